@@ -1,0 +1,34 @@
+"""Fused kernels for the hot operations of multi-task soft prompt tuning; needs torch only.
+
+>>> import torch, promptkernels as pk
+>>> start = torch.zeros(100, 768)
+>>> prompts = torch.randn(6, 100, 768)
+>>> pk.task_similarity(prompts, start).shape
+torch.Size([6, 6])
+"""
+
+from promptkernels.backends.registry import BackendStatus, BackendUnavailable, backends, set_backend, use_backend
+from promptkernels.ops import (
+    compose_prompts,
+    merge_task_vectors,
+    prepend_prompts,
+    select_group,
+    svgd_direction,
+    task_similarity,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BackendStatus",
+    "BackendUnavailable",
+    "backends",
+    "compose_prompts",
+    "merge_task_vectors",
+    "prepend_prompts",
+    "select_group",
+    "set_backend",
+    "svgd_direction",
+    "task_similarity",
+    "use_backend",
+]

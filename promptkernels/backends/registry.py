@@ -1,0 +1,121 @@
+"""Which backend runs an operation: what is there, why not, who is chosen.
+
+Automatic choice goes through `PREFERENCE` for the device of the tensors and takes the first backend that can run; one that
+cannot steps aside silently. A forced backend (`use_backend`, `set_backend`, or the environment variable
+``PROMPTKERNELS_BACKEND``) never steps aside: it runs or it raises with the reason of every candidate.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import ModuleType
+
+import torch
+
+from promptkernels import reference
+from promptkernels.backends import cpu, cuda
+
+log = logging.getLogger("promptkernels")
+
+BACKENDS: dict[str, ModuleType] = {module.NAME: module for module in (cpu, cuda, reference)}
+PREFERENCE: dict[str, tuple[str, ...]] = {"cpu": ("cpu", "reference"), "cuda": ("cuda", "reference")}
+
+_forced: str | None = os.environ.get("PROMPTKERNELS_BACKEND") or None
+_chosen: dict[tuple[str, torch.dtype], ModuleType] = {}
+
+
+class BackendUnavailable(RuntimeError):
+    """A backend was asked for by name and cannot run here; the message gives the reason of every candidate."""
+
+
+@dataclass(frozen=True)
+class BackendStatus:
+    """What `backends()` says of one backend."""
+
+    name: str
+    available: bool
+    reason: str
+    devices: tuple[str, ...]
+    facts: dict[str, str] = field(default_factory=dict)
+
+
+def backends() -> dict[str, BackendStatus]:
+    """Every backend by name: whether it can run here, why not, the device types it serves ("*": any), build facts."""
+    found = {}
+    for name, module in BACKENDS.items():
+        reason = module.why_unavailable()
+        found[name] = BackendStatus(name, reason is None, reason or "", module.DEVICES, module.facts())
+    return found
+
+
+def _check_name(name: str) -> None:
+    if name not in BACKENDS:
+        raise ValueError(f"backend must be one of {', '.join(BACKENDS)} or None (automatic), got {name!r}")
+
+
+def _refusal(module: ModuleType, device: str, dtype: torch.dtype) -> str | None:
+    reason = module.why_unavailable()
+    if reason is None and module.DEVICES != ("*",) and device not in module.DEVICES:
+        reason = f"runs on {', '.join(module.DEVICES)} tensors only"
+    if reason is None and dtype not in module.DTYPES:
+        reason = f"has no kernels for {dtype}"
+    return reason
+
+
+def _raise_unavailable(name: str, what: str, reasons: dict[str, str | None]) -> None:
+    lines = [f"  {key}: {reason or 'can run'}" for key, reason in reasons.items()]
+    raise BackendUnavailable(f"backend {name!r} was asked for but cannot run {what}:\n" + "\n".join(lines))
+
+
+def set_backend(name: str | None) -> None:
+    """Force one backend for the whole process, or return to the automatic choice with None.
+
+    Raises `ValueError` for an unknown name and `BackendUnavailable` for a backend that cannot run here.
+    """
+    global _forced
+    if name is not None:
+        _check_name(name)
+        if BACKENDS[name].why_unavailable() is not None:
+            _raise_unavailable(name, "here", {key: module.why_unavailable() for key, module in BACKENDS.items()})
+    _forced = name
+    _chosen.clear()
+
+
+@contextmanager
+def use_backend(name: str | None) -> Iterator[None]:
+    """`set_backend` for the length of a ``with`` block (process-wide, so that backward passes obey it too)."""
+    before = _forced
+    set_backend(name)
+    try:
+        yield
+    finally:
+        set_backend(before)
+
+
+def choose(device: str, dtype: torch.dtype) -> ModuleType:
+    """The module that runs an operation on tensors of this device type and element type."""
+    key = (device, dtype)
+    module = _chosen.get(key)
+    if module is None:
+        module = _chosen[key] = _decide(device, dtype)
+    return module
+
+
+def _decide(device: str, dtype: torch.dtype) -> ModuleType:
+    if _forced is not None:
+        _check_name(_forced)
+        if _refusal(BACKENDS[_forced], device, dtype) is not None:
+            reasons = {name: _refusal(module, device, dtype) for name, module in BACKENDS.items()}
+            _raise_unavailable(_forced, f"{dtype} tensors on {device}", reasons)
+        return BACKENDS[_forced]
+    for name in PREFERENCE.get(device, ("reference",)):
+        reason = _refusal(BACKENDS[name], device, dtype)
+        if reason is None:
+            log.info("%s tensors of %s: backend %s", device, dtype, name)
+            return BACKENDS[name]
+        log.info("%s tensors of %s: backend %s steps aside: %s", device, dtype, name, reason)
+    raise BackendUnavailable(f"no backend has kernels for {dtype} tensors on {device}")

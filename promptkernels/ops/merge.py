@@ -1,0 +1,78 @@
+"""Weighted sums of task vectors on top of their common start."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from promptkernels.backends.types import accumulation_type
+from promptkernels.ops.checks import Sizes
+from promptkernels.ops.library import needs_gradient, register
+
+
+def _fake(reference, prompts, scale, weights):
+    return reference.new_empty(reference.shape, dtype=accumulation_type(reference, prompts, scale, weights))
+
+
+def _fake_backward(grad, reference, prompts, scale, weights, needs):
+    tensors = (reference, prompts, scale, weights)
+    acc = accumulation_type(*tensors)
+    return tuple(
+        grad.new_empty(t.shape if need else (0,), dtype=acc) for t, need in zip(tensors, needs, strict=True)
+    )
+
+
+_merge = register(
+    "merge_task_vectors", "(Tensor reference, Tensor prompts, Tensor? scale, Tensor? weights) -> Tensor", _fake
+)
+_merge_backward = register(
+    "merge_task_vectors_backward",
+    "(Tensor grad, Tensor reference, Tensor prompts, Tensor? scale, Tensor? weights, bool[4] needs)"
+    " -> (Tensor d_reference, Tensor d_prompts, Tensor d_scale, Tensor d_weights)",
+    _fake_backward,
+)
+
+
+def merge_task_vectors(
+    reference: Tensor, prompts: Tensor, scale: Tensor | None = None, weights: Tensor | None = None
+) -> Tensor:
+    """``reference + sum_t weights_t * scale_t * (prompts_t - reference)`` (DTVG's P_mix; Task Prompt Vectors' sum).
+
+    Args:
+        reference: (L, H), the common start P_init.
+        prompts: (T, L, H).
+        scale: (T, L), factors per token (DTVG's alpha); none means 1.
+        weights: (T,), factors per task, for instance a selection as 0 and 1; none means 1. A weight of exactly 0 drops the row
+            altogether: a NaN in a prompt that was not selected does not reach the result.
+
+    Returns:
+        (L, H); float32, or float64 when an argument is float64. Differentiable once in every tensor.
+
+    Raises:
+        ValueError: an argument of a wrong rank, size, type or device.
+    """
+    sizes = Sizes()
+    sizes.floating("reference", reference, "LH")
+    sizes.floating("prompts", prompts, "TLH")
+    if scale is not None:
+        sizes.floating("scale", scale, "TL")
+    if weights is not None:
+        sizes.floating("weights", weights, "T")
+    if needs_gradient(reference, prompts, scale, weights):
+        return _MergeTaskVectors.apply(reference, prompts, scale, weights)
+    return _merge(reference, prompts, scale, weights)
+
+
+class _MergeTaskVectors(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, reference, prompts, scale, weights):
+        ctx.save_for_backward(reference, prompts, scale, weights)
+        return _merge(reference, prompts, scale, weights)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        needs = list(ctx.needs_input_grad)
+        gradients = _merge_backward(grad, *ctx.saved_tensors, needs)
+        return tuple(g if need else None for g, need in zip(gradients, needs, strict=True))

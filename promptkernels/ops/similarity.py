@@ -1,0 +1,113 @@
+"""Similarity of task vectors: cosine, and the token-mean forms of SPoT and DTVG."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from promptkernels.backends.types import accumulation_type
+from promptkernels.ops.checks import Sizes, one_of
+from promptkernels.ops.library import needs_gradient, register
+
+METRICS = ("cosine", "token_mean_cosine", "token_mean_dot")
+
+
+def _fake(prompts, reference, others, scale, metric, eps):
+    acc = accumulation_type(prompts, reference, others, scale)
+    n, m = prompts.shape[0], (prompts if others is None else others).shape[0]
+    return tuple(prompts.new_empty(shape, dtype=acc) for shape in ((n, m), (n,), (m,)))
+
+
+def _fake_backward(grad, prompts, reference, others, scale, metric, eps, similarity, left_norm, right_norm, needs):
+    tensors = (prompts, reference, others, scale)
+    return tuple(
+        similarity.new_empty(t.shape if need else (0,)) for t, need in zip(tensors, needs, strict=True)
+    )
+
+
+_similarity = register(
+    "task_similarity",
+    "(Tensor prompts, Tensor? reference, Tensor? others, Tensor? scale, str metric, float eps)"
+    " -> (Tensor similarity, Tensor left_norm, Tensor right_norm)",
+    _fake,
+)
+_similarity_backward = register(
+    "task_similarity_backward",
+    "(Tensor grad, Tensor prompts, Tensor? reference, Tensor? others, Tensor? scale, str metric, float eps,"
+    " Tensor similarity, Tensor left_norm, Tensor right_norm, bool[4] needs)"
+    " -> (Tensor d_prompts, Tensor d_reference, Tensor d_others, Tensor d_scale)",
+    _fake_backward,
+)
+
+
+def task_similarity(
+    prompts: Tensor,
+    reference: Tensor | None = None,
+    others: Tensor | None = None,
+    *,
+    metric: str = "cosine",
+    scale: Tensor | None = None,
+    eps: float = 1e-8,
+) -> Tensor:
+    """Pairwise similarity of the task vectors ``scale * (prompts - reference)``.
+
+    The reference is subtracted and the scale applied while the prompts are read, so no task vector is ever stored. A zero
+    task vector (a prompt that still stands at its start) has similarity 0 with everything, and receives no gradient.
+
+    Args:
+        prompts: (T, L, H), or (T, D) for flat vectors.
+        reference: (L, H) [or (D,)], the common start P_init of all prompts; none means 0.
+        others: (S, L, H) [or (S, D)], compared with instead of ``prompts`` themselves; never scaled.
+        metric: ``cosine`` of the flattened task vectors; ``token_mean_cosine``, the cosine of their means over tokens (SPoT,
+            Vu et al. 2022); ``token_mean_dot``, the dot product of these means (DTVG 2025, sim(T_1, T_2)).
+        scale: (T, L) [or (T, 1) for flat vectors], factors per token (DTVG's alpha).
+        eps: norms are not taken smaller than this; no unit beyond that of the prompts.
+
+    Returns:
+        (T, T), or (T, S) with ``others``; float32, or float64 when an argument is float64. Differentiable once in every tensor.
+
+    Raises:
+        ValueError: an argument of a wrong rank, size, type, device or value.
+    """
+    one_of("metric", metric, METRICS)
+    if not eps > 0:
+        raise ValueError(f"eps must be > 0, got {eps}")
+    sizes = Sizes()
+    flat = isinstance(prompts, Tensor) and prompts.dim() == 2
+    inner = "D" if flat else "LH"
+    sizes.floating("prompts", prompts, "T" + inner)
+    if reference is not None:
+        sizes.floating("reference", reference, inner)
+    if others is not None:
+        sizes.floating("others", others, "S" + inner)
+    if scale is not None:
+        sizes.floating("scale", scale, "T1" if flat else "TL")
+        if flat and scale.shape[1] != 1:
+            raise ValueError(f"scale must have shape (T, 1) for flat prompts, got {tuple(scale.shape)}")
+    if flat:
+        prompts = prompts.unsqueeze(1)
+        reference = None if reference is None else reference.unsqueeze(0)
+        others = None if others is None else others.unsqueeze(1)
+    if needs_gradient(prompts, reference, others, scale):
+        return _TaskSimilarity.apply(prompts, reference, others, scale, metric, eps)
+    return _similarity(prompts, reference, others, scale, metric, eps)[0]
+
+
+class _TaskSimilarity(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, prompts, reference, others, scale, metric, eps):
+        similarity, left_norm, right_norm = _similarity(prompts, reference, others, scale, metric, eps)
+        ctx.save_for_backward(prompts, reference, others, scale, similarity, left_norm, right_norm)
+        ctx.metric, ctx.eps = metric, eps
+        return similarity
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        prompts, reference, others, scale, similarity, left_norm, right_norm = ctx.saved_tensors
+        needs = list(ctx.needs_input_grad[:4])
+        gradients = _similarity_backward(
+            grad, prompts, reference, others, scale, ctx.metric, ctx.eps, similarity, left_norm, right_norm, needs
+        )
+        return (*(g if need else None for g, need in zip(gradients, needs, strict=True)), None, None)

@@ -1,0 +1,80 @@
+"""Inputs shared by the tests of the operations: shapes that cross every block edge, layouts, and seeded tensors."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+# (T, L, H): one row, odd sizes around vector widths, more rows than a register block holds, a wide prompt.
+PROMPT_SHAPES = [(1, 1, 1), (2, 3, 7), (3, 1, 65), (5, 4, 63), (8, 20, 64), (16, 3, 129), (33, 2, 40), (6, 100, 768)]
+
+# (B, T, L, R, H, S)
+HADAMARD_SHAPES = [
+    (1, 1, 1, 1, 1, 1),
+    (4, 3, 5, 1, 7, 2),
+    (7, 2, 3, 2, 65, 0),
+    (0, 2, 3, 1, 8, 4),
+    (16, 6, 20, 4, 48, 9),
+    (6, 9, 33, 3, 130, 5),
+]
+
+DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
+
+# Relative root-mean-square error allowed against the float64 oracle that gets the very same (rounded) inputs. The plain
+# torch reference sums 76,800 products in float32 by one matrix product; the kernels combine their chunks in float64.
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-6, torch.bfloat16: 1e-6, torch.float16: 1e-6}
+REFERENCE_SUM = {torch.float64: 1e-11, torch.float32: 2e-5, torch.bfloat16: 2e-5, torch.float16: 2e-5}
+ROUNDED_OUTPUT = {torch.float64: 1e-12, torch.float32: 1e-6, torch.bfloat16: 4e-3, torch.float16: 5e-4}
+
+
+def rand(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32, requires_grad: bool = False) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype).requires_grad_(requires_grad)
+
+
+def ids(rows: int, tasks: int, seed: int = 0, dtype: torch.dtype = torch.int64) -> Tensor:
+    return torch.randint(tasks, (rows,), generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def hadamard(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> tuple[Tensor, ...]:
+    """shared, u, v, task_ids, input_embeds for one of `HADAMARD_SHAPES`."""
+    b, t, length, r, h, s = shape
+    return (
+        rand(length, h, seed=1, dtype=dtype),
+        rand(t, length, r, seed=2, dtype=dtype),
+        rand(t, r, h, seed=3, dtype=dtype),
+        ids(b, t, seed=4),
+        rand(b, s, h, seed=5, dtype=dtype),
+    )
+
+
+def relative_rms(got: Tensor, want: Tensor) -> float:
+    """|got - want| / |want|, in float64; NaN never passes a comparison with it."""
+    got, want = got.detach().double(), want.detach().double()
+    assert got.shape == want.shape, f"shape {tuple(got.shape)}, wanted {tuple(want.shape)}"
+    if want.numel() == 0:
+        return 0.0
+    scale = want.norm()
+    return float((got - want).norm() / scale) if scale > 0 else float(got.norm())
+
+
+def assert_close(got: Tensor, want: Tensor, tolerance: float) -> None:
+    """Relative RMS within tolerance, and no single entry further off than a hundred times that of the largest entry."""
+    error = relative_rms(got, want)
+    assert error <= tolerance, f"relative RMS error {error:.3g} > {tolerance:.3g}"
+    if want.numel():
+        worst = float((got.double() - want.double()).abs().max())
+        bound = 100 * tolerance * float(want.double().abs().max()) + 1e-300
+        assert worst <= bound, f"largest error {worst:.3g} > {bound:.3g}"
+
+
+def strided(tensor: Tensor, layout: str) -> Tensor:
+    """The same values in another memory layout; the memory around them holds NaN, so a stray read shows."""
+    if layout == "contiguous":
+        return tensor.clone()
+    if layout == "permuted":
+        return tensor.transpose(0, -1).contiguous().transpose(0, -1)
+    padded = torch.full([n + 3 for n in tensor.shape], float("nan"), dtype=tensor.dtype)
+    view = padded[tuple(slice(1, 1 + n) for n in tensor.shape)]
+    view.copy_(tensor)
+    return view

@@ -1,0 +1,120 @@
+"""Gradients: finite differences in float64, the reference's gradients in float32, and what is not differentiable."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from cases import assert_close, hadamard, rand
+from torch.autograd import gradcheck
+
+import promptkernels as pk
+
+F64 = torch.float64
+
+
+def leaf(*shape, seed):
+    return rand(*shape, seed=seed, dtype=F64, requires_grad=True)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "token_mean_cosine", "token_mean_dot"])
+def test_task_similarity(backend, metric):
+    prompts, reference = leaf(4, 2, 5, seed=1), leaf(2, 5, seed=2)
+    others, scale = leaf(3, 2, 5, seed=3), leaf(4, 2, seed=4)
+    assert gradcheck(lambda p: pk.task_similarity(p, metric=metric), (prompts,))
+    assert gradcheck(lambda p, r, s: pk.task_similarity(p, r, metric=metric, scale=s), (prompts, reference, scale))
+    assert gradcheck(
+        lambda p, r, o, s: pk.task_similarity(p, r, o, metric=metric, scale=s), (prompts, reference, others, scale)
+    )
+
+
+@pytest.mark.parametrize("per_token", [False, True])
+def test_svgd_direction(backend, per_token):
+    particles, scores, reference = leaf(4, 2, 3, seed=1), leaf(4, 2, 3, seed=2), rand(2, 3, seed=3, dtype=F64)
+    for ref in (None, reference):
+        assert gradcheck(
+            lambda x, s, ref=ref: pk.svgd_direction(x, s, bandwidth=2.5, reference=ref, per_token=per_token),
+            (particles, scores),
+        )
+
+
+def test_svgd_bandwidth_is_a_constant(backend):
+    """The gradient with a named bandwidth is the gradient with that number given."""
+    particles, scores = leaf(5, 2, 3, seed=1), leaf(5, 2, 3, seed=2)
+    weight = rand(5, 2, 3, seed=3, dtype=F64)
+    phi, kernel, h = pk.svgd_direction(particles, scores, return_kernel=True)
+    assert not kernel.requires_grad and not h.requires_grad
+    named = torch.autograd.grad((phi * weight).sum(), (particles, scores))
+    fixed = torch.autograd.grad((pk.svgd_direction(particles, scores, bandwidth=float(h)) * weight).sum(), (particles, scores))
+    for a, b in zip(named, fixed, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("shape", [(5, 3, 2, 1, 4, 2), (3, 2, 4, 3, 5, 1), (6, 1, 2, 2, 3, 0)], ids=str)
+def test_compose_prepend(backend, shape):
+    shared, u, v, task_ids, embeds = (t.requires_grad_() if t.is_floating_point() else t for t in hadamard(shape, F64))
+    assert gradcheck(lambda *f: pk.compose_prompts(*f, task_ids), (shared, u, v))
+    assert gradcheck(lambda s, a, b, e: pk.prepend_prompts(s, a, b, task_ids, e), (shared, u, v, embeds))
+
+
+def test_merge_task_vectors(backend):
+    inputs = leaf(2, 5, seed=1), leaf(4, 2, 5, seed=2), leaf(4, 2, seed=3), leaf(4, seed=4)
+    for count in (2, 3, 4):
+        assert gradcheck(pk.merge_task_vectors, inputs[:count])
+    assert gradcheck(lambda r, p, w: pk.merge_task_vectors(r, p, None, w), (*inputs[:2], inputs[3]))
+
+
+def float32_cases():
+    shared, u, v, task_ids, embeds = hadamard((12, 5, 20, 2, 96, 7))
+    prompts, reference, scale = rand(7, 20, 96), rand(20, 96, seed=1), rand(7, 20, seed=2)
+    return {
+        "similarity": (lambda p, r, s: pk.task_similarity(p, r, scale=s), (prompts, reference, scale)),
+        "token_mean": (lambda p, r, s: pk.task_similarity(p, r, metric="token_mean_cosine", scale=s), (prompts, reference, scale)),
+        "svgd": (lambda x, s: pk.svgd_direction(x, s), (prompts, rand(7, 20, 96, seed=3))),
+        "svgd_per_token": (lambda x, s: pk.svgd_direction(x, s, per_token=True), (prompts, rand(7, 20, 96, seed=3))),
+        "compose": (lambda *f: pk.compose_prompts(*f, task_ids), (shared, u, v)),
+        "prepend": (lambda s, a, b, e: pk.prepend_prompts(s, a, b, task_ids, e), (shared, u, v, embeds)),
+        "merge": (pk.merge_task_vectors, (reference, prompts, scale, rand(7, seed=4))),
+    }
+
+
+@pytest.mark.parametrize("case", list(float32_cases()))
+def test_float32_gradients_match_the_float64_reference(backend, case):
+    function, inputs = float32_cases()[case]
+
+    def gradients(dtype):
+        leaves = [t.to(dtype).requires_grad_() for t in inputs]
+        out = function(*leaves)
+        return torch.autograd.grad(out, leaves, rand(*out.shape, seed=9, dtype=out.dtype))
+
+    got = gradients(torch.float32)
+    with pk.use_backend("reference"):
+        want = gradients(F64)
+    for g, w in zip(got, want, strict=True):
+        assert_close(g, w, 5e-6)
+
+
+def test_gradients_only_where_asked(backend):
+    shared, u, v, task_ids, embeds = hadamard((4, 3, 5, 1, 7, 2))
+    u.requires_grad_()
+    pk.prepend_prompts(shared, u, v, task_ids, embeds).sum().backward()
+    assert u.grad is not None and shared.grad is None and v.grad is None and embeds.grad is None
+    with torch.no_grad():
+        assert not pk.compose_prompts(shared, u, v, task_ids).requires_grad
+
+
+def test_bfloat16_gradients_come_back_in_bfloat16(backend):
+    prompts = rand(3, 4, 8, dtype=torch.bfloat16, requires_grad=True)
+    pk.task_similarity(prompts).sum().backward()
+    assert prompts.grad.dtype == torch.bfloat16
+
+
+def test_second_derivative_is_refused_with_a_reason(backend):
+    prompts = leaf(3, 2, 4, seed=1)
+    (gradient,) = torch.autograd.grad(pk.task_similarity(prompts).square().sum(), prompts, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
+def test_group_selection_has_no_gradient(backend):
+    similarity = pk.task_similarity(leaf(3, 2, 4, seed=1))
+    assert not pk.select_group(similarity, 0).requires_grad

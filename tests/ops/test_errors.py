@@ -1,0 +1,64 @@
+"""Bad input: an error that names the argument, what it got and what it wanted, before any kernel runs."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from cases import hadamard, rand
+
+import promptkernels as pk
+
+P, R, S = rand(4, 3, 5), rand(3, 5), rand(4, 3)
+SHARED, U, V, IDS, EMBEDS = hadamard((6, 3, 5, 2, 10, 4))
+
+BAD = {
+    "prompts rank": (lambda: pk.task_similarity(rand(4, 3, 5, 2)), r"prompts .*\(T, L, H\), got \(4, 3, 5, 2\)"),
+    "prompts type": (lambda: pk.task_similarity(P.int()), r"prompts .*float32.*got torch.int32"),
+    "prompts list": (lambda: pk.task_similarity([[1.0]]), r"prompts must be a torch.Tensor, got list"),
+    "no tasks": (lambda: pk.task_similarity(rand(0, 3, 5)), r"prompts .*T >= 1, got \(0, 3, 5\)"),
+    "reference shape": (lambda: pk.task_similarity(P, rand(3, 6)), r"reference .*H = 5 as prompts has, got \(3, 6\)"),
+    "reference rank": (lambda: pk.task_similarity(P, P), r"reference .*\(L, H\), got \(4, 3, 5\)"),
+    "others shape": (lambda: pk.task_similarity(P, R, rand(2, 4, 5)), r"others .*L = 3 as prompts has"),
+    "scale shape": (lambda: pk.task_similarity(P, scale=rand(3, 3)), r"scale .*T = 4 as prompts has, got \(3, 3\)"),
+    "flat scale": (lambda: pk.task_similarity(rand(4, 9), scale=rand(4, 2)), r"scale .*\(T, 1\).*got \(4, 2\)"),
+    "metric": (lambda: pk.task_similarity(P, metric="dot"), r"metric must be one of cosine.*got 'dot'"),
+    "eps": (lambda: pk.task_similarity(P, eps=0), r"eps must be > 0, got 0"),
+    "device": (lambda: pk.task_similarity(P, R.to("meta")), r"reference must be on cpu as prompts is, got meta"),
+    "scores shape": (lambda: pk.svgd_direction(P, rand(3, 3, 5)), r"scores .*M = 4 as particles has"),
+    "bandwidth name": (lambda: pk.svgd_direction(P, P, bandwidth="median"), r"bandwidth .*liu2016.*got 'median'"),
+    "bandwidth value": (lambda: pk.svgd_direction(P, P, bandwidth=-1.0), r"bandwidth must be a number > 0.*got -1.0"),
+    "bandwidth nan": (lambda: pk.svgd_direction(P, P, bandwidth=float("nan")), r"bandwidth .*got nan"),
+    "flat per token": (lambda: pk.svgd_direction(rand(4, 9), rand(4, 9), per_token=True), r"per_token needs .*got \(4, 9\)"),
+    "u rank": (lambda: pk.compose_prompts(SHARED, U[0], V, IDS), r"u must have shape \(T, L, R\), got \(5, 2\)"),
+    "v rank R": (lambda: pk.compose_prompts(SHARED, U, V[:, :1], IDS), r"v .*R = 2 as u has, got \(3, 1, 10\)"),
+    "ids type": (lambda: pk.compose_prompts(SHARED, U, V, IDS.float()), r"task_ids must be int32 or int64, got torch.float32"),
+    "ids rank": (lambda: pk.compose_prompts(SHARED, U, V, IDS[None]), r"task_ids must have shape \(B,\), got \(1, 6\)"),
+    "embeds rows": (lambda: pk.prepend_prompts(SHARED, U, V, IDS, EMBEDS[:5]), r"input_embeds .*B = 6 as task_ids has"),
+    "embeds hidden": (lambda: pk.prepend_prompts(SHARED, U, V, IDS, rand(6, 4, 9)), r"input_embeds .*H = 10 as shared has"),
+    "weights": (lambda: pk.merge_task_vectors(R, P, weights=rand(5)), r"weights .*T = 4 as prompts has, got \(5,\)"),
+    "merge prompts": (lambda: pk.merge_task_vectors(R, R), r"prompts must have shape \(T, L, H\), got \(3, 5\)"),
+    "similarity square": (lambda: pk.select_group(rand(3, 4), 0), r"similarity .*got \(3, 4\)"),
+}
+
+
+@pytest.mark.parametrize("case", list(BAD))
+def test_value_errors_name_the_argument(case):
+    call, message = BAD[case]
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+@pytest.mark.parametrize("bad", [-1, 3, 2**40])
+@pytest.mark.parametrize("function", [pk.compose_prompts, pk.prepend_prompts])
+def test_task_id_out_of_range(backend, function, bad):
+    task_ids = IDS.clone()
+    task_ids[4] = bad
+    arguments = (SHARED, U, V, task_ids) + ((EMBEDS,) if function is pk.prepend_prompts else ())
+    with pytest.raises(IndexError, match=rf"task_ids holds {bad}.*0\.\.2"):
+        function(*arguments)
+
+
+@pytest.mark.parametrize("target", [-1, 5])
+def test_target_out_of_range(target):
+    with pytest.raises(IndexError, match=rf"target must be in 0\.\.4, got {target}"):
+        pk.select_group(torch.eye(5), target)

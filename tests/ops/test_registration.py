@@ -1,0 +1,120 @@
+"""The operations as torch sees them: schemas, fakes that match the kernels, and compilation without graph breaks."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch._dynamo.testing
+from cases import hadamard, rand
+
+import promptkernels as pk
+
+OPS = torch.ops.promptkernels
+
+SCHEMAS = {
+    "task_similarity": "(Tensor prompts, Tensor? reference, Tensor? others, Tensor? scale, str metric, float eps) -> "
+    "(Tensor similarity, Tensor left_norm, Tensor right_norm)",
+    "svgd_direction": "(Tensor particles, Tensor scores, Tensor? reference, float bandwidth, str convention, bool per_token) -> "
+    "(Tensor phi, Tensor kernel, Tensor h)",
+    "compose_prompts": "(Tensor shared, Tensor u, Tensor v, Tensor task_ids) -> Tensor",
+    "prepend_prompts": "(Tensor shared, Tensor u, Tensor v, Tensor task_ids, Tensor input_embeds) -> Tensor",
+    "merge_task_vectors": "(Tensor reference, Tensor prompts, Tensor? scale, Tensor? weights) -> Tensor",
+    "select_group": "(Tensor similarity, int target) -> Tensor",
+}
+
+
+def samples():
+    """Arguments of every registered operation, forward and backward."""
+    prompts, reference, others, scale = rand(4, 3, 10), rand(3, 10, seed=1), rand(2, 3, 10, seed=2), rand(4, 3, seed=3)
+    shared, u, v, task_ids, embeds = hadamard((6, 3, 5, 2, 10, 4))
+    similarity = OPS.task_similarity(prompts, reference, others, scale, "cosine", 1e-8)
+    _, kernel, h = OPS.svgd_direction(prompts, prompts, None, 0.0, "liu2016", True)
+    long_grad = rand(6, 9, 10, seed=6)
+    return {
+        "task_similarity": [
+            (prompts, None, None, None, "cosine", 1e-8),
+            (prompts, reference, others, scale, "token_mean_cosine", 1e-8),
+        ],
+        "task_similarity_backward": [
+            (rand(4, 2), prompts, reference, others, scale, "cosine", 1e-8, *similarity, [True, True, True, True]),
+            (rand(4, 2), prompts, reference, others, scale, "cosine", 1e-8, *similarity, [True, False, False, False]),
+        ],
+        "svgd_direction": [
+            (prompts, prompts * 2, None, 0.0, "liu2016", False),
+            (prompts, prompts * 2, reference, 1.0, "fixed", True),
+        ],
+        "svgd_direction_backward": [(prompts, prompts * 3, prompts * 2, None, kernel, h, True)],
+        "compose_prompts": [(shared, u, v, task_ids)],
+        "compose_prompts_backward": [(long_grad[:, :5], shared, u, v, task_ids)],
+        "prepend_prompts": [(shared, u, v, task_ids, embeds), (shared, u, v, task_ids, embeds.bfloat16())],
+        "merge_task_vectors": [(reference, prompts, None, None), (reference, prompts, scale, rand(4))],
+        "merge_task_vectors_backward": [
+            (reference, reference * 2, prompts, scale, rand(4), [True, True, True, True]),
+            (reference, reference * 2, prompts, None, None, [False, True, False, False]),
+        ],
+        "select_group": [(rand(5, 5), 2)],
+    }
+
+
+def permuted(argument):
+    """Dense, but with dimensions permuted in memory: a fake that copies strides blindly is caught."""
+    if not torch.is_tensor(argument) or argument.dim() < 2:
+        return argument
+    return argument.transpose(0, -1).contiguous().transpose(0, -1)
+
+
+@pytest.mark.parametrize("name", list(SCHEMAS))
+def test_schema_is_a_promise(name):
+    assert str(getattr(OPS, name).default._schema) == f"promptkernels::{name}{SCHEMAS[name]}"
+
+
+@pytest.mark.parametrize("name", list(samples()))
+def test_opcheck(backend, name):
+    for arguments in samples()[name]:
+        torch.library.opcheck(getattr(OPS, name).default, arguments)
+        torch.library.opcheck(getattr(OPS, name).default, tuple(map(permuted, arguments)))
+
+
+def training_step(prompts, reference, scale, shared, u, v, task_ids, embeds):
+    """Every public function once, with a gradient through it."""
+    similarity = pk.task_similarity(prompts, reference, metric="token_mean_dot", scale=scale)
+    group = pk.select_group(similarity, 0)
+    merged = pk.merge_task_vectors(reference, prompts, scale, group.float())
+    phi = pk.svgd_direction(prompts, prompts.detach() * 0.5)
+    composed = pk.compose_prompts(shared, u, v, task_ids)
+    joined = pk.prepend_prompts(shared, u, v, task_ids, embeds)
+    return similarity.sum() + merged.square().sum() + phi.square().sum() + composed.mean() + joined.square().mean()
+
+
+def step_inputs(tasks, rows):
+    inputs = [rand(tasks, 5, 10), rand(5, 10, seed=1), rand(tasks, 5, seed=2), *hadamard((rows, 3, 5, 2, 10, 4))]
+    return [t.requires_grad_() if t.is_floating_point() else t for t in inputs]
+
+
+def test_compiles_without_graph_breaks_and_matches_eager(backend):
+    torch._dynamo.reset()
+    compiled = torch.compile(training_step, fullgraph=True, backend="aot_eager")
+    eager_inputs, inputs = step_inputs(4, 6), step_inputs(4, 6)
+    want, got = training_step(*eager_inputs), compiled(*inputs)
+    torch.testing.assert_close(got, want)
+    want.backward(), got.backward()
+    for a, b in zip(inputs, eager_inputs, strict=True):
+        if a.is_floating_point():
+            torch.testing.assert_close(a.grad, b.grad)
+
+
+def test_dynamic_sizes_do_not_recompile():
+    torch._dynamo.reset()
+    counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(training_step, fullgraph=True, dynamic=True, backend=counter)
+    for tasks, rows in [(4, 6), (5, 7), (9, 12)]:
+        inputs = step_inputs(tasks, rows)
+        torch.testing.assert_close(compiled(*inputs), training_step(*inputs))
+    assert counter.frame_count == 1
+
+
+def test_inductor():
+    torch._dynamo.reset()
+    compiled = torch.compile(training_step, fullgraph=True)
+    inputs = step_inputs(4, 6)
+    torch.testing.assert_close(compiled(*inputs), training_step(*inputs))

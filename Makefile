@@ -1,0 +1,35 @@
+# Each target sets itself up: a virtual environment in .venv, the package with its compiled extension, pinned versions.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test lint format clean
+
+demo: $(INSTALLED)
+	$(BIN)/prompttransfer compare
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror $(NATIVE)
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(NATIVE)
+
+clean:
+	rm -rf build $(VENV) promptkernels/_C_*.so
+
+NATIVE := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
+BUILD_FILES := pyproject.toml setup.py CMakeLists.txt constraints.txt
+
+# Python files are used where they stand (editable), so only what decides the build or the environment asks for a new one.
+$(INSTALLED): $(BUILD_FILES) $(NATIVE)
+	@test -x $(BIN)/python && echo "updating $(VENV)" || { echo "setting up $(VENV)"; $(PYTHON) -m venv $(VENV); }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	@touch $@

@@ -46,7 +46,7 @@ def svgd_direction(
     reference: Tensor | None = None,
     per_token: bool = False,
     return_kernel: bool = False,
-) -> Tensor | tuple[Tensor, Tensor, Tensor]:
+) -> Tensor | tuple[Tensor, tuple[Tensor, Tensor]]:
     """phi_i = (1/M) sum_j [K_ij scores_j + (2/h) K_ij (x_i - x_j)], K_ij = exp(-|x_i - x_j|^2 / h) (Liu & Wang 2016, eq. 8).
 
     Distances come from a Gram matrix of *centred* particles, which is as fast as the usual Gram form and keeps float32
@@ -65,7 +65,7 @@ def svgd_direction(
 
     Returns:
         phi, of the shape of ``particles``; float32, or float64 when an argument is float64. With ``return_kernel``
-        ``(phi, K, h)``: K (M, M) and h () - with ``per_token`` K (L, M, M) and h (L,). phi is differentiable once in
+        ``(phi, (K, h))``: K (M, M) and h () - with ``per_token`` K (L, M, M) and h (L,). phi is differentiable once in
         particles and scores; K and h are not differentiable.
 
     Raises:
@@ -96,7 +96,7 @@ def svgd_direction(
     phi = phi.view(shape)
     if not return_kernel:
         return phi
-    return (phi, kernel, h) if per_token else (phi, kernel[0], h[0])
+    return phi, ((kernel, h) if per_token else (kernel[0], h[0]))
 
 
 class _SVGDDirection(torch.autograd.Function):

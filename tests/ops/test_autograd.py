@@ -41,7 +41,7 @@ def test_svgd_bandwidth_is_a_constant(backend):
     """The gradient with a named bandwidth is the gradient with that number given."""
     particles, scores = leaf(5, 2, 3, seed=1), leaf(5, 2, 3, seed=2)
     weight = rand(5, 2, 3, seed=3, dtype=F64)
-    phi, kernel, h = pk.svgd_direction(particles, scores, return_kernel=True)
+    phi, (kernel, h) = pk.svgd_direction(particles, scores, return_kernel=True)
     assert not kernel.requires_grad and not h.requires_grad
     named = torch.autograd.grad((phi * weight).sum(), (particles, scores))
     fixed = torch.autograd.grad((pk.svgd_direction(particles, scores, bandwidth=float(h)) * weight).sum(), (particles, scores))

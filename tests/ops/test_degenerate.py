@@ -32,7 +32,7 @@ def test_zero_task_vector_has_zero_gradient(backend):
 @pytest.mark.parametrize("per_token", [False, True])
 def test_one_particle_follows_its_score(backend, rule, per_token):
     particles, scores = rand(1, 4, 6), rand(1, 4, 6, seed=1)
-    phi, kernel, _ = pk.svgd_direction(particles, scores, bandwidth=rule, per_token=per_token, return_kernel=True)
+    phi, (kernel, _) = pk.svgd_direction(particles, scores, bandwidth=rule, per_token=per_token, return_kernel=True)
     assert torch.equal(phi, scores) and torch.equal(kernel, torch.ones_like(kernel))
 
 
@@ -48,7 +48,7 @@ def test_vanishing_bandwidth_with_one_particle_apart(backend):
     """Four of five particles coincide, so the median distance is 0: the kernel splits them, nothing is NaN."""
     particles, scores = rand(1, 2, 3).repeat(5, 1, 1), rand(5, 2, 3, seed=1)
     particles[4] += 1
-    phi, kernel, h = pk.svgd_direction(particles, scores, return_kernel=True)
+    phi, (kernel, h) = pk.svgd_direction(particles, scores, return_kernel=True)
     assert h == 0 and torch.equal(kernel[4], torch.tensor([0.0, 0, 0, 0, 1]))
     assert torch.allclose(phi[4], scores[4] / 5) and torch.allclose(phi[0], scores[:4].sum(0) / 5)
 

@@ -38,7 +38,7 @@ def test_flat_prompts_are_one_long_token(backend):
 @pytest.mark.parametrize("shape", [(2, 1, 3), (3, 2, 2), (6, 3, 4), (9, 1, 5)], ids=str)
 def test_svgd_direction(backend, shape, rule):
     particles, scores = rand(*shape, seed=1, dtype=F64), rand(*shape, seed=2, dtype=F64)
-    phi, kernel, h = pk.svgd_direction(particles, scores, bandwidth=rule, return_kernel=True)
+    phi, (kernel, h) = pk.svgd_direction(particles, scores, bandwidth=rule, return_kernel=True)
     want_phi, want_kernel, want_h = formulas.svgd_direction(particles.flatten(1), scores.flatten(1), rule)
     np.testing.assert_allclose(h, want_h, rtol=1e-10)
     np.testing.assert_allclose(kernel, want_kernel, rtol=1e-9)
@@ -48,7 +48,7 @@ def test_svgd_direction(backend, shape, rule):
 @pytest.mark.parametrize("rule", [2.0, "liu2016", "numpyro", "blackjax"])
 def test_svgd_per_token_is_one_direction_per_token(backend, rule):
     particles, scores = rand(5, 3, 4, seed=1, dtype=F64), rand(5, 3, 4, seed=2, dtype=F64)
-    phi, kernel, h = pk.svgd_direction(particles, scores, bandwidth=rule, per_token=True, return_kernel=True)
+    phi, (kernel, h) = pk.svgd_direction(particles, scores, bandwidth=rule, per_token=True, return_kernel=True)
     assert kernel.shape == (3, 5, 5) and h.shape == (3,)
     for token in range(3):
         want_phi, want_kernel, want_h = formulas.svgd_direction(particles[:, token], scores[:, token], rule)

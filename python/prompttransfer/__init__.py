@@ -1,0 +1,23 @@
+"""Train and compare soft prompts of many tasks on one frozen language model (PT, SPoT, MPT, BMTPT, DTVG)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from prompttransfer.compare import compare
+    from prompttransfer.config import RunConfig
+    from prompttransfer.models import Backbone
+
+__all__ = ["Backbone", "RunConfig", "compare"]
+
+_HOME = {"Backbone": "models", "RunConfig": "config", "compare": "compare"}
+
+
+def __getattr__(name: str) -> object:
+    # Imported on first use: torch and transformers take seconds, `prompttransfer --help` must not.
+    if name not in _HOME:
+        raise AttributeError(f"module 'prompttransfer' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"prompttransfer.{_HOME[name]}"), name)

@@ -1,0 +1,267 @@
+"""`compare`: every method on every target and seed, at one target budget, into a run folder.
+
+Finished stages come from the store, so an interrupted comparison, started again, goes on where it was. The results are
+rewritten after every row and are complete at any time.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import platform
+import subprocess
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from prompttransfer.config import RunConfig
+from prompttransfer.evaluation import Evaluation
+from prompttransfer.export import write_prompt
+from prompttransfer.methods import METHODS, Context, EncodedTask, MethodResult
+from prompttransfer.methods.shared import source_prompt
+from prompttransfer.models import Backbone
+from prompttransfer.prompts import init_hash, initial_prompt
+from prompttransfer.store import Store, default_folder, write_json
+from prompttransfer.tasks import load_task
+from prompttransfer.tasks.task import Task
+
+FORMAT = 1
+
+
+def compare(config: RunConfig, progress: Any) -> Path:
+    """Run the comparison and return the run folder.
+
+    Args:
+        config: all settings.
+        progress: a `prompttransfer.progress.Progress` (or `NullProgress`).
+    """
+    work = Workbench.open(config, progress)
+    run = RunFolder(config, work.backbone)
+    for target_name in config.targets:
+        for seed in config.seeds:
+            ctx = work.context(seed)
+            target = work.target(target_name, seed)
+            run.add_sources(_source_rows(ctx, run) if set(config.methods) - {"PT", "BMTPT"} else [])
+            zero_shot = ctx.evaluate(f"{target.name}: zero-shot", target, None)
+            for method in config.methods:
+                result = METHODS[method](ctx, target)
+                found = ctx.evaluate(f"{target.name}: test of {method}", target, result.prompt)
+                run.add(method, target, ctx, result, found, zero_shot)
+    return run.finish()
+
+
+@dataclass
+class Workbench:
+    """The loaded model and tasks of a run."""
+
+    config: RunConfig
+    backbone: Backbone
+    store: Store
+    progress: Any
+    source_tasks: list[Task]
+    target_tasks: dict[str, Task]
+
+    @classmethod
+    def open(cls, config: RunConfig, progress: Any) -> Workbench:
+        """Load what the settings name."""
+        backbone = load_backbone(config, progress)
+        columns = {"text_column": config.text_column, "label_column": config.label_column}
+        targets = {name: load_task(name, test_rows=config.test_rows, **columns) for name in config.targets}
+        sources = [
+            load_task(name, train_rows=config.source_rows, test_rows=config.test_rows, **columns)
+            for name in config.sources
+        ]
+        names = [task.name for task in (*sources, *targets.values())]
+        if len(set(names)) < len(names):
+            raise ValueError(f"tasks must have different names, got {', '.join(names)}")
+        return cls(config, backbone, Store(config.cache or default_folder()), progress, sources, targets)
+
+    def context(self, seed: int) -> Context:
+        """Model, sources and P_init for one seed."""
+        config = self.config
+        source_seed = seed if config.retrain_sources else config.seeds[0]
+        sources = [
+            EncodedTask.of(task, self.backbone, train_rows=config.source_rows, test_rows=config.test_rows)
+            for task in self.source_tasks
+        ]
+        start = initial_prompt(
+            self.backbone, config.prompt_length, config.init, seed=source_seed, text=config.init_text
+        )
+        return Context(self.backbone, config, self.store, self.progress, sources, start, seed, source_seed)
+
+    def target(self, name: str, seed: int) -> EncodedTask:
+        """A target with its few-shot rows of this seed."""
+        few = self.target_tasks[name].few_shot(self.config.train_rows, seed)
+        return EncodedTask.of(few, self.backbone, test_rows=self.config.test_rows)
+
+
+def load_backbone(config: RunConfig, progress: Any) -> Backbone:
+    """The model a run names; "demo" is fetched and converted once."""
+    name: str | Path = config.model
+    if name == "demo":
+        from prompttransfer.assets import demo_model
+
+        name = demo_model()
+    progress.note(f"model: {config.model}")
+    return Backbone.load(name, precision=config.precision, max_length=config.max_length)
+
+
+class RunFolder:
+    """config.json, results.json, results.csv, prompts/ and history/ of a run."""
+
+    def __init__(self, config: RunConfig, backbone: Backbone) -> None:
+        self.config = config
+        self.folder = config.output
+        self.model = {"model": config.model, "model_fingerprint": backbone.fingerprint}
+        self.machine = _machine(backbone)
+        self.sources: list[dict[str, Any]] = []
+        self.rows: list[dict[str, Any]] = []
+        write_json(self.folder / "config.json", config.model_dump(mode="json"))
+        self._write(finished=False)
+
+    def add_sources(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Add rows about source prompts that are not there yet."""
+        known = {(row["source"], row["seed"]) for row in self.sources}
+        self.sources += [row for row in rows if (row["source"], row["seed"]) not in known]
+        self._write(finished=False)
+
+    def save_prompt(self, path: str, prompt: Tensor, **facts: object) -> str:
+        """Write a prompt with its origin; returns its path in the run folder."""
+        metadata = {"model": self.config.model, "model_fingerprint": self.model["model_fingerprint"], **facts}
+        write_prompt(self.folder / path, prompt, {name: str(value) for name, value in metadata.items()})
+        return path
+
+    def add(
+        self,
+        method: str,
+        target: EncodedTask,
+        ctx: Context,
+        result: MethodResult,
+        found: Evaluation,
+        zero_shot: Evaluation,
+    ) -> None:
+        """Add a finished row with its prompt and history."""
+        stem = f"{target.name}-seed{ctx.seed}"
+        path = self.save_prompt(
+            f"prompts/{method}/{stem}.safetensors",
+            result.prompt,
+            init_hash=ctx.start_hash,
+            task=target.name,
+            method=method,
+            seed=ctx.seed,
+            score=found.score,
+        )
+        write_json(self.folder / "history" / f"{method}-{stem}.json", result.history)
+        self.rows.append(
+            {
+                "method": method,
+                "target": target.name,
+                "seed": ctx.seed,
+                "metric": target.metric,
+                "score": found.score,
+                "majority": found.majority,
+                "zero_shot": zero_shot.score,
+                "collapsed": found.collapsed,
+                "test_rows": found.rows,
+                "train_rows": len(target.train),
+                "trainable_parameters": result.trainable_parameters,
+                "target_updates": result.target_updates,
+                "target_examples": result.target_examples,
+                "source_updates": result.source_updates,
+                "seconds": round(result.seconds, 3),
+                "prompt": path,
+                "notes": result.notes,
+            }
+        )
+        self._write(finished=False)
+
+    def finish(self) -> Path:
+        self._write(finished=True)
+        return self.folder
+
+    def _write(self, finished: bool) -> None:
+        results = {
+            "format": FORMAT,
+            **self.model,
+            **self.machine,
+            "settings": self.config.model_dump(mode="json"),
+            "sources": self.sources,
+            "rows": self.rows,
+            "finished": finished,
+        }
+        write_json(self.folder / "results.json", results)
+        temporary = self.folder / ".results.csv"
+        with temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, fieldnames=list(self.rows[0]) if self.rows else ["method"])
+            writer.writeheader()
+            writer.writerows(self.rows)
+        os.replace(temporary, self.folder / "results.csv")
+
+
+def _source_rows(ctx: Context, run: RunFolder) -> Iterable[dict[str, Any]]:
+    known = {(row["source"], row["seed"]) for row in run.sources}
+    for source in ctx.sources:
+        if (source.name, ctx.source_seed) in known:
+            continue
+        prompt, result = source_prompt(ctx, source)
+        found = ctx.evaluate(f"source {source.name}: test", source, prompt)
+        zero_shot = ctx.evaluate(f"source {source.name}: zero-shot", source, None)
+        path = run.save_prompt(
+            f"prompts/sources/{source.name}-seed{ctx.source_seed}.safetensors",
+            prompt,
+            init_hash=init_hash(ctx.start),
+            task=source.name,
+            method="PT",
+            seed=ctx.source_seed,
+            score=found.score,
+        )
+        yield {
+            "source": source.name,
+            "seed": ctx.source_seed,
+            "metric": source.metric,
+            "score": found.score,
+            "majority": found.majority,
+            "zero_shot": zero_shot.score,
+            "collapsed": found.collapsed,
+            "test_rows": found.rows,
+            "train_rows": len(source.train),
+            "updates": result.facts["updates"],
+            "seconds": round(result.facts["seconds"], 3),
+            "prompt": path,
+        }
+
+
+def _machine(backbone: Backbone) -> dict[str, Any]:
+    packages = ("torch", "transformers", "datasets", "accelerate", "safetensors")
+    device = backbone.device
+    return {
+        "commit": _commit(),
+        "machine": {
+            "system": platform.platform(),
+            "python": platform.python_version(),
+            "cpu_count": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+            "precision": backbone.precision,
+        },
+        "versions": {name: version(name) for name in packages},
+    }
+
+
+def _commit() -> str:
+    """Commit of the checkout this file stands in; empty for an installed copy."""
+    folder = Path(__file__).resolve().parent
+    try:
+        inside = subprocess.run(
+            ["git", "ls-files", "--error-unmatch", Path(__file__).name], cwd=folder, capture_output=True
+        )
+        if inside.returncode:
+            return ""
+        return subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True).stdout.strip()
+    except OSError:
+        return ""

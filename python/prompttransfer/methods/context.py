@@ -1,0 +1,217 @@
+"""What every method works with: the model, the encoded tasks, the budget, and stages that are computed once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from prompttransfer.config import RunConfig
+from prompttransfer.evaluation import Evaluation, evaluate
+from prompttransfer.methods.sampler import row_batches
+from prompttransfer.models import Backbone
+from prompttransfer.prompts import PromptModule, init_hash
+from prompttransfer.store import Result, Store, tensor_hash
+from prompttransfer.tasks.task import Task
+from prompttransfer.training import Objective, Plan, Row, train
+
+# Part of every stage's key: raise it when a change of the code changes what a stage computes.
+CODE_VERSION = 1
+
+
+@dataclass(frozen=True)
+class EncodedTask:
+    """A task in this model's tokens. answers: first token of each choice."""
+
+    name: str
+    metric: str
+    train: tuple[Row, ...]
+    test: tuple[tuple[int, ...], ...]
+    labels: tuple[int, ...]
+    answers: tuple[int, ...]
+
+    @classmethod
+    def of(
+        cls, task: Task, backbone: Backbone, *, train_rows: int | None = None, test_rows: int | None = None
+    ) -> EncodedTask:
+        """Encode at most the first train_rows and test_rows rows of a task (its splits are shuffled)."""
+        answers = backbone.answer_tokens(task.choices)
+        train_split = task.train.select(range(min(len(task.train), train_rows or len(task.train))))
+        test_split = task.test.select(range(min(len(task.test), test_rows or len(task.test))))
+        if not len(train_split) or not len(test_split):
+            raise ValueError(
+                f"task {task.name!r} has {len(train_split)} training and {len(test_split)} test rows; both need some"
+            )
+        texts = zip(backbone.encode(train_split["text"]), train_split["label"], strict=True)
+        return cls(
+            name=task.name,
+            metric=task.metric,
+            train=tuple(Row(tuple(ids), answers[label]) for ids, label in texts),
+            test=tuple(tuple(ids) for ids in backbone.encode(test_split["text"])),
+            labels=tuple(test_split["label"]),
+            answers=tuple(answers),
+        )
+
+
+@dataclass
+class MethodResult:
+    """A trained target prompt (L, H) and what it cost; history as in the run folder's history files."""
+
+    prompt: Tensor
+    trainable_parameters: int
+    target_updates: int
+    target_examples: int
+    source_updates: int
+    seconds: float
+    history: dict[str, Any] = field(default_factory=dict)
+    notes: str = ""
+
+
+@dataclass
+class Context:
+    """Model, settings and sources of a run, for one seed.
+
+    Args:
+        start: P_init (L, H), common to all tasks.
+        seed: few-shot rows and batches of the targets.
+        source_seed: batches of the sources.
+        progress: as `prompttransfer.progress`.
+    """
+
+    backbone: Backbone
+    config: RunConfig
+    store: Store
+    progress: Any
+    sources: list[EncodedTask]
+    start: Tensor
+    seed: int
+    source_seed: int
+
+    @property
+    def start_hash(self) -> str:
+        return init_hash(self.start)
+
+    def plan(
+        self,
+        prompt: PromptModule,
+        objective: Objective,
+        rows: Sequence[Row],
+        batches: Sequence[Sequence[int]],
+        rate: float,
+        **more: Any,
+    ) -> Plan:
+        """A plan with the run's optimizer settings."""
+        config = self.config
+        settings = {"schedule": config.schedule, "warmup": config.warmup, "weight_decay": config.weight_decay}
+        return Plan(
+            prompt, objective, rows, batches, rate, **({"max_grad_norm": config.max_grad_norm} | settings | more)
+        )
+
+    def target_batches(self, target: EncodedTask) -> list[list[int]]:
+        """The batches of the whole target budget: the same for every method."""
+        return row_batches(len(target.train), self.config.batch_size, self.config.target_updates, self.seed)
+
+    def run(self, title: str, plan: Plan, settings: dict[str, Any] | None = None) -> Result:
+        """Train plan.prompt in place, or load it when a stage with equal inputs is in the store.
+
+        Args:
+            settings: what the objective (and before_step) depend on beyond the plan, as JSON values.
+
+        Returns:
+            tensors: the prompt's state; facts: updates, examples, seconds, loss, history, trainable_parameters.
+        """
+        key = {
+            "stage": "train",
+            "version": CODE_VERSION,
+            "model": self.backbone.fingerprint,
+            "precision": self.backbone.precision,
+            "plan": _plan_hash(plan),
+            "settings": settings or {},
+        }
+
+        def compute(work: Path) -> Result:
+            handle = self.progress.stage(title, len(plan.batches))
+            try:
+                log = train(
+                    self.backbone,
+                    plan,
+                    work,
+                    checkpoint_updates=self.config.checkpoint_updates,
+                    advance=handle.advance,
+                )
+            finally:
+                handle.close()
+            facts = {
+                "updates": log.updates,
+                "examples": log.examples,
+                "seconds": log.seconds,
+                "loss": log.loss,
+                "history": plan.prompt.history(),
+                "trainable_parameters": plan.prompt.trainable_parameters(),
+            }
+            return Result(dict(plan.prompt.state_dict()), facts)
+
+        result = self.store.cached(key, compute)
+        if result.reused:
+            self.progress.note(f"{title}: reused from the store")
+            plan.prompt.load_state_dict(result.tensors)
+            plan.prompt.restore_history(result.facts["history"])
+        return result
+
+    def evaluate(self, title: str, task: EncodedTask, prompt: Tensor | None) -> Evaluation:
+        """Score a prompt (None: zero-shot) on the task's test rows, once."""
+        key = {
+            "stage": "evaluate",
+            "version": CODE_VERSION,
+            "model": self.backbone.fingerprint,
+            "precision": self.backbone.precision,
+            "prompt": None if prompt is None else tensor_hash(prompt),
+            "rows": _hash((task.test, task.labels, task.answers, task.metric)),
+        }
+
+        def compute(work: Path) -> Result:
+            handle = self.progress.stage(title, len(task.test))
+            try:
+                size = self.config.eval_batch_size
+                found = evaluate(
+                    self.backbone,
+                    prompt,
+                    task.test,
+                    task.labels,
+                    task.answers,
+                    task.metric,
+                    batch_size=size,
+                    advance=handle.advance,
+                )
+            finally:
+                handle.close()
+            return Result({}, vars(found))
+
+        return Evaluation(**self.store.cached(key, compute).facts)
+
+
+def _hash(content: object) -> str:
+    return hashlib.sha256(repr(content).encode()).hexdigest()[:16]
+
+
+def _plan_hash(plan: Plan) -> str:
+    """Hash of everything a plan holds, so that no setting can be forgotten in a stage's key."""
+    names = {id(parameter): name for name, parameter in plan.prompt.named_parameters()}
+    groups = plan.groups or plan.prompt.parameter_groups(plan.learning_rate)
+    rates = [(group["lr"], [names[id(parameter)] for parameter in group["params"]]) for group in groups]
+    tensors = [*plan.prompt.named_parameters(), *plan.prompt.named_buffers()]
+    state = [(name, tensor_hash(tensor)) for name, tensor in tensors]
+    # Not the seed: nothing random happens in a training loop without dropout; the batches are given.
+    rest = (plan.learning_rate, plan.schedule, plan.warmup, plan.weight_decay, plan.max_grad_norm)
+    rows = [(row.ids, row.answer, row.task) for row in plan.rows]
+    return _hash((type(plan.prompt).__name__, state, rates, rest, rows, [list(batch) for batch in plan.batches]))
+
+
+def stack(prompts: Sequence[Tensor]) -> Tensor:
+    """(L, H) prompts -> (T, L, H)."""
+    return torch.stack(list(prompts))

@@ -1,0 +1,47 @@
+"""DTVG (2025): merge the target's task vector with those of a group of sources, chosen anew at every forward.
+
+Stage 1: prompts of all sources and of the target, from one P_init. Stage 2: per-token scales of all vectors and the target's
+prompt train on the merged prompt; the source vectors stay frozen. The final prompt is the merged one.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from prompttransfer.methods.context import Context, EncodedTask, MethodResult, stack
+from prompttransfer.methods.objectives import task_loss
+from prompttransfer.methods.shared import joined_loss, own_prompt, similarity_history, source_prompts
+from prompttransfer.prompts import GroupedPrompt
+
+
+def run(ctx: Context, target: EncodedTask) -> MethodResult:
+    config, dtvg = ctx.config, ctx.config.dtvg
+    sources = stack(source_prompts(ctx))
+    own, first, batches = own_prompt(ctx, target, dtvg.own_fraction)
+    prompt = GroupedPrompt(ctx.start, sources, own, grouping=dtvg.grouping)
+    groups = prompt.parameter_groups(
+        config.target_rate, dtvg.target_scale_learning_rate, dtvg.source_scale_learning_rate
+    )
+    plan = ctx.plan(prompt, task_loss, target.train, batches, config.target_rate, groups=groups)
+    second = ctx.run(f"{target.name}: DTVG", plan, {"grouping": dtvg.grouping})
+    names = [*(source.name for source in ctx.sources), target.name]
+    offset = first.facts["updates"]
+    log = [
+        [offset + update, [name for name, chosen in zip(names[:-1], row[:-1], strict=True) if chosen]]
+        for update, row in enumerate(prompt.history()["groups"], 1)
+    ]
+    final = [name for name, chosen in zip(names[:-1], prompt.group()[:-1].tolist(), strict=True) if chosen]
+    return MethodResult(
+        prompt=prompt.composed().cpu(),
+        trainable_parameters=second.facts["trainable_parameters"],
+        target_updates=offset + second.facts["updates"],
+        target_examples=first.facts["examples"] + second.facts["examples"],
+        source_updates=len(sources) * config.source_updates,
+        seconds=first.facts["seconds"] + second.facts["seconds"],
+        history={
+            "loss": joined_loss(first, second),
+            "groups": log,
+            "similarity": similarity_history(names, torch.cat([sources, own[None]]), ctx.start),
+        },
+        notes=f"merged: {', '.join(final) or 'no source'}",
+    )

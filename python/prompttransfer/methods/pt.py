@@ -1,0 +1,22 @@
+"""PT, prompt tuning (Lester et al. 2021): one prompt, from P_init, on the target alone."""
+
+from __future__ import annotations
+
+from prompttransfer.methods.context import Context, EncodedTask, MethodResult
+from prompttransfer.methods.objectives import task_loss
+from prompttransfer.prompts import SoftPrompt
+
+
+def run(ctx: Context, target: EncodedTask) -> MethodResult:
+    prompt = SoftPrompt(ctx.start)
+    plan = ctx.plan(prompt, task_loss, target.train, ctx.target_batches(target), ctx.config.target_rate)
+    facts = ctx.run(f"{target.name}: PT", plan).facts
+    return MethodResult(
+        prompt=prompt.composed().cpu(),
+        trainable_parameters=facts["trainable_parameters"],
+        target_updates=facts["updates"],
+        target_examples=facts["examples"],
+        source_updates=0,
+        seconds=facts["seconds"],
+        history={"loss": facts["loss"]},
+    )

@@ -1,0 +1,54 @@
+"""Stages that several methods share: the source prompts (also MPT's teachers) and the target's own prompt."""
+
+from __future__ import annotations
+
+import promptkernels as pk
+from torch import Tensor
+
+from prompttransfer.methods.context import Context, EncodedTask
+from prompttransfer.methods.objectives import task_loss
+from prompttransfer.methods.sampler import row_batches, split_updates
+from prompttransfer.prompts import SoftPrompt
+from prompttransfer.store import Result
+
+
+def source_prompt(ctx: Context, source: EncodedTask) -> tuple[Tensor, Result]:
+    """Prompt tuning of one source from P_init: its prompt (L, H) and the stage's facts."""
+    config = ctx.config
+    lengths = [len(row.ids) for row in source.train]
+    batches = row_batches(
+        len(source.train), config.source_batch_size, config.source_updates, ctx.source_seed, lengths=lengths
+    )
+    prompt = SoftPrompt(ctx.start)
+    result = ctx.run(f"source {source.name}", ctx.plan(prompt, task_loss, source.train, batches, config.learning_rate))
+    return prompt.composed().cpu(), result
+
+
+def source_prompts(ctx: Context) -> list[Tensor]:
+    """The prompts of all sources, in order; trained once and then found in the store."""
+    return [source_prompt(ctx, source)[0] for source in ctx.sources]
+
+
+def own_prompt(ctx: Context, target: EncodedTask, fraction: float) -> tuple[Tensor, Result, list[list[int]]]:
+    """Prompt tuning of the target from P_init with the first share of its budget.
+
+    Returns:
+        the prompt (L, H), the stage's facts, and the batches that are left for the transfer stage.
+    """
+    batches = ctx.target_batches(target)
+    first, _ = split_updates(len(batches), fraction)
+    prompt = SoftPrompt(ctx.start)
+    plan = ctx.plan(prompt, task_loss, target.train, batches[:first], ctx.config.target_rate)
+    result = ctx.run(f"{target.name}: own prompt", plan)
+    return prompt.composed().cpu(), result, batches[first:]
+
+
+def joined_loss(first: Result, second: Result) -> list[list[float]]:
+    """The loss curves of two stages in a row."""
+    offset = first.facts["updates"]
+    return [*first.facts["loss"], *([offset + update, loss] for update, loss in second.facts["loss"])]
+
+
+def similarity_history(names: list[str], prompts: Tensor, start: Tensor) -> dict[str, list]:
+    """Cosines of the task vectors, prompts (T, L, H), for the report."""
+    return {"names": names, "matrix": pk.task_similarity(prompts, start).tolist()}

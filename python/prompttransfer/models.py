@@ -1,0 +1,223 @@
+"""A frozen causal or encoder-decoder language model that reads a soft prompt in front of its text.
+
+The prompt stands before the input embeddings (of the encoder only, for an encoder-decoder); the attention mask is extended
+over it. A row is answered with one token: the first token of the answer string, read at the last position (causal, text
+padded on the left) or at the first decoder position (encoder-decoder).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+Batch = dict[str, Tensor]
+
+
+class Prompt(Protocol):
+    """What `Backbone` needs of a prompt; see `prompttransfer.prompts`."""
+
+    length: int
+    hidden_size: int
+
+    def prepend(self, input_embeds: Tensor, task_ids: Tensor | None = None) -> Tensor: ...
+
+
+@dataclass
+class Output:
+    """Answer-position logits (B, V) float32; hidden states, each (B, N, H), with their masks (B, N), when asked for."""
+
+    logits: Tensor
+    hidden: tuple[tuple[Tensor, Tensor], ...] = ()
+
+
+class Backbone(nn.Module):
+    """A frozen model and its tokenizer.
+
+    Args:
+        model: a transformers causal or encoder-decoder model; frozen and kept in evaluation mode here.
+        tokenizer: its tokenizer.
+        precision: "float32", "bfloat16" (autocast; weights and prompts stay float32) or "auto": bfloat16 where the device
+            multiplies it natively.
+        max_length: text tokens kept of a row; the last ones, because templates end in the question to be answered.
+    """
+
+    def __init__(self, model: nn.Module, tokenizer: Any, *, precision: str = "auto", max_length: int = 256) -> None:
+        super().__init__()
+        if precision not in ("auto", "float32", "bfloat16"):
+            raise ValueError(f"precision: got {precision!r}, want auto, float32 or bfloat16")
+        self.model = model.requires_grad_(False).eval()
+        self.tokenizer = tokenizer
+        self.max_length = max_length
+        self.seq2seq = bool(model.config.is_encoder_decoder)
+        self.fingerprint = _fingerprint(model, tokenizer)
+        if precision == "auto":
+            precision = "bfloat16" if _native_bfloat16(self.device) else "float32"
+        self.precision = precision
+        accepted = set(inspect.signature(model.forward).parameters)
+        self._causal_options: dict[str, Any] = {"use_cache": False}
+        if "logits_to_keep" in accepted:
+            self._causal_options["logits_to_keep"] = 1
+        self._takes_positions = "position_ids" in accepted
+        pad = tokenizer.pad_token_id
+        self._pad = pad if pad is not None else (tokenizer.eos_token_id or 0)
+
+    @classmethod
+    def load(cls, name: str | Path, *, precision: str = "auto", max_length: int = 256) -> Backbone:
+        """Load a hub id or a local folder onto the accelerator if there is one (float32 weights; safetensors only)."""
+        from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+
+        try:
+            config = AutoConfig.from_pretrained(name)
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"model {str(name)!r} is neither a folder of a transformers model nor a hub id: {error}"
+            ) from error
+        kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        # On the CPU the fused attention's backward is slower than plain products for the short rows of prompt tuning.
+        attention = {"attn_implementation": "eager"} if device.type == "cpu" else {}
+        model = kind.from_pretrained(name, dtype=torch.float32, use_safetensors=True, **attention)
+        return cls(model.to(device), AutoTokenizer.from_pretrained(name), precision=precision, max_length=max_length)
+
+    @property
+    def device(self) -> torch.device:
+        return self.embedding.weight.device
+
+    @property
+    def embedding(self) -> nn.Embedding:
+        """The input embedding table, (V, H)."""
+        return self.model.get_input_embeddings()
+
+    @property
+    def hidden_size(self) -> int:
+        return self.embedding.weight.shape[1]
+
+    def train(self, mode: bool = True) -> Backbone:
+        """Stays in evaluation mode: no dropout in a frozen model."""
+        return super().train(False)
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text, at most max_length (the last ones)."""
+        rows = self.tokenizer(list(texts), add_special_tokens=True)["input_ids"]
+        return [row[-self.max_length :] for row in rows]
+
+    def answer_tokens(self, choices: Sequence[str]) -> list[int]:
+        """First token of each answer string as the model would write it after the text.
+
+        Raises:
+            ValueError: two answers start with the same token, so the first position cannot tell them apart.
+        """
+        # After a colon, as in the templates: the tokenizer decides by itself how a following word starts.
+        context = "" if self.seq2seq else "Answer:"
+        lead = self.tokenizer(context, add_special_tokens=False)["input_ids"]
+        tokens: dict[int, str] = {}
+        for choice in choices:
+            ids = self.tokenizer(f"{context} {choice.strip()}".strip(), add_special_tokens=False)["input_ids"]
+            own = ids[_common_prefix(lead, ids) :]
+            if not own:
+                raise ValueError(f"answer {choice!r} has no token of its own in this model's vocabulary")
+            if own[0] in tokens:
+                raise ValueError(
+                    f"answers {tokens[own[0]]!r} and {choice!r} start with the same token "
+                    f"{self.tokenizer.convert_ids_to_tokens(own[0])!r}; choose answer words that differ in their first token"
+                )
+            tokens[own[0]] = choice
+        return list(tokens)
+
+    def collate(self, rows: Sequence[Sequence[int]]) -> Batch:
+        """Pad rows of token ids to input_ids and attention_mask (B, S) int64: on the left for a causal model."""
+        longest = max(map(len, rows), default=0)
+        ids = torch.full((len(rows), longest), self._pad, dtype=torch.int64)
+        mask = torch.zeros_like(ids)
+        for index, row in enumerate(rows):
+            place = slice(0, len(row)) if self.seq2seq else slice(longest - len(row), longest)
+            ids[index, place] = torch.tensor(row, dtype=torch.int64)
+            mask[index, place] = 1
+        return {"input_ids": ids, "attention_mask": mask}
+
+    def forward(
+        self,
+        prompt: Prompt | None,
+        batch: Batch,
+        *,
+        task_ids: Tensor | None = None,
+        hidden: str = "none",
+        hidden_positions: str = "all",
+    ) -> Output:
+        """Logits at the answer position of every row.
+
+        Args:
+            prompt: put in front of the text; None is the model without a prompt (zero-shot).
+            batch: input_ids and attention_mask (B, S) of `collate`, on this device.
+            task_ids: (B,), the row of a multi-task prompt that each text belongs to.
+            hidden: "none", "last" or "all": hidden states to return (encoder and decoder, for an encoder-decoder).
+            hidden_positions: positions their masks select: "text", or "all" with those of the prompt.
+        """
+        embeds, mask = self.embedding(batch["input_ids"]), batch["attention_mask"]
+        if prompt is not None:
+            embeds = prompt.prepend(embeds, task_ids)
+            mask = torch.cat([mask.new_ones(mask.shape[0], prompt.length), mask], dim=1)
+        options: dict[str, Any] = {"output_hidden_states": hidden != "none", "return_dict": True}
+        if self.seq2seq:
+            start = self.model.config.decoder_start_token_id
+            options["decoder_input_ids"] = torch.full((mask.shape[0], 1), start, device=mask.device)
+            options["use_cache"] = False
+        else:
+            options |= self._causal_options
+            if self._takes_positions:
+                options["position_ids"] = (mask.cumsum(dim=1) - 1).clamp(min=0)
+        with self._autocast():
+            result = self.model(inputs_embeds=embeds, attention_mask=mask, **options)
+        if prompt is not None and hidden_positions == "text":
+            mask = torch.cat([torch.zeros_like(mask[:, : prompt.length]), mask[:, prompt.length :]], dim=1)
+        return Output(result.logits[:, -1].float(), self._hidden_states(result, mask, hidden))
+
+    def _hidden_states(self, result: Any, mask: Tensor, which: str) -> tuple[tuple[Tensor, Tensor], ...]:
+        if which == "none":
+            return ()
+        chosen = slice(-1, None) if which == "last" else slice(1, None)
+        if not self.seq2seq:
+            return tuple((state, mask) for state in result.hidden_states[chosen])
+        first = mask.new_ones(mask.shape[0], 1)
+        encoder = tuple((state, mask) for state in result.encoder_hidden_states[chosen])
+        return encoder + tuple((state, first) for state in result.decoder_hidden_states[chosen])
+
+    def _autocast(self) -> AbstractContextManager:
+        if self.precision == "float32":
+            return nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16)
+
+
+def _native_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    # Without these instructions bfloat16 products are emulated and slower than float32.
+    return device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def _common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
+    count = 0
+    while count < min(len(left), len(right)) and left[count] == right[count]:
+        count += 1
+    return count
+
+
+def _fingerprint(model: nn.Module, tokenizer: Any) -> str:
+    """Hash of what the model computes: its type, its weights, its vocabulary."""
+    digest = hashlib.sha256(type(model).__name__.encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data if tensor.numel() else b"")
+    for key, value in sorted(model.config.to_dict().items()):
+        if key not in ("_name_or_path", "transformers_version", "_attn_implementation"):
+            digest.update(f"{key}={value!r};".encode())
+    digest.update(repr(sorted(tokenizer.get_vocab().items())).encode())
+    return digest.hexdigest()[:16]

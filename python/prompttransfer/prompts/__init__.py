@@ -1,0 +1,22 @@
+"""Kinds of prompts: one `PromptModule` per way to parametrise them."""
+
+from prompttransfer.prompts.base import PromptModule
+from prompttransfer.prompts.grouped import GroupedPrompt
+from prompttransfer.prompts.init import TaskVector, check_same_start, init_hash, initial_prompt
+from prompttransfer.prompts.multitask import MultitaskPrompt, average_factors
+from prompttransfer.prompts.particles import ParticlePrompts
+from prompttransfer.prompts.soft import FrozenPrompts, SoftPrompt
+
+__all__ = [
+    "FrozenPrompts",
+    "GroupedPrompt",
+    "MultitaskPrompt",
+    "ParticlePrompts",
+    "PromptModule",
+    "SoftPrompt",
+    "TaskVector",
+    "average_factors",
+    "check_same_start",
+    "init_hash",
+    "initial_prompt",
+]

@@ -1,0 +1,49 @@
+"""What every kind of prompt offers to the model, the optimizer and the exporter."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class PromptModule(nn.Module, ABC):
+    """A trainable prompt of `length` tokens of width `hidden_size`; parameters are float32."""
+
+    def __init__(self, length: int, hidden_size: int) -> None:
+        super().__init__()
+        self.length = length
+        self.hidden_size = hidden_size
+
+    @abstractmethod
+    def prepend(self, input_embeds: Tensor, task_ids: Tensor | None = None) -> Tensor:
+        """Input embeddings (B, S, H) -> (B, L+S, H) in their type, prompt first; task_ids (B,) choose a row's prompt."""
+
+    @abstractmethod
+    def composed(self, task: int = 0) -> Tensor:
+        """The finished prompt (L, H) of one task, detached float32."""
+
+    def trainable_parameters(self) -> int:
+        """Number of trained values."""
+        return sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
+
+    def history(self) -> dict[str, Any]:
+        """What this kind of prompt logged at every update, ready for JSON."""
+        return {}
+
+    def restore_history(self, history: dict[str, Any]) -> None:  # noqa: B027 - most kinds log nothing
+        """Take up the log of an interrupted run."""
+
+    def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
+        """Groups for the optimizer; a kind with several speeds overrides this."""
+        return [{"params": [p for p in self.parameters() if p.requires_grad], "lr": learning_rate}]
+
+
+def put_first(prompts: Tensor, input_embeds: Tensor) -> Tensor:
+    """Concatenate prompts (L, H) or (B, L, H) with input_embeds (B, S, H) in the type of the latter."""
+    prompts = prompts.to(input_embeds.dtype)
+    if prompts.dim() == 2:
+        prompts = prompts.expand(input_embeds.shape[0], -1, -1)
+    return torch.cat([prompts, input_embeds], dim=1)

@@ -1,0 +1,247 @@
+"""Training of a prompt on a frozen model: a thin subclass of transformers.Trainer.
+
+What differs from a plain Trainer: the batches are given (so that every method sees the same rows, and a resumed run goes on
+with the right ones), checkpoints hold the prompt's tensors only, and the gradient can be changed before the step (SVGD).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Sampler
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
+
+from prompttransfer.models import Backbone, Batch
+from prompttransfer.prompts import PromptModule
+
+Objective = Callable[[Backbone, PromptModule, Batch], Tensor]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One training example: token ids of the text, first token of the answer, index of its task."""
+
+    ids: tuple[int, ...]
+    answer: int
+    task: int = 0
+
+
+@dataclass
+class Plan:
+    """One optimization: what is trained, on what, how fast. The number of updates is the number of batches.
+
+    Args:
+        prompt: trained in place.
+        objective: (backbone, prompt, batch) -> scalar loss.
+        rows: the examples that the batches index.
+        batches: row indices of every update, in order.
+        groups: parameter groups with their peak rates; the prompt's own at learning_rate when not given.
+        before_step: called after the backward pass (and the clipping) of every update.
+    """
+
+    prompt: PromptModule
+    objective: Objective
+    rows: Sequence[Row]
+    batches: Sequence[Sequence[int]]
+    learning_rate: float
+    groups: list[dict[str, Any]] | None = None
+    schedule: str = "linear"
+    warmup: float = 0.06
+    weight_decay: float = 1e-5
+    max_grad_norm: float = 1.0
+    before_step: Callable[[], None] | None = None
+    seed: int = 42
+
+
+@dataclass
+class TrainingLog:
+    """What a finished optimization reports."""
+
+    updates: int
+    examples: int
+    seconds: float
+    loss: list[list[float]] = field(default_factory=list)
+
+
+def train(
+    backbone: Backbone,
+    plan: Plan,
+    folder: Path,
+    *,
+    checkpoint_updates: int = 10,
+    advance: Callable[..., None] | None = None,
+) -> TrainingLog:
+    """Train plan.prompt in place; goes on from the last checkpoint in folder, if there is one.
+
+    Args:
+        folder: where checkpoints are kept; the caller deletes it when the result is safe.
+        advance: called with 1 and loss=... after every update.
+
+    Raises:
+        FloatingPointError: the loss is no longer finite.
+    """
+    trainer = PromptTrainer(backbone, plan, folder, checkpoint_updates, advance)
+    last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+    trainer.train(resume_from_checkpoint=last)
+    history = [[entry["step"], entry["loss"]] for entry in trainer.state.log_history if "loss" in entry]
+    examples = sum(map(len, plan.batches))
+    return TrainingLog(len(plan.batches), examples, trainer.seconds, history)
+
+
+class PromptedModel(nn.Module):
+    """What the Trainer sees: batch in, loss out."""
+
+    def __init__(self, backbone: Backbone, prompt: PromptModule, objective: Objective) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.prompt = prompt
+        self.objective = objective
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, task_ids: Tensor) -> Tensor:
+        batch = {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels, "task_ids": task_ids}
+        return self.objective(self.backbone, self.prompt, batch)
+
+
+class PromptTrainer(Trainer):
+    """See the head of this file."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        plan: Plan,
+        folder: Path,
+        checkpoint_updates: int = 10,
+        advance: Callable[..., None] | None = None,
+    ) -> None:
+        updates = len(plan.batches)
+        args = TrainingArguments(
+            output_dir=str(folder),
+            max_steps=updates,
+            learning_rate=plan.learning_rate,
+            weight_decay=plan.weight_decay,
+            max_grad_norm=plan.max_grad_norm,
+            lr_scheduler_type=plan.schedule,
+            warmup_steps=math.ceil(plan.warmup * updates),
+            save_strategy="steps",
+            save_steps=checkpoint_updates,
+            save_total_limit=1,
+            # A log entry reads the loss from the device; a GPU need not wait for that at every update.
+            logging_steps=1 if backbone.device.type == "cpu" else max(1, updates // 100),
+            logging_nan_inf_filter=False,
+            disable_tqdm=True,
+            report_to="none",
+            remove_unused_columns=False,
+            dataloader_pin_memory=False,
+            use_cpu=backbone.device.type == "cpu",
+            seed=plan.seed,
+        )
+        args._n_gpu = min(args.n_gpu, 1)  # DataParallel would copy the frozen model at every step
+        self.plan = plan
+        self.seconds = 0.0
+        model = PromptedModel(backbone, plan.prompt.to(backbone.device), plan.objective)
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=plan.rows,
+            data_collator=self._collate,
+            callbacks=[_Hooks(self, advance)],
+        )
+        self.remove_callback(PrinterCallback)
+
+    def _collate(self, rows: Sequence[Row]) -> Batch:
+        batch = self.model.backbone.collate([row.ids for row in rows])
+        batch["labels"] = torch.tensor([row.answer for row in rows])
+        batch["task_ids"] = torch.tensor([row.task for row in rows])
+        return batch
+
+    def get_train_dataloader(self) -> DataLoader:
+        batches = FixedBatches(self.plan.batches)
+        return self.accelerator.prepare(DataLoader(self.plan.rows, batch_sampler=batches, collate_fn=self._collate))
+
+    def compute_loss(
+        self, model: nn.Module, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Tensor | None = None
+    ) -> Tensor:
+        return model(**inputs)
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        if self.optimizer is None:
+            plan = self.plan
+            groups = plan.groups or plan.prompt.parameter_groups(plan.learning_rate)
+            self.optimizer = torch.optim.AdamW(groups, lr=plan.learning_rate, weight_decay=plan.weight_decay)
+        return self.optimizer
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        folder = Path(output_dir or self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        prompt = self.plan.prompt
+        save_file(
+            {name: tensor.detach().cpu().contiguous() for name, tensor in prompt.state_dict().items()},
+            folder / "prompt.safetensors",
+        )
+        (folder / "history.json").write_text(json.dumps({"seconds": self.seconds, "prompt": prompt.history()}))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        folder = Path(resume_from_checkpoint)
+        self.plan.prompt.load_state_dict(load_file(folder / "prompt.safetensors"))
+        history = json.loads((folder / "history.json").read_text())
+        self.seconds = history["seconds"]
+        self.plan.prompt.restore_history(history["prompt"])
+
+
+class FixedBatches(Sampler[Sequence[int]]):
+    """Batches in a given order, the same in every epoch."""
+
+    def __init__(self, batches: Sequence[Sequence[int]]) -> None:
+        self.batches = batches
+        self.batch_size = len(batches[0])
+        self.drop_last = False
+
+    def __iter__(self) -> Iterator[Sequence[int]]:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+class _Hooks(TrainerCallback):
+    """Progress, time, the gradient hook, and a stop at a loss that is not finite."""
+
+    def __init__(self, trainer: PromptTrainer, advance: Callable[..., None] | None) -> None:
+        self.trainer = trainer
+        self.advance = advance
+        self.clock = 0.0
+        self.loss = math.nan
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.clock = time.perf_counter()
+        if self.advance and state.global_step:
+            self.advance(state.global_step)
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self.trainer.plan.before_step:
+            self.trainer.plan.before_step()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        now = time.perf_counter()
+        self.trainer.seconds += now - self.clock
+        self.clock = now
+        if self.advance:
+            self.advance(1, **({} if math.isnan(self.loss) else {"loss": self.loss}))
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+        self.loss = float((logs or {}).get("loss", self.loss))
+        if logs and "loss" in logs and not math.isfinite(self.loss):
+            raise FloatingPointError(
+                f"the loss is {self.loss} at update {state.global_step}; lower the learning rate "
+                f"(now {self.trainer.plan.learning_rate}) or use precision float32"
+            )

@@ -1,0 +1,82 @@
+// Composition of MPT's prompts over threads.
+#include <vector>
+
+#include "kernels.h"
+#include "runtime.h"
+
+namespace promptkernels::cpu {
+namespace {
+
+// An output beyond the caches is written past them: filling a line first would cost a third of the traffic.
+constexpr index_t kStreamBytes = index_t(1) << 40;
+
+template <class A>
+void add_up(const A* partials, index_t parts, index_t n, A* out) {
+    for (index_t i = 0; i < n; ++i) {
+        double sum = 0;
+        for (index_t part = 0; part < parts; ++part) sum += partials[part * n + i];
+        out[i] = static_cast<A>(sum);
+    }
+}
+
+template <class A>
+void backward_of(ComposeBackward job, void* d_u, void* d_v, int threads) {
+    const Factors& f = *job.factors;
+    const Parts columns(f.hidden, 256, 4, 64);
+    const Parts tokens(f.length, 1, columns.count >= 4 ? 4 : 8, 1);
+    const index_t u_size = f.tasks * f.length * f.rank, v_size = f.tasks * f.rank * f.hidden;
+    A* u_parts = static_cast<A*>(
+        scratch(Slot::partials, static_cast<std::size_t>(columns.count * u_size + tokens.count * v_size) * sizeof(A)));
+    A* v_parts = u_parts + columns.count * u_size;
+    for_parts(columns.count * tokens.count, threads, [&](index_t part) {
+        const index_t row = part / columns.count, column = part % columns.count;
+        ComposeBackward mine = job;
+        mine.token_begin = tokens.begin(row);
+        mine.token_end = tokens.end(row, f.length);
+        mine.column_begin = columns.begin(column);
+        mine.column_end = columns.end(column, f.hidden);
+        mine.d_u = u_parts + column * u_size;
+        mine.d_v = v_parts + row * v_size;
+        kernels().compose_backward(mine);
+    });
+    add_up(u_parts, columns.count, u_size, static_cast<A*>(d_u));
+    add_up(v_parts, tokens.count, v_size, static_cast<A*>(d_v));
+}
+
+}  // namespace
+
+void compose(const Factors& factors, const index_t* ids, index_t batch, const void* embeds, index_t text, DType type,
+             void* out, int threads) {
+    const index_t rows = batch * (factors.length + text), elements = rows * factors.hidden;
+    const bool stream = elements * static_cast<index_t>(size_of(type)) >= kStreamBytes;
+    const Parts parts(rows, 1, 64, 1);
+    for_parts(parts.count, threads_for(elements, threads), [&](index_t part) {
+        kernels().compose(factors, ids, embeds, text, type, out, parts.begin(part), parts.end(part, rows), stream);
+    });
+}
+
+void compose_backward(const void* grad, index_t grad_stride, DType grad_type, const Factors& factors, const index_t* ids,
+                      index_t batch, void* d_shared, void* d_u, void* d_v, int threads) {
+    std::vector<index_t> starts(static_cast<std::size_t>(factors.tasks) + 1, 0), order(static_cast<std::size_t>(batch));
+    for (index_t b = 0; b < batch; ++b) ++starts[static_cast<std::size_t>(ids[b]) + 1];
+    for (std::size_t t = 1; t < starts.size(); ++t) starts[t] += starts[t - 1];
+    std::vector<index_t> next(starts);
+    for (index_t b = 0; b < batch; ++b)
+        order[static_cast<std::size_t>(next[static_cast<std::size_t>(ids[b])]++)] = b;
+
+    ComposeBackward job{};
+    job.grad = grad;
+    job.grad_stride = grad_stride;
+    job.grad_type = grad_type;
+    job.factors = &factors;
+    job.order = order.data();
+    job.starts = starts.data();
+    job.d_shared = d_shared;
+    threads = threads_for(batch * factors.length * factors.hidden, threads);
+    if (factors.wide)
+        backward_of<double>(job, d_u, d_v, threads);
+    else
+        backward_of<float>(job, d_u, d_v, threads);
+}
+
+}  // namespace promptkernels::cpu

@@ -1,0 +1,151 @@
+// Mix: small matrices times a few long rows, Y = W Z, in one pass over the columns of Z; and means over tokens.
+#include "simd.h"
+
+namespace promptkernels::cpu::PK_ISA {
+namespace {
+
+constexpr int kRows = 4;
+constexpr int kVectors = PK_REGISTERS == 32 ? 4 : 2;
+
+template <class A, int I, int V>
+PK_INLINE void block(const A* __restrict weights, index_t inputs, const A* __restrict tile, index_t tile_stride,
+                     A* __restrict out, index_t out_stride) {
+    Vector<A> sum[I][V] = {};
+    for (index_t j = 0; j < inputs; ++j) {
+        Vector<A> z[V];
+        PK_UNROLL
+        for (int v = 0; v < V; ++v) z[v] = load(tile + j * tile_stride + v * kLanes<A>);
+        PK_UNROLL
+        for (int i = 0; i < I; ++i) {
+            const A weight = weights[i * inputs + j];
+            PK_UNROLL
+            for (int v = 0; v < V; ++v) sum[i][v] += weight * z[v];
+        }
+    }
+    PK_UNROLL
+    for (int i = 0; i < I; ++i)
+        PK_UNROLL
+        for (int v = 0; v < V; ++v) store(out + i * out_stride + v * kLanes<A>, sum[i][v]);
+}
+
+template <class A, int I>
+void rows_of(const A* weights, index_t inputs, const A* tile, index_t tile_stride, index_t columns, A* out,
+             index_t out_stride) {
+    constexpr index_t lanes = kLanes<A>;
+    index_t c = 0;
+    for (; c + kVectors * lanes <= columns; c += kVectors * lanes)
+        block<A, I, kVectors>(weights, inputs, tile + c, tile_stride, out + c, out_stride);
+    for (; c + lanes <= columns; c += lanes)
+        block<A, I, 1>(weights, inputs, tile + c, tile_stride, out + c, out_stride);
+    if (c == columns) return;
+    alignas(64) A last[I * lanes];
+    block<A, I, 1>(weights, inputs, tile + c, tile_stride, last, lanes);
+    for (int i = 0; i < I; ++i)
+        for (index_t k = 0; c + k < columns; ++k) out[i * out_stride + c + k] = last[i * lanes + k];
+}
+
+template <class A>
+void product_of(const Product& product, const A* tile, index_t tile_stride, index_t columns, index_t offset) {
+    const A* weights = static_cast<const A*>(product.weights);
+    A* out = static_cast<A*>(product.out) + offset;
+    index_t i = 0;
+    for (; i + kRows <= product.rows; i += kRows)
+        rows_of<A, kRows>(weights + i * product.inputs, product.inputs, tile, tile_stride, columns,
+                          out + i * product.stride, product.stride);
+    for (; i < product.rows; ++i)
+        rows_of<A, 1>(weights + i * product.inputs, product.inputs, tile, tile_stride, columns, out + i * product.stride,
+                      product.stride);
+}
+
+template <class A>
+void mix_of(const Rows* inputs, int input_count, index_t begin, index_t end, const Product* products,
+            int product_count) {
+    index_t rows = 0;
+    for (int k = 0; k < input_count; ++k) rows += inputs[k].count;
+    const index_t stride = tile_columns<A>(rows, 256, 1024, 65536);
+    A* tile = static_cast<A*>(scratch(Slot::tile, rows * stride * sizeof(A)));
+    for (index_t c = begin; c < end; c += stride) {
+        const index_t stop = smaller(end, c + stride);
+        A* next = tile;
+        for (int k = 0; k < input_count; ++k, next += inputs[k - 1].count * stride)
+            load_tile_of<A>(inputs[k], c, stop, next, stride);
+        for (int p = 0; p < product_count; ++p) product_of<A>(products[p], tile, stride, stop - c, c - begin);
+    }
+}
+
+// Sums of 16 tokens stay in A, and only their totals meet in double.
+template <class T>
+void token_mean_of(const Rows& x, index_t row, index_t begin, index_t end, Acc<T>* out) {
+    using A = Acc<T>;
+    constexpr index_t kColumns = 256, kTokens = 16;
+    for (index_t c = begin; c < end; c += kColumns) {
+        const index_t n = smaller(kColumns, end - c);
+        alignas(64) double total[kColumns] = {};
+        for (index_t first = 0; first < x.length; first += kTokens) {
+            alignas(64) A sum[kColumns] = {}, value[kColumns];
+            for (index_t token = first; token < smaller(first + kTokens, x.length); ++token) {
+                load_row<T>(x, row, token * x.hidden + c, token * x.hidden + c + n, value);
+                for (index_t k = 0; k < n; ++k) sum[k] += value[k];
+            }
+            for (index_t k = 0; k < n; ++k) total[k] += sum[k];
+        }
+        for (index_t k = 0; k < n; ++k) out[c - begin + k] = static_cast<A>(total[k] / static_cast<double>(x.length));
+    }
+}
+
+template <class T>
+double unscaled_dot_of(const Rows& x, index_t row, index_t begin, index_t end, const Acc<T>* left) {
+    using A = Acc<T>;
+    constexpr index_t kColumns = 512, lanes = kLanes<A>;
+    alignas(64) A value[kColumns];
+    double total = 0;
+    for (index_t c = begin; c < end; c += kColumns) {
+        const index_t n = smaller(kColumns, end - c);
+        load_row<T>(x, row, c, c + n, value, false);
+        const A* other = left + (c - begin);
+        Vector<A> sum = {};
+        index_t k = 0;
+        for (; k + lanes <= n; k += lanes) sum += load(value + k) * load(other + k);
+        total += sum_lanes<A>(sum);
+        for (; k < n; ++k) total += value[k] * other[k];
+    }
+    return total;
+}
+
+template <class A>
+void scale_and_subtract_of(A* __restrict values, A factor, A* __restrict sum, index_t n) {
+    if (factor != A(1))
+        for (index_t k = 0; k < n; ++k) values[k] *= factor;
+    if (sum)
+        for (index_t k = 0; k < n; ++k) sum[k] -= values[k];
+}
+
+}  // namespace
+
+void mix(const Rows* inputs, int input_count, index_t begin, index_t end, const Product* products, int product_count) {
+    if (wide(inputs[0].type)) return mix_of<double>(inputs, input_count, begin, end, products, product_count);
+    mix_of<float>(inputs, input_count, begin, end, products, product_count);
+}
+
+void token_mean(const Rows& x, index_t row, index_t begin, index_t end, void* out) {
+    with_type(x.type, [&](auto* t) {
+        using T = Element<decltype(t)>;
+        token_mean_of<T>(x, row, begin, end, static_cast<Acc<T>*>(out));
+    });
+}
+
+double unscaled_dot(const Rows& x, index_t row, index_t begin, index_t end, const void* left) {
+    double result = 0;
+    with_type(x.type, [&](auto* t) {
+        using T = Element<decltype(t)>;
+        result = unscaled_dot_of<T>(x, row, begin, end, static_cast<const Acc<T>*>(left));
+    });
+    return result;
+}
+
+void scale_and_subtract(void* values, double factor, void* sum, index_t n, bool wide) {
+    if (wide) return scale_and_subtract_of(static_cast<double*>(values), factor, static_cast<double*>(sum), n);
+    scale_and_subtract_of(static_cast<float*>(values), static_cast<float>(factor), static_cast<float*>(sum), n);
+}
+
+}  // namespace promptkernels::cpu::PK_ISA

@@ -1,0 +1,9 @@
+#include "simd.h"
+
+namespace promptkernels::cpu::PK_ISA {
+
+extern const Kernels table;
+const Kernels table = {gram,    squares,          mix,   token_mean,    unscaled_dot, scale_and_subtract,
+                       compose, compose_backward, merge, merge_backward};
+
+}  // namespace promptkernels::cpu::PK_ISA

@@ -1,0 +1,126 @@
+"""Builds the native modules with CMake and ninja; torch is not needed for it.
+
+Environment variables (all optional):
+
+=========================  ==========================================================================================
+PROMPTKERNELS_BUILD        ``auto`` (default): whatever can be built here, and never a failed install;
+                           ``cpu``: the CPU module, a failure is an error; ``cuda``: CPU and CUDA module, likewise;
+                           ``none``: pure Python (the plain torch reference runs everything)
+PROMPTKERNELS_CUDA_ARCHS   architectures, separated by ``;`` as CMake has them (``80-real;90-real;100-real;120``)
+PROMPTKERNELS_JOBS         parallel compile jobs (one per core)
+CXX, CUDACXX               the compilers
+=========================  ==========================================================================================
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).resolve().parent
+MODES = ("auto", "cpu", "cuda", "none")
+LOST = {
+    "cpu": "the plain torch reference runs everything, several times slower",
+    "cuda": "on GPU tensors the plain torch reference runs",
+}
+
+
+def build_mode() -> str:
+    mode = os.environ.get("PROMPTKERNELS_BUILD") or "auto"
+    if mode not in MODES:
+        raise SystemExit(f"PROMPTKERNELS_BUILD must be one of {', '.join(MODES)}, got {mode!r}")
+    return mode
+
+
+def find_nvcc() -> str | None:
+    candidates = [os.environ.get("CUDACXX"), "nvcc"]
+    candidates += [os.path.join(os.environ[v], "bin", "nvcc") for v in ("CUDA_HOME", "CUDA_PATH") if v in os.environ]
+    candidates.append("/usr/local/cuda/bin/nvcc")
+    return next((found for name in candidates if name and (found := shutil.which(name))), None)
+
+
+def say(line: str) -> None:
+    """One line that the user sees: pip hides what a build prints unless it fails, but not the terminal itself."""
+    text = f"promptkernels: {line}"
+    print(text, file=sys.stderr, flush=True)
+    try:
+        with open("/dev/tty", "w") as terminal:
+            terminal.write(text + "\n")
+    except OSError:
+        pass
+
+
+class CMakeBuild(build_ext):
+    """One CMake project per native module, so that a failure of one leaves the other alone."""
+
+    def run(self) -> None:
+        mode = build_mode()
+        wanted = {"none": [], "cpu": ["cpu"], "cuda": ["cpu", "cuda"], "auto": ["cpu", "cuda"]}[mode]
+        for kind in wanted:
+            try:
+                self.build_module(kind)
+            except (subprocess.CalledProcessError, OSError) as error:
+                if mode != "auto":
+                    raise SystemExit(
+                        f"promptkernels: the {kind} module was asked for (PROMPTKERNELS_BUILD={mode}) but its build failed: {error}"
+                    ) from error
+                say(f"installing without the {kind} module ({reason(error)}): {LOST[kind]}")
+
+    def build_module(self, kind: str) -> None:
+        options = [f"-DPK_CPU={'ON' if kind == 'cpu' else 'OFF'}", f"-DPK_CUDA={'ON' if kind == 'cuda' else 'OFF'}"]
+        if kind == "cuda":
+            nvcc = find_nvcc()
+            if nvcc is None:
+                raise FileNotFoundError("no nvcc found")
+            options.append(f"-DCMAKE_CUDA_COMPILER={nvcc}")
+            if archs := os.environ.get("PROMPTKERNELS_CUDA_ARCHS"):
+                options.append(f"-DPK_CUDA_ARCHS={archs}")
+        import pybind11
+
+        build = Path(self.build_temp).resolve() / kind
+        shutil.rmtree(build, ignore_errors=True)
+        build.mkdir(parents=True)
+        target = ROOT if self.editable_mode else Path(self.build_lib).resolve()
+        run = ["cmake", "-G", "Ninja", "-S", str(ROOT), "-B", str(build), f"-DPython_EXECUTABLE={sys.executable}"]
+        run += [f"-Dpybind11_DIR={pybind11.get_cmake_dir()}", f"-DPK_VERSION={self.distribution.get_version()}", *options]
+        run.append(f"-DCMAKE_INSTALL_PREFIX={target / 'promptkernels'}")
+        jobs = os.environ.get("PROMPTKERNELS_JOBS") or str(len(os.sched_getaffinity(0)))
+        check(run)
+        check(["cmake", "--build", str(build), "--parallel", jobs])
+        check(["cmake", "--install", str(build)])
+
+    def get_outputs(self) -> list[str]:
+        folder = ROOT if self.editable_mode else Path(self.build_lib)
+        return [str(path) for path in (folder / "promptkernels").glob("_C_*.so")]
+
+    def get_output_mapping(self) -> dict[str, str]:
+        return {}
+
+    def get_source_files(self) -> list[str]:
+        return ["CMakeLists.txt", *(str(p.relative_to(ROOT)) for p in (ROOT / "csrc").rglob("*") if p.is_file())]
+
+
+def check(command: list[str]) -> None:
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    sys.stderr.write(done.stdout)
+    if done.returncode:
+        raise subprocess.CalledProcessError(done.returncode, command, output=done.stdout)
+
+
+def reason(error: Exception) -> str:
+    """What failed, in a few words: CMake's or the compiler's first error line where there is one."""
+    output = getattr(error, "output", None) or ""
+    if "No CMAKE_CXX_COMPILER" in output or "is not able to compile" in output:
+        return "no working C++ compiler found"
+    found = re.search(r"^.*\berror\b:?.*$", output, flags=re.MULTILINE | re.IGNORECASE)
+    return found.group(0).strip() if found else str(error)
+
+
+setup(ext_modules=[Extension("promptkernels._C_cpu", sources=[])], cmdclass={"build_ext": CMakeBuild})

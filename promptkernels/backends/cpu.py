@@ -106,11 +106,12 @@ def task_similarity_backward(
     outs = [_wanted(need, t, acc) for need, t in zip(needs, (prompts, reference, others, scale), strict=True)]
     prompts, reference, others = _common(acc, prompts, reference, others)
     grad, scale, similarity = _as(acc, grad), _as(acc, scale), similarity.contiguous()
+    left_norm, right_norm = left_norm.contiguous(), right_norm.contiguous()
     n, length, hidden = prompts.shape
     _C.similarity_backward(
         grad.data_ptr(), prompts.data_ptr(), _address(reference), _address(others), _address(scale),
         n, n if others is None else others.shape[0], length, hidden, _CODES[prompts.dtype], _METRICS[metric], eps,
-        similarity.data_ptr(), left_norm.contiguous().data_ptr(), right_norm.contiguous().data_ptr(),
+        similarity.data_ptr(), left_norm.data_ptr(), right_norm.data_ptr(),
         *map(_wanted_address, needs, outs), _threads(),
     )  # fmt: skip
     return tuple(outs)
@@ -148,13 +149,13 @@ def svgd_direction_backward(
 ) -> tuple[Tensor, Tensor]:
     acc = kernel.dtype
     particles, reference = _common(acc, particles, reference)
-    (scores,), grad = _common(acc, scores), _as(acc, grad)
+    (scores,), grad, kernel, h = _common(acc, scores), _as(acc, grad), kernel.contiguous(), h.contiguous()
     m, length, hidden = particles.shape
-    d_particles, d_scores = torch.empty_like(grad), torch.empty_like(grad)
+    d_particles, d_scores = torch.empty(particles.shape, dtype=acc), torch.empty(particles.shape, dtype=acc)
     _C.svgd_backward(
         grad.data_ptr(), particles.data_ptr(), scores.data_ptr(), _address(reference), m, length, hidden,
         _CODES[acc], _CODES[particles.dtype], _CODES[scores.dtype],
-        kernel.contiguous().data_ptr(), h.contiguous().data_ptr(), per_token,
+        kernel.data_ptr(), h.data_ptr(), per_token,
         d_particles.data_ptr(), d_scores.data_ptr(), _threads(),
     )  # fmt: skip
     return d_particles, d_scores
@@ -196,14 +197,14 @@ def compose_prompts_backward(
     (length, hidden), (tasks, _, rank) = shared.shape, u.shape
     if grad.stride(2) != 1 or grad.stride(1) != hidden:  # rows of a longer sequence are read where they lie
         grad = grad.contiguous()
-    outs = torch.empty_like(shared), torch.empty_like(u), torch.empty_like(v)
+    outs = [torch.empty(t.shape, dtype=acc) for t in (shared, u, v)]
     _C.compose_backward(
         grad.data_ptr(), grad.stride(0), _CODES[grad.dtype],
         shared.data_ptr(), u.data_ptr(), v.data_ptr(), tasks, length, rank, hidden, acc == torch.float64,
         task_ids.data_ptr(), task_ids.dtype == torch.int64, task_ids.shape[0],
         *(out.data_ptr() for out in outs), _threads(),
     )  # fmt: skip
-    return outs
+    return tuple(outs)
 
 
 # --- merging and grouping ---------------------------------------------------------------------------------------------

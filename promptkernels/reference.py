@@ -1,8 +1,8 @@
 """Every operation in plain torch: the oracle of the tests, the fallback of the dispatcher, the peer of the benchmark.
 
-The functions take arguments that the public functions of `promptkernels.ops` have already checked: prompts are (T, L, H),
-everything is on one device. They compute in float64 when any floating argument is float64 and in float32 otherwise, on any
-device torch knows. Each mirrors one formula; speed is not their aim.
+The functions take arguments that the public functions of `promptkernels.ops` have already checked: prompts are (T, L,
+H), everything is on one device. They compute in float64 when any floating argument is float64 and in float32 otherwise,
+on any device torch knows. Each mirrors one formula; speed is not their aim.
 """
 
 from __future__ import annotations

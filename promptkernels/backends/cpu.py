@@ -1,7 +1,8 @@
 """Backend ``cpu``: C++ kernels for AVX-512, AVX2 and baseline x86-64 (or plain vectors elsewhere), chosen at run time.
 
 Each function prepares addresses and destinations and calls `promptkernels._C_cpu`. Arguments are already checked; see
-`promptkernels.reference` for the formulas. Threads come from torch's own OpenMP pool, as many as `torch.get_num_threads`.
+`promptkernels.reference` for the formulas. Threads come from torch's own OpenMP pool, as many as
+`torch.get_num_threads`.
 """
 
 from __future__ import annotations

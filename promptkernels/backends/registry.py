@@ -1,7 +1,7 @@
 """Which backend runs an operation: what is there, why not, who is chosen.
 
-Automatic choice goes through `PREFERENCE` for the device of the tensors and takes the first backend that can run; one that
-cannot steps aside silently. A forced backend (`use_backend`, `set_backend`, or the environment variable
+Automatic choice goes through `PREFERENCE` for the device of the tensors and takes the first backend that can run; one
+that cannot steps aside silently. A forced backend (`use_backend`, `set_backend`, or the environment variable
 ``PROMPTKERNELS_BACKEND``) never steps aside: it runs or it raises with the reason of every candidate.
 """
 

@@ -1,7 +1,7 @@
 """Argument checks of the public functions: shapes, types and devices, by metadata alone, before any kernel runs.
 
-`Sizes` binds the letters of a shape (T, L, H, ...) the first time it sees them and holds every later tensor to them, so an
-error can say which argument set the size that does not fit.
+`Sizes` binds the letters of a shape (T, L, H, ...) the first time it sees them and holds every later tensor to them, so
+an error can say which argument set the size that does not fit.
 """
 
 from __future__ import annotations

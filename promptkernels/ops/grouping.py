@@ -19,17 +19,18 @@ _select = register("select_group", "(Tensor similarity, int target) -> Tensor", 
 def select_group(similarity: Tensor, target: int) -> Tensor:
     """The rows to merge for a target: the target itself and its group of sources (DTVG 2025; greedy prefix rule).
 
-    Sources with similarity >= 0 to the target are ranked by it (ties: lower index first). Every prefix of the ranking is
-    scored by its knowledge consistency, the mean similarity over its ordered pairs (0 for a single source), and the first
-    best prefix is the group; without a source of similarity >= 0 the target stands alone. Everything happens on the device.
+    Sources with similarity >= 0 to the target are ranked by it (ties: lower index first). Every prefix of the ranking
+    is scored by its knowledge consistency, the mean similarity over its ordered pairs (0 for a single source), and the
+    first best prefix is the group; without a source of similarity >= 0 the target stands alone. Everything happens on
+    the device.
 
     Args:
         similarity: (T+1, T+1), of the sources and the target among each other.
         target: index of the target's row, 0..T.
 
     Returns:
-        (T+1,) bool, True at the target and at its group; so ``select_group(...).float()`` is the ``weights`` argument of
-        `merge_task_vectors`. Not differentiable.
+        (T+1,) bool, True at the target and at its group; so ``select_group(...).float()`` is the ``weights`` argument
+        of `merge_task_vectors`. Not differentiable.
 
     Raises:
         ValueError: similarity is not a square floating matrix.

@@ -78,7 +78,8 @@ def prepend_prompts(shared: Tensor, u: Tensor, v: Tensor, task_ids: Tensor, inpu
         input_embeds: (B, S, H), the embeddings of the text.
 
     Returns:
-        (B, L+S, H) in the type of ``input_embeds``, the prompt first. Differentiable once in shared, u, v and input_embeds.
+        (B, L+S, H) in the type of ``input_embeds``, the prompt first. Differentiable once in shared, u, v and
+        input_embeds.
 
     Raises:
         ValueError: an argument of a wrong rank, size, type or device.

@@ -1,7 +1,7 @@
 """Registration with torch: one schema, one fake and one kernel per operation.
 
-The kernel is the same for every device: it asks the registry which backend runs and calls the function of that name there.
-So each operation is opaque to `torch.compile`, and forcing a backend works inside compiled code too.
+The kernel is the same for every device: it asks the registry which backend runs and calls the function of that name
+there. So each operation is opaque to `torch.compile`, and forcing a backend works inside compiled code too.
 """
 
 from __future__ import annotations

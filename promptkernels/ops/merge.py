@@ -18,9 +18,7 @@ def _fake(reference, prompts, scale, weights):
 def _fake_backward(grad, reference, prompts, scale, weights, needs):
     tensors = (reference, prompts, scale, weights)
     acc = accumulation_type(*tensors)
-    return tuple(
-        grad.new_empty(t.shape if need else (0,), dtype=acc) for t, need in zip(tensors, needs, strict=True)
-    )
+    return tuple(grad.new_empty(t.shape if need else (0,), dtype=acc) for t, need in zip(tensors, needs, strict=True))
 
 
 _merge = register(
@@ -43,7 +41,8 @@ def merge_task_vectors(
         reference: (L, H), the common start P_init.
         prompts: (T, L, H).
         scale: (T, L), factors per token (DTVG's alpha); none means 1.
-        weights: (T,), factors per task, for instance a selection as 0 and 1; none means 1. A weight of exactly 0 drops the row
+        weights: (T,), factors per task, for instance a selection as 0 and 1; none means 1. A weight of exactly 0 drops
+            the row
             altogether: a NaN in a prompt that was not selected does not reach the result.
 
     Returns:

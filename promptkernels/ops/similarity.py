@@ -21,9 +21,7 @@ def _fake(prompts, reference, others, scale, metric, eps):
 
 def _fake_backward(grad, prompts, reference, others, scale, metric, eps, similarity, left_norm, right_norm, needs):
     tensors = (prompts, reference, others, scale)
-    return tuple(
-        similarity.new_empty(t.shape if need else (0,)) for t, need in zip(tensors, needs, strict=True)
-    )
+    return tuple(similarity.new_empty(t.shape if need else (0,)) for t, need in zip(tensors, needs, strict=True))
 
 
 _similarity = register(
@@ -52,20 +50,22 @@ def task_similarity(
 ) -> Tensor:
     """Pairwise similarity of the task vectors ``scale * (prompts - reference)``.
 
-    The reference is subtracted and the scale applied while the prompts are read, so no task vector is ever stored. A zero
-    task vector (a prompt that still stands at its start) has similarity 0 with everything, and receives no gradient.
+    The reference is subtracted and the scale applied while the prompts are read, so no task vector is ever stored. A
+    zero task vector (a prompt that still stands at its start) has similarity 0 with everything, and receives no
+    gradient.
 
     Args:
         prompts: (T, L, H), or (T, D) for flat vectors.
         reference: (L, H) [or (D,)], the common start P_init of all prompts; none means 0.
         others: (S, L, H) [or (S, D)], compared with instead of ``prompts`` themselves; never scaled.
-        metric: ``cosine`` of the flattened task vectors; ``token_mean_cosine``, the cosine of their means over tokens (SPoT,
-            Vu et al. 2022); ``token_mean_dot``, the dot product of these means (DTVG 2025, sim(T_1, T_2)).
+        metric: ``cosine`` of the flattened task vectors; ``token_mean_cosine``, the cosine of their means over tokens
+            (SPoT, Vu et al. 2022); ``token_mean_dot``, the dot product of these means (DTVG 2025, sim(T_1, T_2)).
         scale: (T, L) [or (T, 1) for flat vectors], factors per token (DTVG's alpha).
         eps: norms are not taken smaller than this; no unit beyond that of the prompts.
 
     Returns:
-        (T, T), or (T, S) with ``others``; float32, or float64 when an argument is float64. Differentiable once in every tensor.
+        (T, T), or (T, S) with ``others``; float32, or float64 when an argument is float64. Differentiable once in every
+        tensor.
 
     Raises:
         ValueError: an argument of a wrong rank, size, type, device or value.

@@ -47,7 +47,9 @@ def svgd_direction(
     per_token: bool = False,
     return_kernel: bool = False,
 ) -> Tensor | tuple[Tensor, tuple[Tensor, Tensor]]:
-    """phi_i = (1/M) sum_j [K_ij scores_j + (2/h) K_ij (x_i - x_j)], K_ij = exp(-|x_i - x_j|^2 / h) (Liu & Wang 2016, eq. 8).
+    """The SVGD direction of particles under an RBF kernel (Liu & Wang 2016, eq. 8).
+
+    phi_i = (1/M) sum_j [K_ij scores_j + (2/h) K_ij (x_i - x_j)], K_ij = exp(-|x_i - x_j|^2 / h).
 
     Distances come from a Gram matrix of *centred* particles, which is as fast as the usual Gram form and keeps float32
     accuracy when particles lie close together (one per cent apart: 1e-7 where the uncentred form has 1e-3 to 1e-2).
@@ -57,8 +59,8 @@ def svgd_direction(
         particles: (M, L, H), or (M, D) for flat particles.
         scores: grad log p at each particle, same shape.
         bandwidth: h itself (> 0, in squared units of the particles), or a convention for it, with d the distances:
-            ``liu2016``: median of all M*M values d^2 / log(M + 1); ``numpyro``: (median of all M*M values d)^2 / log(M) + machine epsilon;
-            ``blackjax``: (median of d over pairs)^2 / log(M). It is a constant to the gradient.
+            ``liu2016``: median of all M*M values d^2 / log(M + 1); ``numpyro``: (median of all M*M values d)^2 / log(M)
+            + machine epsilon; ``blackjax``: (median of d over pairs)^2 / log(M). It is a constant to the gradient.
         reference: (L, H) [or (D,)], the row to centre by; particle 0 when not given. It changes rounding only.
         per_token: one kernel per token, in R^H, instead of one for the flattened prompt.
         return_kernel: also return K and h.

@@ -1,4 +1,4 @@
-"""The operations as their papers write them: loops over tasks, particles and tokens, in float64, nothing shared or fused."""
+"""The operations as their papers write them: loops over tasks, particles and tokens, in float64, nothing fused."""
 
 from __future__ import annotations
 

@@ -44,7 +44,9 @@ def test_svgd_bandwidth_is_a_constant(backend):
     phi, (kernel, h) = pk.svgd_direction(particles, scores, return_kernel=True)
     assert not kernel.requires_grad and not h.requires_grad
     named = torch.autograd.grad((phi * weight).sum(), (particles, scores))
-    fixed = torch.autograd.grad((pk.svgd_direction(particles, scores, bandwidth=float(h)) * weight).sum(), (particles, scores))
+    fixed = torch.autograd.grad(
+        (pk.svgd_direction(particles, scores, bandwidth=float(h)) * weight).sum(), (particles, scores)
+    )
     for a, b in zip(named, fixed, strict=True):
         torch.testing.assert_close(a, b)
 
@@ -68,7 +70,10 @@ def float32_cases():
     prompts, reference, scale = rand(7, 20, 96), rand(20, 96, seed=1), rand(7, 20, seed=2)
     return {
         "similarity": (lambda p, r, s: pk.task_similarity(p, r, scale=s), (prompts, reference, scale)),
-        "token_mean": (lambda p, r, s: pk.task_similarity(p, r, metric="token_mean_cosine", scale=s), (prompts, reference, scale)),
+        "token_mean": (
+            lambda p, r, s: pk.task_similarity(p, r, metric="token_mean_cosine", scale=s),
+            (prompts, reference, scale),
+        ),
         "svgd": (lambda x, s: pk.svgd_direction(x, s), (prompts, rand(7, 20, 96, seed=3))),
         "svgd_per_token": (lambda x, s: pk.svgd_direction(x, s, per_token=True), (prompts, rand(7, 20, 96, seed=3))),
         "compose": (lambda *f: pk.compose_prompts(*f, task_ids), (shared, u, v)),

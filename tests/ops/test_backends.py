@@ -37,7 +37,9 @@ def test_automatic_choice_steps_aside(broken_cpu):
 
 
 def test_forced_backend_raises_with_every_reason(broken_cpu):
-    with pytest.raises(pk.BackendUnavailable, match=r"'cpu'.*(?s:.*)cpu: the extension was not built(?s:.*)reference: can run"):
+    with pytest.raises(
+        pk.BackendUnavailable, match=r"'cpu'.*(?s:.*)cpu: the extension was not built(?s:.*)reference: can run"
+    ):
         pk.set_backend("cpu")
     assert pk.task_similarity(rand(2, 2, 4)).shape == (2, 2)
 

@@ -19,9 +19,16 @@ F64 = torch.float64
 def test_task_similarity(backend, shape, metric):
     prompts, others = rand(*shape, seed=1, dtype=F64), rand(3, *shape[1:], seed=2, dtype=F64)
     reference, scale = rand(*shape[1:], seed=3, dtype=F64), rand(*shape[:2], seed=4, dtype=F64)
-    for ref, other, factor in [(None, None, None), (reference, None, scale), (reference, others, scale), (None, others, None)]:
+    for ref, other, factor in [
+        (None, None, None),
+        (reference, None, scale),
+        (reference, others, scale),
+        (None, others, None),
+    ]:
         got = pk.task_similarity(prompts, ref, other, metric=metric, scale=factor)
-        np.testing.assert_allclose(got, formulas.task_similarity(prompts, ref, other, factor, metric), rtol=1e-10, atol=1e-12)
+        np.testing.assert_allclose(
+            got, formulas.task_similarity(prompts, ref, other, factor, metric), rtol=1e-10, atol=1e-12
+        )
 
 
 def test_flat_prompts_are_one_long_token(backend):
@@ -57,7 +64,9 @@ def test_svgd_per_token_is_one_direction_per_token(backend, rule):
         np.testing.assert_allclose(h[token], want_h, rtol=1e-10)
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 1, 1, 1, 1), (4, 3, 5, 1, 7, 2), (5, 2, 3, 3, 4, 0), (0, 2, 3, 1, 8, 4)], ids=str)
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 1, 1, 1, 1), (4, 3, 5, 1, 7, 2), (5, 2, 3, 3, 4, 0), (0, 2, 3, 1, 8, 4)], ids=str
+)
 def test_compose_and_prepend(backend, shape):
     shared, u, v, task_ids, embeds = hadamard(shape, F64)
     want = formulas.compose_prompts(shared, u, v, task_ids)

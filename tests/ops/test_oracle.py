@@ -46,7 +46,9 @@ def test_task_similarity(backend, shape, dtype, metric):
         for factor in (None, scale):
             got = pk.task_similarity(*args, metric=metric, scale=factor)
             assert got.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
-            assert_close(got, oracle(pk.task_similarity, *args, metric=metric, scale=factor), sum_tolerance(backend, dtype))
+            assert_close(
+                got, oracle(pk.task_similarity, *args, metric=metric, scale=factor), sum_tolerance(backend, dtype)
+            )
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

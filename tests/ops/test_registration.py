@@ -14,8 +14,8 @@ OPS = torch.ops.promptkernels
 SCHEMAS = {
     "task_similarity": "(Tensor prompts, Tensor? reference, Tensor? others, Tensor? scale, str metric, float eps) -> "
     "(Tensor similarity, Tensor left_norm, Tensor right_norm)",
-    "svgd_direction": "(Tensor particles, Tensor scores, Tensor? reference, float bandwidth, str convention, bool per_token) -> "
-    "(Tensor phi, Tensor kernel, Tensor h)",
+    "svgd_direction": "(Tensor particles, Tensor scores, Tensor? reference, float bandwidth, str convention, "
+    "bool per_token) -> (Tensor phi, Tensor kernel, Tensor h)",
     "compose_prompts": "(Tensor shared, Tensor u, Tensor v, Tensor task_ids) -> Tensor",
     "prepend_prompts": "(Tensor shared, Tensor u, Tensor v, Tensor task_ids, Tensor input_embeds) -> Tensor",
     "merge_task_vectors": "(Tensor reference, Tensor prompts, Tensor? scale, Tensor? weights) -> Tensor",

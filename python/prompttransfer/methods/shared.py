@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import promptkernels as pk
 from torch import Tensor
 
+import promptkernels as pk
 from prompttransfer.methods.context import Context, EncodedTask
 from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.sampler import row_batches, split_updates

@@ -6,9 +6,9 @@ budget, the transfer stage the rest.
 
 from __future__ import annotations
 
-import promptkernels as pk
 import torch
 
+import promptkernels as pk
 from prompttransfer.methods.context import Context, EncodedTask, MethodResult, stack
 from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.shared import joined_loss, own_prompt, similarity_history, source_prompts

@@ -33,7 +33,7 @@ class PromptModule(nn.Module, ABC):
         """What this kind of prompt logged at every update, ready for JSON."""
         return {}
 
-    def restore_history(self, history: dict[str, Any]) -> None:  # noqa: B027 - most kinds log nothing
+    def restore_history(self, history: dict[str, Any]) -> None:
         """Take up the log of an interrupted run."""
 
     def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import promptkernels as pk
 import torch
 from torch import Tensor, nn
 
+import promptkernels as pk
 from prompttransfer.prompts.base import PromptModule
 
 

@@ -1,0 +1,128 @@
+"""Progress of long work: bars with the time left on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+
+_SECONDS_BETWEEN_LINES = 15.0
+
+
+class Stage:
+    """One piece of work of `total` steps."""
+
+    def __init__(self, title: str, total: int) -> None:
+        self.title = title
+        self.total = total
+        self.done = 0
+        self.figures: dict[str, float] = {}
+        self.start = time.monotonic()
+
+    def advance(self, n: int = 1, **figures: float) -> None:
+        """n steps are done; figures (loss=...) are shown beside."""
+        self.done += n
+        self.figures.update(figures)
+
+    def close(self) -> None:
+        """The stage ended, finished or not."""
+
+    def line(self) -> str:
+        """What happened, in one line."""
+        seconds = time.monotonic() - self.start
+        figures = "".join(f", {name} {value:.3g}" for name, value in self.figures.items())
+        if self.done >= self.total:
+            return f"{self.title}: done in {seconds:.0f} s{figures}"
+        left = f", {seconds / self.done * (self.total - self.done):.0f} s left" if self.done else ""
+        return f"{self.title}: {100 * self.done // max(1, self.total)} %{left}{figures}"
+
+
+class NullProgress:
+    """Says nothing: for libraries and tests."""
+
+    def stage(self, title: str, total: int) -> Stage:
+        return Stage(title, total)
+
+    def note(self, text: str) -> None:
+        pass
+
+    def __enter__(self) -> NullProgress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+class Progress(NullProgress):
+    """Shown on the error stream, so that results on the output stream stay clean."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True, highlight=False)
+        self._bars: RichProgress | None = None
+        if self.console.is_terminal:
+            self._bars = RichProgress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=30),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[figures]}"),
+                console=self.console,
+                transient=True,
+            )
+
+    def stage(self, title: str, total: int) -> Stage:
+        if self._bars is None:
+            return _Lines(title, total, self.console)
+        return _Bar(title, total, self._bars)
+
+    def note(self, text: str) -> None:
+        self.console.print(text, markup=False)
+
+    def __enter__(self) -> Progress:
+        if self._bars is not None:
+            self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+
+
+class _Bar(Stage):
+    def __init__(self, title: str, total: int, bars: RichProgress) -> None:
+        super().__init__(title, total)
+        self._bars = bars
+        self._id = bars.add_task(title, total=total, figures="")
+
+    def advance(self, n: int = 1, **figures: float) -> None:
+        super().advance(n, **figures)
+        text = " ".join(f"{name} {value:.3g}" for name, value in self.figures.items())
+        self._bars.update(self._id, advance=n, figures=text)
+
+    def close(self) -> None:
+        self._bars.remove_task(self._id)
+        self._bars.console.print(self.line(), markup=False)
+
+
+class _Lines(Stage):
+    def __init__(self, title: str, total: int, console: Console) -> None:
+        super().__init__(title, total)
+        self._console = console
+        self._last = self.start
+
+    def advance(self, n: int = 1, **figures: float) -> None:
+        super().advance(n, **figures)
+        now = time.monotonic()
+        if self.done < self.total and now - self._last >= _SECONDS_BETWEEN_LINES:
+            self._last = now
+            self._console.print(self.line(), markup=False)
+
+    def close(self) -> None:
+        self._console.print(self.line(), markup=False)

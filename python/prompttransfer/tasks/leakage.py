@@ -1,0 +1,61 @@
+"""Training rows that overlap with test rows.
+
+Some public sets are cut from the same texts (SST-2 and the movie snippets, for instance). A training row leaks when it
+contains a test row or is contained in one, after lower-casing and removing everything but letters and digits.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+from datasets import Dataset
+
+from prompttransfer.tasks.task import Task
+
+_PREFIX = 16
+
+
+def normalize(text: str) -> str:
+    """Lower-cased letters and digits only."""
+    return "".join(filter(str.isalnum, text.lower()))
+
+
+def leaking_rows(train: Sequence[str], test: Sequence[str]) -> set[int]:
+    """Indices of the train texts that contain a test text or are contained in one; texts without a letter never do.
+
+    Exact, and linear in the number of characters: a text can only contain another at places where its next 16 characters
+    are the first 16 of the other, which a dictionary answers.
+    """
+    trains, tests = [normalize(text) for text in train], [normalize(text) for text in test]
+    containing = {outer for outer, _ in _containments(trains, tests)}
+    contained = {inner for _, inner in _containments(tests, trains)}
+    return containing | contained
+
+
+def drop_leaks(task: Task, others: Iterable[Task] = ()) -> Task:
+    """The task without training and validation rows that leak its own test rows or those of `others` (its targets)."""
+    tests = [text for other in (task, *others) for text in other.test["raw"]]
+
+    def kept(split: Dataset) -> list[int]:
+        leaking = leaking_rows(split["raw"], tests)
+        return [row for row in range(len(split)) if row not in leaking]
+
+    return task.select_training(kept)
+
+
+def _containments(outers: Sequence[str], inners: Sequence[str]) -> Iterable[tuple[int, int]]:
+    """All pairs (outer, inner) where the inner text stands in the outer one."""
+    by_length: dict[int, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for index, text in enumerate(inners):
+        if text:
+            length = min(len(text), _PREFIX)
+            by_length[length][text[:length]].append(index)
+    for length, prefixes in by_length.items():
+        for outer, text in enumerate(outers):
+            for start in range(len(text) - length + 1):
+                candidates = prefixes.get(text[start : start + length])
+                if candidates:
+                    for inner in candidates:
+                        if text.startswith(inners[inner], start):
+                            yield outer, inner

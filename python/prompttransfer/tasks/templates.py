@@ -1,0 +1,41 @@
+"""From the fields of a row to the text a model reads.
+
+A template ends where the answer is to follow, and each field is cut to a number of words, so that the end survives any
+limit of length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from string import Formatter
+
+from prompttransfer.tasks.task import Example
+
+MAX_WORDS = 40
+
+
+def fields_of(template: str) -> tuple[str, ...]:
+    """Names of the fields of a template such as "Review: {text}\\nSentiment:", in order.
+
+    Raises:
+        ValueError: the template is malformed or names no field.
+    """
+    try:
+        names = [name for _, name, _, _ in Formatter().parse(template) if name is not None]
+    except ValueError as error:
+        raise ValueError(f"template {template!r}: {error}") from error
+    if not names or not all(name.isidentifier() for name in names):
+        raise ValueError(f'template {template!r}: got fields {names}, want names in braces, such as "{{text}}"')
+    return tuple(dict.fromkeys(names))
+
+
+def shorten(text: str, max_words: int = MAX_WORDS) -> str:
+    """The first max_words words, separated by single spaces."""
+    return " ".join(text.split()[:max_words])
+
+
+def render(template: str, fields: Mapping[str, str], label: int, *, max_words: int = MAX_WORDS) -> Example:
+    """An example of the fields' values; each is cut to max_words words in the model's text, but not in raw."""
+    names = fields_of(template)
+    text = template.format(**{name: shorten(fields[name], max_words) for name in names})
+    return Example(raw=" ".join(fields[name] for name in names), text=text, label=label)

@@ -1,4 +1,7 @@
 // Composition of MPT's prompts over threads.
+#include <sys/mman.h>
+
+#include <cstdint>
 #include <vector>
 
 #include "kernels.h"
@@ -7,8 +10,17 @@
 namespace promptkernels::cpu {
 namespace {
 
-// An output beyond the caches is written past them: filling a line first would cost a third of the traffic.
-constexpr index_t kStreamBytes = index_t(1) << 40;
+// malloc maps blocks of 32 MB and more afresh for every call. Faulting them in by small pages takes several times as long
+// as writing them, so ask for large pages; a refusal only costs that time.
+void prefer_large_pages(void* data, std::size_t bytes) {
+#ifdef MADV_HUGEPAGE
+    constexpr std::size_t kMapped = std::size_t(32) << 20, kPage = 4096;
+    if (bytes < kMapped) return;
+    const std::uintptr_t begin = (reinterpret_cast<std::uintptr_t>(data) + kPage - 1) / kPage * kPage;
+    const std::uintptr_t end = (reinterpret_cast<std::uintptr_t>(data) + bytes) / kPage * kPage;
+    madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+#endif
+}
 
 template <class A>
 void add_up(const A* partials, index_t parts, index_t n, A* out) {
@@ -48,29 +60,32 @@ void backward_of(ComposeBackward job, void* d_u, void* d_v, int threads) {
 void compose(const Factors& factors, const index_t* ids, index_t batch, const void* embeds, index_t text, DType type,
              void* out, int threads) {
     const index_t rows = batch * (factors.length + text), elements = rows * factors.hidden;
-    const bool stream = elements * static_cast<index_t>(size_of(type)) >= kStreamBytes;
+    prefer_large_pages(out, static_cast<std::size_t>(elements) * size_of(type));
     const Parts parts(rows, 1, 64, 1);
     for_parts(parts.count, threads_for(elements, threads), [&](index_t part) {
-        kernels().compose(factors, ids, embeds, text, type, out, parts.begin(part), parts.end(part, rows), stream);
+        kernels().compose(factors, ids, embeds, text, type, out, parts.begin(part), parts.end(part, rows));
     });
 }
 
 void compose_backward(const void* grad, index_t grad_stride, DType grad_type, const Factors& factors, const index_t* ids,
                       index_t batch, void* d_shared, void* d_u, void* d_v, int threads) {
-    std::vector<index_t> starts(static_cast<std::size_t>(factors.tasks) + 1, 0), order(static_cast<std::size_t>(batch));
-    for (index_t b = 0; b < batch; ++b) ++starts[static_cast<std::size_t>(ids[b]) + 1];
-    for (std::size_t t = 1; t < starts.size(); ++t) starts[t] += starts[t - 1];
-    std::vector<index_t> next(starts);
-    for (index_t b = 0; b < batch; ++b)
-        order[static_cast<std::size_t>(next[static_cast<std::size_t>(ids[b])]++)] = b;
+    const index_t tasks = factors.tasks;
+    std::vector<index_t> memory(static_cast<std::size_t>(batch + 2 * tasks + 1));
+    index_t *order = memory.data(), *starts = order + batch, *next = starts + tasks + 1;
+    for (index_t b = 0; b < batch; ++b) ++starts[ids[b] + 1];
+    for (index_t t = 0; t < tasks; ++t) {
+        starts[t + 1] += starts[t];
+        next[t] = starts[t];
+    }
+    for (index_t b = 0; b < batch; ++b) order[next[ids[b]]++] = b;
 
     ComposeBackward job{};
     job.grad = grad;
     job.grad_stride = grad_stride;
     job.grad_type = grad_type;
     job.factors = &factors;
-    job.order = order.data();
-    job.starts = starts.data();
+    job.order = order;
+    job.starts = starts;
     job.d_shared = d_shared;
     threads = threads_for(batch * factors.length * factors.hidden, threads);
     if (factors.wide)

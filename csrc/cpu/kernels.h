@@ -14,6 +14,19 @@ struct Product {
     index_t stride = 0;
 };
 
+struct ComposeBackward {
+    const void* grad;
+    index_t grad_stride;
+    DType grad_type;
+    const Factors* factors;
+    const index_t* order;   // batch rows sorted by task
+    const index_t* starts;  // (tasks + 1): where each task begins in `order`
+    index_t token_begin, token_end, column_begin, column_end;
+    void* d_shared;  // (length, hidden): this block's place is written
+    void* d_u;       // (tasks, length, rank) of this column block: the block's tokens are written
+    void* d_v;       // (tasks, rank, hidden) of this token block: the block's columns are written
+};
+
 struct Kernels {
     // gram (x.count, y ? y->count : x.count) += centred products over columns [begin, end); without y the upper triangle.
     void (*gram)(const Rows& x, const Rows* y, index_t begin, index_t end, double* gram);
@@ -30,26 +43,13 @@ struct Kernels {
     void (*scale_and_subtract)(void* values, double factor, void* sum, index_t n, bool wide);
     // Rows [begin, end) of the batch * (length + text) output rows of `compose`.
     void (*compose)(const Factors& factors, const index_t* ids, const void* embeds, index_t text, DType type, void* out,
-                    index_t begin, index_t end, bool stream);
+                    index_t begin, index_t end);
     // One block of tokens x hidden columns of `compose_backward`.
-    void (*compose_backward)(const struct ComposeBackward& job);
+    void (*compose_backward)(const ComposeBackward& job);
     void (*merge)(const Rows& prompts, const void* weights, void* out, index_t token_begin, index_t token_end);
     // Also fills dots (tasks, length): <grad, prompts_t - reference> per token.
     void (*merge_backward)(const void* grad, const Rows& prompts, const void* weights, const MergeGradients& out,
                            double* dots, index_t token_begin, index_t token_end);
-};
-
-struct ComposeBackward {
-    const void* grad;
-    index_t grad_stride;
-    DType grad_type;
-    const Factors* factors;
-    const index_t* order;   // batch rows sorted by task
-    const index_t* starts;  // (tasks + 1): where each task begins in `order`
-    index_t token_begin, token_end, column_begin, column_end;
-    void* d_shared;  // (length, hidden): this block's place is written
-    void* d_u;       // (tasks, length, rank) of this column block: the block's tokens are written
-    void* d_v;       // (tasks, rank, hidden) of this token block: the block's columns are written
 };
 
 const Kernels& kernels();

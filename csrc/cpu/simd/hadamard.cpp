@@ -4,89 +4,72 @@
 namespace promptkernels::cpu::PK_ISA {
 namespace {
 
-// Columns computed at a time: the factors of a block stay in the first cache.
-constexpr index_t kColumns = 256;
-
-// product[c] = sum_r u[r] v[r, c]
-template <class A>
-PK_INLINE void low_rank_row(const A* __restrict u, const A* __restrict v, index_t rank, index_t ld, index_t n,
-                            A* __restrict product) {
-    for (index_t c = 0; c < n; ++c) product[c] = u[0] * v[c];
+template <class A, int V>
+PK_INLINE void low_rank_block(const A* __restrict u, const A* __restrict v, index_t rank, index_t ld,
+                              const A* __restrict factor, A* __restrict out) {
+    Vector<A> sum[V];
+    PK_UNROLL
+    for (int k = 0; k < V; ++k) sum[k] = u[0] * load(v + k * kLanes<A>);
     for (index_t r = 1; r < rank; ++r)
-        for (index_t c = 0; c < n; ++c) product[c] += u[r] * v[r * ld + c];
+        PK_UNROLL
+        for (int k = 0; k < V; ++k) sum[k] += u[r] * load(v + r * ld + k * kLanes<A>);
+    PK_UNROLL
+    for (int k = 0; k < V; ++k)
+        store(out + k * kLanes<A>, factor ? sum[k] * load(factor + k * kLanes<A>) : sum[k]);
 }
 
-template <class A, class E>
-void compose_row(const A* __restrict shared, const A* __restrict u, const A* __restrict v, index_t rank, index_t hidden,
-                 E* __restrict out) {
-    for (index_t c = 0; c < hidden; c += kColumns) {
-        const index_t n = smaller(kColumns, hidden - c);
-        alignas(64) A product[kColumns];
-        low_rank_row(u, v + c, rank, hidden, n, product);
-        for (index_t k = 0; k < n; ++k) narrow(shared[c + k] * product[k], out[c + k]);
+// out[c] = factor[c] * sum_r u[r] v[r, c]; no factor means 1.
+template <class A>
+void low_rank_row(const A* u, const A* v, index_t rank, index_t ld, index_t n, const A* factor, A* out) {
+    constexpr index_t lanes = kLanes<A>;
+    index_t c = 0;
+    for (; c + 4 * lanes <= n; c += 4 * lanes)
+        low_rank_block<A, 4>(u, v + c, rank, ld, factor ? factor + c : nullptr, out + c);
+    for (; c + lanes <= n; c += lanes)
+        low_rank_block<A, 1>(u, v + c, rank, ld, factor ? factor + c : nullptr, out + c);
+    for (; c < n; ++c) {
+        A sum = u[0] * v[c];
+        for (index_t r = 1; r < rank; ++r) sum += u[r] * v[r * ld + c];
+        out[c] = factor ? sum * factor[c] : sum;
     }
 }
 
-// Rank 1 without the detour over a buffer; the commonest case by far.
 template <class A, class E>
-void compose_row_rank1(const A* __restrict shared, A u, const A* __restrict v, index_t hidden, E* __restrict out) {
-    for (index_t c = 0; c < hidden; ++c) narrow(shared[c] * (u * v[c]), out[c]);
-}
-
-// Copies past the caches: the destination is larger than them and is read by somebody else, later.
-void copy_streaming(char* out, const char* in, index_t bytes) {
-#ifdef __AVX2__
-    const index_t head = smaller(bytes, (PK_VECTOR_BYTES - reinterpret_cast<std::uintptr_t>(out) % PK_VECTOR_BYTES) %
-                                            PK_VECTOR_BYTES);
-    __builtin_memcpy(out, in, static_cast<std::size_t>(head));
-    index_t i = head;
-    for (; i + PK_VECTOR_BYTES <= bytes; i += PK_VECTOR_BYTES) {
-#ifdef __AVX512F__
-        _mm512_stream_si512(reinterpret_cast<__m512i*>(out + i), _mm512_loadu_si512(in + i));
-#else
-        _mm256_stream_si256(reinterpret_cast<__m256i*>(out + i),
-                            _mm256_loadu_si256(reinterpret_cast<const __m256i*>(in + i)));
-#endif
+void compose_row(const A* shared, const A* u, const A* v, index_t rank, index_t hidden, E* __restrict out) {
+    if constexpr (sizeof(A) == sizeof(E)) {
+        low_rank_row<A>(u, v, rank, hidden, hidden, shared, reinterpret_cast<A*>(out));
+    } else {
+        constexpr index_t kColumns = 512;
+        alignas(64) A row[kColumns];
+        for (index_t c = 0; c < hidden; c += kColumns) {
+            const index_t n = smaller(kColumns, hidden - c);
+            low_rank_row<A>(u, v + c, rank, hidden, n, shared + c, row);
+            for (index_t k = 0; k < n; ++k) narrow(row[k], out[c + k]);
+        }
     }
-    __builtin_memcpy(out + i, in + i, static_cast<std::size_t>(bytes - i));
-#else
-    __builtin_memcpy(out, in, static_cast<std::size_t>(bytes));
-#endif
 }
 
+// Output rows in the order of memory. A prompt is computed anew for every batch row of its task: to copy it from the first
+// of them is slower at the usual ranks, for a product from the first cache is cheaper than a load from beyond it.
 template <class A, class E>
 void compose_rows(const Factors& f, const index_t* ids, const E* embeds, index_t text, E* out, index_t begin,
-                  index_t end, bool stream) {
+                  index_t end) {
     const A *shared = static_cast<const A*>(f.shared), *u = static_cast<const A*>(f.u), *v = static_cast<const A*>(f.v);
-    const index_t rows = f.length + text, bytes = static_cast<index_t>(sizeof(E));
-    E* buffer = stream ? static_cast<E*>(scratch(Slot::tile, static_cast<std::size_t>(f.hidden * bytes))) : nullptr;
+    const index_t rows = f.length + text;
     for (index_t row = begin; row < end;) {
         const index_t b = row / rows, l = row % rows;
         E* to = out + row * f.hidden;
-        if (l >= f.length) {
+        if (l < f.length) {
+            compose_row(shared + l * f.hidden, u + (ids[b] * f.length + l) * f.rank, v + ids[b] * f.rank * f.hidden,
+                        f.rank, f.hidden, to);
+            ++row;
+        } else {
             const index_t stop = smaller(end, (b + 1) * rows);
-            const E* from = embeds + (b * text + l - f.length) * f.hidden;
-            const index_t size = (stop - row) * f.hidden * bytes;
-            if (stream)
-                copy_streaming(reinterpret_cast<char*>(to), reinterpret_cast<const char*>(from), size);
-            else
-                __builtin_memcpy(to, from, static_cast<std::size_t>(size));
+            __builtin_memcpy(to, embeds + (b * text + l - f.length) * f.hidden,
+                             static_cast<std::size_t>((stop - row) * f.hidden) * sizeof(E));
             row = stop;
-            continue;
         }
-        const A *u_row = u + (ids[b] * f.length + l) * f.rank, *v_task = v + ids[b] * f.rank * f.hidden;
-        E* target = stream ? buffer : to;
-        if (f.rank == 1)
-            compose_row_rank1(shared + l * f.hidden, u_row[0], v_task, f.hidden, target);
-        else
-            compose_row(shared + l * f.hidden, u_row, v_task, f.rank, f.hidden, target);
-        if (stream)
-            copy_streaming(reinterpret_cast<char*>(to), reinterpret_cast<const char*>(buffer), f.hidden * bytes);
-        ++row;
     }
-#ifdef __AVX2__
-    if (stream) _mm_sfence();
-#endif
 }
 
 template <class A>
@@ -135,7 +118,7 @@ void backward_of(const ComposeBackward& job) {
                     for (index_t c = 0; c < n; ++c) s[c] += static_cast<A>(widen(g[c]));
             }
             const A *u_row = u + (t * f.length + l) * f.rank, *v_task = v + t * f.rank * f.hidden + job.column_begin;
-            low_rank_row(u_row, v_task, f.rank, f.hidden, n, product);
+            low_rank_row<A>(u_row, v_task, f.rank, f.hidden, n, nullptr, product);
             {
                 A *__restrict s = sum, *__restrict d = d_row;
                 const A* __restrict w = product;
@@ -160,15 +143,13 @@ void backward_of(const ComposeBackward& job) {
 }  // namespace
 
 void compose(const Factors& factors, const index_t* ids, const void* embeds, index_t text, DType type, void* out,
-             index_t begin, index_t end, bool stream) {
+             index_t begin, index_t end) {
     with_type(type, [&](auto* t) {
         using E = Element<decltype(t)>;
         const E* from = static_cast<const E*>(embeds);
         E* to = static_cast<E*>(out);
-        if (factors.wide)
-            compose_rows<double, E>(factors, ids, from, text, to, begin, end, stream);
-        else
-            compose_rows<float, E>(factors, ids, from, text, to, begin, end, stream);
+        factors.wide ? compose_rows<double, E>(factors, ids, from, text, to, begin, end)
+                     : compose_rows<float, E>(factors, ids, from, text, to, begin, end);
     });
 }
 

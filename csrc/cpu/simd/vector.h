@@ -2,6 +2,8 @@
 // no standard template is used: an inline function shared between the sets could be linked in its AVX-512 form for all.
 #pragma once
 
+#include <utility>  // index_sequence: types only
+
 #include "../kernels.h"
 #include "../runtime.h"
 
@@ -47,18 +49,18 @@ PK_INLINE void store(A* p, Vector<A> v) {
     __builtin_memcpy(p, &v, sizeof v);
 }
 
+template <class V, std::size_t... I>
+PK_INLINE auto fold_half(V v, std::index_sequence<I...>) {
+    return __builtin_shufflevector(v, v, I...) + __builtin_shufflevector(v, v, (I + sizeof...(I))...);
+}
+
+// Halves are added until one lane is left. Shuffles, because going over memory would keep the accumulators there.
 template <class A, int Bytes>
 PK_INLINE A sum_lanes(typename VectorOf<A, Bytes>::type v) {
-    if constexpr (Bytes == 16 && sizeof(A) == 4) {
-        return (v[0] + v[2]) + (v[1] + v[3]);
-    } else if constexpr (Bytes == 16) {
+    if constexpr (Bytes == 2 * sizeof(A))
         return v[0] + v[1];
-    } else {
-        typename VectorOf<A, Bytes / 2>::type low, high;
-        __builtin_memcpy(&low, &v, Bytes / 2);
-        __builtin_memcpy(&high, reinterpret_cast<const char*>(&v) + Bytes / 2, Bytes / 2);
-        return sum_lanes<A, Bytes / 2>(low + high);
-    }
+    else
+        return sum_lanes<A, Bytes / 2>(fold_half(v, std::make_index_sequence<Bytes / 2 / sizeof(A)>()));
 }
 template <class A>
 PK_INLINE A sum_lanes(Vector<A> v) {

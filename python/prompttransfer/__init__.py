@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from prompttransfer.compare import compare
     from prompttransfer.config import RunConfig
     from prompttransfer.models import Backbone
 
-__all__ = ["Backbone", "RunConfig", "compare"]
+__all__ = ["Backbone", "RunConfig"]
 
-_HOME = {"Backbone": "models", "RunConfig": "config", "compare": "compare"}
+_HOME = {"Backbone": "models", "RunConfig": "config"}
 
 
 def __getattr__(name: str) -> object:

@@ -27,7 +27,7 @@ from prompttransfer.methods.shared import source_prompt
 from prompttransfer.models import Backbone
 from prompttransfer.prompts import init_hash, initial_prompt
 from prompttransfer.store import Store, default_folder, write_json
-from prompttransfer.tasks import load_task
+from prompttransfer.tasks import drop_leaks, load_task
 from prompttransfer.tasks.task import Task
 
 FORMAT = 1
@@ -70,10 +70,11 @@ class Workbench:
     def open(cls, config: RunConfig, progress: Any) -> Workbench:
         """Load what the settings name."""
         backbone = load_backbone(config, progress)
-        columns = {"text_column": config.text_column, "label_column": config.label_column}
+        columns = {"text_column": config.text_column, "label_column": config.label_column, "progress": progress}
         targets = {name: load_task(name, test_rows=config.test_rows, **columns) for name in config.targets}
+        # What a source teaches must not hold the rows that a target is tested on.
         sources = [
-            load_task(name, train_rows=config.source_rows, test_rows=config.test_rows, **columns)
+            drop_leaks(load_task(name, **columns), targets.values()).limit(config.source_rows, config.test_rows)
             for name in config.sources
         ]
         names = [task.name for task in (*sources, *targets.values())]
@@ -85,10 +86,7 @@ class Workbench:
         """Model, sources and P_init for one seed."""
         config = self.config
         source_seed = seed if config.retrain_sources else config.seeds[0]
-        sources = [
-            EncodedTask.of(task, self.backbone, train_rows=config.source_rows, test_rows=config.test_rows)
-            for task in self.source_tasks
-        ]
+        sources = [EncodedTask.of(task, self.backbone) for task in self.source_tasks]
         start = initial_prompt(
             self.backbone, config.prompt_length, config.init, seed=source_seed, text=config.init_text
         )
@@ -97,7 +95,7 @@ class Workbench:
     def target(self, name: str, seed: int) -> EncodedTask:
         """A target with its few-shot rows of this seed."""
         few = self.target_tasks[name].few_shot(self.config.train_rows, seed)
-        return EncodedTask.of(few, self.backbone, test_rows=self.config.test_rows)
+        return EncodedTask.of(few, self.backbone)
 
 
 def load_backbone(config: RunConfig, progress: Any) -> Backbone:
@@ -106,7 +104,7 @@ def load_backbone(config: RunConfig, progress: Any) -> Backbone:
     if name == "demo":
         from prompttransfer.assets import demo_model
 
-        name = demo_model()
+        name = demo_model(progress.note)
     progress.note(f"model: {config.model}")
     return Backbone.load(name, precision=config.precision, max_length=config.max_length)
 
@@ -169,6 +167,7 @@ class RunFolder:
                 "collapsed": found.collapsed,
                 "test_rows": found.rows,
                 "train_rows": len(target.train),
+                "leaked_rows": target.leaked,
                 "trainable_parameters": result.trainable_parameters,
                 "target_updates": result.target_updates,
                 "target_examples": result.target_examples,
@@ -230,6 +229,7 @@ def _source_rows(ctx: Context, run: RunFolder) -> Iterable[dict[str, Any]]:
             "collapsed": found.collapsed,
             "test_rows": found.rows,
             "train_rows": len(source.train),
+            "leaked_rows": source.leaked,
             "updates": result.facts["updates"],
             "seconds": round(result.facts["seconds"], 3),
             "prompt": path,

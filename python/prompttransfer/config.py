@@ -165,8 +165,8 @@ class RunConfig(Settings):
         for method, fraction in (("SPoT", self.spot.own_fraction), ("DTVG", self.dtvg.own_fraction)):
             if method in self.methods and not 0 < round(fraction * self.target_updates) < self.target_updates:
                 raise ValueError(
-                    f"target_updates={self.target_updates} with {method.lower()}.own_fraction={fraction} leaves a stage of "
-                    f"{method} without updates"
+                    f"target_updates={self.target_updates} with {method.lower()}.own_fraction={fraction} leaves no "
+                    f"updates to a stage of {method}"
                 )
         return self
 

@@ -41,6 +41,7 @@ def predict(
         answers: first token of each answer, see `Backbone.answer_tokens`.
     """
     module = None if prompt is None else FrozenPrompts(prompt[None]).to(backbone.device)
+    cache = None if module is None else backbone.prompt_cache(module)
     # Rows of like length share a batch: little padding. The padded positions are masked, so the order has no effect.
     order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
     predictions = [0] * len(rows)
@@ -48,7 +49,8 @@ def predict(
     for first in range(0, len(order), batch_size):
         chosen = order[first : first + batch_size]
         batch = {name: t.to(backbone.device) for name, t in backbone.collate([rows[index] for index in chosen]).items()}
-        best = backbone(module, batch).logits[:, columns].argmax(dim=1).tolist()
+        logits = backbone(module, batch).logits if cache is None else backbone.continue_from(cache, batch)
+        best = logits[:, columns].argmax(dim=1).tolist()
         for index, choice in zip(chosen, best, strict=True):
             predictions[index] = choice
         if advance:

@@ -1,22 +1,25 @@
 """A frozen causal or encoder-decoder language model that reads a soft prompt in front of its text.
 
-The prompt stands before the input embeddings (of the encoder only, for an encoder-decoder); the attention mask is extended
-over it. A row is answered with one token: the first token of the answer string, read at the last position (causal, text
-padded on the left) or at the first decoder position (encoder-decoder).
+The prompt stands before the input embeddings (of the encoder only, for an encoder-decoder); the attention mask is
+extended over it. A row is answered with one token: the first token of the answer string, read at the last position
+(causal, text padded on the left) or at the first decoder position (encoder-decoder).
 """
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import inspect
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from transformers import DynamicCache
+from transformers.utils import logging
 
 Batch = dict[str, Tensor]
 
@@ -44,8 +47,8 @@ class Backbone(nn.Module):
     Args:
         model: a transformers causal or encoder-decoder model; frozen and kept in evaluation mode here.
         tokenizer: its tokenizer.
-        precision: "float32", "bfloat16" (autocast; weights and prompts stay float32) or "auto": bfloat16 where the device
-            multiplies it natively.
+        precision: "float32", "bfloat16" (autocast; weights and prompts stay float32) or "auto": bfloat16 where the
+            device multiplies it natively.
         max_length: text tokens kept of a row; the last ones, because templates end in the question to be answered.
     """
 
@@ -84,7 +87,8 @@ class Backbone(nn.Module):
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         # On the CPU the fused attention's backward is slower than plain products for the short rows of prompt tuning.
         attention = {"attn_implementation": "eager"} if device.type == "cpu" else {}
-        model = kind.from_pretrained(name, dtype=torch.float32, use_safetensors=True, **attention)
+        with quiet_transformers():
+            model = kind.from_pretrained(name, dtype=torch.float32, use_safetensors=True, **attention)
         return cls(model.to(device), AutoTokenizer.from_pretrained(name), precision=precision, max_length=max_length)
 
     @property
@@ -127,7 +131,7 @@ class Backbone(nn.Module):
             if own[0] in tokens:
                 raise ValueError(
                     f"answers {tokens[own[0]]!r} and {choice!r} start with the same token "
-                    f"{self.tokenizer.convert_ids_to_tokens(own[0])!r}; choose answer words that differ in their first token"
+                    f"{self.tokenizer.convert_ids_to_tokens(own[0])!r}; choose answers that differ in it"
                 )
             tokens[own[0]] = choice
         return list(tokens)
@@ -180,6 +184,27 @@ class Backbone(nn.Module):
             mask = torch.cat([torch.zeros_like(mask[:, : prompt.length]), mask[:, prompt.length :]], dim=1)
         return Output(result.logits[:, -1].float(), self._hidden_states(result, mask, hidden))
 
+    def prompt_cache(self, prompt: Prompt) -> Any | None:
+        """Keys and values of a prompt, read once for all rows; None where the model cannot take them (seq2seq)."""
+        if self.seq2seq or not self._takes_positions:
+            return None
+        embeds = prompt.prepend(self.embedding.weight.new_empty(1, 0, self.hidden_size))
+        with self._autocast():
+            cache = self.model(inputs_embeds=embeds, **self._causal_options | {"use_cache": True}).past_key_values
+        return cache if isinstance(cache, DynamicCache) else None
+
+    def continue_from(self, cache: Any, batch: Batch) -> Tensor:
+        """Logits (B, V) of `forward`, with the prompt's keys and values in place of the prompt."""
+        mask, length = batch["attention_mask"], cache.get_seq_length()
+        mask = torch.cat([mask.new_ones(mask.shape[0], length), mask], dim=1)
+        positions = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, length:]
+        past = copy.deepcopy(cache)
+        past.batch_repeat_interleave(mask.shape[0])
+        options = self._causal_options | {"use_cache": True, "past_key_values": past, "position_ids": positions}
+        embeds = self.embedding(batch["input_ids"])
+        with self._autocast():
+            return self.model(inputs_embeds=embeds, attention_mask=mask, **options).logits[:, -1].float()
+
     def _hidden_states(self, result: Any, mask: Tensor, which: str) -> tuple[tuple[Tensor, Tensor], ...]:
         if which == "none":
             return ()
@@ -194,6 +219,20 @@ class Backbone(nn.Module):
         if self.precision == "float32":
             return nullcontext()
         return torch.autocast(self.device.type, torch.bfloat16)
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """No bars and no advice from transformers inside: progress is shown in one place only."""
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def _native_bfloat16(device: torch.device) -> bool:

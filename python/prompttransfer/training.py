@@ -1,7 +1,8 @@
 """Training of a prompt on a frozen model: a thin subclass of transformers.Trainer.
 
-What differs from a plain Trainer: the batches are given (so that every method sees the same rows, and a resumed run goes on
-with the right ones), checkpoints hold the prompt's tensors only, and the gradient can be changed before the step (SVGD).
+What differs from a plain Trainer: the batches are given (so that every method sees the same rows, and a resumed run
+goes on with the right ones), checkpoints hold the prompt's tensors only, and the gradient can be changed before the
+step (SVGD).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from torch.utils.data import DataLoader, Sampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
-from prompttransfer.models import Backbone, Batch
+from prompttransfer.models import Backbone, Batch, quiet_transformers
 from prompttransfer.prompts import PromptModule
 
 Objective = Callable[[Backbone, PromptModule, Batch], Tensor]
@@ -90,9 +91,10 @@ def train(
     Raises:
         FloatingPointError: the loss is no longer finite.
     """
-    trainer = PromptTrainer(backbone, plan, folder, checkpoint_updates, advance)
     last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
-    trainer.train(resume_from_checkpoint=last)
+    with quiet_transformers():
+        trainer = PromptTrainer(backbone, plan, folder, checkpoint_updates, advance)
+        trainer.train(resume_from_checkpoint=last)
     history = [[entry["step"], entry["loss"]] for entry in trainer.state.log_history if "loss" in entry]
     examples = sum(map(len, plan.batches))
     return TrainingLog(len(plan.batches), examples, trainer.seconds, history)

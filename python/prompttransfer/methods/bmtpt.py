@@ -1,8 +1,8 @@
 """BMTPT (Lee et al. 2023): SVGD particles of the sources' posterior are the start and the prior of the target.
 
-The paper's details are not public; the choices made here are settings of `BMTPTConfig`. Source stage: M particles, every
-update reads rows of all sources. Target stage: prompt tuning from the aggregate of the particles under a prior fitted to
-them; without it (prior "none" or beta 0) it is exactly prompt tuning from the aggregate.
+The paper's details are not public; the choices made here are settings of `BMTPTConfig`. Source stage: M particles,
+every update reads rows of all sources. Target stage: prompt tuning from the aggregate of the particles under a prior
+fitted to them; without it (prior "none" or beta 0) it is exactly prompt tuning from the aggregate.
 """
 
 from __future__ import annotations

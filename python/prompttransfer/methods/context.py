@@ -26,7 +26,7 @@ CODE_VERSION = 1
 
 @dataclass(frozen=True)
 class EncodedTask:
-    """A task in this model's tokens. answers: first token of each choice."""
+    """A task in this model's tokens. answers: first token of each choice; leaked: training rows left out."""
 
     name: str
     metric: str
@@ -34,27 +34,25 @@ class EncodedTask:
     test: tuple[tuple[int, ...], ...]
     labels: tuple[int, ...]
     answers: tuple[int, ...]
+    leaked: int = 0
 
     @classmethod
-    def of(
-        cls, task: Task, backbone: Backbone, *, train_rows: int | None = None, test_rows: int | None = None
-    ) -> EncodedTask:
-        """Encode at most the first train_rows and test_rows rows of a task (its splits are shuffled)."""
+    def of(cls, task: Task, backbone: Backbone) -> EncodedTask:
+        """Encode all training and test rows of a task."""
         answers = backbone.answer_tokens(task.choices)
-        train_split = task.train.select(range(min(len(task.train), train_rows or len(task.train))))
-        test_split = task.test.select(range(min(len(task.test), test_rows or len(task.test))))
-        if not len(train_split) or not len(test_split):
+        if not len(task.train) or not len(task.test):
             raise ValueError(
-                f"task {task.name!r} has {len(train_split)} training and {len(test_split)} test rows; both need some"
+                f"task {task.name!r} has {len(task.train)} training and {len(task.test)} test rows; both need some"
             )
-        texts = zip(backbone.encode(train_split["text"]), train_split["label"], strict=True)
+        texts = zip(backbone.encode(task.train["text"]), task.train["label"], strict=True)
         return cls(
             name=task.name,
             metric=task.metric,
             train=tuple(Row(tuple(ids), answers[label]) for ids, label in texts),
-            test=tuple(tuple(ids) for ids in backbone.encode(test_split["text"])),
-            labels=tuple(test_split["label"]),
+            test=tuple(tuple(ids) for ids in backbone.encode(task.test["text"])),
+            labels=tuple(task.test["label"]),
             answers=tuple(answers),
+            leaked=task.leaked,
         )
 
 

@@ -1,7 +1,7 @@
 """DTVG (2025): merge the target's task vector with those of a group of sources, chosen anew at every forward.
 
-Stage 1: prompts of all sources and of the target, from one P_init. Stage 2: per-token scales of all vectors and the target's
-prompt train on the merged prompt; the source vectors stay frozen. The final prompt is the merged one.
+Stage 1: prompts of all sources and of the target, from one P_init. Stage 2: per-token scales of all vectors and the
+target's prompt train on the merged prompt; the source vectors stay frozen. The final prompt is the merged one.
 """
 
 from __future__ import annotations

@@ -68,8 +68,8 @@ class DistillationLoss:
 class ParticleLoss:
     """-log p(theta_m | sources) / evidence, mean over the M particles; all particles read all rows in one forward.
 
-    The likelihood is the weighted sum over the sources of their mean loss in the batch (weights renormalised to the sources
-    present), tempered to `evidence` rows. With prior_std the prior is N(P_init, prior_std^2), else it is flat.
+    The likelihood is the weighted sum over the sources of their mean loss in the batch (weights renormalised to the
+    sources present), tempered to `evidence` rows. With prior_std the prior is N(P_init, prior_std^2), else it is flat.
     """
 
     weights: Sequence[float]

@@ -34,8 +34,8 @@ def row_batches(
 ) -> list[list[int]]:
     """Batches of row indices; every row is used once before any is used again.
 
-    With `lengths`, each run of `pool` batches is sorted by length before it is cut, and its batches shuffled, which saves
-    padding where rows are plenty.
+    With `lengths`, each run of `pool` batches is sorted by length before it is cut, and its batches shuffled, which
+    saves padding where rows are plenty.
     """
     rng = np.random.default_rng(seed)
     cursor = Cursor(size, rng)
@@ -71,7 +71,8 @@ def task_batches(
     """MPT's stochastic task sampling (Wang et al. 2023, section 3.2): batches of (task, row of the task).
 
     Per batch K ~ Uniform{2..T} tasks are drawn (with replacement the distinct ones can be fewer). Each supplies
-    floor(B / K) rows, one of them the remainder; when B <= K, B single-row draws. Every task keeps its own shuffled cursor.
+    floor(B / K) rows, one of them the remainder; when B <= K, B single-row draws. Every task keeps its own shuffled
+    cursor.
     """
     rng = np.random.default_rng(seed)
     tasks = len(sizes)

@@ -1,7 +1,7 @@
 """SPoT (Vu et al. 2022): go on from the source prompt most similar to the target's own.
 
-Task embedding: the prompt averaged over its tokens; similarity: cosine. The target's own prompt takes a share of the target
-budget, the transfer stage the rest.
+Task embedding: the prompt averaged over its tokens; similarity: cosine. The target's own prompt takes a share of the
+target budget, the transfer stage the rest.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ class PromptModule(nn.Module, ABC):
 
     @abstractmethod
     def prepend(self, input_embeds: Tensor, task_ids: Tensor | None = None) -> Tensor:
-        """Input embeddings (B, S, H) -> (B, L+S, H) in their type, prompt first; task_ids (B,) choose a row's prompt."""
+        """Input embeddings (B, S, H) -> (B, L+S, H) in their type, prompt first; task_ids (B,) choose the prompt."""
 
     @abstractmethod
     def composed(self, task: int = 0) -> Tensor:

@@ -60,8 +60,8 @@ class MultitaskPrompt(PromptModule):
 def average_factors(u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """Best rank-R fit of the mean task matrix: u (T, L, R), v (T, R, H) -> (1, L, R), (1, R, H).
 
-    Means of u and of v would cancel, because (u, v) and (-u, -v) are the same task; so the mean of W_k = u_k v_k is fitted
-    (truncated SVD). Every component gets factors of equal root mean square and a u of non-negative sum.
+    Means of u and of v would cancel, because (u, v) and (-u, -v) are the same task; so the mean of W_k = u_k v_k is
+    fitted (truncated SVD). Every component gets factors of equal root mean square and a u of non-negative sum.
     """
     rank = u.shape[2]
     left, values, right = torch.linalg.svd((u.double() @ v.double()).mean(dim=0), full_matrices=False)

@@ -1,0 +1,29 @@
+"""Fixtures of the training layer's tests."""
+
+from __future__ import annotations
+
+import pytest
+from tiny import tiny_llama, tiny_t5, tiny_tokenizer, toy_task
+
+from prompttransfer.models import Backbone
+from prompttransfer.tasks.task import Task
+
+
+@pytest.fixture
+def llama() -> Backbone:
+    return Backbone(tiny_llama(), tiny_tokenizer(), precision="float32", max_length=16)
+
+
+@pytest.fixture
+def t5() -> Backbone:
+    return Backbone(tiny_t5(), tiny_tokenizer(), precision="float32", max_length=16)
+
+
+@pytest.fixture(params=["llama", "t5"])
+def backbone(request: pytest.FixtureRequest) -> Backbone:
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def tasks() -> dict[str, Task]:
+    return {name: toy_task(name, word) for word, name in enumerate(["red", "green", "blue", "goal"])}

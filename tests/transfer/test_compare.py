@@ -1,0 +1,152 @@
+"""The comparison as a whole: tiny model, toy tasks."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+from tiny import tiny_llama, tiny_tokenizer
+
+from prompttransfer import training
+from prompttransfer.compare import compare
+from prompttransfer.config import RunConfig
+from prompttransfer.tasks.task import Task
+
+COLUMNS = {
+    "method",
+    "target",
+    "seed",
+    "metric",
+    "score",
+    "majority",
+    "zero_shot",
+    "collapsed",
+    "test_rows",
+    "train_rows",
+    "leaked_rows",
+    "trainable_parameters",
+    "target_updates",
+    "target_examples",
+    "source_updates",
+    "seconds",
+    "prompt",
+    "notes",
+}
+
+
+class Progress:
+    def __init__(self) -> None:
+        self.stages: list[str] = []
+        self.notes: list[str] = []
+
+    def stage(self, title: str, total: int) -> Progress:
+        self.stages.append(title)
+        return self
+
+    def advance(self, n: int = 1, **figures: float) -> None: ...
+
+    def close(self) -> None: ...
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+@pytest.fixture
+def config(tmp_path: Path, tasks: dict[str, Task], monkeypatch: pytest.MonkeyPatch) -> RunConfig:
+    model = tmp_path / "model"
+    tiny_llama().save_pretrained(model)
+    tiny_tokenizer().save_pretrained(model)
+    monkeypatch.setattr(
+        "prompttransfer.compare.load_task", lambda name, **more: tasks[name].limit(None, more.get("test_rows"))
+    )
+    return RunConfig(
+        model=str(model),
+        sources=["red", "green"],
+        targets=["blue", "goal"],
+        seeds=[1, 2],
+        prompt_length=3,
+        train_rows=12,
+        test_rows=20,
+        source_updates=3,
+        target_updates=4,
+        batch_size=4,
+        source_batch_size=4,
+        checkpoint_updates=1,
+        precision="float32",
+        output=tmp_path / "run",
+        cache=tmp_path / "cache",
+    )
+
+
+def test_a_run_writes_every_row_with_its_honest_columns(config: RunConfig) -> None:
+    folder = compare(config, Progress())
+    results = json.loads((folder / "results.json").read_text())
+    assert results["finished"] is True and results["format"] == 1
+    assert results["model"] == config.model and len(results["model_fingerprint"]) == 16
+    rows = results["rows"]
+    assert len(rows) == 2 * 2 * 5
+    assert {(row["method"], row["target"], row["seed"]) for row in rows} == {
+        (method, target, seed) for method in config.methods for target in config.targets for seed in config.seeds
+    }
+    for row in rows:
+        assert set(row) == COLUMNS
+        assert 0 <= row["score"] <= 100 and row["majority"] == 50.0
+        assert (row["target_updates"], row["target_examples"], row["test_rows"], row["train_rows"]) == (4, 16, 20, 12)
+        with safe_open(folder / row["prompt"], "pt") as file:
+            assert file.get_tensor("prompt").shape == (3, 16)
+            metadata = file.metadata()
+        assert metadata["task"] == row["target"] and metadata["method"] == row["method"]
+        assert len(metadata["init_hash"]) == 16
+        history = json.loads(
+            (folder / "history" / f"{row['method']}-{row['target']}-seed{row['seed']}.json").read_text()
+        )
+        assert history["loss"]
+    assert [(row["source"], row["seed"]) for row in results["sources"]] == [("red", 1), ("green", 1)]
+    assert len(list((folder / "prompts" / "sources").iterdir())) == 2
+    with (folder / "results.csv").open(newline="") as file:
+        assert [row["method"] for row in csv.DictReader(file)] == [row["method"] for row in rows]
+    assert RunConfig(**json.loads((folder / "config.json").read_text())) == config
+
+
+def test_a_second_run_trains_nothing_and_says_so(config: RunConfig) -> None:
+    config = config.model_copy(update={"seeds": (1,), "targets": ("goal",)})
+    first = json.loads((compare(config, Progress()) / "results.json").read_text())
+    again = Progress()
+    second = json.loads((compare(config, again) / "results.json").read_text())
+    assert again.stages == []
+    assert any("reused" in note for note in again.notes)
+    assert second["rows"] == first["rows"] and second["sources"] == first["sources"]
+
+
+def test_an_interrupted_run_goes_on_and_ends_with_the_same_scores(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config.model_copy(update={"seeds": (1,)})
+    whole = json.loads((compare(config, Progress()) / "results.json").read_text())
+    cut = config.model_copy(update={"output": tmp_path / "cut", "cache": tmp_path / "cut-cache"})
+    original, updates = training._Hooks.on_step_end, []
+
+    def interrupt(self, *args, **kwargs):
+        updates.append(1)
+        if len(updates) == 25:
+            raise KeyboardInterrupt
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(training._Hooks, "on_step_end", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        compare(cut, Progress())
+    partial = json.loads((cut.output / "results.json").read_text())
+    assert partial["finished"] is False and 0 < len(partial["rows"]) < len(whole["rows"])
+    finished = json.loads((compare(cut, Progress()) / "results.json").read_text())
+    timeless = [[{k: v for k, v in row.items() if k != "seconds"} for row in run["rows"]] for run in (whole, finished)]
+    assert timeless[0] == timeless[1]
+
+
+def test_other_seeds_draw_other_rows_but_share_the_sources(config: RunConfig) -> None:
+    progress = Progress()
+    compare(config.model_copy(update={"methods": ("PT", "SPoT")}), progress)
+    assert sum(stage.startswith("source red") and "shot" not in stage for stage in progress.stages) == 2  # train, test
+    assert sum(stage == "goal: PT" for stage in progress.stages) == 2

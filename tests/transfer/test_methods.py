@@ -1,0 +1,356 @@
+"""Losses, samplers and recipes of the methods."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from itertools import chain
+from pathlib import Path
+
+import pytest
+import torch
+
+import promptkernels as pk
+from prompttransfer.config import RunConfig
+from prompttransfer.methods import METHODS, Context, EncodedTask
+from prompttransfer.methods.bmtpt import all_source_batches, start_particles
+from prompttransfer.methods.objectives import (
+    DistillationLoss,
+    ParticleLoss,
+    PriorLoss,
+    gaussian_penalty,
+    hidden_distillation,
+    logit_distillation,
+    mixture_penalty,
+    task_loss,
+)
+from prompttransfer.methods.sampler import (
+    flatten,
+    mixing_probabilities,
+    row_batches,
+    split_updates,
+    task_batches,
+)
+from prompttransfer.models import Backbone
+from prompttransfer.prompts import FrozenPrompts, MultitaskPrompt, ParticlePrompts, SoftPrompt, initial_prompt
+from prompttransfer.store import Store
+from prompttransfer.tasks.task import Task
+
+
+def random(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def batch_of(backbone: Backbone) -> dict[str, torch.Tensor]:
+    batch = backbone.collate([[10, 11, 12], [13], [14, 15]])
+    return batch | {"labels": torch.tensor([4, 5, 4]), "task_ids": torch.tensor([0, 1, 0])}
+
+
+class Silent:
+    """The progress interface, without output; remembers what was reused."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def stage(self, title: str, total: int) -> Silent:
+        return self
+
+    def advance(self, n: int = 1, **figures: float) -> None: ...
+
+    def close(self) -> None: ...
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def context(backbone: Backbone, tasks: dict[str, Task], folder: Path, **settings) -> tuple[Context, EncodedTask]:
+    config = RunConfig(
+        sources=("red", "green", "blue"),
+        targets=("goal",),
+        prompt_length=3,
+        train_rows=16,
+        source_updates=4,
+        target_updates=6,
+        batch_size=4,
+        source_batch_size=6,
+        **settings,
+    )
+    sources = [EncodedTask.of(tasks[name], backbone) for name in config.sources]
+    start = initial_prompt(backbone, 3)
+    ctx = Context(backbone, config, Store(folder), Silent(), sources, start, seed=1, source_seed=1)
+    return ctx, EncodedTask.of(tasks["goal"], backbone)
+
+
+# losses
+
+
+def test_distillation_is_zero_when_the_student_is_the_teacher(backbone: Backbone) -> None:
+    prompts = random(2, 3, 16)
+    batch = batch_of(backbone)
+    student, teacher = (
+        backbone(FrozenPrompts(prompts), batch, task_ids=batch["task_ids"], hidden="all") for _ in range(2)
+    )
+    assert logit_distillation(student.logits, teacher.logits, 2.0).abs() < 1e-6
+    assert hidden_distillation(student, teacher) == 0
+    other = backbone(FrozenPrompts(prompts.flip(0)), batch, task_ids=batch["task_ids"], hidden="all")
+    assert logit_distillation(other.logits, teacher.logits) > 1e-4
+    assert hidden_distillation(other, teacher) > 1e-4
+
+
+def test_logit_distillation_is_the_literal_formula_teacher_first() -> None:
+    student, teacher = random(2, 5), random(2, 5, seed=1)
+    p, q = (teacher / 2).double().softmax(-1), (student / 2).double().softmax(-1)
+    expected = (p * (p.log() - q.log())).sum(-1).mean()
+    torch.testing.assert_close(logit_distillation(student, teacher, 2.0).double(), expected)
+
+
+def test_the_source_loss_of_mpt_adds_its_three_parts(backbone: Backbone) -> None:
+    batch = batch_of(backbone)
+    teachers = FrozenPrompts(random(2, 3, 16))
+    prompt = MultitaskPrompt(random(3, 16, seed=1), 2)
+    ids = batch["task_ids"]
+    student = backbone(prompt, batch, task_ids=ids, hidden="last", hidden_positions="text")
+    teacher = backbone(teachers, batch, task_ids=ids, hidden="last")
+    expected = task_loss(backbone, prompt, batch) + 0.9 * (
+        logit_distillation(student.logits, teacher.logits) + hidden_distillation(student, teacher)
+    )
+    torch.testing.assert_close(DistillationLoss(teachers)(backbone, prompt, batch), expected)
+    torch.testing.assert_close(
+        DistillationLoss(teachers, weight=0.0)(backbone, prompt, batch), task_loss(backbone, prompt, batch)
+    )
+
+
+def test_hidden_distillation_ignores_padding(llama: Backbone) -> None:
+    prompt, teachers = SoftPrompt(random(3, 16)), FrozenPrompts(random(1, 3, 16, seed=1))
+
+    def loss(rows: list[list[int]]) -> torch.Tensor:
+        batch = llama.collate(rows)
+        student = llama(prompt, batch, hidden="last", hidden_positions="text")
+        return hidden_distillation(student, llama(teachers, batch, hidden="last"))
+
+    short, long = loss([[13]]), loss([[10, 11, 12, 14, 15]])
+    torch.testing.assert_close(loss([[13], [10, 11, 12, 14, 15]]), (short + 5 * long) / 6, rtol=1e-4, atol=1e-5)
+
+
+def test_particle_loss_scores_each_particle_on_all_rows(llama: Backbone) -> None:
+    batch = batch_of(llama)
+    start = random(3, 16)
+    prompt = ParticlePrompts(random(2, 3, 16, seed=1), start)
+    got = ParticleLoss([0.5, 0.5], 10.0, prior_std=2.0)(llama, prompt, batch)
+    expected = []
+    for particle in prompt.particles:
+        logits = llama(SoftPrompt(particle), batch).logits
+        losses = torch.nn.functional.cross_entropy(logits, batch["labels"], reduction="none")
+        by_source = 0.5 * (losses[0] + losses[2]) / 2 + 0.5 * losses[1]
+        expected.append(by_source + (particle - start).square().sum() / (2 * 4 * 10))
+    torch.testing.assert_close(got, torch.stack(expected).mean(), rtol=1e-4, atol=1e-5)
+
+
+def test_priors_are_the_literal_densities() -> None:
+    particles, theta = random(3, 2, 4), random(2, 4, seed=1)
+    std = particles.std(dim=0, unbiased=False).clamp(min=0.5)
+    normal = torch.distributions.Normal(particles.mean(dim=0), std)
+    # Up to a constant: compare differences between two points.
+    penalty = gaussian_penalty(particles, 0.5)
+    expected = -(normal.log_prob(theta) - normal.log_prob(2 * theta)).sum()
+    torch.testing.assert_close(penalty(theta) - penalty(2 * theta), expected, rtol=1e-4, atol=1e-4)
+    mixture = mixture_penalty(particles, 0.5)
+    variance = particles.var(dim=0, unbiased=False).mean().clamp(min=0.25)
+    density = torch.stack([torch.exp(-(theta - p).square().sum() / (2 * variance)) for p in particles]).mean()
+    torch.testing.assert_close(mixture(theta), -density.log(), rtol=1e-4, atol=1e-4)
+    mean_distance = torch.stack([(theta - p).square().sum() for p in particles]).mean() / (2 * variance)
+    assert mixture(theta) <= mean_distance  # Jensen
+
+
+def test_a_wide_prior_or_no_strength_is_the_plain_task_loss(llama: Backbone) -> None:
+    batch, prompt = batch_of(llama), SoftPrompt(random(3, 16))
+    plain = task_loss(llama, prompt, batch)
+    particles = random(2, 3, 16, seed=1)
+    torch.testing.assert_close(PriorLoss(gaussian_penalty(particles, 0.1), 0.0)(llama, prompt, batch), plain)
+    torch.testing.assert_close(PriorLoss(gaussian_penalty(particles, 1e6), 1.0)(llama, prompt, batch), plain)
+    assert PriorLoss(gaussian_penalty(particles, 0.1), 1.0)(llama, prompt, batch) > plain
+
+
+# samplers
+
+
+def test_row_batches_use_every_row_once_before_any_twice() -> None:
+    batches = row_batches(10, 4, 10, seed=3)
+    flat = [row for batch in batches for row in batch]
+    for epoch in range(4):
+        assert sorted(flat[10 * epoch : 10 * epoch + 10]) == list(range(10))
+    assert batches == row_batches(10, 4, 10, seed=3) != row_batches(10, 4, 10, seed=4)
+    assert row_batches(10, 4, 5, seed=3) == batches[:5]
+
+
+def test_length_buckets_keep_the_rows_and_save_padding() -> None:
+    lengths = [(index * 37) % 50 for index in range(64)]
+    plain = row_batches(64, 8, 8, seed=0)
+    bucketed = row_batches(64, 8, 8, seed=0, lengths=lengths)
+    assert sorted(chain(*plain)) == sorted(chain(*bucketed))
+    width = [sum(max(lengths[row] for row in batch) for batch in batches) for batches in (plain, bucketed)]
+    assert width[1] < 0.7 * width[0]
+
+
+def test_task_sampler_rules_and_frequencies() -> None:
+    sizes = [100, 300, 600]
+    batches = task_batches(sizes, 12, 4000, seed=0)
+    assert all(len(batch) == 12 for batch in batches)
+    distinct = Counter(len({task for task, _ in batch}) for batch in batches)
+    assert set(distinct) == {1, 2, 3}  # with replacement there can be fewer than K >= 2
+    share = torch.tensor([sum(task == which for batch in batches for task, _ in batch) for which in range(3)]) / 48_000
+    torch.testing.assert_close(share, torch.tensor([0.1, 0.3, 0.6]), rtol=0, atol=0.02)
+    assert all(0 <= row < sizes[task] for batch in batches for task, row in batch)
+
+
+def test_task_sampler_without_replacement_gives_k_distinct_tasks() -> None:
+    batches = task_batches([50] * 4, 13, 3000, seed=0, mixing="equal", replacement=False)
+    counts = Counter()
+    for batch in batches:
+        per_task = Counter(task for task, _ in batch)
+        k = len(per_task)
+        counts[k] += 1
+        expected = sorted([13 // k] * (k - 1) + [13 // k + 13 % k])
+        assert sorted(per_task.values()) == expected
+    assert set(counts) == {2, 3, 4}
+    assert all(abs(count / 3000 - 1 / 3) < 0.04 for count in counts.values())
+
+
+def test_task_sampler_with_small_batches_and_wrapping_cursors() -> None:
+    (batch,) = task_batches([5] * 8, 2, 1, seed=0, replacement=False)
+    assert len(batch) == 2
+    batches = task_batches([5, 5], 4, 50, seed=0, replacement=False)
+    rows = [row for batch in batches for task, row in batch if task == 0]
+    uses = Counter(rows)
+    assert max(uses.values()) - min(uses.values()) <= 1  # nobody's turn comes twice before everybody's once
+    assert all(len(batch) == 3 for batch in task_batches([7], 3, 4, seed=0))
+
+
+def test_mixing_probabilities() -> None:
+    assert mixing_probabilities([2**18, 2**20], "t5").tolist() == [0.5, 0.5]
+    assert mixing_probabilities([1, 3], "proportional").tolist() == [0.25, 0.75]
+    assert mixing_probabilities([1, 3], "equal").tolist() == [0.5, 0.5]
+    assert 0.25 < mixing_probabilities([10, 30], "log")[0] < 0.5
+    with pytest.raises(ValueError, match="mixing"):
+        mixing_probabilities([1], "other")
+
+
+def test_flatten_and_split() -> None:
+    assert flatten([[(0, 1), (1, 0), (2, 2)]], [3, 4, 5]) == [[1, 3, 9]]
+    assert split_updates(30, 0.5) == (15, 15)
+    assert split_updates(3, 0.01) == (1, 2)
+    with pytest.raises(ValueError, match="budget of 1"):
+        split_updates(1, 0.5)
+
+
+def test_particles_start_around_p_init_and_read_all_sources() -> None:
+    start = random(3, 16)
+    particles = start_particles(start, 4, 0.2, seed=0)
+    assert torch.equal(particles[0], start)
+    assert (particles[1:] - start).std() == pytest.approx(0.2 * start.std().item(), rel=0.2)
+    batches = all_source_batches([10, 10, 10], 4, 30, seed=0)
+    counts = Counter(row // 10 for batch in batches for row in batch)
+    assert set(counts.values()) == {40}
+    assert all({row // 10 for row in batch} == {0, 1, 2} for batch in batches)
+
+
+# recipes
+
+
+def test_every_method_spends_the_same_target_budget_on_the_same_rows(
+    llama: Backbone, tasks: dict[str, Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[int]] = []
+    original = Context.run
+
+    def spy(self: Context, title: str, plan, settings=None):
+        if title.startswith("goal"):
+            seen.extend(list(batch) for batch in plan.batches)
+        return original(self, title, plan, settings)
+
+    monkeypatch.setattr(Context, "run", spy)
+    budgets, batches = set(), []
+    for name, method in METHODS.items():
+        ctx, target = context(llama, tasks, tmp_path / name)
+        seen.clear()
+        result = method(ctx, target)
+        budgets.add((result.target_updates, result.target_examples))
+        batches.append(list(seen))
+        assert result.prompt.shape == (3, 16)
+        assert torch.isfinite(result.prompt).all()
+        assert [update for update, _ in result.history["loss"]] == list(range(1, 7))
+    assert budgets == {(6, 24)}
+    assert all(found == batches[0] for found in batches)
+
+
+def test_source_updates_are_counted(llama: Backbone, tasks: dict[str, Task], tmp_path: Path) -> None:
+    ctx, target = context(llama, tasks, tmp_path)
+    spent = {name: method(ctx, target).source_updates for name, method in METHODS.items()}
+    assert spent == {"PT": 0, "SPoT": 12, "MPT": 16, "BMTPT": 4, "DTVG": 12}
+    assert "source red: reused from the store" in ctx.progress.notes
+
+
+@pytest.mark.parametrize(
+    ("method", "ops"),
+    [
+        ("SPoT", {"task_similarity"}),
+        ("MPT", {"prepend_prompts", "compose_prompts"}),
+        ("BMTPT", {"svgd_direction"}),
+        ("DTVG", {"task_similarity", "select_group", "merge_task_vectors"}),
+    ],
+)
+def test_the_training_steps_call_the_kernels(
+    llama: Backbone, tasks: dict[str, Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, ops: set[str]
+) -> None:
+    calls: Counter[str] = Counter()
+
+    def counting(name: str) -> Callable:
+        original = getattr(pk, name)
+
+        def counted(*args, **kwargs):
+            calls[name] += 1
+            return original(*args, **kwargs)
+
+        return counted
+
+    for name in ops:
+        monkeypatch.setattr(pk, name, counting(name))
+    ctx, target = context(llama, tasks, tmp_path)
+    METHODS[method](ctx, target)
+    assert set(calls) == ops
+    per_step = {"MPT": ("prepend_prompts", 4 + 6), "BMTPT": ("svgd_direction", 4), "DTVG": ("select_group", 3)}
+    if method in per_step:
+        name, least = per_step[method]
+        assert calls[name] >= least
+
+
+def test_bmtpt_without_prior_is_prompt_tuning_from_the_particle_mean(
+    llama: Backbone, tasks: dict[str, Task], tmp_path: Path
+) -> None:
+    results = []
+    for prior in ({"beta": 0.0}, {"prior": "none"}):
+        ctx, target = context(llama, tasks, tmp_path, bmtpt=prior)
+        results.append(METHODS["BMTPT"](ctx, target).prompt)
+    assert torch.equal(*results)
+    strong, target = context(llama, tasks, tmp_path, bmtpt={"beta": 100.0})
+    assert not torch.equal(METHODS["BMTPT"](strong, target).prompt, results[0])
+
+
+def test_histories_name_groups_and_similarities(llama: Backbone, tasks: dict[str, Task], tmp_path: Path) -> None:
+    ctx, target = context(llama, tasks, tmp_path)
+    history = METHODS["DTVG"](ctx, target).history
+    assert [update for update, _ in history["groups"]] == [4, 5, 6]
+    assert {name for _, names in history["groups"] for name in names} <= {"red", "green", "blue"}
+    assert history["similarity"]["names"] == ["red", "green", "blue", "goal"]
+    matrix = torch.tensor(history["similarity"]["matrix"])
+    torch.testing.assert_close(matrix.diagonal(), torch.ones(4))
+    particles = METHODS["BMTPT"](ctx, target).history["particles"]
+    assert [update for update, _ in particles["mean_distance"]] == [1, 2, 3, 4]
+
+
+def test_prompt_tuning_learns_a_toy_source(llama: Backbone, tasks: dict[str, Task], tmp_path: Path) -> None:
+    ctx, target = context(llama, tasks, tmp_path, target_learning_rate=0.3)
+    ctx.config.target_updates = 60
+    history = METHODS["PT"](ctx, target).history["loss"]
+    first, last = (sum(loss for _, loss in part) / 10 for part in (history[:10], history[-10:]))
+    assert last < 0.8 * first

@@ -1,0 +1,187 @@
+"""Kinds of prompts: counts, starts, composition, the rules that tie task vectors to one start."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from prompttransfer.models import Backbone
+from prompttransfer.prompts import (
+    GroupedPrompt,
+    MultitaskPrompt,
+    ParticlePrompts,
+    SoftPrompt,
+    TaskVector,
+    average_factors,
+    check_same_start,
+    init_hash,
+    initial_prompt,
+)
+
+
+def random(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize(
+    ("kind", "width", "count"),
+    [
+        ("PT", 512, 51_200),
+        ("PT", 768, 76_800),
+        ("PT", 1024, 102_400),
+        ("MPT", 512, 51_812),
+        ("MPT", 768, 77_668),
+        ("MPT", 1024, 103_524),
+        ("DTVG", 768, 77_500),
+    ],
+)
+def test_parameter_counts_of_the_papers(kind: str, width: int, count: int) -> None:
+    start = torch.zeros(100, width)
+    prompt = {
+        "PT": lambda: SoftPrompt(start),
+        "MPT": lambda: MultitaskPrompt(start),
+        "DTVG": lambda: GroupedPrompt(start, torch.zeros(6, 100, width), start),
+    }[kind]()
+    assert prompt.trainable_parameters() == count
+
+
+@pytest.mark.parametrize("rank", [1, 3])
+def test_every_task_of_mpt_starts_at_the_shared_prompt(rank: int) -> None:
+    shared = random(5, 8)
+    prompt = MultitaskPrompt(shared, 3, rank)
+    for task in range(3):
+        torch.testing.assert_close(prompt.composed(task), shared, rtol=0.1 if rank > 1 else 1e-6, atol=0)
+
+
+def test_mpt_rows_get_the_prompt_of_their_task() -> None:
+    prompt = MultitaskPrompt(random(4, 6), 2, 2, u=random(2, 4, 2, seed=1), v=random(2, 2, 6, seed=2))
+    embeds = random(3, 5, 6, seed=3)
+    got = prompt.prepend(embeds, torch.tensor([1, 0, 1]))
+    for row, task in enumerate([1, 0, 1]):
+        expected = prompt.shared * (prompt.u[task] @ prompt.v[task])
+        torch.testing.assert_close(got[row], torch.cat([expected, embeds[row]]))
+    with pytest.raises(ValueError, match="task_ids"):
+        prompt.prepend(embeds)
+
+
+def test_average_factors_fit_the_mean_matrix_where_factor_means_cancel() -> None:
+    u, v = random(1, 4, 1), random(1, 1, 6, seed=1)
+    both_u, both_v = torch.cat([u, -u]), torch.cat([v, -v])  # one task, written twice with opposite signs
+    assert both_u.mean(dim=0).abs().max() == 0
+    new_u, new_v = average_factors(both_u, both_v)
+    torch.testing.assert_close(new_u @ new_v, u @ v)
+    assert new_u.sum() >= 0
+
+
+def test_average_factors_are_the_best_low_rank_fit() -> None:
+    u, v = random(5, 4, 2), random(5, 2, 6, seed=1)
+    mean = (u @ v).mean(dim=0)
+    new_u, new_v = average_factors(u, v)
+    values = torch.linalg.svdvals(mean)
+    error = torch.linalg.matrix_norm((new_u @ new_v)[0] - mean)
+    torch.testing.assert_close(error, values[2:].norm())  # Eckart-Young
+    ones_u, ones_v = average_factors(torch.ones(3, 4, 1), torch.ones(3, 1, 6))
+    torch.testing.assert_close(ones_u, torch.ones(1, 4, 1))
+    torch.testing.assert_close(ones_v, torch.ones(1, 1, 6))
+
+
+def test_two_speeds_and_three_speeds() -> None:
+    mpt = MultitaskPrompt(random(4, 6))
+    assert [group["lr"] for group in mpt.parameter_groups(0.3, 0.4)] == [0.3, 0.4]
+    dtvg = GroupedPrompt(random(4, 6), random(2, 4, 6), random(4, 6))
+    assert [group["lr"] for group in dtvg.parameter_groups(0.3, None, 0.0)] == [0.3, 0.3, 0.0]
+
+
+def test_a_single_particle_follows_plain_gradient_ascent() -> None:
+    prompt = ParticlePrompts(random(1, 4, 6), random(4, 6, seed=1))
+    gradient = random(1, 4, 6, seed=2)
+    prompt.particles.grad = gradient.clone()
+    prompt.turn_gradient(evidence=64.0)
+    assert torch.equal(prompt.particles.grad, gradient)
+    assert prompt.history()["mean_distance"] == [0.0]
+
+
+def test_particles_turn_the_gradient_by_the_stein_formula() -> None:
+    particles, gradient = random(3, 2, 4).double(), random(3, 2, 4, seed=1).double()
+    prompt = ParticlePrompts(particles, torch.zeros(2, 4), bandwidth=5.0)
+    prompt.particles.grad = gradient.float()
+    prompt.turn_gradient(evidence=10.0)
+    phi = torch.zeros(3, 2, 4, dtype=torch.float64)
+    for i in range(3):
+        for j in range(3):
+            kernel = torch.exp(-(particles[i] - particles[j]).square().sum() / 5)
+            phi[i] += (kernel * -10 * gradient[j] + 2 / 5 * kernel * (particles[i] - particles[j])) / 3
+    torch.testing.assert_close(prompt.particles.grad, (-phi / 10).float(), rtol=1e-5, atol=1e-6)
+
+
+def grouped(grouping: str = "dynamic") -> GroupedPrompt:
+    start = random(3, 4)
+    near, far = random(3, 4, seed=1), -random(3, 4, seed=1)
+    return GroupedPrompt(start, start + torch.stack([near, far, 0.5 * near]), start + near, grouping=grouping)
+
+
+def test_dtvg_merges_the_group_and_trains_only_its_scales() -> None:
+    prompt = grouped()
+    assert prompt.group().tolist() == [True, False, True, True]
+    expected = prompt.start + 2.5 * (prompt.prompt - prompt.start)
+    torch.testing.assert_close(prompt.composed(), expected.detach(), rtol=1e-5, atol=1e-5)
+    prompt.prepend(random(2, 1, 4)).sum().backward()
+    assert prompt.source_scale.grad.abs().sum(dim=1).gt(0).tolist() == [True, False, True]
+    assert prompt.target_scale.grad.abs().sum() > 0
+    assert prompt.prompt.grad.abs().sum() > 0
+    assert prompt.history() == {"groups": [[True, False, True, True]]}
+
+
+def test_dtvg_groups_are_invariant_to_a_common_positive_scale() -> None:
+    prompt = grouped()
+    before = prompt.group()
+    with torch.no_grad():
+        prompt.source_scale.mul_(3.0)
+        prompt.target_scale.mul_(3.0)
+    assert torch.equal(prompt.group(), before)
+
+
+def test_dtvg_group_modes() -> None:
+    assert grouped("all").group().all()
+    assert grouped("none").group().tolist() == [False, False, False, True]
+    fixed, dynamic = grouped("fixed"), grouped("dynamic")
+    for prompt in (fixed, dynamic):
+        prompt.group()
+        with torch.no_grad():
+            prompt.target_scale.mul_(-1.0)
+    assert fixed.group().tolist() == [True, False, True, True]
+    assert dynamic.group().tolist() == [False, True, False, True]
+
+
+def test_initial_prompt_takes_seeded_vocabulary_rows(llama: Backbone) -> None:
+    ids = torch.randperm(llama.embedding.weight.shape[0], generator=torch.Generator().manual_seed(7))[:5]
+    got = initial_prompt(llama, 5, seed=7)
+    assert torch.equal(got, llama.embedding.weight[ids].detach())
+    assert init_hash(got) != init_hash(initial_prompt(llama, 5, seed=8))
+    text = initial_prompt(llama, 5, "text", text="w1 w2")
+    assert torch.equal(text[:2], text[2:4])
+    assert initial_prompt(llama, 5, "uniform").abs().max() <= 0.5
+
+
+def test_vectors_of_different_starts_are_refused() -> None:
+    start, other = random(3, 4), random(3, 4, seed=9)
+    vector = TaskVector("red", start + 1, init_hash(start))
+    torch.testing.assert_close(vector.minus(start), torch.ones(3, 4))
+    with pytest.raises(ValueError, match=r"'red'.*P_init"):
+        vector.minus(other)
+    with pytest.raises(ValueError, match="'red'"):
+        check_same_start(other, [vector])
+
+
+def test_particle_prompt_selects_by_row_and_measures_distance() -> None:
+    prompt = ParticlePrompts(torch.stack([torch.zeros(2, 3), torch.ones(2, 3)]), torch.zeros(2, 3))
+    got = prompt.prepend(torch.full((2, 1, 3), 7.0), torch.tensor([1, 0]))
+    assert got[:, 0, 0].tolist() == [1.0, 0.0]
+    assert prompt.mean_distance().item() == pytest.approx(6**0.5)
+
+
+def test_prompt_types_follow_the_embeddings_and_parameters_stay_float32() -> None:
+    embeds = random(2, 3, 6).bfloat16()
+    for prompt in (SoftPrompt(random(4, 6).bfloat16()), MultitaskPrompt(random(4, 6))):
+        assert prompt.prepend(embeds).dtype == torch.bfloat16
+        assert all(parameter.dtype == torch.float32 for parameter in prompt.parameters())

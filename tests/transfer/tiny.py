@@ -1,0 +1,69 @@
+"""Tiny random models with a whitespace tokenizer, and toy tasks: no hub, no downloads."""
+
+from __future__ import annotations
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
+
+from prompttransfer.tasks.task import Example, Task, to_dataset
+
+WORDS = [f"w{index}" for index in range(40)]
+VOCABULARY = ["<pad>", "<unk>", "</s>", "Answer:", "no", "yes", "maybe", "no-one", *WORDS]
+
+
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(VOCABULARY)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>", eos_token="</s>")
+
+
+def tiny_llama() -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(VOCABULARY),
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=64,
+        initializer_range=0.3,
+        pad_token_id=0,
+        eos_token_id=2,
+    )
+    return LlamaForCausalLM(config)
+
+
+def tiny_t5() -> T5ForConditionalGeneration:
+    torch.manual_seed(0)
+    config = T5Config(
+        vocab_size=len(VOCABULARY),
+        d_model=16,
+        d_kv=8,
+        d_ff=32,
+        num_layers=2,
+        num_heads=2,
+        initializer_factor=1.0,
+        tie_word_embeddings=False,
+        decoder_start_token_id=0,
+        pad_token_id=0,
+        eos_token_id=2,
+    )
+    return T5ForConditionalGeneration(config)
+
+
+def toy_task(name: str, word: int, rows: int = 60) -> Task:
+    """Is word number `word` in the text? Answers no / yes."""
+    generator = torch.Generator().manual_seed(word)
+    texts, labels = [], []
+    for index in range(rows):
+        count = int(torch.randint(3, 9, (1,), generator=generator))
+        picks = torch.randint(10, len(WORDS), (count,), generator=generator).tolist()
+        if index % 2:
+            picks[index % count] = word
+        texts.append(" ".join(WORDS[pick] for pick in picks))
+        labels.append(index % 2)
+    examples = [Example(text, text, label) for text, label in zip(texts, labels, strict=True)]
+    train, test = to_dataset(examples[: rows // 2]), to_dataset(examples[rows // 2 :])
+    return Task(name, train, test, test, ("no", "yes"))

@@ -1,0 +1,61 @@
+"""Installing where things are missing: what is optional steps aside with one line, what was asked for is an error."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+pytest.importorskip("pybind11", reason="the build requirements are not installed in this environment")
+pytest.importorskip("setuptools", minversion="77")
+
+
+def build(tmp_path: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """`setup.py build` into a temporary folder, which is what pip runs; without a network and without isolation."""
+    folders = ["--build-base", str(tmp_path / "base"), "--build-lib", str(tmp_path / "lib")]
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("PROMPTKERNELS_") and k not in ("CXX", "CUDACXX")}
+    return subprocess.run(
+        [sys.executable, "setup.py", "build", *folders],
+        cwd=ROOT,
+        env={**clean, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def modules(tmp_path: Path) -> list[str]:
+    return [path.name for path in (tmp_path / "lib").rglob("_C_*.so")]
+
+
+def test_none_builds_pure_python(tmp_path):
+    done = build(tmp_path, PROMPTKERNELS_BUILD="none", CXX="/bin/false")
+    assert done.returncode == 0, done.stderr
+    assert modules(tmp_path) == []
+    assert (tmp_path / "lib" / "promptkernels" / "reference.py").exists()
+    assert (tmp_path / "lib" / "prompttransfer").is_dir()
+
+
+def test_auto_survives_a_broken_compiler_and_says_what_is_lost(tmp_path):
+    done = build(tmp_path, CXX="/bin/false")
+    assert done.returncode == 0, done.stderr
+    assert modules(tmp_path) == []
+    lines = [line for line in done.stderr.splitlines() if line.startswith("promptkernels: installing without the cpu")]
+    assert len(lines) == 1 and "plain torch reference" in lines[0]
+
+
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+def test_an_explicit_build_fails_loudly(tmp_path, kind):
+    done = build(tmp_path, PROMPTKERNELS_BUILD=kind, CXX="/bin/false")
+    assert done.returncode != 0
+    assert f"the cpu module was asked for (PROMPTKERNELS_BUILD={kind}) but its build failed" in done.stderr
+
+
+def test_unknown_mode_is_named(tmp_path):
+    done = build(tmp_path, PROMPTKERNELS_BUILD="gpu")
+    assert done.returncode != 0
+    assert "PROMPTKERNELS_BUILD must be one of auto, cpu, cuda, none, got 'gpu'" in done.stderr

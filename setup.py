@@ -69,7 +69,8 @@ class CMakeBuild(build_ext):
             except (subprocess.CalledProcessError, OSError) as error:
                 if mode != "auto":
                     raise SystemExit(
-                        f"promptkernels: the {kind} module was asked for (PROMPTKERNELS_BUILD={mode}) but its build failed: {error}"
+                        f"promptkernels: the {kind} module was asked for (PROMPTKERNELS_BUILD={mode}) "
+                        f"but its build failed: {error}"
                     ) from error
                 say(f"installing without the {kind} module ({reason(error)}): {LOST[kind]}")
 
@@ -89,7 +90,11 @@ class CMakeBuild(build_ext):
         build.mkdir(parents=True)
         target = ROOT if self.editable_mode else Path(self.build_lib).resolve()
         run = ["cmake", "-G", "Ninja", "-S", str(ROOT), "-B", str(build), f"-DPython_EXECUTABLE={sys.executable}"]
-        run += [f"-Dpybind11_DIR={pybind11.get_cmake_dir()}", f"-DPK_VERSION={self.distribution.get_version()}", *options]
+        run += [
+            f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
+            f"-DPK_VERSION={self.distribution.get_version()}",
+            *options,
+        ]
         run.append(f"-DCMAKE_INSTALL_PREFIX={target / 'promptkernels'}")
         jobs = os.environ.get("PROMPTKERNELS_JOBS") or str(len(os.sched_getaffinity(0)))
         check(run)

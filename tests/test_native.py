@@ -1,4 +1,4 @@
-"""The compiled CPU module: instruction sets, threads, determinism, shared OpenMP pool. Skipped where it was not built."""
+"""The compiled CPU module: instruction sets, threads, determinism, the shared pool. Skipped where it was not built."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_results_do_not_depend_on_alignment():
 
 
 def test_gram_accuracy_for_close_particles():
-    """One per cent apart, centred: the headline of the package, at a size where the plain Gram form loses four digits."""
+    """One per cent apart, centred: the headline of the package, where the plain Gram form loses four digits."""
     torch.manual_seed(0)
     start = rand(100, 768)
     particles, scores = start + 0.01 * rand(16, 100, 768), 0.01 * rand(16, 100, 768)

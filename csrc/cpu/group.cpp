@@ -33,7 +33,7 @@ void select_group_of(const A* similarity, index_t n, index_t target, bool* chose
 
 }  // namespace
 
-void select_group(const void* similarity, bool wide, index_t n, index_t target, bool* chosen) {
+void select_group(const void* similarity, bool wide, index_t n, index_t target, bool* chosen, int) {
     if (wide) return select_group_of(static_cast<const double*>(similarity), n, target, chosen);
     select_group_of(static_cast<const float*>(similarity), n, target, chosen);
 }

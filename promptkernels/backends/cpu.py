@@ -1,16 +1,17 @@
 """Backend ``cpu``: C++ kernels for AVX-512, AVX2 and baseline x86-64 (or plain vectors elsewhere), chosen at run time.
 
-Each function prepares addresses and destinations and calls `promptkernels._C_cpu`. Arguments are already checked; see
-`promptkernels.reference` for the formulas. Threads come from torch's own OpenMP pool, as many as
-`torch.get_num_threads`.
+Threads come from torch's own OpenMP pool, as many as `torch.get_num_threads` says.
 """
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from collections.abc import Callable
+from typing import Any
 
-from promptkernels.backends.types import accumulation_type
+import torch
+
+from promptkernels.backends.native import DTYPES as DTYPES
+from promptkernels.backends.native import NativeOps
 
 try:
     import promptkernels._C_cpu as _C
@@ -21,12 +22,6 @@ except (ImportError, ValueError) as error:  # ValueError: a wrong PROMPTKERNELS_
 
 NAME = "cpu"
 DEVICES = ("cpu",)
-DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-
-_CODES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
-_METRICS = {"cosine": 0, "token_mean_cosine": 1, "token_mean_dot": 2}
-_CONVENTIONS = {"fixed": 0, "liu2016": 1, "numpyro": 2, "blackjax": 3}
-_threads = torch.get_num_threads
 
 
 def why_unavailable() -> str | None:
@@ -43,213 +38,18 @@ def facts() -> dict[str, str]:
     return {} if _C is None else {key: str(value) for key, value in _C.build_info().items()}
 
 
-def _address(tensor: Tensor | None) -> int:
-    return 0 if tensor is None else tensor.data_ptr()
+def _run(function: Callable[..., Any], _device: torch.device, *arguments: Any) -> None:
+    function(*arguments, torch.get_num_threads())
 
 
-def _as(dtype: torch.dtype, tensor: Tensor | None) -> Tensor | None:
-    """Contiguous and of this type; the tensor itself where it already is."""
-    if tensor is None:
-        return None
-    return (tensor if tensor.dtype == dtype else tensor.to(dtype)).contiguous()
-
-
-def _common(acc: torch.dtype, *tensors: Tensor | None) -> list[Tensor | None]:
-    """Contiguous tensors of one type: their own where they agree on one that accumulates in acc, else acc."""
-    kinds = {t.dtype for t in tensors if t is not None}
-    dtype = kinds.pop() if len(kinds) == 1 and (acc == torch.float32 or torch.float64 in kinds) else acc
-    return [_as(dtype, t) for t in tensors]
-
-
-def _wanted(need: bool, like: Tensor | None, acc: torch.dtype) -> Tensor:
-    return torch.empty(like.shape if need else (0,), dtype=acc)
-
-
-def _wanted_address(need: bool, tensor: Tensor) -> int:
-    return tensor.data_ptr() if need else 0
-
-
-# --- similarity -------------------------------------------------------------------------------------------------------
-
-
-def task_similarity(
-    prompts: Tensor, reference: Tensor | None, others: Tensor | None, scale: Tensor | None, metric: str, eps: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    acc = accumulation_type(prompts, reference, others, scale)
-    prompts, reference, others = _common(acc, prompts, reference, others)
-    scale = _as(acc, scale)
-    n, length, hidden = prompts.shape
-    m = n if others is None else others.shape[0]
-    similarity = torch.empty((n, m), dtype=acc)
-    left_norm, right_norm = torch.empty(n, dtype=acc), torch.empty(m, dtype=acc)
-    _C.similarity(
-        prompts.data_ptr(), _address(reference), _address(others), _address(scale), n, m, length, hidden,
-        _CODES[prompts.dtype], _METRICS[metric], eps,
-        similarity.data_ptr(), left_norm.data_ptr(), right_norm.data_ptr(), _threads(),
-    )  # fmt: skip
-    return similarity, left_norm, right_norm
-
-
-def task_similarity_backward(
-    grad: Tensor,
-    prompts: Tensor,
-    reference: Tensor | None,
-    others: Tensor | None,
-    scale: Tensor | None,
-    metric: str,
-    eps: float,
-    similarity: Tensor,
-    left_norm: Tensor,
-    right_norm: Tensor,
-    needs: list[bool],
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    acc = similarity.dtype
-    outs = [_wanted(need, t, acc) for need, t in zip(needs, (prompts, reference, others, scale), strict=True)]
-    prompts, reference, others = _common(acc, prompts, reference, others)
-    grad, scale, similarity = _as(acc, grad), _as(acc, scale), similarity.contiguous()
-    left_norm, right_norm = left_norm.contiguous(), right_norm.contiguous()
-    n, length, hidden = prompts.shape
-    _C.similarity_backward(
-        grad.data_ptr(), prompts.data_ptr(), _address(reference), _address(others), _address(scale),
-        n, n if others is None else others.shape[0], length, hidden, _CODES[prompts.dtype], _METRICS[metric], eps,
-        similarity.data_ptr(), left_norm.data_ptr(), right_norm.data_ptr(),
-        *map(_wanted_address, needs, outs), _threads(),
-    )  # fmt: skip
-    return tuple(outs)
-
-
-# --- SVGD -------------------------------------------------------------------------------------------------------------
-
-
-def svgd_direction(
-    particles: Tensor, scores: Tensor, reference: Tensor | None, bandwidth: float, convention: str, per_token: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    acc = accumulation_type(particles, scores, reference)
-    particles, reference = _common(acc, particles, reference)
-    (scores,) = _common(acc, scores)
-    m, length, hidden = particles.shape
-    groups = length if per_token else 1
-    phi = torch.empty((m, length, hidden), dtype=acc)
-    kernel, h = torch.empty((groups, m, m), dtype=acc), torch.empty(groups, dtype=acc)
-    _C.svgd(
-        particles.data_ptr(), scores.data_ptr(), _address(reference), m, length, hidden,
-        _CODES[particles.dtype], _CODES[scores.dtype], _CONVENTIONS[convention], bandwidth, per_token,
-        phi.data_ptr(), kernel.data_ptr(), h.data_ptr(), _threads(),
-    )  # fmt: skip
-    return phi, kernel, h
-
-
-def svgd_direction_backward(
-    grad: Tensor,
-    particles: Tensor,
-    scores: Tensor,
-    reference: Tensor | None,
-    kernel: Tensor,
-    h: Tensor,
-    per_token: bool,
-) -> tuple[Tensor, Tensor]:
-    acc = kernel.dtype
-    particles, reference = _common(acc, particles, reference)
-    (scores,), grad, kernel, h = _common(acc, scores), _as(acc, grad), kernel.contiguous(), h.contiguous()
-    m, length, hidden = particles.shape
-    d_particles, d_scores = torch.empty(particles.shape, dtype=acc), torch.empty(particles.shape, dtype=acc)
-    _C.svgd_backward(
-        grad.data_ptr(), particles.data_ptr(), scores.data_ptr(), _address(reference), m, length, hidden,
-        _CODES[acc], _CODES[particles.dtype], _CODES[scores.dtype],
-        kernel.data_ptr(), h.data_ptr(), per_token,
-        d_particles.data_ptr(), d_scores.data_ptr(), _threads(),
-    )  # fmt: skip
-    return d_particles, d_scores
-
-
-# --- Hadamard composition ---------------------------------------------------------------------------------------------
-
-
-def _compose(shared: Tensor, u: Tensor, v: Tensor, task_ids: Tensor, embeds: Tensor | None) -> Tensor:
-    acc = accumulation_type(shared, u, v)
-    shared, u, v, task_ids = _as(acc, shared), _as(acc, u), _as(acc, v), task_ids.contiguous()
-    (length, hidden), (tasks, _, rank), batch = shared.shape, u.shape, task_ids.shape[0]
-    text = 0
-    if embeds is not None:
-        embeds, text = embeds.contiguous(), embeds.shape[1]
-    dtype = acc if embeds is None else embeds.dtype
-    out = torch.empty((batch, length + text, hidden), dtype=dtype)
-    _C.compose(
-        shared.data_ptr(), u.data_ptr(), v.data_ptr(), tasks, length, rank, hidden, acc == torch.float64,
-        task_ids.data_ptr(), task_ids.dtype == torch.int64, batch, _address(embeds), text,
-        _CODES[dtype], out.data_ptr(), _threads(),
-    )  # fmt: skip
-    return out
-
-
-def compose_prompts(shared: Tensor, u: Tensor, v: Tensor, task_ids: Tensor) -> Tensor:
-    return _compose(shared, u, v, task_ids, None)
-
-
-def prepend_prompts(shared: Tensor, u: Tensor, v: Tensor, task_ids: Tensor, input_embeds: Tensor) -> Tensor:
-    return _compose(shared, u, v, task_ids, input_embeds)
-
-
-def compose_prompts_backward(
-    grad: Tensor, shared: Tensor, u: Tensor, v: Tensor, task_ids: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    acc = accumulation_type(shared, u, v)
-    shared, u, v, task_ids = _as(acc, shared), _as(acc, u), _as(acc, v), task_ids.contiguous()
-    (length, hidden), (tasks, _, rank) = shared.shape, u.shape
-    if grad.stride(2) != 1 or grad.stride(1) != hidden:  # rows of a longer sequence are read where they lie
-        grad = grad.contiguous()
-    outs = [torch.empty(t.shape, dtype=acc) for t in (shared, u, v)]
-    _C.compose_backward(
-        grad.data_ptr(), grad.stride(0), _CODES[grad.dtype],
-        shared.data_ptr(), u.data_ptr(), v.data_ptr(), tasks, length, rank, hidden, acc == torch.float64,
-        task_ids.data_ptr(), task_ids.dtype == torch.int64, task_ids.shape[0],
-        *(out.data_ptr() for out in outs), _threads(),
-    )  # fmt: skip
-    return tuple(outs)
-
-
-# --- merging and grouping ---------------------------------------------------------------------------------------------
-
-
-def merge_task_vectors(reference: Tensor, prompts: Tensor, scale: Tensor | None, weights: Tensor | None) -> Tensor:
-    acc = accumulation_type(reference, prompts, scale, weights)
-    reference, prompts = _common(acc, reference, prompts)
-    scale, weights = _as(acc, scale), _as(acc, weights)
-    tasks, length, hidden = prompts.shape
-    out = torch.empty((length, hidden), dtype=acc)
-    _C.merge(
-        reference.data_ptr(), prompts.data_ptr(), _address(scale), _address(weights), tasks, length, hidden,
-        _CODES[prompts.dtype], out.data_ptr(), _threads(),
-    )  # fmt: skip
-    return out
-
-
-def merge_task_vectors_backward(
-    grad: Tensor,
-    reference: Tensor,
-    prompts: Tensor,
-    scale: Tensor | None,
-    weights: Tensor | None,
-    needs: list[bool],
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    acc = accumulation_type(reference, prompts, scale, weights)
-    outs = [_wanted(need, t, acc) for need, t in zip(needs, (reference, prompts, scale, weights), strict=True)]
-    reference, prompts = _common(acc, reference, prompts)
-    grad, scale, weights = _as(acc, grad), _as(acc, scale), _as(acc, weights)
-    tasks, length, hidden = prompts.shape
-    _C.merge_backward(
-        grad.data_ptr(), reference.data_ptr(), prompts.data_ptr(), _address(scale), _address(weights),
-        tasks, length, hidden, _CODES[prompts.dtype], *map(_wanted_address, needs, outs), _threads(),
-    )  # fmt: skip
-    return tuple(outs)
-
-
-def select_group(similarity: Tensor, target: int) -> Tensor:
-    (similarity,) = _common(accumulation_type(similarity), similarity)
-    if similarity.dtype not in (torch.float32, torch.float64):
-        similarity = similarity.float()
-    chosen = torch.empty(similarity.shape[0], dtype=torch.bool)
-    _C.select_group(
-        similarity.data_ptr(), similarity.dtype == torch.float64, similarity.shape[0], target, chosen.data_ptr()
-    )
-    return chosen
+_ops = NativeOps(_C, _run)
+task_similarity = _ops.task_similarity
+task_similarity_backward = _ops.task_similarity_backward
+svgd_direction = _ops.svgd_direction
+svgd_direction_backward = _ops.svgd_direction_backward
+compose_prompts = _ops.compose_prompts
+compose_prompts_backward = _ops.compose_prompts_backward
+prepend_prompts = _ops.prepend_prompts
+merge_task_vectors = _ops.merge_task_vectors
+merge_task_vectors_backward = _ops.merge_task_vectors_backward
+select_group = _ops.select_group

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
+
+from promptkernels.backends.native import DTYPES as DTYPES
+from promptkernels.backends.native import NativeOps
 
 try:
     import promptkernels._C_cuda as _C
@@ -13,7 +19,6 @@ except ImportError as error:
 
 NAME = "cuda"
 DEVICES = ("cuda",)
-DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
 def why_unavailable() -> str | None:
@@ -32,3 +37,21 @@ def why_unavailable() -> str | None:
 def facts() -> dict[str, str]:
     """Build facts of the compiled module; empty without it."""
     return {} if _C is None else {key: str(value) for key, value in _C.build_info().items()}
+
+
+def _run(function: Callable[..., Any], device: torch.device, *arguments: Any) -> None:
+    with torch.cuda.device(device):
+        function(*arguments, torch.cuda.current_stream().cuda_stream)
+
+
+_ops = NativeOps(_C, _run)
+task_similarity = _ops.task_similarity
+task_similarity_backward = _ops.task_similarity_backward
+svgd_direction = _ops.svgd_direction
+svgd_direction_backward = _ops.svgd_direction_backward
+compose_prompts = _ops.compose_prompts
+compose_prompts_backward = _ops.compose_prompts_backward
+prepend_prompts = _ops.prepend_prompts
+merge_task_vectors = _ops.merge_task_vectors
+merge_task_vectors_backward = _ops.merge_task_vectors_backward
+select_group = _ops.select_group

@@ -19,13 +19,6 @@ std::string openmp_library();              // path of the OpenMP runtime that th
 void similarity(const Rows& left, const Rows* others, Metric metric, double eps, void* similarity, void* left_norm,
                 void* right_norm, int threads);
 
-// Gradients, acc; a null destination is not wanted.
-struct SimilarityGradients {
-    void* prompts = nullptr;    // (n, length, hidden)
-    void* reference = nullptr;  // (length, hidden)
-    void* others = nullptr;     // (m, length, hidden)
-    void* scale = nullptr;      // (n, length)
-};
 void similarity_backward(const void* grad, const Rows& left, const Rows* others, Metric metric, double eps,
                          const void* similarity, const void* left_norm, const void* right_norm,
                          const SimilarityGradients& out, int threads);
@@ -36,14 +29,6 @@ void svgd(const Rows& particles, const Rows& scores, Bandwidth convention, doubl
 void svgd_backward(const Rows& grad, const Rows& particles, const Rows& scores, const void* kernel, const void* h,
                    bool per_token, void* d_particles, void* d_scores, int threads);
 
-// Factors of MPT prompts, all of one type, float or double.
-struct Factors {
-    const void* shared = nullptr;  // (length, hidden)
-    const void* u = nullptr;       // (tasks, length, rank)
-    const void* v = nullptr;       // (tasks, rank, hidden)
-    index_t tasks = 0, length = 0, rank = 0, hidden = 0;
-    bool wide = false;  // double
-};
 // Writes out (batch, length + text, hidden): prompts first, then the rows of `embeds` (batch, text, hidden), both of
 // `type`. text = 0 is plain composition. `ids` must be in 0..tasks-1.
 void compose(const Factors& factors, const index_t* ids, index_t batch, const void* embeds, index_t text, DType type,
@@ -54,15 +39,9 @@ void compose_backward(const void* grad, index_t grad_stride, DType grad_type, co
 
 // out (length, hidden) acc = reference + sum_t weights[t] * row t of `prompts`; weights (tasks) acc or null.
 void merge(const Rows& prompts, const void* weights, void* out, int threads);
-struct MergeGradients {
-    void* reference = nullptr;  // (length, hidden)
-    void* prompts = nullptr;    // (tasks, length, hidden)
-    void* scale = nullptr;      // (tasks, length)
-    void* weights = nullptr;    // (tasks)
-};
 void merge_backward(const void* grad, const Rows& prompts, const void* weights, const MergeGradients& out, int threads);
 
 // similarity (n, n), float or double -> chosen (n) of 0 and 1.
-void select_group(const void* similarity, bool wide, index_t n, index_t target, bool* chosen);
+void select_group(const void* similarity, bool wide, index_t n, index_t target, bool* chosen, int threads);
 
 }  // namespace promptkernels::cpu

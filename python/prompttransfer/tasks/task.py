@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-from datasets import Dataset
+from datasets import Dataset, Features, Value
 
 from prompttransfer.tasks.metrics import METRICS
 
@@ -19,7 +19,7 @@ SPLIT = (0.8, 0.1)
 
 @dataclass(frozen=True)
 class Example:
-    """One row before its template. raw: all its text, joined (leaks are looked for in it); text: what the model reads."""
+    """One row. raw: all its text, joined, untemplated (searched for leaks); text: what the model reads."""
 
     raw: str
     text: str
@@ -85,8 +85,6 @@ def to_dataset(examples: Iterable[Example]) -> Dataset:
     """Columns text, label, raw."""
     rows = list(examples)
     # Types are named so that an empty split has them too.
-    from datasets import Features, Value
-
     features = Features({"text": Value("string"), "label": Value("int64"), "raw": Value("string")})
     columns = {
         "text": [row.text for row in rows],

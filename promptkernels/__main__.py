@@ -1,6 +1,8 @@
-"""`python -m promptkernels`: which backends there are, why one is not, and how they were built."""
+"""`python -m promptkernels`: the backends, and why one is not there; with `bench` behind it, their measurement."""
 
 from __future__ import annotations
+
+import sys
 
 import torch
 
@@ -21,4 +23,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["bench"]:
+        from promptkernels.bench.command import main as bench
+
+        sys.exit(bench(sys.argv[2:]))
     main()

@@ -1,0 +1,1 @@
+"""Benchmark of the operations against the forms people use today: `python -m promptkernels bench`."""

@@ -1,5 +1,6 @@
-// The functions that both native modules offer alike. The including file names the namespace `backend`, the type `Where` of
-// the last argument (how many threads, or which stream), and PK_WHERE, which turns it into what the backend takes.
+// The functions that both native modules offer alike. The including file names the namespace `backend`, the type
+// `Where` of the last argument (how many threads, or which stream), and PK_WHERE, which turns it into what the backend
+// takes.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -58,9 +59,9 @@ void similarity(Address prompts, Address reference, Address others, Address scal
 }
 
 void similarity_backward(Address grad, Address prompts, Address reference, Address others, Address scale, index_t n,
-                         index_t m, index_t length, index_t hidden, int type, int metric, double eps, Address similarity,
-                         Address left_norm, Address right_norm, Address d_prompts, Address d_reference, Address d_others,
-                         Address d_scale, Where where) {
+                         index_t m, index_t length, index_t hidden, int type, int metric, double eps,
+                         Address similarity, Address left_norm, Address right_norm, Address d_prompts,
+                         Address d_reference, Address d_others, Address d_scale, Where where) {
     MaybeRelease release(n * length * hidden);
     const Rows left = rows(prompts, reference, scale, n, length, hidden, type);
     const Rows right = rows(others, reference, 0, m, length, hidden, type);
@@ -74,9 +75,8 @@ void svgd(Address particles, Address scores, Address reference, index_t m, index
           Where where) {
     MaybeRelease release(m * length * hidden);
     backend::svgd(rows(particles, reference, 0, m, length, hidden, type),
-                  rows(scores, 0, 0, m, length, hidden, scores_type),
-                  static_cast<promptkernels::Bandwidth>(convention), bandwidth, per_token, at(phi), at(kernel), at(h),
-                  PK_WHERE(where));
+                  rows(scores, 0, 0, m, length, hidden, scores_type), static_cast<promptkernels::Bandwidth>(convention),
+                  bandwidth, per_token, at(phi), at(kernel), at(h), PK_WHERE(where));
 }
 
 void svgd_backward(Address grad, Address particles, Address scores, Address reference, index_t m, index_t length,

@@ -1,7 +1,7 @@
 // Python module promptkernels._C_cpu: addresses and sizes in, nothing of torch.
-#include "promptkernels/cpu.h"
-
 #include <vector>
+
+#include "promptkernels/cpu.h"
 
 namespace {
 namespace backend = promptkernels::cpu;

@@ -1,7 +1,7 @@
 // Python module promptkernels._C_cuda: device addresses and a stream in, nothing of torch; importing it asks no driver.
-#include "promptkernels/cuda.h"
-
 #include <cstdint>
+
+#include "promptkernels/cuda.h"
 
 namespace {
 namespace backend = promptkernels::cuda;
@@ -16,8 +16,8 @@ namespace {
 void compose(Address shared, Address u, Address v, index_t tasks, index_t length, index_t rank, index_t hidden,
              bool wide, Address ids, bool ids64, index_t batch, Address embeds, index_t text, int type, Address out,
              Where stream) {
-    backend::compose(factors(shared, u, v, tasks, length, rank, hidden, wide), {at(ids), ids64, batch}, at(embeds), text,
-                     static_cast<DType>(type), at(out), PK_WHERE(stream));
+    backend::compose(factors(shared, u, v, tasks, length, rank, hidden, wide), {at(ids), ids64, batch}, at(embeds),
+                     text, static_cast<DType>(type), at(out), PK_WHERE(stream));
 }
 
 void compose_backward(Address grad, index_t grad_stride, int grad_type, Address shared, Address u, Address v,

@@ -10,8 +10,8 @@
 namespace promptkernels::cpu {
 namespace {
 
-// malloc maps blocks of 32 MB and more afresh for every call. Faulting them in by small pages takes several times as long
-// as writing them, so ask for large pages; a refusal only costs that time.
+// malloc maps blocks of 32 MB and more afresh for every call. Faulting them in by small pages takes several times as
+// long as writing them, so ask for large pages; a refusal only costs that time.
 void prefer_large_pages(void* data, std::size_t bytes) {
 #ifdef MADV_HUGEPAGE
     constexpr std::size_t kMapped = std::size_t(32) << 20, kPage = 4096;
@@ -67,8 +67,8 @@ void compose(const Factors& factors, const index_t* ids, index_t batch, const vo
     });
 }
 
-void compose_backward(const void* grad, index_t grad_stride, DType grad_type, const Factors& factors, const index_t* ids,
-                      index_t batch, void* d_shared, void* d_u, void* d_v, int threads) {
+void compose_backward(const void* grad, index_t grad_stride, DType grad_type, const Factors& factors,
+                      const index_t* ids, index_t batch, void* d_shared, void* d_u, void* d_v, int threads) {
     const index_t tasks = factors.tasks;
     std::vector<index_t> memory(static_cast<std::size_t>(batch + 2 * tasks + 1));
     index_t *order = memory.data(), *starts = order + batch, *next = starts + tasks + 1;

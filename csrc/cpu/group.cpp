@@ -16,8 +16,7 @@ void select_group_of(const A* similarity, index_t n, index_t target, bool* chose
         chosen[s] = s == target;
         if (s != target && at(s, target) >= 0) ranked.push_back(s);
     }
-    std::stable_sort(ranked.begin(), ranked.end(),
-                     [&](index_t a, index_t b) { return at(a, target) > at(b, target); });
+    std::stable_sort(ranked.begin(), ranked.end(), [&](index_t a, index_t b) { return at(a, target) > at(b, target); });
     std::size_t best_size = 0;
     double sum = 0, best = -INFINITY;
     for (std::size_t m = 0; m < ranked.size(); ++m) {

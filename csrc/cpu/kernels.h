@@ -10,7 +10,7 @@ struct Product {
     const void* weights = nullptr;  // (rows, inputs), acc
     index_t rows = 0;
     index_t inputs = 0;  // the first so many rows of all inputs stacked
-    void* out = nullptr;  // acc, `stride` elements between rows; column c of the range is at out[c - begin of the range]
+    void* out = nullptr;  // acc, `stride` elements between rows; its first column is the first of the range
     index_t stride = 0;
 };
 
@@ -28,7 +28,7 @@ struct ComposeBackward {
 };
 
 struct Kernels {
-    // gram (x.count, y ? y->count : x.count) += centred products over columns [begin, end); without y the upper triangle.
+    // gram (rows of x, rows of y or x) += products over columns [begin, end); without y the upper triangle.
     void (*gram)(const Rows& x, const Rows* y, index_t begin, index_t end, double* gram);
     // squares (x.count) += sums of squares over columns [begin, end).
     void (*squares)(const Rows& x, index_t begin, index_t end, double* squares);

@@ -28,7 +28,8 @@ void merge(const Rows& prompts, const void* weights, void* out, int threads) {
     });
 }
 
-void merge_backward(const void* grad, const Rows& prompts, const void* weights, const MergeGradients& out, int threads) {
+void merge_backward(const void* grad, const Rows& prompts, const void* weights, const MergeGradients& out,
+                    int threads) {
     const Parts parts(prompts.length, 1, 64, 1);
     double* dots = static_cast<double*>(
         scratch(Slot::partials, static_cast<std::size_t>(prompts.count * prompts.length) * sizeof(double)));

@@ -12,8 +12,7 @@ void run_parts(index_t parts, int threads, void (*body)(void* context, index_t p
 
 template <class F>
 void for_parts(index_t parts, int threads, F&& f) {
-    run_parts(
-        parts, threads, [](void* context, index_t part) { (*static_cast<F*>(context))(part); }, &f);
+    run_parts(parts, threads, [](void* context, index_t part) { (*static_cast<F*>(context))(part); }, &f);
 }
 
 // Memory of the calling thread, 64-byte aligned, kept between calls; one buffer per slot.

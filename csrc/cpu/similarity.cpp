@@ -76,7 +76,8 @@ void similarity_of(const Rows& left, const Rows* others, Metric metric, double e
 template <class A>
 void gradient_weights(const A* grad, const A* similarity, const A* left_norm, const A* right_norm, index_t n, index_t m,
                       bool self, Metric metric, double eps, std::vector<A>& left, std::vector<A>& right) {
-    std::vector<double> w(static_cast<std::size_t>(n * m)), p(static_cast<std::size_t>(n)), q(static_cast<std::size_t>(m));
+    std::vector<double> w(static_cast<std::size_t>(n * m)), p(static_cast<std::size_t>(n)),
+        q(static_cast<std::size_t>(m));
     auto inverse = [&](A norm) { return norm > eps ? 1 / static_cast<double>(norm) : 0.0; };
     for (index_t i = 0; i < n; ++i)
         for (index_t j = 0; j < m; ++j) {
@@ -146,8 +147,8 @@ void backward_of(const A* grad, const Rows& left, const Rows* others, Metric met
     gradient_weights(grad, similarity, left_norm, right_norm, n, m, !others, metric, eps, weights[0], weights[1]);
     const Compared rows = compared<A>(left, others, metric, threads);
     const Rows inputs[2] = {rows.left, rows.right};
-    VectorGradients<A> vectors{inputs,           sides, {&weights[0], &weights[1]}, {nullptr, nullptr},
-                               {n, others ? m : 0}, hidden, columns};
+    VectorGradients<A> vectors{inputs, sides,  {&weights[0], &weights[1]}, {nullptr, nullptr}, {n, others ? m : 0},
+                               hidden, columns};
     if (metric != Metric::cosine) {
         A* means[2];
         index_t strides[2] = {hidden, hidden};
@@ -171,7 +172,8 @@ void backward_of(const A* grad, const Rows& left, const Rows* others, Metric met
     std::vector<double> dots(out.scale ? static_cast<std::size_t>(n * left.length) : 0, 0.0);
     for_parts(parts.count, threads_for((n + m) * columns, threads), [&](index_t part) {
         const index_t stop = parts.end(part, columns);
-        A* spare = static_cast<A*>(scratch(Slot::outputs, static_cast<std::size_t>((n + m + 1) * kSegment) * sizeof(A)));
+        A* spare =
+            static_cast<A*>(scratch(Slot::outputs, static_cast<std::size_t>((n + m + 1) * kSegment) * sizeof(A)));
         A* reference_sum = spare + (n + m) * kSegment;
         for (index_t begin = parts.begin(part), end; begin < stop; begin = end) {
             end = std::min(begin + kSegment, stop);
@@ -189,8 +191,9 @@ void backward_of(const A* grad, const Rows& left, const Rows* others, Metric met
                     dots[static_cast<std::size_t>(i * left.length + token)] +=
                         kernels().unscaled_dot(left, i, begin, end, values);
                 if (scale || sum)
-                    kernels().scale_and_subtract(values, scale ? static_cast<double>(scale[i * left.length + token]) : 1.0,
-                                                 sum, width, sizeof(A) == 8);
+                    kernels().scale_and_subtract(values,
+                                                 scale ? static_cast<double>(scale[i * left.length + token]) : 1.0, sum,
+                                                 width, sizeof(A) == 8);
             }
             if (others && sum)
                 for (index_t j = 0; j < m; ++j)

@@ -2,7 +2,6 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <limits>
 #include <vector>
 
 #include "gram.h"
@@ -50,7 +49,8 @@ double kernel_of(double* gram, index_t m, Bandwidth convention, double fixed, A*
     for (index_t i = 0; i < m; ++i) norms[static_cast<std::size_t>(i)] = gram[i * m + i];
     for (index_t i = 0; i < m; ++i)
         for (index_t j = 0; j < m; ++j) {
-            const double d2 = norms[static_cast<std::size_t>(i)] + norms[static_cast<std::size_t>(j)] - 2 * gram[i * m + j];
+            const double d2 =
+                norms[static_cast<std::size_t>(i)] + norms[static_cast<std::size_t>(j)] - 2 * gram[i * m + j];
             gram[i * m + j] = i == j || d2 < 0 ? 0 : d2;
         }
     double h = bandwidth_of(gram, m, convention, fixed, std::numeric_limits<A>::epsilon());
@@ -93,8 +93,7 @@ void backward_weights(const double* grad_x, const double* grad_s, const A* kerne
     std::vector<double> d(static_cast<std::size_t>(m * m));
     for (index_t i = 0; i < m; ++i)
         for (index_t j = 0; j < m; ++j) {
-            const double d_kernel =
-                grad_s[i * m + j] / count + strength * (grad_x[i * m + i] - grad_x[i * m + j]);
+            const double d_kernel = grad_s[i * m + j] / count + strength * (grad_x[i * m + i] - grad_x[i * m + j]);
             const double d_squared = -d_kernel * static_cast<double>(kernel[i * m + j]) * inverse_h;
             d[i * m + j] += d_squared;
             d[j * m + i] += d_squared;

@@ -5,8 +5,8 @@ namespace promptkernels::cuda {
 namespace {
 
 __device__ index_t task_of(const TaskIds& ids, index_t b, index_t tasks) {
-    const index_t t = ids.is64 ? static_cast<const std::int64_t*>(ids.data)[b]
-                               : static_cast<const std::int32_t*>(ids.data)[b];
+    const index_t t =
+        ids.is64 ? static_cast<const std::int64_t*>(ids.data)[b] : static_cast<const std::int32_t*>(ids.data)[b];
     assert(t >= 0 && t < tasks && "task_ids holds a value outside 0..tasks-1");
     return t;
 }
@@ -27,8 +27,8 @@ __global__ void compose_kernel(Factors f, TaskIds ids, const void* embeds, index
     for (index_t row = blockIdx.y; row < ids.batch * rows; row += gridDim.y) {
         const index_t b = row / rows, l = row % rows;
         if (l < f.length) {
-            const A value = static_cast<const A*>(f.shared)[l * f.hidden + h] *
-                            low_rank<A>(f, task_of(ids, b, f.tasks), l, h);
+            const A value =
+                static_cast<const A*>(f.shared)[l * f.hidden + h] * low_rank<A>(f, task_of(ids, b, f.tasks), l, h);
             store<A>(out, type, row * f.hidden + h, value);
         } else {
             const index_t from = (b * text + l - f.length) * f.hidden + h;
@@ -90,8 +90,8 @@ __global__ void v_kernel(const A* sums, Factors f, A* d_v) {
 }
 
 template <class A>
-void backward_of(const void* grad, index_t stride, DType type, const Factors& f, const TaskIds& ids, A* d_shared, A* d_u,
-                 A* d_v, cudaStream_t stream) {
+void backward_of(const void* grad, index_t stride, DType type, const Factors& f, const TaskIds& ids, A* d_shared,
+                 A* d_u, A* d_v, cudaStream_t stream) {
     const index_t size = f.length * f.hidden;
     const Scratch<A> sums(f.tasks * size, stream);
     task_sum_kernel<<<blocks_for(f.tasks * size), kThreads, 0, stream>>>(grad, stride, type, f, ids, sums.get());
@@ -115,8 +115,8 @@ void compose(const Factors& factors, const TaskIds& ids, const void* embeds, ind
     check_launch("compose");
 }
 
-void compose_backward(const void* grad, index_t grad_stride, DType grad_type, const Factors& factors, const TaskIds& ids,
-                      void* d_shared, void* d_u, void* d_v, Stream stream) {
+void compose_backward(const void* grad, index_t grad_stride, DType grad_type, const Factors& factors,
+                      const TaskIds& ids, void* d_shared, void* d_u, void* d_v, Stream stream) {
     if (factors.wide)
         return backward_of(grad, grad_stride, grad_type, factors, ids, static_cast<double*>(d_shared),
                            static_cast<double*>(d_u), static_cast<double*>(d_v), as_stream(stream));

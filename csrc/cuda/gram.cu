@@ -3,7 +3,7 @@
 namespace promptkernels::cuda {
 namespace {
 
-constexpr int kTile = 32;       // columns staged at a time
+constexpr int kTile = 32;          // columns staged at a time
 constexpr int kRowsPerThread = 8;  // of a mix
 
 // Block (part, pair of row blocks, group); thread (i, j) owns one pair of rows. acc within a tile, double across tiles.
@@ -82,7 +82,8 @@ GramPlan plan_gram(const Rows& x, const Rows* y, index_t groups) {
 
 void gram_partials(const GramPlan& plan, const Rows& x, const Rows& y, double* partials, cudaStream_t stream) {
     const index_t pairs = ((plan.n + kGramBlock - 1) / kGramBlock) * ((plan.m + kGramBlock - 1) / kGramBlock);
-    const dim3 grid(static_cast<unsigned>(plan.parts), static_cast<unsigned>(pairs), static_cast<unsigned>(plan.groups));
+    const dim3 grid(static_cast<unsigned>(plan.parts), static_cast<unsigned>(pairs),
+                    static_cast<unsigned>(plan.groups));
     if (wide(x.type))
         gram_kernel<double><<<grid, kThreads, 0, stream>>>(plan, x, y, partials);
     else

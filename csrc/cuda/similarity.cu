@@ -71,7 +71,8 @@ void similarity_of(const Rows& left, const Rows* others, Metric metric, double e
         squares(x, norms.get(), stream);
         squares(y, norms.get() + n, stream);
     }
-    finish_kernel<<<1, kThreads, 0, stream>>>(plan, partials.get(), metric, eps, norms.get(), out, left_norm, right_norm);
+    finish_kernel<<<1, kThreads, 0, stream>>>(plan, partials.get(), metric, eps, norms.get(), out, left_norm,
+                                              right_norm);
     check_launch("similarity");
 }
 
@@ -152,7 +153,8 @@ void backward_of(const A* grad, const Rows& left, const Rows* others, Metric met
     const bool means = metric != Metric::cosine;
     const index_t n = left.count, m = others ? others->count : 0, k = n + m, columns = left.columns();
     const Scratch<A> weights((n + m) * k, stream), mean_rows(means ? 2 * k * left.hidden : 0, stream);
-    const Scratch<A> own_prompts(out.prompts ? 0 : n * columns, stream), own_others(out.others ? 0 : m * columns, stream);
+    const Scratch<A> own_prompts(out.prompts ? 0 : n * columns, stream),
+        own_others(out.others ? 0 : m * columns, stream);
     A* d_prompts = out.prompts ? static_cast<A*>(out.prompts) : own_prompts.get();
     A* d_others = out.others ? static_cast<A*>(out.others) : own_others.get();
     A* right_weights = weights.get() + n * k;

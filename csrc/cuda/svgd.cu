@@ -1,4 +1,5 @@
-// SVGD on the GPU: Gram, then one block per kernel for d^2, bandwidth, K and weights, then one mix. No copy to the host.
+// SVGD on the GPU: Gram, then one block per kernel for d^2, bandwidth, K and weights, then one mix. No copy to the
+// host.
 #include <cfloat>
 
 #include "gram.cuh"
@@ -8,8 +9,8 @@ namespace {
 
 __device__ bool below(double a, double b) { return a < b || (isnan(b) && !isnan(a)); }
 
-// The k-th smallest of the d^2 of all pairs, or of the pairs i < j: the value with at most k below it and more than k at
-// or below it. Every thread of the block calls it; *found is in shared memory.
+// The k-th smallest of the d^2 of all pairs, or of the pairs i < j: the value with at most k below it and more than k
+// at or below it. Every thread of the block calls it; *found is in shared memory.
 __device__ double ranked(const double* squared, index_t m, bool upper_only, index_t k, double* found) {
     __syncthreads();
     for (index_t e = threadIdx.x; e < m * m; e += kThreads) {
@@ -95,8 +96,9 @@ __global__ void backward_kernel(GramPlan plan, const double* grad_x, const doubl
     const double strength = 2 * inverse / count;
     for (index_t e = threadIdx.x; e < m * m; e += kThreads) {
         const index_t i = e / m, j = e % m;
-        const double d_kernel = gram_entry(grad_s, plan, group, i, j) / count +
-                                strength * (gram_entry(grad_x, plan, group, i, i) - gram_entry(grad_x, plan, group, i, j));
+        const double d_kernel =
+            gram_entry(grad_s, plan, group, i, j) / count +
+            strength * (gram_entry(grad_x, plan, group, i, i) - gram_entry(grad_x, plan, group, i, j));
         d[e] = -d_kernel * static_cast<double>(kernel[e]) * inverse;
     }
     __syncthreads();
@@ -146,9 +148,8 @@ void backward_of(const Rows& grad, const Rows& particles, const Rows& scores, co
     A* score_weights = weights.get() + groups * 2 * m * m;
     gram_partials(plan, grad, x, partials.get(), stream);
     gram_partials(plan, grad, scores, partials.get() + plan.size(), stream);
-    backward_kernel<<<static_cast<unsigned>(groups), kThreads, 0, stream>>>(plan, partials.get(),
-                                                                            partials.get() + plan.size(), kernel, h,
-                                                                            squared.get(), weights.get(), score_weights);
+    backward_kernel<<<static_cast<unsigned>(groups), kThreads, 0, stream>>>(
+        plan, partials.get(), partials.get() + plan.size(), kernel, h, squared.get(), weights.get(), score_weights);
     check_launch("svgd backward weights");
     mix(grad, &x, weights.get(), m, groups, d_particles, stream);
     mix(grad, nullptr, score_weights, m, groups, d_scores, stream);

@@ -23,10 +23,9 @@ void block(const A* __restrict x, const A* __restrict y, index_t stride, index_t
         }
     }
     PK_UNROLL
-    for (int i = 0; i < I; ++i)
-        PK_UNROLL
-        for (int j = 0; j < J; ++j)
-            if (!Diagonal || j >= i) gram[i * ld + j] += sum_lanes<A>(sum[i][j]);
+    for (int i = 0; i < I; ++i) PK_UNROLL
+    for (int j = 0; j < J; ++j)
+        if (!Diagonal || j >= i) gram[i * ld + j] += sum_lanes<A>(sum[i][j]);
 }
 
 template <class A, int I, int J>

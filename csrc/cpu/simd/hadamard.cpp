@@ -10,12 +10,10 @@ PK_INLINE void low_rank_block(const A* __restrict u, const A* __restrict v, inde
     Vector<A> sum[V];
     PK_UNROLL
     for (int k = 0; k < V; ++k) sum[k] = u[0] * load(v + k * kLanes<A>);
-    for (index_t r = 1; r < rank; ++r)
-        PK_UNROLL
-        for (int k = 0; k < V; ++k) sum[k] += u[r] * load(v + r * ld + k * kLanes<A>);
+    for (index_t r = 1; r < rank; ++r) PK_UNROLL
+    for (int k = 0; k < V; ++k) sum[k] += u[r] * load(v + r * ld + k * kLanes<A>);
     PK_UNROLL
-    for (int k = 0; k < V; ++k)
-        store(out + k * kLanes<A>, factor ? sum[k] * load(factor + k * kLanes<A>) : sum[k]);
+    for (int k = 0; k < V; ++k) store(out + k * kLanes<A>, factor ? sum[k] * load(factor + k * kLanes<A>) : sum[k]);
 }
 
 // out[c] = factor[c] * sum_r u[r] v[r, c]; no factor means 1.
@@ -25,8 +23,7 @@ void low_rank_row(const A* u, const A* v, index_t rank, index_t ld, index_t n, c
     index_t c = 0;
     for (; c + 4 * lanes <= n; c += 4 * lanes)
         low_rank_block<A, 4>(u, v + c, rank, ld, factor ? factor + c : nullptr, out + c);
-    for (; c + lanes <= n; c += lanes)
-        low_rank_block<A, 1>(u, v + c, rank, ld, factor ? factor + c : nullptr, out + c);
+    for (; c + lanes <= n; c += lanes) low_rank_block<A, 1>(u, v + c, rank, ld, factor ? factor + c : nullptr, out + c);
     for (; c < n; ++c) {
         A sum = u[0] * v[c];
         for (index_t r = 1; r < rank; ++r) sum += u[r] * v[r * ld + c];
@@ -49,8 +46,8 @@ void compose_row(const A* shared, const A* u, const A* v, index_t rank, index_t 
     }
 }
 
-// Output rows in the order of memory. A prompt is computed anew for every batch row of its task: to copy it from the first
-// of them is slower at the usual ranks, for a product from the first cache is cheaper than a load from beyond it.
+// Output rows in the order of memory. A prompt is computed anew for every batch row of its task: to copy it from the
+// first of them is slower at the usual ranks, for a product from the first cache is cheaper than a load from beyond it.
 template <class A, class E>
 void compose_rows(const Factors& f, const index_t* ids, const E* embeds, index_t text, E* out, index_t begin,
                   index_t end) {
@@ -109,8 +106,8 @@ void backward_of(const ComposeBackward& job) {
                 continue;
             }
             for (index_t k = first; k < last; ++k) {
-                const E* __restrict g = static_cast<const E*>(job.grad) + job.order[k] * job.grad_stride +
-                                        l * f.hidden + job.column_begin;
+                const E* __restrict g =
+                    static_cast<const E*>(job.grad) + job.order[k] * job.grad_stride + l * f.hidden + job.column_begin;
                 A* __restrict s = sum;
                 if (k == first)
                     for (index_t c = 0; c < n; ++c) s[c] = static_cast<A>(widen(g[c]));
@@ -120,7 +117,7 @@ void backward_of(const ComposeBackward& job) {
             const A *u_row = u + (t * f.length + l) * f.rank, *v_task = v + t * f.rank * f.hidden + job.column_begin;
             low_rank_row<A>(u_row, v_task, f.rank, f.hidden, n, nullptr, product);
             {
-                A *__restrict s = sum, *__restrict d = d_row;
+                A* __restrict s = sum, * __restrict d = d_row;
                 const A* __restrict w = product;
                 for (index_t c = 0; c < n; ++c) {
                     d[c] += s[c] * w[c];

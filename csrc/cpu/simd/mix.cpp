@@ -23,9 +23,8 @@ PK_INLINE void block(const A* __restrict weights, index_t inputs, const A* __res
         }
     }
     PK_UNROLL
-    for (int i = 0; i < I; ++i)
-        PK_UNROLL
-        for (int v = 0; v < V; ++v) store(out + i * out_stride + v * kLanes<A>, sum[i][v]);
+    for (int i = 0; i < I; ++i) PK_UNROLL
+    for (int v = 0; v < V; ++v) store(out + i * out_stride + v * kLanes<A>, sum[i][v]);
 }
 
 template <class A, int I>
@@ -53,8 +52,8 @@ void product_of(const Product& product, const A* tile, index_t tile_stride, inde
         rows_of<A, kRows>(weights + i * product.inputs, product.inputs, tile, tile_stride, columns,
                           out + i * product.stride, product.stride);
     for (; i < product.rows; ++i)
-        rows_of<A, 1>(weights + i * product.inputs, product.inputs, tile, tile_stride, columns, out + i * product.stride,
-                      product.stride);
+        rows_of<A, 1>(weights + i * product.inputs, product.inputs, tile, tile_stride, columns,
+                      out + i * product.stride, product.stride);
 }
 
 template <class A>

@@ -85,8 +85,8 @@ PK_INLINE float widen(Float16 x) {
     const std::uint32_t w = static_cast<std::uint32_t>(x.bits) << 16, twice = w + w;
     const float normal = __builtin_bit_cast(float, (twice >> 4) + (0xE0u << 23)) * 0x1.0p-112f;
     const float subnormal = __builtin_bit_cast(float, (twice >> 17) | (126u << 23)) - 0.5f;
-    const std::uint32_t bits = twice < (1u << 27) ? __builtin_bit_cast(std::uint32_t, subnormal)
-                                                  : __builtin_bit_cast(std::uint32_t, normal);
+    const std::uint32_t bits =
+        twice < (1u << 27) ? __builtin_bit_cast(std::uint32_t, subnormal) : __builtin_bit_cast(std::uint32_t, normal);
     return __builtin_bit_cast(float, (w & 0x80000000u) | bits);
 }
 

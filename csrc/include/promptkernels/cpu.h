@@ -34,8 +34,8 @@ void svgd_backward(const Rows& grad, const Rows& particles, const Rows& scores, 
 void compose(const Factors& factors, const index_t* ids, index_t batch, const void* embeds, index_t text, DType type,
              void* out, int threads);
 // grad (batch, length, hidden) with grad_stride elements between batch rows; the results are of the factors' type.
-void compose_backward(const void* grad, index_t grad_stride, DType grad_type, const Factors& factors, const index_t* ids,
-                      index_t batch, void* d_shared, void* d_u, void* d_v, int threads);
+void compose_backward(const void* grad, index_t grad_stride, DType grad_type, const Factors& factors,
+                      const index_t* ids, index_t batch, void* d_shared, void* d_u, void* d_v, int threads);
 
 // out (length, hidden) acc = reference + sum_t weights[t] * row t of `prompts`; weights (tasks) acc or null.
 void merge(const Rows& prompts, const void* weights, void* out, int threads);

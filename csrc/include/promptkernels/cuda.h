@@ -1,5 +1,5 @@
-// The CUDA kernels: the functions of cpu.h on device addresses, enqueued on a stream; none of them waits for the device.
-// Scratch memory is allocated and freed in stream order. A failed launch throws std::runtime_error.
+// The CUDA kernels: the functions of cpu.h on device addresses, enqueued on a stream; none of them waits for the
+// device. Scratch memory is allocated and freed in stream order. A failed launch throws std::runtime_error.
 #pragma once
 
 #include "promptkernels/types.h"
@@ -28,8 +28,8 @@ struct TaskIds {
 };
 void compose(const Factors& factors, const TaskIds& ids, const void* embeds, index_t text, DType type, void* out,
              Stream stream);
-void compose_backward(const void* grad, index_t grad_stride, DType grad_type, const Factors& factors, const TaskIds& ids,
-                      void* d_shared, void* d_u, void* d_v, Stream stream);
+void compose_backward(const void* grad, index_t grad_stride, DType grad_type, const Factors& factors,
+                      const TaskIds& ids, void* d_shared, void* d_u, void* d_v, Stream stream);
 
 void merge(const Rows& prompts, const void* weights, void* out, Stream stream);
 void merge_backward(const void* grad, const Rows& prompts, const void* weights, const MergeGradients& out,

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from prompttransfer.tasks.demo import DEMO_TASKS, load_demo
-from prompttransfer.tasks.files import is_file_name, load_files
+from prompttransfer.tasks.files import load_files
 from prompttransfer.tasks.leakage import drop_leaks
+from prompttransfer.tasks.names import file_paths, is_file_name
 from prompttransfer.tasks.task import Task
 
-__all__ = ["DEMO_TASKS", "Task", "drop_leaks", "load_task"]
+__all__ = ["DEMO_TASKS", "Task", "check_name", "drop_leaks", "load_task"]
 
 
 def load_task(
@@ -33,20 +34,33 @@ def load_task(
         file_options: of `prompttransfer.tasks.files.load_files`; a demo task does without them.
 
     Raises:
-        ValueError: no such task (with a suggestion), or bad rows in a file.
+        FileNotFoundError, ValueError: no such task (with a suggestion), or bad rows in a file.
     """
     name = str(name_or_path)
+    check_name(name)
     if name in DEMO_TASKS:
         task = load_demo(name, seed=seed, progress=progress)
-    elif is_file_name(name):
-        task = load_files(name, seed=seed, **file_options)
     else:
-        raise ValueError(unknown_task(name))
+        task = load_files(name, seed=seed, **file_options)
     return drop_leaks(task).limit(train_rows, test_rows)
 
 
-def unknown_task(name: str) -> str:
-    """What to say about a name that is neither a demo task nor a file."""
+def check_name(name: str) -> None:
+    """Check, before anything is loaded, that a task of that name exists.
+
+    Raises:
+        FileNotFoundError: it names a file that is not there.
+        ValueError: it is neither a file nor a demo task; with a suggestion.
+    """
+    if name in DEMO_TASKS:
+        return
+    if is_file_name(name):
+        for path in file_paths(name):
+            if not path.is_file():
+                raise FileNotFoundError(f"task file {path} does not exist")
+        return
     near = get_close_matches(name, DEMO_TASKS, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"unknown task {name!r}; {hint}demo tasks: {', '.join(DEMO_TASKS)}; or name a .csv, .tsv or .jsonl file"
+    raise ValueError(
+        f"unknown task {name!r}; {hint}demo tasks: {', '.join(DEMO_TASKS)}; or name a .csv, .tsv or .jsonl file"
+    )

@@ -12,18 +12,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from prompttransfer.tasks.names import SUFFIXES, file_paths
 from prompttransfer.tasks.task import Example, Task, shuffled, split_examples, to_dataset
 from prompttransfer.tasks.templates import MAX_WORDS, fields_of, render
 
-SUFFIXES = (".csv", ".tsv", ".jsonl")
 _MAX_CHOICES = 100
 
 Record = tuple[str, dict[str, Any]]  # place ("reviews.csv, row 7") and its columns
-
-
-def is_file_name(name: str) -> bool:
-    """Whether a task is named by files, not by a demo name."""
-    return "/" in name or any(part.strip().lower().endswith(SUFFIXES) for part in name.split(","))
 
 
 def load_files(
@@ -48,7 +43,7 @@ def load_files(
     Raises:
         FileNotFoundError, ValueError: names the file, the row and the column.
     """
-    paths = [Path(part.strip()).expanduser() for part in files.split(",")]
+    paths = file_paths(files)
     if len(paths) > 2:
         raise ValueError(f"{files}: got {len(paths)} files, want one, or two as training,test")
     template = template or f"{{{text_column}}}\nLabel:"

@@ -1,0 +1,169 @@
+"""Pictures of a run. Each function returns a figure, or None when the run holds nothing to draw."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from prompttransfer.report.results import Results
+
+# Okabe and Ito's colours, told apart by colour-blind readers too.
+_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#999999")
+_PANEL = (3.6, 2.9)  # inches
+
+
+def scores(results: Results) -> Figure | None:
+    """Bars of every method per target, over the lines of the majority class and of the model without a prompt."""
+    if not results.rows:
+        return None
+    methods, targets = results.methods, results.targets
+    figure = Figure(figsize=(max(6.0, 0.45 * len(methods) * len(targets) + 2.2), 4.0), layout="constrained")
+    axes = figure.subplots()
+    width = 0.8 / len(methods)
+    low = 100.0
+    for turn, method in enumerate(methods):
+        cells = [(place, results.cell(method, target)) for place, target in enumerate(targets)]
+        found = [(place, cell) for place, cell in cells if cell]
+        bars = axes.bar(
+            [place - 0.4 + (turn + 0.5) * width for place, _ in found],
+            [cell.score for _, cell in found],
+            width * 0.92,
+            yerr=[cell.std or 0.0 for _, cell in found] if any(cell.std for _, cell in found) else None,
+            color=_COLOURS[turn % len(_COLOURS)],
+            label=method,
+            capsize=2,
+        )
+        for bar, (_, cell) in zip(bars, found, strict=True):
+            low = min(low, cell.score, cell.majority, cell.zero_shot)
+            text = f"{cell.score:.0f}{'†' if cell.collapsed else ''}"
+            above = bar.get_height() + (cell.std or 0.0)
+            middle = bar.get_x() + bar.get_width() / 2
+            axes.annotate(text, (middle, above), (0, 2), textcoords="offset points", ha="center", size=8)
+    for place, target in enumerate(targets):
+        cell = next(cell for cell in results.cells() if cell.target == target)
+        for value, style, name in ((cell.majority, "--", "majority class"), (cell.zero_shot, ":", "zero-shot")):
+            label = name if place == 0 else None
+            axes.hlines(value, place - 0.46, place + 0.46, "black", style, linewidth=1.3, label=label)
+    # A cut axis would exaggerate the differences, unless scores may be negative (correlations).
+    axes.set(
+        ylim=(min(0.0, low), 108), ylabel="score on test rows (%)", xticks=range(len(targets)), xticklabels=targets
+    )
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside right upper", frameon=False, fontsize=9)
+    return figure
+
+
+def learning_curves(results: Results) -> Figure | None:
+    """Training loss of every method on the target's rows."""
+    curves = {
+        target: [(method, results.history(method, target).get("loss", [])) for method in results.methods]
+        for target in results.targets
+    }
+    if not any(points for lines in curves.values() for _, points in lines):
+        return None
+    figure, panels = _panels(list(curves))
+    for axes, lines in zip(panels, curves.values(), strict=True):
+        for turn, (method, points) in enumerate(lines):
+            if points:
+                updates, loss = np.array(points, dtype=float).T
+                axes.plot(updates, loss, color=_COLOURS[turn % len(_COLOURS)], linewidth=1.4, label=method)
+        axes.set(xlabel="target update", ylim=(0, None))
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylabel("training loss (nats)")
+    handles = {
+        label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(handles.values(), handles.keys(), loc="outside right upper", frameon=False, fontsize=9)
+    return figure
+
+
+def similarity(results: Results) -> Figure | None:
+    """Cosines of the task vectors of the sources and each target."""
+    found: list[tuple[str, dict[str, Any]]] = []
+    for target in results.targets:
+        histories = (results.history(method, target) for method in results.methods)
+        matrix = next((history["similarity"] for history in histories if "similarity" in history), None)
+        if matrix:
+            found.append((target, matrix))
+    if not found:
+        return None
+    figure, panels = _panels([target for target, _ in found])
+    # One scale for all panels; task vectors of few-shot prompts are far from parallel, so it follows the data.
+    values = [np.array(matrix["matrix"], dtype=float) for _, matrix in found]
+    limit = max([0.05, *(float(np.abs(_off_diagonal(value)).max(initial=0.0)) for value in values)])
+    image = None
+    for axes, (_, matrix), value in zip(panels, found, values, strict=True):
+        image = axes.imshow(value, cmap="RdBu_r", vmin=-limit, vmax=limit)
+        axes.set_xticks(range(len(value)), matrix["names"], rotation=35, ha="right", fontsize=8)
+        axes.set_yticks(range(len(value)), matrix["names"], fontsize=8)
+        for row, column in np.ndindex(value.shape):
+            shade = "white" if abs(value[row, column]) > 0.6 * limit else "black"
+            axes.text(column, row, f"{value[row, column]:.2f}", ha="center", va="center", size=8, color=shade)
+    figure.colorbar(image, ax=list(panels), label="cosine", shrink=0.85)
+    return figure
+
+
+def groups(results: Results) -> Figure | None:
+    """Which sources DTVG merges with the target, update by update."""
+    found = [
+        (target, history["groups"])
+        for target in results.targets
+        for history in (results.history(method, target) for method in results.methods)
+        if history.get("groups")
+    ]
+    if not found:
+        return None
+    figure, panels = _panels([target for target, _ in found], height=2.2)
+    known = dict.fromkeys(name for row in results.content.get("sources", []) for name in [row["source"]])
+    for axes, (_, log) in zip(panels, found, strict=True):
+        names = list(dict.fromkeys([*known, *(name for _, group in log for name in group)]))
+        updates = [update for update, _ in log]
+        chosen = np.array([[name in group for _, group in log] for name in names], dtype=float)
+        edges = [*updates, updates[-1] + (updates[-1] - updates[-2] if len(updates) > 1 else 1)]
+        axes.pcolormesh(edges, np.arange(len(names) + 1), chosen, cmap="Blues", vmin=0, vmax=1.4)
+        share = chosen.mean(axis=1)
+        labels = [f"{name} ({100 * part:.0f} %)" for name, part in zip(names, share, strict=True)]
+        axes.set_yticks(np.arange(len(names)) + 0.5, labels, fontsize=8)
+        axes.set_xlabel("target update")
+        axes.invert_yaxis()
+        for line in range(1, len(names)):
+            axes.axhline(line, color="white", linewidth=2)
+    return figure
+
+
+def particles(results: Results) -> Figure | None:
+    """Mean distance between the particles of BMTPT during the source stage."""
+    for target in results.targets:
+        for method in results.methods:
+            points = results.history(method, target).get("particles", {}).get("mean_distance", [])
+            if points:
+                figure, (axes,) = _panels([f"{method}: particles"])
+                updates, distance = np.array(points, dtype=float).T
+                axes.plot(updates, distance, color=_COLOURS[3], linewidth=1.4)
+                axes.set(xlabel="source update", ylabel="mean distance", ylim=(0, None))
+                axes.grid(alpha=0.25)
+                axes.spines[["top", "right"]].set_visible(False)
+                return figure
+    return None
+
+
+def _panels(titles: Sequence[str], height: float = _PANEL[1]) -> tuple[Figure, Sequence[Axes]]:
+    """Panels side by side, at most three in a row."""
+    columns = min(3, len(titles))
+    lines = -(-len(titles) // columns)
+    figure = Figure(figsize=(_PANEL[0] * columns + 1.0, height * lines + 0.3), layout="constrained")
+    panels = figure.subplots(lines, columns, squeeze=False).ravel()
+    for axes, title in zip(panels, titles, strict=False):
+        axes.set_title(title, fontsize=10)
+    for axes in panels[len(titles) :]:
+        axes.remove()
+    return figure, panels[: len(titles)]
+
+
+def _off_diagonal(matrix: np.ndarray) -> np.ndarray:
+    return matrix[~np.eye(len(matrix), dtype=bool)]

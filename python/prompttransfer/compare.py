@@ -104,7 +104,7 @@ def load_backbone(config: RunConfig, progress: Any) -> Backbone:
     if name == "demo":
         from prompttransfer.assets import demo_model
 
-        name = demo_model(progress.note)
+        name = demo_model(progress)
     progress.note(f"model: {config.model}")
     return Backbone.load(name, precision=config.precision, max_length=config.max_length)
 

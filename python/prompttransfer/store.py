@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,15 @@ from torch import Tensor
 
 @dataclass
 class Result:
-    """What a stage leaves: named tensors, and JSON facts. `reused`: it was found in the store."""
+    """What a stage leaves: named tensors, and JSON facts.
+
+    reused: it was found in the store; news: this store object is asked for it for the first time.
+    """
 
     tensors: dict[str, Tensor] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
     reused: bool = False
+    news: bool = True
 
 
 class Store:
@@ -36,6 +40,7 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._asked: set[str] = set()
         for name in ("done", "work", "locks"):
             (folder / name).mkdir(parents=True, exist_ok=True)
 
@@ -44,8 +49,10 @@ class Store:
         name = key_hash(key)
         done, work = self.folder / "done" / name, self.folder / "work" / name
         with FileLock(self.folder / "locks" / f"{name}.lock"):
+            news = name not in self._asked
+            self._asked.add(name)
             if done.is_dir():
-                return _read(done)
+                return replace(_read(done), news=news)
             work.mkdir(parents=True, exist_ok=True)
             result = compute(work)
             _write(done, key, result)

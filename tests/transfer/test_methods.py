@@ -287,7 +287,10 @@ def test_source_updates_are_counted(llama: Backbone, tasks: dict[str, Task], tmp
     ctx, target = context(llama, tasks, tmp_path)
     spent = {name: method(ctx, target).source_updates for name, method in METHODS.items()}
     assert spent == {"PT": 0, "SPoT": 12, "MPT": 16, "BMTPT": 4, "DTVG": 12}
-    assert "source red: reused from the store" in ctx.progress.notes
+    assert ctx.progress.notes == []  # nothing comes from an earlier run
+    again, target = context(llama, tasks, tmp_path)
+    METHODS["DTVG"](again, target)
+    assert again.progress.notes.count("source red: reused from the store") == 1
 
 
 @pytest.mark.parametrize(
@@ -349,8 +352,8 @@ def test_histories_name_groups_and_similarities(llama: Backbone, tasks: dict[str
 
 
 def test_prompt_tuning_learns_a_toy_source(llama: Backbone, tasks: dict[str, Task], tmp_path: Path) -> None:
-    ctx, target = context(llama, tasks, tmp_path, target_learning_rate=0.3)
+    ctx, target = context(llama, tasks, tmp_path, target_learning_rate=1.0)
     ctx.config.target_updates = 60
     history = METHODS["PT"](ctx, target).history["loss"]
     first, last = (sum(loss for _, loss in part) / 10 for part in (history[:10], history[-10:]))
-    assert last < 0.8 * first
+    assert last < 0.75 * first

@@ -25,6 +25,8 @@ def test_a_stage_is_computed_once_and_found_again(tmp_path: Path) -> None:
     second = Store(tmp_path).cached({"b": [2], "a": 1}, compute)
     assert len(calls) == 1
     assert (first.reused, second.reused) == (False, True)
+    store = Store(tmp_path)
+    assert [store.cached({"a": 1, "b": [2]}, compute).news for _ in range(2)] == [True, False]
     assert torch.equal(second.tensors["prompt"], torch.arange(3.0))
     assert second.facts == {"seconds": 1.5}
     assert not calls[0].exists(), "the work folder goes when the result is safe"

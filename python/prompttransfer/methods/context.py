@@ -112,7 +112,12 @@ class Context:
 
     def target_batches(self, target: EncodedTask) -> list[list[int]]:
         """The batches of the whole target budget: the same for every method."""
-        return row_batches(len(target.train), self.config.batch_size, self.config.target_updates, self.seed)
+        config = self.config
+        lengths = [len(row.ids) for row in target.train]
+        # Few rows: short pools, or the same rows would meet in every batch.
+        return row_batches(
+            len(target.train), config.batch_size, config.target_updates, self.seed, lengths=lengths, pool=2
+        )
 
     def run(self, title: str, plan: Plan, settings: dict[str, Any] | None = None) -> Result:
         """Train plan.prompt in place, or load it when a stage with equal inputs is in the store.
@@ -156,7 +161,8 @@ class Context:
 
         result = self.store.cached(key, compute)
         if result.reused:
-            self.progress.note(f"{title}: reused from the store")
+            if result.news:
+                self.progress.note(f"{title}: reused from the store")
             plan.prompt.load_state_dict(result.tensors)
             plan.prompt.restore_history(result.facts["history"])
         return result

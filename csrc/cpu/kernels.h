@@ -9,7 +9,7 @@ namespace promptkernels::cpu {
 struct Product {
     const void* weights = nullptr;  // (rows, inputs), acc
     index_t rows = 0;
-    index_t inputs = 0;  // the first so many rows of all inputs stacked
+    index_t inputs = 0;   // the first so many rows of all inputs stacked
     void* out = nullptr;  // acc, `stride` elements between rows; its first column is the first of the range
     index_t stride = 0;
 };

@@ -28,6 +28,10 @@ from prompttransfer.prompts import PromptModule
 Objective = Callable[[Backbone, PromptModule, Batch], Tensor]
 
 
+class Diverged(RuntimeError):
+    """The loss is no longer finite."""
+
+
 @dataclass(frozen=True)
 class Row:
     """One training example: token ids of the text, first token of the answer, index of its task."""
@@ -89,7 +93,7 @@ def train(
         advance: called with 1 and loss=... after every update.
 
     Raises:
-        FloatingPointError: the loss is no longer finite.
+        Diverged: the loss is no longer finite.
     """
     last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
     with quiet_transformers():
@@ -243,7 +247,7 @@ class _Hooks(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         self.loss = float((logs or {}).get("loss", self.loss))
         if logs and "loss" in logs and not math.isfinite(self.loss):
-            raise FloatingPointError(
+            raise Diverged(
                 f"the loss is {self.loss} at update {state.global_step}; lower the learning rate "
                 f"(now {self.trainer.plan.learning_rate}) or use precision float32"
             )

@@ -14,7 +14,7 @@ from prompttransfer.methods.objectives import ParticleLoss, task_loss
 from prompttransfer.methods.sampler import row_batches
 from prompttransfer.models import Backbone
 from prompttransfer.prompts import GroupedPrompt, ParticlePrompts, PromptModule, SoftPrompt, initial_prompt
-from prompttransfer.training import Plan, Row, train
+from prompttransfer.training import Diverged, Plan, Row, train
 
 ROWS = [
     Row(tuple(8 + (index * 5 + place) % 40 for place in range(2 + index % 4)), 4 + index % 2) for index in range(12)
@@ -136,5 +136,5 @@ def test_a_loss_that_is_not_finite_stops_with_advice(llama: Backbone, tmp_path: 
     prompt = soft(llama)
     with torch.no_grad():
         prompt.prompt.fill_(float("nan"))
-    with pytest.raises(FloatingPointError, match="learning rate"):
+    with pytest.raises(Diverged, match="learning rate"):
         train(llama, plan(prompt), tmp_path)

@@ -25,7 +25,13 @@ def write_report(run_folder: str | Path) -> Path:
     results = read_results(run_folder)
     kinds = (
         ("scores", figures.scores, "Scores by target", "Bars: methods; lines: majority class and zero-shot."),
-        ("learning", figures.learning_curves, "Learning curves", "Training loss on the target's few-shot rows."),
+        (
+            "learning",
+            figures.learning_curves,
+            "Learning curves",
+            "Training loss on the target's rows. SPoT and DTVG spend their first updates on a prompt of the target's "
+            "own, the rest on the transfer.",
+        ),
         ("similarity", figures.similarity, "Task similarity", "Cosine of the task vectors P - P_init."),
         ("groups", figures.groups, "DTVG's groups", "Blue: the source is merged at this update (share of updates)."),
         ("particles", figures.particles, "BMTPT's particles", "Mean distance between particles in the source stage."),

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from prompttransfer.report.results import Results
 
@@ -72,6 +73,7 @@ def learning_curves(results: Results) -> Figure | None:
                 updates, loss = np.array(points, dtype=float).T
                 axes.plot(updates, loss, color=_COLOURS[turn % len(_COLOURS)], linewidth=1.4, label=method)
         axes.set(xlabel="target update", ylim=(0, None))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("training loss (nats)")
@@ -124,12 +126,13 @@ def groups(results: Results) -> Figure | None:
         names = list(dict.fromkeys([*known, *(name for _, group in log for name in group)]))
         updates = [update for update, _ in log]
         chosen = np.array([[name in group for _, group in log] for name in names], dtype=float)
-        edges = [*updates, updates[-1] + (updates[-1] - updates[-2] if len(updates) > 1 else 1)]
+        edges = np.array([*updates, updates[-1] + 1]) - 0.5
         axes.pcolormesh(edges, np.arange(len(names) + 1), chosen, cmap="Blues", vmin=0, vmax=1.4)
         share = chosen.mean(axis=1)
         labels = [f"{name} ({100 * part:.0f} %)" for name, part in zip(names, share, strict=True)]
         axes.set_yticks(np.arange(len(names)) + 0.5, labels, fontsize=8)
         axes.set_xlabel("target update")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.invert_yaxis()
         for line in range(1, len(names)):
             axes.axhline(line, color="white", linewidth=2)

@@ -9,29 +9,50 @@ from rich.text import Text
 
 from prompttransfer.report.results import Results, fact_rows, overview_rows
 
+# Broken so that the table fits into 80 columns.
+_HEADS = {
+    "zero-shot": "zero-\nshot",
+    "majority": "major-\nity",
+    "collapsed": "col-\nlapsed",
+    "test rows": "test\nrows",
+    "train rows": "train\nrows",
+    "updates": "up-\ndates",
+    "parameters": "params",
+    "seconds": "sec-\nonds",
+}
+
 
 def print_results(results: Results, console: Console) -> None:
     """Scores by method and target, then every score with its terms."""
+    wide = console.width >= 100
     head, rows = overview_rows(results)
     baselines = {"zero-shot", "majority"}
-    console.print(_table("Score on test rows (%)", head, rows, text=1, dim=baselines))
+    console.print(_table("Score on test rows (%)", head, rows, text=1, wide=wide, dim=baselines))
     head, rows = fact_rows(results.cells())
     for constant in ("seeds", "metric"):  # columns that say the same in every row cost width
         place = head.index(constant)
         if len({row[place] for row in rows}) == 1:
             head, rows = head[:place] + head[place + 1 :], [row[:place] + row[place + 1 :] for row in rows]
-    console.print(_table("Every score with its terms", head, rows, text=2, group=True))
+    console.print(_table("Every score with its terms", head, rows, text=2, wide=wide, group=True))
     if any(cell.collapsed for cell in results.cells()):
         console.print("† collapsed: at least 98 % of the test rows got one answer", style="dim")
 
 
 def _table(
-    title: str, head: list[str], rows: list[list[str]], *, text: int, dim: set[str] | None = None, group: bool = False
+    title: str,
+    head: list[str],
+    rows: list[list[str]],
+    *,
+    text: int,
+    wide: bool,
+    dim: set[str] | None = None,
+    group: bool = False,
 ) -> Table:
     """The first `text` columns are words. dim: rows set back; group: a line where the first column changes."""
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    gap = 1 if wide else 0
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, gap, 0, 0))
     for place, name in enumerate(head):
-        table.add_column(name, justify="left" if place < text else "right", no_wrap=place < text)
+        table.add_column(_HEADS.get(name, name), justify="left" if place < text else "right", no_wrap=place < text)
     for row, following in zip(rows, [*rows[1:], None], strict=True):
         last = group and following is not None and following[0] != row[0]
         style = "dim" if dim and row[0] in dim else None

@@ -54,8 +54,14 @@ def _macro_f1(labels: np.ndarray, predictions: np.ndarray) -> float:
     return f1_score(labels, predictions, average="macro", zero_division=0)
 
 
+def _matthews(labels: np.ndarray, predictions: np.ndarray) -> float:
+    # A constant has no correlation; scikit-learn scores it 0 too, with a warning.
+    if np.ptp(labels) == 0 or np.ptp(predictions) == 0:
+        return 0.0
+    return matthews_corrcoef(labels, predictions)
+
+
 def _pearson(labels: np.ndarray, predictions: np.ndarray) -> float:
-    # A constant has no correlation; it is scored 0, as scikit-learn does for Matthews.
     if np.ptp(labels) == 0 or np.ptp(predictions) == 0:
         return 0.0
     return np.corrcoef(labels, predictions)[0, 1]
@@ -65,6 +71,6 @@ METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
     "accuracy": accuracy_score,
     "f1": _f1,
     "macro-f1": _macro_f1,
-    "matthews": matthews_corrcoef,
+    "matthews": _matthews,
     "pearson": _pearson,
 }

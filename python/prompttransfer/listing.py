@@ -11,7 +11,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from prompttransfer.assets import ASSETS, cache_folder, fetch, is_fetched
+from prompttransfer.asset_table import ASSETS
+from prompttransfer.assets import cache_folder, fetch, is_fetched
 
 
 def print_assets(names: Sequence[str], progress: Any, *, fetch_them: bool) -> None:

@@ -61,6 +61,7 @@ class Progress(NullProgress):
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True, highlight=False)
+        self._last_note = ""
         self._bars: RichProgress | None = None
         if self.console.is_terminal:
             self._bars = RichProgress(
@@ -81,7 +82,9 @@ class Progress(NullProgress):
         return _Bar(title, total, self._bars)
 
     def note(self, text: str) -> None:
-        self.console.print(text, markup=False, soft_wrap=True)
+        if text != self._last_note:  # such as the third task from one archive
+            self.console.print(text, markup=False, soft_wrap=True)
+        self._last_note = text
 
     def __enter__(self) -> Progress:
         if self._bars is not None:

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from prompttransfer import assets
-from prompttransfer.assets import Asset, AssetError, asset_folder, fetch, is_fetched
+from prompttransfer.asset_table import Asset
+from prompttransfer.assets import AssetError, asset_folder, fetch, is_fetched
 from prompttransfer.tasks import load_task
 
 NAME = "tiny-asset"

@@ -19,6 +19,7 @@ def test_log_gets_lines_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     out = console(terminal=False)
     with Progress(out) as progress:
         progress.note("[a] note")
+        progress.note("[a] note")
         stage = progress.stage("train", 100)
         for _ in range(100):
             now[0] += 1.0

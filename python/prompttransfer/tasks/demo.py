@@ -17,7 +17,8 @@ from typing import Any
 
 from datasets import Dataset
 
-from prompttransfer.assets import ASSETS, fetch
+from prompttransfer.asset_table import ASSETS
+from prompttransfer.assets import fetch
 from prompttransfer.tasks.task import SPLIT, Example, Task, shuffled, split_examples, to_dataset
 from prompttransfer.tasks.templates import render
 

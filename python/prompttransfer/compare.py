@@ -75,7 +75,7 @@ class Workbench:
         # What a source teaches must not hold the rows that a target is tested on.
         sources = [
             drop_leaks(load_task(name, **columns), targets.values()).limit(config.source_rows, config.test_rows)
-            for name in config.sources
+            for name in (config.sources if config.transfers else ())
         ]
         names = [task.name for task in (*sources, *targets.values())]
         if len(set(names)) < len(names):

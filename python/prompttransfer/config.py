@@ -119,9 +119,9 @@ class RunConfig(Settings):
     test_rows: int = Field(200, ge=1, description="test rows per task")
     source_rows: int = Field(2000, ge=1, description="training rows per source")
     source_updates: int = Field(40, ge=1, description="optimizer updates of a source stage")
-    target_updates: int = Field(20, ge=1, description="optimizer updates on target rows, the same for every method")
+    target_updates: int = Field(16, ge=1, description="optimizer updates on target rows, the same for every method")
     batch_size: int = Field(8, ge=1, description="rows per target update")
-    source_batch_size: int = Field(12, ge=1, description="rows per source update")
+    source_batch_size: int = Field(10, ge=1, description="rows per source update")
     eval_batch_size: int = Field(32, ge=1, description="rows per forward when scoring")
     learning_rate: float = Field(0.02, gt=0, description="peak AdamW rate of a prompt in a source stage")
     target_learning_rate: float | None = Field(None, gt=0, description="peak rate on target rows; none: learning_rate")
@@ -169,6 +169,11 @@ class RunConfig(Settings):
                     f"updates to a stage of {method}"
                 )
         return self
+
+    @property
+    def transfers(self) -> bool:
+        """Whether a method learns from the sources at all; plain prompt tuning does not."""
+        return set(self.methods) != {"PT"}
 
     @property
     def target_rate(self) -> float:

@@ -26,7 +26,7 @@ def score(metric: str, labels: Sequence[int], predictions: Sequence[int]) -> flo
     if not len(labels):
         raise ValueError("labels: got no rows, want at least one to score")
     # Rounded far below one row of any test set: 54.5, not 54.50000000000001.
-    return round(100.0 * float(METRICS[metric](np.asarray(labels), np.asarray(predictions))), 6)
+    return round(100.0 * float(METRICS[metric](np.asarray(labels), np.asarray(predictions))), 9)
 
 
 def majority_score(metric: str, labels: Sequence[int]) -> float:

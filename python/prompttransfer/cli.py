@@ -10,11 +10,13 @@ import typer
 
 from prompttransfer.cli_support import (
     default_of,
+    file_settings,
     friendly_errors,
     method_names,
     settings_of,
     shown_progress,
     task_names,
+    train_settings,
 )
 from prompttransfer.config import RunConfig
 
@@ -28,8 +30,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-_TASKS = "Demo names (see `prompttransfer assets --tasks`) or files; separated by commas, or repeat the option."
-_FILES = "A .csv, .tsv or .jsonl file; `train.csv,test.csv` keeps the two apart."
+_TASKS = "Demo names (see `prompttransfer assets --tasks`) or files, separated by commas."
+_FILES = "A .csv, .tsv or .jsonl file; `train.csv:test.csv` keeps the two apart."
 
 Model = Annotated[
     str | None,
@@ -145,14 +147,14 @@ def compare(
         "output": output,
     }
     with friendly_errors(debug):
-        _print_run(_run(settings_of(config, options), quiet or as_json), as_json)
+        _print_run(_run(settings_of(file_settings(config), options), quiet or as_json), as_json)
 
 
 @app.command()
 def train(
     task: Annotated[str, typer.Argument(help="A demo task or a file. " + _FILES)],
     prompt: Annotated[Path, typer.Argument(help="Prompt file to write (.safetensors).")],
-    method: Annotated[str, typer.Option(help="PT, SPoT, MPT, BMTPT or DTVG.")] = "PT",
+    method: Annotated[str | None, typer.Option(help="PT, SPoT, MPT, BMTPT or DTVG.", show_default="PT")] = None,
     sources: Annotated[
         list[str] | None,
         typer.Option(help="Tasks to transfer from; PT needs none. " + _TASKS, show_default=default_of("sources")),
@@ -160,10 +162,14 @@ def train(
     model: Model = None,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
-    train_rows: Annotated[int, typer.Option(help="Training rows.")] = 2000,
-    test_rows: Annotated[int, typer.Option(help="Test rows.")] = 200,
-    updates: Annotated[int, typer.Option(help="Optimizer updates on the task's rows.")] = 100,
-    seed: Annotated[int, typer.Option(help="Draw of the rows and order of the batches.")] = 42,
+    train_rows: Annotated[int | None, typer.Option(help="Training rows.", show_default="2000")] = None,
+    test_rows: Annotated[int | None, typer.Option(help="Test rows.", show_default="200")] = None,
+    updates: Annotated[
+        int | None, typer.Option(help="Optimizer updates on the task's rows.", show_default="100")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Draw of the rows and order of the batches.", show_default="42")
+    ] = None,
     prompt_length: PromptLength = None,
     batch_size: BatchSize = None,
     learning_rate: LearningRate = None,
@@ -182,14 +188,16 @@ def train(
 
     `prompttransfer train reviews.csv reviews.safetensors --method SPoT --sources amazon,tweets --train-rows 32`
 
+    `prompttransfer train train.csv:test.csv reviews.safetensors --text-column review --label-column stars`
+
     The folder `<prompt>.run` beside the file keeps the settings, results and learning curve.
     """
     options = {
         "model": model,
-        "sources": task_names(sources) if method.lower() != "pt" else (),
+        "sources": task_names(sources),
         "targets": (task,),
-        "methods": method_names([method]),
-        "seeds": (seed,),
+        "methods": None if method is None else method_names([method]),
+        "seeds": None if seed is None else (seed,),
         "text_column": text_column,
         "label_column": label_column,
         "train_rows": train_rows,
@@ -203,7 +211,7 @@ def train(
         "output": prompt.with_name(prompt.name + ".run"),
     }
     with friendly_errors(debug):
-        results = _run(settings_of(config, options), quiet or as_json)
+        results = _run(train_settings(file_settings(config), options), quiet or as_json)
         from prompttransfer.export import read_prompt, write_prompt
 
         write_prompt(prompt, *read_prompt(results.folder / results.rows[0]["prompt"]))
@@ -221,16 +229,32 @@ def evaluate(
     ] = None,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
-    test_rows: Annotated[int, typer.Option(help="Test rows.")] = 200,
-    precision: Precision = None,
-    max_length: MaxLength = None,
+    test_rows: Annotated[
+        int | None, typer.Option(help="At most so many rows.", show_default="all of a file, 200 of a demo task")
+    ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(help="auto, float32 or bfloat16.", show_default=f"as trained, or {default_of('precision')}"),
+    ] = None,
+    max_length: Annotated[
+        int | None,
+        typer.Option(
+            help="Text tokens kept of a row, the last ones.", show_default=f"as trained, or {default_of('max_length')}"
+        ),
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Score a trained prompt on the test rows of a task, beside the zero-shot and the majority-class score.
+    """Score a trained prompt on a task, beside the zero-shot and the majority-class score.
 
-    Example: `prompttransfer evaluate runs/demo/prompts/PT/sst2-seed42.safetensors movies`
+    Of a demo task or a `train.csv:test.csv` pair, test rows are scored; of a single file, all rows.
+
+    Examples:
+
+    `prompttransfer evaluate runs/demo/prompts/PT/sst2-seed42.safetensors movies`
+
+    `prompttransfer evaluate reviews.safetensors new-reviews.csv`
     """
     with friendly_errors(debug):
         from prompttransfer.evaluating import evaluate_file
@@ -248,7 +272,8 @@ def evaluate(
             "max_length": max_length,
         }
         with shown_progress(quiet or as_json) as progress:
-            facts = evaluate_file(prompt, settings_of(None, options), progress, model_given=model is not None)
+            given = {name for name, value in options.items() if value is not None}
+            facts = evaluate_file(prompt, settings_of({}, options), progress, given=given)
         if as_json:
             typer.echo(json.dumps(facts, indent=1))
             return
@@ -270,7 +295,9 @@ def export(
 ) -> None:
     """Write a prompt as a PEFT adapter, which `PeftModel.from_pretrained(model, folder)` loads.
 
-    Example: `prompttransfer export amazon.safetensors amazon-adapter`
+    Example:
+
+    `prompttransfer export amazon.safetensors amazon-adapter`
     """
     with friendly_errors(debug):
         from prompttransfer.export import export_peft, read_prompt

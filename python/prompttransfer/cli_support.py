@@ -20,19 +20,10 @@ def default_of(name: str) -> str:
 
 
 def task_names(values: list[str] | None) -> tuple[str, ...] | None:
-    """Values of a repeated option, those with commas taken apart; "train.csv,test.csv" is one task and stays whole."""
+    """Values of a repeated option, those with commas taken apart."""
     if values is None:
         return None
-    from prompttransfer.tasks.names import is_file_name
-
-    found: list[str] = []
-    for value in values:
-        parts = [part.strip() for part in value.split(",") if part.strip()]
-        files = [is_file_name(part) for part in parts]
-        if any(files) and not all(files):
-            raise typer.BadParameter(f"{value!r} mixes files with names; repeat the option, once for each task")
-        found += [value] if any(files) else parts
-    return tuple(found)
+    return tuple(part.strip() for value in values for part in value.split(",") if part.strip())
 
 
 def method_names(values: list[str] | None) -> tuple[str, ...] | None:
@@ -42,19 +33,46 @@ def method_names(values: list[str] | None) -> tuple[str, ...] | None:
     return None if names is None else tuple(known.get(name.lower(), name) for name in names)
 
 
-def settings_of(file: Path | None, options: dict[str, Any]) -> RunConfig:
-    """RunConfig of a JSON file and the options that were given, which win."""
-    given: dict[str, Any] = {}
-    if file is not None:
-        if not file.is_file():
-            raise FileNotFoundError(f"settings file {file} does not exist")
-        try:
-            given = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"settings file {file} is not JSON: {error}") from error
-        if not isinstance(given, dict):
-            raise ValueError(f"settings file {file}: got {type(given).__name__}, want an object of settings")
+def file_settings(file: Path | None) -> dict[str, Any]:
+    """The settings in a JSON file, unchecked; none without a file."""
+    if file is None:
+        return {}
+    if not file.is_file():
+        raise FileNotFoundError(f"settings file {file} does not exist")
+    try:
+        given = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"settings file {file} is not JSON: {error}") from error
+    if not isinstance(given, dict):
+        raise ValueError(f"settings file {file}: got {type(given).__name__}, want an object of settings")
+    return given
+
+
+def settings_of(given: dict[str, Any], options: dict[str, Any]) -> RunConfig:
+    """RunConfig of the settings of a file and the options that were given (not None), which win."""
     return RunConfig(**{**given, **{name: value for name, value in options.items() if value is not None}})
+
+
+# What `train` does where neither a settings file nor an option says otherwise.
+TRAIN_DEFAULTS = {"methods": ("PT",), "train_rows": 2000, "test_rows": 200, "target_updates": 100, "seeds": (42,)}
+
+
+def train_settings(given: dict[str, Any], options: dict[str, Any]) -> RunConfig:
+    """Settings of `train`: one task, one method, one seed.
+
+    Of several methods or seeds in a settings file, such as that of a comparison, the first is meant. Without named
+    sources, the demo's serve, but never the task itself.
+    """
+    merged = {**TRAIN_DEFAULTS, **given, **{name: value for name, value in options.items() if value is not None}}
+    for name in ("methods", "seeds"):
+        if isinstance(merged[name], list | tuple):  # anything else is refused below
+            merged[name] = tuple(merged[name][:1])
+    if merged["methods"] == ("PT",):
+        merged["sources"] = ()
+    elif "sources" not in merged:
+        default = RunConfig.model_fields["sources"].default
+        merged["sources"] = tuple(name for name in default if name not in merged["targets"])
+    return RunConfig(**merged)
 
 
 def shown_progress(silent: bool) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -9,38 +10,47 @@ from prompttransfer.compare import load_backbone
 from prompttransfer.config import RunConfig
 from prompttransfer.evaluation import evaluate
 from prompttransfer.export import read_prompt
-from prompttransfer.methods.context import EncodedTask
-from prompttransfer.tasks import load_task
+from prompttransfer.tasks import DEMO_TASKS, load_task
 
 
-def evaluate_file(path: Path, config: RunConfig, progress: Any, *, model_given: bool) -> dict[str, Any]:
+def evaluate_file(path: Path, config: RunConfig, progress: Any, *, given: Container[str] = ()) -> dict[str, Any]:
     """Score of a prompt file on the task config.targets[0], with the scores it has to be compared with.
 
     Args:
         config: model, rows, columns, precision and max_length are used.
-        model_given: config.model was asked for; otherwise the model that the prompt was trained on is loaded.
+        given: names of the settings that were asked for. Of the others, model, precision and max_length are those
+            that the prompt was trained with, and the rows of a file are not limited. A single file is scored as a
+            whole, of two files the second.
     """
     prompt, metadata = read_prompt(path)
-    if not model_given:
-        config = config.model_copy(update={"model": metadata.get("model", config.model)})
+    trained_with = {
+        name: metadata[name] for name in ("model", "precision", "max_length") if name in metadata and name not in given
+    }
+    config = RunConfig(**{**config.model_dump(), **trained_with})
+    name = config.targets[0]
     columns = {"text_column": config.text_column, "label_column": config.label_column}
-    task = load_task(config.targets[0], test_rows=config.test_rows, progress=progress, **columns)
+    limit = config.test_rows if name in DEMO_TASKS or "test_rows" in given else None
+    task = load_task(name, test_rows=limit, progress=progress, whole=True, **columns)
+    progress.note(f"{task.name}: {len(task.test)} rows are scored")
+    if not len(task.train) and metadata.get("task") == task.name:
+        progress.note("note: this prompt was trained on a task of that name; rows it has seen count as well")
     backbone = load_backbone(config, progress)
     trained_on = metadata.get("model_fingerprint")
     if trained_on and trained_on != backbone.fingerprint:
         progress.note("note: this prompt was trained on a model with other weights")
-    encoded = EncodedTask.of(task, backbone)
+    rows, labels = [tuple(ids) for ids in backbone.encode(task.test["text"])], tuple(task.test["label"])
+    answers = tuple(backbone.answer_tokens(task.choices))
 
     def scored(title: str, tensor: Any) -> Any:
-        handle = progress.stage(title, len(encoded.test))
+        handle = progress.stage(title, len(rows))
         try:
             return evaluate(
                 backbone,
                 tensor,
-                encoded.test,
-                encoded.labels,
-                encoded.answers,
-                encoded.metric,
+                rows,
+                labels,
+                answers,
+                task.metric,
                 batch_size=config.eval_batch_size,
                 advance=handle.advance,
             )

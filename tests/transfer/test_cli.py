@@ -11,10 +11,11 @@ import torch
 from synthetic_run import METHODS, TARGETS, write_run
 from typer.testing import CliRunner
 
-from prompttransfer import cli
+from prompttransfer import cli, evaluating
 from prompttransfer import compare as compare_module
 from prompttransfer.config import RunConfig
 from prompttransfer.export import read_prompt, write_prompt
+from prompttransfer.models import Backbone
 
 runner = CliRunner()
 
@@ -42,7 +43,10 @@ def comparison(monkeypatch: pytest.MonkeyPatch) -> list[RunConfig]:
 @pytest.mark.parametrize("command", ["compare", "train", "evaluate", "export", "assets"])
 def test_help_teaches(command: str) -> None:
     result = run(command, "--help")
-    assert result.exit_code == 0 and f"prompttransfer {command}" in " ".join(result.output.split())
+    examples = [
+        line for line in result.output.splitlines() if line.strip(" │").startswith(f"prompttransfer {command} ")
+    ]
+    assert result.exit_code == 0 and examples
 
 
 def test_help_needs_no_torch() -> None:
@@ -58,12 +62,21 @@ def test_defaults_are_those_of_the_settings(comparison: list[RunConfig], tmp_pat
 def test_options_become_settings(comparison: list[RunConfig], tmp_path: Path) -> None:
     train, test = tmp_path / "train.csv", tmp_path / "test.csv"
     train.touch(), test.touch()
-    options = ["--sources", "amazon,r8", "--targets", "mrpc", "--targets", f"{train},{test}", "--methods", "pt,dtvg"]
+    options = [
+        "--sources",
+        "amazon,r8",
+        "--targets",
+        "mrpc",
+        "--targets",
+        f"{train}:{test},cb,{test}",
+        "--methods",
+        "pt,dtvg",
+    ]
     options += ["--seeds", "1,2", "--train-rows", 16, "--learning-rate", 0.1, "--label-column", "stars"]
     result = run("compare", *options, "--output", tmp_path / "run", "-q")
     assert result.exit_code == 0, result.output
     config = comparison[0]
-    assert config.sources == ("amazon", "r8") and config.targets == ("mrpc", f"{train},{test}")
+    assert config.sources == ("amazon", "r8") and config.targets == ("mrpc", f"{train}:{test}", "cb", str(test))
     assert config.methods == ("PT", "DTVG") and config.seeds == (1, 2) and config.train_rows == 16
     assert config.learning_rate == 0.1 and config.label_column == "stars"
 
@@ -97,6 +110,57 @@ def test_train_writes_the_prompt(comparison: list[RunConfig], tmp_path: Path) ->
     assert torch.equal(prompt, torch.ones(2, 4)) and metadata == {"task": "made up"}
 
 
+def test_train_defaults_stand_below_the_file_and_the_file_below_options(
+    comparison: list[RunConfig], tmp_path: Path
+) -> None:
+    file = tmp_path / "c.json"
+    file.write_text(json.dumps({"train_rows": 8, "seeds": [7, 8], "methods": ["SPoT", "PT"], "sources": ["nyt"]}))
+    for number, options in enumerate(
+        ([], ["--config", file], ["--config", file, "--train-rows", 4, "--method", "pt", "--seed", 1])
+    ):
+        result = run("train", "amazon", tmp_path / f"{number}.safetensors", "-q", *options)
+        assert result.exit_code == 0, result.output
+    found = [(c.train_rows, c.test_rows, c.target_updates, c.seeds, c.methods, c.sources) for c in comparison]
+    assert found == [
+        (2000, 200, 100, (42,), ("PT",), ()),
+        (8, 200, 100, (7,), ("SPoT",), ("nyt",)),
+        (4, 200, 100, (1,), ("PT",), ()),
+    ]
+
+
+def test_train_leaves_its_task_out_of_the_default_sources_only(comparison: list[RunConfig], tmp_path: Path) -> None:
+    for number, options in enumerate(([], ["--sources", "amazon,nyt"])):
+        assert (
+            run("train", "amazon", tmp_path / f"{number}.safetensors", "--method", "spot", "-q", *options).exit_code
+            == 0
+        )
+    assert [config.sources for config in comparison] == [("tweets", "r8"), ("amazon", "nyt")]
+
+
+@pytest.fixture
+def loaded(monkeypatch: pytest.MonkeyPatch, llama: Backbone) -> list[RunConfig]:
+    """Settings a model was asked for with."""
+    calls: list[RunConfig] = []
+    monkeypatch.setattr(evaluating, "load_backbone", lambda config, progress: calls.append(config) or llama)
+    return calls
+
+
+def test_evaluate_scores_a_whole_file_as_trained(loaded: list[RunConfig], tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        rows = [f"{name} w{n} w{n + 1},{'yes' if n % 3 else 'no'}\n" for n in range(30 if name == "a" else 12)]
+        (tmp_path / f"{name}.csv").write_text("text,label\n" + "".join(rows))
+    one, pair = tmp_path / "a.csv", f"{tmp_path}/a.csv:{tmp_path}/b.csv"
+    prompt = tmp_path / "p.safetensors"
+    write_prompt(prompt, torch.zeros(2, 16), {"model": "m", "max_length": "9", "precision": "float32", "task": "a"})
+    shown = run("evaluate", prompt, one)
+    assert shown.exit_code == 0, shown.output
+    assert "a: 30 rows are scored" in shown.stderr and "rows it has seen count as well" in shown.stderr
+    options = [[one], [pair], [one, "--test-rows", 5, "--max-length", 7, "--precision", "auto", "--model", "n"]]
+    facts = [json.loads(run("evaluate", prompt, *arguments, "--json").stdout) for arguments in options]
+    assert [fact["test_rows"] for fact in facts] == [30, 12, 5]
+    assert [(c.model, c.max_length, c.precision) for c in loaded[1:]] == [("m", 9, "float32")] * 2 + [("n", 7, "auto")]
+
+
 def test_export_writes_an_adapter(tmp_path: Path) -> None:
     write_prompt(tmp_path / "p.safetensors", torch.ones(2, 4), {"model": "some/model"})
     result = run("export", tmp_path / "p.safetensors", tmp_path / "adapter")
@@ -108,7 +172,8 @@ def test_export_writes_an_adapter(tmp_path: Path) -> None:
 BAD = [
     (["compare", "--targets", "sts2"], "unknown task 'sts2'; did you mean 'sst2'?"),
     (["compare", "--targets", "missing.csv"], "task file missing.csv does not exist"),
-    (["compare", "--targets", "sst2,a.csv"], "repeat the option"),
+    (["compare", "--targets", "sst2,missing.csv"], "task file missing.csv does not exist"),
+    (["train", "a.csv,b.csv", "p"], "a colon joins a training and a test file: train.csv:test.csv"),
     (["compare", "--methods", "PTT"], "methods.0: Input should be 'PT'"),
     (["compare", "--train-rows", "0"], "train_rows: Input should be greater than or equal to 1, got 0"),
     (["compare", "--seeds", "one"], "seeds.0"),

@@ -1,14 +1,20 @@
 """Tasks: templates, splits, files, leaks."""
 
+import bz2
 import csv
 import json
 import random
+import string
 from pathlib import Path
+from types import SimpleNamespace
 
+import pyarrow as pa
 import pytest
+from datasets.arrow_writer import ArrowWriter
 
 from prompttransfer.tasks import DEMO_TASKS, drop_leaks, load_task
-from prompttransfer.tasks.leakage import leaking_rows, normalize
+from prompttransfer.tasks.leakage import leaking_rows, normalize, word_count
+from prompttransfer.tasks.names import file_paths, is_file_name
 from prompttransfer.tasks.task import Example, Task, split_examples, to_dataset
 from prompttransfer.tasks.templates import fields_of, render, shorten
 
@@ -77,9 +83,11 @@ def test_fingerprint_follows_the_content_not_the_name() -> None:
 
 def brute_force(train: list[str], test: list[str]) -> set[int]:
     found = set()
-    for index, text in enumerate(map(normalize, train)):
-        for other in map(normalize, test):
-            if text and other and (text in other or other in text):
+    for index, text in enumerate(train):
+        for other in test:
+            mine, its = normalize(text), normalize(other)
+            inside = (mine in its and word_count(text) >= 4) or (its in mine and word_count(other) >= 4)
+            if mine and its and (mine == its or inside):
                 found.add(index)
     return found
 
@@ -101,16 +109,24 @@ def test_leaks_are_those_of_the_definition() -> None:
 
 
 def test_leaks_ignore_case_spaces_and_punctuation() -> None:
-    train = ["A fine, FINE film!", "another one", "so a fine fine film it was", "fine film", "...", ""]
-    assert leaking_rows(train, ["a fine fine film .", "!?"]) == {0, 2, 3}
+    train = ["A fine, FINE film!", "another one", "so a fine fine film it was", "fine, so fine a film", "...", ""]
+    assert leaking_rows(train, ["a fine fine film .", "!?", "yes: fine so fine a film"]) == {0, 2, 3}
+
+
+def test_short_rows_leak_only_when_equal() -> None:
+    train = ["Good!", "a good film, all in all", "very good - - -", "not so very good after all"]
+    assert leaking_rows(train, ["good", "very good . ."]) == {0, 2}
+    assert leaking_rows(["good"], ["a good film, all in all"]) == set()
 
 
 def test_sources_lose_rows_of_the_targets_tests() -> None:
-    source = make_task("source", ["one two three", "its own test row here", "kept row of it"], ["own test row"])
-    target = make_task("target", ["unrelated"], ["One, two"])
+    source = make_task(
+        "source", ["one two three four five", "its own test row here", "kept row of it"], ["own test row here"]
+    )
+    target = make_task("target", ["unrelated"], ["One, two, three, four"])
     cleaned = drop_leaks(source, [target])
     assert list(cleaned.train["raw"]) == ["kept row of it"]
-    assert cleaned.leaked == 2 and list(cleaned.test["raw"]) == ["own test row"]
+    assert cleaned.leaked == 2 and list(cleaned.test["raw"]) == ["own test row here"]
 
 
 def test_one_file_is_split(tmp_path: Path) -> None:
@@ -126,11 +142,53 @@ def test_two_files_stay_apart(tmp_path: Path) -> None:
     train = write_csv(tmp_path / "train.csv", reviews(40))
     test = tmp_path / "held_out.jsonl"
     test.write_text("".join(json.dumps(row) + "\n\n" for row in reviews(50, start=40)), encoding="utf-8")
-    task = load_task(f"{train}, {test}", train_rows=20, test_rows=5)
+    task = load_task(f"{train}:{test}", train_rows=20, test_rows=5)
     assert task.name == tmp_path.name.strip("-.")
     assert len(task.train) == 20 and len(task.test) == 5
     assert all(int(text.split()[2]) >= 40 for text in task.test["raw"])
     assert all(int(text.split()[2]) < 40 for text in task.train["raw"])
+
+
+def test_comma_between_two_files_is_told_about_the_colon(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"a colon joins a training and a test file"):
+        load_task(f"{tmp_path}/train.csv,{tmp_path}/test.csv")
+
+
+def test_colon_within_a_path_is_part_of_it(tmp_path: Path) -> None:
+    assert file_paths("a:b/train.csv:c:d.TSV : e.jsonl") == [Path("a:b/train.csv"), Path("c:d.TSV"), Path("e.jsonl")]
+    assert is_file_name("train.csv:test.csv") and is_file_name("./x") and not is_file_name("amazon")
+    assert load_task(write_csv(tmp_path / "10:30.csv", reviews(20))).name == "10-30"
+
+
+def test_left_out_rows_of_a_file_are_told(tmp_path: Path) -> None:
+    notes: list[str] = []
+    progress = SimpleNamespace(note=notes.append)
+    train, test = write_csv(tmp_path / "a.csv", reviews(20)), write_csv(tmp_path / "b.csv", reviews(23, start=18))
+    assert load_task(f"{train}:{test}", progress=progress).leaked == 2
+    assert notes == ["a: 2 training rows are left out, as they overlap with test rows"]
+    load_task(train, progress=progress)
+    assert len(notes) == 1
+
+
+@pytest.mark.parametrize("column", ["review text", "a:b", "{x}", "a.b"])
+def test_text_column_may_have_any_name(tmp_path: Path, column: str) -> None:
+    rows = [{column: row["text"], "label": row["label"]} for row in reviews(20)]
+    task = load_task(write_csv(tmp_path / "r.csv", rows), text_column=column)
+    assert task.train[0]["text"] == f"{task.train[0]['raw']}\nLabel:"
+
+
+def test_words_of_a_file_are_cut_on_request_only(tmp_path: Path) -> None:
+    rows = [{"text": f"{n} " + "long " * 99, "label": str(n % 2)} for n in range(20)]
+    path = write_csv(tmp_path / "r.csv", rows)
+    assert all(len(text.split()) == 101 for text in load_task(path).train["text"])
+    assert all(len(text.split()) == 8 for text in load_task(path, max_words=7).train["text"])
+
+
+def test_whole_file_is_test_rows_but_a_pair_stays(tmp_path: Path) -> None:
+    one, two = write_csv(tmp_path / "a.csv", reviews(4)), write_csv(tmp_path / "b.csv", reviews(26, start=20))
+    task = load_task(one, whole=True)
+    assert (len(task.train), len(task.validation), len(task.test)) == (0, 0, 4)
+    assert len(load_task(f"{one}:{two}", whole=True).test) == 6
 
 
 def test_file_options(tmp_path: Path) -> None:
@@ -186,7 +244,7 @@ def test_other_bad_files(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match=r"test\.csv, row 1, column 'label': got label 'ugly', want one of 'bad', 'good'"
     ):
-        load_task(f"{train},{test}")
+        load_task(f"{train}:{test}")
 
 
 def test_unknown_task_has_a_suggestion() -> None:
@@ -194,23 +252,45 @@ def test_unknown_task_has_a_suggestion() -> None:
         load_task("amazn")
 
 
-def test_demo_templates_name_the_fields_of_their_rows() -> None:
-    assert set(DEMO_TASKS) >= {
-        "amazon",
-        "tweets",
-        "movies",
-        "r8",
-        "sst2",
-        "nyt",
-        "subjectivity",
-        "mrpc",
-        "rte",
-        "cb",
-        "boolq",
+def fake_asset(folder: Path) -> Path:
+    """Files of a few rows under the names and in the formats of all demo assets."""
+    for name in ("amazon", "tweets", "movies", "nyt"):
+        (folder / f"{name}.txt").write_text("1\t2.5\tthis one is good\n2\t-1.5\tthis one is bad\n3\t0.1\tunclear\n")
+    for split in ("train", "test"):
+        content = (
+            "class\ttext\nd\tstring\nclass\tmeta\nearn\treuter profit rose last year\nship\tport closed on monday\n"
+        )
+        (folder / f"r8-{split}.tab").write_text(content)
+    films = "category,text\nplot,A man leaves home. He returns.\nreview,this is a fine film\n"
+    (folder / "rotten_tomatoes.csv.bz2").write_bytes(bz2.compress(films.encode()))
+    arrows = {
+        "sst2": ("sentence",),
+        "mrpc": ("sentence1", "sentence2"),
+        "rte": ("sentence1", "sentence2"),
+        "cb": ("premise", "hypothesis"),
+        "boolq": ("passage", "question"),
     }
-    for demo in DEMO_TASKS.values():
-        assert fields_of(demo.template) and demo.template.endswith(":")
-        assert len(set(demo.choices)) == len(demo.choices) >= 2
+    for name, fields in arrows.items():
+        columns = {field: ["some words of text", "more words of text"] for field in fields}
+        label = {"answer": [True, False]} if name == "boolq" else {"label": [1, 0]}
+        with ArrowWriter(path=str(folder / f"{name}.arrow")) as writer:
+            writer.write_table(pa.table({**columns, **label}))
+            writer.finalize()
+    return folder
+
+
+@pytest.mark.parametrize("name", DEMO_TASKS)
+def test_demo_templates_render_the_rows_of_their_files(name: str, tmp_path: Path) -> None:
+    demo = DEMO_TASKS[name]
+    folder = fake_asset(tmp_path)
+    for split in demo.splits:
+        rows = list(demo.rows(folder, split))
+        assert len(rows) == 2 and len({label for _, label in rows}) == 2
+        for fields, label in rows:
+            assert set(fields) == {field for _, field, _, _ in string.Formatter().parse(demo.template) if field}
+            example = render(demo.template, fields, label, max_words=demo.max_words)
+            assert all(value in example.text for value in fields.values()) and example.text.endswith(":")
+            assert demo.choices[label]
 
 
 def test_bad_task_is_refused() -> None:

@@ -24,7 +24,7 @@ def load_task(
     progress: Any = None,
     **file_options: Any,
 ) -> Task:
-    """A task by demo name, or by file: "reviews.csv", or "train.csv,test.csv".
+    """A task by demo name, or by file: "reviews.csv", or "train.csv:test.csv".
 
     Training rows that overlap with test rows are dropped (`drop_leaks`), then both are cut to the asked number.
 
@@ -42,7 +42,10 @@ def load_task(
         task = load_demo(name, seed=seed, progress=progress)
     else:
         task = load_files(name, seed=seed, **file_options)
-    return drop_leaks(task).limit(train_rows, test_rows)
+    task = drop_leaks(task)
+    if task.leaked and progress is not None and name not in DEMO_TASKS:
+        progress.note(f"{task.name}: {task.leaked} training rows are left out, as they overlap with test rows")
+    return task.limit(train_rows, test_rows)
 
 
 def check_name(name: str) -> None:
@@ -57,7 +60,8 @@ def check_name(name: str) -> None:
     if is_file_name(name):
         for path in file_paths(name):
             if not path.is_file():
-                raise FileNotFoundError(f"task file {path} does not exist")
+                hint = "; a colon joins a training and a test file: train.csv:test.csv" if "," in name else ""
+                raise FileNotFoundError(f"task file {path} does not exist{hint}")
         return
     near = get_close_matches(name, DEMO_TASKS, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""

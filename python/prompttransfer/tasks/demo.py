@@ -26,7 +26,7 @@ from prompttransfer.tasks.templates import render
 _CLEAR = 0.5
 # Shares of training and validation rows for sets of which only the evaluation rows are at hand.
 _FEW_SHOT = (0.3, 0.1)
-# A test row of two or three words would, by the rule of leakage.py, throw out every training row that says the same.
+# Rows of two or three words say too little to be judged.
 _MIN_WORDS = 4
 
 Row = tuple[dict[str, str], int]

@@ -1,6 +1,6 @@
 """A task from a table of one's own: CSV, TSV or JSONL with a text and a label column.
 
-One file is split 80/10/10 at random; "train.csv,test.csv" keeps the two apart and validates on a tenth of the first.
+One file is split 80/10/10 at random; "train.csv:test.csv" keeps the two apart and validates on a tenth of the first.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from prompttransfer.tasks.names import SUFFIXES, file_paths
 from prompttransfer.tasks.task import Example, Task, shuffled, split_examples, to_dataset
-from prompttransfer.tasks.templates import MAX_WORDS, fields_of, render
+from prompttransfer.tasks.templates import fields_of, render
 
 _MAX_CHOICES = 100
 
@@ -29,25 +29,29 @@ def load_files(
     template: str | None = None,
     choices: Sequence[str] | None = None,
     metric: str = "accuracy",
-    max_words: int = MAX_WORDS,
+    max_words: int | None = None,
+    whole: bool = False,
     seed: int = 42,
 ) -> Task:
-    """A task from one file, or from "training file,test file"; leaks are not removed yet.
+    """A task from one file, or from "training file:test file"; leaks are not removed yet.
 
     Args:
         text_column, label_column: columns to read.
-        template: text for the model, naming columns in braces; "{<text_column>}\\nLabel:" if not given.
+        template: text for the model, naming columns in braces; the text column and "\\nLabel:" if not given.
         choices: answer strings; labels are these strings or their indices. If not given: the labels themselves, sorted.
-        max_words: words kept of each column.
+        max_words: words kept of each column; None: all (the model keeps the last tokens of a long text).
+        whole: all rows of a single file are test rows, for scoring; two files stay what they are.
 
     Raises:
         FileNotFoundError, ValueError: names the file, the row and the column.
     """
     paths = file_paths(files)
     if len(paths) > 2:
-        raise ValueError(f"{files}: got {len(paths)} files, want one, or two as training,test")
-    template = template or f"{{{text_column}}}\nLabel:"
-    columns = (*fields_of(template), label_column)
+        raise ValueError(f"{files}: got {len(paths)} files, want one, or two as training:test")
+    # A column may have any name, a field of a template may not.
+    fields = {name: name for name in fields_of(template)} if template else {"text": text_column}
+    template = template or "{text}\nLabel:"
+    columns = (*fields.values(), label_column)
     tables = [list(_records(path, columns)) for path in paths]
     for path, table in zip(paths, tables, strict=True):
         if not table:
@@ -60,10 +64,13 @@ def load_files(
         if label not in index:
             known = ", ".join(repr(name) for name in index)
             raise ValueError(f"{place}, column {label_column!r}: got label {label!r}, want one of {known}")
-        return render(template, {name: str(row[name]) for name in columns[:-1]}, index[label], max_words=max_words)
+        values = {field: str(row[column]) for field, column in fields.items()}
+        return render(template, values, index[label], max_words=max_words)
 
     parts = [[example(record) for record in table] for table in tables]
-    if len(parts) == 1:
+    if len(parts) == 1 and whole:
+        train, validation, test = [], [], shuffled(parts[0], seed)
+    elif len(parts) == 1:
         train, validation, test = split_examples(parts[0], seed)
         if not train or not test:
             raise ValueError(f"{paths[0]}: got {len(parts[0])} rows, want at least 10 to split them 80/10/10")

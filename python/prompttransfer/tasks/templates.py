@@ -1,7 +1,7 @@
 """From the fields of a row to the text a model reads.
 
-A template ends where the answer is to follow, and each field is cut to a number of words, so that the end survives any
-limit of length.
+A template ends where the answer is to follow. Each field can be cut to a number of words, so that all of them fit into
+the tokens that the model keeps, which are the last ones.
 """
 
 from __future__ import annotations
@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from string import Formatter
 
 from prompttransfer.tasks.task import Example
-
-MAX_WORDS = 40
 
 
 def fields_of(template: str) -> tuple[str, ...]:
@@ -29,12 +27,12 @@ def fields_of(template: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def shorten(text: str, max_words: int = MAX_WORDS) -> str:
-    """The first max_words words, separated by single spaces."""
+def shorten(text: str, max_words: int | None = None) -> str:
+    """The first max_words words (None: all), separated by single spaces."""
     return " ".join(text.split()[:max_words])
 
 
-def render(template: str, fields: Mapping[str, str], label: int, *, max_words: int = MAX_WORDS) -> Example:
+def render(template: str, fields: Mapping[str, str], label: int, *, max_words: int | None = None) -> Example:
     """An example of the fields' values; each is cut to max_words words in the model's text, but not in raw."""
     names = fields_of(template)
     text = template.format(**{name: shorten(fields[name], max_words) for name in names})

@@ -7,6 +7,7 @@ INSTALLED := $(VENV)/.installed
 .PHONY: demo test bench lint format clean
 
 demo: $(INSTALLED)
+	@echo "environment: $(VENV), made once and reused"
 	$(BIN)/prompttransfer compare
 
 test: $(INSTALLED)
@@ -33,6 +34,7 @@ BUILD_FILES := pyproject.toml setup.py CMakeLists.txt constraints.txt
 
 # Python files are used where they stand (editable), so only what decides the build or the environment asks for a new one.
 $(INSTALLED): $(BUILD_FILES) $(NATIVE)
-	@test -x $(BIN)/python && echo "updating $(VENV)" || { echo "setting up $(VENV)"; $(PYTHON) -m venv $(VENV); }
+	@if test -x $(BIN)/pip; then echo "updating $(VENV)"; else \
+	  echo "setting up $(VENV): two to three minutes"; $(PYTHON) -m venv --clear $(VENV); fi
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
 	@touch $@

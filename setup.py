@@ -63,10 +63,13 @@ class CMakeBuild(build_ext):
     def run(self) -> None:
         mode = build_mode()
         wanted = {"none": [], "cpu": ["cpu"], "cuda": ["cpu", "cuda"], "auto": ["cpu", "cuda"]}[mode]
+        target = ROOT if self.editable_mode else Path(self.build_lib).resolve()
+        for stale in (target / "promptkernels").glob("_C_*.so"):  # what an earlier build left is not this one's
+            stale.unlink()
         for kind in wanted:
             try:
                 self.build_module(kind)
-            except (subprocess.CalledProcessError, OSError) as error:
+            except (subprocess.CalledProcessError, OSError, ImportError) as error:
                 if mode != "auto":
                     raise SystemExit(
                         f"promptkernels: the {kind} module was asked for (PROMPTKERNELS_BUILD={mode}) "
@@ -96,7 +99,7 @@ class CMakeBuild(build_ext):
             *options,
         ]
         run.append(f"-DCMAKE_INSTALL_PREFIX={target / 'promptkernels'}")
-        jobs = os.environ.get("PROMPTKERNELS_JOBS") or str(len(os.sched_getaffinity(0)))
+        jobs = os.environ.get("PROMPTKERNELS_JOBS") or str(os.cpu_count() or 1)
         check(run)
         check(["cmake", "--build", str(build), "--parallel", jobs])
         check(["cmake", "--install", str(build)])

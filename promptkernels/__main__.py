@@ -7,7 +7,7 @@ import sys
 import torch
 
 import promptkernels
-from promptkernels.backends.registry import PREFERENCE, choose
+from promptkernels.backends.registry import PREFERENCE, BackendUnavailable, choose
 
 
 def main() -> None:
@@ -19,7 +19,10 @@ def main() -> None:
             print(f"{'':<10} {key}: {value}")
     print()
     for device in PREFERENCE:
-        print(f"{device} tensors are served by: {choose(device, torch.float32).NAME}")
+        try:
+            print(f"{device} tensors are served by: {choose(device, torch.float32).NAME}")
+        except (BackendUnavailable, ValueError) as error:
+            print(f"{device} tensors: {str(error).splitlines()[0]}")
 
 
 if __name__ == "__main__":

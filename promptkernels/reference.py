@@ -161,10 +161,8 @@ def svgd_direction(
     centre = particles[0] if reference is None else reference
     x = _groups(particles.to(acc) - centre.to(acc), per_token)
     s = _groups(scores.to(acc), per_token)
-    gram = x @ x.mT
-    norms = gram.diagonal(dim1=-2, dim2=-1)
-    squared = (norms.unsqueeze(-1) + norms.unsqueeze(-2) - 2 * gram).clamp_min(0)
-    squared.diagonal(dim1=-2, dim2=-1).zero_()
+    # Differences first: equal particles are exactly 0 apart, wherever they lie.
+    squared = torch.stack([(x - row).square().sum(-1) for row in x.split(1, dim=-2)], dim=-2)
     h = _bandwidth(squared, bandwidth, convention)
     spread = h[:, None, None]
     kernel = torch.where(spread > 0, torch.exp(-squared / spread), (squared == 0).to(acc))
@@ -235,19 +233,20 @@ def prepend_prompts(shared: Tensor, u: Tensor, v: Tensor, task_ids: Tensor, inpu
 
 def _merge_terms(
     reference: Tensor, prompts: Tensor, scale: Tensor | None, weights: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Task vectors (T, L, H), scale (T, L), weights (T,), and which rows are there (T, 1)."""
     acc = accumulation_type(reference, prompts, scale, weights)
     vectors = prompts.to(acc) - reference.to(acc)
     scale = vectors.new_ones(vectors.shape[:2]) if scale is None else scale.to(acc)
     weights = vectors.new_ones(vectors.shape[:1]) if weights is None else weights.to(acc)
-    # A row that is not selected must not reach the sum, not even as 0 * inf.
-    return vectors.masked_fill((weights == 0)[:, None, None], 0.0), scale, weights
+    return vectors, scale, weights, (weights != 0).unsqueeze(1)
 
 
 def merge_task_vectors(reference: Tensor, prompts: Tensor, scale: Tensor | None, weights: Tensor | None) -> Tensor:
-    vectors, scale, weights = _merge_terms(reference, prompts, scale, weights)
-    merged = reference.to(vectors.dtype) + ((weights[:, None] * scale).unsqueeze(-1) * vectors).sum(0)
-    return merged.contiguous()
+    vectors, scale, weights, there = _merge_terms(reference, prompts, scale, weights)
+    # A row that is not there must not reach the sum, not even as 0 * inf.
+    terms = torch.where(there.unsqueeze(-1), (weights[:, None] * scale).unsqueeze(-1) * vectors, 0.0)
+    return (reference.to(vectors.dtype) + terms.sum(0)).contiguous()
 
 
 def merge_task_vectors_backward(
@@ -258,14 +257,14 @@ def merge_task_vectors_backward(
     weights: Tensor | None,
     needs: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    vectors, full_scale, full_weights = _merge_terms(reference, prompts, scale, weights)
+    vectors, full_scale, full_weights, there = _merge_terms(reference, prompts, scale, weights)
     grad = grad.to(vectors.dtype)
-    factor = full_weights[:, None] * full_scale
+    factor = torch.where(there, full_weights[:, None] * full_scale, 0.0)
     along = (vectors * grad).sum(-1)
     gradients = (
         grad * (1 - factor.sum(0)).unsqueeze(-1),
         factor.unsqueeze(-1) * grad,
-        full_weights[:, None] * along,
+        torch.where(there, full_weights[:, None] * along, 0.0),
         (full_scale * along).sum(1),
     )
     return _needed(gradients, needs, grad)
@@ -282,7 +281,7 @@ def select_group(similarity: Tensor, target: int) -> Tensor:
     size = torch.arange(1, n + 1, device=sim.device, dtype=sim.dtype)
     pairs = (size * (size - 1)).clamp_min(1)
     consistency = ranked.cumsum(0).cumsum(1).diagonal() / pairs
-    consistency = torch.where(eligible[order], consistency, -torch.inf)
+    consistency = torch.where(eligible[order], consistency, -torch.inf).nan_to_num(nan=-torch.inf, neginf=-torch.inf)
     chosen = (torch.arange(n, device=sim.device) <= consistency.argmax()) & eligible[order]
     chosen = torch.zeros_like(eligible).index_copy_(0, order, chosen)
     chosen[target] = True

@@ -9,10 +9,11 @@ namespace {
 template <class A>
 void finish(const Rows& prompts, const A* scale, const A* weights, const double* dots, const MergeGradients& out) {
     for (index_t t = 0; t < prompts.count; ++t) {
+        const A weight = weights ? weights[t] : A(1);
         double sum = 0;
         for (index_t l = 0; l < prompts.length; ++l) {
             const index_t i = t * prompts.length + l;
-            if (out.scale) static_cast<A*>(out.scale)[i] = static_cast<A>(dots[i] * (weights ? weights[t] : A(1)));
+            if (out.scale) static_cast<A*>(out.scale)[i] = weight == A(0) ? A(0) : static_cast<A>(dots[i] * weight);
             sum += dots[i] * (scale ? scale[i] : A(1));
         }
         if (out.weights) static_cast<A*>(out.weights)[t] = static_cast<A>(sum);

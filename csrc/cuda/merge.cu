@@ -11,7 +11,8 @@ __device__ A weight_of(const void* weights, index_t row) {
 template <class A>
 __device__ A factor_of(const Rows& x, const void* weights, index_t row, index_t token) {
     const A scale = x.scale ? static_cast<const A*>(x.scale)[row * x.length + token] : A(1);
-    return weight_of<A>(weights, row) * scale;
+    const A weight = weight_of<A>(weights, row);
+    return weight == A(0) ? A(0) : weight * scale;
 }
 
 template <class A>
@@ -40,20 +41,21 @@ __global__ void elements_kernel(const A* grad, Rows x, const void* weights, A* d
     if (d_reference) d_reference[c] = grad[c] * (A(1) - total);
 }
 
-// dots (count, length) = <grad, prompt - reference> per token, 0 for rows of weight 0.
+// dots (count, length) = <grad, prompt - reference> per token; a row of weight 0 has one only for its weight's
+// gradient.
 template <class A>
-__global__ void dots_kernel(const A* grad, Rows x, const void* weights, double* dots, A* d_scale) {
+__global__ void dots_kernel(const A* grad, Rows x, const void* weights, double* dots, A* d_scale, bool weights_wanted) {
     const index_t row = blockIdx.x / x.length, token = blockIdx.x % x.length;
     const A weight = weight_of<A>(weights, row);
     double sum = 0;
-    for (index_t h = threadIdx.x; h < x.hidden && weight != A(0); h += kThreads) {
+    for (index_t h = threadIdx.x; h < x.hidden && (weight != A(0) || weights_wanted); h += kThreads) {
         const index_t c = token * x.hidden + h;
         sum += static_cast<double>(grad[c]) * static_cast<double>(unscaled<A>(x, row, c));
     }
     sum = block_sum(sum);
     if (threadIdx.x != 0) return;
     dots[blockIdx.x] = sum;
-    if (d_scale) d_scale[blockIdx.x] = static_cast<A>(sum * static_cast<double>(weight));
+    if (d_scale) d_scale[blockIdx.x] = weight == A(0) ? A(0) : static_cast<A>(sum * static_cast<double>(weight));
 }
 
 template <class A>
@@ -76,8 +78,8 @@ void backward_of(const A* grad, const Rows& x, const void* weights, const MergeG
     }
     if (!out.scale && !out.weights) return;
     const Scratch<double> dots(x.count * x.length, stream);
-    dots_kernel<<<static_cast<unsigned>(x.count * x.length), kThreads, 0, stream>>>(grad, x, weights, dots.get(),
-                                                                                    static_cast<A*>(out.scale));
+    dots_kernel<<<static_cast<unsigned>(x.count * x.length), kThreads, 0, stream>>>(
+        grad, x, weights, dots.get(), static_cast<A*>(out.scale), out.weights != nullptr);
     if (out.weights)
         weights_kernel<<<static_cast<unsigned>(x.count), kThreads, 0, stream>>>(dots.get(), x,
                                                                                 static_cast<A*>(out.weights));

@@ -76,11 +76,15 @@ def set_backend(name: str | None) -> None:
 
     Raises `ValueError` for an unknown name and `BackendUnavailable` for a backend that cannot run here.
     """
-    global _forced
     if name is not None:
         _check_name(name)
         if BACKENDS[name].why_unavailable() is not None:
             _raise_unavailable(name, "here", {key: module.why_unavailable() for key, module in BACKENDS.items()})
+    _restore(name)
+
+
+def _restore(name: str | None) -> None:
+    global _forced
     _forced = name
     _chosen.clear()
 
@@ -93,7 +97,7 @@ def use_backend(name: str | None) -> Iterator[None]:
     try:
         yield
     finally:
-        set_backend(before)
+        _restore(before)  # unchecked: a choice that could not run before is not this block's error
 
 
 def choose(device: str, dtype: torch.dtype) -> ModuleType:

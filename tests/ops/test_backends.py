@@ -74,14 +74,18 @@ def run(code: str, **environment: str) -> subprocess.CompletedProcess:
 
 
 def test_environment_variable_forces_a_backend():
-    code = "import torch, promptkernels as pk; pk.task_similarity(torch.eye(3)); print(pk.backends.__module__)"
-    assert run(code, PROMPTKERNELS_BACKEND="reference").returncode == 0
+    code = "import torch, promptkernels as pk; pk.task_similarity(torch.eye(3)); "
+    code += "from promptkernels.backends import registry; print(registry.choose('cpu', torch.float32).NAME)"
+    assert run(code, PROMPTKERNELS_BACKEND="reference").stdout.strip() == "reference"
     wrong = run(code, PROMPTKERNELS_BACKEND="nonsense")
     assert wrong.returncode != 0 and "backend must be one of" in wrong.stderr
 
 
-def test_information_page():
-    page = run("import runpy; runpy.run_module('promptkernels', run_name='__main__')").stdout
+def test_information_page_even_where_a_backend_is_forced():
+    code = "import runpy; runpy.run_module('promptkernels', run_name='__main__')"
+    forced = run(code, PROMPTKERNELS_BACKEND="nonsense")
+    assert forced.returncode == 0 and "backend must be one of" in forced.stdout
+    page = run(code).stdout
     for name in pk.backends():
         assert name in page
     assert "cpu tensors are served by" in page

@@ -53,6 +53,24 @@ def test_vanishing_bandwidth_with_one_particle_apart(backend):
     assert torch.allclose(phi[4], scores[4] / 5) and torch.allclose(phi[0], scores[:4].sum(0) / 5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_particles_that_coincide_away_from_the_first(backend, dtype):
+    particles, scores = rand(1, 20, 333).repeat(6, 1, 1).to(dtype), rand(6, 20, 333, seed=1).to(dtype)
+    particles[0] += rand(20, 333, seed=2).to(dtype)
+    for reference in (None, rand(20, 333, seed=3).to(dtype)):
+        phi, (_, h) = pk.svgd_direction(particles, scores, reference=reference, return_kernel=True)
+        assert h == 0
+        torch.testing.assert_close(phi[0], scores[0] / 6)
+        torch.testing.assert_close(phi[3], scores[1:].sum(0) / 6, rtol=1e-5, atol=1e-6)
+
+
+def test_nan_between_two_sources_ends_the_group_before_it(backend):
+    similarity = torch.ones(4, 4)
+    similarity[1, 2] = similarity[2, 1] = float("nan")
+    similarity[1, 0], similarity[2, 0], similarity[3, 0] = 0.9, 0.8, -1.0
+    assert pk.select_group(similarity, 0).tolist() == [True, True, False, False]
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_nan_and_inf_propagate(backend, bad):
     prompts = rand(3, 4, 70)
@@ -68,14 +86,14 @@ def test_nan_and_inf_propagate(backend, bad):
 
 def test_dropped_row_does_not_leak(backend):
     """A weight of 0 is a row that is not there, whatever it holds."""
-    reference, prompts = rand(2, 5), rand(3, 2, 5, seed=1)
+    reference, prompts, scale = rand(2, 5, requires_grad=True), rand(3, 2, 5, seed=1), torch.ones(3, 2)
     want = pk.merge_task_vectors(reference, prompts[:2])
-    prompts[2] = float("nan")
+    prompts[2], scale[2] = float("nan"), float("inf")
     prompts.requires_grad_()
-    got = pk.merge_task_vectors(reference, prompts, weights=torch.tensor([1.0, 1.0, 0.0]))
+    got = pk.merge_task_vectors(reference, prompts, scale, torch.tensor([1.0, 1.0, 0.0]))
     assert torch.equal(got, want)
     got.sum().backward()
-    assert torch.equal(prompts.grad[2], torch.zeros(2, 5))
+    assert torch.equal(prompts.grad[2], torch.zeros(2, 5)) and torch.equal(reference.grad, -torch.ones(2, 5))
 
 
 def test_empty_batch_has_zero_gradients(backend):

@@ -121,6 +121,17 @@ def test_a_second_run_trains_nothing_and_says_so(config: RunConfig) -> None:
     assert second["rows"] == first["rows"] and second["sources"] == first["sources"]
 
 
+def test_results_of_other_settings_move_aside(config: RunConfig) -> None:
+    config = config.model_copy(update={"seeds": (1,), "targets": ("goal",), "methods": ("PT",)})
+    first = (compare(config, Progress()) / "results.json").read_text()
+    told = Progress()
+    folder = compare(config.model_copy(update={"methods": ("SPoT",)}), told)
+    assert (folder.with_name(f"{folder.name}-1") / "results.json").read_text() == first
+    assert [row["method"] for row in json.loads((folder / "results.json").read_text())["rows"]] == ["SPoT"]
+    assert (folder / "prompts" / "SPoT" / "goal-seed1-own.safetensors").is_file()
+    assert any("moved to" in note for note in told.notes)
+
+
 def test_an_interrupted_run_goes_on_and_ends_with_the_same_scores(
     config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

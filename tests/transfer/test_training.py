@@ -14,7 +14,7 @@ from prompttransfer.methods.objectives import ParticleLoss, task_loss
 from prompttransfer.methods.sampler import row_batches
 from prompttransfer.models import Backbone
 from prompttransfer.prompts import GroupedPrompt, ParticlePrompts, PromptModule, SoftPrompt, initial_prompt
-from prompttransfer.training import Diverged, Plan, Row, train
+from prompttransfer.training import Diverged, Plan, Row, last_checkpoint, rate_factor, train
 
 ROWS = [
     Row(tuple(8 + (index * 5 + place) % 40 for place in range(2 + index % 4)), 4 + index % 2) for index in range(12)
@@ -37,7 +37,7 @@ def test_training_is_adamw_with_clipping_warm_up_and_linear_decay(backbone: Back
     optimizer = torch.optim.AdamW(expected.parameters(), lr=0.05, weight_decay=0.1)
     losses = []
     for update, batch in enumerate(row_batches(len(ROWS), 4, 8, seed=1)):
-        optimizer.param_groups[0]["lr"] = 0.05 * (update / 2 if update < 2 else (8 - update) / 6)
+        optimizer.param_groups[0]["lr"] = 0.05 * ((update + 1) / 3 if update < 2 else (8 - update) / 6)
         rows = [ROWS[index] for index in batch]
         logits = backbone(expected, backbone.collate([row.ids for row in rows])).logits
         loss = F.cross_entropy(logits, torch.tensor([row.answer for row in rows]))
@@ -138,3 +138,21 @@ def test_a_loss_that_is_not_finite_stops_with_advice(llama: Backbone, tmp_path: 
         prompt.prompt.fill_(float("nan"))
     with pytest.raises(Diverged, match="learning rate"):
         train(llama, plan(prompt), tmp_path)
+
+
+def test_a_half_written_checkpoint_is_passed_over(tmp_path: Path) -> None:
+    for update, complete in ((2, True), (4, False)):
+        folder = tmp_path / f"checkpoint-{update}"
+        folder.mkdir()
+        (folder / "prompt.safetensors").touch()
+        if complete:
+            (folder / "trainer_state.json").touch()
+    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-2")
+    assert not (tmp_path / "checkpoint-4").exists()
+    assert last_checkpoint(tmp_path / "nothing") is None
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "constant_with_warmup"])
+def test_every_update_has_a_rate(schedule: str) -> None:
+    factors = [rate_factor(schedule, 2, 10)(update) for update in range(10)]
+    assert all(factor > 0 for factor in factors) and max(factors) == 1.0 == factors[2]

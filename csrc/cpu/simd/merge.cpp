@@ -40,7 +40,7 @@ void merge_backward_of(const Acc<T>* grad, const Rows& x, const Acc<T>* weights,
         A total = 0;
         for (index_t row = 0; row < x.count; ++row) {
             const A weight = weights ? weights[row] : A(1);
-            const A factor = weight * scale_of<T>(x, row, token);
+            const A factor = weight == A(0) ? A(0) : weight * scale_of<T>(x, row, token);
             total += factor;
             if (out.prompts) {
                 A* __restrict to = static_cast<A*>(out.prompts) + row * x.columns() + token * n;
@@ -48,7 +48,7 @@ void merge_backward_of(const Acc<T>* grad, const Rows& x, const Acc<T>* weights,
             }
             if (!want_dots) continue;
             double along = 0;
-            if (weight != A(0)) {
+            if (weight != A(0) || out.weights) {
                 alignas(64) A value[kColumns];
                 for (index_t c = 0; c < n; c += kColumns) {
                     const index_t m = smaller(kColumns, n - c);

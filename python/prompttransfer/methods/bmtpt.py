@@ -98,6 +98,7 @@ def run(ctx: Context, target: EncodedTask) -> MethodResult:
     log = source_facts["history"]
     return MethodResult(
         prompt=prompt.composed().cpu(),
+        other_prompts={f"particle{index}": particle for index, particle in enumerate(particles)},
         trainable_parameters=facts["trainable_parameters"],
         target_updates=facts["updates"],
         target_examples=facts["examples"],

@@ -21,7 +21,7 @@ from prompttransfer.tasks.task import Task
 from prompttransfer.training import Objective, Plan, Row, train
 
 # Part of every stage's key: raise it when a change of the code changes what a stage computes.
-CODE_VERSION = 1
+CODE_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,10 @@ class EncodedTask:
 
 @dataclass
 class MethodResult:
-    """A trained target prompt (L, H) and what it cost; history as in the run folder's history files."""
+    """A trained target prompt (L, H) and what it cost; history as in the run folder's history files.
+
+    other_prompts: prompts (L, H) that were trained on the way, by name.
+    """
 
     prompt: Tensor
     trainable_parameters: int
@@ -68,6 +71,7 @@ class MethodResult:
     seconds: float
     history: dict[str, Any] = field(default_factory=dict)
     notes: str = ""
+    other_prompts: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass
@@ -165,6 +169,8 @@ class Context:
                 self.progress.note(f"{title}: reused from the store")
             plan.prompt.load_state_dict(result.tensors)
             plan.prompt.restore_history(result.facts["history"])
+        # What follows from a prompt is computed on the CPU, whether it was trained now or found in the store.
+        plan.prompt.cpu()
         return result
 
     def evaluate(self, title: str, task: EncodedTask, prompt: Tensor | None) -> Evaluation:

@@ -33,6 +33,7 @@ def run(ctx: Context, target: EncodedTask) -> MethodResult:
     final = [name for name, chosen in zip(names[:-1], prompt.group()[:-1].tolist(), strict=True) if chosen]
     return MethodResult(
         prompt=prompt.composed().cpu(),
+        other_prompts={"own": own},
         trainable_parameters=second.facts["trainable_parameters"],
         target_updates=offset + second.facts["updates"],
         target_examples=first.facts["examples"] + second.facts["examples"],

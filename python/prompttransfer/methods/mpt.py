@@ -63,6 +63,7 @@ def run(ctx: Context, target: EncodedTask) -> MethodResult:
     facts = ctx.run(f"{target.name}: MPT", plan).facts
     return MethodResult(
         prompt=prompt.composed().cpu(),
+        other_prompts={"shared": joint.shared.detach()},
         trainable_parameters=facts["trainable_parameters"],
         target_updates=facts["updates"],
         target_examples=facts["examples"],

@@ -25,6 +25,7 @@ def run(ctx: Context, target: EncodedTask) -> MethodResult:
     names = [source.name for source in ctx.sources]
     return MethodResult(
         prompt=prompt.composed().cpu(),
+        other_prompts={"own": own},
         trainable_parameters=second.facts["trainable_parameters"],
         target_updates=first.facts["updates"] + second.facts["updates"],
         target_examples=first.facts["examples"] + second.facts["examples"],

@@ -1,4 +1,4 @@
-"""Fused kernels for the hot operations of multi-task soft prompt tuning; needs torch only.
+"""Fused kernels for the hot operations of multi-task soft prompt tuning, on top of torch alone.
 
 >>> import torch, promptkernels as pk
 >>> start = torch.zeros(100, 768)

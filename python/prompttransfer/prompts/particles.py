@@ -16,7 +16,7 @@ class ParticlePrompts(PromptModule):
 
     Args:
         particles: start, (M, L, H).
-        reference: (L, H), where the particles are centred for the kernel; changes rounding only.
+        reference: (L, H), P_init: the centre of a Gaussian prior.
         bandwidth: a number or a convention, see `promptkernels.svgd_direction`.
         per_token: one kernel per prompt token.
     """
@@ -59,7 +59,6 @@ class ParticlePrompts(PromptModule):
             particles,
             -evidence * particles.grad,
             bandwidth=self.bandwidth,
-            reference=self.reference,
             per_token=self.per_token,
             return_kernel=True,
         )

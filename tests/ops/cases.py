@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+import pytest
 import torch
 from torch import Tensor
 
@@ -27,13 +30,25 @@ REFERENCE_SUM = {torch.float64: 1e-11, torch.float32: 2e-5, torch.bfloat16: 2e-5
 ROUNDED_OUTPUT = {torch.float64: 1e-12, torch.float32: 1e-6, torch.bfloat16: 4e-3, torch.float16: 5e-4}
 
 
+def sizes(shapes: list[tuple[int, ...]], large: int = 10_000) -> list:
+    """Test parameters of these shapes; those with more elements than ``large`` are marked so (see conftest.py)."""
+    return [
+        pytest.param(shape, id=str(shape), marks=[pytest.mark.large] if math.prod(shape) > large else [])
+        for shape in shapes
+    ]
+
+
 def rand(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32, requires_grad: bool = False) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype).requires_grad_(requires_grad)
+    """Standard normal numbers on the default device, the same on every device."""
+    generator = torch.Generator("cpu").manual_seed(seed)
+    drawn = torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu")
+    return drawn.to(torch.get_default_device(), dtype).requires_grad_(requires_grad)
 
 
 def ids(rows: int, tasks: int, seed: int = 0, dtype: torch.dtype = torch.int64) -> Tensor:
-    return torch.randint(tasks, (rows,), generator=torch.Generator().manual_seed(seed), dtype=dtype)
+    generator = torch.Generator("cpu").manual_seed(seed)
+    drawn = torch.randint(tasks, (rows,), generator=generator, dtype=dtype, device="cpu")
+    return drawn.to(torch.get_default_device())
 
 
 def hadamard(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> tuple[Tensor, ...]:

@@ -1,15 +1,71 @@
-"""Every backend that can run here, one test id each."""
+"""Every backend that can run here, on every device it serves: one test id each (``cpu``, ``reference@cuda``, ...).
+
+A test that takes the `backend` fixture runs once per entry of `RUNNERS`. While it runs, tensors are made on the entry's
+device by default (`cases.rand` and `cases.ids` too), so tests name no device. Backends that interpret or emulate their
+kernels are slow: what is marked ``large`` is left out for them (`cases.sizes` marks shapes).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import pytest
+import torch
 
 import promptkernels as pk
 
-AVAILABLE = [name for name, status in pk.backends().items() if status.available and "cuda" not in status.devices]
+
+@dataclass(frozen=True)
+class Runner:
+    """A backend on a device; ``prepare`` makes a backend known that the package itself does not offer."""
+
+    name: str
+    device: str = "cpu"
+    slow: bool = False
+    prepare: Callable[[pytest.FixtureRequest], object] | None = None
+
+    def __str__(self) -> str:
+        return self.name if self.device == "cpu" else f"{self.name}@{self.device}"
 
 
-@pytest.fixture(params=AVAILABLE)
+def available() -> list[Runner]:
+    devices = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
+    return [
+        Runner(name, device, slow=name == "triton" and device == "cpu")
+        for name, status in pk.backends().items()
+        for device in devices
+        if status.available and (device in status.devices or "*" in status.devices)
+    ]
+
+
+RUNNERS = available()
+
+
+@pytest.fixture(params=RUNNERS, ids=str)
 def backend(request):
-    with pk.use_backend(request.param):
-        yield request.param
+    runner = request.param
+    if runner.prepare is not None:
+        runner.prepare(request)
+    before = torch.get_default_device()
+    if runner.device != "cpu":
+        torch.set_default_device(runner.device)
+    try:
+        with pk.use_backend(runner.name):
+            yield runner.name
+    finally:
+        if runner.device != "cpu":
+            torch.set_default_device(before)
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "large: left out for backends that interpret or emulate their kernels")
+
+
+def pytest_collection_modifyitems(config, items):
+    def left_out(item):
+        runner = item.callspec.params.get("backend") if hasattr(item, "callspec") else None
+        return isinstance(runner, Runner) and runner.slow and item.get_closest_marker("large") is not None
+
+    config.hook.pytest_deselected(items=[item for item in items if left_out(item)])
+    items[:] = [item for item in items if not left_out(item)]

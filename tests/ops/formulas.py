@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def _np(tensor: Tensor | None) -> np.ndarray | None:
-    return None if tensor is None else tensor.detach().double().numpy()
+    return None if tensor is None else tensor.detach().double().cpu().numpy()
 
 
 def _vectors(prompts, reference, scale):

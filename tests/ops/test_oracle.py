@@ -16,6 +16,7 @@ from cases import (
     ids,
     rand,
     relative_rms,
+    sizes,
     strided,
 )
 
@@ -37,7 +38,7 @@ def oracle(function, *args, **kwargs):
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("shape", PROMPT_SHAPES, ids=str)
+@pytest.mark.parametrize("shape", sizes(PROMPT_SHAPES))
 @pytest.mark.parametrize("metric", METRICS)
 def test_task_similarity(backend, shape, dtype, metric):
     prompts, reference = rand(*shape, seed=1, dtype=dtype), rand(*shape[1:], seed=2, dtype=dtype)
@@ -52,7 +53,7 @@ def test_task_similarity(backend, shape, dtype, metric):
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("shape", PROMPT_SHAPES, ids=str)
+@pytest.mark.parametrize("shape", sizes(PROMPT_SHAPES))
 @pytest.mark.parametrize("per_token", [False, True])
 def test_svgd_direction(backend, shape, dtype, per_token):
     particles, scores = rand(*shape, seed=1, dtype=dtype), rand(*shape, seed=2, dtype=dtype)
@@ -64,6 +65,7 @@ def test_svgd_direction(backend, shape, dtype, per_token):
 
 
 @pytest.mark.parametrize("spread", [1e-1, 1e-2, 1e-3])
+@pytest.mark.large
 def test_svgd_keeps_float32_accuracy_for_close_particles(backend, spread):
     """Particles near a common start: the uncentred Gram form loses up to five digits here, the centred one none."""
     start = rand(1, 20, 768, seed=1)
@@ -81,7 +83,7 @@ def test_svgd_keeps_float32_accuracy_for_close_particles(backend, spread):
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("shape", HADAMARD_SHAPES, ids=str)
+@pytest.mark.parametrize("shape", sizes(HADAMARD_SHAPES))
 def test_compose_prepend(backend, shape, dtype):
     shared, u, v, task_ids, embeds = hadamard(shape, dtype)
     for index in (task_ids, task_ids.int()):
@@ -105,7 +107,7 @@ def test_prepend_float32_masters_to_any_input_type(backend, embeds_dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("shape", PROMPT_SHAPES, ids=str)
+@pytest.mark.parametrize("shape", sizes(PROMPT_SHAPES))
 def test_merge_task_vectors(backend, shape, dtype):
     reference, prompts = rand(*shape[1:], dtype=dtype), rand(*shape, seed=1, dtype=dtype)
     scale, weights = rand(*shape[:2], seed=2, dtype=dtype), rand(shape[0], seed=3, dtype=dtype)

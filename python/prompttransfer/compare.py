@@ -53,7 +53,7 @@ def compare(config: RunConfig, progress: Any) -> Path:
             zero_shot = ctx.evaluate(f"{target.name}: zero-shot", target, None)
             for method in config.methods:
                 result = METHODS[method](ctx, target)
-                found = ctx.evaluate(f"{target.name}: test of {method}", target, result.prompt)
+                found = ctx.evaluate(f"{target.name}: test of {method}", target, result.evaluated)
                 run.add(method, target, ctx, result, found, zero_shot)
     return run.finish()
 

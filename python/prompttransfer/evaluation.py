@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from prompttransfer.models import Backbone
-from prompttransfer.prompts import FrozenPrompts
+from prompttransfer.prompts import FrozenPrompts, PromptModule
 from prompttransfer.tasks.metrics import collapsed, majority_score, score
 
 
@@ -27,7 +27,7 @@ class Evaluation:
 @torch.no_grad()
 def predict(
     backbone: Backbone,
-    prompt: Tensor | None,
+    prompt: Tensor | PromptModule | None,
     rows: Sequence[Sequence[int]],
     answers: Sequence[int],
     *,
@@ -37,11 +37,13 @@ def predict(
     """Index of the best answer for every row of token ids.
 
     Args:
-        prompt: (L, H), or None for the model alone (zero-shot).
+        prompt: (L, H); a module whose prompt depends on the row; or None for the model alone (zero-shot).
         answers: first token of each answer, see `Backbone.answer_tokens`.
     """
-    module = None if prompt is None else FrozenPrompts(prompt[None]).to(backbone.device)
-    cache = None if module is None else backbone.prompt_cache(module)
+    module = FrozenPrompts(prompt[None]) if isinstance(prompt, Tensor) else prompt
+    if module is not None:
+        module.to(backbone.device)
+    cache = None if module is None or module.per_instance else backbone.prompt_cache(module)
     # Rows of like length share a batch: little padding. The padded positions are masked, so the order has no effect.
     order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
     predictions = [0] * len(rows)
@@ -60,7 +62,7 @@ def predict(
 
 def evaluate(
     backbone: Backbone,
-    prompt: Tensor | None,
+    prompt: Tensor | PromptModule | None,
     rows: Sequence[Sequence[int]],
     labels: Sequence[int],
     answers: Sequence[int],
@@ -70,8 +72,10 @@ def evaluate(
     advance: Callable[[int], None] | None = None,
 ) -> Evaluation:
     """Predict and score in percent; see `predict`."""
-    if prompt is not None and prompt.shape[-1] != backbone.hidden_size:
-        raise ValueError(f"prompt: got width {prompt.shape[-1]}, the model wants {backbone.hidden_size}")
+    if prompt is not None:
+        width = prompt.shape[-1] if isinstance(prompt, Tensor) else prompt.hidden_size
+        if width != backbone.hidden_size:
+            raise ValueError(f"prompt: got width {width}, the model wants {backbone.hidden_size}")
     predictions = predict(backbone, prompt, rows, answers, batch_size=batch_size, advance=advance)
     return Evaluation(
         score(metric, labels, predictions),

@@ -30,7 +30,7 @@ class Prompt(Protocol):
     length: int
     hidden_size: int
 
-    def prepend(self, input_embeds: Tensor, task_ids: Tensor | None = None) -> Tensor: ...
+    def prepend(self, input_embeds: Tensor, task_ids: Tensor | None = None, mask: Tensor | None = None) -> Tensor: ...
 
 
 @dataclass
@@ -167,7 +167,7 @@ class Backbone(nn.Module):
         """
         embeds, mask = self.embedding(batch["input_ids"]), batch["attention_mask"]
         if prompt is not None:
-            embeds = prompt.prepend(embeds, task_ids)
+            embeds = prompt.prepend(embeds, task_ids, mask)
             mask = torch.cat([mask.new_ones(mask.shape[0], prompt.length), mask], dim=1)
         options: dict[str, Any] = {"output_hidden_states": hidden != "none", "return_dict": True}
         if self.seq2seq:

@@ -61,6 +61,8 @@ class MethodResult:
     """A trained target prompt (L, H) and what it cost; history as in the run folder's history files.
 
     other_prompts: prompts (L, H) that were trained on the way, by name.
+    module: evaluated in place of prompt where the prompt depends on the row; prompt is then its mean over the
+        training rows.
     """
 
     prompt: Tensor
@@ -72,6 +74,12 @@ class MethodResult:
     history: dict[str, Any] = field(default_factory=dict)
     notes: str = ""
     other_prompts: dict[str, Tensor] = field(default_factory=dict)
+    module: PromptModule | None = None
+
+    @property
+    def evaluated(self) -> Tensor | PromptModule:
+        """What is scored on the test rows."""
+        return self.prompt if self.module is None else self.module
 
 
 @dataclass
@@ -173,14 +181,14 @@ class Context:
         plan.prompt.cpu()
         return result
 
-    def evaluate(self, title: str, task: EncodedTask, prompt: Tensor | None) -> Evaluation:
+    def evaluate(self, title: str, task: EncodedTask, prompt: Tensor | PromptModule | None) -> Evaluation:
         """Score a prompt (None: zero-shot) on the task's test rows, once."""
         key = {
             "stage": "evaluate",
             "version": CODE_VERSION,
             "model": self.backbone.fingerprint,
             "precision": self.backbone.precision,
-            "prompt": None if prompt is None else tensor_hash(prompt),
+            "prompt": _prompt_key(prompt),
             "rows": _hash((task.test, task.labels, task.answers, task.metric)),
         }
 
@@ -209,17 +217,26 @@ def _hash(content: object) -> str:
     return hashlib.sha256(repr(content).encode()).hexdigest()[:16]
 
 
+def _prompt_state(prompt: PromptModule) -> tuple[str, list[tuple[str, str]]]:
+    tensors = [*prompt.named_parameters(), *prompt.named_buffers()]
+    return type(prompt).__name__, [(name, tensor_hash(tensor)) for name, tensor in tensors]
+
+
+def _prompt_key(prompt: Tensor | PromptModule | None) -> str | None:
+    if isinstance(prompt, PromptModule):
+        return _hash(_prompt_state(prompt))
+    return None if prompt is None else tensor_hash(prompt)
+
+
 def _plan_hash(plan: Plan) -> str:
     """Hash of everything a plan holds, so that no setting can be forgotten in a stage's key."""
     names = {id(parameter): name for name, parameter in plan.prompt.named_parameters()}
     groups = plan.groups or plan.prompt.parameter_groups(plan.learning_rate)
     rates = [(group["lr"], [names[id(parameter)] for parameter in group["params"]]) for group in groups]
-    tensors = [*plan.prompt.named_parameters(), *plan.prompt.named_buffers()]
-    state = [(name, tensor_hash(tensor)) for name, tensor in tensors]
     # Not the seed: nothing random happens in a training loop without dropout; the batches are given.
     rest = (plan.learning_rate, plan.schedule, plan.warmup, plan.weight_decay, plan.max_grad_norm)
     rows = [(row.ids, row.answer, row.task) for row in plan.rows]
-    return _hash((type(plan.prompt).__name__, state, rates, rest, rows, [list(batch) for batch in plan.batches]))
+    return _hash((*_prompt_state(plan.prompt), rates, rest, rows, [list(batch) for batch in plan.batches]))
 
 
 def stack(prompts: Sequence[Tensor]) -> Tensor:

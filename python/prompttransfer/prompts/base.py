@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 
 class PromptModule(nn.Module, ABC):
-    """A trainable prompt of `length` tokens of width `hidden_size`; parameters are float32."""
+    """A trainable prompt of `length` tokens of width `hidden_size`; parameters are float32.
+
+    per_instance: the prompt depends on the text of its row. Such a prompt has no finished matrix (`composed` raises
+    TypeError) and nothing that rows could share: it is evaluated as a module, row by row.
+    """
+
+    per_instance: ClassVar[bool] = False
 
     def __init__(self, length: int, hidden_size: int) -> None:
         super().__init__()
@@ -18,8 +24,13 @@ class PromptModule(nn.Module, ABC):
         self.hidden_size = hidden_size
 
     @abstractmethod
-    def prepend(self, input_embeds: Tensor, task_ids: Tensor | None = None) -> Tensor:
-        """Input embeddings (B, S, H) -> (B, L+S, H) in their type, prompt first; task_ids (B,) choose the prompt."""
+    def prepend(self, input_embeds: Tensor, task_ids: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """Input embeddings (B, S, H) -> (B, L+S, H) in their type, prompt first.
+
+        Args:
+            task_ids: (B,), choose the prompt of each row.
+            mask: (B, S), 1 where a token is text and 0 where it is padding; read by per-instance prompts only.
+        """
 
     @abstractmethod
     def composed(self, task: int = 0) -> Tensor:

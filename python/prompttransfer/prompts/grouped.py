@@ -71,7 +71,7 @@ class GroupedPrompt(PromptModule):
         prompts, scale = self._stacked()
         return pk.merge_task_vectors(self.start, prompts, scale, group.float())
 
-    def prepend(self, input_embeds: Tensor, task_ids: Tensor | None = None) -> Tensor:
+    def prepend(self, input_embeds: Tensor, task_ids: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         group = self.group()
         if torch.is_grad_enabled():
             self.group_log.append(group)

@@ -37,7 +37,7 @@ class MultitaskPrompt(PromptModule):
     def tasks(self) -> int:
         return self.u.shape[0]
 
-    def prepend(self, input_embeds: Tensor, task_ids: Tensor | None = None) -> Tensor:
+    def prepend(self, input_embeds: Tensor, task_ids: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         if task_ids is None:
             if self.tasks > 1:
                 raise ValueError(

@@ -43,7 +43,7 @@ class ParticlePrompts(PromptModule):
     def count(self) -> int:
         return self.particles.shape[0]
 
-    def prepend(self, input_embeds: Tensor, task_ids: Tensor | None = None) -> Tensor:
+    def prepend(self, input_embeds: Tensor, task_ids: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         if task_ids is None:
             raise ValueError(f"task_ids: got none, want the particle (0..{self.count - 1}) of every row")
         return put_first(self.particles.index_select(0, task_ids), input_embeds)

@@ -15,7 +15,7 @@ class SoftPrompt(PromptModule):
         super().__init__(*start.shape)
         self.prompt = nn.Parameter(start.detach().float().clone())
 
-    def prepend(self, input_embeds: Tensor, task_ids: Tensor | None = None) -> Tensor:
+    def prepend(self, input_embeds: Tensor, task_ids: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         return put_first(self.prompt, input_embeds)
 
     def composed(self, task: int = 0) -> Tensor:
@@ -31,7 +31,7 @@ class FrozenPrompts(PromptModule):
         super().__init__(*prompts.shape[1:])
         self.register_buffer("prompts", prompts.detach().float().clone(), persistent=False)
 
-    def prepend(self, input_embeds: Tensor, task_ids: Tensor | None = None) -> Tensor:
+    def prepend(self, input_embeds: Tensor, task_ids: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         if task_ids is None:
             task_ids = torch.zeros(input_embeds.shape[0], dtype=torch.int64, device=input_embeds.device)
         return put_first(self.prompts[task_ids], input_embeds)

@@ -1,0 +1,59 @@
+"""The CPU kernels under AddressSanitizer and UBSan: a stray access or undefined behaviour ends the test."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from native_build import ROOT, SANITIZE, build_module, run_pytest, sanitized_environment
+
+from promptkernels.backends import cpu
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(cpu.why_unavailable() is not None, reason=str(cpu.why_unavailable())),
+]
+
+
+@pytest.fixture(scope="module")
+def module() -> Path:
+    return build_module("cpu", SANITIZE)
+
+
+@pytest.mark.parametrize("level", ["baseline", "avx2", "avx512"])
+def test_operations(module, level):
+    before = cpu.facts()["isa"]
+    try:
+        cpu._C.choose_isa(level)
+    except ValueError as error:
+        pytest.skip(str(error))
+    finally:
+        cpu._C.choose_isa(before)
+    suite = [f"tests/ops/test_{name}.py" for name in ("oracle", "autograd", "degenerate", "errors")]
+    done = run_pytest([*suite, "-k", "cpu"], {"promptkernels._C_cpu": module}, sanitized=True, PROMPTKERNELS_CPU=level)
+    assert done.returncode == 0, done.stdout[-8000:]
+
+
+def test_module_by_itself(module):
+    """Instruction sets in turn, one to three threads, alignment, rounding."""
+    suite = ["tests/test_native.py", "-k", "instruction_set_agrees or same_bits or 16_bit or alignment"]
+    done = run_pytest(suite, {"promptkernels._C_cpu": module}, sanitized=True)
+    assert done.returncode == 0, done.stdout[-8000:]
+
+
+def test_a_read_past_the_end_is_reported(module):
+    """What the tests above rely on: the loaded module is the sanitized one, and it sees torch's allocations."""
+    code = f"""
+import sys, torch
+sys.path.insert(0, {str(ROOT / "tests")!r})
+from pathlib import Path
+from native_build import load_module
+module = load_module("promptkernels._C_cpu", Path({str(module)!r}))
+similarity, chosen = torch.eye(5), torch.empty(6, dtype=torch.bool)
+module.select_group(similarity.data_ptr(), False, 6, 0, chosen.data_ptr(), 1)
+"""
+    done = subprocess.run([sys.executable, "-c", code], env=sanitized_environment(), capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "AddressSanitizer: heap-buffer-overflow" in done.stderr and "select_group" in done.stderr

@@ -9,19 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from recipes import batch_of, context, random
 
 import promptkernels as pk
-from prompttransfer.config import RunConfig
-from prompttransfer.methods import METHODS, Context, EncodedTask
-from prompttransfer.methods.bmtpt import all_source_batches, start_particles
+from prompttransfer.methods import METHODS, Context
 from prompttransfer.methods.objectives import (
     DistillationLoss,
-    ParticleLoss,
-    PriorLoss,
-    gaussian_penalty,
     hidden_distillation,
     logit_distillation,
-    mixture_penalty,
     task_loss,
 )
 from prompttransfer.methods.sampler import (
@@ -32,54 +27,8 @@ from prompttransfer.methods.sampler import (
     task_batches,
 )
 from prompttransfer.models import Backbone
-from prompttransfer.prompts import FrozenPrompts, MultitaskPrompt, ParticlePrompts, SoftPrompt, initial_prompt
-from prompttransfer.store import Store
+from prompttransfer.prompts import FrozenPrompts, MultitaskPrompt, SoftPrompt
 from prompttransfer.tasks.task import Task
-
-
-def random(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def batch_of(backbone: Backbone) -> dict[str, torch.Tensor]:
-    batch = backbone.collate([[10, 11, 12], [13], [14, 15]])
-    return batch | {"labels": torch.tensor([4, 5, 4]), "task_ids": torch.tensor([0, 1, 0])}
-
-
-class Silent:
-    """The progress interface, without output; remembers what was reused."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def stage(self, title: str, total: int) -> Silent:
-        return self
-
-    def advance(self, n: int = 1, **figures: float) -> None: ...
-
-    def close(self) -> None: ...
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-
-def context(backbone: Backbone, tasks: dict[str, Task], folder: Path, **settings) -> tuple[Context, EncodedTask]:
-    config = RunConfig(
-        sources=("red", "green", "blue"),
-        targets=("goal",),
-        prompt_length=3,
-        train_rows=16,
-        source_updates=4,
-        target_updates=6,
-        batch_size=4,
-        source_batch_size=6,
-        **settings,
-    )
-    sources = [EncodedTask.of(tasks[name], backbone) for name in config.sources]
-    start = initial_prompt(backbone, 3)
-    ctx = Context(backbone, config, Store(folder), Silent(), sources, start, seed=1, source_seed=1)
-    return ctx, EncodedTask.of(tasks["goal"], backbone)
-
 
 # losses
 
@@ -130,45 +79,6 @@ def test_hidden_distillation_ignores_padding(llama: Backbone) -> None:
 
     short, long = loss([[13]]), loss([[10, 11, 12, 14, 15]])
     torch.testing.assert_close(loss([[13], [10, 11, 12, 14, 15]]), (short + 5 * long) / 6, rtol=1e-4, atol=1e-5)
-
-
-def test_particle_loss_scores_each_particle_on_all_rows(llama: Backbone) -> None:
-    batch = batch_of(llama)
-    start = random(3, 16)
-    prompt = ParticlePrompts(random(2, 3, 16, seed=1), start)
-    got = ParticleLoss([0.5, 0.5], 10.0, prior_std=2.0)(llama, prompt, batch)
-    expected = []
-    for particle in prompt.particles:
-        logits = llama(SoftPrompt(particle), batch).logits
-        losses = torch.nn.functional.cross_entropy(logits, batch["labels"], reduction="none")
-        by_source = 0.5 * (losses[0] + losses[2]) / 2 + 0.5 * losses[1]
-        expected.append(by_source + (particle - start).square().sum() / (2 * 4 * 10))
-    torch.testing.assert_close(got, torch.stack(expected).mean(), rtol=1e-4, atol=1e-5)
-
-
-def test_priors_are_the_literal_densities() -> None:
-    particles, theta = random(3, 2, 4), random(2, 4, seed=1)
-    std = particles.std(dim=0, unbiased=False).clamp(min=0.5)
-    normal = torch.distributions.Normal(particles.mean(dim=0), std)
-    # Up to a constant: compare differences between two points.
-    penalty = gaussian_penalty(particles, 0.5)
-    expected = -(normal.log_prob(theta) - normal.log_prob(2 * theta)).sum()
-    torch.testing.assert_close(penalty(theta) - penalty(2 * theta), expected, rtol=1e-4, atol=1e-4)
-    mixture = mixture_penalty(particles, 0.5)
-    variance = particles.var(dim=0, unbiased=False).mean().clamp(min=0.25)
-    density = torch.stack([torch.exp(-(theta - p).square().sum() / (2 * variance)) for p in particles]).mean()
-    torch.testing.assert_close(mixture(theta), -density.log(), rtol=1e-4, atol=1e-4)
-    mean_distance = torch.stack([(theta - p).square().sum() for p in particles]).mean() / (2 * variance)
-    assert mixture(theta) <= mean_distance  # Jensen
-
-
-def test_a_wide_prior_or_no_strength_is_the_plain_task_loss(llama: Backbone) -> None:
-    batch, prompt = batch_of(llama), SoftPrompt(random(3, 16))
-    plain = task_loss(llama, prompt, batch)
-    particles = random(2, 3, 16, seed=1)
-    torch.testing.assert_close(PriorLoss(gaussian_penalty(particles, 0.1), 0.0)(llama, prompt, batch), plain)
-    torch.testing.assert_close(PriorLoss(gaussian_penalty(particles, 1e6), 1.0)(llama, prompt, batch), plain)
-    assert PriorLoss(gaussian_penalty(particles, 0.1), 1.0)(llama, prompt, batch) > plain
 
 
 # samplers
@@ -241,17 +151,6 @@ def test_flatten_and_split() -> None:
     assert split_updates(3, 0.01) == (1, 2)
     with pytest.raises(ValueError, match="budget of 1"):
         split_updates(1, 0.5)
-
-
-def test_particles_start_around_p_init_and_read_all_sources() -> None:
-    start = random(3, 16)
-    particles = start_particles(start, 4, 0.2, seed=0)
-    assert torch.equal(particles[0], start)
-    assert (particles[1:] - start).std() == pytest.approx(0.2 * start.std().item(), rel=0.2)
-    batches = all_source_batches([10, 10, 10], 4, 30, seed=0)
-    counts = Counter(row // 10 for batch in batches for row in batch)
-    assert set(counts.values()) == {40}
-    assert all({row // 10 for row in batch} == {0, 1, 2} for batch in batches)
 
 
 # recipes
@@ -327,18 +226,6 @@ def test_the_training_steps_call_the_kernels(
         assert calls[name] >= least
 
 
-def test_bmtpt_without_prior_is_prompt_tuning_from_the_particle_mean(
-    llama: Backbone, tasks: dict[str, Task], tmp_path: Path
-) -> None:
-    results = []
-    for prior in ({"beta": 0.0}, {"prior": "none"}):
-        ctx, target = context(llama, tasks, tmp_path, bmtpt=prior)
-        results.append(METHODS["BMTPT"](ctx, target).prompt)
-    assert torch.equal(*results)
-    strong, target = context(llama, tasks, tmp_path, bmtpt={"beta": 100.0})
-    assert not torch.equal(METHODS["BMTPT"](strong, target).prompt, results[0])
-
-
 def test_histories_name_groups_and_similarities(llama: Backbone, tasks: dict[str, Task], tmp_path: Path) -> None:
     ctx, target = context(llama, tasks, tmp_path)
     history = METHODS["DTVG"](ctx, target).history
@@ -347,8 +234,6 @@ def test_histories_name_groups_and_similarities(llama: Backbone, tasks: dict[str
     assert history["similarity"]["names"] == ["red", "green", "blue", "goal"]
     matrix = torch.tensor(history["similarity"]["matrix"])
     torch.testing.assert_close(matrix.diagonal(), torch.ones(4))
-    particles = METHODS["BMTPT"](ctx, target).history["particles"]
-    assert [update for update, _ in particles["mean_distance"]] == [1, 2, 3, 4]
 
 
 def test_prompt_tuning_learns_a_toy_source(llama: Backbone, tasks: dict[str, Task], tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from prompttransfer.methods.context import Context, EncodedTask, MethodResult
 from prompttransfer.methods.mpt import joined_rows
-from prompttransfer.methods.objectives import ParticleLoss, PriorLoss, gaussian_penalty, mixture_penalty, task_loss
+from prompttransfer.methods.objectives import task_loss
+from prompttransfer.methods.posterior import ParticleLoss, PriorLoss, gaussian_penalty, mixture_penalty
 from prompttransfer.methods.sampler import Cursor, flatten
 from prompttransfer.prompts import ParticlePrompts, SoftPrompt
 from prompttransfer.store import tensor_hash

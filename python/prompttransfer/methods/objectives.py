@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from prompttransfer.models import Backbone, Batch, Output
-from prompttransfer.prompts import FrozenPrompts, ParticlePrompts, PromptModule
+from prompttransfer.prompts import FrozenPrompts, PromptModule
 
 
 def task_loss(backbone: Backbone, prompt: PromptModule, batch: Batch) -> Tensor:
@@ -62,64 +61,3 @@ class DistillationLoss:
         if student.hidden:
             loss = loss + self.weight * hidden_distillation(student, teacher)
         return loss
-
-
-@dataclass
-class ParticleLoss:
-    """-log p(theta_m | sources) / evidence, mean over the M particles; all particles read all rows in one forward.
-
-    The likelihood is the weighted sum over the sources of their mean loss in the batch (weights renormalised to the
-    sources present), tempered to `evidence` rows. With prior_std the prior is N(P_init, prior_std^2), else it is flat.
-    """
-
-    weights: Sequence[float]
-    evidence: float
-    prior_std: float | None = None
-
-    def __call__(self, backbone: Backbone, prompt: ParticlePrompts, batch: Batch) -> Tensor:
-        rows, count = batch["input_ids"].shape[0], prompt.count
-        repeated = {name: batch[name].repeat(count, 1) for name in ("input_ids", "attention_mask")}
-        particle = torch.arange(count, device=backbone.device).repeat_interleave(rows)
-        logits = backbone(prompt, repeated, task_ids=particle).logits
-        losses = F.cross_entropy(logits, batch["labels"].repeat(count), reduction="none").view(count, rows)
-        loss = (losses @ self.row_weights(batch["task_ids"])).mean()
-        if self.prior_std is not None:
-            distance = (prompt.particles - prompt.reference).square().sum(dim=(1, 2)).mean()
-            loss = loss + distance / (2 * self.prior_std**2 * self.evidence)
-        return loss
-
-    def row_weights(self, task_ids: Tensor) -> Tensor:
-        """(B,) weights of sum 1: a source's weight, shared by its rows."""
-        weights = torch.tensor(self.weights, dtype=torch.float32, device=task_ids.device)
-        counts = torch.bincount(task_ids, minlength=len(weights))
-        per_row = (weights / counts.clamp(min=1))[task_ids]
-        return per_row / per_row.sum()
-
-
-@dataclass
-class PriorLoss:
-    """Task loss + strength * (-log prior of the composed prompt): BMTPT's target stage."""
-
-    penalty: Callable[[Tensor], Tensor]
-    strength: float
-
-    def __call__(self, backbone: Backbone, prompt: PromptModule, batch: Batch) -> Tensor:
-        return task_loss(backbone, prompt, batch) + self.strength * self.penalty(prompt.prompt)
-
-
-def gaussian_penalty(particles: Tensor, std_floor: float) -> Callable[[Tensor], Tensor]:
-    """-log N(theta; mean, diagonal variance of the particles) up to a constant: |(theta - mean) / std|^2 / 2."""
-    mean = particles.mean(dim=0)
-    variance = particles.var(dim=0, unbiased=False).clamp(min=std_floor**2)
-    return lambda theta: ((theta - mean).square() / variance).sum() / 2
-
-
-def mixture_penalty(particles: Tensor, std_floor: float) -> Callable[[Tensor], Tensor]:
-    """-log of an equal mixture of isotropic Gaussians at the particles, up to a constant."""
-    variance = particles.var(dim=0, unbiased=False).mean().clamp(min=std_floor**2)
-
-    def penalty(theta: Tensor) -> Tensor:
-        distance = (theta - particles).square().sum(dim=(1, 2))
-        return -torch.logsumexp(-distance / (2 * variance), dim=0) + torch.log(torch.tensor(float(len(particles))))
-
-    return penalty

@@ -1,0 +1,126 @@
+"""BMTPT's objectives: the sources' posterior at every particle, and the target's loss under a prior fitted to them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from prompttransfer.methods.objectives import task_loss
+from prompttransfer.models import Backbone, Batch
+from prompttransfer.prompts import ParticlePrompts, PromptModule
+
+
+@dataclass
+class ParticleLoss:
+    """-log p(theta_m | sources) / evidence, mean over the M particles; every particle reads all rows of the batch.
+
+    log p(theta | sources) = evidence * sum_k w_k * mean log-likelihood of source k + log p(theta): the likelihood is
+    tempered to `evidence` rows, and the prior is counted once. A batch that holds P of the K sources stands for all of
+    them (weights times K / P, the inverse of the chance to be in it).
+
+    The particles are independent given the batch, so they can be read in slices: the gradient of a slice is taken
+    before the next one is read, and only one slice's activations are alive.
+
+    Args:
+        weights: w_k, one per source, of sum 1.
+        evidence: rows of evidence that the mean loss stands for.
+        prior_std: the prior is N(P_init, prior_std^2); None: flat.
+        slice_size: particles per forward; None: all of them, halved when the device's memory runs out.
+    """
+
+    weights: Sequence[float]
+    evidence: float
+    prior_std: float | None = None
+    slice_size: int | None = None
+
+    def __call__(self, backbone: Backbone, prompt: ParticlePrompts, batch: Batch) -> Tensor:
+        per_row = self.row_weights(batch["task_ids"])
+        while True:
+            size = self.slice_size or prompt.count
+            try:
+                parts = [
+                    self._slice(backbone, prompt, batch, per_row, range(first, min(first + size, prompt.count)))
+                    for first in range(0, prompt.count, size)
+                ]
+                break
+            except torch.OutOfMemoryError:
+                if size == 1:
+                    raise
+                self.slice_size = (size + 1) // 2
+        losses, gradients = zip(*parts, strict=True)
+        loss = _WithGradient.apply(prompt.particles, torch.stack(losses).sum(), torch.stack(gradients).sum(dim=0))
+        if self.prior_std is not None:
+            distance = (prompt.particles - prompt.reference).square().sum(dim=(1, 2)).mean()
+            loss = loss + distance / (2 * self.prior_std**2 * self.evidence)
+        return loss
+
+    def _slice(
+        self, backbone: Backbone, prompt: ParticlePrompts, batch: Batch, per_row: Tensor, which: range
+    ) -> tuple[Tensor, Tensor]:
+        """A slice's share of the mean over particles, and its gradient in all of them."""
+        rows, count = len(per_row), len(which)
+        repeated = {name: batch[name].repeat(count, 1) for name in ("input_ids", "attention_mask")}
+        particle = torch.arange(which.start, which.stop, device=per_row.device).repeat_interleave(rows)
+        with torch.enable_grad():
+            logits = backbone(prompt, repeated, task_ids=particle).logits
+            losses = F.cross_entropy(logits, batch["labels"].repeat(count), reduction="none").view(count, rows)
+            loss = (losses @ per_row).sum() / prompt.count
+            (gradient,) = torch.autograd.grad(loss, prompt.particles)
+        return loss.detach(), gradient
+
+    def row_weights(self, task_ids: Tensor) -> Tensor:
+        """(B,): a source's weight, shared by its rows."""
+        weights = torch.tensor(self.weights, dtype=torch.float32, device=task_ids.device)
+        counts = torch.zeros_like(weights).index_add_(0, task_ids, torch.ones_like(task_ids, dtype=weights.dtype))
+        per_row = (weights / counts.clamp(min=1))[task_ids]
+        return per_row * len(weights) / (counts > 0).sum()
+
+
+class _WithGradient(torch.autograd.Function):
+    """A scalar of x whose gradient is known already."""
+
+    @staticmethod
+    def forward(ctx, x, value, gradient):
+        ctx.save_for_backward(gradient)
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        (gradient,) = ctx.saved_tensors
+        return grad * gradient, None, None
+
+
+@dataclass
+class PriorLoss:
+    """Task loss + strength * (-log prior of the prompt): BMTPT's target stage."""
+
+    penalty: Callable[[Tensor], Tensor]
+    strength: float
+
+    def __call__(self, backbone: Backbone, prompt: PromptModule, batch: Batch) -> Tensor:
+        # In front of a text of no tokens stands the prompt alone, with its gradient, however it is parametrised.
+        no_text = torch.empty(1, 0, prompt.hidden_size, device=batch["input_ids"].device)
+        return task_loss(backbone, prompt, batch) + self.strength * self.penalty(prompt.prepend(no_text)[0])
+
+
+def gaussian_penalty(particles: Tensor, std_floor: float) -> Callable[[Tensor], Tensor]:
+    """-log N(theta; mean, diagonal variance of the particles) up to a constant: |(theta - mean) / std|^2 / 2."""
+    mean = particles.mean(dim=0)
+    variance = particles.var(dim=0, unbiased=False).clamp(min=std_floor**2)
+    return lambda theta: ((theta - mean).square() / variance).sum() / 2
+
+
+def mixture_penalty(particles: Tensor, std_floor: float) -> Callable[[Tensor], Tensor]:
+    """-log of an equal mixture of isotropic Gaussians at the particles, up to a constant."""
+    variance = particles.var(dim=0, unbiased=False).mean().clamp(min=std_floor**2)
+
+    def penalty(theta: Tensor) -> Tensor:
+        distance = (theta - particles).square().sum(dim=(1, 2))
+        return math.log(len(particles)) - torch.logsumexp(-distance / (2 * variance), dim=0)
+
+    return penalty

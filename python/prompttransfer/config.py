@@ -2,99 +2,24 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-METHODS = ("PT", "SPoT", "MPT", "BMTPT", "DTVG")
+from prompttransfer.method_config import (
+    ATTEMPTConfig,
+    BMTPTConfig,
+    DTVGConfig,
+    MPTConfig,
+    MultiPTConfig,
+    Settings,
+    SPoTConfig,
+    TPVConfig,
+)
 
-
-class Settings(BaseModel):
-    """A block of settings that refuses a name it does not know and suggests the one that was meant."""
-
-    model_config = ConfigDict(extra="forbid", validate_default=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _known_names(cls, given: Any) -> Any:
-        if isinstance(given, dict):
-            for name in given:
-                if name not in cls.model_fields:
-                    near = get_close_matches(str(name), cls.model_fields, n=1)
-                    hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(cls.model_fields)}"
-                    raise ValueError(f"unknown setting {name!r}{hint}")
-        return given
-
-
-class SPoTConfig(Settings):
-    """SPoT (Vu et al. 2022): start from the most similar source prompt."""
-
-    own_fraction: float = Field(
-        0.5,
-        gt=0,
-        lt=1,
-        description="share of target_updates spent on the target's own prompt, needed to choose the source",
-    )
-
-
-class MPTConfig(Settings):
-    """MPT (Wang et al. 2023): teachers, decomposition, distillation, stochastic task sampling."""
-
-    rank: int = Field(1, ge=1, description="rank R of the task factors u (L, R) and v (R, H)")
-    source_updates: int | None = Field(
-        None, ge=1, description="updates of the joint source stage; none: source_updates"
-    )
-    distillation: float = Field(0.9, ge=0, description="lambda: weight of the two distillation losses (eq. 5)")
-    logits: bool = Field(True, description="distil the teacher's output distribution (eq. 3)")
-    hidden: Literal["none", "last", "all"] = Field("last", description="hidden layers that are distilled (eq. 4)")
-    hidden_positions: Literal["text", "all"] = Field("text", description="positions distilled: the text, or prompt too")
-    temperature: float = Field(1.0, gt=0, description="softening of both distributions in eq. 3")
-    replacement: bool = Field(True, description="draw the tasks of a batch with replacement")
-    mixing: Literal["t5", "proportional", "log", "equal"] = Field("t5", description="probabilities of the task draw")
-    shared_learning_rate: float | None = Field(None, gt=0, description="rate of the shared prompt; none: learning_rate")
-    factor_learning_rate: float | None = Field(
-        None, gt=0, description="target rate of u and v; none: 4/3 of learning_rate (0.4 : 0.3 in the paper)"
-    )
-
-
-class BMTPTConfig(Settings):
-    """BMTPT (Lee et al. 2023): SVGD particles of the source posterior, used as start and prior of the target."""
-
-    particles: int = Field(4, ge=1, description="number M of particles")
-    source_updates: int | None = Field(None, ge=1, description="SVGD updates; none: source_updates")
-    rows: int | None = Field(
-        None, ge=1, description="rows per SVGD update, seen by every particle; none: batch_size / 2"
-    )
-    spread: float = Field(
-        0.2, ge=0, description="start: P_init + N(0, s^2), s = spread * std of P_init; first one P_init"
-    )
-    bandwidth: float | Literal["liu2016", "numpyro", "blackjax"] = Field("liu2016", description="h in exp(-d^2/h)")
-    per_token: bool = Field(False, description="one kernel per prompt token instead of one over the whole prompt")
-    evidence: float = Field(
-        100.0, gt=0, description="tempering: rows of evidence that the mean source loss stands for in log p(D|theta)"
-    )
-    weights: Literal["uniform", "proportional"] = Field(
-        "uniform", description="weight of each source in the likelihood"
-    )
-    source_prior: Literal["flat", "gaussian"] = Field("flat", description="p(theta) of the source posterior")
-    source_prior_std: float = Field(1.0, gt=0, description="std of the gaussian source prior around P_init")
-    aggregation: Literal["mean", "first"] = Field("mean", description="start of the target prompt from the particles")
-    prior: Literal["none", "gaussian", "mixture"] = Field("gaussian", description="form of the target's prior")
-    prior_std_floor: float = Field(0.05, gt=0, description="smallest std of the target prior, in embedding units")
-    beta: float = Field(1e-3, ge=0, description="weight of -log prior against the summed target loss")
-
-
-class DTVGConfig(Settings):
-    """DTVG (2025): task vectors from one start, per-token scales, group chosen anew at every forward."""
-
-    own_fraction: float = Field(
-        0.5, gt=0, lt=1, description="share of target_updates that trains the target's own vector"
-    )
-    grouping: Literal["dynamic", "fixed", "all", "none"] = Field("dynamic", description="which sources are merged")
-    target_scale_learning_rate: float | None = Field(None, ge=0, description="rate of alpha_t; none: learning_rate")
-    source_scale_learning_rate: float | None = Field(None, ge=0, description="rate of alpha_s; none: learning_rate")
+METHODS = ("PT", "Multi-PT", "SPoT", "TPV", "ATTEMPT", "MPT", "MPT-group", "BMTPT", "DTVG")
+DEMO_METHODS = ("PT", "SPoT", "MPT", "BMTPT", "DTVG")
 
 
 class RunConfig(Settings):
@@ -103,7 +28,7 @@ class RunConfig(Settings):
     model: str = Field("demo", description="'demo', a hub id, or a local folder of a causal or seq2seq model")
     sources: tuple[str, ...] = Field(("amazon", "tweets", "r8"), description="source tasks: demo names or files")
     targets: tuple[str, ...] = Field(("sst2", "nyt", "subjectivity"), description="target tasks: demo names or files")
-    methods: tuple[Literal["PT", "SPoT", "MPT", "BMTPT", "DTVG"], ...] = Field(METHODS, min_length=1)
+    methods: tuple[Literal[METHODS], ...] = Field(DEMO_METHODS, min_length=1)
     seeds: tuple[int, ...] = Field(
         (42,), min_length=1, description="repetitions: few-shot rows and order of the batches"
     )
@@ -138,7 +63,10 @@ class RunConfig(Settings):
     cache: Path | None = Field(None, description="store of finished stages; none: $PROMPTTRANSFER_CACHE or ~/.cache")
     text_column: str = Field("text", description="text column of task files")
     label_column: str = Field("label", description="label column of task files")
+    multi_pt: MultiPTConfig = Field(default_factory=MultiPTConfig)
     spot: SPoTConfig = Field(default_factory=SPoTConfig)
+    tpv: TPVConfig = Field(default_factory=TPVConfig)
+    attempt: ATTEMPTConfig = Field(default_factory=ATTEMPTConfig)
     mpt: MPTConfig = Field(default_factory=MPTConfig)
     bmtpt: BMTPTConfig = Field(default_factory=BMTPTConfig)
     dtvg: DTVGConfig = Field(default_factory=DTVGConfig)

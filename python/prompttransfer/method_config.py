@@ -1,0 +1,198 @@
+"""The settings of each method, checked. Where paper and published code differ, `variant` names the choice."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Mixing = Literal["t5", "proportional", "log", "equal"]
+
+
+class Settings(BaseModel):
+    """A block of settings that refuses a name it does not know and suggests the one that was meant."""
+
+    model_config = ConfigDict(extra="forbid", validate_default=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_names(cls, given: Any) -> Any:
+        if isinstance(given, dict):
+            for name in given:
+                if name not in cls.model_fields:
+                    near = get_close_matches(str(name), cls.model_fields, n=1)
+                    hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(cls.model_fields)}"
+                    raise ValueError(f"unknown setting {name!r}{hint}")
+        return given
+
+
+class MultiPTConfig(Settings):
+    """Multi-task prompt tuning: one prompt on a mixture of the sources, then on the target."""
+
+    source_updates: int | None = Field(None, ge=1, description="updates on the mixture; none: source_updates")
+    mixing: Mixing = Field("t5", description="share of each source in the mixture")
+
+
+class SPoTConfig(Settings):
+    """SPoT (Vu et al. 2022): start from the most similar source prompt."""
+
+    own_fraction: float = Field(
+        0.5,
+        gt=0,
+        lt=1,
+        description="share of target_updates spent on the target's own prompt, needed to choose the source",
+    )
+
+
+class TPVConfig(Settings):
+    """Task prompt vectors (Belanec et al. 2024): start from P_init + scale * sum of the sources' task vectors."""
+
+    scale: float = Field(1.0, description="factor of the sum")
+    tune: bool = Field(True, description="go on training on the target; else the sum itself is the result (zero-shot)")
+
+
+class ATTEMPTConfig(Settings):
+    """ATTEMPT (Asai et al. 2022): every row attends to the source prompts and the target's own."""
+
+    variant: Literal["paper", "code"] = Field(
+        "paper", description="code: padding takes part in the maximum over the text (mask_padding false)"
+    )
+    mask_padding: bool = Field(True, description="leave padding out of the maximum over the text's embeddings")
+    projection: int = Field(100, ge=1, description="width between W_down and W_up")
+    temperature: float | None = Field(None, gt=0, description="tau of the attention; none: e * hidden size")
+    start: Literal["first_source", "p_init"] = Field("first_source", description="start of the target's prompt")
+    attention_learning_rate: float | None = Field(
+        None, gt=0, description="rate of W_down, W_up and LayerNorm; none: that of the prompt, as in the published runs"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _variant(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("variant") == "code":
+            return {"mask_padding": False} | given
+        return given
+
+
+# What the published code of MPT does where the paper leaves it open or says otherwise: PEFT's parametrisation.
+_MPT_CODE = {"average": "means", "factor_start": "normal"}
+# Ablations of the paper by name: the settings that each one fixes.
+_MPT_ABLATIONS: dict[str, dict[str, Any]] = {
+    "none": {},
+    "no-distillation": {"distillation": 0.0},
+    "no-decomposition": {"decomposition": False},
+    "neither": {"decomposition": False, "distillation": 0.0},
+    "no-hidden": {"hidden": "none"},
+    "prompt-mse": {"distilled": "prompts"},
+    "no-sampling": {"sampling": "rows"},
+    "shared-only": {"trained": "shared"},
+    "vectors-only": {"trained": "factors"},
+}
+
+
+class MPTConfig(Settings):
+    """MPT (Wang et al. 2023): teachers, decomposition, distillation, stochastic task sampling."""
+
+    variant: Literal["paper", "code"] = Field(
+        "paper", description="code: average 'means' and factor_start 'normal', unless they are given"
+    )
+    ablation: Literal[
+        "none",
+        "no-distillation",
+        "no-decomposition",
+        "neither",
+        "no-hidden",
+        "prompt-mse",
+        "no-sampling",
+        "shared-only",
+        "vectors-only",
+    ] = Field("none", description="an ablation of the paper (its table 5); neither: no decomposition, no distillation")
+    rank: int = Field(1, ge=1, description="rank R of the task factors u (L, R) and v (R, H)")
+    decomposition: bool = Field(True, description="P_k = P* o (u_k v_k); else one prompt for all sources")
+    factor_start: Literal["ones", "normal"] = Field(
+        "ones", description="first u and v: P_k starts at P* (ones), or N(0, 0.02^2) (normal; erases P_init nearly)"
+    )
+    source_updates: int | None = Field(
+        None, ge=1, description="updates of the joint source stage; none: source_updates"
+    )
+    distillation: float = Field(0.9, ge=0, description="lambda: weight of the two distillation losses (eq. 5)")
+    distilled: Literal["outputs", "prompts"] = Field(
+        "outputs", description="the teachers' outputs, or (prompts) a mean squared distance to the teacher prompts"
+    )
+    logits: bool = Field(True, description="distil the teacher's output distribution (eq. 3)")
+    hidden: Literal["none", "last", "all"] = Field("last", description="hidden layers that are distilled (eq. 4)")
+    hidden_positions: Literal["text", "all"] = Field("text", description="positions distilled: the text, or prompt too")
+    temperature: float = Field(1.0, gt=0, description="softening T of both distributions in eq. 3")
+    temperature_squared: bool = Field(False, description="multiply eq. 3 by T^2, so that T leaves its gradient's size")
+    teacher_cache: Literal["auto", "always", "never"] = Field(
+        "auto", description="keep the teachers' outputs on disk; auto: where that is measured to be faster"
+    )
+    teacher_cache_gb: float = Field(2.0, gt=0, description="largest file of teacher outputs that auto writes")
+    sampling: Literal["stochastic", "rows"] = Field(
+        "stochastic", description="K ~ U{2..T} tasks per batch, or every row's task drawn by itself"
+    )
+    replacement: bool = Field(True, description="draw the tasks of a batch with replacement")
+    mixing: Mixing = Field("t5", description="probabilities of the task draw")
+    average: Literal["fit", "means"] = Field(
+        "fit", description="start of the target's factors: rank-R fit of the mean u_k v_k, or means of u and of v"
+    )
+    trained: Literal["both", "shared", "factors"] = Field("both", description="what trains on the target")
+    shared_learning_rate: float | None = Field(None, gt=0, description="rate of the shared prompt; none: learning_rate")
+    factor_learning_rate: float | None = Field(
+        None, gt=0, description="target rate of u and v; none: 4/3 of learning_rate (0.4 : 0.3 in the paper)"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _presets(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        given = (_MPT_CODE if given.get("variant") == "code" else {}) | given
+        for name, value in _MPT_ABLATIONS.get(given.get("ablation", "none"), {}).items():
+            if given.setdefault(name, value) != value:
+                raise ValueError(f"ablation {given['ablation']!r} means {name}={value!r}, got {name}={given[name]!r}")
+        return given
+
+    @property
+    def teaches(self) -> bool:
+        """Whether the source stage needs teachers."""
+        outputs = self.logits or self.hidden != "none"
+        return self.distillation > 0 and (self.distilled == "prompts" or outputs)
+
+
+class BMTPTConfig(Settings):
+    """BMTPT (Lee et al. 2023): SVGD particles of the source posterior, used as start and prior of the target."""
+
+    particles: int = Field(4, ge=1, description="number M of particles")
+    source_updates: int | None = Field(None, ge=1, description="SVGD updates; none: source_updates")
+    rows: int | None = Field(
+        None, ge=1, description="rows per SVGD update, seen by every particle; none: batch_size / 2"
+    )
+    spread: float = Field(
+        0.2, ge=0, description="start: P_init + N(0, s^2), s = spread * std of P_init; first one P_init"
+    )
+    bandwidth: float | Literal["liu2016", "numpyro", "blackjax"] = Field("liu2016", description="h in exp(-d^2/h)")
+    per_token: bool = Field(False, description="one kernel per prompt token instead of one over the whole prompt")
+    evidence: float = Field(
+        100.0, gt=0, description="tempering: rows of evidence that the mean source loss stands for in log p(D|theta)"
+    )
+    weights: Literal["uniform", "proportional"] = Field(
+        "uniform", description="weight of each source in the likelihood"
+    )
+    source_prior: Literal["flat", "gaussian"] = Field("flat", description="p(theta) of the source posterior")
+    source_prior_std: float = Field(1.0, gt=0, description="std of the gaussian source prior around P_init")
+    aggregation: Literal["mean", "first"] = Field("mean", description="start of the target prompt from the particles")
+    prior: Literal["none", "gaussian", "mixture"] = Field("gaussian", description="form of the target's prior")
+    prior_std_floor: float = Field(0.05, gt=0, description="smallest std of the target prior, in embedding units")
+    beta: float = Field(1e-3, ge=0, description="weight of -log prior against the summed target loss")
+
+
+class DTVGConfig(Settings):
+    """DTVG (2025): task vectors from one start, per-token scales, group chosen anew at every forward."""
+
+    own_fraction: float = Field(
+        0.5, gt=0, lt=1, description="share of target_updates that trains the target's own vector"
+    )
+    grouping: Literal["dynamic", "fixed", "all", "none"] = Field("dynamic", description="which sources are merged")
+    target_scale_learning_rate: float | None = Field(None, ge=0, description="rate of alpha_t; none: learning_rate")
+    source_scale_learning_rate: float | None = Field(None, ge=0, description="rate of alpha_s; none: learning_rate")

@@ -44,12 +44,12 @@ def compare(config: RunConfig, progress: Any) -> Path:
     """
     work = Workbench.open(config, progress)
     run = RunFolder(config, work.backbone, progress)
-    for target_name in config.targets:
-        for seed in config.seeds:
-            ctx = work.context(seed)
-            target = work.target(target_name, seed)
+    contexts = {seed: work.context(seed) for seed in config.seeds}
+    for index in range(len(config.targets)):
+        for ctx in contexts.values():
+            target = ctx.targets[index]
             run.save_prompt(f"prompts/P_init-seed{ctx.source_seed}.safetensors", ctx.start, init_hash=ctx.start_hash)
-            run.add_sources(_source_rows(ctx, run) if set(config.methods) - {"PT", "BMTPT"} else [])
+            run.add_sources(_source_rows(ctx, run) if set(config.methods) - {"PT", "Multi-PT", "BMTPT"} else [])
             zero_shot = ctx.evaluate(f"{target.name}: zero-shot", target, None)
             for method in config.methods:
                 result = METHODS[method](ctx, target)
@@ -86,14 +86,15 @@ class Workbench:
         return cls(config, backbone, Store(config.cache or default_folder()), progress, sources, targets)
 
     def context(self, seed: int) -> Context:
-        """Model, sources and P_init for one seed."""
+        """Model, tasks and P_init for one seed."""
         config = self.config
         source_seed = seed if config.retrain_sources else config.seeds[0]
         sources = [EncodedTask.of(task, self.backbone) for task in self.source_tasks]
         start = initial_prompt(
             self.backbone, config.prompt_length, config.init, seed=source_seed, text=config.init_text
         )
-        return Context(self.backbone, config, self.store, self.progress, sources, start, seed, source_seed)
+        targets = [self.target(name, seed) for name in config.targets]
+        return Context(self.backbone, config, self.store, self.progress, sources, start, seed, source_seed, targets)
 
     def target(self, name: str, seed: int) -> EncodedTask:
         """A target with its few-shot rows of this seed."""

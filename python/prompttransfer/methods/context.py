@@ -91,6 +91,7 @@ class Context:
         seed: few-shot rows and batches of the targets.
         source_seed: batches of the sources.
         progress: as `prompttransfer.progress`.
+        targets: all targets of the run with their few-shot rows of this seed, for methods that adapt them together.
     """
 
     backbone: Backbone
@@ -101,6 +102,7 @@ class Context:
     start: Tensor
     seed: int
     source_seed: int
+    targets: list[EncodedTask] = field(default_factory=list)
 
     @property
     def start_hash(self) -> str:

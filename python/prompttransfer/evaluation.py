@@ -43,7 +43,7 @@ def predict(
     module = FrozenPrompts(prompt[None]) if isinstance(prompt, Tensor) else prompt
     if module is not None:
         module.to(backbone.device)
-    cache = None if module is None or module.per_instance else backbone.prompt_cache(module)
+    prefix = None if module is None else backbone.read(module)
     # Rows of like length share a batch: little padding. The padded positions are masked, so the order has no effect.
     order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
     predictions = [0] * len(rows)
@@ -51,8 +51,7 @@ def predict(
     for first in range(0, len(order), batch_size):
         chosen = order[first : first + batch_size]
         batch = {name: t.to(backbone.device) for name, t in backbone.collate([rows[index] for index in chosen]).items()}
-        logits = backbone(module, batch).logits if cache is None else backbone.continue_from(cache, batch)
-        best = logits[:, columns].argmax(dim=1).tolist()
+        best = backbone(module, batch, prefix=prefix).logits[:, columns].argmax(dim=1).tolist()
         for index, choice in zip(chosen, best, strict=True):
             predictions[index] = choice
         if advance:

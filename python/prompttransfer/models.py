@@ -7,12 +7,11 @@ extended over it. A row is answered with one token: the first token of the answe
 
 from __future__ import annotations
 
-import copy
-import hashlib
 import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,7 +20,14 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 from transformers.utils import logging
 
+from prompttransfer.fingerprint import fingerprint
+from prompttransfer.prefix import Prefix
+
 Batch = dict[str, Tensor]
+
+# A GPU waits for the launches of a second pass over the layers about as long as it takes to multiply so many numbers;
+# where fewer are saved, reading a prompt once is slower than reading it with every row.
+_PRODUCTS_PER_LAYER_PASS = 1e10
 
 
 class Prompt(Protocol):
@@ -29,13 +35,18 @@ class Prompt(Protocol):
 
     length: int
     hidden_size: int
+    count: int
+    per_instance: bool
 
     def prepend(self, input_embeds: Tensor, task_ids: Tensor | None = None, mask: Tensor | None = None) -> Tensor: ...
 
 
 @dataclass
 class Output:
-    """Answer-position logits (B, V) float32; hidden states, each (B, N, H), with their masks (B, N), when asked for."""
+    """Logits at the answer positions (B, V) float32, and hidden states when asked for.
+
+    hidden: each (B, N, H) with its mask (B, N); N are the positions of the text, or of prompt and text.
+    """
 
     logits: Tensor
     hidden: tuple[tuple[Tensor, Tensor], ...] = ()
@@ -60,7 +71,7 @@ class Backbone(nn.Module):
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.seq2seq = bool(model.config.is_encoder_decoder)
-        self.fingerprint = _fingerprint(model, tokenizer)
+        self.fingerprint = fingerprint(model, tokenizer)
         if precision == "auto":
             precision = "bfloat16" if _native_bfloat16(self.device) else "float32"
         self.precision = precision
@@ -155,6 +166,7 @@ class Backbone(nn.Module):
         task_ids: Tensor | None = None,
         hidden: str = "none",
         hidden_positions: str = "all",
+        prefix: Prefix | None = None,
     ) -> Output:
         """Logits at the answer position of every row.
 
@@ -163,57 +175,111 @@ class Backbone(nn.Module):
             batch: input_ids and attention_mask (B, S) of `collate`, on this device.
             task_ids: (B,), the row of a multi-task prompt that each text belongs to.
             hidden: "none", "last" or "all": hidden states to return (encoder and decoder, for an encoder-decoder).
-            hidden_positions: positions their masks select: "text", or "all" with those of the prompt.
+            hidden_positions: those of the "text", or "all" with those of the prompt.
+            prefix: what `read` made of the prompt, if that is known already.
         """
-        embeds, mask = self.embedding(batch["input_ids"]), batch["attention_mask"]
+        text = self.embedding(batch["input_ids"])
+        embeds, mask = text, batch["attention_mask"]
         if prompt is not None:
-            embeds = prompt.prepend(embeds, task_ids, mask)
-            mask = torch.cat([mask.new_ones(mask.shape[0], prompt.length), mask], dim=1)
+            if hidden != "none" and hidden_positions == "all":
+                prefix = None  # it holds no hidden states of the prompt
+            elif prefix is None:
+                prefix = self.read(prompt, task_ids, rows=len(mask))
+            if prefix is None:
+                embeds = prompt.prepend(text, task_ids, mask)
+            mask = torch.cat([mask.new_ones(len(mask), prompt.length), mask], dim=1)
         options: dict[str, Any] = {"output_hidden_states": hidden != "none", "return_dict": True}
+        with self._autocast():
+            result = self._run(embeds, mask, prefix, **options)
+        positions = text.shape[1] if hidden_positions == "text" else embeds.shape[1]
+        return Output(result.logits[:, -1].float(), self._hidden_states(result, mask, hidden, positions))
+
+    def read(self, prompt: Prompt, task_ids: Tensor | None = None, *, rows: int | None = None) -> Prefix | None:
+        """Keys and values of a prompt, to be read by many rows; None where rows cannot share them, or too few would.
+
+        Args:
+            task_ids: (B,), of the rows that will read them; not needed for a prompt that all rows share.
+            rows: how many rows will read them, if that is known.
+        """
+        if prompt.per_instance or not self.reads_prompts_once:
+            return None
+        tasks = index = None
+        if task_ids is not None and prompt.count > 1:
+            tasks, index = task_ids.unique(return_inverse=True)
+        elif task_ids is not None:
+            tasks = task_ids[:1]
+        prompts = 1 if tasks is None else len(tasks)
+        if rows is not None and not self._worth_a_pass((rows - prompts) * prompt.length):
+            return None
+        embeds = prompt.prepend(self.embedding.weight.new_empty(prompts, 0, self.hidden_size), tasks)
+        with self._autocast():
+            return self._prefix(embeds, index)
+
+    @cached_property
+    def reads_prompts_once(self) -> bool:
+        """Whether rows that continue from the keys and values of a prompt get the logits of the plain forward.
+
+        The model is asked, on two short rows: attention that looks ahead, recurrent layers and caches of another
+        form rule it out, and new families bring new reasons.
+        """
+        if self.seq2seq or not self._takes_positions:
+            return False
+        table = self.embedding.weight
+        prompt, text = table[:4].detach()[None], table[4:10].detach().view(2, 3, -1)
+        mask = torch.tensor([[1, 1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0, 1]], device=self.device)
+        with torch.no_grad():
+            plain = self._run(torch.cat([prompt.expand(2, -1, -1), text], dim=1), mask).logits[:, -1]
+            try:
+                shared = self._run(text, mask, self._prefix(prompt)).logits[:, -1]
+            except Exception:  # every family refuses in its own way
+                return False
+        return bool((shared - plain).abs().max() <= torch.finfo(plain.dtype).eps ** 0.5 * plain.std())
+
+    def _worth_a_pass(self, saved_tokens: int) -> bool:
+        if self.device.type == "cpu":
+            return saved_tokens > 0
+        weights = sum(parameter.numel() for parameter in self.model.parameters()) - self.embedding.weight.numel()
+        return saved_tokens * weights / self._layers > _PRODUCTS_PER_LAYER_PASS
+
+    @property
+    def _layers(self) -> int:
+        return self.model.config.get_text_config(decoder=True).num_hidden_layers
+
+    def _prefix(self, embeds: Tensor, index: Tensor | None = None) -> Prefix:
+        """Prompts (G, L, H) through the model, see `Prefix`."""
+        # Not the model's own kind of cache: layers with a sliding window must keep the whole prompt as well, because
+        # rows that start behind it see different parts of it. Their masks hide the rest.
+        cache = DynamicCache()
+        options = self._causal_options | {"use_cache": True, "past_key_values": cache}
+        self.model(inputs_embeds=embeds, **options)
+        return Prefix.of(cache, self._layers, index)
+
+    def _run(self, embeds: Tensor, mask: Tensor, prefix: Prefix | None = None, **options: Any) -> Any:
+        """The model on embeddings (B, N, H) behind a prefix of L tokens; mask (B, L+N)."""
         if self.seq2seq:
             start = self.model.config.decoder_start_token_id
-            options["decoder_input_ids"] = torch.full((mask.shape[0], 1), start, device=mask.device)
+            options["decoder_input_ids"] = torch.full((len(mask), 1), start, device=mask.device)
             options["use_cache"] = False
         else:
             options |= self._causal_options
             if self._takes_positions:
-                options["position_ids"] = (mask.cumsum(dim=1) - 1).clamp(min=0)
-        with self._autocast():
-            result = self.model(inputs_embeds=embeds, attention_mask=mask, **options)
-        if prompt is not None and hidden_positions == "text":
-            mask = torch.cat([torch.zeros_like(mask[:, : prompt.length]), mask[:, prompt.length :]], dim=1)
-        return Output(result.logits[:, -1].float(), self._hidden_states(result, mask, hidden))
+                options["position_ids"] = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -embeds.shape[1] :]
+            if prefix is not None:
+                options |= {"past_key_values": prefix.cache(), "use_cache": True}
+        return self.model(inputs_embeds=embeds, attention_mask=mask, **options)
 
-    def prompt_cache(self, prompt: Prompt) -> Any | None:
-        """Keys and values of a prompt, read once for all rows; None where the model cannot take them (seq2seq)."""
-        if self.seq2seq or not self._takes_positions:
-            return None
-        embeds = prompt.prepend(self.embedding.weight.new_empty(1, 0, self.hidden_size))
-        with self._autocast():
-            cache = self.model(inputs_embeds=embeds, **self._causal_options | {"use_cache": True}).past_key_values
-        return cache if isinstance(cache, DynamicCache) else None
-
-    def continue_from(self, cache: Any, batch: Batch) -> Tensor:
-        """Logits (B, V) of `forward`, with the prompt's keys and values in place of the prompt."""
-        mask, length = batch["attention_mask"], cache.get_seq_length()
-        mask = torch.cat([mask.new_ones(mask.shape[0], length), mask], dim=1)
-        positions = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, length:]
-        past = copy.deepcopy(cache)
-        past.batch_repeat_interleave(mask.shape[0])
-        options = self._causal_options | {"use_cache": True, "past_key_values": past, "position_ids": positions}
-        embeds = self.embedding(batch["input_ids"])
-        with self._autocast():
-            return self.model(inputs_embeds=embeds, attention_mask=mask, **options).logits[:, -1].float()
-
-    def _hidden_states(self, result: Any, mask: Tensor, which: str) -> tuple[tuple[Tensor, Tensor], ...]:
+    def _hidden_states(
+        self, result: Any, mask: Tensor, which: str, positions: int
+    ) -> tuple[tuple[Tensor, Tensor], ...]:
         if which == "none":
             return ()
         chosen = slice(-1, None) if which == "last" else slice(1, None)
+        states = result.encoder_hidden_states if self.seq2seq else result.hidden_states
+        read = tuple((state[:, -positions:], mask[:, -positions:]) for state in states[chosen])
         if not self.seq2seq:
-            return tuple((state, mask) for state in result.hidden_states[chosen])
-        first = mask.new_ones(mask.shape[0], 1)
-        encoder = tuple((state, mask) for state in result.encoder_hidden_states[chosen])
-        return encoder + tuple((state, first) for state in result.decoder_hidden_states[chosen])
+            return read
+        first = mask.new_ones(len(mask), 1)
+        return read + tuple((state, first) for state in result.decoder_hidden_states[chosen])
 
     def _autocast(self) -> AbstractContextManager:
         if self.precision == "float32":
@@ -247,16 +313,3 @@ def _common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
     while count < min(len(left), len(right)) and left[count] == right[count]:
         count += 1
     return count
-
-
-def _fingerprint(model: nn.Module, tokenizer: Any) -> str:
-    """Hash of what the model computes: its type, its weights, its vocabulary."""
-    digest = hashlib.sha256(type(model).__name__.encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data if tensor.numel() else b"")
-    for key, value in sorted(model.config.to_dict().items()):
-        if key not in ("_name_or_path", "transformers_version", "_attn_implementation"):
-            digest.update(f"{key}={value!r};".encode())
-    digest.update(repr(sorted(tokenizer.get_vocab().items())).encode())
-    return digest.hexdigest()[:16]

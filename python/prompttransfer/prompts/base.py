@@ -23,6 +23,11 @@ class PromptModule(nn.Module, ABC):
         self.length = length
         self.hidden_size = hidden_size
 
+    @property
+    def count(self) -> int:
+        """How many prompts rows can choose from by their task ids 0..count-1."""
+        return 1
+
     @abstractmethod
     def prepend(self, input_embeds: Tensor, task_ids: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """Input embeddings (B, S, H) -> (B, L+S, H) in their type, prompt first.

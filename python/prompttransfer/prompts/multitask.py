@@ -14,28 +14,24 @@ from prompttransfer.prompts.base import PromptModule
 class MultitaskPrompt(PromptModule):
     """P_k = P* o (u_k v_k) (Wang et al. 2023, eq. 2); P* (L, H), u (T, L, R), v (T, R, H).
 
-    Without given factors the tasks start at u = v = 1 / sqrt(R), so that every P_k starts at P*.
+    Args:
+        shared: P*.
+        u, v: the factors of all tasks; see `starting_factors`.
     """
 
-    def __init__(
-        self, shared: Tensor, tasks: int = 1, rank: int = 1, *, u: Tensor | None = None, v: Tensor | None = None
-    ) -> None:
+    def __init__(self, shared: Tensor, u: Tensor, v: Tensor) -> None:
         super().__init__(*shared.shape)
-        ones = rank**-0.5
         self.shared = nn.Parameter(shared.detach().float().clone())
-        self.u = nn.Parameter(torch.full((tasks, self.length, rank), ones) if u is None else u.detach().float().clone())
-        self.v = nn.Parameter(
-            torch.full((tasks, rank, self.hidden_size), ones) if v is None else v.detach().float().clone()
-        )
-        if rank > 1 and u is None:
-            # Equal columns would receive equal gradients for ever: the rank would stay one.
-            noise = torch.Generator().manual_seed(0)
-            with torch.no_grad():
-                self.u += 0.01 * ones * torch.randn(self.u.shape, generator=noise)
+        self.u = nn.Parameter(u.detach().float().clone())
+        self.v = nn.Parameter(v.detach().float().clone())
 
     @property
     def tasks(self) -> int:
         return self.u.shape[0]
+
+    @property
+    def count(self) -> int:
+        return self.tasks
 
     def prepend(self, input_embeds: Tensor, task_ids: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         if task_ids is None:
@@ -51,10 +47,46 @@ class MultitaskPrompt(PromptModule):
         ids = torch.tensor([task], device=self.shared.device)
         return pk.compose_prompts(self.shared, self.u, self.v, ids)[0]
 
+    def train_only(self, part: str) -> None:
+        """Freeze the rest: "both" (nothing is frozen), "shared" (u and v are) or "factors" (P* is).
+
+        Raises:
+            ValueError: another part.
+        """
+        if part not in ("both", "shared", "factors"):
+            raise ValueError(f"part: got {part!r}, want both, shared or factors")
+        self.shared.requires_grad_(part != "factors")
+        self.u.requires_grad_(part != "shared")
+        self.v.requires_grad_(part != "shared")
+
     def parameter_groups(self, learning_rate: float, factor_learning_rate: float | None = None) -> list[dict[str, Any]]:
         """Two speeds: P* at learning_rate, u and v at factor_learning_rate (the same when not given)."""
         factors = learning_rate if factor_learning_rate is None else factor_learning_rate
-        return [{"params": [self.shared], "lr": learning_rate}, {"params": [self.u, self.v], "lr": factors}]
+        groups = [{"params": [self.shared], "lr": learning_rate}, {"params": [self.u, self.v], "lr": factors}]
+        return [group for group in groups if group["params"][0].requires_grad]
+
+
+def starting_factors(
+    tasks: int, length: int, hidden: int, rank: int = 1, *, kind: str = "ones", seed: int = 0
+) -> tuple[Tensor, Tensor]:
+    """u (T, L, R) and v (T, R, H) of untrained tasks.
+
+    "ones": 1 / sqrt(R), so that every P_k starts at P*; "normal": N(0, 0.02^2), as PEFT, where P_k starts near 0.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    u_noise = torch.randn(tasks, length, rank, generator=generator)
+    if kind == "normal":
+        return 0.02 * u_noise, 0.02 * torch.randn(tasks, rank, hidden, generator=generator)
+    if kind != "ones":
+        raise ValueError(f"kind: got {kind!r}, want ones or normal")
+    u = torch.full((tasks, length, rank), rank**-0.5)
+    # Equal columns would receive equal gradients for ever: the rank would stay one.
+    return u + (0.01 * u * u_noise if rank > 1 else 0), torch.full((tasks, rank, hidden), rank**-0.5)
+
+
+def mean_factors(u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """Means of u (T, L, R) and of v (T, R, H) over the tasks, as PEFT: (1, L, R), (1, R, H)."""
+    return u.mean(dim=0, keepdim=True), v.mean(dim=0, keepdim=True)
 
 
 def average_factors(u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:

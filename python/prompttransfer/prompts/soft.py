@@ -31,6 +31,10 @@ class FrozenPrompts(PromptModule):
         super().__init__(*prompts.shape[1:])
         self.register_buffer("prompts", prompts.detach().float().clone(), persistent=False)
 
+    @property
+    def count(self) -> int:
+        return self.prompts.shape[0]
+
     def prepend(self, input_embeds: Tensor, task_ids: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         if task_ids is None:
             task_ids = torch.zeros(input_embeds.shape[0], dtype=torch.int64, device=input_embeds.device)

@@ -96,6 +96,14 @@ class RunConfig(Settings):
                     f"target_updates={self.target_updates} with {method.lower()}.own_fraction={fraction} leaves no "
                     f"updates to a stage of {method}"
                 )
+        if "DTVG" in self.methods and self.dtvg.rule.endswith("subset"):
+            from prompttransfer.prompts.grouping import MAX_SOURCES
+
+            if len(self.sources) > MAX_SOURCES:
+                raise ValueError(
+                    f"dtvg.rule={self.dtvg.rule!r} searches all subsets of at most {MAX_SOURCES} sources, got "
+                    f"{len(self.sources)}; use a prefix rule"
+                )
         return self
 
     @property

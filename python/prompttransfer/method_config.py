@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from difflib import get_close_matches
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -24,6 +24,24 @@ class Settings(BaseModel):
                     near = get_close_matches(str(name), cls.model_fields, n=1)
                     hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(cls.model_fields)}"
                     raise ValueError(f"unknown setting {name!r}{hint}")
+        return given
+
+
+class Presets(Settings):
+    """Settings with names for several at once: `variant` fills in what is not given, `ablation` fixes what it names."""
+
+    variants: ClassVar[dict[str, dict[str, Any]]] = {}
+    ablations: ClassVar[dict[str, dict[str, Any]]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _presets(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        given = cls.variants.get(str(given.get("variant")), {}) | given
+        for name, value in cls.ablations.get(str(given.get("ablation")), {}).items():
+            if given.setdefault(name, value) != value:
+                raise ValueError(f"ablation {given['ablation']!r} means {name}={value!r}, got {name}={given[name]!r}")
         return given
 
 
@@ -52,8 +70,10 @@ class TPVConfig(Settings):
     tune: bool = Field(True, description="go on training on the target; else the sum itself is the result (zero-shot)")
 
 
-class ATTEMPTConfig(Settings):
+class ATTEMPTConfig(Presets):
     """ATTEMPT (Asai et al. 2022): every row attends to the source prompts and the target's own."""
+
+    variants = {"code": {"mask_padding": False}}
 
     variant: Literal["paper", "code"] = Field(
         "paper", description="code: padding takes part in the maximum over the text (mask_padding false)"
@@ -66,32 +86,22 @@ class ATTEMPTConfig(Settings):
         None, gt=0, description="rate of W_down, W_up and LayerNorm; none: that of the prompt, as in the published runs"
     )
 
-    @model_validator(mode="before")
-    @classmethod
-    def _variant(cls, given: Any) -> Any:
-        if isinstance(given, dict) and given.get("variant") == "code":
-            return {"mask_padding": False} | given
-        return given
 
-
-# What the published code of MPT does where the paper leaves it open or says otherwise: PEFT's parametrisation.
-_MPT_CODE = {"average": "means", "factor_start": "normal"}
-# Ablations of the paper by name: the settings that each one fixes.
-_MPT_ABLATIONS: dict[str, dict[str, Any]] = {
-    "none": {},
-    "no-distillation": {"distillation": 0.0},
-    "no-decomposition": {"decomposition": False},
-    "neither": {"decomposition": False, "distillation": 0.0},
-    "no-hidden": {"hidden": "none"},
-    "prompt-mse": {"distilled": "prompts"},
-    "no-sampling": {"sampling": "rows"},
-    "shared-only": {"trained": "shared"},
-    "vectors-only": {"trained": "factors"},
-}
-
-
-class MPTConfig(Settings):
+class MPTConfig(Presets):
     """MPT (Wang et al. 2023): teachers, decomposition, distillation, stochastic task sampling."""
+
+    # What the published code does where the paper leaves it open or says otherwise: PEFT's parametrisation.
+    variants = {"code": {"average": "means", "factor_start": "normal"}}
+    ablations = {
+        "no-distillation": {"distillation": 0.0},
+        "no-decomposition": {"decomposition": False},
+        "neither": {"decomposition": False, "distillation": 0.0},
+        "no-hidden": {"hidden": "none"},
+        "prompt-mse": {"distilled": "prompts"},
+        "no-sampling": {"sampling": "rows"},
+        "shared-only": {"trained": "shared"},
+        "vectors-only": {"trained": "factors"},
+    }
 
     variant: Literal["paper", "code"] = Field(
         "paper", description="code: average 'means' and factor_start 'normal', unless they are given"
@@ -142,17 +152,6 @@ class MPTConfig(Settings):
         None, gt=0, description="target rate of u and v; none: 4/3 of learning_rate (0.4 : 0.3 in the paper)"
     )
 
-    @model_validator(mode="before")
-    @classmethod
-    def _presets(cls, given: Any) -> Any:
-        if not isinstance(given, dict):
-            return given
-        given = (_MPT_CODE if given.get("variant") == "code" else {}) | given
-        for name, value in _MPT_ABLATIONS.get(given.get("ablation", "none"), {}).items():
-            if given.setdefault(name, value) != value:
-                raise ValueError(f"ablation {given['ablation']!r} means {name}={value!r}, got {name}={given[name]!r}")
-        return given
-
     @property
     def teaches(self) -> bool:
         """Whether the source stage needs teachers."""
@@ -168,31 +167,96 @@ class BMTPTConfig(Settings):
     rows: int | None = Field(
         None, ge=1, description="rows per SVGD update, seen by every particle; none: batch_size / 2"
     )
+    sources_per_update: int | None = Field(
+        None, ge=1, description="sources drawn at random for an SVGD update; none: rows of all of them"
+    )
+    particles_per_forward: int | None = Field(
+        None, ge=1, description="particles read at once, with no effect on the result; none: as many as memory holds"
+    )
     spread: float = Field(
         0.2, ge=0, description="start: P_init + N(0, s^2), s = spread * std of P_init; first one P_init"
     )
     bandwidth: float | Literal["liu2016", "numpyro", "blackjax"] = Field("liu2016", description="h in exp(-d^2/h)")
     per_token: bool = Field(False, description="one kernel per prompt token instead of one over the whole prompt")
-    evidence: float = Field(
-        100.0, gt=0, description="tempering: rows of evidence that the mean source loss stands for in log p(D|theta)"
+    evidence: Annotated[float, Field(gt=0)] | Literal["all"] = Field(
+        100.0,
+        description="tempering: rows of evidence that the mean source loss stands for in log p(D|theta); all: the "
+        "sources' training rows",
     )
     weights: Literal["uniform", "proportional"] = Field(
         "uniform", description="weight of each source in the likelihood"
     )
     source_prior: Literal["flat", "gaussian"] = Field("flat", description="p(theta) of the source posterior")
     source_prior_std: float = Field(1.0, gt=0, description="std of the gaussian source prior around P_init")
-    aggregation: Literal["mean", "first"] = Field("mean", description="start of the target prompt from the particles")
+    aggregation: Literal["mean", "best", "kernel-weighted"] = Field(
+        "mean",
+        description="start of the target prompt: mean of the particles, the one of least loss on the target's training "
+        "rows, or their mean weighted by kernel density",
+    )
+    parametrisation: Literal["factored", "full"] = Field(
+        "factored", description="target prompt: full-rank matrix times low-rank factors that start at one, or without"
+    )
+    rank: int = Field(1, ge=1, description="rank of the target's factors")
+    full_rank_learning_rate: float | None = Field(
+        None, gt=0, description="rate of the full-rank part; none: target_learning_rate"
+    )
+    low_rank_learning_rate: float | None = Field(
+        None, gt=0, description="rate of the low-rank factors; none: 4/3 of the full-rank part's"
+    )
     prior: Literal["none", "gaussian", "mixture"] = Field("gaussian", description="form of the target's prior")
     prior_std_floor: float = Field(0.05, gt=0, description="smallest std of the target prior, in embedding units")
     beta: float = Field(1e-3, ge=0, description="weight of -log prior against the summed target loss")
 
 
-class DTVGConfig(Settings):
+class DTVGConfig(Presets):
     """DTVG (2025): task vectors from one start, per-token scales, group chosen anew at every forward."""
 
+    variants = {"paper": {"rule": "best-prefix"}}
+    ablations = {
+        "positive-filter": {"rule": "positive"},
+        "max-consistency": {"rule": "consistent-subset", "positive_only": False},
+        "target-only": {"grouping": "none"},
+        "no-grouping": {"grouping": "all"},
+        "fixed-group": {"grouping": "fixed"},
+        "spot": {"grouping": "fixed", "rule": "nearest"},
+        "dynamic-spot": {"rule": "nearest"},
+        "no-scaling": {"scaling": "none"},
+    }
+
+    variant: Literal["paper", "code"] = Field(
+        "code", description="paper: rule best-prefix (similarity + lambda x consistency), unless it is given"
+    )
+    ablation: Literal[
+        "none",
+        "positive-filter",
+        "max-consistency",
+        "target-only",
+        "no-grouping",
+        "fixed-group",
+        "spot",
+        "dynamic-spot",
+        "no-scaling",
+    ] = Field("none", description="an ablation of the published code; spot: the nearest source only")
     own_fraction: float = Field(
         0.5, gt=0, lt=1, description="share of target_updates that trains the target's own vector"
     )
-    grouping: Literal["dynamic", "fixed", "all", "none"] = Field("dynamic", description="which sources are merged")
+    grouping: Literal["dynamic", "fixed", "all", "none"] = Field(
+        "dynamic", description="group chosen at every forward, at the first one, or all or none of the sources"
+    )
+    rule: Literal["consistent-prefix", "best-prefix", "best-subset", "consistent-subset", "positive", "nearest"] = (
+        Field(
+            "consistent-prefix",
+            description="which group: prefix of the ranking by similarity to the target, or any subset; best: largest "
+            "similarity + lambda x consistency, consistent: largest consistency",
+        )
+    )
+    consistency_weight: float = Field(1.0, ge=0, description="lambda of the best-prefix and best-subset rules")
+    positive_only: bool = Field(True, description="only sources of similarity >= 0 to the target may be merged")
+    metric: Literal["token_mean_dot", "cosine", "token_mean_cosine"] = Field(
+        "token_mean_dot", description="similarity of the scaled task vectors"
+    )
+    scaling: Literal["per-token", "scalar", "none"] = Field(
+        "per-token", description="trained factors alpha of the merged vectors: one per token, one per vector, or none"
+    )
     target_scale_learning_rate: float | None = Field(None, ge=0, description="rate of alpha_t; none: learning_rate")
     source_scale_learning_rate: float | None = Field(None, ge=0, description="rate of alpha_s; none: learning_rate")

@@ -10,7 +10,7 @@ import torch
 from recipes import batch_of, context, random
 
 from prompttransfer.methods import METHODS
-from prompttransfer.methods.bmtpt import all_source_batches, start_particles
+from prompttransfer.methods.bmtpt import source_batches, start_particles
 from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.posterior import ParticleLoss, PriorLoss, gaussian_penalty, mixture_penalty
 from prompttransfer.models import Backbone
@@ -62,7 +62,7 @@ def test_particles_start_around_p_init_and_read_all_sources() -> None:
     particles = start_particles(start, 4, 0.2, seed=0)
     assert torch.equal(particles[0], start)
     assert (particles[1:] - start).std() == pytest.approx(0.2 * start.std().item(), rel=0.2)
-    batches = all_source_batches([10, 10, 10], 4, 30, seed=0)
+    batches = source_batches([10, 10, 10], 4, 30, seed=0)
     counts = Counter(row // 10 for batch in batches for row in batch)
     assert set(counts.values()) == {40}
     assert all({row // 10 for row in batch} == {0, 1, 2} for batch in batches)
@@ -78,3 +78,32 @@ def test_bmtpt_without_prior_is_prompt_tuning_from_the_particle_mean(
     assert torch.equal(*results)
     strong, target = context(llama, tasks, tmp_path, bmtpt={"beta": 100.0})
     assert not torch.equal(METHODS["BMTPT"](strong, target).prompt, results[0])
+
+
+def test_a_single_particle_follows_plain_gradient_ascent() -> None:
+    prompt = ParticlePrompts(random(1, 4, 6), random(4, 6, seed=1))
+    gradient = random(1, 4, 6, seed=2)
+    prompt.particles.grad = gradient.clone()
+    prompt.turn_gradient(evidence=64.0)
+    assert torch.equal(prompt.particles.grad, gradient)
+    assert prompt.history()["mean_distance"] == [0.0]
+
+
+def test_particles_turn_the_gradient_by_the_stein_formula() -> None:
+    particles, gradient = random(3, 2, 4).double(), random(3, 2, 4, seed=1).double()
+    prompt = ParticlePrompts(particles, torch.zeros(2, 4), bandwidth=5.0)
+    prompt.particles.grad = gradient.float()
+    prompt.turn_gradient(evidence=10.0)
+    phi = torch.zeros(3, 2, 4, dtype=torch.float64)
+    for i in range(3):
+        for j in range(3):
+            kernel = torch.exp(-(particles[i] - particles[j]).square().sum() / 5)
+            phi[i] += (kernel * -10 * gradient[j] + 2 / 5 * kernel * (particles[i] - particles[j])) / 3
+    torch.testing.assert_close(prompt.particles.grad, (-phi / 10).float(), rtol=1e-5, atol=1e-6)
+
+
+def test_particle_prompt_selects_by_row_and_measures_distance() -> None:
+    prompt = ParticlePrompts(torch.stack([torch.zeros(2, 3), torch.ones(2, 3)]), torch.zeros(2, 3))
+    got = prompt.prepend(torch.full((2, 1, 3), 7.0), torch.tensor([1, 0]))
+    assert got[:, 0, 0].tolist() == [1.0, 0.0]
+    assert prompt.distances().item() == pytest.approx(6**0.5)

@@ -9,7 +9,6 @@ from prompttransfer.models import Backbone
 from prompttransfer.prompts import (
     GroupedPrompt,
     MultitaskPrompt,
-    ParticlePrompts,
     SoftPrompt,
     TaskVector,
     average_factors,
@@ -92,67 +91,6 @@ def test_two_speeds_and_three_speeds() -> None:
     assert [group["lr"] for group in dtvg.parameter_groups(0.3, None, 0.0)] == [0.3, 0.3, 0.0]
 
 
-def test_a_single_particle_follows_plain_gradient_ascent() -> None:
-    prompt = ParticlePrompts(random(1, 4, 6), random(4, 6, seed=1))
-    gradient = random(1, 4, 6, seed=2)
-    prompt.particles.grad = gradient.clone()
-    prompt.turn_gradient(evidence=64.0)
-    assert torch.equal(prompt.particles.grad, gradient)
-    assert prompt.history()["mean_distance"] == [0.0]
-
-
-def test_particles_turn_the_gradient_by_the_stein_formula() -> None:
-    particles, gradient = random(3, 2, 4).double(), random(3, 2, 4, seed=1).double()
-    prompt = ParticlePrompts(particles, torch.zeros(2, 4), bandwidth=5.0)
-    prompt.particles.grad = gradient.float()
-    prompt.turn_gradient(evidence=10.0)
-    phi = torch.zeros(3, 2, 4, dtype=torch.float64)
-    for i in range(3):
-        for j in range(3):
-            kernel = torch.exp(-(particles[i] - particles[j]).square().sum() / 5)
-            phi[i] += (kernel * -10 * gradient[j] + 2 / 5 * kernel * (particles[i] - particles[j])) / 3
-    torch.testing.assert_close(prompt.particles.grad, (-phi / 10).float(), rtol=1e-5, atol=1e-6)
-
-
-def grouped(grouping: str = "dynamic") -> GroupedPrompt:
-    start = random(3, 4)
-    near, far = random(3, 4, seed=1), -random(3, 4, seed=1)
-    return GroupedPrompt(start, start + torch.stack([near, far, 0.5 * near]), start + near, grouping=grouping)
-
-
-def test_dtvg_merges_the_group_and_trains_only_its_scales() -> None:
-    prompt = grouped()
-    assert prompt.group().tolist() == [True, False, True, True]
-    expected = prompt.start + 2.5 * (prompt.prompt - prompt.start)
-    torch.testing.assert_close(prompt.composed(), expected.detach(), rtol=1e-5, atol=1e-5)
-    prompt.prepend(random(2, 1, 4)).sum().backward()
-    assert prompt.source_scale.grad.abs().sum(dim=1).gt(0).tolist() == [True, False, True]
-    assert prompt.target_scale.grad.abs().sum() > 0
-    assert prompt.prompt.grad.abs().sum() > 0
-    assert prompt.history() == {"groups": [[True, False, True, True]]}
-
-
-def test_dtvg_groups_are_invariant_to_a_common_positive_scale() -> None:
-    prompt = grouped()
-    before = prompt.group()
-    with torch.no_grad():
-        prompt.source_scale.mul_(3.0)
-        prompt.target_scale.mul_(3.0)
-    assert torch.equal(prompt.group(), before)
-
-
-def test_dtvg_group_modes() -> None:
-    assert grouped("all").group().all()
-    assert grouped("none").group().tolist() == [False, False, False, True]
-    fixed, dynamic = grouped("fixed"), grouped("dynamic")
-    for prompt in (fixed, dynamic):
-        prompt.group()
-        with torch.no_grad():
-            prompt.target_scale.mul_(-1.0)
-    assert fixed.group().tolist() == [True, False, True, True]
-    assert dynamic.group().tolist() == [False, True, False, True]
-
-
 def test_initial_prompt_takes_seeded_vocabulary_rows(llama: Backbone) -> None:
     ids = torch.randperm(llama.embedding.weight.shape[0], generator=torch.Generator().manual_seed(7))[:5]
     got = initial_prompt(llama, 5, seed=7)
@@ -171,13 +109,6 @@ def test_vectors_of_different_starts_are_refused() -> None:
         vector.minus(other)
     with pytest.raises(ValueError, match="'red'"):
         check_same_start(other, [vector])
-
-
-def test_particle_prompt_selects_by_row_and_measures_distance() -> None:
-    prompt = ParticlePrompts(torch.stack([torch.zeros(2, 3), torch.ones(2, 3)]), torch.zeros(2, 3))
-    got = prompt.prepend(torch.full((2, 1, 3), 7.0), torch.tensor([1, 0]))
-    assert got[:, 0, 0].tolist() == [1.0, 0.0]
-    assert prompt.mean_distance().item() == pytest.approx(6**0.5)
 
 
 def test_prompt_types_follow_the_embeddings_and_parameters_stay_float32() -> None:

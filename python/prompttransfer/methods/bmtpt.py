@@ -1,23 +1,30 @@
 """BMTPT (Lee et al. 2023): SVGD particles of the sources' posterior are the start and the prior of the target.
 
-The paper's details are not public; the choices made here are settings of `BMTPTConfig`. Source stage: M particles,
-every update reads rows of all sources. Target stage: prompt tuning from the aggregate of the particles under a prior
-fitted to them; without it (prior "none" or beta 0) it is exactly prompt tuning from the aggregate.
+The paper's details are not public and there is no published code; the choices made here are settings of `BMTPTConfig`.
+Source stage: M prompts follow SVGD on log p(theta | sources). Target stage: training from an aggregate of the
+particles, as one full-rank matrix or with low-rank factors at a rate of their own, under a prior fitted to the
+particles. Without it (prior "none" or beta 0) and with a full-rank prompt, it is prompt tuning from the aggregate.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from prompttransfer.methods.context import Context, EncodedTask, MethodResult
+from prompttransfer.config import BMTPTConfig
+from prompttransfer.methods.context import CODE_VERSION, Context, EncodedTask, MethodResult
 from prompttransfer.methods.mpt import joined_rows
 from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.posterior import ParticleLoss, PriorLoss, gaussian_penalty, mixture_penalty
 from prompttransfer.methods.sampler import Cursor, flatten
-from prompttransfer.prompts import ParticlePrompts, SoftPrompt
-from prompttransfer.store import tensor_hash
+from prompttransfer.prompts import FrozenPrompts, MultitaskPrompt, ParticlePrompts, PromptModule, SoftPrompt
+from prompttransfer.store import Result, key_hash, tensor_hash
+
+_ROWS_TO_CHOOSE = 256  # target rows at most that the best particle is chosen on
 
 
 def start_particles(start: Tensor, count: int, spread: float, seed: int) -> Tensor:
@@ -27,14 +34,25 @@ def start_particles(start: Tensor, count: int, spread: float, seed: int) -> Tens
     return start + spread * start.std() * noise
 
 
-def all_source_batches(sizes: list[int], batch_size: int, updates: int, seed: int) -> list[list[int]]:
-    """Batches with equally many rows of every source; the remainder goes around."""
+def source_batches(
+    sizes: list[int], batch_size: int, updates: int, seed: int, sources: int | None = None
+) -> list[list[int]]:
+    """Batches with equally many rows of every source that takes part; the remainder goes around.
+
+    Args:
+        sources: how many take part in an update, drawn without replacement; None: all, or as many as a batch has rows,
+            one after the other.
+    """
     rng = np.random.default_rng(seed)
     cursors = [Cursor(size, rng) for size in sizes]
     batches, turn = [], 0
     for _ in range(updates):
-        tasks = [(turn + index) % len(sizes) for index in range(batch_size)]
-        turn = (turn + batch_size) % len(sizes)
+        if sources is None:
+            order = [(turn + index) % len(sizes) for index in range(len(sizes))]
+            turn = (turn + batch_size) % len(sizes)
+        else:
+            order = rng.permutation(len(sizes))[:sources].tolist()
+        tasks = [order[index % len(order)] for index in range(batch_size)]
         batches.append([(task, cursors[task].take(1)[0]) for task in tasks])
     return flatten(batches, sizes)
 
@@ -44,9 +62,11 @@ def source_stage(ctx: Context) -> tuple[ParticlePrompts, dict]:
     config, bmtpt = ctx.config, ctx.config.bmtpt
     rows, sizes = joined_rows(ctx.sources)
     updates = bmtpt.source_updates or config.source_updates
-    batches = all_source_batches(sizes, bmtpt.rows or max(1, config.batch_size // 2), updates, ctx.source_seed)
+    batch_size = bmtpt.rows or max(1, config.batch_size // 2)
+    batches = source_batches(sizes, batch_size, updates, ctx.source_seed, bmtpt.sources_per_update)
     total = sum(sizes) if bmtpt.weights == "proportional" else len(sizes)
     weights = [(size if bmtpt.weights == "proportional" else 1) / total for size in sizes]
+    evidence = float(sum(sizes)) if bmtpt.evidence == "all" else bmtpt.evidence
     prior_std = bmtpt.source_prior_std if bmtpt.source_prior == "gaussian" else None
     prompt = ParticlePrompts(
         start_particles(ctx.start, bmtpt.particles, bmtpt.spread, ctx.source_seed),
@@ -58,18 +78,18 @@ def source_stage(ctx: Context) -> tuple[ParticlePrompts, dict]:
     def follow_svgd() -> None:
         # The loss is a mean over particles: its gradient is 1/M of each one's own.
         prompt.particles.grad.mul_(prompt.count)
-        prompt.turn_gradient(bmtpt.evidence)
+        prompt.turn_gradient(evidence)
         if config.max_grad_norm:
             for gradient in prompt.particles.grad:
                 gradient.mul_((config.max_grad_norm / gradient.norm().clamp(min=1e-12)).clamp(max=1))
 
-    loss = ParticleLoss(weights, bmtpt.evidence, prior_std)
+    loss = ParticleLoss(weights, evidence, prior_std, bmtpt.particles_per_forward)
     # Clipping all particles together would couple them: each is clipped by itself, after SVGD.
     plan = ctx.plan(prompt, loss, rows, batches, config.learning_rate, max_grad_norm=0.0, before_step=follow_svgd)
     settings = {
         "loss": "svgd",
         "weights": weights,
-        "evidence": bmtpt.evidence,
+        "evidence": evidence,
         "prior_std": prior_std,
         "bandwidth": bmtpt.bandwidth,
         "per_token": bmtpt.per_token,
@@ -78,25 +98,83 @@ def source_stage(ctx: Context) -> tuple[ParticlePrompts, dict]:
     return prompt, ctx.run("BMTPT: particles on the sources", plan, settings).facts
 
 
+def particle_losses(ctx: Context, particles: Tensor, target: EncodedTask) -> list[float]:
+    """Mean loss of every particle (M, L, H) on the target's training rows, 256 of them at most; no updates are made."""
+    rows, size, device = target.train[:_ROWS_TO_CHOOSE], ctx.config.eval_batch_size, ctx.backbone.device
+    key = {
+        "stage": "particle losses",
+        "version": CODE_VERSION,
+        "model": ctx.backbone.fingerprint,
+        "precision": ctx.backbone.precision,
+        "particles": tensor_hash(particles),
+        "rows": key_hash({"rows": [[row.ids, row.answer] for row in rows]}),
+    }
+
+    @torch.no_grad()
+    def loss(particle: Tensor) -> float:
+        prompt, total = FrozenPrompts(particle[None]).to(device), 0.0
+        for first in range(0, len(rows), size):
+            part = rows[first : first + size]
+            batch = ctx.backbone.collate([row.ids for row in part])
+            logits = ctx.backbone(
+                prompt, {name: tensor.to(ctx.backbone.device) for name, tensor in batch.items()}
+            ).logits
+            labels = torch.tensor([row.answer for row in part], device=logits.device)
+            total += F.cross_entropy(logits, labels, reduction="sum").item()
+        return total / len(rows)
+
+    def compute(_: Path) -> Result:
+        handle = ctx.progress.stage(f"{target.name}: particles", len(particles))
+        losses = []
+        try:
+            for particle in particles:
+                losses.append(loss(particle))
+                handle.advance(1)
+        finally:
+            handle.close()
+        return Result({}, {"losses": losses})
+
+    return ctx.store.cached(key, compute).facts["losses"]
+
+
+def aggregate(ctx: Context, posterior: ParticlePrompts, target: EncodedTask) -> Tensor:
+    """Start of the target prompt (L, H): mean, kernel-weighted mean, or the particle best on the target's rows."""
+    particles = posterior.particles.detach()
+    if ctx.config.bmtpt.aggregation == "best":
+        losses = particle_losses(ctx, particles, target)
+        return particles[losses.index(min(losses))]
+    return posterior.kernel_mean() if ctx.config.bmtpt.aggregation == "kernel-weighted" else particles.mean(dim=0)
+
+
+def target_prompt(start: Tensor, bmtpt: BMTPTConfig, rate: float) -> tuple[PromptModule, list[dict]]:
+    """The target's prompt and its parameter groups: the start, times low-rank factors of one when "factored"."""
+    rate = bmtpt.full_rank_learning_rate or rate
+    if bmtpt.parametrisation == "full":
+        full = SoftPrompt(start)
+        return full, full.parameter_groups(rate)
+    factored = MultitaskPrompt(start, 1, bmtpt.rank)
+    return factored, factored.parameter_groups(rate, bmtpt.low_rank_learning_rate or rate * 4 / 3)
+
+
 def run(ctx: Context, target: EncodedTask) -> MethodResult:
     bmtpt = ctx.config.bmtpt
     posterior, source_facts = source_stage(ctx)
     particles = posterior.particles.detach().clone()
-    prompt = SoftPrompt(particles.mean(dim=0) if bmtpt.aggregation == "mean" else particles[0])
+    rate = ctx.config.target_rate
+    prompt, groups = target_prompt(aggregate(ctx, posterior, target), bmtpt, rate)
     loss, settings = task_loss, {}
     if bmtpt.prior != "none" and bmtpt.beta > 0:
         fit = gaussian_penalty if bmtpt.prior == "gaussian" else mixture_penalty
         strength = bmtpt.beta / len(target.train)  # the task loss is a mean over rows, the log posterior a sum
-        loss = PriorLoss(fit(particles, bmtpt.prior_std_floor), strength)
+        loss = PriorLoss(fit(particles.to(ctx.backbone.device), bmtpt.prior_std_floor), strength)
         settings = {
             "loss": bmtpt.prior,
             "strength": strength,
             "std_floor": bmtpt.prior_std_floor,
             "particles": tensor_hash(particles),
         }
-    plan = ctx.plan(prompt, loss, target.train, ctx.target_batches(target), ctx.config.target_rate)
+    plan = ctx.plan(prompt, loss, target.train, ctx.target_batches(target), rate, groups=groups)
     facts = ctx.run(f"{target.name}: BMTPT", plan, settings).facts
-    log = source_facts["history"]
     return MethodResult(
         prompt=prompt.composed().cpu(),
         other_prompts={f"particle{index}": particle for index, particle in enumerate(particles)},
@@ -109,8 +187,8 @@ def run(ctx: Context, target: EncodedTask) -> MethodResult:
             "loss": facts["loss"],
             "source_loss": source_facts["loss"],
             "particles": {
-                "mean_distance": [[update, value] for update, value in enumerate(log["mean_distance"], 1)],
-                "bandwidth": [[update, value] for update, value in enumerate(log["bandwidth"], 1)],
+                name: [[update, value] for update, value in enumerate(values, 1)]
+                for name, values in source_facts["history"].items()
             },
         },
         notes=f"{len(particles)} particles",

@@ -2,6 +2,9 @@
 
 Stage 1: prompts of all sources and of the target, from one P_init. Stage 2: per-token scales of all vectors and the
 target's prompt train on the merged prompt; the source vectors stay frozen. The final prompt is the merged one.
+
+The published code chooses among the prefixes of a ranking by their consistency alone; the paper's objective adds the
+similarity to the target. Both, the exact search, and the code's ablations are settings of `DTVGConfig`.
 """
 
 from __future__ import annotations
@@ -11,19 +14,21 @@ import torch
 from prompttransfer.methods.context import Context, EncodedTask, MethodResult, stack
 from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.shared import joined_loss, own_prompt, similarity_history, source_prompts
-from prompttransfer.prompts import GroupedPrompt
+from prompttransfer.prompts import GroupedPrompt, group_rule
 
 
 def run(ctx: Context, target: EncodedTask) -> MethodResult:
     config, dtvg = ctx.config, ctx.config.dtvg
     sources = stack(source_prompts(ctx))
     own, first, batches = own_prompt(ctx, target, dtvg.own_fraction)
-    prompt = GroupedPrompt(ctx.start, sources, own, grouping=dtvg.grouping)
+    rule = {"consistency_weight": dtvg.consistency_weight, "positive_only": dtvg.positive_only}
+    settings = {"grouping": dtvg.grouping, "metric": dtvg.metric, "scaling": dtvg.scaling}
+    prompt = GroupedPrompt(ctx.start, sources, own, rule=group_rule(dtvg.rule, **rule), **settings)
     groups = prompt.parameter_groups(
         config.target_rate, dtvg.target_scale_learning_rate, dtvg.source_scale_learning_rate
     )
     plan = ctx.plan(prompt, task_loss, target.train, batches, config.target_rate, groups=groups)
-    second = ctx.run(f"{target.name}: DTVG", plan, {"grouping": dtvg.grouping})
+    second = ctx.run(f"{target.name}: DTVG", plan, {"rule": dtvg.rule} | rule | settings)
     names = [*(source.name for source in ctx.sources), target.name]
     offset = first.facts["updates"]
     log = [

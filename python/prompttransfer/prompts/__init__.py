@@ -2,6 +2,7 @@
 
 from prompttransfer.prompts.base import PromptModule
 from prompttransfer.prompts.grouped import GroupedPrompt
+from prompttransfer.prompts.grouping import group_rule
 from prompttransfer.prompts.init import TaskVector, check_same_start, init_hash, initial_prompt
 from prompttransfer.prompts.multitask import MultitaskPrompt, average_factors
 from prompttransfer.prompts.particles import ParticlePrompts
@@ -17,6 +18,7 @@ __all__ = [
     "TaskVector",
     "average_factors",
     "check_same_start",
+    "group_rule",
     "init_hash",
     "initial_prompt",
 ]

@@ -9,80 +9,114 @@ from torch import Tensor, nn
 
 import promptkernels as pk
 from prompttransfer.prompts.base import PromptModule, put_first
+from prompttransfer.prompts.grouping import Rule, group_rule
 
 GROUPINGS = ("dynamic", "fixed", "all", "none")
+SCALINGS = ("per-token", "scalar", "none")
 
 
 class GroupedPrompt(PromptModule):
-    """Merged task vectors with per-token scales, all starting at one.
+    """Merged task vectors with trained scales alpha, all starting at one.
+
+    Scaling, similarity, choice of the group and merging stay on the device; so does the log of the groups, until
+    `history` is asked for.
 
     Args:
         start: P_init (L, H), common to all prompts here.
         sources: frozen source prompts (K, L, H).
         target: the target's own prompt (L, H), trained further.
         grouping: "dynamic" (chosen at every forward), "fixed" (chosen at the first), "all" or "none" of the sources.
+        rule: how a group is chosen, see `prompttransfer.prompts.grouping`; None: the published rule.
+        metric: of `promptkernels.task_similarity`.
+        scaling: one alpha per prompt and token, one per prompt ("scalar"), or "none" (all stay one).
     """
 
     start: Tensor
     sources: Tensor
 
-    def __init__(self, start: Tensor, sources: Tensor, target: Tensor, *, grouping: str = "dynamic") -> None:
+    def __init__(
+        self,
+        start: Tensor,
+        sources: Tensor,
+        target: Tensor,
+        *,
+        grouping: str = "dynamic",
+        rule: Rule | None = None,
+        metric: str = "token_mean_dot",
+        scaling: str = "per-token",
+    ) -> None:
         super().__init__(*start.shape)
-        if grouping not in GROUPINGS:
-            raise ValueError(f"grouping: got {grouping!r}, want one of {', '.join(GROUPINGS)}")
+        for name, given, known in (("grouping", grouping, GROUPINGS), ("scaling", scaling, SCALINGS)):
+            if given not in known:
+                raise ValueError(f"{name}: got {given!r}, want one of {', '.join(known)}")
         self.register_buffer("start", start.detach().float().clone(), persistent=False)
         self.register_buffer("sources", sources.detach().float().clone(), persistent=False)
         self.prompt = nn.Parameter(target.detach().float().clone())
-        self.target_scale = nn.Parameter(torch.ones(self.length))
-        self.source_scale = nn.Parameter(torch.ones(sources.shape[0], self.length))
+        width = self.length if scaling == "per-token" else 1
+        for name, shape in (("target_scale", (width,)), ("source_scale", (sources.shape[0], width))):
+            if scaling == "none":
+                self.register_buffer(name, torch.ones(shape), persistent=False)
+            else:
+                self.register_parameter(name, nn.Parameter(torch.ones(shape)))
         self.grouping = grouping
-        # One bool row per forward, left on the device: reading it there would stall a GPU at every step.
+        self.scaling = scaling
+        self.metric = metric
+        self.rule = rule or group_rule("consistent-prefix")
+        # One bool row per forward with gradient, left on the device: reading it there would stall a GPU at every step.
         self.group_log: list[Tensor] = []
         # The group of "fixed", found at the first forward; saved with the parameters, so that a resumed run keeps it.
         self.register_buffer("fixed_group", torch.zeros(sources.shape[0] + 1, dtype=torch.bool, device=start.device))
 
     def _stacked(self) -> tuple[Tensor, Tensor]:
-        prompts = torch.cat([self.sources, self.prompt[None]])
-        return prompts, torch.cat([self.source_scale, self.target_scale[None]])
+        """Prompts (K+1, L, H) and their scales (K+1, L); the target is the last row."""
+        scale = torch.cat([self.source_scale, self.target_scale[None]])
+        return torch.cat([self.sources, self.prompt[None]]), scale.expand(-1, self.length)
 
     @torch.no_grad()
     def similarity(self) -> Tensor:
-        """(K+1, K+1): dot products of the token means of the scaled task vectors; the target is the last row."""
-        prompts, scale = self._stacked()
-        return pk.task_similarity(prompts, self.start, metric="token_mean_dot", scale=scale)
+        """(K+1, K+1): the metric between the scaled task vectors; the target is the last row."""
+        return self._similarity(*self._stacked())
 
     @torch.no_grad()
     def group(self) -> Tensor:
         """(K+1,) bool: the sources merged now, and the target itself (last)."""
+        return self._group(*self._stacked())
+
+    def _similarity(self, prompts: Tensor, scale: Tensor) -> Tensor:
+        return pk.task_similarity(prompts, self.start, metric=self.metric, scale=scale)
+
+    @torch.no_grad()
+    def _group(self, prompts: Tensor, scale: Tensor) -> Tensor:
         count = self.sources.shape[0]
         if self.grouping in ("all", "none"):
-            mask = torch.full((count + 1,), self.grouping == "all", device=self.prompt.device)
+            mask = torch.full((count + 1,), self.grouping == "all", device=prompts.device)
             mask[count] = True
             return mask
-        chosen = pk.select_group(self.similarity(), count)
+        chosen = self.rule(self._similarity(prompts, scale), count)
         if self.grouping == "fixed":
             # The target is always in a group, so its entry tells whether the group has been found.
             chosen = torch.where(self.fixed_group[count], self.fixed_group, chosen)
             self.fixed_group.copy_(chosen)
         return chosen
 
-    def merged(self, group: Tensor) -> Tensor:
-        """P_mix (L, H) of a group."""
+    def _merged(self) -> tuple[Tensor, Tensor]:
+        """P_mix (L, H) and its group."""
         prompts, scale = self._stacked()
-        return pk.merge_task_vectors(self.start, prompts, scale, group.float())
+        group = self._group(prompts, scale)
+        return pk.merge_task_vectors(self.start, prompts, scale, group.float()), group
 
     def prepend(self, input_embeds: Tensor, task_ids: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
-        group = self.group()
+        merged, group = self._merged()
         if torch.is_grad_enabled():
             self.group_log.append(group)
-        return put_first(self.merged(group), input_embeds)
+        return put_first(merged, input_embeds)
 
     @torch.no_grad()
     def composed(self, task: int = 0) -> Tensor:
-        return self.merged(self.group()).float()
+        return self._merged()[0].float()
 
     def history(self) -> dict[str, Any]:
-        return {"groups": [row.tolist() for row in self.group_log]}
+        return {"groups": torch.stack(self.group_log).tolist() if self.group_log else []}
 
     def restore_history(self, history: dict[str, Any]) -> None:
         self.group_log = [torch.tensor(row, device=self.prompt.device) for row in history["groups"]]
@@ -91,8 +125,10 @@ class GroupedPrompt(PromptModule):
         self, learning_rate: float, target_rate: float | None = None, source_rate: float | None = None
     ) -> list[dict[str, Any]]:
         """Three speeds: prompt, target scale, source scales (each learning_rate when not given)."""
-        return [
-            {"params": [self.prompt], "lr": learning_rate},
-            {"params": [self.target_scale], "lr": learning_rate if target_rate is None else target_rate},
-            {"params": [self.source_scale], "lr": learning_rate if source_rate is None else source_rate},
-        ]
+        groups = [{"params": [self.prompt], "lr": learning_rate}]
+        if self.scaling != "none":
+            groups += [
+                {"params": [self.target_scale], "lr": learning_rate if target_rate is None else target_rate},
+                {"params": [self.source_scale], "lr": learning_rate if source_rate is None else source_rate},
+            ]
+        return groups

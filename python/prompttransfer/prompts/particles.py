@@ -10,6 +10,17 @@ from torch import Tensor, nn
 import promptkernels as pk
 from prompttransfer.prompts.base import PromptModule, put_first
 
+# Logged at every update, over the pairs of particles (and over tokens, with a kernel per token).
+LOGGED = (
+    "mean_distance",
+    "min_distance",
+    "max_distance",
+    "mean_kernel",
+    "min_kernel",
+    "max_kernel",
+    "bandwidth",
+)
+
 
 class ParticlePrompts(PromptModule):
     """M particles (M, L, H); row b of a batch reads particle task_ids[b].
@@ -36,8 +47,8 @@ class ParticlePrompts(PromptModule):
         self.register_buffer("reference", reference.detach().float().clone(), persistent=False)
         self.bandwidth = bandwidth
         self.per_token = per_token
-        # Mean pair distance and bandwidth per update, left on the device.
-        self.log: list[tuple[Tensor, Tensor]] = []
+        # The values of LOGGED per update, left on the device.
+        self.log: list[Tensor] = []
 
     @property
     def count(self) -> int:
@@ -53,31 +64,54 @@ class ParticlePrompts(PromptModule):
 
     @torch.no_grad()
     def turn_gradient(self, evidence: float = 1.0) -> None:
-        """Make an optimizer that descends follow SVGD: .grad = g becomes -phi(score = -evidence * g) / evidence."""
-        particles = self.particles
-        phi, (_, h) = pk.svgd_direction(
-            particles,
-            -evidence * particles.grad,
-            bandwidth=self.bandwidth,
-            per_token=self.per_token,
-            return_kernel=True,
+        """Make an optimizer that descends follow SVGD: .grad = g becomes -phi(score = -evidence * g) / evidence.
+
+        Any optimizer of torch.optim takes it from there; plain SGD makes the published update.
+        """
+        gradient = self.particles.grad
+        phi, (kernel, h) = self._direction(-evidence * gradient)
+        gradient.copy_(-phi / evidence)
+        self.log.append(torch.cat([_spread(self.distances(), 0.0), _spread(_pairs(kernel), 1.0), h.mean().view(1)]))
+
+    def _direction(self, scores: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        return pk.svgd_direction(
+            self.particles, scores, bandwidth=self.bandwidth, per_token=self.per_token, return_kernel=True
         )
-        particles.grad.copy_(-phi / evidence)
-        self.log.append((self.mean_distance(), h.mean()))
 
     @torch.no_grad()
-    def mean_distance(self) -> Tensor:
-        """Mean Euclidean distance over the pairs of particles (0 for a single one)."""
-        if self.count == 1:
-            return self.particles.new_zeros(())
-        return torch.pdist((self.particles - self.reference).flatten(1)).mean()
+    def distances(self) -> Tensor:
+        """(M (M-1) / 2,): Euclidean distances of the pairs of whole particles."""
+        return torch.pdist((self.particles - self.reference).flatten(1))
+
+    @torch.no_grad()
+    def kernel_mean(self) -> Tensor:
+        """(L, H): mean of the particles weighted by their kernel density sum_j k(theta_i, theta_j).
+
+        An outlier counts less than a particle among others; per token, where the kernel is. One particle, identical
+        ones, or two of them: the plain mean.
+        """
+        kernel, _ = self._direction(torch.zeros_like(self.particles))[1]
+        density = kernel.sum(dim=-1)  # (M,), or (L, M)
+        weights = (density / density.sum(dim=-1, keepdim=True)).view(-1, self.count)
+        return (weights.T[..., None] * self.particles).sum(dim=0)
 
     def history(self) -> dict[str, Any]:
-        return {
-            "mean_distance": [distance.item() for distance, _ in self.log],
-            "bandwidth": [h.item() for _, h in self.log],
-        }
+        rows = torch.stack(self.log).tolist() if self.log else []
+        return {name: [row[index] for row in rows] for index, name in enumerate(LOGGED)}
 
     def restore_history(self, history: dict[str, Any]) -> None:
-        pairs = zip(history["mean_distance"], history["bandwidth"], strict=True)
-        self.log = [(torch.tensor(distance), torch.tensor(h)) for distance, h in pairs]
+        rows = zip(*(history[name] for name in LOGGED), strict=True)
+        self.log = [torch.tensor(row, device=self.particles.device) for row in rows]
+
+
+def _pairs(kernel: Tensor) -> Tensor:
+    """Values of a kernel (..., M, M) at the pairs i < j, flattened."""
+    i, j = torch.triu_indices(kernel.shape[-1], kernel.shape[-1], 1, device=kernel.device)
+    return kernel[..., i, j].flatten()
+
+
+def _spread(values: Tensor, alone: float) -> Tensor:
+    """Mean, least and largest value; `alone` where there is no pair."""
+    if not len(values):
+        return values.new_full((3,), alone)
+    return torch.stack([values.mean(), values.min(), values.max()])

@@ -55,37 +55,50 @@ void backward_of(ComposeBackward job, void* d_u, void* d_v, int threads) {
     add_up(v_parts, tokens.count, v_size, static_cast<A*>(d_v));
 }
 
+// Batch rows by task: a counting sort.
+struct SortedRows {
+    std::vector<index_t> memory;
+    TaskRows rows;
+
+    SortedRows(const index_t* ids, index_t batch, index_t tasks)
+        : memory(static_cast<std::size_t>(batch + 2 * tasks + 1)), rows{} {
+        index_t *order = memory.data(), *starts = order + batch, *next = starts + tasks + 1;
+        for (index_t b = 0; b < batch; ++b) ++starts[ids[b] + 1];
+        for (index_t t = 0; t < tasks; ++t) {
+            starts[t + 1] += starts[t];
+            next[t] = starts[t];
+        }
+        for (index_t b = 0; b < batch; ++b) order[next[ids[b]]++] = b;
+        rows = {order, starts};
+    }
+};
+
 }  // namespace
 
 void compose(const Factors& factors, const index_t* ids, index_t batch, const void* embeds, index_t text, DType type,
              void* out, int threads) {
-    const index_t rows = batch * (factors.length + text), elements = rows * factors.hidden;
+    const index_t length = factors.length, text_rows = batch * text;
+    const index_t elements = (batch * length + text_rows) * factors.hidden;
     prefer_large_pages(out, static_cast<std::size_t>(elements) * size_of(type));
-    const Parts parts(rows, 1, 64, 1);
-    for_parts(parts.count, threads_for(elements, threads), [&](index_t part) {
-        kernels().compose(factors, ids, embeds, text, type, out, parts.begin(part), parts.end(part, rows));
+    const SortedRows sorted(ids, batch, factors.tasks);
+    const Compose job{&factors, sorted.rows, embeds, text, type, out};
+    // One part per thread (nothing is summed), each with its share of the prompts and of the text.
+    const index_t parts = threads_for(elements, threads);
+    for_parts(parts, threads, [&](index_t part) {
+        kernels().compose(job, part * length / parts, (part + 1) * length / parts);
+        kernels().append_text(job, part * text_rows / parts, (part + 1) * text_rows / parts);
     });
 }
 
 void compose_backward(const void* grad, index_t grad_stride, DType grad_type, const Factors& factors,
                       const index_t* ids, index_t batch, void* d_shared, void* d_u, void* d_v, int threads) {
-    const index_t tasks = factors.tasks;
-    std::vector<index_t> memory(static_cast<std::size_t>(batch + 2 * tasks + 1));
-    index_t *order = memory.data(), *starts = order + batch, *next = starts + tasks + 1;
-    for (index_t b = 0; b < batch; ++b) ++starts[ids[b] + 1];
-    for (index_t t = 0; t < tasks; ++t) {
-        starts[t + 1] += starts[t];
-        next[t] = starts[t];
-    }
-    for (index_t b = 0; b < batch; ++b) order[next[ids[b]]++] = b;
-
+    const SortedRows sorted(ids, batch, factors.tasks);
     ComposeBackward job{};
     job.grad = grad;
     job.grad_stride = grad_stride;
     job.grad_type = grad_type;
     job.factors = &factors;
-    job.order = order;
-    job.starts = starts;
+    job.rows = sorted.rows;
     job.d_shared = d_shared;
     threads = threads_for(batch * factors.length * factors.hidden, threads);
     if (factors.wide)

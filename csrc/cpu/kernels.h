@@ -14,13 +14,27 @@ struct Product {
     index_t stride = 0;
 };
 
+// The rows of a batch by task.
+struct TaskRows {
+    const index_t* order;   // batch rows sorted by task
+    const index_t* starts;  // (tasks + 1): where each task begins in `order`
+};
+
+struct Compose {
+    const Factors* factors;
+    TaskRows rows;
+    const void* embeds;  // (batch, text, hidden), or none where text is 0
+    index_t text;
+    DType type;  // of embeds and out
+    void* out;   // (batch, length + text, hidden)
+};
+
 struct ComposeBackward {
     const void* grad;
     index_t grad_stride;
     DType grad_type;
     const Factors* factors;
-    const index_t* order;   // batch rows sorted by task
-    const index_t* starts;  // (tasks + 1): where each task begins in `order`
+    TaskRows rows;
     index_t token_begin, token_end, column_begin, column_end;
     void* d_shared;  // (length, hidden): this block's place is written
     void* d_u;       // (tasks, length, rank) of this column block: the block's tokens are written
@@ -41,9 +55,10 @@ struct Kernels {
     double (*unscaled_dot)(const Rows& x, index_t row, index_t begin, index_t end, const void* left);
     // values[c] *= factor; then sum[c] -= values[c], where sum is not null. acc arrays of n elements.
     void (*scale_and_subtract)(void* values, double factor, void* sum, index_t n, bool wide);
-    // Rows [begin, end) of the batch * (length + text) output rows of `compose`.
-    void (*compose)(const Factors& factors, const index_t* ids, const void* embeds, index_t text, DType type, void* out,
-                    index_t begin, index_t end);
+    // Prompt tokens [begin, end) of all batch rows.
+    void (*compose)(const Compose& job, index_t begin, index_t end);
+    // Rows [begin, end) of the batch * text rows that follow the prompts.
+    void (*append_text)(const Compose& job, index_t begin, index_t end);
     // One block of tokens x hidden columns of `compose_backward`.
     void (*compose_backward)(const ComposeBackward& job);
     void (*merge)(const Rows& prompts, const void* weights, void* out, index_t token_begin, index_t token_end);

@@ -43,17 +43,22 @@ class Sizes:
             raise ValueError(f"{name} must be on {device} as {owner} is, got {tensor.device}")
 
     def _fit(self, name: str, tensor: Tensor, dims: str, may_be_empty: str) -> None:
-        wanted = f"{name} must have shape ({', '.join(dims)}{',' if len(dims) == 1 else ''})"
-        if tensor.dim() != len(dims):
-            raise ValueError(f"{wanted}, got {tuple(tensor.shape)}")
-        for letter, size in zip(dims, tensor.shape, strict=True):
-            if letter not in self._bound:
-                if letter not in may_be_empty and size == 0:
-                    raise ValueError(f"{wanted} with {letter} >= 1, got {tuple(tensor.shape)}")
-                self._bound[letter] = (size, name)
-            elif self._bound[letter][0] != size:
-                agreed, owner = self._bound[letter]
-                raise ValueError(f"{wanted} with {letter} = {agreed} as {owner} has, got {tuple(tensor.shape)}")
+        bound, shape = self._bound, tensor.shape
+        if len(shape) != len(dims):
+            raise ValueError(f"{_wanted(name, dims)}, got {tuple(shape)}")
+        for letter, size in zip(dims, shape, strict=True):
+            found = bound.get(letter)
+            if found is None:
+                if size == 0 and letter not in may_be_empty:
+                    raise ValueError(f"{_wanted(name, dims)} with {letter} >= 1, got {tuple(shape)}")
+                bound[letter] = (size, name)
+            elif found[0] != size:
+                agreed, owner = found
+                raise ValueError(f"{_wanted(name, dims)} with {letter} = {agreed} as {owner} has, got {tuple(shape)}")
+
+
+def _wanted(name: str, dims: str) -> str:
+    return f"{name} must have shape ({', '.join(dims)}{',' if len(dims) == 1 else ''})"
 
 
 def one_of(name: str, value: object, known: tuple[str, ...], also: str = "") -> None:

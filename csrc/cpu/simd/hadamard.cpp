@@ -4,69 +4,72 @@
 namespace promptkernels::cpu::PK_ISA {
 namespace {
 
-template <class A, int V>
-PK_INLINE void low_rank_block(const A* __restrict u, const A* __restrict v, index_t rank, index_t ld,
-                              const A* __restrict factor, A* __restrict out) {
-    Vector<A> sum[V];
-    PK_UNROLL
-    for (int k = 0; k < V; ++k) sum[k] = u[0] * load(v + k * kLanes<A>);
-    for (index_t r = 1; r < rank; ++r) PK_UNROLL
-    for (int k = 0; k < V; ++k) sum[k] += u[r] * load(v + r * ld + k * kLanes<A>);
-    PK_UNROLL
-    for (int k = 0; k < V; ++k) store(out + k * kLanes<A>, factor ? sum[k] * load(factor + k * kLanes<A>) : sum[k]);
+// out[c] = sum_r u[r] v[r, c].
+template <class A>
+void low_rank_row(const A* __restrict u, const A* __restrict v, index_t rank, index_t ld, index_t n,
+                  A* __restrict out) {
+    for (index_t c = 0; c < n; ++c) out[c] = u[0] * v[c];
+    for (index_t r = 1; r < rank; ++r)
+        for (index_t c = 0; c < n; ++c) out[c] += u[r] * v[r * ld + c];
 }
 
-// out[c] = factor[c] * sum_r u[r] v[r, c]; no factor means 1.
-template <class A>
-void low_rank_row(const A* u, const A* v, index_t rank, index_t ld, index_t n, const A* factor, A* out) {
+// A few columns of one token of one task, composed once and stored to every batch row of the task.
+template <class A, class E, int V>
+PK_INLINE void compose_block(const A* __restrict shared, const A* __restrict u, const A* __restrict v, index_t rank,
+                             index_t ld, const index_t* row, const index_t* last, index_t stride, E* __restrict out) {
+    Vector<A> value[V];
+    PK_UNROLL
+    for (int k = 0; k < V; ++k) value[k] = u[0] * load(v + k * kLanes<A>);
+    for (index_t r = 1; r < rank; ++r) PK_UNROLL
+    for (int k = 0; k < V; ++k) value[k] += u[r] * load(v + r * ld + k * kLanes<A>);
+    PK_UNROLL
+    for (int k = 0; k < V; ++k) value[k] *= load(shared + k * kLanes<A>);
+    if constexpr (sizeof(A) == sizeof(E)) {
+        for (; row != last; ++row) {
+            A* to = reinterpret_cast<A*>(out + *row * stride);
+            PK_UNROLL
+            for (int k = 0; k < V; ++k) store(to + k * kLanes<A>, value[k]);
+        }
+    } else {
+        alignas(64) A wide[V * kLanes<A>];
+        alignas(64) E narrowed[V * kLanes<A>];
+        PK_UNROLL
+        for (int k = 0; k < V; ++k) store(wide + k * kLanes<A>, value[k]);
+        for (index_t k = 0; k < V * kLanes<A>; ++k) narrow(wide[k], narrowed[k]);
+        for (; row != last; ++row) __builtin_memcpy(out + *row * stride, narrowed, sizeof narrowed);
+    }
+}
+
+template <class A, class E>
+void compose_token(const A* shared, const A* u, const A* v, index_t rank, index_t hidden, const index_t* row,
+                   const index_t* last, index_t stride, E* out) {
     constexpr index_t lanes = kLanes<A>;
     index_t c = 0;
-    for (; c + 4 * lanes <= n; c += 4 * lanes)
-        low_rank_block<A, 4>(u, v + c, rank, ld, factor ? factor + c : nullptr, out + c);
-    for (; c + lanes <= n; c += lanes) low_rank_block<A, 1>(u, v + c, rank, ld, factor ? factor + c : nullptr, out + c);
-    for (; c < n; ++c) {
+    for (; c + 4 * lanes <= hidden; c += 4 * lanes)
+        compose_block<A, E, 4>(shared + c, u, v + c, rank, hidden, row, last, stride, out + c);
+    for (; c + lanes <= hidden; c += lanes)
+        compose_block<A, E, 1>(shared + c, u, v + c, rank, hidden, row, last, stride, out + c);
+    for (; c < hidden; ++c) {
         A sum = u[0] * v[c];
-        for (index_t r = 1; r < rank; ++r) sum += u[r] * v[r * ld + c];
-        out[c] = factor ? sum * factor[c] : sum;
+        for (index_t r = 1; r < rank; ++r) sum += u[r] * v[r * hidden + c];
+        for (const index_t* b = row; b != last; ++b) narrow(shared[c] * sum, out[*b * stride + c]);
     }
 }
 
+// A few tokens at a time, so that the factors of a task stay in the first cache.
 template <class A, class E>
-void compose_row(const A* shared, const A* u, const A* v, index_t rank, index_t hidden, E* __restrict out) {
-    if constexpr (sizeof(A) == sizeof(E)) {
-        low_rank_row<A>(u, v, rank, hidden, hidden, shared, reinterpret_cast<A*>(out));
-    } else {
-        constexpr index_t kColumns = 512;
-        alignas(64) A row[kColumns];
-        for (index_t c = 0; c < hidden; c += kColumns) {
-            const index_t n = smaller(kColumns, hidden - c);
-            low_rank_row<A>(u, v + c, rank, hidden, n, shared + c, row);
-            for (index_t k = 0; k < n; ++k) narrow(row[k], out[c + k]);
-        }
-    }
-}
-
-// Output rows in the order of memory. A prompt is computed anew for every batch row of its task: to copy it from the
-// first of them is slower at the usual ranks, for a product from the first cache is cheaper than a load from beyond it.
-template <class A, class E>
-void compose_rows(const Factors& f, const index_t* ids, const E* embeds, index_t text, E* out, index_t begin,
-                  index_t end) {
+void compose_tokens(const Compose& job, index_t begin, index_t end) {
+    constexpr index_t kTokens = 4;
+    const Factors& f = *job.factors;
     const A *shared = static_cast<const A*>(f.shared), *u = static_cast<const A*>(f.u), *v = static_cast<const A*>(f.v);
-    const index_t rows = f.length + text;
-    for (index_t row = begin; row < end;) {
-        const index_t b = row / rows, l = row % rows;
-        E* to = out + row * f.hidden;
-        if (l < f.length) {
-            compose_row(shared + l * f.hidden, u + (ids[b] * f.length + l) * f.rank, v + ids[b] * f.rank * f.hidden,
-                        f.rank, f.hidden, to);
-            ++row;
-        } else {
-            const index_t stop = smaller(end, (b + 1) * rows);
-            __builtin_memcpy(to, embeds + (b * text + l - f.length) * f.hidden,
-                             static_cast<std::size_t>((stop - row) * f.hidden) * sizeof(E));
-            row = stop;
-        }
-    }
+    const index_t stride = (f.length + job.text) * f.hidden;
+    for (index_t first = begin; first < end; first += kTokens)
+        for (index_t t = 0; t < f.tasks; ++t)
+            for (index_t l = first; l < smaller(first + kTokens, end); ++l)
+                compose_token<A, E>(shared + l * f.hidden, u + (t * f.length + l) * f.rank, v + t * f.rank * f.hidden,
+                                    f.rank, f.hidden, job.rows.order + job.rows.starts[t],
+                                    job.rows.order + job.rows.starts[t + 1], stride,
+                                    static_cast<E*>(job.out) + l * f.hidden);
 }
 
 template <class A>
@@ -99,15 +102,15 @@ void backward_of(const ComposeBackward& job) {
         const A* __restrict p = shared + l * f.hidden + job.column_begin;
         for (index_t c = 0; c < n; ++c) d_row[c] = 0;
         for (index_t t = 0; t < f.tasks; ++t) {
-            const index_t first = job.starts[t], last = job.starts[t + 1];
+            const index_t first = job.rows.starts[t], last = job.rows.starts[t + 1];
             A* d_u_row = d_u + (t * f.length + l) * f.rank;
             if (first == last) {
                 for (index_t r = 0; r < f.rank; ++r) d_u_row[r] = 0;
                 continue;
             }
             for (index_t k = first; k < last; ++k) {
-                const E* __restrict g =
-                    static_cast<const E*>(job.grad) + job.order[k] * job.grad_stride + l * f.hidden + job.column_begin;
+                const E* __restrict g = static_cast<const E*>(job.grad) + job.rows.order[k] * job.grad_stride +
+                                        l * f.hidden + job.column_begin;
                 A* __restrict s = sum;
                 if (k == first)
                     for (index_t c = 0; c < n; ++c) s[c] = static_cast<A>(widen(g[c]));
@@ -115,7 +118,7 @@ void backward_of(const ComposeBackward& job) {
                     for (index_t c = 0; c < n; ++c) s[c] += static_cast<A>(widen(g[c]));
             }
             const A *u_row = u + (t * f.length + l) * f.rank, *v_task = v + t * f.rank * f.hidden + job.column_begin;
-            low_rank_row<A>(u_row, v_task, f.rank, f.hidden, n, nullptr, product);
+            low_rank_row(u_row, v_task, f.rank, f.hidden, n, product);
             {
                 A* __restrict s = sum, * __restrict d = d_row;
                 const A* __restrict w = product;
@@ -139,15 +142,23 @@ void backward_of(const ComposeBackward& job) {
 
 }  // namespace
 
-void compose(const Factors& factors, const index_t* ids, const void* embeds, index_t text, DType type, void* out,
-             index_t begin, index_t end) {
-    with_type(type, [&](auto* t) {
+void compose(const Compose& job, index_t begin, index_t end) {
+    with_type(job.type, [&](auto* t) {
         using E = Element<decltype(t)>;
-        const E* from = static_cast<const E*>(embeds);
-        E* to = static_cast<E*>(out);
-        factors.wide ? compose_rows<double, E>(factors, ids, from, text, to, begin, end)
-                     : compose_rows<float, E>(factors, ids, from, text, to, begin, end);
+        job.factors->wide ? compose_tokens<double, E>(job, begin, end) : compose_tokens<float, E>(job, begin, end);
     });
+}
+
+void append_text(const Compose& job, index_t begin, index_t end) {
+    const std::size_t row = static_cast<std::size_t>(job.factors->hidden) * size_of(job.type);
+    const char* from = static_cast<const char*>(job.embeds);
+    char* to = static_cast<char*>(job.out);
+    while (begin < end) {
+        const index_t b = begin / job.text, stop = smaller(end, (b + 1) * job.text);
+        __builtin_memcpy(to + static_cast<std::size_t>(begin + (b + 1) * job.factors->length) * row,
+                         from + static_cast<std::size_t>(begin) * row, static_cast<std::size_t>(stop - begin) * row);
+        begin = stop;
+    }
 }
 
 void compose_backward(const ComposeBackward& job) {

@@ -11,8 +11,8 @@ void mix(const Rows* inputs, int input_count, index_t begin, index_t end, const 
 void token_mean(const Rows& x, index_t row, index_t begin, index_t end, void* out);
 double unscaled_dot(const Rows& x, index_t row, index_t begin, index_t end, const void* left);
 void scale_and_subtract(void* values, double factor, void* sum, index_t n, bool wide);
-void compose(const Factors& factors, const index_t* ids, const void* embeds, index_t text, DType type, void* out,
-             index_t begin, index_t end);
+void compose(const Compose& job, index_t begin, index_t end);
+void append_text(const Compose& job, index_t begin, index_t end);
 void compose_backward(const ComposeBackward& job);
 void merge(const Rows& prompts, const void* weights, void* out, index_t token_begin, index_t token_end);
 void merge_backward(const void* grad, const Rows& prompts, const void* weights, const MergeGradients& out, double* dots,

@@ -199,7 +199,8 @@ def svgd_direction_backward(
 # --- Hadamard composition ---------------------------------------------------------------------------------------------
 
 
-def _check_ids(task_ids: Tensor, tasks: int) -> None:
+def check_task_ids(task_ids: Tensor, tasks: int) -> None:
+    """Raise `IndexError` for an id outside 0..tasks-1; reads the ids, so it waits for their device."""
     if task_ids.numel() and task_ids.device.type != "meta":
         low, high = (int(end) for end in task_ids.aminmax())
         if low < 0 or high >= tasks:
@@ -208,7 +209,7 @@ def _check_ids(task_ids: Tensor, tasks: int) -> None:
 
 
 def compose_prompts(shared: Tensor, u: Tensor, v: Tensor, task_ids: Tensor) -> Tensor:
-    _check_ids(task_ids, u.shape[0])
+    check_task_ids(task_ids, u.shape[0])
     acc = accumulation_type(shared, u, v)
     per_task = shared.to(acc) * (u.to(acc) @ v.to(acc))
     return per_task.index_select(0, task_ids)
@@ -217,6 +218,7 @@ def compose_prompts(shared: Tensor, u: Tensor, v: Tensor, task_ids: Tensor) -> T
 def compose_prompts_backward(
     grad: Tensor, shared: Tensor, u: Tensor, v: Tensor, task_ids: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
+    check_task_ids(task_ids, u.shape[0])
     acc = accumulation_type(shared, u, v)
     shared, u, v = shared.to(acc), u.to(acc), v.to(acc)
     per_task = grad.new_zeros((u.shape[0], *shared.shape), dtype=acc).index_add_(0, task_ids, grad.to(acc))

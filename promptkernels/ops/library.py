@@ -14,14 +14,17 @@ import torch
 
 from promptkernels import reference
 from promptkernels.backends import registry
+from promptkernels.ops import arguments
 
 LIBRARY = torch.library.Library("promptkernels", "DEF")
 
 
 def register(name: str, schema: str, fake: Callable[..., Any]) -> Any:
     """Define ``promptkernels::name`` and return its overload; ``schema`` is the part after the name."""
+    check = getattr(arguments, name)
 
     def kernel(*args: Any) -> Any:
+        check(*args)
         first = args[0]
         backend = registry.choose(first.device.type, first.dtype)
         if backend is reference:

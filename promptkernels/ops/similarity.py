@@ -7,10 +7,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from promptkernels.backends.types import accumulation_type
+from promptkernels.ops.arguments import METRICS
 from promptkernels.ops.checks import Sizes, one_of
 from promptkernels.ops.library import needs_gradient, register
-
-METRICS = ("cosine", "token_mean_cosine", "token_mean_dot")
 
 
 def _fake(prompts, reference, others, scale, metric, eps):

@@ -7,10 +7,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from promptkernels.backends.types import accumulation_type
+from promptkernels.ops.arguments import CONVENTIONS
 from promptkernels.ops.checks import Sizes, one_of
 from promptkernels.ops.library import needs_gradient, register
-
-CONVENTIONS = ("liu2016", "numpyro", "blackjax")
 
 
 def _fake(particles, scores, reference, bandwidth, convention, per_token):
@@ -87,7 +86,9 @@ def svgd_direction(
     elif isinstance(bandwidth, (int, float)) and bandwidth > 0:
         value, convention = float(bandwidth), "fixed"
     else:
-        raise ValueError(f"bandwidth must be a number > 0 or one of {', '.join(CONVENTIONS)}, got {bandwidth!r}")
+        # A tensor may lie on another device or want a gradient; neither a copy to the host nor its loss goes unsaid.
+        hint = "; pass float(bandwidth), it is a constant here" if isinstance(bandwidth, Tensor) else ""
+        raise ValueError(f"bandwidth must be a number > 0 or one of {', '.join(CONVENTIONS)}, got {bandwidth!r}{hint}")
     if per_token and flat:
         raise ValueError(f"per_token needs particles of shape (M, L, H), got {tuple(particles.shape)}")
     shape = particles.shape

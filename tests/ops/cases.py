@@ -51,6 +51,11 @@ def ids(rows: int, tasks: int, seed: int = 0, dtype: torch.dtype = torch.int64) 
     return drawn.to(torch.get_default_device())
 
 
+def asserts_on_device(backend: str) -> bool:
+    """Whether a bad task id ends the process, as in torch's own indexing on a GPU, instead of raising IndexError."""
+    return backend != "reference" and torch.get_default_device().type == "cuda"
+
+
 def hadamard(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> tuple[Tensor, ...]:
     """shared, u, v, task_ids, input_embeds for one of `HADAMARD_SHAPES`."""
     b, t, length, r, h, s = shape

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
-from cases import hadamard, rand
+from cases import asserts_on_device, hadamard, rand
 
 import promptkernels as pk
 
@@ -27,6 +30,10 @@ BAD = {
     "scores shape": (lambda: pk.svgd_direction(P, rand(3, 3, 5)), r"scores .*M = 4 as particles has"),
     "bandwidth name": (lambda: pk.svgd_direction(P, P, bandwidth="median"), r"bandwidth .*liu2016.*got 'median'"),
     "bandwidth value": (lambda: pk.svgd_direction(P, P, bandwidth=-1.0), r"bandwidth must be a number > 0.*got -1.0"),
+    "bandwidth tensor": (
+        lambda: pk.svgd_direction(P, P, bandwidth=torch.tensor(2.0)),
+        r"bandwidth must be a number > 0 .*got tensor\(2\.\).*float\(bandwidth\)",
+    ),
     "bandwidth nan": (lambda: pk.svgd_direction(P, P, bandwidth=float("nan")), r"bandwidth .*got nan"),
     "flat per token": (
         lambda: pk.svgd_direction(rand(4, 9), rand(4, 9), per_token=True),
@@ -60,11 +67,29 @@ def test_value_errors_name_the_argument(case):
 @pytest.mark.parametrize("bad", [-1, 3, 2**40])
 @pytest.mark.parametrize("function", [pk.compose_prompts, pk.prepend_prompts])
 def test_task_id_out_of_range(backend, function, bad):
-    task_ids = IDS.clone()
+    if asserts_on_device(backend):
+        pytest.skip("ends the process: see the next test")
+    shared, u, v, task_ids, embeds = hadamard((6, 3, 5, 2, 10, 4))
     task_ids[4] = bad
-    arguments = (SHARED, U, V, task_ids) + ((EMBEDS,) if function is pk.prepend_prompts else ())
+    arguments = (shared, u, v, task_ids) + ((embeds,) if function is pk.prepend_prompts else ())
     with pytest.raises(IndexError, match=rf"task_ids holds {bad}.*0\.\.2"):
         function(*arguments)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", ["cuda", "triton"])
+def test_task_id_out_of_range_on_a_gpu_is_a_device_side_assertion(name):
+    if name not in pk.backends() or not pk.backends()[name].available:
+        pytest.skip(f"{name} is not available")
+    code = f"""
+import torch, promptkernels as pk
+torch.set_default_device("cuda")
+with pk.use_backend({name!r}):
+    pk.compose_prompts(torch.ones(2, 3), torch.ones(3, 2, 1), torch.ones(3, 1, 3), torch.tensor([0, 3]))
+torch.cuda.synchronize()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode != 0 and "assert" in done.stderr.lower(), done.stderr
 
 
 @pytest.mark.parametrize("target", [-1, 5])

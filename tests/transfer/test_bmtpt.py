@@ -9,8 +9,10 @@ import pytest
 import torch
 from recipes import batch_of, context, random
 
+import promptkernels as pk
+from prompttransfer.config import RunConfig
 from prompttransfer.methods import METHODS
-from prompttransfer.methods.bmtpt import source_batches, start_particles
+from prompttransfer.methods.bmtpt import aggregate, particle_losses, source_batches, start_particles, target_prompt
 from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.posterior import ParticleLoss, PriorLoss, gaussian_penalty, mixture_penalty
 from prompttransfer.models import Backbone
@@ -68,16 +70,31 @@ def test_particles_start_around_p_init_and_read_all_sources() -> None:
     assert all({row // 10 for row in batch} == {0, 1, 2} for batch in batches)
 
 
-def test_bmtpt_without_prior_is_prompt_tuning_from_the_particle_mean(
-    llama: Backbone, tasks: dict[str, Task], tmp_path: Path
+@pytest.mark.parametrize("off", [{"beta": 0.0}, {"prior": "none"}])
+def test_a_full_prompt_without_prior_is_prompt_tuning_from_the_particle_mean(
+    llama: Backbone, tasks: dict[str, Task], tmp_path: Path, off: dict
 ) -> None:
-    results = []
-    for prior in ({"beta": 0.0}, {"prior": "none"}):
-        ctx, target = context(llama, tasks, tmp_path, bmtpt=prior)
-        results.append(METHODS["BMTPT"](ctx, target).prompt)
-    assert torch.equal(*results)
-    strong, target = context(llama, tasks, tmp_path, bmtpt={"beta": 100.0})
-    assert not torch.equal(METHODS["BMTPT"](strong, target).prompt, results[0])
+    ctx, target = context(llama, tasks, tmp_path / "bmtpt", bmtpt={"parametrisation": "full"} | off)
+    result = METHODS["BMTPT"](ctx, target)
+    particles = [result.other_prompts[f"particle{index}"] for index in range(4)]
+    ctx, target = context(llama, tasks, tmp_path / "pt")
+    ctx.start = torch.stack(particles).mean(dim=0)
+    assert torch.equal(result.prompt, METHODS["PT"](ctx, target).prompt)
+
+
+@pytest.mark.parametrize("parametrisation", ["full", "factored"])
+@pytest.mark.parametrize("prior", ["gaussian", "mixture"])
+def test_a_strong_prior_holds_the_prompt_at_the_particles(
+    llama: Backbone, tasks: dict[str, Task], tmp_path: Path, prior: str, parametrisation: str
+) -> None:
+    away = {}
+    for beta in (0.0, 1e4):
+        settings = {"prior": prior, "beta": beta, "parametrisation": parametrisation, "spread": 0.01}
+        ctx, target = context(llama, tasks, tmp_path / str(beta), bmtpt=settings, target_learning_rate=0.1)
+        result = METHODS["BMTPT"](ctx, target)
+        particles = torch.stack([result.other_prompts[f"particle{index}"] for index in range(4)])
+        away[beta] = (result.prompt - particles.mean(dim=0)).norm()
+    assert away[1e4] < 0.7 * away[0.0]
 
 
 def test_a_single_particle_follows_plain_gradient_ascent() -> None:
@@ -107,3 +124,207 @@ def test_particle_prompt_selects_by_row_and_measures_distance() -> None:
     got = prompt.prepend(torch.full((2, 1, 3), 7.0), torch.tensor([1, 0]))
     assert got[:, 0, 0].tolist() == [1.0, 0.0]
     assert prompt.distances().item() == pytest.approx(6**0.5)
+
+
+# particles, slices and updates
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+def test_slices_of_particles_give_the_same_loss_and_gradient(backbone: Backbone, size: int) -> None:
+    batch = batch_of(backbone)
+    found = []
+    for slice_size in (None, size):
+        prompt = ParticlePrompts(random(5, 3, 16, seed=1), random(3, 16))
+        loss = ParticleLoss([0.3, 0.7], 10.0, prior_std=2.0, slice_size=slice_size)(backbone, prompt, batch)
+        (2 * loss).backward()
+        found.append((loss.detach(), prompt.particles.grad))
+    torch.testing.assert_close(found[1], found[0], rtol=1e-6, atol=1e-6)
+
+
+def test_the_gradient_of_the_slices_is_that_of_the_literal_loss(llama: Backbone) -> None:
+    batch = batch_of(llama)
+    prompt = ParticlePrompts(random(3, 3, 16, seed=1), random(3, 16))
+    ParticleLoss([0.5, 0.5], 10.0, slice_size=2)(llama, prompt, batch).backward()
+    for index in range(3):
+        alone = SoftPrompt(prompt.particles[index])
+        losses = torch.nn.functional.cross_entropy(llama(alone, batch).logits, batch["labels"], reduction="none")
+        (0.25 * (losses[0] + losses[2]) + 0.5 * losses[1]).div(3).backward()
+        torch.testing.assert_close(prompt.particles.grad[index], alone.prompt.grad, rtol=1e-4, atol=1e-6)
+
+
+class SmallMemory:
+    """A backbone that runs out of memory above so many rows."""
+
+    def __init__(self, backbone: Backbone, rows: int) -> None:
+        self.backbone = backbone
+        self.rows = rows
+        self.seen: list[int] = []
+
+    def __call__(self, prompt, batch, **options):
+        self.seen.append(len(batch["input_ids"]))
+        if self.seen[-1] > self.rows:
+            raise torch.OutOfMemoryError(f"{self.seen[-1]} rows")
+        return self.backbone(prompt, batch, **options)
+
+
+def test_slices_shrink_when_memory_runs_out_and_stay_small(llama: Backbone) -> None:
+    batch = batch_of(llama)
+    prompt = ParticlePrompts(random(5, 3, 16, seed=1), random(3, 16))
+    want = ParticleLoss([0.5, 0.5], 10.0)(llama, prompt, batch)
+    loss, small = ParticleLoss([0.5, 0.5], 10.0), SmallMemory(llama, rows=7)
+    torch.testing.assert_close(loss(small, prompt, batch), want, rtol=1e-6, atol=1e-6)
+    assert small.seen == [15, 9, 6, 6, 3]  # five particles, three, two; three rows each
+    small.seen.clear()
+    loss(small, prompt, batch)
+    assert small.seen == [6, 6, 3]
+    with pytest.raises(torch.OutOfMemoryError):
+        loss(SmallMemory(llama, rows=2), prompt, batch)
+
+
+def test_a_batch_stands_for_the_sources_it_does_not_hold() -> None:
+    weights = [0.5, 0.3, 0.2]
+    loss = ParticleLoss(weights, 1.0)
+    whole = loss.row_weights(torch.tensor([0, 1, 1, 2]))
+    torch.testing.assert_close(whole, torch.tensor([0.5, 0.15, 0.15, 0.2]))
+    # Every source equally often: the mean over the possible batches is the whole again.
+    per_source = torch.zeros(3)
+    for pair in ([0, 1], [0, 2], [1, 2]):
+        per_source[pair] += loss.row_weights(torch.tensor(pair)) / 3
+    torch.testing.assert_close(per_source, torch.tensor(weights))
+
+
+def test_sampled_sources_take_part_equally_often() -> None:
+    batches = source_batches([10, 20, 30, 40], 5, 2000, seed=0, sources=2)
+    owners = [[int(row >= 10) + int(row >= 30) + int(row >= 60) for row in batch] for batch in batches]
+    assert all(len(set(batch)) == 2 and sorted(Counter(batch).values()) == [2, 3] for batch in owners)
+    share = Counter(source for batch in owners for source in set(batch))
+    assert all(abs(share[source] / 2000 - 0.5) < 0.05 for source in range(4))
+    assert {len(set(batch)) for batch in source_batches([3, 3], 4, 5, seed=0, sources=9)} <= {2, 3, 4}
+
+
+@pytest.mark.parametrize("optimizer", ["SGD", "Adagrad", "Adam", "RMSprop"])
+def test_any_optimizer_applies_the_direction(optimizer: str) -> None:
+    """Two sources N(a, 1) and N(b, 1/4) under a flat prior: the posterior is N((a + 4b) / 5, 1/5)."""
+    prompt = ParticlePrompts(3 * random(60, 1, 1), torch.zeros(1, 1))
+    rate = {"SGD": 0.2, "Adagrad": 0.3, "Adam": 0.02, "RMSprop": 0.01}[optimizer]
+    step = getattr(torch.optim, optimizer)([prompt.particles], lr=rate)
+    for _ in range(600):
+        x = prompt.particles.detach()
+        prompt.particles.grad = (x - 1.0) + 4 * (x + 1.0)  # of -log p, each particle's own
+        prompt.turn_gradient()
+        step.step()
+    found = prompt.particles.detach().flatten()
+    assert found.mean() == pytest.approx((1.0 - 4.0) / 5, abs=0.05)
+    assert found.var() == pytest.approx(1 / 5, rel=0.2)
+
+
+@pytest.mark.parametrize("per_token", [False, True])
+def test_distances_kernel_and_bandwidth_are_logged(per_token: bool) -> None:
+    prompt = ParticlePrompts(random(4, 3, 5), random(3, 5, seed=1), bandwidth=30.0, per_token=per_token)
+    x = prompt.particles.detach().double().clone()
+    prompt.particles.grad = torch.zeros_like(prompt.particles)
+    prompt.turn_gradient()
+    prompt.turn_gradient()
+    pairs = [(i, j) for i in range(4) for j in range(i)]
+    distances = torch.stack([(x[i] - x[j]).norm() for i, j in pairs])
+    groups = x.unbind(dim=1) if per_token else [x.flatten(1)]
+    kernel = torch.stack([torch.exp(-(g[i] - g[j]).square().sum() / 30) for g in groups for i, j in pairs])
+    log = prompt.history()
+    for name, values in (("distance", distances), ("kernel", kernel)):
+        for kind, expected in (("mean", values.mean()), ("min", values.min()), ("max", values.max())):
+            assert log[f"{kind}_{name}"] == pytest.approx([expected.item()] * 2, rel=1e-5)
+    assert log["bandwidth"] == [30.0, 30.0]
+    again = ParticlePrompts(x, random(3, 5, seed=1))
+    again.restore_history(log)
+    assert again.history() == log
+
+
+@pytest.mark.parametrize("per_token", [False, True])
+def test_the_kernel_mean_is_the_literal_density_mean(per_token: bool) -> None:
+    prompt = ParticlePrompts(random(4, 2, 3), random(2, 3), bandwidth=4.0, per_token=per_token)
+    x = prompt.particles.detach().double()
+
+    def mean(rows: torch.Tensor) -> torch.Tensor:
+        density = torch.stack([sum(torch.exp(-(a - b).square().sum() / 4) for b in rows) for a in rows])
+        return sum(weight * row for weight, row in zip(density / density.sum(), rows, strict=True))
+
+    expected = torch.stack([mean(x[:, token]) for token in range(2)]) if per_token else mean(x.flatten(1)).view(2, 3)
+    torch.testing.assert_close(prompt.kernel_mean().double(), expected, rtol=1e-5, atol=1e-6)
+    assert (prompt.kernel_mean() - x.mean(dim=0)).abs().max() > 1e-3
+
+
+def test_the_kernel_mean_of_one_or_of_equal_particles_is_theirs() -> None:
+    one = random(1, 2, 3)
+    for particles in (one, one.repeat(3, 1, 1)):
+        torch.testing.assert_close(ParticlePrompts(particles, torch.zeros(2, 3)).kernel_mean(), one[0])
+
+
+def test_the_best_particle_has_the_least_loss_on_the_target(
+    llama: Backbone, tasks: dict[str, Task], tmp_path: Path
+) -> None:
+    ctx, target = context(llama, tasks, tmp_path, bmtpt={"aggregation": "best"})
+    prompt = ParticlePrompts(random(3, 3, 16, seed=1), ctx.start)
+    losses = []
+    for particle in prompt.particles.detach():
+        batch = llama.collate([row.ids for row in target.train])
+        labels = torch.tensor([row.answer for row in target.train])
+        losses.append(torch.nn.functional.cross_entropy(llama(SoftPrompt(particle), batch).logits, labels).item())
+    assert particle_losses(ctx, prompt.particles.detach(), target) == pytest.approx(losses, rel=1e-4)
+    assert torch.equal(aggregate(ctx, prompt, target), prompt.particles[min(range(3), key=losses.__getitem__)])
+
+
+def test_the_target_prompt_starts_at_the_aggregate_with_the_papers_number_of_parameters() -> None:
+    start = random(100, 768)
+    for settings, count, rates in (
+        ({}, 77_668, [0.3, 0.4]),
+        ({"parametrisation": "full"}, 76_800, [0.3]),
+        ({"full_rank_learning_rate": 0.1, "low_rank_learning_rate": 0.7}, 77_668, [0.1, 0.7]),
+    ):
+        prompt, groups = target_prompt(start, RunConfig(bmtpt=settings).bmtpt, 0.3)
+        assert prompt.trainable_parameters() == count
+        assert [group["lr"] for group in groups] == pytest.approx(rates)
+        torch.testing.assert_close(prompt.composed(), start)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"particles": 1},
+        {"sources_per_update": 1, "weights": "proportional", "evidence": "all"},
+        {"particles_per_forward": 3, "per_token": True, "aggregation": "kernel-weighted"},
+        {"source_prior": "gaussian", "prior": "mixture", "aggregation": "best", "rank": 2},
+        {"bandwidth": 3.0, "parametrisation": "full"},
+    ],
+)
+def test_the_recipe_runs_with_its_settings(
+    llama: Backbone, tasks: dict[str, Task], tmp_path: Path, settings: dict
+) -> None:
+    ctx, target = context(llama, tasks, tmp_path, bmtpt=settings)
+    result = METHODS["BMTPT"](ctx, target)
+    assert torch.isfinite(result.prompt).all()
+    factors = 0 if settings.get("parametrisation") == "full" else settings.get("rank", 1) * (3 + 16)
+    assert result.trainable_parameters == 3 * 16 + factors
+    assert (result.source_updates, result.target_updates, result.target_examples) == (4, 6, 24)
+    assert len(result.other_prompts) == settings.get("particles", 4)
+    for name in ("mean_distance", "mean_kernel", "bandwidth"):
+        assert [update for update, _ in result.history["particles"][name]] == [1, 2, 3, 4]
+
+
+def test_slices_are_no_part_of_a_stage(llama: Backbone, tasks: dict[str, Task], tmp_path: Path) -> None:
+    prompts = []
+    for size in (None, 2):
+        ctx, target = context(llama, tasks, tmp_path, bmtpt={"particles_per_forward": size})
+        prompts.append(METHODS["BMTPT"](ctx, target).prompt)
+    assert "BMTPT: particles on the sources: reused from the store" in ctx.progress.notes
+    assert torch.equal(*prompts)
+
+
+def test_fused_and_reference_operations_train_alike(llama: Backbone, tasks: dict[str, Task], tmp_path: Path) -> None:
+    curves = []
+    for name in (None, "reference"):
+        with pk.use_backend(name):
+            ctx, target = context(llama, tasks, tmp_path / str(name), bmtpt={"source_updates": 50})
+            ctx.config.target_updates = 50
+            history = METHODS["BMTPT"](ctx, target).history
+            curves.append([[loss for _, loss in history[stage]] for stage in ("source_loss", "loss")])
+    torch.testing.assert_close(curves[0], curves[1], rtol=1e-5, atol=0)

@@ -1,0 +1,164 @@
+"""What the training benchmark runs: a random model of a given size, rows of text, and PEFT + transformers.Trainer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from peft import PromptTuningConfig, TaskType, get_peft_model
+from tokenizers import Tokenizer, models
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+
+from prompttransfer.models import Backbone
+from prompttransfer.training import FixedBatches, Row
+
+ANSWERS = (5, 6)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """A model, a prompt of `length` tokens, and batches of rows of about `text` tokens."""
+
+    hidden: int
+    layers: int
+    heads: int
+    kv_heads: int
+    intermediate: int
+    vocabulary: int
+    length: int = 100
+    batch: int = 16
+    text: int = 24
+    longest: int = 96
+
+
+FULL = Sizes(576, 30, 9, 3, 1536, 49152)  # SmolLM2-135M
+SMALL = Sizes(64, 4, 4, 2, 128, 512, length=20, batch=8, text=8, longest=24)
+
+
+def make_model(sizes: Sizes, device: str) -> LlamaForCausalLM:
+    """Llama with random weights (seed 0), float32."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=sizes.vocabulary,
+        hidden_size=sizes.hidden,
+        intermediate_size=sizes.intermediate,
+        num_hidden_layers=sizes.layers,
+        num_attention_heads=sizes.heads,
+        num_key_value_heads=sizes.kv_heads,
+        max_position_embeddings=1024,
+        tie_word_embeddings=True,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    return LlamaForCausalLM(config).to(device)
+
+
+class AllLogits(Backbone):
+    """Computes the logits of every position, as a training loop does that hands the model its labels."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._causal_options = {"use_cache": False}
+
+
+def make_backbone(model: nn.Module, precision: str, kind: type[Backbone] = Backbone) -> Backbone:
+    words = {f"w{index}": index for index in range(8)}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel(words, "w1")), pad_token="w0")
+    return kind(model, tokenizer, precision=precision)
+
+
+def make_rows(sizes: Sizes, count: int, tasks: int = 1) -> list[Row]:
+    """Rows with lengths of a log-normal distribution around `sizes.text`, as those of short classification tasks."""
+    generator = torch.Generator().manual_seed(1)
+    spread = torch.randn(count, generator=generator).mul(0.5).exp().mul(sizes.text)
+    lengths = spread.round().long().clamp(4, sizes.longest).tolist()
+    return [
+        Row(
+            tuple(torch.randint(8, sizes.vocabulary, (length,), generator=generator).tolist()),
+            ANSWERS[index % 2],
+            index % tasks,
+        )
+        for index, length in enumerate(lengths)
+    ]
+
+
+def make_peft(model: nn.Module, start: Tensor) -> nn.Module:
+    """PEFT prompt tuning from a given start (L, H)."""
+    config = PromptTuningConfig(task_type=TaskType.CAUSAL_LM, num_virtual_tokens=start.shape[0])
+    wrapped = get_peft_model(model, config)
+    with torch.no_grad():
+        wrapped.prompt_encoder["default"].embedding.weight.copy_(start)
+    return wrapped
+
+
+def left_padded(rows: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+    """input_ids and attention_mask (B, S)."""
+    longest = max(map(len, rows))
+    ids = [[0] * (longest - len(row)) + list(row) for row in rows]
+    mask = [[0] * (longest - len(row)) + [1] * len(row) for row in rows]
+    return {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}
+
+
+def with_labels(rows: Sequence[Row]) -> dict[str, Tensor]:
+    """A batch in the form that PEFT's examples use: the answer stands behind the text, the text has no label."""
+    batch = left_padded([(*row.ids, row.answer) for row in rows])
+    labels = torch.full_like(batch["input_ids"], -100)
+    labels[:, -1] = torch.tensor([row.answer for row in rows])
+    return batch | {"labels": labels}
+
+
+class Stopwatch(TrainerCallback):
+    """Seconds of the updates after the first `skip` ones."""
+
+    def __init__(self, skip: int) -> None:
+        self.skip = skip
+        self.started = self.seconds = 0.0
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        if state.global_step == self.skip:
+            self.started = time.perf_counter()
+        self.seconds = time.perf_counter() - self.started
+
+
+class PeftTrainer(Trainer):
+    """A plain Trainer, except that it takes its batches in a given order."""
+
+    def __init__(
+        self, model: nn.Module, rows: Sequence[Row], batches: Sequence[Sequence[int]], precision: str, folder: str
+    ) -> None:
+        args = TrainingArguments(
+            output_dir=folder,
+            max_steps=len(batches),
+            learning_rate=0.01,
+            bf16=precision == "bfloat16",
+            save_strategy="no",
+            disable_tqdm=True,
+            report_to="none",
+            remove_unused_columns=False,
+            use_cpu=next(model.parameters()).device.type == "cpu",
+            seed=0,
+        )
+        args._n_gpu = min(args.n_gpu, 1)
+        self.batches = batches
+        super().__init__(model=model, args=args, train_dataset=rows, data_collator=with_labels)
+        self.remove_callback(PrinterCallback)
+
+    def get_train_dataloader(self) -> DataLoader:
+        loader = DataLoader(self.train_dataset, batch_sampler=FixedBatches(self.batches), collate_fn=with_labels)
+        return self.accelerator.prepare(loader)

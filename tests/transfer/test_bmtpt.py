@@ -106,6 +106,35 @@ def test_a_single_particle_follows_plain_gradient_ascent() -> None:
     assert prompt.history()["mean_distance"] == [0.0]
 
 
+def test_a_single_particle_with_a_prior_follows_the_map_gradient(llama: Backbone) -> None:
+    batch, start = batch_of(llama), random(3, 16)
+    prompt = ParticlePrompts(random(1, 3, 16, seed=1), start)
+    ParticleLoss([0.5, 0.5], 10.0, prior_std=0.5)(llama, prompt, batch).backward()
+    prompt.turn_gradient(10.0)
+    alone = SoftPrompt(prompt.particles[0])
+    losses = torch.nn.functional.cross_entropy(llama(alone, batch).logits, batch["labels"], reduction="none")
+    prior = torch.distributions.Normal(start, 0.5).log_prob(alone.prompt).sum()
+    log_posterior = -10 * (0.25 * (losses[0] + losses[2]) + 0.5 * losses[1]) + prior
+    (-log_posterior).backward()
+    torch.testing.assert_close(10 * prompt.particles.grad[0], alone.prompt.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_the_repulsive_term_is_the_numerical_gradient_of_the_kernel() -> None:
+    x = random(3, 1, 4).double()
+    prompt = ParticlePrompts(x, torch.zeros(1, 4), bandwidth=3.0)
+    prompt.particles.grad = torch.zeros(3, 1, 4)
+    prompt.turn_gradient()
+    expected, step = torch.zeros(3, 4, dtype=torch.float64), 1e-5
+    for i in range(3):
+        for j in range(3):
+            for axis in range(4):
+                move = torch.zeros(4, dtype=torch.float64)
+                move[axis] = step
+                ends = [torch.exp(-(x[j, 0] + way * move - x[i, 0]).square().sum() / 3) for way in (1, -1)]
+                expected[i, axis] += (ends[0] - ends[1]) / (2 * step) / 3
+    torch.testing.assert_close(-prompt.particles.grad[:, 0].double(), expected, rtol=1e-4, atol=1e-6)
+
+
 def test_particles_turn_the_gradient_by_the_stein_formula() -> None:
     particles, gradient = random(3, 2, 4).double(), random(3, 2, 4, seed=1).double()
     prompt = ParticlePrompts(particles, torch.zeros(2, 4), bandwidth=5.0)

@@ -17,12 +17,16 @@ from types import ModuleType
 import torch
 
 from promptkernels import reference
-from promptkernels.backends import cpu, cuda
+from promptkernels.backends import cpu, cuda, triton
 
 log = logging.getLogger("promptkernels")
 
-BACKENDS: dict[str, ModuleType] = {module.NAME: module for module in (cpu, cuda, reference)}
-PREFERENCE: dict[str, tuple[str, ...]] = {"cpu": ("cpu", "reference"), "cuda": ("cuda", "reference")}
+BACKENDS: dict[str, ModuleType] = {module.NAME: module for module in (cpu, cuda, triton, reference)}
+PREFERENCE: dict[str, tuple[str, ...]] = {
+    "cpu": ("cpu", "reference"),
+    "cuda": ("cuda", "triton", "reference"),  # AMD GPUs too, as torch calls them
+    "xpu": ("triton", "reference"),
+}
 
 _forced: str | None = os.environ.get("PROMPTKERNELS_BACKEND") or None
 _chosen: dict[tuple[str, torch.dtype], ModuleType] = {}

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from promptkernels.backends.types import accumulation_type
+from promptkernels.ops.checks import FLOATING
 
-FLOATING = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 METRICS = ("cosine", "token_mean_cosine", "token_mean_dot")
 CONVENTIONS = ("liu2016", "numpyro", "blackjax")
 

@@ -80,11 +80,12 @@ def relative_rms(got: Tensor, want: Tensor) -> float:
 
 def assert_close(got: Tensor, want: Tensor, tolerance: float) -> None:
     """Relative RMS within tolerance, and no single entry further off than a hundred times that of the largest entry."""
+    got, want = got.detach().double(), want.detach().double()
     error = relative_rms(got, want)
     assert error <= tolerance, f"relative RMS error {error:.3g} > {tolerance:.3g}"
     if want.numel():
-        worst = float((got.double() - want.double()).abs().max())
-        bound = 100 * tolerance * float(want.double().abs().max()) + 1e-300
+        worst = float((got - want).abs().max())
+        bound = 100 * tolerance * float(want.abs().max()) + 1e-300
         assert worst <= bound, f"largest error {worst:.3g} > {bound:.3g}"
 
 

@@ -6,6 +6,7 @@ import math
 from itertools import permutations
 
 import numpy as np
+import torch
 from torch import Tensor
 
 
@@ -100,3 +101,30 @@ def select_group(similarity: np.ndarray, target: int) -> set[int]:
         if consistency > best_consistency:
             best, best_consistency = set(ranking[:m]), consistency
     return best
+
+
+# --- The same in matrix form, for sizes that loops cannot serve: torch in float64, differentiated by its autograd. ----
+
+
+def matrix_cosine(x: Tensor, reference: Tensor) -> Tensor:
+    """(T, D) -> (T, T)."""
+    rows = x - reference
+    rows = rows / rows.norm(dim=1, keepdim=True)
+    return rows @ rows.T
+
+
+def matrix_svgd(x: Tensor, scores: Tensor, h: float) -> Tensor:
+    """(M, D), (M, D) -> (M, D) at the bandwidth h."""
+    rows = x - x.mean(0)
+    gram = rows @ rows.T
+    squared = gram.diagonal()[:, None] + gram.diagonal() - 2 * gram
+    kernel = torch.exp(-squared / h)
+    return (kernel @ scores + 2 / h * (kernel.sum(1, keepdim=True) * rows - kernel @ rows)) / len(x)
+
+
+def matrix_merge(reference: Tensor, x: Tensor, weights: Tensor) -> Tensor:
+    return reference + weights @ (x - reference)
+
+
+def matrix_compose(shared: Tensor, u: Tensor, v: Tensor, task_ids: Tensor) -> Tensor:
+    return shared * torch.einsum("blr,brh->blh", u[task_ids], v[task_ids])

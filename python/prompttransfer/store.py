@@ -44,6 +44,10 @@ class Store:
         for name in ("done", "work", "locks"):
             (folder / name).mkdir(parents=True, exist_ok=True)
 
+    def holds(self, key: dict[str, Any]) -> bool:
+        """Whether the result for `key` is there."""
+        return (self.folder / "done" / key_hash(key)).is_dir()
+
     def cached(self, key: dict[str, Any], compute: Callable[[Path], Result]) -> Result:
         """The result for `key` (JSON values); compute(work_folder) is called only when it is not there yet."""
         name = key_hash(key)

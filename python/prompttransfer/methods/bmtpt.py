@@ -17,10 +17,10 @@ from torch import Tensor
 
 from prompttransfer.config import BMTPTConfig
 from prompttransfer.methods.context import CODE_VERSION, Context, EncodedTask, MethodResult
-from prompttransfer.methods.mpt import joined_rows
 from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.posterior import ParticleLoss, PriorLoss, gaussian_penalty, mixture_penalty
 from prompttransfer.methods.sampler import Cursor, flatten
+from prompttransfer.methods.shared import joined_rows
 from prompttransfer.prompts import FrozenPrompts, MultitaskPrompt, ParticlePrompts, PromptModule, SoftPrompt
 from prompttransfer.store import Result, key_hash, tensor_hash
 

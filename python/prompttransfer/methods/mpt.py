@@ -1,35 +1,69 @@
 """MPT (Wang et al. 2023): decompose source prompts into a shared one and rank-R factors, distilled from teachers.
 
 Stage 0: teachers, one prompt per source. Stage 1: joint source training with stochastic task sampling and distillation.
-Stage 2: the target starts at the shared prompt and the average factors; two-speed rates.
+Stage 2: one target, or a group of them that share P*, starts at the shared prompt and the average factors; two-speed
+rates. The finished prompts are plain matrices P* o (u_t v_t).
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from prompttransfer.methods.context import Context, EncodedTask, MethodResult, stack
-from prompttransfer.methods.objectives import DistillationLoss, task_loss
-from prompttransfer.methods.sampler import flatten, task_batches
-from prompttransfer.methods.shared import source_prompts
-from prompttransfer.prompts import FrozenPrompts, MultitaskPrompt, average_factors
-from prompttransfer.store import tensor_hash
-from prompttransfer.training import Row
+from prompttransfer.methods.distillation import DistillationLoss, PromptDistance, TeacherForward
+from prompttransfer.methods.objectives import task_loss
+from prompttransfer.methods.sampler import flatten, mixed_batches, task_batches
+from prompttransfer.methods.shared import joined_rows, source_prompts
+from prompttransfer.methods.teachers import KeptTeacher
+from prompttransfer.prompts import (
+    FrozenPrompts,
+    MultitaskPrompt,
+    PromptModule,
+    SoftPrompt,
+    average_factors,
+    mean_factors,
+)
+from prompttransfer.store import Result, tensor_hash
+from prompttransfer.training import Objective, Row
+
+JointPrompt = MultitaskPrompt | SoftPrompt
 
 
-def source_stage(ctx: Context, teachers: Tensor) -> tuple[MultitaskPrompt, dict]:
-    """Stage 1 from teachers (T, L, H): the multi-task prompt of the sources and the stage's facts."""
+def source_stage(ctx: Context) -> tuple[JointPrompt, Result, int]:
+    """Stages 0 and 1: the prompt of all sources, the joint stage's facts, and the source updates of both stages."""
     config, mpt = ctx.config, ctx.config.mpt
     rows, sizes = joined_rows(ctx.sources)
-    batches = task_batches(
-        sizes,
-        config.source_batch_size,
-        mpt.source_updates or config.source_updates,
-        ctx.source_seed,
-        mixing=mpt.mixing,
-        replacement=mpt.replacement,
-    )
-    prompt = MultitaskPrompt(ctx.start, len(sizes), mpt.rank)
+    updates = mpt.source_updates or config.source_updates
+    drawn = (sizes, config.source_batch_size, updates, ctx.source_seed)
+    if mpt.sampling == "rows":
+        batches = flatten(mixed_batches(*drawn, mixing=mpt.mixing), sizes)
+    else:
+        batches = flatten(task_batches(*drawn, mixing=mpt.mixing, replacement=mpt.replacement), sizes)
+    if mpt.decomposition:
+        prompt: JointPrompt = MultitaskPrompt(ctx.start, len(sizes), mpt.rank, start=mpt.factor_start)
+    else:
+        prompt = SoftPrompt(ctx.start)
+    loss: Objective = task_loss
+    settings: dict[str, Any] = {}
+    if mpt.teaches:
+        teachers = stack(source_prompts(ctx))
+        loss, settings = _distillation(ctx, teachers, rows, sum(map(len, batches)))
+        updates += len(teachers) * config.source_updates
+    plan = ctx.plan(prompt, loss, rows, batches, mpt.shared_learning_rate or config.learning_rate)
+    return prompt, ctx.run("MPT: joint source stage", plan, settings), updates
+
+
+def _distillation(ctx: Context, teachers: Tensor, rows: list[Row], uses: int) -> tuple[Objective, dict[str, Any]]:
+    """The loss that the settings name, and what it depends on."""
+    mpt = ctx.config.mpt
+    prompts = FrozenPrompts(teachers).to(ctx.backbone.device)
+    key = {"loss": "distillation", "teachers": tensor_hash(teachers), "weight": mpt.distillation}
+    if mpt.distilled == "prompts":
+        return PromptDistance(prompts, mpt.distillation), key | {"loss": "prompt distance"}
+    forward = TeacherForward(prompts, mpt.hidden, mpt.hidden_positions)
+    teacher = KeptTeacher(ctx, forward, rows, uses, mpt.teacher_cache, mpt.teacher_cache_gb)
     settings = {
         "weight": mpt.distillation,
         "temperature": mpt.temperature,
@@ -37,37 +71,55 @@ def source_stage(ctx: Context, teachers: Tensor) -> tuple[MultitaskPrompt, dict]
         "hidden": mpt.hidden,
         "hidden_positions": mpt.hidden_positions,
     }
-    loss = DistillationLoss(FrozenPrompts(teachers).to(ctx.backbone.device), **settings)
-    plan = ctx.plan(prompt, loss, rows, flatten(batches, sizes), mpt.shared_learning_rate or config.learning_rate)
-    result = ctx.run(
-        "MPT: joint source stage", plan, {"loss": "distillation", "teachers": tensor_hash(teachers)} | settings
-    )
-    return prompt, result.facts
+    if mpt.temperature_squared:
+        settings["temperature_squared"] = True
+    return DistillationLoss(teacher, **settings), key | settings
 
 
-def joined_rows(sources: list[EncodedTask]) -> tuple[list[Row], list[int]]:
-    """Training rows of all sources with their task ids, and their numbers."""
-    rows = [Row(row.ids, row.answer, task) for task, source in enumerate(sources) for row in source.train]
-    return rows, [len(source.train) for source in sources]
+def target_prompt(ctx: Context, joint: JointPrompt, targets: int) -> tuple[PromptModule, list[dict[str, Any]]]:
+    """The start of stage 2 for so many targets, and its parameter groups with their rates."""
+    mpt = ctx.config.mpt
+    rate = mpt.shared_learning_rate or ctx.config.target_rate
+    if isinstance(joint, SoftPrompt):
+        prompt = SoftPrompt(joint.prompt)
+        return prompt, prompt.parameter_groups(rate)
+    average = average_factors if mpt.average == "fit" else mean_factors
+    u, v = (factor.expand(targets, -1, -1) for factor in average(joint.u.detach(), joint.v.detach()))
+    prompt = MultitaskPrompt(joint.shared, u=u, v=v)
+    prompt.train_only(mpt.trained)
+    return prompt, prompt.parameter_groups(rate, mpt.factor_learning_rate or rate * 4 / 3)
 
 
 def run(ctx: Context, target: EncodedTask) -> MethodResult:
-    config, mpt = ctx.config, ctx.config.mpt
-    teachers = stack(source_prompts(ctx))
-    joint, source_facts = source_stage(ctx, teachers)
-    u, v = average_factors(joint.u.detach(), joint.v.detach())
-    prompt = MultitaskPrompt(joint.shared, 1, mpt.rank, u=u, v=v)
-    shared_rate = mpt.shared_learning_rate or config.target_rate
-    groups = prompt.parameter_groups(shared_rate, mpt.factor_learning_rate or shared_rate * 4 / 3)
-    plan = ctx.plan(prompt, task_loss, target.train, ctx.target_batches(target), shared_rate, groups=groups)
-    facts = ctx.run(f"{target.name}: MPT", plan).facts
+    """One target alone."""
+    return _adapt(ctx, target, [target], f"{target.name}: MPT")
+
+
+def run_group(ctx: Context, target: EncodedTask) -> MethodResult:
+    """All targets of the run together (MPT*): they share P*, each has its own factors.
+
+    An update reads the batches that every target would read alone, so each spends the same budget as by itself.
+    """
+    group = ctx.targets or [target]
+    return _adapt(ctx, target, group, f"{', '.join(task.name for task in group)}: MPT-group")
+
+
+def _adapt(ctx: Context, target: EncodedTask, group: list[EncodedTask], title: str) -> MethodResult:
+    joint, source, source_updates = source_stage(ctx)
+    prompt, parameters = target_prompt(ctx, joint, len(group))
+    rows, sizes = joined_rows(group)
+    updates = zip(*(ctx.target_batches(task) for task in group), strict=True)
+    batches = flatten([[(task, row) for task, own in enumerate(update) for row in own] for update in updates], sizes)
+    facts = ctx.run(title, ctx.plan(prompt, task_loss, rows, batches, parameters[0]["lr"], groups=parameters)).facts
+    index = next(place for place, task in enumerate(group) if task.name == target.name)
     return MethodResult(
-        prompt=prompt.composed().cpu(),
-        other_prompts={"shared": joint.shared.detach()},
-        trainable_parameters=facts["trainable_parameters"],
+        prompt=prompt.composed(index).cpu(),
+        other_prompts={"shared": joint.composed() if isinstance(joint, SoftPrompt) else joint.shared.detach()},
+        trainable_parameters=facts["trainable_parameters"] // len(group),
         target_updates=facts["updates"],
-        target_examples=facts["examples"],
-        source_updates=len(teachers) * config.source_updates + source_facts["updates"],
-        seconds=facts["seconds"],
-        history={"loss": facts["loss"], "source_loss": source_facts["loss"]},
+        target_examples=facts["examples"] // len(group),
+        source_updates=source_updates,
+        seconds=facts["seconds"] / len(group),
+        history={"loss": facts["loss"], "source_loss": source.facts["loss"]},
+        notes="" if len(group) == 1 else f"with {', '.join(task.name for task in group if task.name != target.name)}",
     )

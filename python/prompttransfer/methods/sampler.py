@@ -92,6 +92,17 @@ def task_batches(
     return batches
 
 
+def mixed_batches(
+    sizes: Sequence[int], batch_size: int, updates: int, seed: int, *, mixing: str = "t5"
+) -> list[list[tuple[int, int]]]:
+    """A plain mixture: the task of every row is drawn by itself. Batches of (task, row of the task)."""
+    rng = np.random.default_rng(seed)
+    odds = mixing_probabilities(sizes, mixing)
+    cursors = [Cursor(size, rng) for size in sizes]
+    drawn = rng.choice(len(sizes), size=(updates, batch_size), p=odds).tolist()
+    return [[(task, cursors[task].take(1)[0]) for task in batch] for batch in drawn]
+
+
 def flatten(batches: list[list[tuple[int, int]]], sizes: Sequence[int]) -> list[list[int]]:
     """(task, row) -> index into the rows of all tasks, one task after the other."""
     offsets = [0, *np.cumsum(sizes).tolist()]

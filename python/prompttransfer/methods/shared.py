@@ -1,6 +1,8 @@
-"""Stages that several methods share: the source prompts (also MPT's teachers) and the target's own prompt."""
+"""Stages that several methods share: the source prompts (also MPT's teachers), the target's own prompt, tuning."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from torch import Tensor
 
@@ -10,6 +12,7 @@ from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.sampler import row_batches, split_updates
 from prompttransfer.prompts import SoftPrompt
 from prompttransfer.store import Result
+from prompttransfer.training import Row
 
 
 def source_prompt(ctx: Context, source: EncodedTask) -> tuple[Tensor, Result]:
@@ -27,6 +30,12 @@ def source_prompt(ctx: Context, source: EncodedTask) -> tuple[Tensor, Result]:
 def source_prompts(ctx: Context) -> list[Tensor]:
     """The prompts of all sources, in order; trained once and then found in the store."""
     return [source_prompt(ctx, source)[0] for source in ctx.sources]
+
+
+def joined_rows(tasks: Sequence[EncodedTask]) -> tuple[list[Row], list[int]]:
+    """Training rows of several tasks, one after the other, with their place as task id; and their numbers."""
+    rows = [Row(row.ids, row.answer, place) for place, task in enumerate(tasks) for row in task.train]
+    return rows, [len(task.train) for task in tasks]
 
 
 def own_prompt(ctx: Context, target: EncodedTask, fraction: float) -> tuple[Tensor, Result, list[list[int]]]:

@@ -16,14 +16,25 @@ class MultitaskPrompt(PromptModule):
 
     Args:
         shared: P*.
-        u, v: the factors of all tasks; see `starting_factors`.
+        tasks, rank, start: T, R and kind of `starting_factors`, for u and v that are not given.
+        u, v: the factors of all tasks.
     """
 
-    def __init__(self, shared: Tensor, u: Tensor, v: Tensor) -> None:
+    def __init__(
+        self,
+        shared: Tensor,
+        tasks: int = 1,
+        rank: int = 1,
+        *,
+        u: Tensor | None = None,
+        v: Tensor | None = None,
+        start: str = "ones",
+    ) -> None:
         super().__init__(*shared.shape)
+        first_u, first_v = starting_factors(tasks, self.length, self.hidden_size, rank, kind=start)
         self.shared = nn.Parameter(shared.detach().float().clone())
-        self.u = nn.Parameter(u.detach().float().clone())
-        self.v = nn.Parameter(v.detach().float().clone())
+        self.u = nn.Parameter(first_u if u is None else u.detach().float().clone())
+        self.v = nn.Parameter(first_v if v is None else v.detach().float().clone())
 
     @property
     def tasks(self) -> int:

@@ -1,0 +1,92 @@
+"""MPT's source loss (Wang et al. 2023): task loss plus distillation from one teacher prompt per source."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from prompttransfer.methods.objectives import task_loss
+from prompttransfer.models import Backbone, Batch, Output
+from prompttransfer.prompts import FrozenPrompts, PromptModule
+
+# (backbone, batch, the student's output) -> the teachers' output for the same rows, in the same layout.
+Teacher = Callable[[Backbone, Batch, Output], Output]
+
+
+def logit_distillation(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
+    """KL(teacher || student) of logits (B, V) softened by the temperature, mean over rows (MPT eq. 3)."""
+    target = F.log_softmax(teacher / temperature, dim=-1)
+    return F.kl_div(F.log_softmax(student / temperature, dim=-1), target, reduction="batchmean", log_target=True)
+
+
+def hidden_distillation(student: Output, teacher: Output) -> Tensor:
+    """Squared difference of hidden states (MPT eq. 4): mean over width and unmasked positions, then over layers."""
+    losses = []
+    for (ours, mask), (theirs, _) in zip(student.hidden, teacher.hidden, strict=True):
+        error = (ours.float() - theirs.float()).square().mean(dim=-1)
+        losses.append((error * mask).sum() / mask.sum().clamp(min=1))
+    return torch.stack(losses).mean()
+
+
+@dataclass
+class TeacherForward:
+    """The teachers' output, computed anew for every batch; task ids choose the teacher."""
+
+    prompts: FrozenPrompts
+    hidden: str = "last"
+    hidden_positions: str = "text"
+
+    @torch.no_grad()
+    def __call__(self, backbone: Backbone, batch: Batch, student: Output | None = None) -> Output:
+        wanted = {"hidden": self.hidden, "hidden_positions": self.hidden_positions}
+        return backbone(self.prompts, batch, task_ids=batch["task_ids"], **wanted)
+
+
+@dataclass
+class DistillationLoss:
+    """MPT's source loss (eq. 5): task loss + weight * (logit distillation + hidden-state distillation).
+
+    Args:
+        teacher: where the teachers' outputs come from.
+        temperature_squared: multiply the logit part by temperature^2.
+        hidden: "none", "last" or "all" layers; hidden_positions: "text" or "all".
+    """
+
+    teacher: Teacher
+    weight: float = 0.9
+    temperature: float = 1.0
+    temperature_squared: bool = False
+    logits: bool = True
+    hidden: str = "last"
+    hidden_positions: str = "text"
+
+    def __call__(self, backbone: Backbone, prompt: PromptModule, batch: Batch) -> Tensor:
+        wanted = {"hidden": self.hidden, "hidden_positions": self.hidden_positions}
+        student = backbone(prompt, batch, task_ids=batch["task_ids"], **wanted)
+        loss = F.cross_entropy(student.logits, batch["labels"])
+        teacher = self.teacher(backbone, batch, student)
+        if self.logits:
+            scale = self.temperature**2 if self.temperature_squared else 1.0
+            divergence = logit_distillation(student.logits, teacher.logits, self.temperature)
+            loss = loss + self.weight * scale * divergence
+        if student.hidden:
+            loss = loss + self.weight * hidden_distillation(student, teacher)
+        return loss
+
+
+@dataclass
+class PromptDistance:
+    """The ablation without outputs: task loss + weight * mean squared distance of each row's prompt to its teacher."""
+
+    teachers: FrozenPrompts
+    weight: float = 0.9
+
+    def __call__(self, backbone: Backbone, prompt: PromptModule, batch: Batch) -> Tensor:
+        ids = batch["task_ids"]
+        nothing = self.teachers.prompts.new_empty(len(ids), 0, prompt.hidden_size)
+        distance = F.mse_loss(prompt.prepend(nothing, ids), self.teachers.prompts[ids])
+        return task_loss(backbone, prompt, batch) + self.weight * distance

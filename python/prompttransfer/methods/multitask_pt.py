@@ -1,0 +1,35 @@
+"""Multi-task prompt tuning: one prompt on a mixture of all sources, then on the target.
+
+The simplest way to share: no decomposition, no teachers, no choice of sources.
+"""
+
+from __future__ import annotations
+
+from prompttransfer.methods.context import Context, EncodedTask, MethodResult
+from prompttransfer.methods.objectives import task_loss
+from prompttransfer.methods.sampler import flatten, mixed_batches
+from prompttransfer.methods.shared import joined_rows
+from prompttransfer.prompts import SoftPrompt
+
+
+def run(ctx: Context, target: EncodedTask) -> MethodResult:
+    config, settings = ctx.config, ctx.config.multi_pt
+    rows, sizes = joined_rows(ctx.sources)
+    updates = settings.source_updates or config.source_updates
+    batches = mixed_batches(sizes, config.source_batch_size, updates, ctx.source_seed, mixing=settings.mixing)
+    joint = SoftPrompt(ctx.start)
+    plan = ctx.plan(joint, task_loss, rows, flatten(batches, sizes), config.learning_rate)
+    source = ctx.run("Multi-PT: mixture of the sources", plan).facts
+    prompt = SoftPrompt(joint.composed())
+    plan = ctx.plan(prompt, task_loss, target.train, ctx.target_batches(target), config.target_rate)
+    facts = ctx.run(f"{target.name}: Multi-PT", plan).facts
+    return MethodResult(
+        prompt=prompt.composed().cpu(),
+        other_prompts={"shared": joint.composed()},
+        trainable_parameters=facts["trainable_parameters"],
+        target_updates=facts["updates"],
+        target_examples=facts["examples"],
+        source_updates=source["updates"],
+        seconds=facts["seconds"],
+        history={"loss": facts["loss"], "source_loss": source["loss"]},
+    )

@@ -1,0 +1,214 @@
+"""Teachers' outputs that are computed once and kept on disk, where that is cheaper than computing them again.
+
+Kept are the logits at the answer position and the hidden states that are distilled, without padding and without loss
+(in bfloat16 where they have no more digits). A file holds the outputs for all rows of the sources; every stage with
+the same teachers, rows and hidden states shares it.
+
+The rule of "auto": with N rows that are read U times in the stage, keep when U > N, the file has at most the allowed
+size, and N (forward + write) + U read < U forward, each measured per row on the stage's first batch.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from prompttransfer.methods.context import CODE_VERSION, Context
+from prompttransfer.methods.distillation import TeacherForward
+from prompttransfer.models import Backbone, Batch, Output
+from prompttransfer.store import Result, key_hash, tensor_hash
+from prompttransfer.training import Row
+
+_GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds per row, and bytes per row in the file."""
+
+    forward: float
+    write: float
+    read: float
+    size: float
+
+
+def worth_keeping(cost: Cost, rows: int, uses: int, limit: float) -> bool:
+    """The rule at the head of this file; limit in bytes."""
+    if uses <= rows or rows * cost.size > limit:
+        return False
+    return rows * (cost.forward + cost.write) + uses * cost.read < uses * cost.forward
+
+
+class KeptTeacher:
+    """`TeacherForward`, or its outputs from a file; decided at the first batch, so a finished stage asks nothing.
+
+    Args:
+        rows: all rows of the sources, each with its task.
+        uses: how many rows the stage reads in all its batches.
+        keep: "auto", "always" or "never".
+        limit_gb: largest file that auto writes.
+    """
+
+    def __init__(
+        self, ctx: Context, teacher: TeacherForward, rows: Sequence[Row], uses: int, keep: str, limit_gb: float
+    ) -> None:
+        self.ctx = ctx
+        self.teacher = teacher
+        # Rows of like length share a batch.
+        self.rows = sorted(dict.fromkeys((row.task, row.ids) for row in rows), key=lambda row: len(row[1]))
+        self.uses = uses
+        self.keep = keep
+        self.limit = limit_gb * _GIB
+        self._source: Callable[[Backbone, Batch, Output], Output] | None = None
+
+    def __call__(self, backbone: Backbone, batch: Batch, student: Output) -> Output:
+        if self._source is None:
+            self._source = self._outputs() if self._worth(batch) else self.teacher
+        return self._source(backbone, batch, student)
+
+    @cached_property
+    def _key(self) -> dict[str, Any]:
+        ctx, teacher = self.ctx, self.teacher
+        return {
+            "stage": "teacher outputs",
+            "version": CODE_VERSION,
+            "model": ctx.backbone.fingerprint,
+            "precision": ctx.backbone.precision,
+            "teachers": tensor_hash(teacher.prompts.prompts),
+            "rows": key_hash({"rows": self.rows}),
+            "hidden": [teacher.hidden, teacher.hidden_positions],
+            "batch": ctx.config.eval_batch_size,
+        }
+
+    def _worth(self, batch: Batch) -> bool:
+        if self.keep != "auto":
+            return self.keep == "always"
+        if self.ctx.store.holds(self._key):
+            return True
+        if self.uses <= len(self.rows):
+            return False
+        cost = measure(self.ctx.backbone, self.teacher, batch, self.ctx.store.folder)
+        return worth_keeping(cost, len(self.rows), self.uses, self.limit)
+
+    def _outputs(self) -> TeacherOutputs:
+        ctx, teacher, order, size = self.ctx, self.teacher, self.rows, self.ctx.config.eval_batch_size
+
+        def compute(work: Path) -> Result:
+            handle = ctx.progress.stage("teacher outputs", len(order))
+            tensors = {}
+            try:
+                for first in range(0, len(order), size):
+                    chosen = order[first : first + size]
+                    packed = pack(teacher(ctx.backbone, _batch(ctx.backbone, chosen)))
+                    tensors |= {f"{name}.{first}": tensor for name, tensor in packed.items()}
+                    handle.advance(len(chosen))
+            finally:
+                handle.close()
+            return Result(tensors)
+
+        return TeacherOutputs(order, size, ctx.store.cached(self._key, compute).tensors)
+
+
+class TeacherOutputs:
+    """The outputs in a file, as a teacher.
+
+    Args:
+        order: (task, token ids) of the rows in the order of the file.
+        size: rows per batch in it.
+        tensors: `pack` of every batch, each name followed by the index of the batch's first row.
+    """
+
+    def __init__(self, order: Sequence[tuple[int, tuple[int, ...]]], size: int, tensors: dict[str, Tensor]) -> None:
+        self._place = {row: index for index, row in enumerate(order)}
+        self._size = size
+        self._tensors = tensors
+        # First row of hidden states of each row of a batch.
+        self._starts = {
+            name: [0, *positions.sum(dim=1).cumsum(dim=0).tolist()]
+            for name, positions in tensors.items()
+            if name.startswith("positions.")
+        }
+
+    def __call__(self, backbone: Backbone, batch: Batch, student: Output) -> Output:
+        ids, masks = batch["input_ids"].tolist(), batch["attention_mask"].tolist()
+        logits, pieces = [], []
+        for task, row, mask in zip(batch["task_ids"].tolist(), ids, masks, strict=True):
+            text = tuple(token for token, real in zip(row, mask, strict=True) if real)
+            index = self._place[task, text]
+            first, at = index - index % self._size, index % self._size
+            logits.append(self._tensors[f"logits.{first}"][at])
+            if student.hidden:
+                start, stop = self._starts[f"positions.{first}"][at : at + 2]
+                positions = self._tensors[f"positions.{first}"][at].tolist()
+                pieces.append(self._tensors[f"hidden.{first}"][start:stop].split(positions))
+        hidden = tuple(
+            _spread(state, mask, [piece[number] for piece in pieces])
+            for number, (state, mask) in enumerate(student.hidden)
+        )
+        return Output(torch.stack(logits).float().to(student.logits.device), hidden)
+
+
+def pack(output: Output) -> dict[str, Tensor]:
+    """An output of B rows on the CPU, without padding.
+
+    logits (B, V); of hidden states also positions (B, states), how many each row has in each state, and hidden (P, H):
+    row after row, and in a row state after state.
+    """
+    logits = _shortest(output.logits.cpu())
+    if not output.hidden:
+        return {"logits": logits}
+    states = [(state.float().cpu(), mask.bool().cpu()) for state, mask in output.hidden]
+    rows = [state[b][mask[b]] for b in range(len(logits)) for state, mask in states]
+    positions = torch.stack([mask.sum(dim=1) for _, mask in states], dim=1)
+    return {"logits": logits, "positions": positions, "hidden": _shortest(torch.cat(rows))}
+
+
+def measure(backbone: Backbone, teacher: TeacherForward, batch: Batch, folder: Path) -> Cost:
+    """Cost of one row of a batch: the teachers' forward, and writing and reading its output in a folder."""
+    rows = len(batch["input_ids"])
+
+    def timed(work: Callable[[], Any]) -> tuple[float, Any]:
+        start = time.perf_counter()
+        result = work()
+        return (time.perf_counter() - start) / rows, result
+
+    def forward_once() -> Output:
+        output = teacher(backbone, batch)
+        output.logits.sum().item()  # waits for the device
+        return output
+
+    forward_once()  # the first forward of a model is slow
+    forward, output = timed(forward_once)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".measure-") as scratch:
+        file = Path(scratch) / "outputs.safetensors"
+        write, _ = timed(lambda: save_file(pack(output), file))
+        read, _ = timed(lambda: [tensor.clone().to(backbone.device) for tensor in load_file(file).values()])
+        return Cost(forward, write, read, file.stat().st_size / rows)
+
+
+def _batch(backbone: Backbone, rows: Sequence[tuple[int, tuple[int, ...]]]) -> Batch:
+    batch = backbone.collate([ids for _, ids in rows])
+    batch["task_ids"] = torch.tensor([task for task, _ in rows])
+    return {name: tensor.to(backbone.device) for name, tensor in batch.items()}
+
+
+def _shortest(tensor: Tensor) -> Tensor:
+    """In bfloat16 where that loses nothing: the values of a model that computes in it."""
+    short = tensor.bfloat16()
+    return short if torch.equal(short.float(), tensor) else tensor
+
+
+def _spread(state: Tensor, mask: Tensor, parts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """The rows' positions (n_b, H) in the layout of the student's state (B, N, H) with mask (B, N); 0 elsewhere."""
+    spread = torch.zeros_like(state, dtype=torch.float32)
+    spread[mask.bool()] = torch.cat(list(parts)).float().to(state.device)
+    return spread, mask

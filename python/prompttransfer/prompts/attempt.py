@@ -1,0 +1,91 @@
+"""ATTEMPT's prompt (Asai et al. 2022): a mixture of source prompts that depends on the text of the row."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from prompttransfer.prompts.base import PromptModule, put_first
+
+
+class InstancePrompt(PromptModule):
+    """P(x) = P_t + sum_j a_j(x) P_j over the frozen sources and P_t, which so enters twice.
+
+    a = softmax_j(p_j . h / tau) with p_j the maximum of prompt j over its tokens and
+    h = LayerNorm(W_up SiLU(W_down x)), x the maximum of the row's input embeddings over its tokens. W_down, W_up,
+    LayerNorm and P_t train.
+
+    Args:
+        sources: (K, L, H), frozen.
+        target: (L, H), start of P_t.
+        projection: width between W_down and W_up.
+        temperature: tau; e * H when not given.
+        mask_padding: leave padding out of the maximum over the text (the published code does not).
+        seed: start of W_down and W_up.
+    """
+
+    per_instance: ClassVar[bool] = True
+    sources: Tensor
+    temperature: Tensor
+    mask_padding: Tensor
+
+    def __init__(
+        self,
+        sources: Tensor,
+        target: Tensor,
+        *,
+        projection: int = 100,
+        temperature: float | None = None,
+        mask_padding: bool = True,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(*target.shape)
+        width = self.hidden_size
+        # All that a row's prompt depends on is a parameter or a buffer: a stage is known by these.
+        self.register_buffer("sources", sources.detach().float().clone(), persistent=False)
+        self.register_buffer("temperature", torch.tensor(temperature or math.e * width), persistent=False)
+        self.register_buffer("mask_padding", torch.tensor(mask_padding), persistent=False)
+        self.prompt = nn.Parameter(target.detach().float().clone())
+        generator = torch.Generator().manual_seed(seed)
+        self.down = nn.Parameter(_linear(projection, width, generator))
+        self.up = nn.Parameter(_linear(width, projection, generator))
+        self.norm = nn.LayerNorm(width)
+
+    def attention(self, input_embeds: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Weights (B, K+1) of the prompts for rows of embeddings (B, S, H), mask (B, S); the target's own last."""
+        text = input_embeds.float()
+        if mask is not None:
+            padding = (mask == 0) & self.mask_padding
+            text = text.masked_fill(padding[..., None], -torch.inf)
+        hidden = nn.functional.silu(text.amax(dim=1) @ self.down.T) @ self.up.T
+        keys = self._prompts().amax(dim=1)
+        return (self.norm(hidden) @ keys.T / self.temperature).softmax(dim=-1)
+
+    def of_rows(self, input_embeds: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The prompts (B, L, H), float32, of rows of embeddings (B, S, H) with their mask (B, S)."""
+        with torch.autocast(input_embeds.device.type, enabled=False):
+            mixed = torch.einsum("bk,klh->blh", self.attention(input_embeds, mask), self._prompts())
+            return self.prompt + mixed
+
+    def prepend(self, input_embeds: Tensor, task_ids: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        return put_first(self.of_rows(input_embeds, mask), input_embeds)
+
+    def composed(self, task: int = 0) -> Tensor:
+        raise TypeError("an InstancePrompt depends on the row: it has no finished prompt; see of_rows")
+
+    def parameter_groups(self, learning_rate: float, attention_rate: float | None = None) -> list[dict[str, Any]]:
+        """P_t at learning_rate, the attention's weights at attention_rate (the same when not given)."""
+        attention = [self.down, self.up, *self.norm.parameters()]
+        rate = learning_rate if attention_rate is None else attention_rate
+        return [{"params": [self.prompt], "lr": learning_rate}, {"params": attention, "lr": rate}]
+
+    def _prompts(self) -> Tensor:
+        return torch.cat([self.sources, self.prompt[None]])
+
+
+def _linear(outputs: int, inputs: int, generator: torch.Generator) -> Tensor:
+    """Weights (outputs, inputs) with the start of nn.Linear: U(-1 / sqrt(inputs), 1 / sqrt(inputs))."""
+    return (2 * torch.rand(outputs, inputs, generator=generator) - 1) / math.sqrt(inputs)

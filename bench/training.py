@@ -246,7 +246,9 @@ def memory(arguments: list[str]) -> list[dict[str, Any]]:
     peaks = {}
     for name in ("model", "peft", "plain", "once"):
         command = [sys.executable, __file__, *arguments, "--peak", name]
-        peaks[name] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        peaks[name] = json.loads(
+            subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1]
+        )
     labels = {"peft": "PEFT + Trainer", "plain": "ours: prompt in every row", "once": "ours: prompt read once"}
     return [
         {"memory": label, "peak_mib": peaks[name], "above_model_mib": peaks[name] - peaks["model"]}

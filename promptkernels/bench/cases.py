@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,7 +24,9 @@ class Case:
         make: inputs on a device, seeded.
         ours: the public function on these inputs.
         leaves: names of the inputs that receive a gradient in the backward case.
-        bytes_forward: least float32 traffic of a forward pass: every input read once, every output written once.
+        bytes_forward: least float32 traffic of a forward pass: every large input read once, every output written once.
+        bytes_backward: what a backward pass adds at least: its large inputs read once more, the gradients that have the
+            size of an input or an output.
     """
 
     op: str
@@ -34,21 +35,26 @@ class Case:
     ours: Function
     leaves: tuple[str, ...]
     bytes_forward: int
+    bytes_backward: int = 0
+
+    def least_bytes(self, backward: bool) -> int:
+        return self.bytes_forward + (self.bytes_backward if backward else 0)
 
     @property
     def name(self) -> str:
         return f"{self.op} " + " ".join(f"{key}={value}" for key, value in self.sizes.items())
 
 
-def _randn(device: torch.device, seed: int, *shape: int, scale: float = 1.0) -> Tensor:
+def randn(device: torch.device, seed: int, *shape: int, scale: float = 1.0) -> Tensor:
+    """Normal numbers, the same on every device."""
     values = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
     return (scale * values).to(device)
 
 
 def _around_start(device: torch.device, rows: int, length: int, hidden: int) -> Inputs:
     """Prompts one per cent apart from a common start, as tuned prompts are."""
-    start = _randn(device, 0, length, hidden)
-    return {"start": start, "prompts": start + _randn(device, 1, rows, length, hidden, scale=0.01)}
+    start = randn(device, 0, length, hidden)
+    return {"start": start, "prompts": start + randn(device, 1, rows, length, hidden, scale=0.01)}
 
 
 def similarity(tasks: int, length: int, hidden: int) -> Case:
@@ -59,13 +65,14 @@ def similarity(tasks: int, length: int, hidden: int) -> Case:
         lambda x: pk.task_similarity(x["prompts"], x["start"]),
         ("prompts",),
         4 * (tasks + 1) * length * hidden,
+        4 * (2 * tasks + 1) * length * hidden,
     )
 
 
 def svgd(particles: int, length: int, hidden: int) -> Case:
     def make(device: torch.device) -> Inputs:
         inputs = _around_start(device, particles, length, hidden)
-        return {**inputs, "scores": _randn(device, 2, particles, length, hidden)}
+        return {**inputs, "scores": randn(device, 2, particles, length, hidden)}
 
     return Case(
         "svgd",
@@ -80,11 +87,11 @@ def svgd(particles: int, length: int, hidden: int) -> Case:
 def _hadamard(batch: int, tasks: int, length: int, hidden: int, rank: int, text: int) -> Callable[..., Inputs]:
     def make(device: torch.device) -> Inputs:
         return {
-            "shared": _randn(device, 1, length, hidden),
-            "u": _randn(device, 2, tasks, length, rank),
-            "v": _randn(device, 3, tasks, rank, hidden),
+            "shared": randn(device, 1, length, hidden),
+            "u": randn(device, 2, tasks, length, rank),
+            "v": randn(device, 3, tasks, rank, hidden),
             "task_ids": torch.randint(tasks, (batch,), generator=torch.Generator().manual_seed(4)).to(device),
-            "embeds": _randn(device, 5, batch, text, hidden),
+            "embeds": randn(device, 5, batch, text, hidden),
         }
 
     return make
@@ -98,6 +105,7 @@ def compose(batch: int, tasks: int, length: int, hidden: int, text: int, rank: i
         lambda x: pk.compose_prompts(x["shared"], x["u"], x["v"], x["task_ids"]),
         ("shared", "u", "v"),
         4 * batch * length * hidden,
+        4 * batch * length * hidden,
     )
 
 
@@ -109,26 +117,33 @@ def prepend(batch: int, tasks: int, length: int, hidden: int, text: int, rank: i
         lambda x: pk.prepend_prompts(x["shared"], x["u"], x["v"], x["task_ids"], x["embeds"]),
         ("shared", "u", "v"),
         4 * batch * (length + 2 * text) * hidden,
+        4 * batch * length * hidden,
     )
 
 
 def dtvg(sources: int, length: int, hidden: int) -> Case:
+    """Grouping on detached task vectors, then the merge; the gradient is that of the scaling factors."""
+
     def step(x: Inputs) -> Tensor:
-        similarity = pk.task_similarity(x["prompts"], x["start"], metric="token_mean_dot", scale=x["scale"])
+        similarity = pk.task_similarity(x["prompts"], x["start"], metric="token_mean_dot", scale=x["scale"].detach())
         group = pk.select_group(similarity, sources)
-        return pk.merge_task_vectors(x["start"], x["prompts"], x["scale"], group.float())
+        return pk.merge_task_vectors(x["start"], x["prompts"], x["scale"], group.to(x["start"].dtype))
 
     def make(device: torch.device) -> Inputs:
-        inputs = _around_start(device, sources + 1, length, hidden)
-        return {**inputs, "scale": 1 + _randn(device, 3, sources + 1, length, scale=0.1)}
+        # Tuned prompts share a direction: every source is similar to the target, so that none drops out of the search.
+        start, common = randn(device, 0, length, hidden), randn(device, 2, length, hidden)
+        own = randn(device, 1, sources + 1, length, hidden)
+        scale = 1 + randn(device, 3, sources + 1, length, scale=0.1)
+        return {"start": start, "prompts": start + 0.01 * (common + own), "scale": scale}
 
     return Case(
         "dtvg",
         {"sources": sources, "L": length, "H": hidden},
         make,
         step,
-        (),
+        ("scale",),
         4 * (2 * (sources + 1) + 2) * length * hidden,
+        4 * (sources + 3) * length * hidden,
     )
 
 
@@ -144,27 +159,44 @@ CASES: list[Case] = [
 ]
 
 
-def chosen(names: list[str] | None) -> list[Case]:
-    """Cases whose name contains one of the words, all without any.
+# Each moves 256 MB or more: there the bandwidth of a GPU's memory decides, and not its caches.
+LARGE: list[Case] = [
+    similarity(32, 512, 4096),
+    svgd(32, 512, 4096),
+    compose(32, 8, 512, 4096, 0, 4),
+    prepend(32, 8, 100, 4096, 1024, 4),
+    dtvg(32, 512, 4096),
+]
+
+
+def chosen(words: list[str] | None, cases: list[Case] = CASES) -> list[Case]:
+    """The cases whose name contains one of the words, all without any.
 
     Raises:
         ValueError: a word that no case has.
     """
-    if not names:
-        return CASES
-    for word in names:
-        if not any(word in case.name for case in CASES):
-            raise ValueError(f"no benchmark case has {word!r} in its name; operations: {sorted({c.op for c in CASES})}")
-    return [case for case in CASES if any(word in case.name for word in names)]
+    if not words:
+        return cases
+    for word in words:
+        if not any(word in case.name for case in cases):
+            raise ValueError(f"no benchmark case has {word!r} in its name; operations: {sorted({c.op for c in cases})}")
+    return [case for case in cases if any(word in case.name for word in words)]
 
 
-def run(function: Function, inputs: Inputs, leaves: tuple[str, ...]) -> Any:
-    """One forward pass, and the backward pass of a ones gradient where there are leaves."""
-    if not leaves:
+def incoming_gradient(function: Function, inputs: Inputs) -> Tensor:
+    """A fixed random gradient of the output; made once, so that no contestant is timed writing it."""
+    with torch.no_grad():
+        out = function(inputs)
+    return randn(out.device, 7, *out.shape).to(out.dtype)
+
+
+def run(function: Function, inputs: Inputs, leaves: tuple[str, ...] = (), gradient: Tensor | None = None) -> Tensor:
+    """One forward pass, and with a gradient of the output the backward pass to the leaves."""
+    if gradient is None:
         with torch.no_grad():
             return function(inputs)
     for name in leaves:
         inputs[name].grad = None
     out = function(inputs)
-    out.backward(torch.ones_like(out))
+    out.backward(gradient)
     return out

@@ -4,44 +4,118 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 
-from promptkernels.bench.cases import chosen
-from promptkernels.bench.measure import copy_bandwidth, measure
-from promptkernels.bench.report import machine, table, write
+import promptkernels as pk
+from promptkernels.backends.registry import BackendUnavailable, choose
+from promptkernels.bench.cases import CASES, LARGE, chosen
+from promptkernels.bench.machine import facts
+from promptkernels.bench.markdown import insert, section
+from promptkernels.bench.measure import Bench
+from promptkernels.bench.report import Results, geometric_means, table
+from promptkernels.bench.step import model, step_costs
+from promptkernels.bench.studies import spread_errors, sweep
+from promptkernels.bench.timing import copy_bandwidth
+
+PARTS = ("cases", "sweep", "spread", "step")
+_LARGE_NEEDS = 16 << 30  # bytes of GPU memory
 
 
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m promptkernels bench",
-        description="Times the operations against the forms people use today, in one run; each result is verified "
-        "against float64 first. Ratios are the peer's time over ours: above 1 we are faster.",
+        description="Times the operations against the forms people use today, in one run; each result and gradient is "
+        "verified against float64 first. Ratios are the peer's time over ours: above 1 we are faster.",
     )
-    parser.add_argument("cases", nargs="*", help="words of case names, for instance: svgd prepend H=768 (default: all)")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--seconds", type=float, default=3.0, help="timing per case (default: 3)")
+    parser.add_argument("words", nargs="*", help="only cases with one of these in their name, as: svgd prepend H=768")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--backend", choices=list(pk.backends()), help="force a backend (default: automatic)")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, help="default: all; with words of case names: cases")
+    parser.add_argument("--seconds", type=float, default=3.0, help="timing per case and mode (default: 3)")
     parser.add_argument("--no-compile", action="store_true", help="leave out torch.compile of the plain forms")
-    parser.add_argument("--output", type=Path, default=Path("runs/bench"), help="folder for CSV, JSON and picture")
+    parser.add_argument("--no-graphs", action="store_true", help="on a GPU: time plain calls, no replayed CUDA graphs")
+    parser.add_argument("--output", type=Path, default=Path("runs/bench"), help="folder (default: runs/bench)")
+    parser.add_argument("--markdown", type=Path, metavar="RESULTS", help="measure nothing: tables of a results.json")
+    parser.add_argument(
+        "--into", type=Path, metavar="PAGE", help="with --markdown: put tables and pictures into a page"
+    )
     options = parser.parse_args(arguments)
     try:
-        cases = chosen(options.cases)
-    except ValueError as error:
+        if options.markdown:
+            return _document(Results.read(options.markdown), options.into)
+        if options.device == "cuda" and not torch.cuda.is_available():
+            parser.error("--device cuda needs an NVIDIA GPU and a torch that sees it")
+        with pk.use_backend(options.backend):
+            return _measure(options)
+    except (ValueError, BackendUnavailable) as error:
         parser.error(str(error))
+
+
+def _document(results: Results, page: Path | None) -> int:
+    if page is None:
+        print(section(results))
+    else:
+        insert(results, page)
+    return 0
+
+
+def _measure(options: argparse.Namespace) -> int:
     device = torch.device(options.device)
-    facts = {**machine(device), "copy_gigabytes_per_second": round(copy_bandwidth(device) / 1e9, 1)}
-    print(f"{facts['device']}, {facts['threads']} threads, copy {facts['copy_gigabytes_per_second']} GB/s")
-    rows = []
-    for case in cases:
-        for backward in (False, True) if case.leaves else (False,):
-            torch._dynamo.reset()
-            found = measure(
-                case, backward=backward, device=device, seconds=options.seconds, compiled=not options.no_compile
-            )
-            rows += found
-            print(table(found).rsplit("\n\n", 1)[0].lstrip("\n"), flush=True)
-    print(table(rows).rsplit("\n\n", 1)[1])
-    write(rows, facts, options.output)
+    large = device.type == "cuda" and torch.cuda.get_device_properties(device).total_memory >= _LARGE_NEEDS
+    cases = chosen(options.words, CASES + LARGE if large else CASES)
+    parts = options.parts or (("cases",) if options.words else PARTS)
+    choose(device.type, torch.float32)  # a forced backend that cannot run says so before anything is timed
+    bandwidth = copy_bandwidth(device)
+    results = Results({**facts(device), "copy_gigabytes_per_second": round(bandwidth / 1e9, 1)})
+    print(f"{results.where}, copy {results.machine['copy_gigabytes_per_second']} GB/s, {results.machine['commit']}")
+    bench = Bench(device, bandwidth, options.seconds, not options.no_compile, not options.no_graphs)
+    if "cases" in parts:
+        for case in cases:
+            for rows in bench.all_modes(case):
+                results.cases += rows
+                print(f"\n{table(rows)}", flush=True)
+                results.write(options.output)  # what is measured stays, should a later case fail
+        print("", *geometric_means(results.cases), sep="\n")
+    if "sweep" in parts:
+        for rows in sweep(bench):
+            results.sweep += rows
+            print(f"\n{table(rows)}", flush=True)
+        results.write(options.output)
+    if "spread" in parts:
+        results.spread = spread_errors(device)
+        print("\nerror of the SVGD direction against the spread of its particles")
+        for row in results.spread:
+            print(f"  spread {row.spread:<9.1e}{row.contestant:<16}{_number(row.error)}")
+        results.write(options.output)
+    if "step" in parts:
+        _training_step(results, device)
+    results.write(options.output)
+    if find_spec("matplotlib"):
+        from promptkernels.bench.figures import draw
+
+        draw(results, options.output)
+    else:
+        print("\nno pictures: matplotlib is not installed")
     print(f"\nwritten to {options.output}")
     return 0
+
+
+def _training_step(results: Results, device: torch.device) -> None:
+    if not find_spec("transformers"):
+        print("\nno training step: transformers is not installed")
+        return
+    print("\nshare of a training step (random Llama of SmolLM2-135M's sizes)")
+    for row in step_costs(device, model(device)):
+        results.step.append(row)
+        print(
+            f"  {row.method:<6}{row.form:<16}{row.step_ms:>10.1f} ms  {row.ratio:.3f} x PT  "
+            f"prompt {row.prompt_us:.0f} us, {100 * row.share:.2f} % of the step",
+            flush=True,
+        )
+
+
+def _number(error: float | None) -> str:
+    return "no number" if error is None else f"{error:.1e}"

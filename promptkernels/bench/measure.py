@@ -3,127 +3,209 @@
 from __future__ import annotations
 
 import statistics
-import time
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 import promptkernels as pk
-from promptkernels.bench.cases import Case, Function, Inputs, run
-from promptkernels.bench.peers import peers
+from promptkernels.backends.registry import choose
+from promptkernels.bench.cases import Case, Function, Inputs, incoming_gradient, run
+from promptkernels.bench.floors import EMPTY, empty_kernels, floors
+from promptkernels.bench.memory import peak_bytes
+from promptkernels.bench.peers import COMPILED, compiled_peer, eager_peers
+from promptkernels.bench.timing import Sampler, sampler
 
 # What a correct float32 form may differ from float64; the plain Gram form of SVGD is measured, not verified.
 WRONG = 0.05
 OURS = "promptkernels"
+FORWARD, BOTH = "forward", "forward + backward"
+_SHARE = 8  # a contestant slower than this part of the time for all is timed in fewer rounds
+_FEWEST = 5
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """Times in microseconds; ratio: time of this contestant over ours, median over the rounds."""
+    """One contestant of one case.
+
+    Args:
+        kind: ``ours``, ``peer`` or ``floor``.
+        backend: what ran it: one of ours, or torch.
+        timing: how it was timed, and how many launches a graph of it has; see `promptkernels.bench.timing.Sampler`.
+        median_us: microseconds per call; so are p20_us and p80_us.
+        ratio: its time over ours, the median over the rounds that have both.
+        error: relative root-mean-square error against float64, of the output or of all gradients together; a floor has
+            none.
+        peak_bytes: see `promptkernels.bench.memory.peak_bytes`.
+        gigabytes_per_second: least traffic of the case over the time.
+        share_of_roofline: that over the copy bandwidth of this machine. Above 1 where the data stay in a cache.
+    """
 
     op: str
     case: str
     sizes: dict[str, int]
     mode: str
+    dtype: str
+    kind: str
     contestant: str
+    backend: str
+    timing: str
+    launches: int | None
     median_us: float
     p20_us: float
     p80_us: float
     ratio: float
-    error: float
+    error: float | None
+    peak_bytes: int
+    least_bytes: int
     gigabytes_per_second: float
+    share_of_roofline: float
 
 
 class WrongResult(AssertionError):
     """A contestant does not compute the operation; nothing of its case is reported."""
 
 
-def measure(case: Case, *, backward: bool, device: torch.device, seconds: float, compiled: bool) -> list[Measurement]:
-    """Verify and time every contestant of a case; about `seconds` of timing in all."""
-    leaves = case.leaves if backward else ()
-    contestants: dict[str, Function] = {OURS: case.ours, **peers(case, compiled)}
-    inputs = case.make(device)
-    exact = _exact(case, inputs)
+@dataclass(frozen=True)
+class Bench:
+    """How to measure: on which device, how long per case, with torch.compile, with CUDA graphs, against which bandwidth
+    (bytes per second)."""
+
+    device: torch.device
+    bandwidth: float
+    seconds: float = 3.0
+    compiled: bool = True
+    graphs: bool = True
+
+    def measure(self, case: Case, *, backward: bool = False) -> list[Measurement]:
+        """Verify and time every contestant of a case; about `seconds` of timing in all."""
+        inputs = case.make(self.device)
+        leaves = case.leaves if backward else ()
+        contestants: dict[str, Function] = {OURS: case.ours, **eager_peers(case, inputs)}
+        if self.compiled:
+            contestants[COMPILED] = compiled_peer(case)
+        for name in leaves:
+            inputs[name].requires_grad_()
+        gradient = incoming_gradient(case.ours, inputs) if backward else None
+        errors = _errors(case, contestants, inputs, leaves, gradient)
+        standards = {} if backward else floors(case, inputs)
+        calls = {
+            name: partial(run, function, inputs, *(() if name in standards else (leaves, gradient)))
+            for name, function in {**contestants, **standards}.items()
+        }
+        samplers = {name: sampler(call, self.device, self.graphs) for name, call in calls.items()}
+        if (launches := samplers[OURS].launches) and not backward:
+            standards[EMPTY] = empty_kernels(launches, self.device)
+            calls[EMPTY] = partial(run, standards[EMPTY], inputs)
+            samplers[EMPTY] = sampler(calls[EMPTY], self.device)
+        for name in leaves:
+            inputs[name].grad = None
+        memory = {name: peak_bytes(call, self.device) for name, call in calls.items()}
+        times = _rounds(samplers, self.seconds)
+        kinds = {name: "floor" if name in standards else "peer" for name in calls} | {OURS: "ours"}
+        dtype = inputs[case.leaves[0] if case.leaves else "prompts"].dtype
+        backend = choose(self.device.type, dtype).NAME
+        rows = []
+        for name, taken in times.items():
+            median = statistics.median(taken.values())
+            low, high = _p20_p80(list(taken.values()))
+            speed = case.least_bytes(backward) / median
+            rows.append(
+                Measurement(
+                    op=case.op,
+                    case=case.name,
+                    sizes=case.sizes,
+                    mode=BOTH if backward else FORWARD,
+                    dtype=str(dtype).removeprefix("torch."),
+                    kind=kinds[name],
+                    contestant=name,
+                    backend=backend if name == OURS else "torch",
+                    timing=samplers[name].how,
+                    launches=samplers[name].launches,
+                    median_us=round(1e6 * median, 2),
+                    p20_us=round(1e6 * low, 2),
+                    p80_us=round(1e6 * high, 2),
+                    ratio=round(statistics.median(t / times[OURS][turn] for turn, t in taken.items()), 3),
+                    error=errors.get(name),
+                    peak_bytes=memory[name],
+                    least_bytes=case.least_bytes(backward),
+                    gigabytes_per_second=round(speed / 1e9, 2),
+                    share_of_roofline=round(speed / self.bandwidth, 3),
+                )
+            )
+        return rows
+
+    def all_modes(self, case: Case) -> Iterator[list[Measurement]]:
+        """The forward pass, then forward and backward together where the case has a gradient."""
+        for backward in (False, True) if case.leaves else (False,):
+            torch._dynamo.reset()
+            yield self.measure(case, backward=backward)
+
+
+def _errors(
+    case: Case,
+    contestants: dict[str, Function],
+    inputs: Inputs,
+    leaves: tuple[str, ...],
+    gradient: Tensor | None,
+) -> dict[str, float]:
+    """Relative error of every contestant; the standard is the reference backend in float64.
+
+    Raises:
+        WrongResult: one is further off than rounding explains.
+    """
+    exact = exact_result(case, inputs, leaves, gradient)
     errors = {}
     for name, function in contestants.items():
-        with torch.no_grad():
-            errors[name] = _relative_error(function(inputs), exact)
+        errors[name] = relative_error(_result(function, inputs, leaves, gradient), exact)
         if not errors[name] <= WRONG:
-            raise WrongResult(f"{case.name}: {name} is off by {errors[name]:.2g} (relative RMS)")
+            what = "its gradient" if leaves else "its result"
+            raise WrongResult(f"{case.name}: {name}: {what} is off by {errors[name]:.2g} (relative RMS)")
+    return errors
+
+
+def exact_result(case: Case, inputs: Inputs, leaves: tuple[str, ...] = (), gradient: Tensor | None = None) -> Tensor:
+    """The output, or all gradients in one row, by the reference backend in float64."""
+    double = {name: t.detach().double() if t.is_floating_point() else t for name, t in inputs.items()}
     for name in leaves:
-        inputs[name].requires_grad_()
-    times = _times(contestants, inputs, leaves, seconds)
-    rows = []
-    for name, values in times.items():
-        median = statistics.median(values)
-        quantiles = statistics.quantiles(values, n=5) if len(values) > 1 else [median] * 4
-        ratio = statistics.median(theirs / ours for theirs, ours in zip(values, times[OURS], strict=True))
-        rows.append(
-            Measurement(
-                case.op,
-                case.name,
-                case.sizes,
-                "forward + backward" if leaves else "forward",
-                name,
-                *(round(1e6 * value, 2) for value in (median, quantiles[0], quantiles[3])),
-                ratio=round(ratio, 3),
-                error=errors[name],
-                gigabytes_per_second=round(case.bytes_forward / median / 1e9, 2),
-            )
-        )
-    return rows
+        double[name].requires_grad_()
+    with pk.use_backend("reference"):
+        return _result(case.ours, double, leaves, None if gradient is None else gradient.double())
 
 
-def _exact(case: Case, inputs: Inputs) -> Tensor:
-    """The operation in float64 by the reference backend."""
-    double = {name: t.double() if t.is_floating_point() else t for name, t in inputs.items()}
-    with torch.no_grad(), pk.use_backend("reference"):
-        return case.ours(double)
+def _result(function: Function, inputs: Inputs, leaves: tuple[str, ...], gradient: Tensor | None) -> Tensor:
+    """The output, or all gradients in one row."""
+    out = run(function, inputs, leaves, gradient)
+    if gradient is None:
+        return out
+    return torch.cat([inputs[name].grad.flatten() for name in leaves])
 
 
-def _relative_error(got: Tensor, exact: Tensor) -> float:
+def relative_error(got: Tensor, exact: Tensor) -> float:
     return float((got.double() - exact).norm() / exact.norm())
 
 
-def _times(
-    contestants: dict[str, Function], inputs: Inputs, leaves: tuple[str, ...], seconds: float
-) -> dict[str, list[float]]:
-    """Seconds per call of every contestant, round by round."""
-    calls = {}
-    for name, function in contestants.items():
-        for _ in range(3):
-            once = _time(function, inputs, leaves, 1)
-        calls[name] = max(1, round(2e-3 / once))  # a sample of two milliseconds at least
-    round_cost = sum(max(2e-3, _time(contestants[n], inputs, leaves, calls[n]) * calls[n]) for n in contestants)
-    rounds = max(7, min(200, round(seconds / round_cost)))
-    times: dict[str, list[float]] = {name: [] for name in contestants}
-    for _ in range(rounds):
-        for name, function in contestants.items():
-            times[name].append(_time(function, inputs, leaves, calls[name]))
+def _p20_p80(values: list[float]) -> tuple[float, float]:
+    quantiles = statistics.quantiles(values, n=5) if len(values) > 1 else values * 4
+    return quantiles[0], quantiles[3]
+
+
+def _rounds(samplers: dict[str, Sampler], seconds: float) -> dict[str, dict[int, float]]:
+    """Seconds per call of every contestant by round.
+
+    A round times all contestants one after the other, every second round in the opposite order, so that a machine that
+    changes its pace changes it for all. A very slow one takes part in a few rounds only, spread evenly.
+    """
+    first = {name: one.take() for name, one in samplers.items()}
+    slow = {name for name, once in first.items() if name != OURS and once > seconds / _SHARE}
+    cost = sum(max(2e-3, once) for name, once in first.items() if name not in slow)
+    rounds = max(7, min(200, round(seconds / cost)))
+    times: dict[str, dict[int, float]] = {name: {} for name in samplers}
+    for turn in range(rounds):
+        order = list(samplers) if turn % 2 == 0 else list(reversed(samplers))
+        for name in order:
+            if name not in slow or turn % max(1, rounds // _FEWEST) == 0:
+                times[name][turn] = samplers[name].take()
     return times
-
-
-def _time(function: Function, inputs: Inputs, leaves: tuple[str, ...], calls: int) -> float:
-    device = next(iter(inputs.values())).device
-    if device.type == "cuda":
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        begin.record()
-        for _ in range(calls):
-            run(function, inputs, leaves)
-        end.record()
-        end.synchronize()
-        return begin.elapsed_time(end) / 1e3 / calls
-    start = time.perf_counter()
-    for _ in range(calls):
-        run(function, inputs, leaves)
-    return (time.perf_counter() - start) / calls
-
-
-def copy_bandwidth(device: torch.device) -> float:
-    """Bytes per second, read and written, of a plain copy of 256 MB."""
-    source = torch.empty(64 << 20, device=device).normal_()
-    target = torch.empty_like(source)
-    inputs = {"source": source}
-    best = min(_time(lambda x: target.copy_(x["source"]), inputs, (), 1) for _ in range(9))
-    return 2 * source.numel() * 4 / best

@@ -1,99 +1,99 @@
-"""Results of a benchmark: a table on the screen, CSV, JSON with the machine, and a picture."""
+"""Results of a benchmark as files, and on the screen."""
 
 from __future__ import annotations
 
 import csv
 import json
-import math
-import platform
-import statistics
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
+from promptkernels.bench.measure import Measurement
+from promptkernels.bench.step import StepCost
+from promptkernels.bench.studies import SpreadError
+from promptkernels.bench.targets import geometric_mean
 
-import promptkernels as pk
-from promptkernels.bench.measure import OURS, Measurement
 
+@dataclass
+class Results:
+    """Everything one run measured, and what it depends on."""
 
-def machine(device: torch.device) -> dict[str, Any]:
-    """What the numbers depend on."""
-    processor = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        processor = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        pass
-    found = {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor,
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "promptkernels": pk.__version__,
-    }
-    return {**found, **{f"backend {name}": status.facts for name, status in pk.backends().items() if status.available}}
+    machine: dict[str, Any]
+    cases: list[Measurement] = field(default_factory=list)
+    sweep: list[Measurement] = field(default_factory=list)
+    spread: list[SpreadError] = field(default_factory=list)
+    step: list[StepCost] = field(default_factory=list)
+
+    @property
+    def where(self) -> str:
+        """The machine in a few words, for captions."""
+        threads = f", {self.machine['threads']} threads" if self.machine["device_type"] == "cpu" else ""
+        return f"{self.machine['device']}{threads}"
+
+    @classmethod
+    def read(cls, path: Path) -> Results:
+        """The results.json of a run.
+
+        Raises:
+            ValueError: the file is not one, or not of this version.
+        """
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            return cls(
+                content["machine"],
+                [Measurement(**row) for row in content["cases"]],
+                [Measurement(**row) for row in content["sweep"]],
+                [SpreadError(**row) for row in content["spread"]],
+                [StepCost(**row) for row in content["step"]],
+            )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path} must be a results.json of this version's benchmark: {error!r}") from error
+
+    def write(self, folder: Path) -> None:
+        """results.json with everything; results.csv with a line per case, mode and contestant."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "results.json").write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
+        rows = [self._flat(row) for row in (*self.cases, *self.sweep)]
+        if not rows:
+            return
+        columns = list(dict.fromkeys(name for row in rows for name in row))
+        with (folder / "results.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, fieldnames=columns)
+            writer.writeheader()
+            writer.writerows(rows)
+
+    def _flat(self, row: Measurement) -> dict[str, Any]:
+        """Sizes as columns, and on every line what the numbers depend on, so that lines of many runs can be mixed."""
+        flat = asdict(row)
+        sizes = flat.pop("sizes")
+        named = ("device", "threads", "commit", "torch", "python", "date", "copy_gigabytes_per_second")
+        return {**flat, **sizes, **{name: self.machine[name] for name in named}}
 
 
 def table(rows: Sequence[Measurement]) -> str:
-    """Ours first in every case, each peer with its time over ours (above 1: we are faster)."""
-    lines, last = [], None
+    """One case in one mode: ours first, each peer with its time over ours (above 1: we are faster), then the floors."""
+    lines = [f"{rows[0].case}, {rows[0].mode}"]
     for row in rows:
-        if (row.case, row.mode) != last:
-            last = (row.case, row.mode)
-            lines.append(f"\n{row.case}, {row.mode}")
-        ratio = "" if row.contestant == OURS else f"{row.ratio:8.2f} x"
+        remark = {
+            "ours": f"[{row.backend}]",
+            "peer": f"{row.ratio:.2f} x ours",
+            "floor": f"ours is {1 / row.ratio:.2f} x",
+        }
+        error = "" if row.error is None else f"error {row.error:.1e}"
         lines.append(
-            f"  {row.contestant:<20}{row.median_us:>12.1f} us  {row.gigabytes_per_second:>7.1f} GB/s"
-            f"  error {row.error:8.1e}{ratio}"
+            f"  {row.contestant:<22}{row.median_us:>12.1f} us{row.gigabytes_per_second:>9.1f} GB/s"
+            f"{row.peak_bytes / 1e6:>9.2f} MB  {error:<15}{remark[row.kind]}"
         )
-    return "\n".join([*lines, "", *geometric_means(rows)])
+    return "\n".join(lines)
 
 
 def geometric_means(rows: Sequence[Measurement]) -> list[str]:
-    """One line per peer: the geometric mean and the worst of its time over ours."""
+    """One line per peer: the geometric mean and the least of its time over ours."""
     lines = []
-    for name in dict.fromkeys(row.contestant for row in rows if row.contestant != OURS):
-        ratios = [row.ratio for row in rows if row.contestant == name]
-        mean = math.exp(statistics.fmean(map(math.log, ratios)))
-        lines.append(f"{name:<22}geometric mean {mean:6.2f} x, least {min(ratios):6.2f} x over {len(ratios)} cases")
+    peers = [row for row in rows if row.kind == "peer"]
+    for name in dict.fromkeys(row.contestant for row in peers):
+        ratios = [row.ratio for row in peers if row.contestant == name]
+        mean = geometric_mean(ratios)
+        lines.append(f"{name:<22}geometric mean {mean:7.2f} x, least {min(ratios):7.2f} x over {len(ratios)} cases")
     return lines
-
-
-def write(rows: Sequence[Measurement], facts: dict[str, Any], folder: Path) -> None:
-    """results.csv, results.json and, with matplotlib, speedup.png."""
-    folder.mkdir(parents=True, exist_ok=True)
-    flat = [{**asdict(row), "sizes": json.dumps(row.sizes)} for row in rows]
-    with (folder / "results.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(flat[0]))
-        writer.writeheader()
-        writer.writerows(flat)
-    content = {"machine": facts, "rows": [asdict(row) for row in rows]}
-    (folder / "results.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
-    try:
-        import matplotlib
-    except ImportError:
-        return
-    matplotlib.use("Agg")
-    _picture(rows, facts, folder / "speedup.png")
-
-
-def _picture(rows: Sequence[Measurement], facts: dict[str, Any], path: Path) -> None:
-    """A bar per peer and case: its time over ours, on a logarithmic axis with the break-even line."""
-    from matplotlib import pyplot as plt
-
-    shown = [row for row in rows if row.contestant != OURS]
-    labels = [f"{row.case}, {row.mode}: {row.contestant}" for row in shown]
-    names = list(dict.fromkeys(row.contestant for row in shown))
-    colours = {name: f"C{index}" for index, name in enumerate(names)}
-    figure, axes = plt.subplots(figsize=(11, 1 + 0.2 * len(shown)), layout="constrained")
-    axes.barh(range(len(shown)), [row.ratio for row in shown], color=[colours[row.contestant] for row in shown])
-    axes.set_yticks(range(len(shown)), labels, fontsize=7)
-    axes.invert_yaxis()
-    axes.margins(y=0.01)
-    axes.set_xscale("log")
-    axes.axvline(1, color="black", linewidth=0.8)
-    axes.set_xlabel(f"time over that of promptkernels ({facts['device']}, {facts['threads']} threads)")
-    figure.savefig(path, dpi=110)
-    plt.close(figure)

@@ -1,0 +1,63 @@
+"""What the numbers depend on: the machine, the versions, the commit."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from datetime import date
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import promptkernels as pk
+
+
+def facts(device: torch.device) -> dict[str, Any]:
+    found = {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+        "device_type": device.type,
+        "threads": torch.get_num_threads(),
+        "date": date.today().isoformat(),
+        "commit": _commit(),
+        "promptkernels": pk.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+    for package in ("peft", "torchmetrics", "transformers", "triton"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    if device.type == "cuda":
+        found["capability"] = "sm_{}{}".format(*torch.cuda.get_device_capability(device))
+    for name, status in pk.backends().items():
+        if status.available and status.facts:
+            found[f"backend {name}"] = ", ".join(f"{key} {value}" for key, value in status.facts.items())
+    return found
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _commit() -> str:
+    """The commit of the checkout that runs, marked where its package is not as committed; else the version."""
+    root = Path(pk.__file__).resolve().parents[1]
+    if not (root / ".git").exists():
+        return f"version {pk.__version__}"
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(root), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--", "promptkernels", "csrc")
+        return git("rev-parse", "--short", "HEAD") + (" with changes" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return f"version {pk.__version__}"

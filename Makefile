@@ -14,7 +14,7 @@ test: $(INSTALLED)
 	$(BIN)/python -m pytest
 
 bench: $(INSTALLED)
-	$(BIN)/python -m promptkernels bench
+	$(BIN)/python -m promptkernels bench $(ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

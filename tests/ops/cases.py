@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor
+
+import promptkernels as pk
 
 # (T, L, H): one row, odd sizes around vector widths, more rows than a register block holds, a wide prompt.
 PROMPT_SHAPES = [(1, 1, 1), (2, 3, 7), (3, 1, 65), (5, 4, 63), (8, 20, 64), (16, 3, 129), (33, 2, 40), (6, 100, 768)]
@@ -89,13 +93,50 @@ def assert_close(got: Tensor, want: Tensor, tolerance: float) -> None:
         assert worst <= bound, f"largest error {worst:.3g} > {bound:.3g}"
 
 
+LAYOUTS = ("permuted", "sliced", "offset", "expanded")
+
+
 def strided(tensor: Tensor, layout: str) -> Tensor:
-    """The same values in another memory layout; the memory around them holds NaN, so a stray read shows."""
+    """The same values in another memory layout; the memory around them holds NaN, so a stray access shows.
+
+    ``permuted``: dense, dimensions in another order. ``sliced``: a window of a larger tensor. ``offset``: contiguous,
+    but one element off any alignment. ``expanded``: the first row for every row, with stride 0.
+    """
     if layout == "contiguous":
         return tensor.clone()
     if layout == "permuted":
         return tensor.transpose(0, -1).contiguous().transpose(0, -1)
-    padded = torch.full([n + 3 for n in tensor.shape], float("nan"), dtype=tensor.dtype)
-    view = padded[tuple(slice(1, 1 + n) for n in tensor.shape)]
-    view.copy_(tensor)
-    return view
+    if layout == "expanded":
+        return tensor[:1].expand_as(tensor)
+    if layout == "offset":
+        buffer = tensor.new_full((tensor.numel() + 18,), float("nan"))
+        return buffer[17:-1].view_as(tensor).copy_(tensor)
+    buffer = tensor.new_full([n + 3 for n in tensor.shape], float("nan"))
+    view = buffer[tuple(slice(1, 1 + n) for n in tensor.shape)]
+    return view.copy_(tensor)
+
+
+def public_calls() -> dict[str, tuple[Callable[..., Tensor], dict[str, Tensor]]]:
+    """Every public function with a gradient, as a function of named floating tensors."""
+    shared, u, v, task_ids, embeds = hadamard((12, 5, 6, 2, 33, 7))
+    start = rand(6, 33, seed=1)
+    prompts = {"reference": start, "prompts": start + rand(7, 6, 33)}
+    others, scale, weights = {"others": start + rand(3, 6, 33, seed=2)}, {"scale": rand(7, 6, seed=3)}, rand(7)
+    stein = {"particles": rand(7, 6, 33), "scores": rand(7, 6, 33, seed=3)}
+    factors = {"shared": shared, "u": u, "v": v}
+    similarity = {
+        metric: (partial(pk.task_similarity, metric=metric), {**prompts, **scale})
+        for metric in ("cosine", "token_mean_cosine", "token_mean_dot")
+    }
+    return {
+        **similarity,
+        "cosine others": (pk.task_similarity, {**prompts, **others, **scale}),
+        "svgd": (pk.svgd_direction, stein),
+        "svgd per token": (partial(pk.svgd_direction, per_token=True), stein),
+        "compose": (partial(pk.compose_prompts, task_ids=task_ids), factors),
+        "prepend": (partial(pk.prepend_prompts, task_ids=task_ids), {**factors, "input_embeds": embeds}),
+        "merge": (pk.merge_task_vectors, {**prompts, **scale, "weights": weights}),
+    }
+
+
+CALLS = tuple(public_calls())

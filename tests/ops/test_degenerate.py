@@ -103,10 +103,3 @@ def test_empty_batch_has_zero_gradients(backend):
     assert out.shape == (0, 7, 8)
     out.sum().backward()
     assert not shared.grad.any() and not u.grad.any() and not v.grad.any()
-
-
-@pytest.mark.large
-def test_same_bits_twice(backend):
-    prompts, scores = rand(9, 20, 768), rand(9, 20, 768, seed=1)
-    for function in (pk.task_similarity, lambda p: pk.svgd_direction(p, scores)):
-        assert torch.equal(function(prompts), function(prompts))

@@ -14,6 +14,10 @@ SMALL = [(1, 1, 1), (2, 3, 4), (4, 2, 5), (7, 3, 3)]
 F64 = torch.float64
 
 
+def assert_allclose(got, want, **tolerance):
+    np.testing.assert_allclose(got.cpu(), want, **tolerance)
+
+
 @pytest.mark.parametrize("metric", ["cosine", "token_mean_cosine", "token_mean_dot"])
 @pytest.mark.parametrize("shape", SMALL, ids=str)
 def test_task_similarity(backend, shape, metric):
@@ -26,19 +30,17 @@ def test_task_similarity(backend, shape, metric):
         (None, others, None),
     ]:
         got = pk.task_similarity(prompts, ref, other, metric=metric, scale=factor)
-        np.testing.assert_allclose(
-            got, formulas.task_similarity(prompts, ref, other, factor, metric), rtol=1e-10, atol=1e-12
-        )
+        assert_allclose(got, formulas.task_similarity(prompts, ref, other, factor, metric), rtol=1e-10, atol=1e-12)
 
 
 def test_flat_prompts_are_one_long_token(backend):
     prompts, reference = rand(5, 12, dtype=F64), rand(12, seed=1, dtype=F64)
     for metric in ("cosine", "token_mean_cosine", "token_mean_dot"):
         want = formulas.task_similarity(prompts[:, None], reference[None], metric=metric)
-        np.testing.assert_allclose(pk.task_similarity(prompts, reference, metric=metric), want, rtol=1e-10)
+        assert_allclose(pk.task_similarity(prompts, reference, metric=metric), want, rtol=1e-10)
     scale = rand(5, 1, seed=2, dtype=F64)
     want = formulas.task_similarity(prompts[:, None], reference[None], scale=scale)
-    np.testing.assert_allclose(pk.task_similarity(prompts, reference, scale=scale), want, rtol=1e-10)
+    assert_allclose(pk.task_similarity(prompts, reference, scale=scale), want, rtol=1e-10)
 
 
 @pytest.mark.parametrize("rule", [0.7, "liu2016", "numpyro", "blackjax"])
@@ -47,9 +49,9 @@ def test_svgd_direction(backend, shape, rule):
     particles, scores = rand(*shape, seed=1, dtype=F64), rand(*shape, seed=2, dtype=F64)
     phi, (kernel, h) = pk.svgd_direction(particles, scores, bandwidth=rule, return_kernel=True)
     want_phi, want_kernel, want_h = formulas.svgd_direction(particles.flatten(1), scores.flatten(1), rule)
-    np.testing.assert_allclose(h, want_h, rtol=1e-10)
-    np.testing.assert_allclose(kernel, want_kernel, rtol=1e-9)
-    np.testing.assert_allclose(phi.flatten(1), want_phi, rtol=1e-9, atol=1e-11)
+    assert_allclose(h, want_h, rtol=1e-10)
+    assert_allclose(kernel, want_kernel, rtol=1e-9)
+    assert_allclose(phi.flatten(1), want_phi, rtol=1e-9, atol=1e-11)
 
 
 @pytest.mark.parametrize("rule", [2.0, "liu2016", "numpyro", "blackjax"])
@@ -59,9 +61,9 @@ def test_svgd_per_token_is_one_direction_per_token(backend, rule):
     assert kernel.shape == (3, 5, 5) and h.shape == (3,)
     for token in range(3):
         want_phi, want_kernel, want_h = formulas.svgd_direction(particles[:, token], scores[:, token], rule)
-        np.testing.assert_allclose(phi[:, token], want_phi, rtol=1e-9, atol=1e-11)
-        np.testing.assert_allclose(kernel[token], want_kernel, rtol=1e-9)
-        np.testing.assert_allclose(h[token], want_h, rtol=1e-10)
+        assert_allclose(phi[:, token], want_phi, rtol=1e-9, atol=1e-11)
+        assert_allclose(kernel[token], want_kernel, rtol=1e-9)
+        assert_allclose(h[token], want_h, rtol=1e-10)
 
 
 @pytest.mark.parametrize(
@@ -70,9 +72,9 @@ def test_svgd_per_token_is_one_direction_per_token(backend, rule):
 def test_compose_and_prepend(backend, shape):
     shared, u, v, task_ids, embeds = hadamard(shape, F64)
     want = formulas.compose_prompts(shared, u, v, task_ids)
-    np.testing.assert_allclose(pk.compose_prompts(shared, u, v, task_ids), want, rtol=1e-10)
+    assert_allclose(pk.compose_prompts(shared, u, v, task_ids), want, rtol=1e-10)
     got = pk.prepend_prompts(shared, u, v, task_ids, embeds)
-    np.testing.assert_allclose(got, np.concatenate([want, embeds], axis=1), rtol=1e-10)
+    assert_allclose(got, np.concatenate([want, embeds.cpu()], axis=1), rtol=1e-10)
 
 
 @pytest.mark.parametrize("shape", SMALL, ids=str)
@@ -81,7 +83,7 @@ def test_merge_task_vectors(backend, shape):
     scale, weights = rand(*shape[:2], seed=2, dtype=F64), rand(shape[0], seed=3, dtype=F64)
     for factors in [(None, None), (scale, None), (None, weights), (scale, weights)]:
         want = formulas.merge_task_vectors(reference, prompts, *factors)
-        np.testing.assert_allclose(pk.merge_task_vectors(reference, prompts, *factors), want, rtol=1e-10, atol=1e-12)
+        assert_allclose(pk.merge_task_vectors(reference, prompts, *factors), want, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("tasks", [1, 2, 3, 5, 9, 27])
@@ -91,7 +93,7 @@ def test_select_group(backend, tasks):
         target = int(ids(1, tasks, seed=seed))
         similarity = vectors @ vectors.T
         got = set(pk.select_group(similarity, target).nonzero().flatten().tolist())
-        assert got == formulas.select_group(similarity.numpy(), target) | {target}
+        assert got == formulas.select_group(similarity.cpu().numpy(), target) | {target}
 
 
 def test_select_group_edges(backend):

@@ -25,6 +25,11 @@ def low_rank(u, v, task, token, token_mask, h, h_mask, length, rank, hidden, acc
     return total
 
 
+@triton.jit
+def assert_task(task, tasks):
+    tl.device_assert((task >= 0) & (task < tasks), "task_ids holds a value outside 0..tasks-1")
+
+
 @triton.jit(do_not_specialize=["tasks", "text"], debug=True)
 def compose_kernel(
     out, shared, u, v, task_ids, embeds, tasks, length, rank, hidden, text,
@@ -38,7 +43,7 @@ def compose_kernel(
     out += batch * (length + text) * hidden
     if block < prompt_blocks:
         task = tl.load(task_ids + batch).to(tl.int64)
-        tl.device_assert((task >= 0) & (task < tasks), "task_ids holds a value outside 0..tasks-1")
+        assert_task(task, tasks)
         row = block * block_rows + tl.arange(0, block_rows)
         mask = (row < length)[:, None] & (h < hidden)[None, :]
         at = row[:, None] * hidden + h[None, :]
@@ -52,9 +57,14 @@ def compose_kernel(
         tl.store(out + length * hidden + at, tl.load(embeds + batch * text * hidden + at, mask=mask), mask=mask)
 
 
+def _check_here(task_ids: Tensor, tasks: int) -> None:
+    """Of ids on the CPU; on a GPU the kernels assert, because reading the ids would wait for it."""
+    if task_ids.device.type == "cpu":
+        check_task_ids(task_ids, tasks)
+
+
 def _compose(shared: Tensor, u: Tensor, v: Tensor, task_ids: Tensor, embeds: Tensor | None) -> Tensor:
-    if task_ids.device.type == "cpu":  # on a GPU the kernel asserts, because reading the ids here would wait for it
-        check_task_ids(task_ids, u.shape[0])
+    _check_here(task_ids, u.shape[0])
     acc = accumulation_type(shared, u, v)
     shared, u, v, task_ids, embeds = contiguous(shared, u, v, task_ids, embeds)
     (length, hidden), (tasks, _, rank), batch = shared.shape, u.shape, task_ids.shape[0]
@@ -80,9 +90,9 @@ def prepend_prompts(shared: Tensor, u: Tensor, v: Tensor, task_ids: Tensor, inpu
     return _compose(shared, u, v, task_ids, input_embeds)
 
 
-@triton.jit(do_not_specialize=["batch", "grad_stride"])
+@triton.jit(do_not_specialize=["batch", "tasks", "grad_stride"], debug=True)
 def task_sums_kernel(
-    sums, grad, grad_stride, task_ids, batch, length, hidden,
+    sums, grad, grad_stride, task_ids, batch, tasks, length, hidden,
     acc: tl.constexpr, block_rows: tl.constexpr, block_columns: tl.constexpr,
 ):  # fmt: skip
     """Program (task and block of tokens, block of columns): the gradient over the batch rows of one task."""
@@ -94,7 +104,9 @@ def task_sums_kernel(
     at = token[:, None] * hidden + h[None, :]
     total = tl.zeros([block_rows, block_columns], dtype=acc)
     for row in range(batch):
-        if tl.load(task_ids + row) == task:
+        named = tl.load(task_ids + row)
+        assert_task(named, tasks)
+        if named == task:
             total += tl.load(grad + tl.cast(row, tl.int64) * grad_stride + at, mask=mask, other=0.0).to(acc)
     tl.store(sums + task * length * hidden + at, total, mask=mask)
 
@@ -187,6 +199,7 @@ def factor_gradients_kernel(
 def compose_prompts_backward(
     grad: Tensor, shared: Tensor, u: Tensor, v: Tensor, task_ids: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
+    _check_here(task_ids, u.shape[0])
     acc = accumulation_type(shared, u, v)
     shared, u, v, task_ids = contiguous(shared, u, v, task_ids)
     (length, hidden), (tasks, _, rank) = shared.shape, u.shape
@@ -199,7 +212,8 @@ def compose_prompts_backward(
     config = {"acc": ACC[acc], "block_rows": _ROWS, "block_columns": columns, "num_warps": 4}
     launch(
         task_sums_kernel, (tasks * token_blocks, column_blocks),
-        sums, grad, grad.stride(0), task_ids, task_ids.shape[0], length, hidden, **config,
+        sums, grad, grad.stride(0), task_ids, task_ids.shape[0], tasks, length, hidden,
+        **config, sanitize_overflow=False,
     )  # fmt: skip
     programs = token_blocks * column_blocks, tasks * token_blocks, tasks * column_blocks
     launch(

@@ -101,6 +101,40 @@ def task_similarity(
     return similarity, left_norm, right_norm
 
 
+@triton.jit
+def row_weights(
+    weights, pull_of, grad, similarity, own_norm, other_norm, row, count, row_step, step, m, eps,
+    normalise: tl.constexpr, symmetric: tl.constexpr, acc: tl.constexpr, block: tl.constexpr,
+):  # fmt: skip
+    """One row (or column, by the steps) of the weights, if there is somewhere to write them, and its pull."""
+    own = tl.load(own_norm + row + tl.zeros([1], dtype=tl.int32)).to(tl.float64)
+    # A row without direction has no gradient: its true one would be of the size 1/eps.
+    direction = own > eps
+    divisor = tl.where(direction, own, 1.0)
+    pull = tl.zeros([1], dtype=tl.float64)
+    for first in range(0, count, block):
+        k = first + tl.arange(0, block)
+        inside = k < count
+        at = row * row_step + k * step
+        g = tl.load(grad + at, mask=inside, other=0.0).to(acc)
+        along = g
+        if normalise:
+            along *= tl.load(similarity + at, mask=inside, other=0.0)
+        if symmetric:
+            back = tl.load(grad + k * m + row, mask=inside, other=0.0).to(acc)
+            g += back
+            if normalise:
+                along += back * tl.load(similarity + k * m + row, mask=inside, other=0.0)
+        if normalise:
+            other = tl.load(other_norm + k, mask=inside, other=0.0).to(tl.float64)
+            there = direction & (other > eps)
+            g = tl.where(there, g / divisor.to(acc) / tl.where(there, other, 1.0).to(acc), 0.0)
+            pull -= tl.sum(tl.where(there, along, 0.0).to(tl.float64), 0)
+        if weights is not None:
+            tl.store(weights + at, g, mask=inside)
+    tl.store(pull_of + row + tl.zeros([1], dtype=tl.int32), (pull / divisor / divisor).to(acc))
+
+
 @triton.jit(do_not_specialize=["n", "m"])
 def weights_kernel(
     weights, left_pull, right_pull, grad, similarity, left_norm, right_norm, n, m, eps: tl.float64,
@@ -111,39 +145,17 @@ def weights_kernel(
     d_left = weights @ right + left_pull * left, d_right = weights^T @ left + right_pull * right; of rows against
     themselves both sides in one.
     """
-    program = tl.program_id(0)
-    is_left = program < n
-    row = tl.where(is_left, program, program - n)
-    count = tl.where(is_left, m, n)
-    row_step, step = tl.where(is_left, m, 1), tl.where(is_left, 1, m)
-    own = tl.load(tl.where(is_left, left_norm + row, right_norm + row))
-    pull = tl.zeros([1], dtype=tl.float64)
-    for first in range(0, count, block):
-        k = first + tl.arange(0, block)
-        inside = k < count
-        at = row * row_step + k * step
-        g = tl.load(grad + at, mask=inside, other=0.0).to(acc)
-        if normalise:
-            c = tl.load(similarity + at, mask=inside, other=0.0)
-            other = tl.load(tl.where(is_left, right_norm + k, left_norm + k), mask=inside, other=0.0)
-            # A row without direction has no gradient: its true one would be of the size 1/eps.
-            there = (own.to(tl.float64) > eps) & (other.to(tl.float64) > eps)
-            along = g * c
-            if symmetric:
-                back = tl.load(grad + k * m + row, mask=inside, other=0.0).to(acc)
-                along += back * tl.load(similarity + k * m + row, mask=inside, other=0.0)
-                g += back
-            g = tl.where(there, g / tl.where(there, own, 1.0) / tl.where(there, other, 1.0), 0.0)
-            pull -= tl.sum(tl.where(there, along, 0.0).to(tl.float64), 0)
-        elif symmetric:
-            g += tl.load(grad + k * m + row, mask=inside, other=0.0).to(acc)
-        if is_left:
-            tl.store(weights + at, g, mask=inside)
-    direction = own.to(tl.float64) > eps
-    norm = tl.where(direction, own, 1.0).to(tl.float64)
-    pull = tl.where(direction, pull / norm / norm, 0.0).to(acc)
-    where = tl.where(is_left, left_pull + row, right_pull + row) + tl.zeros([1], dtype=tl.int32)
-    tl.store(where, pull)
+    row = tl.program_id(0)
+    if row < n:
+        row_weights(
+            weights, left_pull, grad, similarity, left_norm, right_norm, row, m, m, 1, m, eps,
+            normalise, symmetric, acc, block,
+        )  # fmt: skip
+    else:
+        row_weights(
+            None, right_pull, grad, similarity, right_norm, left_norm, row - n, n, 1, m, m, eps,
+            normalise, symmetric, acc, block,
+        )  # fmt: skip
 
 
 @triton.jit(do_not_specialize=["n", "k", "row_stride", "column_stride"])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import warnings
 from collections.abc import Sequence
+from functools import reduce
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -38,14 +40,20 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--no-compile", action="store_true", help="leave out torch.compile of the plain forms")
     parser.add_argument("--no-graphs", action="store_true", help="on a GPU: time plain calls, no replayed CUDA graphs")
     parser.add_argument("--output", type=Path, default=Path("runs/bench"), help="folder (default: runs/bench)")
-    parser.add_argument("--markdown", type=Path, metavar="RESULTS", help="measure nothing: tables of a results.json")
+    parser.add_argument(
+        "--markdown",
+        type=Path,
+        nargs="+",
+        metavar="RESULTS",
+        help="measure nothing: tables of a results.json; of several, each adds the parts that those before it lack",
+    )
     parser.add_argument(
         "--into", type=Path, metavar="PAGE", help="with --markdown: put tables and pictures into a page"
     )
     options = parser.parse_args(arguments)
     try:
         if options.markdown:
-            return _document(Results.read(options.markdown), options.into)
+            return _document(reduce(Results.completed_by, map(Results.read, options.markdown)), options.into)
         if options.device == "cuda" and not torch.cuda.is_available():
             parser.error("--device cuda needs an NVIDIA GPU and a torch that sees it")
         with pk.use_backend(options.backend):
@@ -65,12 +73,15 @@ def _document(results: Results, page: Path | None) -> int:
 def _measure(options: argparse.Namespace) -> int:
     device = torch.device(options.device)
     large = device.type == "cuda" and torch.cuda.get_device_properties(device).total_memory >= _LARGE_NEEDS
-    cases = chosen(options.words, CASES + LARGE if large else CASES)
+    cases = chosen(options.words, LARGE + CASES if large else CASES)
     parts = options.parts or (("cases",) if options.words else PARTS)
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.")  # torch.compile's, about itself
     choose(device.type, torch.float32)  # a forced backend that cannot run says so before anything is timed
     bandwidth = copy_bandwidth(device)
     results = Results({**facts(device), "copy_gigabytes_per_second": round(bandwidth / 1e9, 1)})
     print(f"{results.where}, copy {results.machine['copy_gigabytes_per_second']} GB/s, {results.machine['commit']}")
+    if results.busy:
+        print(results.busy)
     bench = Bench(device, bandwidth, options.seconds, not options.no_compile, not options.no_graphs)
     if "cases" in parts:
         for case in cases:

@@ -31,6 +31,14 @@ class Results:
         threads = f", {self.machine['threads']} threads" if self.machine["device_type"] == "cpu" else ""
         return f"{self.machine['device']}{threads}"
 
+    @property
+    def busy(self) -> str:
+        """A warning where other work was running when the run began, else nothing."""
+        load, cores = self.machine["load_average"], self.machine["cores"]
+        if load is None or load <= 0.25 * cores:
+            return ""
+        return f"The machine was busy (load average {load:.1f} on {cores} cores): times and ratios are not reliable."
+
     @classmethod
     def read(cls, path: Path) -> Results:
         """The results.json of a run.
@@ -49,6 +57,20 @@ class Results:
             )
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path} must be a results.json of this version's benchmark: {error!r}") from error
+
+    def completed_by(self, other: Results) -> Results:
+        """These results, with the parts they lack from another run on the same machine.
+
+        Raises:
+            ValueError: the other run is from another machine or another type of device.
+        """
+        for name in ("device", "device_type"):
+            if self.machine[name] != other.machine[name]:
+                raise ValueError(
+                    f"runs of one machine are wanted, got {self.machine[name]!r} and {other.machine[name]!r}"
+                )
+        parts = ("cases", "sweep", "spread", "step")
+        return Results(self.machine, *(getattr(self, part) or getattr(other, part) for part in parts))
 
     def write(self, folder: Path) -> None:
         """results.json with everything; results.csv with a line per case, mode and contestant."""

@@ -33,6 +33,8 @@ MACHINE = {
     "device": "a processor",
     "device_type": "cpu",
     "threads": 2,
+    "cores": 2,
+    "load_average": 0.1,
     "commit": "abc1234",
     "torch": "2.13.0",
     "python": "3.11.7",
@@ -300,6 +302,17 @@ def test_a_page_gets_its_region_once_and_keeps_the_rest(tmp_path):
     assert page.read_text().startswith(again.rstrip("\n")) and "<!-- bench cuda" in page.read_text()
     with pytest.raises(ValueError, match="--into must name an existing page"):
         insert(results, tmp_path / "none.md")
+
+
+def test_runs_of_one_machine_complete_each_other_and_a_busy_one_is_marked():
+    results = Results(MACHINE, [row()])
+    other = Results({**MACHINE, "load_average": 3.0}, [row(median_us=1.0)], [row(case="swept")])
+    both = results.completed_by(other)
+    assert both.cases == [row()] and both.sweep == [row(case="swept")] and both.machine == MACHINE
+    with pytest.raises(ValueError, match="'a processor' and 'another'"):
+        results.completed_by(Results({**MACHINE, "device": "another"}))
+    assert not results.busy and "busy" not in section(results)
+    assert "load average 3.0 on 2 cores" in section(other)
 
 
 def test_results_with_no_number_survive_the_file(tmp_path):

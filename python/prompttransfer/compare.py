@@ -23,7 +23,7 @@ from torch import Tensor
 
 from prompttransfer.config import RunConfig
 from prompttransfer.evaluation import Evaluation
-from prompttransfer.export import write_prompt
+from prompttransfer.export import write_prompt, write_tensors
 from prompttransfer.methods import METHODS, Context, EncodedTask, MethodResult
 from prompttransfer.methods.shared import source_prompt
 from prompttransfer.models import Backbone
@@ -166,17 +166,13 @@ class RunFolder:
     ) -> None:
         """Add a finished row with its prompt and history."""
         stem = f"{target.name}-seed{ctx.seed}"
-        path = self.save_prompt(
-            f"prompts/{method}/{stem}.safetensors",
-            result.prompt,
-            init_hash=ctx.start_hash,
-            task=target.name,
-            method=method,
-            seed=ctx.seed,
-            score=found.score,
-        )
+        origin = {"init_hash": ctx.start_hash, "task": target.name, "method": method, "seed": ctx.seed}
+        scored = {"score": found.score} if result.module is None else {}
+        path = self.save_prompt(f"prompts/{method}/{stem}.safetensors", result.prompt, **origin, **scored)
+        if result.module is not None:
+            file = self.folder / f"prompts/{method}/{stem}-module.safetensors"
+            write_tensors(file, result.module.tensors(), self.model | origin)
         for name, prompt in result.other_prompts.items():
-            origin = {"init_hash": ctx.start_hash, "task": target.name, "method": method, "seed": ctx.seed}
             self.save_prompt(f"prompts/{method}/{stem}-{name}.safetensors", prompt, **origin)
         write_json(self.folder / "history" / f"{method}-{stem}.json", result.history)
         self.rows.append(

@@ -24,12 +24,17 @@ def write_prompt(path: Path, prompt: Tensor, metadata: dict[str, str]) -> None:
     """
     if prompt.dim() != 2 or not prompt.isfinite().all():
         raise ValueError(f"prompt must be a finite (L, H) matrix, got shape {tuple(prompt.shape)}")
+    write_tensors(path, {TENSOR: prompt.float()}, metadata)
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, object]) -> None:
+    """Write named tensors with their metadata; a reader sees the old file or the new one, never half."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)
     try:
-        content = {TENSOR: prompt.detach().float().cpu().contiguous()}
+        content = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         save_file(content, temporary, metadata={key: str(value) for key, value in metadata.items()})
         os.replace(temporary, path)
         path.chmod(0o644)

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import torch
 from recipes import context, random
+from safetensors.torch import load_file
 from torch import Tensor
 
 from prompttransfer.config import RunConfig
+from prompttransfer.export import read_prompt, write_tensors
 from prompttransfer.methods import METHODS, Context
 from prompttransfer.methods.shared import source_prompts
 from prompttransfer.models import Backbone
@@ -31,7 +33,7 @@ def instance_prompt(width: int = 6, **settings) -> InstancePrompt:
 
 def literal(prompt: InstancePrompt, text: Tensor, temperature: float) -> tuple[np.ndarray, np.ndarray]:
     """Attention (K+1,) and prompt (L, H) for one row of embeddings (S, H) without padding, in float64 loops."""
-    own, down, up = (tensor.detach().double().numpy() for tensor in (prompt.prompt, prompt.down, prompt.up))
+    own, down, up = (tensor.detach().double().numpy() for tensor in (prompt.target, prompt.down, prompt.up))
     weight, bias = (tensor.detach().double().numpy() for tensor in prompt.norm.parameters())
     bank = [*prompt.sources.double().numpy(), own]
     low = down @ text.double().numpy().max(axis=0)
@@ -76,7 +78,7 @@ def test_attempt_trains_the_target_and_the_attention_but_not_the_sources() -> No
     prompt = instance_prompt(temperature=1.0)
     prompt.prepend(random(2, 7, 6, seed=4)).square().sum().backward()
     trained = {name for name, parameter in prompt.named_parameters() if parameter.grad.abs().sum() > 0}
-    assert trained == {"prompt", "down", "up", "norm.weight", "norm.bias"}
+    assert trained == {"target", "down", "up", "norm.weight", "norm.bias"}
     assert [group["lr"] for group in prompt.parameter_groups(0.3, 0.1)] == [0.3, 0.1]
     assert sum(p.numel() for g in prompt.parameter_groups(0.3) for p in g["params"]) == prompt.trainable_parameters()
 
@@ -108,6 +110,15 @@ def test_attempt_is_evaluated_row_by_row(backbone: Backbone, tasks: dict[str, Ta
     attention = result.history["attention"]
     assert list(attention) == ["red", "green", "blue", "goal"]
     assert sum(attention.values()) == pytest.approx(1, abs=1e-5)
+
+
+def test_attempt_is_kept_whole_beside_its_mean_prompt(tmp_path: Path) -> None:
+    prompt, text = instance_prompt(temperature=2.0, mask_padding=False), random(2, 7, 6, seed=4)
+    write_tensors(tmp_path / "module.safetensors", prompt.tensors(), {"task": "goal"})
+    again = InstancePrompt.of(load_file(tmp_path / "module.safetensors"))
+    assert torch.equal(again.of_rows(text, torch.zeros(2, 7)), prompt.of_rows(text))
+    with pytest.raises(ValueError, match="want a tensor 'prompt'"):
+        read_prompt(tmp_path / "module.safetensors")
 
 
 def test_modules_that_differ_in_a_setting_are_scored_apart(

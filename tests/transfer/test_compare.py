@@ -161,3 +161,21 @@ def test_other_seeds_draw_other_rows_but_share_the_sources(config: RunConfig) ->
     compare(config.model_copy(update={"methods": ("PT", "SPoT")}), progress)
     assert sum(stage.startswith("source red") and "shot" not in stage for stage in progress.stages) == 2  # train, test
     assert sum(stage == "goal: PT" for stage in progress.stages) == 2
+
+
+def test_methods_beyond_the_demo_leave_their_files(config: RunConfig) -> None:
+    methods = ("Multi-PT", "TPV", "ATTEMPT", "MPT-group")
+    folder = compare(config.model_copy(update={"methods": methods, "seeds": (1,)}), Progress())
+    results = json.loads((folder / "results.json").read_text())
+    assert [(row["target"], row["method"]) for row in results["rows"]] == [
+        (target, method) for target in config.targets for method in methods
+    ]
+    for row in results["rows"]:
+        assert (row["target_updates"], row["target_examples"]) == (4, 16)
+        with safe_open(folder / row["prompt"], "pt") as file:
+            assert file.get_tensor("prompt").shape == (3, 16)
+            # The score of a prompt file is that of the prompt in it.
+            assert ("score" in file.metadata()) is (row["method"] != "ATTEMPT")
+    with safe_open(folder / "prompts" / "ATTEMPT" / "goal-seed1-module.safetensors", "pt") as file:
+        assert file.get_tensor("sources").shape == (2, 3, 16)
+        assert file.metadata()["method"] == "ATTEMPT"

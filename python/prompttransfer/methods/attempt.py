@@ -33,14 +33,14 @@ def run(ctx: Context, target: EncodedTask) -> MethodResult:
     return MethodResult(
         prompt=mean,
         module=prompt,
-        other_prompts={"own": prompt.prompt.detach()},
+        other_prompts={"own": prompt.target.detach()},
         trainable_parameters=facts["trainable_parameters"],
         target_updates=facts["updates"],
         target_examples=facts["examples"],
         source_updates=len(sources) * config.source_updates,
         seconds=facts["seconds"],
         history={"loss": facts["loss"], "attention": dict(zip(names, attention.tolist(), strict=True))},
-        notes="depends on the row; the prompt file holds the mean over the training rows",
+        notes="depends on the row: scored as a module; the prompt file holds the mean over the training rows",
     )
 
 
@@ -49,7 +49,7 @@ def average_over(
     backbone: Backbone, prompt: InstancePrompt, rows: tuple[Row, ...], batch_size: int
 ) -> tuple[Tensor, Tensor]:
     """Prompt (L, H) and attention (K+1,), mean over rows; prompt and results are on the CPU."""
-    total, attention = torch.zeros_like(prompt.prompt), torch.zeros(len(prompt.sources) + 1)
+    total, attention = torch.zeros_like(prompt.target), torch.zeros(len(prompt.sources) + 1)
     for first in range(0, len(rows), batch_size):
         batch = backbone.collate([row.ids for row in rows[first : first + batch_size]])
         embeds = backbone.embedding(batch["input_ids"].to(backbone.device)).cpu()

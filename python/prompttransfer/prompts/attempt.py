@@ -48,11 +48,23 @@ class InstancePrompt(PromptModule):
         self.register_buffer("sources", sources.detach().float().clone(), persistent=False)
         self.register_buffer("temperature", torch.tensor(temperature or math.e * width), persistent=False)
         self.register_buffer("mask_padding", torch.tensor(mask_padding), persistent=False)
-        self.prompt = nn.Parameter(target.detach().float().clone())
+        self.target = nn.Parameter(target.detach().float().clone())
         generator = torch.Generator().manual_seed(seed)
         self.down = nn.Parameter(_linear(projection, width, generator))
         self.up = nn.Parameter(_linear(width, projection, generator))
         self.norm = nn.LayerNorm(width)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that the prompts of rows depend on, for a file."""
+        return {name: tensor.detach() for name, tensor in (*self.named_parameters(), *self.named_buffers())}
+
+    @classmethod
+    def of(cls, tensors: dict[str, Tensor]) -> InstancePrompt:
+        """The prompt of such a file."""
+        prompt = cls(tensors["sources"], tensors["target"], projection=tensors["down"].shape[0])
+        for name, tensor in prompt.tensors().items():
+            tensor.copy_(tensors[name])
+        return prompt
 
     def attention(self, input_embeds: Tensor, mask: Tensor | None = None) -> Tensor:
         """Weights (B, K+1) of the prompts for rows of embeddings (B, S, H), mask (B, S); the target's own last."""
@@ -68,7 +80,7 @@ class InstancePrompt(PromptModule):
         """The prompts (B, L, H), float32, of rows of embeddings (B, S, H) with their mask (B, S)."""
         with torch.autocast(input_embeds.device.type, enabled=False):
             mixed = torch.einsum("bk,klh->blh", self.attention(input_embeds, mask), self._prompts())
-            return self.prompt + mixed
+            return self.target + mixed
 
     def prepend(self, input_embeds: Tensor, task_ids: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         return put_first(self.of_rows(input_embeds, mask), input_embeds)
@@ -80,10 +92,10 @@ class InstancePrompt(PromptModule):
         """P_t at learning_rate, the attention's weights at attention_rate (the same when not given)."""
         attention = [self.down, self.up, *self.norm.parameters()]
         rate = learning_rate if attention_rate is None else attention_rate
-        return [{"params": [self.prompt], "lr": learning_rate}, {"params": attention, "lr": rate}]
+        return [{"params": [self.target], "lr": learning_rate}, {"params": attention, "lr": rate}]
 
     def _prompts(self) -> Tensor:
-        return torch.cat([self.sources, self.prompt[None]])
+        return torch.cat([self.sources, self.target[None]])
 
 
 def _linear(outputs: int, inputs: int, generator: torch.Generator) -> Tensor:

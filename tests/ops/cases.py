@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -57,6 +56,8 @@ def ids(rows: int, tasks: int, seed: int = 0, dtype: torch.dtype = torch.int64) 
 
 def asserts_on_device(backend: str) -> bool:
     """Whether a bad task id ends the process, as in torch's own indexing on a GPU, instead of raising IndexError."""
+    if backend == "cuda-emulated":
+        return True
     return backend != "reference" and torch.get_default_device().type == "cuda"
 
 
@@ -116,13 +117,15 @@ def strided(tensor: Tensor, layout: str) -> Tensor:
     return view.copy_(tensor)
 
 
-def public_calls() -> dict[str, tuple[Callable[..., Tensor], dict[str, Tensor]]]:
-    """Every public function with a gradient, as a function of named floating tensors."""
-    shared, u, v, task_ids, embeds = hadamard((12, 5, 6, 2, 33, 7))
-    start = rand(6, 33, seed=1)
-    prompts = {"reference": start, "prompts": start + rand(7, 6, 33)}
-    others, scale, weights = {"others": start + rand(3, 6, 33, seed=2)}, {"scale": rand(7, 6, seed=3)}, rand(7)
-    stein = {"particles": rand(7, 6, 33), "scores": rand(7, 6, 33, seed=3)}
+def public_calls(
+    tasks: int = 7, length: int = 6, hidden: int = 33, rows: int = 12
+) -> dict[str, tuple[partial, dict[str, Tensor]]]:
+    """Every public function that has a gradient, to be called with floating tensors by name."""
+    shared, u, v, task_ids, embeds = hadamard((rows, tasks, length, 2, hidden, length + 2))
+    start = rand(length, hidden, seed=1)
+    prompts = {"reference": start, "prompts": start + rand(tasks, length, hidden)}
+    others, scale = {"others": start + rand(3, length, hidden, seed=2)}, {"scale": rand(tasks, length, seed=3)}
+    stein = {"particles": rand(tasks, length, hidden), "scores": rand(tasks, length, hidden, seed=3)}
     factors = {"shared": shared, "u": u, "v": v}
     similarity = {
         metric: (partial(pk.task_similarity, metric=metric), {**prompts, **scale})
@@ -130,12 +133,12 @@ def public_calls() -> dict[str, tuple[Callable[..., Tensor], dict[str, Tensor]]]
     }
     return {
         **similarity,
-        "cosine others": (pk.task_similarity, {**prompts, **others, **scale}),
-        "svgd": (pk.svgd_direction, stein),
+        "cosine others": (partial(pk.task_similarity), {**prompts, **others, **scale}),
+        "svgd": (partial(pk.svgd_direction), stein),
         "svgd per token": (partial(pk.svgd_direction, per_token=True), stein),
         "compose": (partial(pk.compose_prompts, task_ids=task_ids), factors),
         "prepend": (partial(pk.prepend_prompts, task_ids=task_ids), {**factors, "input_embeds": embeds}),
-        "merge": (pk.merge_task_vectors, {**prompts, **scale, "weights": weights}),
+        "merge": (partial(pk.merge_task_vectors), {**prompts, **scale, "weights": rand(tasks)}),
     }
 
 

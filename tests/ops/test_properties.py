@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
-from cases import rand
-from hypothesis import given, settings
+from cases import ids, rand
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import promptkernels as pk
 
 sizes = st.tuples(st.integers(1, 9), st.integers(1, 5), st.integers(1, 40))
 seeds = st.integers(0, 2**31 - 1)
-quick = settings(max_examples=25, deadline=None, derandomize=True)
+# The backend stays the same for all examples of a test, so a fixture that is made once is what is meant.
+once = [HealthCheck.function_scoped_fixture]
+quick = settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=once)
 F64 = torch.float64
+pytestmark = pytest.mark.large  # many small calls
 
 
 def close(a, b, tolerance=1e-9):
@@ -21,7 +25,7 @@ def close(a, b, tolerance=1e-9):
 
 @quick
 @given(sizes, seeds, st.floats(0.01, 100))
-def test_cosine_is_symmetric_bounded_and_blind_to_scale(shape, seed, factor):
+def test_cosine_is_symmetric_bounded_and_blind_to_scale(backend, shape, seed, factor):
     prompts, reference = rand(*shape, seed=seed, dtype=F64), rand(*shape[1:], seed=seed + 1, dtype=F64)
     similarity = pk.task_similarity(prompts, reference)
     close(similarity, similarity.T)
@@ -32,7 +36,7 @@ def test_cosine_is_symmetric_bounded_and_blind_to_scale(shape, seed, factor):
 
 @quick
 @given(sizes, seeds, st.randoms(use_true_random=False))
-def test_svgd_is_translation_invariant_and_permutation_equivariant(shape, seed, random):
+def test_svgd_is_translation_invariant_and_permutation_equivariant(backend, shape, seed, random):
     particles, scores = rand(*shape, seed=seed, dtype=F64), rand(*shape, seed=seed + 1, dtype=F64)
     phi = pk.svgd_direction(particles, scores)
     close(pk.svgd_direction(particles + 3.0, scores), phi)
@@ -43,7 +47,7 @@ def test_svgd_is_translation_invariant_and_permutation_equivariant(shape, seed, 
 
 @quick
 @given(sizes, seeds)
-def test_svgd_repulsion_sums_to_zero(shape, seed):
+def test_svgd_repulsion_sums_to_zero(backend, shape, seed):
     """K is symmetric, so without scores the particles' mean stands still."""
     particles = rand(*shape, seed=seed, dtype=F64)
     close(pk.svgd_direction(particles, torch.zeros_like(particles)).sum(0), torch.zeros(shape[1:], dtype=F64))
@@ -51,11 +55,11 @@ def test_svgd_repulsion_sums_to_zero(shape, seed):
 
 @quick
 @given(sizes, seeds, st.integers(1, 3), st.integers(0, 7))
-def test_composition_is_linear_in_each_factor_and_equivariant_over_rows(shape, seed, rank, rows):
+def test_composition_is_linear_in_each_factor_and_equivariant_over_rows(backend, shape, seed, rank, rows):
     tasks, length, hidden = shape
     shared, u = rand(length, hidden, seed=seed, dtype=F64), rand(tasks, length, rank, seed=seed + 1, dtype=F64)
     v = rand(tasks, rank, hidden, seed=seed + 2, dtype=F64)
-    task_ids = torch.randint(tasks, (rows,), generator=torch.Generator().manual_seed(seed))
+    task_ids = ids(rows, tasks, seed=seed)
     composed = pk.compose_prompts(shared, u, v, task_ids)
     for factors in [(2 * shared, u, v), (shared, 2 * u, v), (shared, u, 2 * v)]:
         close(pk.compose_prompts(*factors, task_ids), 2 * composed)
@@ -64,7 +68,7 @@ def test_composition_is_linear_in_each_factor_and_equivariant_over_rows(shape, s
 
 @quick
 @given(sizes, seeds, st.floats(0.01, 100))
-def test_grouping_is_blind_to_a_common_positive_scale(shape, seed, factor):
+def test_grouping_is_blind_to_a_common_positive_scale(backend, shape, seed, factor):
     vectors = rand(*shape, seed=seed, dtype=F64)
     similarity = pk.task_similarity(vectors, metric="token_mean_dot")
     scaled = pk.task_similarity(vectors * factor, metric="token_mean_dot")

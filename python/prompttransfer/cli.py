@@ -18,7 +18,7 @@ from prompttransfer.cli_support import (
     task_names,
     train_settings,
 )
-from prompttransfer.config import RunConfig
+from prompttransfer.config import METHODS, RunConfig
 
 app = typer.Typer(
     name="prompttransfer",
@@ -62,6 +62,13 @@ Precision = Annotated[
 MaxLength = Annotated[
     int | None, typer.Option(help="Text tokens kept of a row, the last ones.", show_default=default_of("max_length"))
 ]
+Variant = Annotated[
+    str | None,
+    typer.Option(
+        help="paper or code: which to follow where a method's published code differs from its paper.",
+        show_default="each method's own",
+    ),
+]
 ConfigFile = Annotated[
     Path | None, typer.Option(help="JSON file of settings, such as config.json of a run; options go before it.")
 ]
@@ -83,7 +90,7 @@ def compare(
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
     methods: Annotated[
-        list[str] | None, typer.Option(help="Methods to compare.", show_default=default_of("methods"))
+        list[str] | None, typer.Option(help=f"Of {', '.join(METHODS)}.", show_default=default_of("methods"))
     ] = None,
     seeds: Annotated[
         list[str] | None,
@@ -109,6 +116,7 @@ def compare(
     learning_rate: LearningRate = None,
     precision: Precision = None,
     max_length: MaxLength = None,
+    variant: Variant = None,
     output: Annotated[Path | None, typer.Option(help="Run folder.", show_default=default_of("output"))] = None,
     config: ConfigFile = None,
     as_json: Json = False,
@@ -144,6 +152,7 @@ def compare(
         "learning_rate": learning_rate,
         "precision": precision,
         "max_length": max_length,
+        "variant": variant,
         "output": output,
     }
     with friendly_errors(debug):
@@ -154,7 +163,7 @@ def compare(
 def train(
     task: Annotated[str, typer.Argument(help="A demo task or a file. " + _FILES)],
     prompt: Annotated[Path, typer.Argument(help="Prompt file to write (.safetensors).")],
-    method: Annotated[str | None, typer.Option(help="PT, SPoT, MPT, BMTPT or DTVG.", show_default="PT")] = None,
+    method: Annotated[str | None, typer.Option(help=f"One of {', '.join(METHODS)}.", show_default="PT")] = None,
     sources: Annotated[
         list[str] | None,
         typer.Option(help="Tasks to transfer from; PT needs none. " + _TASKS, show_default=default_of("sources")),
@@ -175,6 +184,7 @@ def train(
     learning_rate: LearningRate = None,
     precision: Precision = None,
     max_length: MaxLength = None,
+    variant: Variant = None,
     config: ConfigFile = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -208,6 +218,7 @@ def train(
         "learning_rate": learning_rate,
         "precision": precision,
         "max_length": max_length,
+        "variant": variant,
         "output": prompt.with_name(prompt.name + ".run"),
     }
     with friendly_errors(debug):

@@ -63,6 +63,9 @@ class RunConfig(Settings):
     cache: Path | None = Field(None, description="store of finished stages; none: $PROMPTTRANSFER_CACHE or ~/.cache")
     text_column: str = Field("text", description="text column of task files")
     label_column: str = Field("label", description="label column of task files")
+    variant: Literal["paper", "code"] | None = Field(
+        None, description="for all methods, where paper and published code differ; none: each method's own default"
+    )
     multi_pt: MultiPTConfig = Field(default_factory=MultiPTConfig)
     spot: SPoTConfig = Field(default_factory=SPoTConfig)
     tpv: TPVConfig = Field(default_factory=TPVConfig)
@@ -70,6 +73,17 @@ class RunConfig(Settings):
     mpt: MPTConfig = Field(default_factory=MPTConfig)
     bmtpt: BMTPTConfig = Field(default_factory=BMTPTConfig)
     dtvg: DTVGConfig = Field(default_factory=DTVGConfig)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _variant_of_all(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or given.get("variant") is None:
+            return given
+        blocks = {name: given.get(name, {}) for name in ("attempt", "mpt", "dtvg")}
+        named = {
+            name: {"variant": given["variant"]} | block for name, block in blocks.items() if isinstance(block, dict)
+        }
+        return given | named
 
     @field_validator("sources", "targets", "methods", "seeds")
     @classmethod

@@ -148,8 +148,8 @@ def gram(x: Rows, y: Rows | None, acc: torch.dtype, *, groups: int = 1, squares:
         gram_kernel, (groups * parts, triton.cdiv(n, block) * triton.cdiv(m, block)),
         partials, left, right, x.data, x.centre, x.scale, y.data, y.centre, n, m, x.length, x.hidden,
         columns, parts, triton.cdiv(columns, parts),
-        symmetric=symmetric, acc=ACC[acc], block_rows=block, block_columns=64 if block == 16 else 32,
-        num_warps=2 if block == 16 else 4, num_stages=2,
+        symmetric=symmetric, acc=ACC[acc], block_rows=block, block_columns=32,
+        num_warps=2 if block == 16 else 4 if block == 32 else 8, num_stages=2,
     )  # fmt: skip
     return Gram(partials, left, right, symmetric, block)
 
@@ -157,11 +157,11 @@ def gram(x: Rows, y: Rows | None, acc: torch.dtype, *, groups: int = 1, squares:
 @triton.jit
 def mix_tile(
     total, weights, row_stride, column_stride, rows, row_mask, data, centre, scale, count,
-    columns, column_mask, length, hidden, width, acc: tl.constexpr, block: tl.constexpr,
+    columns, column_mask, length, hidden, width, acc: tl.constexpr,
 ):  # fmt: skip
     """total + weights @ rows, on a tile of columns."""
-    for first in range(0, count, block):
-        k = first + tl.arange(0, block)
+    for first in range(0, count, 16):
+        k = first + tl.arange(0, 16)
         at = weights + rows[:, None] * row_stride + k[None, :] * column_stride
         weight = tl.load(at, mask=row_mask[:, None] & (k < count)[None, :], other=0.0)
         z = load_rows(data, centre, scale, k, k < count, columns, column_mask, length, hidden, width, acc)
@@ -182,19 +182,20 @@ def mix_kernel(
     total = tl.zeros([block_rows, block_columns], dtype=acc)
     total = mix_tile(
         total, weights + token * n * x_count, x_count, 1, rows, rows < n, x, x_centre, None, x_count,
-        columns, inside, length, hidden, width, acc, block_rows,
+        columns, inside, length, hidden, width, acc,
     )  # fmt: skip
     if y is not None:
         total = mix_tile(
             total, more_weights + token * n * y_count, y_count, 1, rows, rows < n, y, y_centre, None, y_count,
-            columns, inside, length, hidden, width, acc, block_rows,
+            columns, inside, length, hidden, width, acc,
         )  # fmt: skip
     at = out + rows[:, None].to(tl.int64) * width + columns[None, :]
     tl.store(at, total, mask=(rows < n)[:, None] & inside[None, :])
 
 
-def column_block(hidden: int) -> int:
-    return max(16, min(128, triton.next_power_of_2(hidden)))
+def column_block(hidden: int, rows: int = 16) -> int:
+    """Columns of a tile of so many rows: few enough for the registers of a program."""
+    return max(16, min(2048 // rows, triton.next_power_of_2(hidden)))
 
 
 def mix(weights: Tensor, x: Rows, more_weights: Tensor | None = None, y: Rows | None = None) -> Tensor:
@@ -203,7 +204,8 @@ def mix(weights: Tensor, x: Rows, more_weights: Tensor | None = None, y: Rows | 
     # One group is one long token.
     length, hidden = (x.length, x.hidden) if groups > 1 else (1, x.length * x.hidden)
     out = weights.new_empty((n, x.length, x.hidden))
-    block, columns = row_block(n), column_block(hidden)
+    block = row_block(n)
+    columns = column_block(hidden, block)
     launch(
         mix_kernel, (length * triton.cdiv(hidden, columns), triton.cdiv(n, block)),
         out, weights, x.data, x.centre, x.count, more_weights, None if y is None else y.data,

@@ -92,11 +92,11 @@ def task_similarity(
     similarity = torch.empty((n, m), dtype=acc, device=prompts.device)
     left_norm, right_norm = similarity.new_empty(n), similarity.new_empty(m)
     launch(
-        finish_kernel, (triton.cdiv(n * m, 32),),
+        finish_kernel, (triton.cdiv(n * m, 64),),
         similarity, left_norm, right_norm, product.partials, product.left_squares, product.right_squares,
         n, m, parts, eps,
         normalise=metric != "token_mean_dot", symmetric=product.symmetric, acc=ACC[acc], block_rows=product.block_rows,
-        block=32, block_parts=32, num_warps=4,
+        block=64, block_parts=32, num_warps=4,
     )  # fmt: skip
     return similarity, left_norm, right_norm
 
@@ -182,7 +182,7 @@ def gradient_kernel(
     )  # fmt: skip
     total = mix_tile(
         total, weights, row_stride, column_stride, rows, row_mask, mixed, mixed_centre, mixed_scale, k,
-        compared_columns, inside, compared_length, hidden, compared_width, acc, block_rows,
+        compared_columns, inside, compared_length, hidden, compared_width, acc,
     )  # fmt: skip
     if means:
         total /= length
@@ -203,7 +203,8 @@ def _gradient(
     length, hidden = x.length, x.hidden
     if x.scale is None and mixed.scale is None and not means:  # tokens make no difference: one long one
         length, hidden = 1, length * hidden
-    block, columns = row_block(x.count), column_block(hidden)
+    block = row_block(x.count)
+    columns = column_block(hidden, block)
     blocks = triton.cdiv(hidden, columns)
     out = weights.new_empty(x.data.shape)
     dots = weights.new_empty((x.count, length, blocks), dtype=torch.float64) if scale_wanted else None

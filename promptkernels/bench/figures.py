@@ -108,8 +108,9 @@ def sweep(results: Results) -> Figure | None:
         axes.plot([_flat_size(row) for row in ours], roofline, "--", color="gray", label=label)
         rows = next(iter(ours[0].sizes.items()))
         axes.set(xscale="log", yscale="log", title=f"{_TITLES[op]}, {rows[0]} = {rows[1]}")
+        axes.margins(y=0.12)
         _frame(axes, xlabel="numbers per prompt, D = L H", ylabel="time of a forward pass (µs)")
-        axes.legend(frameon=False, fontsize=9)
+        axes.legend(fontsize=8, framealpha=0.9, edgecolor="none")
     figure.supxlabel(results.where, fontsize=9)
     return figure
 

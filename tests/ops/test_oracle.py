@@ -101,7 +101,8 @@ def test_prepend_float32_masters_to_any_input_type(backend, embeds_dtype):
     got = pk.prepend_prompts(shared, u, v, task_ids, embeds.to(embeds_dtype))
     want = oracle(pk.compose_prompts, shared, u, v, task_ids).float().to(embeds_dtype)
     assert got.dtype == embeds_dtype
-    assert_close(got[:, :5], want, max(ROUNDED_OUTPUT[embeds_dtype], 1e-6))
+    interpreted = backend == "triton" and got.device.type == "cpu"  # Triton's interpreter cuts bfloat16 off
+    assert_close(got[:, :5], want, max(ROUNDED_OUTPUT[embeds_dtype], 1e-6) * (2 if interpreted else 1))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

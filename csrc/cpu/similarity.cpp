@@ -13,11 +13,10 @@ namespace {
 // The rows that a token-mean metric compares, as plain rows of type acc in `buffer`.
 template <class A>
 Rows token_means(const Rows& x, A* buffer, int threads) {
-    constexpr index_t kColumns = 256;
-    const index_t blocks = (x.hidden + kColumns - 1) / kColumns;
-    for_parts(x.count * blocks, threads_for(x.count * x.columns(), threads), [&](index_t part) {
-        const index_t row = part / blocks, begin = part % blocks * kColumns;
-        kernels().token_mean(x, row, begin, std::min(begin + kColumns, x.hidden), buffer + row * x.hidden + begin);
+    const Parts columns(x.hidden, 256, 4, 64);
+    for_parts(x.count * columns.count, threads_for(x.count * x.columns(), threads), [&](index_t part) {
+        const index_t row = part / columns.count, column = part % columns.count, begin = columns.begin(column);
+        kernels().token_mean(x, row, begin, columns.end(column, x.hidden), buffer + row * x.hidden + begin);
     });
     Rows means;
     means.data = buffer;

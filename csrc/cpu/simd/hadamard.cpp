@@ -4,14 +4,8 @@
 namespace promptkernels::cpu::PK_ISA {
 namespace {
 
-// out[c] = sum_r u[r] v[r, c].
-template <class A>
-void low_rank_row(const A* __restrict u, const A* __restrict v, index_t rank, index_t ld, index_t n,
-                  A* __restrict out) {
-    for (index_t c = 0; c < n; ++c) out[c] = u[0] * v[c];
-    for (index_t r = 1; r < rank; ++r)
-        for (index_t c = 0; c < n; ++c) out[c] += u[r] * v[r * ld + c];
-}
+// So many tokens of a task at a time, for which its factors stay in the first cache.
+constexpr index_t kTokens = 4;
 
 // A few columns of one token of one task, composed once and stored to every batch row of the task.
 template <class A, class E, int V>
@@ -56,10 +50,8 @@ void compose_token(const A* shared, const A* u, const A* v, index_t rank, index_
     }
 }
 
-// A few tokens at a time, so that the factors of a task stay in the first cache.
 template <class A, class E>
 void compose_tokens(const Compose& job, index_t begin, index_t end) {
-    constexpr index_t kTokens = 4;
     const Factors& f = *job.factors;
     const A *shared = static_cast<const A*>(f.shared), *u = static_cast<const A*>(f.u), *v = static_cast<const A*>(f.v);
     const index_t stride = (f.length + job.text) * f.hidden;
@@ -72,72 +64,78 @@ void compose_tokens(const Compose& job, index_t begin, index_t end) {
                                     static_cast<E*>(job.out) + l * f.hidden);
 }
 
-template <class A>
-PK_INLINE A dot(const A* __restrict x, const A* __restrict y, index_t n) {
-    Vector<A> sum = {};
-    index_t k = 0;
-    for (; k + kLanes<A> <= n; k += kLanes<A>) sum += load(x + k) * load(y + k);
-    A total = sum_lanes<A>(sum);
-    for (; k < n; ++k) total += x[k] * y[k];
-    return total;
+// One token of one task and R of its ranks: d += sum * (u v), d_v += u (sum * shared), d_u = v . (sum * shared), with
+// `sum` the gradient over the batch rows of the task.
+template <class A, int R>
+void factor_gradients(const A* __restrict sum, const A* __restrict shared, const A* __restrict u, const A* __restrict v,
+                      index_t ld, index_t n, A* __restrict d, A* __restrict d_v, A* __restrict d_u) {
+    Vector<A> dot[R] = {};
+    index_t c = 0;
+    for (; c + kLanes<A> <= n; c += kLanes<A>) {
+        const Vector<A> g = load(sum + c), scaled = g * load(shared + c);
+        Vector<A> product = {};
+        PK_UNROLL
+        for (int r = 0; r < R; ++r) {
+            const Vector<A> right = load(v + r * ld + c);
+            product += u[r] * right;
+            dot[r] += scaled * right;
+            store(d_v + r * ld + c, load(d_v + r * ld + c) + u[r] * scaled);
+        }
+        store(d + c, load(d + c) + g * product);
+    }
+    for (int r = 0; r < R; ++r) d_u[r] = sum_lanes<A>(dot[r]);
+    for (; c < n; ++c)
+        for (int r = 0; r < R; ++r) {
+            const A scaled = sum[c] * shared[c];
+            d_u[r] += scaled * v[r * ld + c];
+            d_v[r * ld + c] += u[r] * scaled;
+            d[c] += sum[c] * (u[r] * v[r * ld + c]);
+        }
 }
 
-// The gradient is summed over the batch rows of a task first; the products then run over tasks, not batch rows.
+// One token of one task: the gradient is summed over the task's batch rows first, so the products run over tasks.
+template <class A, class E>
+void token_gradients(const ComposeBackward& job, index_t t, index_t l, A* __restrict sum) {
+    const Factors& f = *job.factors;
+    const index_t n = job.column_end - job.column_begin, first = job.rows.starts[t], last = job.rows.starts[t + 1];
+    const index_t left = (t * f.length + l) * f.rank, right = t * f.rank * f.hidden + job.column_begin;
+    const index_t token = l * f.hidden + job.column_begin;
+    A *d_u = static_cast<A*>(job.d_u) + left, *d_v = static_cast<A*>(job.d_v) + right;
+    if (first == last) {
+        for (index_t r = 0; r < f.rank; ++r) d_u[r] = 0;
+        return;
+    }
+    const E* grad = static_cast<const E*>(job.grad) + token;
+    in_fours(first, last, [&](index_t row, auto... k) {
+        const E* __restrict from[] = {grad + job.rows.order[row + k] * job.grad_stride...};
+        if (row == first)
+            for (index_t c = 0; c < n; ++c) sum[c] = (... + static_cast<A>(widen(from[k][c])));
+        else
+            for (index_t c = 0; c < n; ++c) sum[c] += (... + static_cast<A>(widen(from[k][c])));
+    });
+    in_fours(0, f.rank, [&](index_t r, auto... k) {
+        factor_gradients<A, sizeof...(k)>(sum, static_cast<const A*>(f.shared) + token,
+                                          static_cast<const A*>(f.u) + left + r,
+                                          static_cast<const A*>(f.v) + right + r * f.hidden, f.hidden, n,
+                                          static_cast<A*>(job.d_shared) + token, d_v + r * f.hidden, d_u + r);
+    });
+}
+
 template <class A, class E>
 void backward_of(const ComposeBackward& job) {
     const Factors& f = *job.factors;
     const index_t n = job.column_end - job.column_begin;
-    const A *shared = static_cast<const A*>(f.shared), *u = static_cast<const A*>(f.u), *v = static_cast<const A*>(f.v);
-    A *d_shared = static_cast<A*>(job.d_shared), *d_u = static_cast<A*>(job.d_u), *d_v = static_cast<A*>(job.d_v);
-    const index_t padded = round_up(n, 64);
-    A* sum = static_cast<A*>(scratch(Slot::tile, static_cast<std::size_t>(3 * padded) * sizeof(A)));
-    A *product = sum + padded, *d_row = product + padded;
-
-    for (index_t t = 0; t < f.tasks; ++t)
-        for (index_t r = 0; r < f.rank; ++r) {
-            A* __restrict row = d_v + (t * f.rank + r) * f.hidden + job.column_begin;
-            for (index_t c = 0; c < n; ++c) row[c] = 0;
-        }
-    for (index_t l = job.token_begin; l < job.token_end; ++l) {
-        const A* __restrict p = shared + l * f.hidden + job.column_begin;
-        for (index_t c = 0; c < n; ++c) d_row[c] = 0;
-        for (index_t t = 0; t < f.tasks; ++t) {
-            const index_t first = job.rows.starts[t], last = job.rows.starts[t + 1];
-            A* d_u_row = d_u + (t * f.length + l) * f.rank;
-            if (first == last) {
-                for (index_t r = 0; r < f.rank; ++r) d_u_row[r] = 0;
-                continue;
-            }
-            for (index_t k = first; k < last; ++k) {
-                const E* __restrict g = static_cast<const E*>(job.grad) + job.rows.order[k] * job.grad_stride +
-                                        l * f.hidden + job.column_begin;
-                A* __restrict s = sum;
-                if (k == first)
-                    for (index_t c = 0; c < n; ++c) s[c] = static_cast<A>(widen(g[c]));
-                else
-                    for (index_t c = 0; c < n; ++c) s[c] += static_cast<A>(widen(g[c]));
-            }
-            const A *u_row = u + (t * f.length + l) * f.rank, *v_task = v + t * f.rank * f.hidden + job.column_begin;
-            low_rank_row(u_row, v_task, f.rank, f.hidden, n, product);
-            {
-                A* __restrict s = sum, * __restrict d = d_row;
-                const A* __restrict w = product;
-                for (index_t c = 0; c < n; ++c) {
-                    d[c] += s[c] * w[c];
-                    s[c] *= p[c];
-                }
-            }
-            for (index_t r = 0; r < f.rank; ++r) {
-                d_u_row[r] = dot(sum, v_task + r * f.hidden, n);
-                A* __restrict to = d_v + (t * f.rank + r) * f.hidden + job.column_begin;
-                const A* __restrict s = sum;
-                const A factor = u_row[r];
-                for (index_t c = 0; c < n; ++c) to[c] += factor * s[c];
-            }
-        }
-        A* __restrict to = d_shared + l * f.hidden + job.column_begin;
-        for (index_t c = 0; c < n; ++c) to[c] = d_row[c];
-    }
+    A* sum = static_cast<A*>(scratch(Slot::tile, static_cast<std::size_t>(n) * sizeof(A)));
+    auto clear = [&](void* rows, index_t row) {
+        A* __restrict to = static_cast<A*>(rows) + row * f.hidden + job.column_begin;
+        for (index_t c = 0; c < n; ++c) to[c] = 0;
+    };
+    for (index_t row = 0; row < f.tasks * f.rank; ++row) clear(job.d_v, row);
+    for (index_t l = job.token_begin; l < job.token_end; ++l) clear(job.d_shared, l);
+    for (index_t begin = job.token_begin; begin < job.token_end; begin += kTokens)
+        for (index_t t = 0; t < f.tasks; ++t)
+            for (index_t l = begin; l < smaller(begin + kTokens, job.token_end); ++l)
+                token_gradients<A, E>(job, t, l, sum);
 }
 
 }  // namespace

@@ -17,14 +17,28 @@ void merge_of(const Rows& x, const Acc<T>* weights, Acc<T>* all, index_t token_b
         const T* __restrict reference = static_cast<const T*>(x.reference) + token * n;
         A* __restrict out = all + token * n;
         for (index_t c = 0; c < n; ++c) out[c] = widen(reference[c]);
+        const T* rows[4];
+        A factors[4];
+        auto add = [&](index_t, auto... k) {
+            const T* __restrict from[] = {rows[k]...};
+            const A factor[] = {factors[k]...};
+            for (index_t c = 0; c < n; ++c) {
+                const A centre = widen(reference[c]);
+                out[c] += (... + (factor[k] * (widen(from[k][c]) - centre)));
+            }
+        };
+        index_t waiting = 0;
         for (index_t row = 0; row < x.count; ++row) {
             const A weight = weights ? weights[row] : A(1);
             // A row that is not selected must not reach the sum, not even as 0 * inf.
             if (weight == A(0)) continue;
-            const A factor = weight * scale_of<T>(x, row, token);
-            const T* __restrict data = static_cast<const T*>(x.data) + row * x.columns() + token * n;
-            for (index_t c = 0; c < n; ++c) out[c] += factor * (widen(data[c]) - widen(reference[c]));
+            rows[waiting] = static_cast<const T*>(x.data) + row * x.columns() + token * n;
+            factors[waiting++] = weight * scale_of<T>(x, row, token);
+            if (waiting < 4) continue;
+            in_fours(0, waiting, add);
+            waiting = 0;
         }
+        in_fours(0, waiting, add);
     }
 }
 

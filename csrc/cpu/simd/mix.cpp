@@ -73,22 +73,32 @@ void mix_of(const Rows* inputs, int input_count, index_t begin, index_t end, con
 }
 
 // Sums of 16 tokens stay in A, and only their totals meet in double.
-template <class T>
+template <class T, bool Centred>
 void token_mean_of(const Rows& x, index_t row, index_t begin, index_t end, Acc<T>* out) {
     using A = Acc<T>;
-    constexpr index_t kColumns = 256, kTokens = 16;
+    constexpr index_t kColumns = 512, kTokens = 16;
+    const T* data = static_cast<const T*>(x.data) + row * x.columns();
+    const T* reference = static_cast<const T*>(x.reference);
+    const A* scale = x.scale ? static_cast<const A*>(x.scale) + row * x.length : nullptr;
     for (index_t c = begin; c < end; c += kColumns) {
         const index_t n = smaller(kColumns, end - c);
         alignas(64) double total[kColumns] = {};
         for (index_t first = 0; first < x.length; first += kTokens) {
-            alignas(64) A sum[kColumns] = {}, value[kColumns];
-            for (index_t token = first; token < smaller(first + kTokens, x.length); ++token) {
-                load_row<T>(x, row, token * x.hidden + c, token * x.hidden + c + n, value);
-                for (index_t k = 0; k < n; ++k) sum[k] += value[k];
-            }
-            for (index_t k = 0; k < n; ++k) total[k] += sum[k];
+            alignas(64) A sum[kColumns] = {};
+            in_fours(first, smaller(first + kTokens, x.length), [&](index_t token, auto... k) {
+                const T* __restrict from[] = {data + (token + k) * x.hidden + c...};
+                const T* __restrict centre[] = {(Centred ? reference + (token + k) * x.hidden + c : nullptr)...};
+                const A factor[] = {scale ? scale[token + k] : A(1)...};
+                for (index_t i = 0; i < n; ++i) {
+                    if constexpr (Centred)
+                        sum[i] += (... + (factor[k] * (widen(from[k][i]) - widen(centre[k][i]))));
+                    else
+                        sum[i] += (... + (factor[k] * widen(from[k][i])));
+                }
+            });
+            for (index_t i = 0; i < n; ++i) total[i] += sum[i];
         }
-        for (index_t k = 0; k < n; ++k) out[c - begin + k] = static_cast<A>(total[k] / static_cast<double>(x.length));
+        for (index_t i = 0; i < n; ++i) out[c - begin + i] = static_cast<A>(total[i] / static_cast<double>(x.length));
     }
 }
 
@@ -129,7 +139,8 @@ void mix(const Rows* inputs, int input_count, index_t begin, index_t end, const 
 void token_mean(const Rows& x, index_t row, index_t begin, index_t end, void* out) {
     with_type(x.type, [&](auto* t) {
         using T = Element<decltype(t)>;
-        token_mean_of<T>(x, row, begin, end, static_cast<Acc<T>*>(out));
+        x.reference ? token_mean_of<T, true>(x, row, begin, end, static_cast<Acc<T>*>(out))
+                    : token_mean_of<T, false>(x, row, begin, end, static_cast<Acc<T>*>(out));
     });
 }
 

@@ -67,6 +67,18 @@ PK_INLINE A sum_lanes(Vector<A> v) {
     return sum_lanes<A, PK_VECTOR_BYTES>(v);
 }
 
+// add(first, 0, 1, 2, 3) for four indices from `first` on, and add(first, 0, ...) for the last one to three: four rows
+// that are summed together cost one load and one store of the sum.
+template <class F>
+PK_INLINE void in_fours(index_t begin, index_t end, F&& add) {
+    for (; begin + 4 <= end; begin += 4) add(begin, 0, 1, 2, 3);
+    switch (end - begin) {
+        case 3: return add(begin, 0, 1, 2);
+        case 2: return add(begin, 0, 1);
+        case 1: return add(begin, 0);
+    }
+}
+
 PK_INLINE index_t smaller(index_t a, index_t b) { return a < b ? a : b; }
 PK_INLINE index_t round_up(index_t n, index_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 

@@ -73,7 +73,7 @@ class CMakeBuild(build_ext):
                 if mode != "auto":
                     raise SystemExit(
                         f"promptkernels: the {kind} module was asked for (PROMPTKERNELS_BUILD={mode}) "
-                        f"but its build failed: {error}"
+                        f"but its build failed: {reason(error)}"
                     ) from error
                 say(f"installing without the {kind} module ({reason(error)}): {LOST[kind]}")
 
@@ -127,6 +127,8 @@ def reason(error: Exception) -> str:
     output = getattr(error, "output", None) or ""
     if "No CMAKE_CXX_COMPILER" in output or "is not able to compile" in output:
         return "no working C++ compiler found"
+    if told := re.search(r"CMake Error at .* \(message\):\n((?:  .+\n)+)", output):
+        return " ".join(told.group(1).split())
     found = re.search(r"^.*\berror\b:?.*$", output, flags=re.MULTILINE | re.IGNORECASE)
     return found.group(0).strip() if found else str(error)
 

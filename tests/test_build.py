@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -46,6 +47,18 @@ def test_auto_survives_a_broken_compiler_and_says_what_is_lost(tmp_path):
     assert modules(tmp_path) == []
     lines = [line for line in done.stderr.splitlines() if line.startswith("promptkernels: installing without the cpu")]
     assert len(lines) == 1 and "plain torch reference" in lines[0]
+
+
+def test_an_old_compiler_is_named(tmp_path):
+    compiler = shutil.which("g++")
+    if compiler is None:
+        pytest.skip("needs g++, which is asked to pretend to be an older one")
+    old = tmp_path / "g++"
+    old.write_text(f'#!/bin/sh\nexec {compiler} -U__GNUC__ -D__GNUC__=11 "$@"\n')
+    old.chmod(0o755)
+    done = build(tmp_path, CXX=str(old), PROMPTKERNELS_BUILD="cpu")
+    assert done.returncode != 0
+    assert "but its build failed: the CPU kernels need GCC 12 or newer, or Clang: this is GCC 11" in done.stderr
 
 
 @pytest.mark.parametrize("kind", ["cpu", "cuda"])

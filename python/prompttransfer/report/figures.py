@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from prompttransfer.report.results import Results
 
 # Okabe and Ito's colours, told apart by colour-blind readers too.
-_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#999999")
+_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#999999", "#000000", "#F0E442")
 _PANEL = (3.6, 2.9)  # inches
 
 

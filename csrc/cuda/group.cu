@@ -4,11 +4,18 @@
 namespace promptkernels::cuda {
 namespace {
 
+constexpr int kShared = 512;  // sources for which shared memory has room
+
 // ranked (n): sources in order of similarity; gains (n): what the m-th of them adds to the sum over ordered pairs.
 template <class A>
 __global__ void select_kernel(const A* similarity, index_t n, index_t target, index_t* ranked, double* gains,
                               bool* chosen) {
-    __shared__ double eligible_count;
+    __shared__ index_t shared_ranked[kShared];
+    __shared__ double shared_gains[kShared];
+    if (n <= kShared) {
+        ranked = shared_ranked;
+        gains = shared_gains;
+    }
     double mine = 0;
     for (index_t s = threadIdx.x; s < n; s += kThreads) {
         chosen[s] = s == target;
@@ -22,10 +29,8 @@ __global__ void select_kernel(const A* similarity, index_t n, index_t target, in
         ranked[rank] = s;
         mine += 1;
     }
-    mine = block_sum(mine);
-    if (threadIdx.x == 0) eligible_count = mine;
+    const index_t count = static_cast<index_t>(block_sum(mine));
     __syncthreads();
-    const index_t count = static_cast<index_t>(eligible_count);
     for (index_t m = threadIdx.x; m < count; m += kThreads) {
         double gain = 0;
         for (index_t k = 0; k < m; ++k)
@@ -50,16 +55,15 @@ __global__ void select_kernel(const A* similarity, index_t n, index_t target, in
 
 }  // namespace
 
-void select_group(const void* similarity, bool wide, index_t n, index_t target, bool* chosen, Stream stream) {
-    const Scratch<index_t> ranked(n, as_stream(stream));
-    const Scratch<double> gains(n, as_stream(stream));
+void select_group(const void* similarity, bool wide, index_t n, index_t target, bool* chosen, const Where& where) {
+    index_t* ranked = scratch<index_t>(n > kShared ? n : 0, where);
+    double* gains = scratch<double>(n > kShared ? n : 0, where);
     if (wide)
-        select_kernel<<<1, kThreads, 0, as_stream(stream)>>>(static_cast<const double*>(similarity), n, target,
-                                                             ranked.get(), gains.get(), chosen);
+        launch("select_group", select_kernel<double>, 1, kThreads, where, static_cast<const double*>(similarity), n,
+               target, ranked, gains, chosen);
     else
-        select_kernel<<<1, kThreads, 0, as_stream(stream)>>>(static_cast<const float*>(similarity), n, target,
-                                                             ranked.get(), gains.get(), chosen);
-    check_launch("select_group");
+        launch("select_group", select_kernel<float>, 1, kThreads, where, static_cast<const float*>(similarity), n,
+               target, ranked, gains, chosen);
 }
 
 }  // namespace promptkernels::cuda

@@ -1,12 +1,20 @@
-"""Backend ``cuda``: CUDA C++ kernels on torch's current stream."""
+"""Backend ``cuda``: CUDA C++ kernels on torch's current stream.
+
+Scratch memory comes from torch's caching allocator, nothing waits for the device, and every operation can be captured
+in a CUDA graph. More rows than the Gram kernel holds go through torch's matrix products (`many_rows`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from promptkernels import reference as plain
+from promptkernels.backends import many_rows
 from promptkernels.backends.native import DTYPES as DTYPES
 from promptkernels.backends.native import NativeOps
 
@@ -21,6 +29,22 @@ NAME = "cuda"
 DEVICES = ("cuda",)
 
 
+def unserved(architectures: str, capability: tuple[int, int]) -> bool:
+    """Whether a device of this compute capability finds no code in a module built for ``architectures``.
+
+    The names are CMake's: ``90-real`` is machine code, which runs on the same major and any later minor version,
+    ``120-virtual`` is PTX for this and any later version, ``120`` is both.
+    """
+    for name in architectures.split():
+        number, _, kind = name.partition("-")
+        built = divmod(int(number), 10)
+        if kind != "virtual" and built[0] == capability[0] and built[1] <= capability[1]:
+            return False
+        if kind != "real" and built <= capability:
+            return False
+    return True
+
+
 def why_unavailable() -> str | None:
     """None if the backend can run here, else the reason in one line."""
     if isinstance(_import_error, ModuleNotFoundError):
@@ -31,6 +55,11 @@ def why_unavailable() -> str | None:
         return f"this torch ({torch.__version__}) was built without CUDA"
     if not torch.cuda.is_available():
         return "torch finds no CUDA device or driver"
+    architectures = _C.build_info()["architectures"]
+    for index in range(torch.cuda.device_count()):
+        major, minor = torch.cuda.get_device_capability(index)
+        if unserved(architectures, (major, minor)):
+            return f"device {index} has compute capability {major}.{minor}, the module was built for {architectures}"
     return None
 
 
@@ -39,12 +68,93 @@ def facts() -> dict[str, str]:
     return {} if _C is None else {key: str(value) for key, value in _C.build_info().items()}
 
 
+class Tickets:
+    """Zeroed counters on the device, with which the blocks of a launch find out which of them ends last.
+
+    No two launches that may overlap share them: eager calls have one set per stream, and each captured call has a set
+    of its own for good (kernels leave zeros behind, so a graph can be replayed). Captured calls beyond the ``captured``
+    sets of a device, or before its first eager call, set theirs to zero at every replay.
+    """
+
+    def __init__(self, captured: int = 4096) -> None:
+        self.captured = captured
+        self._of_stream: dict[tuple[int, int], Tensor] = {}
+        self._for_graphs: dict[int, list[Tensor]] = {}
+
+    def _zeros(self, sets: int, device: torch.device) -> Tensor:
+        return torch.zeros((sets, _C.TICKETS), dtype=torch.int32, device=device)
+
+    def of(self, device: torch.device, stream: torch.cuda.Stream) -> Tensor:
+        if torch.cuda.is_current_stream_capturing():
+            free = self._for_graphs.get(stream.device_index)
+            return free.pop() if free else self._zeros(1, device)
+        key = stream.device_index, stream.cuda_stream
+        tickets = self._of_stream.get(key)
+        if tickets is None:
+            tickets = self._of_stream[key] = self._zeros(1, device)
+            if stream.device_index not in self._for_graphs:
+                self._for_graphs[stream.device_index] = list(self._zeros(self.captured, device).unbind())
+        return tickets
+
+
+_COUNTING = {"similarity", "svgd", "svgd_backward"}  # functions of the module whose launches need tickets
+
+
+def call(
+    module: ModuleType,
+    function: Callable[..., Any],
+    device: torch.device,
+    stream: int,
+    tickets: Tensor | None,
+    *arguments,
+) -> None:
+    """A function of the native module; its scratch memory lives until it returns, which is enough in stream order."""
+    held = []
+
+    def allocate(size: int) -> int:
+        held.append(torch.empty(size, dtype=torch.uint8, device=device))
+        return held[-1].data_ptr()
+
+    function(*arguments, module.Place(stream, allocate, 0 if tickets is None else tickets.data_ptr()))
+
+
 def _run(function: Callable[..., Any], device: torch.device, *arguments: Any) -> None:
     with torch.cuda.device(device):
-        function(*arguments, torch.cuda.current_stream().cuda_stream)
+        stream = torch.cuda.current_stream()
+        tickets = _tickets.of(device, stream) if function.__name__ in _COUNTING else None
+        call(_C, function, device, stream.cuda_stream, tickets, *arguments)
 
 
-_ops = NativeOps(_C, _run)
+class CudaOps(NativeOps):
+    """`NativeOps`, where Gram matrices of many rows leave the kernels for `many_rows` and the plain reference."""
+
+    def task_similarity(self, prompts, reference, others, scale, metric, eps):
+        rows = prompts.shape[0] + (0 if others is None else others.shape[0])
+        if rows > self.module.MOST_ROWS:
+            return many_rows.task_similarity(prompts, reference, others, scale, metric, eps)
+        return super().task_similarity(prompts, reference, others, scale, metric, eps)
+
+    def task_similarity_backward(self, grad, prompts, reference, others, *rest):
+        rows = prompts.shape[0] + (0 if others is None else others.shape[0])
+        if rows > self.module.MOST_ROWS:
+            with many_rows.full_precision():
+                return plain.task_similarity_backward(grad, prompts, reference, others, *rest)
+        return super().task_similarity_backward(grad, prompts, reference, others, *rest)
+
+    def svgd_direction(self, particles, *rest):
+        if particles.shape[0] > self.module.MOST_ROWS:
+            return many_rows.svgd_direction(particles, *rest)
+        return super().svgd_direction(particles, *rest)
+
+    def svgd_direction_backward(self, grad, particles, *rest):
+        if 3 * particles.shape[0] > self.module.MOST_ROWS:  # its Gram matrix is of gradients, particles and scores
+            with many_rows.full_precision():
+                return plain.svgd_direction_backward(grad, particles, *rest)
+        return super().svgd_direction_backward(grad, particles, *rest)
+
+
+_tickets = Tickets()
+_ops = CudaOps(_C, _run)
 task_similarity = _ops.task_similarity
 task_similarity_backward = _ops.task_similarity_backward
 svgd_direction = _ops.svgd_direction

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import emulated
 import pytest
 import torch
 
@@ -39,7 +40,12 @@ def available() -> list[Runner]:
     ]
 
 
-RUNNERS = available()
+RUNNERS = [*available(), Runner(emulated.NAME, slow=True, prepare=emulated.prepare)]
+
+
+@pytest.fixture(scope="session")
+def emulated_backend():
+    return emulated.make_backend()
 
 
 @pytest.fixture(params=RUNNERS, ids=str)

@@ -1,0 +1,132 @@
+// Stands for CUDA's own <cuda_runtime.h> where the .cu files are compiled for the host: every construct that they use,
+// and no more. Blocks run one after another, the threads of a block as fibers that switch at barriers (scheduler.cpp).
+//
+// What a GPU would refuse or leave undefined is an exception here: grids and blocks beyond the limits, a barrier that
+// not every thread of the block (or warp) reaches, or that they reach at different places in the source.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <source_location>
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+// One block runs at a time, so what its threads share is what all calls of the function share.
+#define __shared__ static
+
+#define CUDART_VERSION 0  // no CUDA runtime
+
+struct uint3 {
+    unsigned x, y, z;
+};
+struct dim3 {
+    unsigned x, y, z;
+    constexpr dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
+};
+struct alignas(8) uint2 {
+    unsigned x, y;
+};
+struct alignas(16) uint4 {
+    unsigned x, y, z, w;
+};
+
+// Of the thread that is running.
+extern uint3 threadIdx, blockIdx;
+extern dim3 blockDim, gridDim;
+
+using std::isfinite;
+using std::isnan;
+
+inline float __uint_as_float(unsigned bits) {
+    float value;
+    std::memcpy(&value, &bits, sizeof value);
+    return value;
+}
+inline unsigned __float_as_uint(float value) {
+    unsigned bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
+template <class T>
+T __ldcg(const T* from) {
+    return *from;
+}
+inline void __threadfence() {}
+// Blocks and threads never run at the same time, so a plain read-modify-write is atomic.
+inline unsigned atomicInc(unsigned* counter, unsigned limit) {
+    const unsigned old = *counter;
+    *counter = old >= limit ? 0 : old + 1;
+    return old;
+}
+
+namespace emulation {
+
+constexpr unsigned kWarp = 32;
+
+void wait_for_block(const std::source_location& where);
+void wait_for_warp(unsigned mask, const std::source_location& where);
+unsigned lane();
+bool has_lane(unsigned lane);  // a last warp may be short
+// Hands up to 8 bytes to the other lanes of the warp, and waits until all of them have done so.
+void hand_over(const void* value, std::size_t bytes, unsigned mask, const std::source_location& where);
+const void* handed_over(unsigned lane);
+
+void run(dim3 grid, dim3 block, const std::function<void()>& thread);
+
+}  // namespace emulation
+
+inline void __syncthreads(std::source_location where = std::source_location::current()) {
+    emulation::wait_for_block(where);
+}
+inline void __syncwarp(unsigned mask = 0xFFFFFFFFu, std::source_location where = std::source_location::current()) {
+    emulation::wait_for_warp(mask, where);
+}
+template <class T>
+T __shfl_xor_sync(unsigned mask, T value, unsigned lanes,
+                  std::source_location where = std::source_location::current()) {
+    static_assert(sizeof(T) <= 8);
+    emulation::hand_over(&value, sizeof value, mask, where);
+    if (const unsigned from = emulation::lane() ^ lanes; emulation::has_lane(from))
+        std::memcpy(&value, emulation::handed_over(from), sizeof value);
+    return value;
+}
+inline unsigned __ballot_sync(unsigned mask, bool predicate,
+                              std::source_location where = std::source_location::current()) {
+    emulation::hand_over(&predicate, sizeof predicate, mask, where);
+    unsigned votes = 0;
+    for (unsigned other = 0; other < emulation::kWarp && emulation::has_lane(other); ++other) {
+        bool vote;
+        std::memcpy(&vote, emulation::handed_over(other), sizeof vote);
+        votes |= static_cast<unsigned>(vote) << other;
+    }
+    return votes;
+}
+
+// The runtime API, as far as it is used.
+using cudaStream_t = void*;
+enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidConfiguration = 9 };
+inline const char* cudaGetErrorString(cudaError_t status) {
+    return status == cudaSuccess ? "no error" : "invalid configuration argument";
+}
+struct cudaLaunchConfig_t {
+    dim3 gridDim, blockDim;
+    std::size_t dynamicSmemBytes = 0;
+    cudaStream_t stream = nullptr;
+};
+template <class... Wanted, class... Given>
+cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Wanted...), Given&&... arguments) {
+    const dim3 grid = config->gridDim, block = config->blockDim;
+    const std::uint64_t threads = std::uint64_t(block.x) * block.y * block.z;
+    if (grid.x == 0 || grid.x > 0x7FFFFFFFu || grid.y == 0 || grid.y > 65535 || grid.z == 0 || grid.z > 65535)
+        return cudaErrorInvalidConfiguration;
+    if (threads == 0 || threads > 1024 || block.z > 64 || config->dynamicSmemBytes > 48 * 1024)
+        return cudaErrorInvalidConfiguration;
+    emulation::run(grid, block, [kernel, arguments...] { kernel(arguments...); });
+    return cudaSuccess;
+}

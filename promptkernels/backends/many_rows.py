@@ -1,0 +1,85 @@
+"""Similarity and SVGD of more rows than the CUDA kernels hold in one block, through torch's matrix products.
+
+The centred rows are cut into chunks of columns with a Gram matrix each, in full float32 (no TF32), and the chunks are
+added up in float64: as accurate as the kernels, and, like them, without a visit to the host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from promptkernels import reference as plain
+from promptkernels.backends.types import accumulation_type
+
+COLUMNS = 2048  # of a chunk; at least as many as there are rows, so that the Gram matrices stay smaller than the rows
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """float32 matrix products in float32, whatever the process has allowed."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def gram(left: Tensor, right: Tensor) -> Tensor:
+    """(G, n, D) and (G, m, D) -> left @ right^T, (G, n, m) float64."""
+    width = min(max(COLUMNS, left.shape[-2], right.shape[-2]), left.shape[-1])
+    chunks = -(-left.shape[-1] // width)
+
+    def cut(rows: Tensor) -> Tensor:
+        return pad(rows, (0, chunks * width - rows.shape[-1])).unflatten(-1, (chunks, width)).transpose(1, 2)
+
+    left_chunks = cut(left)
+    right_chunks = left_chunks if right is left else cut(right)
+    with full_precision():
+        return (left_chunks @ right_chunks.mT).sum(1, dtype=torch.float64)
+
+
+def task_similarity(
+    prompts: Tensor, reference: Tensor | None, others: Tensor | None, scale: Tensor | None, metric: str, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    acc = accumulation_type(prompts, reference, others, scale)
+    left = plain._rows(plain._task_vectors(prompts, reference, scale, acc), metric)
+    right = left if others is None else plain._rows(plain._task_vectors(others, reference, None, acc), metric)
+    similarity = gram(left.unsqueeze(0), left.unsqueeze(0) if others is None else right.unsqueeze(0))[0]
+    if others is None:
+        left_norm = similarity.diagonal().sqrt()
+        right_norm = left_norm.clone()
+    else:
+        left_norm = torch.linalg.vector_norm(left, dim=1, dtype=torch.float64)
+        right_norm = torch.linalg.vector_norm(right, dim=1, dtype=torch.float64)
+    if metric != "token_mean_dot":
+        similarity = similarity / left_norm.clamp_min(eps).unsqueeze(1) / right_norm.clamp_min(eps)
+        if others is None:
+            similarity.diagonal().masked_fill_((left_norm > eps) & left_norm.isfinite(), 1.0)
+    return similarity.to(acc), left_norm.to(acc), right_norm.to(acc)
+
+
+def svgd_direction(
+    particles: Tensor, scores: Tensor, reference: Tensor | None, bandwidth: float, convention: str, per_token: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    acc = accumulation_type(particles, scores, reference)
+    centre = particles[0] if reference is None else reference
+    x = plain._groups(particles.to(acc) - centre.to(acc), per_token)
+    s = plain._groups(scores.to(acc), per_token)
+    products = gram(x, x)
+    norms = products.diagonal(dim1=-2, dim2=-1)
+    squared = (norms.unsqueeze(-1) + norms.unsqueeze(-2) - 2 * products).clamp_min(0)
+    squared.diagonal(dim1=-2, dim2=-1).zero_()
+    squared = squared.to(acc)
+    h = plain._bandwidth(squared, bandwidth, convention)
+    spread = h[:, None, None]
+    kernel = torch.where(spread > 0, torch.exp(-squared / spread), (squared == 0).to(acc))
+    kernel = torch.where(squared.isnan(), squared, kernel)
+    with full_precision():
+        phi = kernel @ s / kernel.shape[-1] + plain._repulsion(kernel, h) @ x
+    return plain._ungroup(phi, particles, per_token).contiguous(), kernel, h

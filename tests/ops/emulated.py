@@ -1,0 +1,54 @@
+"""Backend ``cuda-emulated``: the CUDA kernels compiled for the host, on CPU tensors. Known to the tests only."""
+
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+
+import torch
+from native_build import build_module, load_module
+
+from promptkernels.backends import registry
+from promptkernels.backends.cuda import CudaOps, call
+
+NAME = "cuda-emulated"
+MODULE = "promptkernels._C_cuda_emulated"
+
+OPERATIONS = (
+    "task_similarity",
+    "task_similarity_backward",
+    "svgd_direction",
+    "svgd_direction_backward",
+    "compose_prompts",
+    "compose_prompts_backward",
+    "prepend_prompts",
+    "merge_task_vectors",
+    "merge_task_vectors_backward",
+    "select_group",
+)
+
+
+def make_backend() -> SimpleNamespace:
+    """A backend module as `promptkernels.backends.registry` takes it; compiles the kernels on first use."""
+    native = sys.modules.get(MODULE) or load_module(MODULE, build_module("cuda_emulated"))
+    tickets = torch.zeros(native.TICKETS, dtype=torch.int32)
+
+    def run(function, device, *arguments):
+        call(native, function, device, 0, tickets, *arguments)
+        assert not tickets.any(), f"{function.__name__} leaves tickets behind"
+
+    operations = CudaOps(native, run)
+    return SimpleNamespace(
+        NAME=NAME,
+        DEVICES=("cpu",),
+        DTYPES=(torch.float32, torch.float64, torch.bfloat16, torch.float16),
+        why_unavailable=lambda: None,
+        facts=dict,
+        **{name: getattr(operations, name) for name in OPERATIONS},
+    )
+
+
+def prepare(request) -> None:
+    """Register the backend for the length of one test."""
+    monkeypatch = request.getfixturevalue("monkeypatch")
+    monkeypatch.setitem(registry.BACKENDS, NAME, request.getfixturevalue("emulated_backend"))

@@ -6,9 +6,8 @@ import pytest
 import torch
 from tiny import VOCABULARY, tiny_llama, tiny_t5, tiny_tokenizer
 
-from prompttransfer.evaluation import predict
 from prompttransfer.models import Backbone
-from prompttransfer.prompts import FrozenPrompts, SoftPrompt, initial_prompt
+from prompttransfer.prompts import SoftPrompt, initial_prompt
 
 ROWS = [[10, 11, 12, 13, 14], [15, 16], [17]]
 
@@ -66,22 +65,6 @@ def test_hidden_states_cover_encoder_and_decoder_and_mask_the_prompt(llama: Back
     hidden = t5(SoftPrompt(start(t5)), t5.collate(ROWS), hidden="last").hidden
     assert [tuple(state.shape) for state, _ in hidden] == [(3, 8, 16), (3, 1, 16)]
     assert hidden[0][1].sum(dim=1).tolist() == [8, 5, 4]
-
-
-def test_prompt_cache_gives_the_logits_of_the_plain_forward(llama: Backbone) -> None:
-    prompt = FrozenPrompts(start(llama)[None])
-    batch = llama.collate(ROWS)
-    prefix = llama.read(prompt)
-    for _ in range(2):  # the cache must survive its use
-        torch.testing.assert_close(llama(prompt, batch, prefix=prefix).logits, llama(prompt, batch).logits, rtol=1e-4, atol=1e-5)
-
-
-def test_predictions_do_not_depend_on_batching(backbone: Backbone) -> None:
-    rows = [[10 + (index * 7 + place) % 30 for place in range(1 + index % 6)] for index in range(23)]
-    prompt, answers = start(backbone), range(len(VOCABULARY))
-    alone = predict(backbone, prompt, rows, answers, batch_size=1)
-    assert predict(backbone, prompt, rows, answers, batch_size=8) == alone
-    assert len(set(alone)) > 2, "a test in which one answer always wins shows nothing"
 
 
 def test_answer_tokens(backbone: Backbone) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
+from literal import literal_logits, positions_read
 from tiny import VOCABULARY, tiny_llama, tiny_t5, tiny_tokenizer
 from torch import Tensor, nn
 from transformers import (
@@ -111,30 +112,8 @@ def kinds() -> dict[str, tuple[PromptModule, Tensor]]:
     }
 
 
-def literal(backbone: Backbone, prompt: PromptModule, task_ids: Tensor, texts: list[list[int]] = ROWS) -> Tensor:
-    """Logits (B, V) of every row alone: no batch, no mask, no cache."""
-    logits = []
-    for row, task in zip(texts, task_ids, strict=True):
-        text = backbone.embedding(torch.tensor([row]))
-        options = {"decoder_input_ids": torch.tensor([[0]])} if backbone.seq2seq else {"use_cache": False}
-        logits.append(backbone.model(inputs_embeds=prompt.prepend(text, task[None]), **options).logits[0, -1])
-    return torch.stack(logits)
-
-
 def gradients(loss: Tensor, prompt: nn.Module) -> list[Tensor]:
     return list(torch.autograd.grad(loss, list(prompt.parameters())))
-
-
-def positions_read(backbone: Backbone, run: Callable[[], object]) -> int:
-    """Positions, of all rows, that pass through the first block."""
-    block = next(m for m in backbone.model.modules() if isinstance(m, nn.ModuleList))[0]
-    seen = []
-    handle = block.register_forward_pre_hook(
-        lambda _, args, kwargs: seen.append((args[0] if args else kwargs["hidden_states"]).shape[:2]), with_kwargs=True
-    )
-    run()
-    handle.remove()
-    return sum(rows * length for rows, length in seen)
 
 
 @pytest.mark.parametrize("kind", ["soft", "multitask", "particles"])
@@ -147,7 +126,7 @@ def test_loss_and_gradient_are_those_of_the_rows_read_alone(family: str, attenti
     texts = EQUAL_ROWS if "window" in family else ROWS
     batch = backbone.collate(texts) | {"labels": LABELS, "task_ids": task_ids}
     loss = task_loss(backbone, prompt, batch)
-    expected = F.cross_entropy(literal(backbone, prompt, task_ids, texts), LABELS)
+    expected = F.cross_entropy(literal_logits(backbone, prompt, texts, task_ids), LABELS)
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)
     for got, want in zip(gradients(loss, prompt), gradients(expected, prompt), strict=True):
         torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
@@ -162,7 +141,7 @@ def test_other_families_read_the_prompt_with_every_row(family: str, kind: str) -
     backbone = load(PLAIN[family])
     prompt, task_ids = kinds()[kind]
     got = backbone(prompt, backbone.collate(ROWS), task_ids=task_ids).logits
-    torch.testing.assert_close(got, literal(backbone, prompt, task_ids), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(got, literal_logits(backbone, prompt, ROWS, task_ids), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", WITHOUT_PREFIX)
@@ -175,7 +154,7 @@ def test_families_without_a_prefix_are_found_out(family: str) -> None:
 def test_a_prefix_serves_many_batches(llama: Backbone) -> None:
     prompt, task_ids = kinds()["soft"]
     prefix = llama.read(prompt)
-    expected = literal(llama, prompt, task_ids)
+    expected = literal_logits(llama, prompt, ROWS, task_ids)
     for chosen in ([0, 1], [2], [3, 1, 0]):
         got = llama(prompt, llama.collate([ROWS[row] for row in chosen]), prefix=prefix).logits
         torch.testing.assert_close(got, expected[chosen], rtol=1e-5, atol=1e-5)

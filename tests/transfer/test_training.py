@@ -66,6 +66,21 @@ def kinds(backbone: Backbone) -> dict[str, tuple[PromptModule, dict]]:
     return {"soft": (soft(backbone), {}), "particles": (particles, svgd), "grouped": (grouped, {})}
 
 
+@pytest.mark.parametrize("kind", ["soft", "particles", "grouped"])
+def test_a_prompt_read_once_trains_like_one_read_with_every_row(llama: Backbone, tmp_path: Path, kind: str) -> None:
+    once, more = kinds(llama)[kind]
+    assert llama.reads_prompts_once
+    first = train(llama, plan(once, **more), tmp_path / "once")
+    llama.reads_prompts_once = False
+    every, more = kinds(llama)[kind]
+    second = train(llama, plan(every, **more), tmp_path / "every")
+    torch.testing.assert_close(
+        [loss for _, loss in first.loss], [loss for _, loss in second.loss], rtol=1e-5, atol=1e-5
+    )
+    for name, tensor in once.state_dict().items():
+        torch.testing.assert_close(tensor, every.state_dict()[name], rtol=1e-3, atol=1e-4)
+
+
 class Stop(Exception):
     pass
 

@@ -1,0 +1,40 @@
+"""What a model computes for every row alone: no batch, no padding, no mask, no cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from prompttransfer.models import Backbone
+from prompttransfer.prompts import PromptModule
+
+
+def literal_logits(
+    backbone: Backbone, prompt: PromptModule | None, rows: Sequence[Sequence[int]], task_ids: Tensor | None = None
+) -> Tensor:
+    """Logits (B, V) at the last position, or at the first of a decoder."""
+    task_ids = torch.zeros(len(rows), dtype=torch.int64) if task_ids is None else task_ids
+    logits = []
+    for row, task in zip(rows, task_ids, strict=True):
+        embeds = backbone.embedding(torch.tensor([row]))
+        if prompt is not None:
+            embeds = prompt.prepend(embeds, task[None])
+        options = {"decoder_input_ids": torch.tensor([[0]])} if backbone.seq2seq else {"use_cache": False}
+        logits.append(backbone.model(inputs_embeds=embeds, **options).logits[0, -1])
+    return torch.stack(logits)
+
+
+def positions_read(backbone: Backbone, run: Callable[[], object]) -> int:
+    """Positions, of all rows together, that pass through the first block of the model during a call."""
+    block = next(module for module in backbone.model.modules() if isinstance(module, nn.ModuleList))[0]
+    seen = []
+    handle = block.register_forward_pre_hook(
+        lambda _, args, kwargs: seen.append((args[0] if args else kwargs["hidden_states"]).shape[:2]), with_kwargs=True
+    )
+    try:
+        run()
+    finally:
+        handle.remove()
+    return sum(rows * length for rows, length in seen)

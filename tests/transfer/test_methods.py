@@ -1,10 +1,9 @@
-"""Batches of one task, and what all recipes have in common."""
+"""What all recipes have in common."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -13,38 +12,8 @@ from recipes import context
 
 import promptkernels as pk
 from prompttransfer.methods import METHODS, Context
-from prompttransfer.methods.sampler import flatten, row_batches, split_updates
 from prompttransfer.models import Backbone
 from prompttransfer.tasks.task import Task
-
-
-def test_row_batches_use_every_row_once_before_any_twice() -> None:
-    batches = row_batches(10, 4, 10, seed=3)
-    flat = [row for batch in batches for row in batch]
-    for epoch in range(4):
-        assert sorted(flat[10 * epoch : 10 * epoch + 10]) == list(range(10))
-    assert batches == row_batches(10, 4, 10, seed=3) != row_batches(10, 4, 10, seed=4)
-    assert row_batches(10, 4, 5, seed=3) == batches[:5]
-
-
-def test_length_buckets_keep_the_rows_and_save_padding() -> None:
-    lengths = [(index * 37) % 50 for index in range(64)]
-    plain = row_batches(64, 8, 8, seed=0)
-    bucketed = row_batches(64, 8, 8, seed=0, lengths=lengths)
-    assert sorted(chain(*plain)) == sorted(chain(*bucketed))
-    width = [sum(max(lengths[row] for row in batch) for batch in batches) for batches in (plain, bucketed)]
-    assert width[1] < 0.7 * width[0]
-
-
-def test_flatten_and_split() -> None:
-    assert flatten([[(0, 1), (1, 0), (2, 2)]], [3, 4, 5]) == [[1, 3, 9]]
-    assert split_updates(30, 0.5) == (15, 15)
-    assert split_updates(3, 0.01) == (1, 2)
-    with pytest.raises(ValueError, match="budget of 1"):
-        split_updates(1, 0.5)
-
-
-# recipes
 
 
 def test_every_method_spends_the_same_target_budget_on_the_same_rows(
@@ -61,7 +30,7 @@ def test_every_method_spends_the_same_target_budget_on_the_same_rows(
     monkeypatch.setattr(Context, "run", spy)
     budgets, batches = set(), []
     for name, method in METHODS.items():
-        ctx, target = context(llama, tasks, tmp_path / name)
+        ctx, target = context(llama, tasks, tmp_path)
         seen.clear()
         result = method(ctx, target)
         budgets.add((result.target_updates, result.target_examples))

@@ -42,6 +42,7 @@ from training_setup import (
     make_model,
     make_peft,
     make_rows,
+    start_prompt,
 )
 
 from prompttransfer.evaluation import predict
@@ -259,7 +260,7 @@ def memory(arguments: list[str]) -> list[dict[str, Any]]:
 def peak(name: str, sizes: Sizes, device: str, precision: str) -> float:
     """Peak MiB of this process (of the device, on a GPU) after three updates on the same batches."""
     backbone = make_backbone(make_model(sizes, device), precision)
-    start = backbone.embedding.weight[: sizes.length].detach().cpu()
+    start = start_prompt(backbone, sizes)
     rows = make_rows(sizes, 3 * sizes.batch)
     batches = row_batches(len(rows), sizes.batch, 3, 0)
     if name == "peft":
@@ -300,7 +301,7 @@ def main() -> None:
         return
     model = make_model(sizes, args.device)
     backbone = make_backbone(model, args.precision)
-    start = backbone.embedding.weight[: sizes.length].detach().cpu()
+    start = start_prompt(backbone, sizes)
     shared = ["--device", args.device, "--precision", args.precision] + ["--small"] * args.small
     everything = make_backbone(model, args.precision, AllLogits)
     model.set_attn_implementation(own_attention(args.device))

@@ -81,6 +81,11 @@ def make_backbone(model: nn.Module, precision: str, kind: type[Backbone] = Backb
     return kind(model, tokenizer, precision=precision)
 
 
+def start_prompt(backbone: Backbone, sizes: Sizes) -> Tensor:
+    """(L, H) rows of the vocabulary; not the padding token's, a zero row, whose gradient the norms blow up."""
+    return backbone.embedding.weight[8 : 8 + sizes.length].detach().cpu()
+
+
 def make_rows(sizes: Sizes, count: int, tasks: int = 1) -> list[Row]:
     """Rows with lengths of a log-normal distribution around `sizes.text`, as those of short classification tasks."""
     generator = torch.Generator().manual_seed(1)

@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parent
 MODES = ("auto", "cpu", "cuda", "none")
 LOST = {
     "cpu": "the plain torch reference runs everything, several times slower",
-    "cuda": "on GPU tensors the plain torch reference runs",
+    "cuda": "on GPU tensors Triton kernels run, and without Triton the plain torch reference",
 }
 
 

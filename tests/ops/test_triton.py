@@ -115,7 +115,10 @@ def test_kernels_compile_for_a_gpu_that_is_not_here(monkeypatch, target):
                 signature[parameter.name], constants[(parameter.num,)] = "constexpr", value
             else:
                 signature[parameter.name] = parameter.annotation_type or "i32"
-        options = {k: v for k, v in meta.items() if k not in signature} | {"debug": bool(kernel.debug)}
+        options = {k: v for k, v in meta.items() if k not in signature} | {
+            "debug": bool(kernel.debug),
+            "enable_fp_fusion": True,
+        }
         source = ASTSource(kernel, signature, constants)
         compiled = triton.compile(source, target=GPUTarget(*target), options=options)
         assert compiled.metadata.shared <= 64 * 1024, kernel

@@ -33,4 +33,4 @@ def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **meta: Any) -> 
     """Run ``kernel[grid](*arguments)`` on the device of its tensors, on torch's current stream there."""
     device = next(argument.device for argument in arguments if argument is not None)
     with nullcontext() if device.type == "cpu" else torch.get_device_module(device).device(device):
-        kernel[grid](*arguments, **meta)
+        kernel[grid](*arguments, **meta, enable_fp_fusion=True)  # the default of this option depends on the version

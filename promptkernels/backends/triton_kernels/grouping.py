@@ -8,7 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from promptkernels import reference as plain
-from promptkernels.backends.triton_kernels.launch import launch
+from promptkernels.backends.triton_kernels.launch import in_plain_torch, launch
 
 # The similarities are one tile of one program; more rows than this do not fit, and plain torch runs.
 MOST_ROWS = 128
@@ -43,7 +43,7 @@ def select_kernel(chosen, similarity, n, target, size: tl.constexpr):
 def select_group(similarity: Tensor, target: int) -> Tensor:
     n = similarity.shape[0]
     if n > MOST_ROWS:
-        return plain.select_group(similarity, target)
+        return in_plain_torch(plain.select_group, similarity, target)
     similarity = similarity.contiguous()
     chosen = torch.empty(n, dtype=torch.bool, device=similarity.device)
     size = max(16, triton.next_power_of_2(n))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from promptkernels import reference as plain
 from promptkernels.backends.triton_kernels.gram import Gram, Rows, gram, gram_offset, mix, sum_parts
-from promptkernels.backends.triton_kernels.launch import ACC, contiguous, launch
+from promptkernels.backends.triton_kernels.launch import ACC, contiguous, in_plain_torch, launch
 from promptkernels.backends.types import accumulation_type
 
 # A kernel matrix is one tile of one program; beyond this many particles it does not fit, and plain torch runs.
@@ -139,7 +139,7 @@ def svgd_direction(
 ) -> tuple[Tensor, Tensor, Tensor]:
     n, length, _ = particles.shape
     if n > MOST_PARTICLES:
-        return plain.svgd_direction(particles, scores, reference, bandwidth, convention, per_token)
+        return in_plain_torch(plain.svgd_direction, particles, scores, reference, bandwidth, convention, per_token)
     acc = accumulation_type(particles, scores, reference)
     particles, scores = contiguous(particles, scores)
     x, groups = Rows(particles, centre=particles), length if per_token else 1  # the first row of particles is read
@@ -171,7 +171,8 @@ def svgd_direction_backward(
 ) -> tuple[Tensor, Tensor]:
     n, length, _ = particles.shape
     if n > MOST_PARTICLES:
-        return plain.svgd_direction_backward(grad, particles, scores, reference, kernel, h, per_token)
+        arguments = (particles, scores, reference, kernel, h, per_token)
+        return in_plain_torch(plain.svgd_direction_backward, grad, *arguments)
     acc, groups = kernel.dtype, length if per_token else 1
     grad, particles, scores, kernel, h = contiguous(grad, particles, scores, kernel, h)
     x, g = Rows(particles, centre=particles), Rows(grad)

@@ -37,8 +37,13 @@ def facts(device: torch.device) -> dict[str, Any]:
         found["capability"] = "sm_{}{}".format(*torch.cuda.get_device_capability(device))
     for name, status in pk.backends().items():
         if status.available and status.facts:
-            found[f"backend {name}"] = ", ".join(f"{key} {value}" for key, value in status.facts.items())
+            found[f"backend {name}"] = ", ".join(f"{key} {_portable(value)}" for key, value in status.facts.items())
     return found
+
+
+def _portable(fact: str) -> str:
+    """Of a path only the name: where a file lies says something about a person's disk, and nothing about a number."""
+    return Path(fact).name if Path(fact).is_absolute() else fact
 
 
 def _processor() -> str:

@@ -17,7 +17,7 @@ def section(results: Results, pictures: Iterable[str] = ()) -> str:
     """Everything about one run, as markdown."""
     device = results.machine["device_type"]
     blocks = [f"## Measured: {_DEVICES[device]}, {results.machine['device']}", _machine(results)]
-    if results.busy:
+    if results.busy and (results.cases or results.step):
         blocks.append(f"**{results.busy}**")
     if results.cases:
         blocks += ["### Wanted and got", _targets(results), _slower(results), "### All cases", *_tables(results)]

@@ -219,6 +219,7 @@ def test_command_writes_what_it_shows(tmp_path, capsys, monkeypatch):
     assert all(rows[0][name] for name in ("sources", "L", "H", "commit", "torch", "device", "peak_bytes"))
     assert all(name in shown for name in ("pair calls", "geometric mean", "[reference]"))
     assert results.machine["copy_gigabytes_per_second"] == 10
+    assert not any("/" in str(value) for value in results.machine.values())  # no path of this machine
     pytest.importorskip("matplotlib")
     assert (tmp_path / "speedup.png").stat().st_size > 1000
     assert command.main(["--markdown", str(tmp_path / "results.json")]) == 0
@@ -307,6 +308,7 @@ def test_a_page_gets_its_region_once_and_keeps_the_rest(tmp_path):
 def test_runs_of_one_machine_complete_each_other_and_a_busy_one_is_marked():
     results = Results(MACHINE, [row()])
     other = Results({**MACHINE, "load_average": 3.0}, [row(median_us=1.0)], [row(case="swept")])
+    assert "busy" not in section(replace(other, cases=[], sweep=[]))  # no time is shown
     both = results.completed_by(other)
     assert both.cases == [row()] and both.sweep == [row(case="swept")] and both.machine == MACHINE
     with pytest.raises(ValueError, match="'a processor' and 'another'"):

@@ -85,6 +85,7 @@ def subsets(names):
     return chain.from_iterable(combinations(names, size) for size in range(1, len(names)))
 
 
+@pytest.mark.large  # many small calls
 @pytest.mark.parametrize("call", CALLS)
 def test_gradients_of_some_inputs_are_those_of_all(backend, call):
     function, tensors = public_calls()[call]

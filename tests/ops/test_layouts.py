@@ -8,7 +8,7 @@ from cases import CALLS, LAYOUTS, assert_close, hadamard, ids, public_calls, ran
 
 import promptkernels as pk
 
-DTYPES = [torch.float32, torch.bfloat16]
+DTYPES = [torch.float32, pytest.param(torch.bfloat16, marks=pytest.mark.large)]
 
 
 def results(function, tensors, grad=None):

@@ -205,7 +205,7 @@ class Backbone(nn.Module):
             return None
         tasks = index = None
         if task_ids is not None and prompt.count > 1:
-            tasks, index = task_ids.unique(return_inverse=True)
+            tasks, index = task_ids.unique(return_inverse=True)  # a GPU is waited for, only here
         elif task_ids is not None:
             tasks = task_ids[:1]
         prompts = 1 if tasks is None else len(tasks)
@@ -233,7 +233,9 @@ class Backbone(nn.Module):
                 shared = self._run(text, mask, self._prefix(prompt)).logits[:, -1]
             except Exception:  # every family refuses in its own way
                 return False
-        return bool((shared - plain).abs().max() <= torch.finfo(plain.dtype).eps ** 0.5 * plain.std())
+        # A computation that differs is off by the size of the logits; rounding is not, be it that of TF32 or bfloat16.
+        tolerance = max(1e-2, torch.finfo(plain.dtype).eps ** 0.5)
+        return bool((shared - plain).abs().max() <= tolerance * plain.std())
 
     def _worth_a_pass(self, saved_tokens: int) -> bool:
         if self.device.type == "cpu":

@@ -1,6 +1,6 @@
-// Runs the threads of one block after another, each until it returns or waits at a barrier, in rounds that alternate in
-// direction, so that a missing barrier shows as a wrong result in one direction or the other. A thread that waits keeps
-// its stack in a fiber of its own.
+// Runs the threads of one block after another, each until it returns or waits at a barrier, in rounds that go up or
+// down the threads as a fixed sequence of random bits has it, so that a missing barrier shows as a wrong result. A
+// thread that waits keeps its stack in a fiber of its own.
 #include <sys/mman.h>
 #include <ucontext.h>
 
@@ -49,6 +49,7 @@ struct Scheduler {
     std::vector<Fiber*> idle;
     std::vector<Thread> threads;
     std::size_t started = 0, current = 0;
+    std::uint32_t order = 1;
     Fiber* running = nullptr;
     const std::function<void()>* kernel = nullptr;
     ucontext_t host;
@@ -194,7 +195,9 @@ void Scheduler::run_block() {
         idle.pop_back();
         switch_to(fiber);
     }
-    for (bool forward = false;; forward = !forward) {
+    for (;;) {
+        order = order * 1664525u + 1013904223u;  // Numerical Recipes' generator; its highest bit is good enough
+        const bool forward = order >> 31;
         for (std::size_t w = 0; w < warps; ++w) {
             const std::size_t first = (forward ? w : warps - 1 - w) * kWarp;
             const std::size_t lanes = std::min<std::size_t>(kWarp, count - first);

@@ -16,7 +16,6 @@ import platform
 import resource
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -32,28 +31,31 @@ from torch import Tensor, nn
 from training_setup import (
     ANSWERS,
     FULL,
+    SKIP,
     SMALL,
     AllLogits,
     PeftTrainer,
     Sizes,
-    Stopwatch,
+    configured,
     left_padded,
     make_backbone,
     make_model,
     make_peft,
     make_rows,
+    ours,
+    own_attention,
     start_prompt,
+    train_seconds,
 )
 
 from prompttransfer.evaluation import predict
 from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.posterior import ParticleLoss, PriorLoss, gaussian_penalty
 from prompttransfer.methods.sampler import row_batches
-from prompttransfer.models import Backbone, quiet_transformers
+from prompttransfer.models import Backbone
 from prompttransfer.prompts import GroupedPrompt, MultitaskPrompt, ParticlePrompts, PromptModule, SoftPrompt
-from prompttransfer.training import Plan, PromptTrainer, Row
+from prompttransfer.training import Row
 
-SKIP = 2  # updates before the clock starts
 TASKS, PARTICLES, SOURCES = 4, 4, 6
 
 
@@ -134,32 +136,6 @@ def steps(backbone: Backbone, sizes: Sizes, start: Tensor, rounds: int) -> list[
         compared = base if times == 1 else f"{times} x {base}"
         rows.append({"update": name, "seconds": median(taken), "against": compared, "ratio": ratio(taken, scaled)})
     return rows
-
-
-def train_seconds(make: Callable[[str], transformers.Trainer]) -> float:
-    """Seconds of all updates but the first SKIP."""
-    watch = Stopwatch(SKIP)
-    with tempfile.TemporaryDirectory() as folder, quiet_transformers():
-        trainer = make(folder)
-        trainer.add_callback(watch)
-        trainer.train()
-    return watch.seconds
-
-
-def ours(backbone: Backbone, start: Tensor, rows: list[Row], batches: list[list[int]], folder: str) -> PromptTrainer:
-    plan = Plan(SoftPrompt(start), task_loss, rows, batches, 0.01)
-    return PromptTrainer(backbone, plan, Path(folder), checkpoint_updates=len(batches) + 1)
-
-
-def configured(attention: str, backbone: Backbone, shares: bool, run: Callable[[], float]) -> float:
-    """Run with an attention implementation, with or without reading prompts once."""
-    backbone.model.set_attn_implementation(attention)
-    backbone.reads_prompts_once = shares
-    return run()
-
-
-def own_attention(device: str) -> str:
-    return "eager" if device == "cpu" else "sdpa"  # as Backbone.load chooses
 
 
 def training(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,8 +24,10 @@ from transformers import (
     TrainingArguments,
 )
 
-from prompttransfer.models import Backbone
-from prompttransfer.training import FixedBatches, Row
+from prompttransfer.methods.objectives import task_loss
+from prompttransfer.models import Backbone, quiet_transformers
+from prompttransfer.prompts import SoftPrompt
+from prompttransfer.training import FixedBatches, Plan, PromptTrainer, Row
 
 ANSWERS = (5, 6)
 
@@ -126,17 +130,19 @@ def with_labels(rows: Sequence[Row]) -> dict[str, Tensor]:
     return batch | {"labels": labels}
 
 
-class Stopwatch(TrainerCallback):
-    """Seconds of the updates after the first `skip` ones."""
+SKIP = 2  # updates before the clock starts
 
-    def __init__(self, skip: int) -> None:
-        self.skip = skip
+
+class Stopwatch(TrainerCallback):
+    """Seconds of all updates but the first SKIP."""
+
+    def __init__(self) -> None:
         self.started = self.seconds = 0.0
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        if state.global_step == self.skip:
+        if state.global_step == SKIP:
             self.started = time.perf_counter()
         self.seconds = time.perf_counter() - self.started
 
@@ -167,3 +173,29 @@ class PeftTrainer(Trainer):
     def get_train_dataloader(self) -> DataLoader:
         loader = DataLoader(self.train_dataset, batch_sampler=FixedBatches(self.batches), collate_fn=with_labels)
         return self.accelerator.prepare(loader)
+
+
+def train_seconds(make: Callable[[str], Trainer]) -> float:
+    """Seconds of all updates but the first SKIP."""
+    watch = Stopwatch()
+    with tempfile.TemporaryDirectory() as folder, quiet_transformers():
+        trainer = make(folder)
+        trainer.add_callback(watch)
+        trainer.train()
+    return watch.seconds
+
+
+def ours(backbone: Backbone, start: Tensor, rows: list[Row], batches: list[list[int]], folder: str) -> PromptTrainer:
+    plan = Plan(SoftPrompt(start), task_loss, rows, batches, 0.01)
+    return PromptTrainer(backbone, plan, Path(folder), checkpoint_updates=len(batches) + 1)
+
+
+def configured(attention: str, backbone: Backbone, shares: bool, run: Callable[[], float]) -> float:
+    """Run with an attention implementation, with or without reading prompts once."""
+    backbone.model.set_attn_implementation(attention)
+    backbone.reads_prompts_once = shares
+    return run()
+
+
+def own_attention(device: str) -> str:
+    return "eager" if device == "cpu" else "sdpa"  # as Backbone.load chooses

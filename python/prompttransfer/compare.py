@@ -54,7 +54,7 @@ def compare(config: RunConfig, progress: Any) -> Path:
             for method in config.methods:
                 result = METHODS[method](ctx, target)
                 found = ctx.evaluate(f"{target.name}: test of {method}", target, result.evaluated)
-                run.add(method, target, ctx, result, found, zero_shot)
+                run.add(method, target, ctx, result, result_row(method, target, ctx, result, found, zero_shot))
     return run.finish()
 
 
@@ -74,12 +74,19 @@ class Workbench:
         """Load what the settings name."""
         backbone = load_backbone(config, progress)
         columns = {"text_column": config.text_column, "label_column": config.label_column, "progress": progress}
-        targets = {name: load_task(name, test_rows=config.test_rows, **columns) for name in config.targets}
-        # What a source teaches must not hold the rows that a target is tested on.
+        targets = {name: load_task(name, **columns) for name in config.targets}
+        # What a source teaches must not hold the rows that a target is judged on.
         sources = [
-            drop_leaks(load_task(name, **columns), targets.values()).limit(config.source_rows, config.test_rows)
+            drop_leaks(load_task(name, **columns), targets.values()).limit(config.source_rows)
             for name in (config.sources if config.transfers else ())
         ]
+
+        def judged(task: Task) -> Task:
+            task = task.on_validation() if config.evaluate_on == "validation" else task
+            return task.limit(test_rows=config.test_rows)
+
+        targets = {name: judged(task) for name, task in targets.items()}
+        sources = [judged(task) for task in sources]
         names = [task.name for task in (*sources, *targets.values())]
         if len(set(names)) < len(names):
             raise ValueError(f"tasks must have different names, got {', '.join(names)}")
@@ -122,7 +129,7 @@ class RunFolder:
         self.precision = backbone.precision
         self.folder = config.output
         self.model = {"model": config.model, "model_fingerprint": backbone.fingerprint}
-        self.machine = _machine(backbone)
+        self.machine = machine_facts(backbone)
         self.sources: list[dict[str, Any]] = []
         self.rows: list[dict[str, Any]] = []
         self._keep_other_results()
@@ -161,13 +168,12 @@ class RunFolder:
         target: EncodedTask,
         ctx: Context,
         result: MethodResult,
-        found: Evaluation,
-        zero_shot: Evaluation,
+        row: dict[str, Any],
     ) -> None:
         """Add a finished row with its prompt and history."""
         stem = f"{target.name}-seed{ctx.seed}"
         origin = {"init_hash": ctx.start_hash, "task": target.name, "method": method, "seed": ctx.seed}
-        scored = {"score": found.score} if result.module is None else {}
+        scored = {"score": row["score"]} if result.module is None else {}
         path = self.save_prompt(f"prompts/{method}/{stem}.safetensors", result.prompt, **origin, **scored)
         if result.module is not None:
             file = self.folder / f"prompts/{method}/{stem}-module.safetensors"
@@ -175,28 +181,7 @@ class RunFolder:
         for name, prompt in result.other_prompts.items():
             self.save_prompt(f"prompts/{method}/{stem}-{name}.safetensors", prompt, **origin)
         write_json(self.folder / "history" / f"{method}-{stem}.json", result.history)
-        self.rows.append(
-            {
-                "method": method,
-                "target": target.name,
-                "seed": ctx.seed,
-                "metric": target.metric,
-                "score": found.score,
-                "majority": found.majority,
-                "zero_shot": zero_shot.score,
-                "collapsed": found.collapsed,
-                "test_rows": found.rows,
-                "train_rows": len(target.train),
-                "leaked_rows": target.leaked,
-                "trainable_parameters": result.trainable_parameters,
-                "target_updates": result.target_updates,
-                "target_examples": result.target_examples,
-                "source_updates": result.source_updates,
-                "seconds": round(result.seconds, 3),
-                "prompt": path,
-                "notes": result.notes,
-            }
-        )
+        self.rows.append(row | {"prompt": path})
         self._write(finished=False)
 
     def finish(self) -> Path:
@@ -222,14 +207,59 @@ class RunFolder:
         os.replace(temporary, self.folder / "results.csv")
 
 
+def result_row(
+    method: str, target: EncodedTask, ctx: Context, result: MethodResult, found: Evaluation, zero_shot: Evaluation
+) -> dict[str, Any]:
+    """A row of the results: a score with what it has to be compared with and what it cost."""
+    return {
+        "method": method,
+        "target": target.name,
+        "seed": ctx.seed,
+        "metric": target.metric,
+        "score": found.score,
+        "majority": found.majority,
+        "zero_shot": zero_shot.score,
+        "collapsed": found.collapsed,
+        "test_rows": found.rows,
+        "train_rows": len(target.train),
+        "leaked_rows": target.leaked,
+        "trainable_parameters": result.trainable_parameters,
+        "target_updates": result.target_updates,
+        "target_examples": result.target_examples,
+        "source_updates": result.source_updates,
+        "seconds": round(result.seconds, 3),
+        "notes": result.notes,
+    }
+
+
+def source_row(ctx: Context, source: EncodedTask) -> tuple[dict[str, Any], Tensor]:
+    """How a source prompt does on its own task, and that prompt (L, H)."""
+    prompt, result = source_prompt(ctx, source)
+    found = ctx.evaluate(f"source {source.name}: test", source, prompt)
+    zero_shot = ctx.evaluate(f"source {source.name}: zero-shot", source, None)
+    row = {
+        "source": source.name,
+        "seed": ctx.source_seed,
+        "metric": source.metric,
+        "score": found.score,
+        "majority": found.majority,
+        "zero_shot": zero_shot.score,
+        "collapsed": found.collapsed,
+        "test_rows": found.rows,
+        "train_rows": len(source.train),
+        "leaked_rows": source.leaked,
+        "updates": result.facts["updates"],
+        "seconds": round(result.facts["seconds"], 3),
+    }
+    return row, prompt
+
+
 def _source_rows(ctx: Context, run: RunFolder) -> Iterable[dict[str, Any]]:
     known = {(row["source"], row["seed"]) for row in run.sources}
     for source in ctx.sources:
         if (source.name, ctx.source_seed) in known:
             continue
-        prompt, result = source_prompt(ctx, source)
-        found = ctx.evaluate(f"source {source.name}: test", source, prompt)
-        zero_shot = ctx.evaluate(f"source {source.name}: zero-shot", source, None)
+        row, prompt = source_row(ctx, source)
         path = run.save_prompt(
             f"prompts/sources/{source.name}-seed{ctx.source_seed}.safetensors",
             prompt,
@@ -237,26 +267,13 @@ def _source_rows(ctx: Context, run: RunFolder) -> Iterable[dict[str, Any]]:
             task=source.name,
             method="PT",
             seed=ctx.source_seed,
-            score=found.score,
+            score=row["score"],
         )
-        yield {
-            "source": source.name,
-            "seed": ctx.source_seed,
-            "metric": source.metric,
-            "score": found.score,
-            "majority": found.majority,
-            "zero_shot": zero_shot.score,
-            "collapsed": found.collapsed,
-            "test_rows": found.rows,
-            "train_rows": len(source.train),
-            "leaked_rows": source.leaked,
-            "updates": result.facts["updates"],
-            "seconds": round(result.facts["seconds"], 3),
-            "prompt": path,
-        }
+        yield row | {"prompt": path}
 
 
-def _machine(backbone: Backbone) -> dict[str, Any]:
+def machine_facts(backbone: Backbone) -> dict[str, Any]:
+    """Commit, machine and versions, as they stand in results.json."""
     packages = ("torch", "transformers", "datasets", "accelerate", "safetensors")
     device = backbone.device
     return {

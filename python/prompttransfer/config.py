@@ -42,6 +42,9 @@ class RunConfig(Settings):
     init_text: str = Field("", description="text whose embeddings, repeated, fill P_init when init is 'text'")
     train_rows: int = Field(32, ge=1, description="few-shot rows per target, in total")
     test_rows: int = Field(200, ge=1, description="test rows per task")
+    evaluate_on: Literal["test", "validation"] = Field(
+        "test", description="rows that are scored; validation: for the choice of settings, test rows are never read"
+    )
     source_rows: int = Field(2000, ge=1, description="training rows per source")
     source_updates: int = Field(40, ge=1, description="optimizer updates of a source stage")
     target_updates: int = Field(16, ge=1, description="optimizer updates on target rows, the same for every method")

@@ -5,6 +5,7 @@ import csv
 import json
 import random
 import string
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -129,6 +130,16 @@ def test_sources_lose_rows_of_the_targets_tests() -> None:
     assert cleaned.leaked == 2 and list(cleaned.test["raw"]) == ["own test row here"]
 
 
+def test_training_rows_lose_validation_rows_too() -> None:
+    task = make_task("t", ["one two three four", "five six seven eight", "kept"], ["five six seven eight"])
+    validation = to_dataset([Example(text, text, 0) for text in ("one two three four", "five six seven eight")])
+    cleaned = drop_leaks(replace(task, validation=validation))
+    assert list(cleaned.train["raw"]) == ["kept"] and list(cleaned.validation["raw"]) == ["one two three four"]
+    assert cleaned.leaked == 3
+    judged = cleaned.on_validation()
+    assert list(judged.test["raw"]) == ["one two three four"] and not len(judged.validation)
+
+
 def test_one_file_is_split(tmp_path: Path) -> None:
     task = load_task(write_csv(tmp_path / "my reviews.csv", [*reviews(60)]))
     assert task.name == "my-reviews" and task.choices == ("bad", "good") and task.origin == "my reviews.csv"
@@ -165,7 +176,7 @@ def test_left_out_rows_of_a_file_are_told(tmp_path: Path) -> None:
     progress = SimpleNamespace(note=notes.append)
     train, test = write_csv(tmp_path / "a.csv", reviews(20)), write_csv(tmp_path / "b.csv", reviews(23, start=18))
     assert load_task(f"{train}:{test}", progress=progress).leaked == 2
-    assert notes == ["a: 2 training rows are left out, as they overlap with test rows"]
+    assert notes == ["a: 2 training rows are left out, as they overlap with others"]
     load_task(train, progress=progress)
     assert len(notes) == 1
 

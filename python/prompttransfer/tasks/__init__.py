@@ -26,7 +26,8 @@ def load_task(
 ) -> Task:
     """A task by demo name, or by file: "reviews.csv", or "train.csv:test.csv".
 
-    Training rows that overlap with test rows are dropped (`drop_leaks`), then both are cut to the asked number.
+    Training rows that overlap with test or validation rows are dropped (`drop_leaks`), then training and test rows are
+    cut to the asked number.
 
     Args:
         train_rows, test_rows: at most so many rows; None: all.
@@ -44,7 +45,7 @@ def load_task(
         task = load_files(name, seed=seed, **file_options)
     task = drop_leaks(task)
     if task.leaked and progress is not None and name not in DEMO_TASKS:
-        progress.note(f"{task.name}: {task.leaked} training rows are left out, as they overlap with test rows")
+        progress.note(f"{task.name}: {task.leaked} training rows are left out, as they overlap with others")
     return task.limit(train_rows, test_rows)
 
 

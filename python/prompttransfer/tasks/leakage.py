@@ -1,4 +1,4 @@
-"""Training rows that overlap with test rows.
+"""Training rows that overlap with rows that a prompt is judged on.
 
 Some public sets are cut from the same texts (SST-2 and the movie snippets, for instance). A training row leaks when it
 contains a test row or is contained in one, after lower-casing and removing everything but letters and digits. The inner
@@ -45,14 +45,19 @@ def leaking_rows(train: Sequence[str], test: Sequence[str]) -> set[int]:
 
 
 def drop_leaks(task: Task, others: Iterable[Task] = ()) -> Task:
-    """The task without training and validation rows that leak its own test rows or those of `others` (its targets)."""
-    tests = [text for other in (task, *others) for text in other.test["raw"]]
+    """The task without training rows that leak rows it is judged on, its own or those of `others` (its targets).
 
-    def kept(split: Dataset) -> list[int]:
-        leaking = leaking_rows(split["raw"], tests)
+    Validation rows that leak test rows go, and training rows that leak test or validation rows.
+    """
+    judges = (task, *others)
+    tests = [text for judge in judges for text in judge.test["raw"]]
+    validations = [text for judge in judges for text in judge.validation["raw"]]
+
+    def kept(split: Dataset, judged: Sequence[str]) -> list[int]:
+        leaking = leaking_rows(split["raw"], judged)
         return [row for row in range(len(split)) if row not in leaking]
 
-    return task.select_training(kept)
+    return task.select_training(kept(task.train, [*tests, *validations]), kept(task.validation, tests))
 
 
 def _long(normalized: Sequence[str], texts: Sequence[str]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -37,7 +37,7 @@ class Task:
         choices: the answer strings the model chooses from, by label.
         metric: a name known to `prompttransfer.tasks.metrics`.
         origin: where the rows came from.
-        leaked: training and validation rows left out because they overlap with test rows.
+        leaked: training and validation rows left out because they overlap with rows that prompts are judged on.
     """
 
     name: str
@@ -66,9 +66,13 @@ class Task:
         """This task with at most the first train_rows and test_rows rows; None keeps all."""
         return replace(self, train=_first(self.train, train_rows), test=_first(self.test, test_rows))
 
-    def select_training(self, keep: Callable[[Dataset], Sequence[int]]) -> Task:
-        """This task with the training and validation rows that keep(split) names; the others count as leaked."""
-        train, validation = (split.select(keep(split)) for split in (self.train, self.validation))
+    def on_validation(self) -> Task:
+        """This task judged on its validation rows: they take the place of the test rows, which are gone."""
+        return replace(self, validation=self.validation.select([]), test=self.validation)
+
+    def select_training(self, train_rows: Sequence[int], validation_rows: Sequence[int]) -> Task:
+        """This task with these training and validation rows only; the others count as leaked."""
+        train, validation = self.train.select(train_rows), self.validation.select(validation_rows)
         gone = len(self.train) + len(self.validation) - len(train) - len(validation)
         return replace(self, train=train, validation=validation, leaked=self.leaked + gone)
 

@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+TOOLS := $(VENV)/.tools
 
 .PHONY: demo test bench lint format clean
 
@@ -10,18 +11,18 @@ demo: $(INSTALLED)
 	@echo "environment: $(VENV), made once and reused"
 	$(BIN)/prompttransfer compare
 
-test: $(INSTALLED)
+test: $(TOOLS)
 	$(BIN)/python -m pytest
 
-bench: $(INSTALLED)
+bench: $(TOOLS)
 	$(BIN)/python -m promptkernels bench $(ARGS)
 
-lint: $(INSTALLED)
+lint: $(TOOLS)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run --Werror $(NATIVE)
 
-format: $(INSTALLED)
+format: $(TOOLS)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(NATIVE)
@@ -32,9 +33,17 @@ clean:
 NATIVE := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 BUILD_FILES := pyproject.toml setup.py CMakeLists.txt constraints.txt
 
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
 # Python files are used where they stand (editable), so only what decides the build or the environment asks for a new one.
 $(INSTALLED): $(BUILD_FILES) $(NATIVE)
 	@if test -x $(BIN)/pip; then echo "updating $(VENV)"; else \
 	  echo "setting up $(VENV): two to three minutes"; $(PYTHON) -m venv --clear $(VENV); fi
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	$(PIP) --editable ".[transfer]"
+	@touch $@
+
+# The package is there already, so only what its extra names is added.
+$(TOOLS): $(INSTALLED)
+	@echo "adding what tests and benchmarks need"
+	$(PIP) "promptkernels[dev]"
 	@touch $@

@@ -14,7 +14,7 @@ from prompttransfer.report import read_results, write_report
 from prompttransfer.report.results import fact_rows, overview_rows
 from prompttransfer.report.terminal import print_results
 
-PICTURES = {"scores.png", "learning.png", "similarity.png", "groups.png", "particles.png"}
+PICTURES = {"scores.png", "differences.png", "learning.png", "similarity.png", "groups.png", "particles.png"}
 
 
 class Page(HTMLParser):
@@ -114,7 +114,7 @@ def test_runs_without_histories_keep_the_scores(tmp_path: Path) -> None:
     for path in (folder / "history").iterdir():
         path.unlink()
     write_report(folder)
-    assert {file.name for file in folder.glob("*.png")} == {"scores.png"}
+    assert {file.name for file in folder.glob("*.png")} == {"scores.png", "differences.png"}
 
 
 @pytest.mark.parametrize("width", [80, 120])

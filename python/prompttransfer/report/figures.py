@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from prompttransfer.report.results import Results
+from prompttransfer.report.statistics import comparisons
 
 # Okabe and Ito's colours, told apart by colour-blind readers too.
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#999999", "#000000", "#F0E442")
@@ -51,17 +51,47 @@ def scores(results: Results) -> Figure | None:
             axes.hlines(value, place - 0.46, place + 0.46, "black", style, linewidth=1.3, label=label)
     # A cut axis would exaggerate the differences, unless scores may be negative (correlations).
     axes.set(
-        ylim=(min(0.0, low), 108), ylabel="score on test rows (%)", xticks=range(len(targets)), xticklabels=targets
+        ylim=(min(0.0, low), 108),
+        ylabel=f"score on {results.judged_on} rows (%)",
+        xticks=range(len(targets)),
+        xticklabels=targets,
     )
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside right upper", frameon=False, fontsize=9)
     return figure
 
 
+def differences(results: Results) -> Figure | None:
+    """Every method's difference to PT: its mean over targets with both intervals, and the targets as points."""
+    found = comparisons(results.rows)
+    if not found:
+        return None
+    targets = list(dict.fromkeys(target for comparison in found for target in comparison.targets))
+    figure = Figure(figsize=(7.2, 0.42 * len(found) + 1.3), layout="constrained")
+    axes = figure.subplots()
+    axes.axvline(0, color="black", linewidth=1)
+    for line, comparison in enumerate(found):
+        whole, such = comparison.these_targets, comparison.such_targets
+        if such.low is not None:
+            axes.plot([such.low, such.high], [line, line], color="0.72", linewidth=1.6, solid_capstyle="butt")
+        if whole and whole.low is not None:
+            axes.plot([whole.low, whole.high], [line, line], color="black", linewidth=4, solid_capstyle="butt")
+        axes.plot(such.mean, line, "D", color="white", markeredgecolor="black", markersize=6, zorder=3)
+    for turn, target in enumerate(targets):
+        places = [(c.targets[target].mean, line) for line, c in enumerate(found) if target in c.targets]
+        axes.plot(*zip(*places, strict=True), "o", color=_COLOURS[turn % len(_COLOURS)], markersize=4.5, label=target)
+    axes.set(xlabel="points above (+) or below (-) PT", ylim=(len(found) - 0.5, -0.5))
+    axes.set_yticks(range(len(found)), [comparison.method for comparison in found])
+    axes.grid(axis="x", alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside right upper", frameon=False, fontsize=9)
+    return figure
+
+
 def learning_curves(results: Results) -> Figure | None:
-    """Training loss of every method on the target's rows."""
+    """Training loss of every method on the target's rows, mean over seeds."""
     curves = {
-        target: [(method, results.history(method, target).get("loss", [])) for method in results.methods]
+        target: [(method, results.mean_series(method, target, "loss")) for method in results.methods]
         for target in results.targets
     }
     if not any(points for lines in curves.values() for _, points in lines):
@@ -85,24 +115,25 @@ def learning_curves(results: Results) -> Figure | None:
 
 
 def similarity(results: Results) -> Figure | None:
-    """Cosines of the task vectors of the sources and each target."""
-    found: list[tuple[str, dict[str, Any]]] = []
+    """Cosines of the task vectors of the sources and each target, mean over seeds."""
+    found: list[tuple[str, list[str], np.ndarray]] = []
     for target in results.targets:
-        histories = (results.history(method, target) for method in results.methods)
-        matrix = next((history["similarity"] for history in histories if "similarity" in history), None)
-        if matrix:
-            found.append((target, matrix))
+        for method in results.methods:
+            logged = [history["similarity"] for history in results.histories(method, target) if "similarity" in history]
+            if logged:
+                matrices = np.array([entry["matrix"] for entry in logged], dtype=float)
+                found.append((target, logged[0]["names"], matrices.mean(axis=0)))
+                break
     if not found:
         return None
-    figure, panels = _panels([target for target, _ in found])
+    figure, panels = _panels([target for target, _, _ in found])
     # One scale for all panels; task vectors of few-shot prompts are far from parallel, so it follows the data.
-    values = [np.array(matrix["matrix"], dtype=float) for _, matrix in found]
-    limit = max([0.05, *(float(np.abs(_off_diagonal(value)).max(initial=0.0)) for value in values)])
+    limit = max([0.05, *(float(np.abs(_off_diagonal(value)).max(initial=0.0)) for _, _, value in found)])
     image = None
-    for axes, (_, matrix), value in zip(panels, found, values, strict=True):
+    for axes, (_, names, value) in zip(panels, found, strict=True):
         image = axes.imshow(value, cmap="RdBu_r", vmin=-limit, vmax=limit)
-        axes.set_xticks(range(len(value)), matrix["names"], rotation=35, ha="right", fontsize=8)
-        axes.set_yticks(range(len(value)), matrix["names"], fontsize=8)
+        axes.set_xticks(range(len(value)), names, rotation=35, ha="right", fontsize=8)
+        axes.set_yticks(range(len(value)), names, fontsize=8)
         for row, column in np.ndindex(value.shape):
             shade = "white" if abs(value[row, column]) > 0.6 * limit else "black"
             axes.text(column, row, f"{value[row, column]:.2f}", ha="center", va="center", size=8, color=shade)
@@ -111,21 +142,21 @@ def similarity(results: Results) -> Figure | None:
 
 
 def groups(results: Results) -> Figure | None:
-    """Which sources DTVG merges with the target, update by update."""
+    """Which sources DTVG merges with the target, update by update: the share of seeds."""
     found = [
-        (target, history["groups"])
+        (target, logs)
         for target in results.targets
-        for history in (results.history(method, target) for method in results.methods)
-        if history.get("groups")
+        for method in results.methods
+        if (logs := [history["groups"] for history in results.histories(method, target) if history.get("groups")])
     ]
     if not found:
         return None
     figure, panels = _panels([target for target, _ in found], height=2.2)
     known = dict.fromkeys(name for row in results.content.get("sources", []) for name in [row["source"]])
-    for axes, (_, log) in zip(panels, found, strict=True):
-        names = list(dict.fromkeys([*known, *(name for _, group in log for name in group)]))
-        updates = [update for update, _ in log]
-        chosen = np.array([[name in group for _, group in log] for name in names], dtype=float)
+    for axes, (_, logs) in zip(panels, found, strict=True):
+        names = list(dict.fromkeys([*known, *(name for log in logs for _, group in log for name in group)]))
+        updates = [update for update, _ in logs[0]]
+        chosen = np.array([[[name in group for _, group in log] for name in names] for log in logs]).mean(axis=0)
         edges = np.array([*updates, updates[-1] + 1]) - 0.5
         axes.pcolormesh(edges, np.arange(len(names) + 1), chosen, cmap="Blues", vmin=0, vmax=1.4)
         share = chosen.mean(axis=1)
@@ -143,7 +174,7 @@ def particles(results: Results) -> Figure | None:
     """Mean distance between the particles of BMTPT during the source stage."""
     for target in results.targets:
         for method in results.methods:
-            points = results.history(method, target).get("particles", {}).get("mean_distance", [])
+            points = results.mean_series(method, target, "particles", "mean_distance")
             if points:
                 figure, (axes,) = _panels([f"{method}: particles"])
                 updates, distance = np.array(points, dtype=float).T

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
+from prompttransfer.report import Picture
 from prompttransfer.report.results import Results, fact_rows, overview_rows, source_rows
+from prompttransfer.report.statistics import difference_rows
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2rem auto; padding: 0 1rem; color: #1b1b1b }
@@ -24,29 +26,38 @@ pre { background: #f6f6f6; padding: .8rem; overflow-x: auto; font-size: .85rem }
 """
 
 
-def page(results: Results, pictures: Sequence[tuple[str, str, bytes]]) -> str:
-    """The report as HTML.
-
-    Args:
-        pictures: title, caption and PNG content of each.
-    """
+def page(results: Results, pictures: Sequence[Picture]) -> str:
+    """The report as HTML."""
     content = results.content
     cells = results.cells()
     parts = ["<h1>Prompt transfer: comparison of methods</h1>", f"<p>{_summary(content)}</p>"]
+    if results.judged_on != "test":
+        parts.append(
+            f'<p class="warn">Scored on {escape(results.judged_on)} rows: for the choice of settings, not a result.</p>'
+        )
     if not content.get("finished", False):
         parts.append('<p class="warn">This run is not finished: the tables hold what is done so far.</p>')
     if cells:
         parts += ["<h2>Scores</h2>", _table(*overview_rows(results), text=1, base=("zero-shot", "majority"))]
         parts.append(
-            '<p class="small">Percent on test rows; mean and standard deviation over seeds where there are several. '
+            f'<p class="small">Percent on {results.judged_on} rows; mean and standard deviation over seeds if several. '
             "zero-shot: the model without a prompt; majority: always the most frequent class. "
             "† collapsed: at least 98 % of the test rows got one answer.</p>"
         )
-    for title, caption, png in pictures:
-        image = base64.b64encode(png).decode("ascii")
+    head, rows = difference_rows(results.rows)
+    if rows:
+        parts += ["<h2>Difference to PT</h2>", _table(head, rows, text=1)]
         parts.append(
-            f'<h2>{escape(title)}</h2><figure><img alt="{escape(title)}" src="data:image/png;base64,{image}">'
-            f"<figcaption>{escape(caption)}</figcaption></figure>"
+            '<p class="small">Points above or below PT in pairs of the same target and seed, with 95 % t intervals: '
+            "of a target over its seeds; of the mean over targets, for other draws of rows on these targets and for "
+            "other targets like these. Pairs won, tied, lost.</p>"
+        )
+    for picture in pictures:
+        image = base64.b64encode(picture.png).decode("ascii")
+        title = escape(picture.title)
+        parts.append(
+            f'<h2>{title}</h2><figure><img alt="{title}" src="data:image/png;base64,{image}">'
+            f"<figcaption>{escape(picture.caption)}</figcaption></figure>"
         )
     if cells:
         parts += ["<h2>Every score with its terms</h2>", _table(*fact_rows(cells), text=2)]

@@ -84,13 +84,26 @@ class Results:
         found = [self.cell(method, target) for target in self.targets]
         return fmean(cell.score for cell in found if cell) if all(found) else None
 
-    def history(self, method: str, target: str) -> dict[str, Any]:
-        """History of the first finished seed; empty when there is none."""
-        for row in self.rows:
-            if row["method"] == method and row["target"] == target:
-                path = self.folder / "history" / f"{method}-{target}-seed{row['seed']}.json"
-                return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        return {}
+    @property
+    def judged_on(self) -> str:
+        """The split that was scored: test or validation."""
+        return self.content.get("settings", {}).get("evaluate_on", "test")
+
+    def histories(self, method: str, target: str) -> list[dict[str, Any]]:
+        """Histories of the finished seeds that have one."""
+        seeds = [row["seed"] for row in self.rows if row["method"] == method and row["target"] == target]
+        paths = [self.folder / "history" / f"{method}-{target}-seed{seed}.json" for seed in seeds]
+        return [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.is_file()]
+
+    def mean_series(self, method: str, target: str, *names: str) -> list[tuple[float, float]]:
+        """A logged series, such as "loss" or "particles", "mean_distance": its points, means over the seeds."""
+        points: dict[float, list[float]] = {}
+        for history in self.histories(method, target):
+            for name in names[:-1]:
+                history = history.get(name, {})
+            for update, value in history.get(names[-1], []):
+                points.setdefault(update, []).append(value)
+        return [(update, fmean(values)) for update, values in sorted(points.items())]
 
 
 def read_results(folder: str | Path) -> Results:

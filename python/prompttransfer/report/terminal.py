@@ -27,7 +27,7 @@ def print_results(results: Results, console: Console) -> None:
     wide = console.width >= 100
     head, rows = overview_rows(results)
     baselines = {"zero-shot", "majority"}
-    console.print(_table("Score on test rows (%)", head, rows, text=1, wide=wide, dim=baselines))
+    console.print(_table(f"Score on {results.judged_on} rows (%)", head, rows, text=1, wide=wide, dim=baselines))
     head, rows = fact_rows(results.cells())
     for constant in ("seeds", "metric"):  # columns that say the same in every row cost width
         place = head.index(constant)

@@ -6,7 +6,8 @@ Environment variables (all optional):
 PROMPTKERNELS_BUILD        ``auto`` (default): whatever can be built here, and never a failed install;
                            ``cpu``: the CPU module, a failure is an error; ``cuda``: CPU and CUDA module, likewise;
                            ``none``: pure Python (the plain torch reference runs everything)
-PROMPTKERNELS_CUDA_ARCHS   architectures, separated by ``;`` as CMake has them (``80-real;90-real;100-real;120``)
+PROMPTKERNELS_CUDA_ARCHS   architectures, separated by ``;`` as CMake has them (``80-real;90-real;120``); by default
+                           those of 80, 90, 100 and 120 that nvcc knows, and PTX of the newest
 PROMPTKERNELS_JOBS         parallel compile jobs (one per core)
 CXX, CUDACXX               the compilers
 =========================  ==========================================================================================
@@ -101,7 +102,9 @@ class CMakeBuild(build_ext):
         run.append(f"-DCMAKE_INSTALL_PREFIX={target / 'promptkernels'}")
         jobs = os.environ.get("PROMPTKERNELS_JOBS") or str(os.cpu_count() or 1)
         check(run)
-        check(["cmake", "--build", str(build), "--parallel", jobs])
+        log = check(["cmake", "--build", str(build), "--parallel", jobs])
+        if kind == "cuda":
+            check([sys.executable, str(ROOT / "cmake" / "ptxas_report.py")], text=log)
         check(["cmake", "--install", str(build)])
 
     def get_outputs(self) -> list[str]:
@@ -112,14 +115,17 @@ class CMakeBuild(build_ext):
         return {}
 
     def get_source_files(self) -> list[str]:
-        return ["CMakeLists.txt", *(str(p.relative_to(ROOT)) for p in (ROOT / "csrc").rglob("*") if p.is_file())]
+        sources = [path for path in (ROOT / "csrc").rglob("*") if path.is_file()]
+        return ["CMakeLists.txt", "cmake/ptxas_report.py", *(str(path.relative_to(ROOT)) for path in sources)]
 
 
-def check(command: list[str]) -> None:
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+def check(command: list[str], text: str = "") -> str:
+    """Run it on ``text``, show what it prints and return that."""
+    done = subprocess.run(command, input=text, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     sys.stderr.write(done.stdout)
     if done.returncode:
         raise subprocess.CalledProcessError(done.returncode, command, output=done.stdout)
+    return done.stdout
 
 
 def reason(error: Exception) -> str:

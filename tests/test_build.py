@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -72,3 +73,34 @@ def test_unknown_mode_is_named(tmp_path):
     done = build(tmp_path, PROMPTKERNELS_BUILD="gpu")
     assert done.returncode != 0
     assert "PROMPTKERNELS_BUILD must be one of auto, cpu, cuda, none, got 'gpu'" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc found")
+def test_cuda_kernels_spill_no_registers(tmp_path):
+    """The log has one line per kernel; other architectures are compiled from the same sources by an ordinary build."""
+    done = build(tmp_path, PROMPTKERNELS_BUILD="cuda", PROMPTKERNELS_CUDA_ARCHS="90-real")
+    assert done.returncode == 0, done.stderr[-8000:]
+    kernels = re.findall(r"^(\w+_kernel<.*>) +sm_90 +(\d+) registers, (\d+) bytes spilled", done.stderr, re.MULTILINE)
+    assert {name.partition("<")[0] for name, _, _ in kernels} >= {"gram_kernel", "mix_kernel", "compose_kernel"}
+    assert [name for name, _, spilled in kernels if int(spilled)] == []
+    assert all(0 < int(registers) <= 255 for _, registers, _ in kernels)
+
+
+def test_report_of_registers():
+    log = """
+ptxas info    : 0 bytes gmem
+ptxas info    : Compiling entry function '_ZN3one6kernelEv' for 'sm_80'
+ptxas info    : Function properties for _ZN3one6kernelEv
+    40 bytes stack frame, 24 bytes spill stores, 32 bytes spill loads
+ptxas info    : Used 128 registers, used 1 barriers, 4112 bytes smem, 472 bytes cmem[0]
+ptxas info    : Compiling entry function 'two' for 'sm_120'
+ptxas info    : Function properties for two
+    0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
+ptxas info    : Used 18 registers, used 0 barriers, 372 bytes cmem[0]
+"""
+    script = ROOT / "cmake" / "ptxas_report.py"
+    lines = subprocess.run([sys.executable, script], input=log, capture_output=True, text=True).stdout.splitlines()
+    assert lines[0].endswith("sm_80   128 registers, 56 bytes spilled, 40 stack, 4112 shared")
+    assert lines[1].endswith("sm_120   18 registers, 0 bytes spilled, 0 stack, 0 shared")
+    assert lines[2] == "2 kernels, 1 of them spill registers"

@@ -8,6 +8,7 @@
 
 #include <cmath>
 
+#include "architecture.cuh"
 #include "device.cuh"
 
 namespace promptkernels::cuda {
@@ -38,6 +39,7 @@ struct GramShape {
     static constexpr int rounds = (24 * 1024 / (T * slices * 16) + 1) / 2 * 2;  // about 24 KiB, and 16-bit packs fit
     static constexpr int columns = slices * rounds * lanes;                     // of a chunk
     static constexpr int stride = ((slices * rounds) | 1) * lanes;  // of a row: neighbouring rows in other banks
+    static constexpr int step = micro == 8 ? lanes / 2 : lanes;     // read at once: registers are full of sums
     static constexpr int entries = tiles * micro * micro;
     static constexpr int batch = 64 / sizeof(A);  // sums of a thread that are handed over at once
 };
@@ -64,45 +66,82 @@ GramPlan plan_gram(const Stack& z, index_t groups) {
     return plan;
 }
 
-// Rows of one source from column `begin` into shared memory; columns from `end` on are 0.
-template <class A, class Shape, DType type>
-__device__ inline void stage(const Rows& x, bool packed, index_t begin, index_t end, A* tile) {
-    constexpr int v = sizeof(typename Storage<type>::type) == 2 ? 8 : Shape::lanes, packs = Shape::columns / v;
-    constexpr int steps = v / Shape::lanes;
+// Calls function(row, column of the chunk, column of x) for every pack of V columns that this thread stages.
+template <class Shape, int V, class F>
+__device__ inline void each_pack(const Rows& x, index_t begin, F&& function) {
+    constexpr int packs = Shape::columns / V;
     const int count = static_cast<int>(x.count) * packs;
-#pragma unroll 4
+#pragma unroll 1
     for (int p = static_cast<int>(threadIdx.x); p < count; p += kThreads) {
-        const int row = p / packs, q = p % packs;
-        const index_t c = begin + q * v;
-        Pack<A, v> pack{};
-        if (c < end && packed) {
-            pack = centred<A, v, type>(x, row, c);
-            if (x.scale) {
-                const A scale = factor<A>(x, row, c);
-#pragma unroll
-                for (int k = 0; k < v; ++k) pack.v[k] *= scale;
-            }
-        } else {
-#pragma unroll
-            for (int k = 0; k < v; ++k)
-                if (c + k < end) pack.v[k] = centred<A, 1, type>(x, row, c + k).v[0] * factor<A>(x, row, c + k);
-        }
-#pragma unroll
-        for (int s = 0; s < steps; ++s) {
-            Pack<A, Shape::lanes> part;
-#pragma unroll
-            for (int k = 0; k < Shape::lanes; ++k) part.v[k] = pack.v[s * Shape::lanes + k];
-            write<A, Shape::lanes>(tile + row * Shape::stride + q * v + s * Shape::lanes, part);
-        }
+        const int row = p / packs, column = p % packs * V;
+        function(row, column, begin + column);
     }
+}
+
+// Rows of one source from column `begin` into shared memory; columns from `end` on are 0. Packs of the type of the sums
+// are copied as they are, all of a thread under way together, and centred and scaled where they arrive.
+template <class A, class Shape>
+__device__ inline void stage_copies(const Rows& x, index_t begin, index_t end, A* tile) {
+    constexpr int v = Shape::lanes;
+    each_pack<Shape, v>(x, begin, [&](int row, int column, index_t c) {
+        A* to = tile + row * Shape::stride + column;
+        if (c < end)
+            copy_to_shared(to, static_cast<const A*>(x.data) + row * x.columns() + c);
+        else
+            write<A, v>(to, Pack<A, v>{});
+    });
+    wait_for_copies();
+    if (!x.reference && !x.scale) return;
+    each_pack<Shape, v>(x, begin, [&](int row, int column, index_t c) {
+        if (c >= end) return;
+        A* to = tile + row * Shape::stride + column;
+        Pack<A, v> pack = read<A, v>(to);
+        if (x.reference) {
+            const Pack<A, v> start = read<A, v>(static_cast<const A*>(x.reference) + c);
+#pragma unroll
+            for (int k = 0; k < v; ++k) pack.v[k] -= start.v[k];
+        }
+        if (x.scale) {
+            const A scale = factor<A>(x, row, c);
+#pragma unroll
+            for (int k = 0; k < v; ++k) pack.v[k] *= scale;
+        }
+        write<A, v>(to, pack);
+    });
+}
+
+// The same for 16-bit types, which widen on their way, and for rows that cannot be read in packs.
+template <class A, class Shape, DType type, int V>
+__device__ inline void stage_elements(const Rows& x, index_t begin, index_t end, A* tile) {
+    each_pack<Shape, V>(x, begin, [&](int row, int column, index_t c) {
+        Pack<A, V> pack{};
+        if (c < end) pack = centred<A, V, type>(x, row, c);
+        const A scale = c < end ? factor<A>(x, row, c) : A(0);
+        constexpr int part = V < Shape::lanes ? V : Shape::lanes;
+#pragma unroll
+        for (int first = 0; first < V; first += part) {
+            Pack<A, part> scaled;
+#pragma unroll
+            for (int k = 0; k < part; ++k) scaled.v[k] = pack.v[first + k] * scale;
+            write<A, part>(tile + row * Shape::stride + column + first, scaled);
+        }
+    });
 }
 
 template <class A, class Shape>
 __device__ inline void stage(const Stack& z, index_t begin, index_t end, A* tile) {
     for (int s = 0; s < z.sources; ++s) {
         const Rows& x = z.rows[s];
-        with_row_type<A>(x.type,
-                         [&](auto type) { stage<A, Shape, decltype(type)::value>(x, z.packed[s], begin, end, tile); });
+        with_row_type<A>(x.type, [&](auto type) {
+            constexpr DType kType = decltype(type)::value;
+            constexpr bool narrow = size_of(kType) == 2;
+            if (!z.packed[s])
+                stage_elements<A, Shape, kType, 1>(x, begin, end, tile);
+            else if constexpr (narrow)
+                stage_elements<A, Shape, kType, 8>(x, begin, end, tile);
+            else
+                stage_copies<A, Shape>(x, begin, end, tile);
+        });
         tile += x.count * Shape::stride;
     }
 }
@@ -153,19 +192,23 @@ __global__ void __launch_bounds__(kThreads, 2)
         stage<A, S>(z, c, end, shared.tile);
         __syncthreads();
         if (slice < S::slices) {
+#pragma unroll 1
             for (int round = 0; round < S::rounds; ++round) {
                 const A* column = shared.tile + (slice + round * S::slices) * S::lanes;
-                Pack<A, S::lanes> left[S::micro];
 #pragma unroll
-                for (int i = 0; i < S::micro; ++i)
-                    left[i] = read<A, S::lanes>(column + (i * S::side + place.row) * S::stride);
-#pragma unroll
-                for (int j = 0; j < S::micro; ++j) {
-                    const auto right = read<A, S::lanes>(column + (j * S::side + place.column) * S::stride);
+                for (int first = 0; first < S::lanes; first += S::step) {
+                    Pack<A, S::step> left[S::micro];
 #pragma unroll
                     for (int i = 0; i < S::micro; ++i)
+                        left[i] = read<A, S::step>(column + first + (i * S::side + place.row) * S::stride);
 #pragma unroll
-                        for (int v = 0; v < S::lanes; ++v) sum[i][j] += left[i].v[v] * right.v[v];
+                    for (int j = 0; j < S::micro; ++j) {
+                        const auto right = read<A, S::step>(column + first + (j * S::side + place.column) * S::stride);
+#pragma unroll
+                        for (int i = 0; i < S::micro; ++i)
+#pragma unroll
+                            for (int v = 0; v < S::step; ++v) sum[i][j] += left[i].v[v] * right.v[v];
+                    }
                 }
             }
         }
@@ -236,9 +279,11 @@ void launch_gram(const char* what, const Stack& z, index_t groups, const Finish&
 template <class A, class Finish>
 void gram(const char* what, const Stack& z, index_t groups, const Finish& finish, const Where& where) {
     const int k = z.count();
-    if (k <= 8) return launch_gram<A, 8>(what, z, groups, finish, where);
+    if constexpr (sizeof(A) == 4) {
+        if (k <= 8) return launch_gram<A, 8>(what, z, groups, finish, where);
+        if (k > 16 && k <= 32) return launch_gram<A, 32>(what, z, groups, finish, where);
+    }
     if (k <= 16) return launch_gram<A, 16>(what, z, groups, finish, where);
-    if (k <= 32) return launch_gram<A, 32>(what, z, groups, finish, where);
     if (k <= kMostRows) return launch_gram<A, 64>(what, z, groups, finish, where);
     throw std::invalid_argument(std::string("promptkernels cuda: ") + what + ": at most " + std::to_string(kMostRows) +
                                 " rows, got " + std::to_string(k));

@@ -171,7 +171,10 @@ class BMTPTConfig(Settings):
         None, ge=1, description="sources drawn at random for an SVGD update; none: rows of all of them"
     )
     particles_per_forward: int | None = Field(
-        None, ge=1, description="particles read at once, with no effect on the result; none: as many as memory holds"
+        None,
+        ge=1,
+        description="particles read at once, with no effect on the result; none: one on a CPU, elsewhere as many as "
+        "memory holds",
     )
     spread: float = Field(
         0.2, ge=0, description="start: P_init + N(0, s^2), s = spread * std of P_init; first one P_init"

@@ -101,6 +101,16 @@ def test_initial_prompt_takes_seeded_vocabulary_rows(llama: Backbone) -> None:
     assert initial_prompt(llama, 5, "uniform").abs().max() <= 0.5
 
 
+def test_initial_prompt_passes_over_rows_of_zeros(llama: Backbone) -> None:
+    table = llama.embedding.weight
+    ids = torch.randperm(len(table), generator=torch.Generator().manual_seed(7))[:6]
+    with torch.no_grad():
+        table[ids[2]] = 0
+    assert torch.equal(initial_prompt(llama, 5, seed=7), table[ids[[0, 1, 3, 4, 5]]].detach())
+    with pytest.raises(ValueError, match=f"length {len(table)} exceeds"):
+        initial_prompt(llama, len(table))
+
+
 def test_vectors_of_different_starts_are_refused() -> None:
     start, other = random(3, 4), random(3, 4, seed=9)
     vector = TaskVector("red", start + 1, init_hash(start))

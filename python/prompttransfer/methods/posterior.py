@@ -30,7 +30,8 @@ class ParticleLoss:
         weights: w_k, one per source, of sum 1.
         evidence: rows of evidence that the mean loss stands for.
         prior_std: the prior is N(P_init, prior_std^2); None: flat.
-        slice_size: particles per forward; None: all of them, halved when the device's memory runs out.
+        slice_size: particles per forward; None: one on a CPU, which gains nothing from more; elsewhere all of them.
+            Halved when the device's memory runs out.
     """
 
     weights: Sequence[float]
@@ -41,7 +42,7 @@ class ParticleLoss:
     def __call__(self, backbone: Backbone, prompt: ParticlePrompts, batch: Batch) -> Tensor:
         per_row = self.row_weights(batch["task_ids"])
         while True:
-            size = self.slice_size or prompt.count
+            size = self.slice_size or (1 if prompt.particles.device.type == "cpu" else prompt.count)
             try:
                 parts = [
                     self._slice(backbone, prompt, batch, per_row, range(first, min(first + size, prompt.count)))

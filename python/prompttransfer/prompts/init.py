@@ -18,16 +18,18 @@ def initial_prompt(
 ) -> Tensor:
     """P_init (L, H) float32 on the CPU.
 
-    "vocabulary": embedding rows of the first L entries of a random permutation of the first 5,000 ids; "text": the
-    embeddings of a text, repeated to L tokens; "uniform": U(-0.5, 0.5).
+    "vocabulary": embedding rows of the first L entries of a random permutation of the first 5,000 ids, those without a
+    row that is all zero (padding often is), from which no normalisation recovers; "text": the embeddings of a text,
+    repeated to L tokens; "uniform": U(-0.5, 0.5).
     """
     table = backbone.embedding.weight.detach()
     generator = torch.Generator().manual_seed(seed)
     if kind == "vocabulary":
-        size = min(_VOCABULARY, table.shape[0])
-        if length > size:
-            raise ValueError(f"prompt length {length} exceeds the {size} vocabulary rows it would start from")
-        ids = torch.randperm(size, generator=generator)[:length]
+        ids = torch.randperm(min(_VOCABULARY, table.shape[0]), generator=generator)
+        ids = ids[table[ids.to(table.device)].any(dim=1).cpu()]
+        if length > len(ids):
+            raise ValueError(f"prompt length {length} exceeds the {len(ids)} vocabulary rows it would start from")
+        ids = ids[:length]
     elif kind == "text":
         tokens = backbone.tokenizer(text, add_special_tokens=False)["input_ids"]
         if not tokens:

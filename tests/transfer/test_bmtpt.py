@@ -200,7 +200,7 @@ def test_slices_shrink_when_memory_runs_out_and_stay_small(llama: Backbone) -> N
     batch = batch_of(llama)
     prompt = ParticlePrompts(random(5, 3, 16, seed=1), random(3, 16))
     want = ParticleLoss([0.5, 0.5], 10.0)(llama, prompt, batch)
-    loss, small = ParticleLoss([0.5, 0.5], 10.0), SmallMemory(llama, rows=7)
+    loss, small = ParticleLoss([0.5, 0.5], 10.0, slice_size=5), SmallMemory(llama, rows=7)
     torch.testing.assert_close(loss(small, prompt, batch), want, rtol=1e-6, atol=1e-6)
     assert small.seen == [15, 9, 6, 6, 3]  # five particles, three, two; three rows each
     small.seen.clear()

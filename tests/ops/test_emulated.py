@@ -1,0 +1,46 @@
+"""What only the CUDA kernels have: blocks that add up their parts of a Gram matrix, in the one that ends last."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from cases import assert_close, rand
+
+from promptkernels import reference
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("rows", [3, 16, 32, 64])
+@pytest.mark.parametrize("columns", [3 * 1024, 5461])
+def test_many_blocks(emulated_backend, rows, columns, dtype):
+    """Every kernel by number of rows, with more blocks than one bundle holds; in packs and element by element."""
+    prompts, scores = rand(rows, 2, columns, dtype=dtype), rand(rows, 2, columns, seed=1, dtype=dtype)
+    start, scale = rand(2, columns, seed=2, dtype=dtype), rand(rows, 2, seed=3, dtype=dtype)
+    tolerance = 1e-12 if dtype == torch.float64 else 1e-6
+    arguments = prompts, start, None, scale, "cosine", 1e-8
+    got = emulated_backend.task_similarity(*arguments)
+    want = reference.task_similarity(*(a.double() if torch.is_tensor(a) else a for a in arguments))
+    for one, other in zip(got, want, strict=True):
+        assert_close(one, other, tolerance)
+    got = emulated_backend.svgd_direction(prompts, scores, None, 0.0, "liu2016", False)
+    want = reference.svgd_direction(prompts.double(), scores.double(), None, 0.0, "liu2016", False)
+    for one, other in zip(got, want, strict=True):
+        assert_close(one, other, tolerance)
+
+
+def test_task_id_out_of_range_is_a_device_side_assertion(emulated_backend):
+    """It ends the process, as on a GPU."""
+    code = """
+import emulated, torch
+made = emulated.make_backend()
+made.compose_prompts(torch.ones(2, 3), torch.ones(3, 2, 1), torch.ones(3, 1, 3), torch.tensor([0, 3]))
+"""
+    paths = os.pathsep.join(path for path in sys.path if path)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True
+    )
+    assert done.returncode != 0 and "task_ids holds a value outside" in done.stderr, done.stderr

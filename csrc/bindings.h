@@ -107,7 +107,12 @@ void select_group(Address similarity, bool wide, index_t n, index_t target, Addr
     backend::select_group(at(similarity), wide, n, target, static_cast<bool*>(at(chosen)), PK_WHERE(where));
 }
 
+// Raised with every change of the functions' arguments; promptkernels/backends/native.py holds the same number, so that
+// a module left over from another version is not called with arguments it does not expect.
+constexpr int kInterface = 2;
+
 void add_common(py::module_& module) {
+    module.attr("INTERFACE") = kInterface;
     module.def("similarity", similarity);
     module.def("similarity_backward", similarity_backward);
     module.def("svgd", svgd);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import torch
@@ -30,4 +31,8 @@ if __name__ == "__main__":
         from promptkernels.bench.command import main as bench
 
         sys.exit(bench(sys.argv[2:]))
-    main()
+    try:
+        main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader has seen enough (head)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -11,14 +11,9 @@ from typing import Any
 import torch
 
 from promptkernels.backends.native import DTYPES as DTYPES
-from promptkernels.backends.native import NativeOps
+from promptkernels.backends.native import NativeOps, load
 
-try:
-    import promptkernels._C_cpu as _C
-
-    _import_error: Exception | None = None
-except (ImportError, ValueError) as error:  # ValueError: a wrong PROMPTKERNELS_CPU
-    _C, _import_error = None, error
+_C, _reason = load("_C_cpu")
 
 NAME = "cpu"
 DEVICES = ("cpu",)
@@ -26,11 +21,7 @@ DEVICES = ("cpu",)
 
 def why_unavailable() -> str | None:
     """None if the backend can run here, else the reason in one line."""
-    if _C is not None:
-        return None
-    if isinstance(_import_error, ModuleNotFoundError):
-        return "the package was installed without the compiled module promptkernels._C_cpu"
-    return f"promptkernels._C_cpu does not load: {_import_error}"
+    return _reason
 
 
 def facts() -> dict[str, str]:

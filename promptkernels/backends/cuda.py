@@ -16,14 +16,9 @@ from torch import Tensor
 from promptkernels import reference as plain
 from promptkernels.backends import many_rows
 from promptkernels.backends.native import DTYPES as DTYPES
-from promptkernels.backends.native import NativeOps
+from promptkernels.backends.native import NativeOps, load
 
-try:
-    import promptkernels._C_cuda as _C
-
-    _import_error: Exception | None = None
-except ImportError as error:
-    _C, _import_error = None, error
+_C, _reason = load("_C_cuda")
 
 NAME = "cuda"
 DEVICES = ("cuda",)
@@ -47,10 +42,8 @@ def unserved(architectures: str, capability: tuple[int, int]) -> bool:
 
 def why_unavailable() -> str | None:
     """None if the backend can run here, else the reason in one line."""
-    if isinstance(_import_error, ModuleNotFoundError):
-        return "the package was installed without the compiled module promptkernels._C_cuda"
-    if _import_error is not None:
-        return f"promptkernels._C_cuda does not load: {_import_error}"
+    if _reason is not None:
+        return _reason
     if torch.version.cuda is None:
         return f"this torch ({torch.__version__}) was built without CUDA"
     if not torch.cuda.is_available():

@@ -7,6 +7,7 @@ Arguments are already checked; see `promptkernels.reference` for the formulas.
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from types import ModuleType
 from typing import Any
 
@@ -15,11 +16,28 @@ from torch import Tensor
 
 from promptkernels.backends.types import accumulation_type
 
+# That of the compiled modules this file knows how to call: kInterface in csrc/bindings.h.
+INTERFACE = 2
+
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 _CODES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
 _METRICS = {"cosine": 0, "token_mean_cosine": 1, "token_mean_dot": 2}
 _CONVENTIONS = {"fixed": 0, "liu2016": 1, "numpyro": 2, "blackjax": 3}
+
+
+def load(name: str) -> tuple[ModuleType | None, str | None]:
+    """The compiled module ``promptkernels.<name>``, or None and the reason in one line."""
+    full = f"promptkernels.{name}"
+    try:
+        module = import_module(full)
+    except ModuleNotFoundError:
+        return None, f"the package was installed without the compiled module {full}"
+    except (ImportError, ValueError) as error:  # ValueError: a wrong PROMPTKERNELS_CPU
+        return None, f"{full} does not load: {error}"
+    if getattr(module, "INTERFACE", None) != INTERFACE:
+        return None, f"{full} was built for another version of the package: install it again"
+    return module, None
 
 
 def _address(tensor: Tensor | None) -> int:

@@ -12,6 +12,7 @@ from cases import rand
 
 import promptkernels as pk
 from promptkernels.backends import registry
+from promptkernels.backends.native import load
 
 
 @pytest.fixture
@@ -50,6 +51,14 @@ def test_forced_backend_refuses_tensors_it_cannot_serve():
         if name != "reference" and status.available:
             with pk.use_backend(name), pytest.raises(pk.BackendUnavailable, match="tensors only"):
                 registry.choose(meta.device.type, meta.dtype)
+
+
+def test_a_module_left_over_from_another_version_is_not_called(monkeypatch):
+    monkeypatch.setitem(sys.modules, "promptkernels._C_cpu", SimpleNamespace(INTERFACE=-1))
+    module, reason = load("_C_cpu")
+    assert module is None
+    assert "promptkernels._C_cpu was built for another version of the package" in reason
+    assert load("_C_none") == (None, "the package was installed without the compiled module promptkernels._C_none")
 
 
 def test_unknown_backend():

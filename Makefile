@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 TOOLS := $(VENV)/.tools
 
-.PHONY: demo test bench lint format clean
+.PHONY: demo test bench evidence lint format clean
 
 demo: $(INSTALLED)
 	@echo "environment: $(VENV), made once and reused"
@@ -16,6 +16,10 @@ test: $(TOOLS)
 
 bench: $(TOOLS)
 	$(BIN)/python -m promptkernels bench $(ARGS)
+
+# Hours; stopped, the same command goes on where it was. Parts of it: $(BIN)/python -m bench.evidence --help
+evidence: $(INSTALLED)
+	$(BIN)/python -m bench.evidence all
 
 lint: $(TOOLS)
 	$(BIN)/ruff check .

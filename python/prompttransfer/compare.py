@@ -33,6 +33,7 @@ from prompttransfer.tasks import drop_leaks, load_task
 from prompttransfer.tasks.task import Task
 
 FORMAT = 1
+WITHOUT_SOURCE_PROMPTS = {"PT", "Multi-PT", "BMTPT"}  # they train no prompt for each source
 
 
 def compare(config: RunConfig, progress: Any) -> Path:
@@ -49,7 +50,7 @@ def compare(config: RunConfig, progress: Any) -> Path:
         for ctx in contexts.values():
             target = ctx.targets[index]
             run.save_prompt(f"prompts/P_init-seed{ctx.source_seed}.safetensors", ctx.start, init_hash=ctx.start_hash)
-            run.add_sources(_source_rows(ctx, run) if set(config.methods) - {"PT", "Multi-PT", "BMTPT"} else [])
+            run.add_sources(_source_rows(ctx, run) if set(config.methods) - WITHOUT_SOURCE_PROMPTS else [])
             zero_shot = ctx.evaluate(f"{target.name}: zero-shot", target, None)
             for method in config.methods:
                 result = METHODS[method](ctx, target)

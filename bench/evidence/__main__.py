@@ -1,0 +1,102 @@
+"""See `python -m bench.evidence --help`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from bench.evidence.running import collect, run_study
+from bench.evidence.studies import REPORTED, Study, read_study
+from bench.evidence.tuning import best_settings, choose
+from bench.evidence.writing import write_index, write_study, write_tuning
+from prompttransfer.progress import Progress
+from prompttransfer.store import write_json
+
+RESULTS = Path(__file__).parents[2] / "docs" / "results"
+
+
+def main() -> None:
+    options = _options()
+    with Progress() as progress:
+        if options.command in ("tune", "all"):
+            tune(options, progress)
+        if options.command in ("run", "all"):
+            run(options, progress)
+        if options.command in ("report", "all"):
+            report(options, progress)
+
+
+def tune(options: argparse.Namespace, progress: Any) -> None:
+    """Try every setting of the grids on validation rows and write down the best; without the parts that are asked for
+    by several processes being complete, only what is still missing is said."""
+    study, folder = read_study("tune"), options.runs / "tune"
+    run_study(study, folder, progress, **_parts(options))
+    results = collect(study, folder)
+    if not results.content["finished"]:
+        progress.note(f"tune: {results.content['cells'] - len(results.rows)} cells are missing; nothing is chosen yet")
+        return
+    chosen = choose(study, results)
+    write_json(options.results / "tuning.json", chosen)
+    write_tuning(chosen, options.results / "tuning.md")
+    progress.note(f"chosen settings: {options.results / 'tuning.json'}")
+
+
+def run(options: argparse.Namespace, progress: Any) -> None:
+    for study in _studies(options):
+        run_study(study, options.runs / study.name, progress, **_parts(options))
+
+
+def report(options: argparse.Namespace, progress: Any) -> None:
+    """Write the pages of all studies that have results."""
+    done = []
+    for study in _studies(options):
+        results = collect(study, options.runs / study.name)
+        if results.rows:
+            write_study(study, results, options.results)
+            done.append((study, results))
+    write_index(done, options.results)
+    progress.note(f"pages: {options.results / 'README.md'}")
+
+
+def _studies(options: argparse.Namespace) -> list[Study]:
+    names = getattr(options, "studies", None) or ["all"]
+    best = best_settings(options.results / "tuning.json")
+    return [read_study(name, best) for name in (REPORTED if "all" in names else names)]
+
+
+def _parts(options: argparse.Namespace) -> dict[str, Any]:
+    return {"seeds": options.seeds, "targets": options.targets, "labels": options.methods}
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench.evidence", description=__doc__)
+    parser.add_argument("--runs", type=Path, default=Path("runs/evidence"), help="folder of the cells")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the pages and of tuning.json")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, text in (
+        ("tune", "choose every method's settings on validation rows"),
+        ("run", "run studies; stopped, the same command goes on where it was"),
+        ("report", "write the pages from the cells that are there"),
+        ("all", "tune, run all studies, report"),
+    ):
+        command = commands.add_parser(name, help=text, description=text)
+        if name == "run":
+            command.add_argument("studies", nargs="+", help=f"{', '.join(REPORTED)}, or all")
+        if name != "report":
+            command.add_argument("--seeds", type=_numbers, default=(), help="only these, such as 1,2")
+            command.add_argument("--targets", type=_names, default=(), help="only these")
+            command.add_argument("--methods", type=_names, default=(), help="only these entries")
+    return parser.parse_args()
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(map(int, _names(text)))
+
+
+if __name__ == "__main__":
+    main()

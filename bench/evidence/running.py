@@ -1,0 +1,150 @@
+"""A study cell by cell: a cell is one entry on one target and seed, in a file of its own.
+
+All stages go through the store, so cells that are done, and stages that cells or studies share, cost nothing the second
+time. Parts of a study may be run by several processes; the files of all of them together are the study.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Collection
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from bench.evidence.studies import PLACES, Study
+from prompttransfer.compare import WITHOUT_SOURCE_PROMPTS, Workbench, machine_facts, result_row, source_row
+from prompttransfer.methods import METHODS, Context, EncodedTask
+from prompttransfer.methods.context import CODE_VERSION
+from prompttransfer.progress import NullProgress, Stage
+from prompttransfer.report import Results
+from prompttransfer.store import write_json
+from prompttransfer.training import Diverged
+
+
+def run_study(
+    study: Study,
+    folder: Path,
+    progress: Any,
+    *,
+    seeds: Collection[int] = (),
+    targets: Collection[str] = (),
+    labels: Collection[str] = (),
+) -> None:
+    """Run the cells of a study, or those of some seeds, targets and labels, into files below `folder`.
+
+    Raises:
+        ValueError: a seed, target or label that the study does not have.
+    """
+    config = study.config
+    for kind, given, known in (
+        ("seeds", seeds, config.seeds),
+        ("targets", targets, config.targets),
+        ("methods", labels, tuple(study.entries)),
+    ):
+        strange = [str(value) for value in given if value not in known]
+        if strange:
+            raise ValueError(f"{study.name} has {kind} {', '.join(map(str, known))}; got {', '.join(strange)}")
+    cells = [
+        cell
+        for cell in study.cells
+        if all(not wanted or part in wanted for part, wanted in zip(cell, (seeds, targets, labels), strict=True))
+    ]
+    progress.note(f"{study.name}: {len(cells)} cells of {len(study.cells)}")
+    work = Workbench.open(config, _OnlyStages(progress))
+    facts = {
+        "version": CODE_VERSION,
+        "model": config.model,
+        "model_fingerprint": work.backbone.fingerprint,
+        **machine_facts(work.backbone),
+    }
+    taken: list[float] = []
+    base: Context | None = None
+    sources: list[dict[str, Any]] | None = None
+    for place, (seed, name, label) in enumerate(cells):
+        if base is None or base.seed != seed:
+            base, sources = work.context(seed), None
+        target = next(task for task in base.targets if task.name == name)
+        started = time.monotonic()
+        entry = study.entries[label]
+        if sources is None and entry.method not in WITHOUT_SOURCE_PROMPTS:
+            sources = [source_row(base, source)[0] for source in base.sources]
+        cell = _cell(replace(base, config=study.config_of(label)), target, entry.method, label, folder)
+        settings = study.facts_of(label)
+        write_json(_path(folder, label, name, seed), {"settings": settings, **facts, "sources": sources or [], **cell})
+        taken.append(time.monotonic() - started)
+        said = cell["error"] or f"{cell['row']['score']:.1f}"
+        progress.note(
+            f"{study.name} {place + 1}/{len(cells)}: {label} on {name}, seed {seed}: {said}; "
+            f"{_left(taken, len(cells) - place - 1)}"
+        )
+
+
+def collect(study: Study, folder: Path) -> Results:
+    """What all processes have finished of a study so far, as a run folder that the report reads.
+
+    Cells that were run with other settings, or by code whose results differ, are left out.
+    """
+    rows, found = [], []
+    for seed, target, label in sorted(study.cells, key=lambda cell: list(study.entries).index(cell[2])):
+        path = _path(folder, label, target, seed)
+        if not path.is_file():
+            continue
+        cell = json.loads(path.read_text(encoding="utf-8"))
+        if cell["settings"] == study.facts_of(label) and cell["version"] == CODE_VERSION:
+            found.append(cell)
+            rows += [cell["row"]] if cell["row"] else []
+    order = list(study.config.targets)
+    rows.sort(key=lambda row: order.index(row["target"]))
+    sources = {(row["source"], row["seed"]): row for cell in found for row in cell["sources"]}
+    names = study.config.sources
+    content = {
+        "format": 1,
+        **{name: found[0][name] for name in ("model", "model_fingerprint", "versions") if found},
+        "commit": ", ".join(dict.fromkeys(cell["commit"] for cell in found)),
+        "machine": found[0]["machine"] if found else {},
+        "machines": list({json.dumps(cell["machine"], sort_keys=True): cell["machine"] for cell in found}.values()),
+        "settings": study.config.model_dump(mode="json", exclude=PLACES),
+        "sources": sorted(sources.values(), key=lambda row: (names.index(row["source"]), row["seed"])),
+        "rows": rows,
+        "cells": len(study.cells),
+        "errors": [cell["error"] for cell in found if cell["error"]],
+        "finished": len(found) == len(study.cells),
+    }
+    write_json(folder / "results.json", content)
+    return Results(folder, content)
+
+
+def _cell(ctx: Context, target: EncodedTask, method: str, label: str, folder: Path) -> dict[str, Any]:
+    """Train and score; a loss that is no longer finite ends this cell, not the study."""
+    zero_shot = ctx.evaluate(f"{target.name}: zero-shot", target, None)
+    try:
+        result = METHODS[method](ctx, target)
+    except Diverged as error:
+        return {"row": None, "error": f"{label} on {target.name}, seed {ctx.seed}: {error}"}
+    found = ctx.evaluate(f"{target.name}: score of {label}", target, result.evaluated)
+    write_json(folder / "history" / f"{label}-{target.name}-seed{ctx.seed}.json", result.history)
+    return {"row": result_row(label, target, ctx, result, found, zero_shot), "error": ""}
+
+
+def _path(folder: Path, label: str, target: str, seed: int) -> Path:
+    return folder / "cells" / f"{label}-{target}-seed{seed}.json"
+
+
+def _left(taken: list[float], cells: int) -> str:
+    """Time left, from the cells of this process that were not in the store."""
+    worked = [seconds for seconds in taken if seconds > 1] or taken
+    minutes = cells * median(worked) / 60
+    return f"about {minutes / 60:.1f} h left" if minutes > 90 else f"about {minutes:.0f} min left"
+
+
+class _OnlyStages(NullProgress):
+    """Bars of running stages without the notes about reused ones, which would be thousands of lines."""
+
+    def __init__(self, progress: Any) -> None:
+        self._progress = progress
+
+    def stage(self, title: str, total: int) -> Stage:
+        return self._progress.stage(title, total)

@@ -1,0 +1,149 @@
+"""A study: common settings, and entries (a method with settings of its own) that are compared on the same rows.
+
+Settings files stand beside this file. `common.json` holds what all studies share; a study's file has
+
+    about      one line for its page
+    settings   of RunConfig, on top of the common ones
+    entries    label -> {"method": ..., "against": label it is compared with, settings}; all methods when not given
+    grids      in place of entries, for tuning: method -> {setting: values}; every combination is an entry
+    pictures   names of the pictures of its page; all when not given
+    tuned      whether the settings chosen by tuning apply (they do unless false)
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from prompttransfer.config import METHODS, RunConfig
+from prompttransfer.method_config import Settings
+
+HERE = Path(__file__).parent
+REPORTED = ("few16", "few32", "full", "ablations")
+BASELINE = "PT"
+# What an entry may set: nothing that changes the rows, the model, or P_init, which all entries share.
+_BLOCKS = ("multi_pt", "spot", "tpv", "attempt", "mpt", "bmtpt", "dtvg")
+_OWN = ("target_learning_rate", "schedule", "warmup", "weight_decay", *_BLOCKS)
+PLACES = {"output", "cache"}  # where files lie: no part of what is computed
+
+
+class Entry(Settings):
+    """A method with settings of its own, in the nesting of RunConfig."""
+
+    method: Literal[METHODS]
+    against: str = BASELINE
+    settings: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _own_settings(self) -> Entry:
+        foreign = sorted(set(self.settings) - set(_OWN))
+        if foreign:
+            raise ValueError(f"an entry may set {', '.join(_OWN)}; got {', '.join(foreign)}")
+        return self
+
+
+class Study(Settings):
+    """See the head of this file."""
+
+    name: str
+    about: str
+    settings: dict[str, Any]
+    entries: dict[str, Entry]
+    pictures: tuple[str, ...] | None = None
+
+    @property
+    def config(self) -> RunConfig:
+        """The settings all entries share; it names all their methods, so that the sources are loaded."""
+        methods = tuple(dict.fromkeys(entry.method for entry in self.entries.values()))
+        return RunConfig(**{**self.settings, "methods": methods})
+
+    def config_of(self, label: str) -> RunConfig:
+        """The settings of one entry."""
+        entry = self.entries[label]
+        return RunConfig(**merged(self.settings, entry.settings), methods=(entry.method,))
+
+    def facts_of(self, label: str) -> dict[str, Any]:
+        """The settings of one entry, as JSON values, without the places of files."""
+        return self.config_of(label).model_dump(mode="json", exclude=PLACES)
+
+    @property
+    def cells(self) -> list[tuple[int, str, str]]:
+        """(seed, target, label) of the whole study, in the order they are run."""
+        config = self.config
+        return [(seed, target, label) for seed in config.seeds for target in config.targets for label in self.entries]
+
+
+def read_study(name: str, best: Mapping[str, dict[str, Any]] | None = None, folder: Path = HERE) -> Study:
+    """A study by the name of its file.
+
+    Args:
+        best: settings chosen by tuning, by method; they stand below what an entry sets itself.
+        folder: of the settings files.
+
+    Raises:
+        FileNotFoundError: no such study.
+        ValueError: settings that do not exist or do not fit together, grids of unequal size, or a study that is tuned
+            while `best` misses a method.
+    """
+    path = folder / f"{name}.json"
+    if name == "common" or not path.is_file():
+        known = ", ".join(sorted(file.stem for file in folder.glob("*.json") if file.stem != "common"))
+        raise FileNotFoundError(f"unknown study {name!r}; there are {known}")
+    content = json.loads(path.read_text(encoding="utf-8"))
+    settings = merged(json.loads((folder / "common.json").read_text(encoding="utf-8")), content.pop("settings", {}))
+    if "grids" in content:
+        entries = grid_entries(content.pop("grids"))
+    else:
+        given = content.pop("entries", {method: {"method": method} for method in METHODS})
+        entries = {label: Entry(**entry) for label, entry in given.items()}
+        if content.pop("tuned", True):
+            entries = {label: _tuned(entry, best) for label, entry in entries.items()}
+    study = Study(name=name, settings=settings, entries=entries, **content)
+    for label, entry in entries.items():
+        if entry.against not in entries:
+            raise ValueError(f"study {name}, entry {label!r}: it is compared with {entry.against!r}, which is no entry")
+        study.config_of(label)
+    return study
+
+
+def grid_entries(grids: Mapping[str, Mapping[str, list[Any]]]) -> dict[str, Entry]:
+    """Every combination of every method's grid; settings of a method's block have a dot: "mpt.rank".
+
+    Raises:
+        ValueError: the grids have different sizes, so that one method would be tuned more than another.
+    """
+    sizes = {method: len(list(product(*grid.values()))) for method, grid in grids.items()}
+    if len(set(sizes.values())) > 1:
+        counts = ", ".join(f"{method} {size}" for method, size in sizes.items())
+        raise ValueError(f"every method gets the same number of settings to try, got {counts}")
+    entries = {}
+    for method, grid in grids.items():
+        for number, values in enumerate(product(*grid.values()), 1):
+            settings: dict[str, Any] = {}
+            for name, value in zip(grid, values, strict=True):
+                block, _, inner = name.partition(".")
+                settings = merged(settings, {block: {inner: value}} if inner else {block: value})
+            entries[f"{method} {number}"] = Entry(method=method, settings=settings)
+    # Tuning compares settings of one method with each other; no entry stands for the baseline.
+    return {label: entry.model_copy(update={"against": label}) for label, entry in entries.items()}
+
+
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Two nested settings in one; `above` wins."""
+    both = {name: merged(below[name], above[name]) for name in above if _are_blocks(below.get(name), above[name])}
+    return {**below, **above, **both}
+
+
+def _are_blocks(*values: Any) -> bool:
+    return all(isinstance(value, Mapping) for value in values)
+
+
+def _tuned(entry: Entry, best: Mapping[str, dict[str, Any]] | None) -> Entry:
+    if best is None or entry.method not in best:
+        raise ValueError(f"{entry.method} is not tuned yet; run `python -m bench.evidence tune` first")
+    return entry.model_copy(update={"settings": merged(best[entry.method], entry.settings)})

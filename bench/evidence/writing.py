@@ -1,0 +1,184 @@
+"""The pages below docs/results: Markdown that a code host renders, CSV with every row, and pictures."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any
+
+from bench.evidence.studies import BASELINE, Study
+from bench.evidence.tuning import settings_text
+from prompttransfer.report import Results, pictures
+from prompttransfer.report.results import overview_rows, source_rows
+from prompttransfer.report.statistics import difference_rows, interval_text, paired
+
+PROTOCOL = """\
+Every method spends the same number of updates on the same target rows in the same batches; what a method needs first
+from the target (SPoT, DTVG: the target's own prompt) is paid from that budget. No source
+holds a row that overlaps with a test or validation row of a target. A seed draws the target's training rows,
+the batches, and (unless said otherwise) P_init and the source prompts anew.
+
+Settings were chosen per method from grids of equal size by the mean validation score over the targets, with seeds that
+are not reported and without reading a test row: [tuning](tuning.md).
+
+Differences are taken between runs of the same target and seed, which have seen the same rows and are scored on the same
+rows. In brackets: 95 % intervals of Student's t. *These targets*: each seed averaged over the targets, then over the
+seeds: what another draw would give on the same targets. *Such targets*: over the targets' means: what other targets
+of this kind would give; it holds both kinds of chance, and is wide with few targets.
+"""
+
+
+def write_study(study: Study, results: Results, folder: Path) -> None:
+    """<study>.md, <study>.csv and <study>-<picture>.png."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_csv(folder / f"{study.name}.csv", results.rows)
+    config, content = study.config, results.content
+    parts = [f"# {study.name}", study.about]
+    if not content["finished"]:
+        cells = len(results.rows) + len(content["errors"])
+        parts.append(f"**Not finished: {cells} of {content['cells']} cells.**")
+    parts.append(
+        f"{config.train_rows:,} training rows per target at most, {config.target_updates} updates of "
+        f"{config.batch_size} rows; {config.test_rows} test rows at most; {config.prompt_length} prompt tokens. "
+        f"Sources: {', '.join(config.sources)}; {config.source_updates} updates of {config.source_batch_size} rows "
+        f"each. Seeds {', '.join(map(str, config.seeds))}; sources trained "
+        f"{'anew for every seed' if config.retrain_sources else 'once, for the first seed'}."
+    )
+    parts += [
+        "## Scores",
+        "Per cent; mean ± standard deviation over seeds. † one answer for 98 % of the rows or more.",
+    ]
+    parts.append(table(*overview_rows(results)))
+    for baseline in dict.fromkeys(entry.against for entry in study.entries.values()):
+        labels = {label for label, entry in study.entries.items() if entry.against == baseline} | {baseline}
+        head, rows = difference_rows([row for row in results.rows if row["method"] in labels], baseline)
+        if rows:
+            parts += [f"## Difference to {baseline}, pair by pair", table(head, rows)]
+    drawn = pictures(results)
+    for picture in drawn:
+        if study.pictures is None or picture.name in study.pictures:
+            (folder / f"{study.name}-{picture.name}.png").write_bytes(picture.png)
+            parts += [f"## {picture.title}", f"![{picture.title}]({study.name}-{picture.name}.png)", picture.caption]
+    for title, head, rows, text in (
+        (
+            "Groups of DTVG",
+            *group_rows(results),
+            "Share of updates that merge the source (seeds that end with it).",
+        ),
+        ("Source prompts", *source_rows(results), "Scores of the sources on their own test rows."),
+        ("Cost", *cost_rows(results), "Of one target and seed, target stage; seconds are medians and depend on load."),
+        ("Settings", *settings_rows(study), "What an entry sets; all else is as in the list below."),
+    ):
+        if rows:
+            parts += [f"## {title}", text, table(head, rows)]
+    parts += [f"- errors: {error}" for error in content["errors"]]
+    common = {name: value for name, value in study.settings.items() if name not in ("sources", "targets", "seeds")}
+    parts += ["## Origin", origin(content), f"Common settings: {settings_text(common)}."]
+    (folder / f"{study.name}.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+def write_index(done: Sequence[tuple[Study, Results]], folder: Path) -> None:
+    """README.md: the protocol, and every method's mean difference to PT in every study."""
+    parts = ["# Results", "Made by `make evidence`; nothing on these pages is typed by hand.", PROTOCOL]
+    for study, results in done:
+        rows = []
+        for label in results.methods:
+            mean, found = results.mean(label), paired(results.rows, label, BASELINE)
+            line = [label, "-" if mean is None else f"{mean:.1f}"]
+            if label == BASELINE or found is None:
+                rows.append([*line, "", "", ""])
+            else:
+                pairs = f"{found.wins}/{found.ties}/{found.losses}"
+                rows.append([*line, interval_text(found.these_targets), interval_text(found.such_targets), pairs])
+        head = ["method", "mean score", "to PT, these targets", "to PT, such targets", "won/tied/lost"]
+        state = "" if results.content["finished"] else " Not finished."
+        title = f"## [{study.name}]({study.name}.md)"
+        parts += [title, f"{study.about}{state} Targets: {', '.join(results.targets)}.", table(head, rows)]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "README.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+def write_tuning(chosen: Mapping[str, Any], path: Path) -> None:
+    """tuning.md: every setting that was tried, with its validation scores."""
+    settings = chosen["settings"]
+    targets = settings["targets"]
+    parts = [
+        "# Choice of the settings",
+        "Every method gets as many settings to try. Scores are on validation rows, per cent, means over the seeds "
+        f"{', '.join(map(str, settings['seeds']))} (none of them is reported); {settings['train_rows']} training rows "
+        f"per target. The best mean over targets is used in all studies. The same numbers: [tuning.json](tuning.json).",
+    ]
+    for method in chosen["best"]:
+        tried = [row for row in chosen["tried"] if row["method"] == method]
+        best = next(row for row in tried if row["mean"] is not None and row["settings"] == chosen["best"][method])
+        rows = [
+            [
+                f"**{settings_text(row['settings'])}**" if row is best else settings_text(row["settings"]),
+                *(f"{row['scores'][target]:.1f}" if target in row["scores"] else "diverged" for target in targets),
+                "-" if row["mean"] is None else f"{row['mean']:.2f}",
+            ]
+            for row in tried
+        ]
+        parts += [f"## {method}", table(["settings", *targets, "mean"], rows)]
+    parts += ["## Origin", origin(chosen)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table, the first column left, the others right."""
+    lines = [list(head), ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+
+
+def group_rows(results: Results) -> tuple[list[str], list[list[str]]]:
+    """How often each source was merged, by method and target. Head and rows."""
+    sources = results.content["settings"]["sources"]
+    rows = []
+    for method in results.methods:
+        for target in results.targets:
+            logs = [history["groups"] for history in results.histories(method, target) if history.get("groups")]
+            if logs:
+                cells = []
+                for source in sources:
+                    share = fmean(source in group for log in logs for _, group in log)
+                    last = sum(source in log[-1][1] for log in logs)
+                    cells.append(f"{100 * share:.0f} % ({last} of {len(logs)})")
+                rows.append([f"{method}: {target}", *cells])
+    return ["target", *sources], rows
+
+
+def cost_rows(results: Results) -> tuple[list[str], list[list[str]]]:
+    """What a method costs. Head and rows."""
+    head = ["method", "parameters", "target updates", "target rows read", "source updates", "seconds on the target"]
+    lines = []
+    for method in results.methods:
+        rows = [row for row in results.rows if row["method"] == method]
+        counts = ("trainable_parameters", "target_updates", "target_examples", "source_updates")
+        seconds = median(row["seconds"] for row in rows)
+        lines.append([method, *(f"{rows[0][name]:,}" for name in counts), f"{seconds:.1f}"])
+    return head, lines
+
+
+def settings_rows(study: Study) -> tuple[list[str], list[list[str]]]:
+    """What every entry sets by itself. Head and rows."""
+    lines = [[label, settings_text(entry.settings) or "-"] for label, entry in study.entries.items()]
+    return ["entry", "settings"], lines
+
+
+def origin(content: Mapping[str, Any]) -> str:
+    """Model, commit, machines and versions as a list."""
+    lines = [f"- model: {content['model']}", f"- commit: {content['commit'] or 'unknown'}"]
+    for machine in content["machines"]:
+        lines.append(f"- machine: {', '.join(f'{name} {value}' for name, value in machine.items())}")
+    lines.append(f"- versions: {', '.join(f'{name} {version}' for name, version in content['versions'].items())}")
+    return "\n".join(lines)
+
+
+def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)

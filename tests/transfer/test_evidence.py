@@ -1,0 +1,227 @@
+"""Studies: their settings, the choice of settings on validation rows, cells that several processes fill, pages."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from recipes import Silent
+from tiny import WORDS, tiny_llama, tiny_tokenizer
+
+from bench.evidence.running import collect, run_study
+from bench.evidence.studies import REPORTED, Study, grid_entries, merged, read_study
+from bench.evidence.tuning import choose, settings_text
+from bench.evidence.writing import table, write_index, write_study, write_tuning
+from prompttransfer.config import METHODS
+from prompttransfer.evaluation import evaluate
+from prompttransfer.report import Results
+from prompttransfer.tasks.task import Example, Task, to_dataset
+
+ANY_BEST: dict[str, dict[str, Any]] = {method: {} for method in METHODS}
+
+
+class Counting(Silent):
+    """Remembers the stages that were computed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stages: list[str] = []
+
+    def stage(self, title: str, total: int) -> Counting:
+        self.stages.append(title)
+        return self
+
+
+@pytest.fixture
+def study(tmp_path: Path, tasks: dict[str, Task], monkeypatch: pytest.MonkeyPatch) -> Study:
+    """PT, SPoT and two DTVG entries on two toy targets and two seeds."""
+    model = tmp_path / "model"
+    tiny_llama().save_pretrained(model)
+    tiny_tokenizer().save_pretrained(model)
+    monkeypatch.setattr("prompttransfer.compare.load_task", lambda name, **_: tasks[name])
+    settings = {"model": str(model), "sources": ["red", "green"], "targets": ["blue", "goal"], "seeds": [1, 2]}
+    settings |= {"prompt_length": 3, "train_rows": 12, "test_rows": 20, "source_updates": 3, "target_updates": 4}
+    settings |= {"batch_size": 4, "source_batch_size": 4, "precision": "float32", "cache": str(tmp_path / "cache")}
+    entries = {
+        "PT": {"method": "PT"},
+        "SPoT": {"method": "SPoT", "settings": {"target_learning_rate": 0.05}},
+        "DTVG": {"method": "DTVG"},
+        "DTVG all": {"method": "DTVG", "against": "DTVG", "settings": {"dtvg": {"ablation": "no-grouping"}}},
+    }
+    return Study(name="toy", about="A toy.", settings=settings, entries=entries)
+
+
+def test_the_studies_are_sound() -> None:
+    reported = {name: read_study(name, ANY_BEST) for name in REPORTED}
+    for name in ("few16", "few32"):
+        config = reported[name].config
+        assert config.train_rows == int(name[3:]) and set(config.methods) == set(METHODS)
+        assert len(config.seeds) >= 5 and len(config.targets) >= 5 and len(config.sources) >= 4
+    for study in reported.values():
+        assert not set(study.config.sources) & set(study.config.targets)
+        assert study.config.evaluate_on == "test" and len(study.cells) == len(set(study.cells))
+    tuned = read_study("tune")
+    assert {entry.method for entry in tuned.entries.values()} == set(METHODS)
+    assert tuned.config.evaluate_on == "validation" and set(tuned.config.targets) <= set(
+        reported["few16"].config.targets
+    )
+    assert not set(tuned.config.seeds) & {seed for study in reported.values() for seed in study.config.seeds}
+    ablated = {
+        entry.settings.get(name, {}).get("ablation")
+        for entry in reported["ablations"].entries.values()
+        for name in ("mpt", "dtvg")
+    }
+    assert {"no-distillation", "no-decomposition", "prompt-mse", "shared-only", "no-grouping", "fixed-group"} <= ablated
+
+
+def test_chosen_settings_stand_below_those_of_an_entry() -> None:
+    best = ANY_BEST | {"MPT": {"target_learning_rate": 0.5, "mpt": {"rank": 2}}}
+    study = read_study("ablations", best)
+    config = study.config_of("MPT no-hidden")
+    assert config.target_learning_rate == 0.5 and config.mpt.rank == 2 and config.mpt.hidden == "none"
+    assert config.methods == ("MPT",) and study.config_of("PT").target_learning_rate is None
+    with pytest.raises(ValueError, match="PT is not tuned yet"):
+        read_study("few16")
+    assert merged({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 4}, "d": {"e": 5}}) == {
+        "a": {"b": 4, "c": 2},
+        "d": {"e": 5},
+    }
+
+
+def test_bad_studies_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="unknown study 'few8'; there are ablations, few16"):
+        read_study("few8")
+    with pytest.raises(ValueError, match="same number of settings to try, got PT 2, SPoT 1"):
+        grid_entries({"PT": {"warmup": [0.1, 0.2]}, "SPoT": {"warmup": [0.1]}})
+    (tmp_path / "common.json").write_text('{"sources": ["a"], "targets": ["b"]}')
+    for entry, message in (
+        ({"method": "PT", "settings": {"train_rows": 3}}, "an entry may set .*; got train_rows"),
+        ({"method": "MPT", "against": "MTP"}, "compared with 'MTP', which is no entry"),
+        ({"method": "MPT", "against": "x", "settings": {"mpt": {"rnk": 2}}}, "did you mean 'rank'"),
+    ):
+        (tmp_path / "bad.json").write_text(json.dumps({"about": "", "entries": {"x": entry}}))
+        with pytest.raises(ValueError, match=message):
+            read_study("bad", ANY_BEST, tmp_path)
+
+
+def test_grids_are_all_combinations() -> None:
+    entries = grid_entries({"TPV": {"target_learning_rate": [0.1, 0.2], "tpv.scale": [1, 2], "tpv.tune": [False]}})
+    assert [entry.settings for entry in entries.values()] == [
+        {"target_learning_rate": rate, "tpv": {"scale": scale, "tune": False}}
+        for rate in (0.1, 0.2)
+        for scale in (1, 2)
+    ]
+
+
+def timeless(results: Results) -> list[dict[str, Any]]:
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in results.rows]
+
+
+def test_parts_of_a_study_add_up_to_it_and_nothing_is_done_twice(study: Study, tmp_path: Path) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    run_study(study, whole, Counting())
+    expected = collect(study, whole)
+    assert expected.content["finished"] and len(expected.rows) == 2 * 2 * 4
+    assert expected.methods == list(study.entries) and expected.targets == ["blue", "goal"]
+    assert {(row["source"], row["seed"]) for row in expected.content["sources"]} == {("red", 1), ("green", 1)}
+    apart = study.model_copy(update={"settings": study.settings | {"cache": str(tmp_path / "other")}})
+    run_study(apart, parts, Counting(), seeds=[2])
+    assert not collect(apart, parts).content["finished"]
+    run_study(apart, parts, Counting(), seeds=[1], labels=["PT", "DTVG"])
+    run_study(apart, parts, Counting(), seeds=[1], labels=["SPoT", "DTVG all"])
+    assert timeless(collect(apart, parts)) == timeless(expected)
+    again = Counting()
+    run_study(study, whole, again)
+    assert again.stages == [] and "min left" in again.notes[-1]
+    with pytest.raises(ValueError, match="toy has targets blue, goal; got gaol"):
+        run_study(study, whole, again, targets=["gaol"])
+
+
+def test_cells_of_other_settings_do_not_count(study: Study, tmp_path: Path) -> None:
+    run_study(study, tmp_path, Counting(), labels=["PT"])
+    assert len(collect(study, tmp_path).rows) == 4
+    other = study.model_copy(update={"settings": study.settings | {"target_updates": 6}})
+    assert collect(other, tmp_path).rows == []
+
+
+def test_tuning_reads_validation_rows_only_and_takes_the_best(
+    study: Study, tasks: dict[str, Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Test rows all hold a word that stands in no other row; no row that is scored holds it."""
+    poison = to_dataset([Example(text, text, index % 2) for index, text in enumerate([f"{WORDS[7]} {WORDS[20]}"] * 8)])
+    for name, task in tasks.items():
+        tasks[name] = replace(task, test=poison)
+    settings = study.settings | {"evaluate_on": "validation", "test_rows": 10}
+    grids = {"PT": {"target_learning_rate": [1e-5, 0.3]}, "SPoT": {"spot.own_fraction": [0.25, 0.5]}}
+    tuned = Study(name="tune", about="", settings=settings, entries=grid_entries(grids))
+    scored: list[list[int]] = []
+
+    def watched(backbone: Any, prompt: Any, rows: Any, *rest: Any, **more: Any) -> Any:
+        scored.extend(map(list, rows))
+        return evaluate(backbone, prompt, rows, *rest, **more)
+
+    monkeypatch.setattr("prompttransfer.methods.context.evaluate", watched)
+    run_study(tuned, tmp_path, Counting())
+    word = tiny_tokenizer().convert_tokens_to_ids(WORDS[7])
+    assert scored and not any(word in row for row in scored)
+    results = collect(tuned, tmp_path)
+    assert results.judged_on == "validation" and {row["test_rows"] for row in results.rows} == {10}
+    chosen = choose(tuned, results)
+    for method in ("PT", "SPoT"):
+        means = {}
+        for label in (f"{method} 1", f"{method} 2"):
+            values = [row["score"] for row in results.rows if row["method"] == label]
+            means[label] = sum(values) / len(values)
+        assert chosen["best"][method] == tuned.entries[max(means, key=means.__getitem__)].settings
+        assert [row["mean"] for row in chosen["tried"] if row["method"] == method] == pytest.approx(
+            list(means.values())
+        )
+    write_tuning(chosen, tmp_path / "tuning.md")
+    text = (tmp_path / "tuning.md").read_text()
+    assert text.count("| **") == 2 and "spot.own_fraction 0.25" in text
+    with pytest.raises(ValueError, match="on validation rows, got evaluate_on='test'"):
+        choose(study, SimpleNamespace(judged_on="test"))
+
+
+def test_a_setting_that_diverges_cannot_win(study: Study, tmp_path: Path) -> None:
+    settings = study.settings | {"evaluate_on": "validation", "max_grad_norm": 0.0, "targets": ["goal"], "seeds": [1]}
+    grids = {"PT": {"target_learning_rate": [1e30, 0.01]}}
+    tuned = Study(name="tune", about="", settings=settings, entries=grid_entries(grids))
+    run_study(tuned, tmp_path, Counting())
+    results = collect(tuned, tmp_path)
+    assert results.content["finished"] and len(results.content["errors"]) == 1
+    assert "PT 1 on goal, seed 1: the loss is" in results.content["errors"][0]
+    chosen = choose(tuned, results)
+    assert chosen["best"] == {"PT": {"target_learning_rate": 0.01}} and chosen["tried"][0]["mean"] is None
+
+
+def test_pages_hold_every_table(study: Study, tmp_path: Path) -> None:
+    run_study(study, tmp_path / "run", Counting())
+    results, pages = collect(study, tmp_path / "run"), tmp_path / "pages"
+    write_study(study, results, pages)
+    write_index([(study, results)], pages)
+    text = (pages / "toy.md").read_text()
+    titles = re.findall(r"^## (.*)$", text, flags=re.MULTILINE)
+    assert titles[:3] == ["Scores", "Difference to PT, pair by pair", "Difference to DTVG, pair by pair"]
+    assert {"Groups of DTVG", "Source prompts", "Cost", "Settings", "Origin", "Learning curves"} <= set(titles)
+    for picture in re.findall(r"!\[.*\]\((.*)\)", text):
+        assert (pages / picture).read_bytes().startswith(b"\x89PNG")
+    for block in re.findall(r"(?:^\|.*\n)+", text, flags=re.MULTILINE):  # every line of a table has as many cells
+        assert len({line.count("|") for line in block.splitlines()}) == 1
+    assert "| DTVG all: goal | 100 % (2 of 2) | 100 % (2 of 2) |" in text and "seeds that end with it" in text
+    assert "Not finished" not in text and "SPoT | target_learning_rate 0.05" in text
+    with (pages / "toy.csv").open(newline="") as file:
+        assert len(list(csv.DictReader(file))) == len(results.rows)
+    index = (pages / "README.md").read_text()
+    assert "[toy](toy.md)" in index and index.count("\n| ") == 2 + len(study.entries)
+
+
+def test_tables_keep_their_columns() -> None:
+    assert table(["a", "b"], [["x|y", "1"]]) == "| a | b |\n| --- | ---: |\n| x\\|y | 1 |"
+    assert settings_text({"a": 1, "b": {"c": "x", "d": None}}) == "a 1, b.c x, b.d None"

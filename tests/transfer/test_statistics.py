@@ -1,0 +1,94 @@
+"""Paired differences and their intervals, against scipy's tests and numbers written out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from prompttransfer.report.statistics import comparisons, difference_rows, interval_text, paired, t_interval
+
+
+def rows_of(scores: dict[tuple[str, str], list[float]]) -> list[dict[str, Any]]:
+    return [
+        {"method": method, "target": target, "seed": seed, "score": score}
+        for (method, target), values in scores.items()
+        for seed, score in enumerate(values)
+    ]
+
+
+def drawn(seed: int, targets: int = 4, seeds: int = 5) -> list[dict[str, Any]]:
+    rng = np.random.default_rng(seed)
+    return rows_of({(m, f"t{t}"): rng.normal(70, 8, seeds).tolist() for m in ("PT", "MPT") for t in range(targets)})
+
+
+def scores(rows: list[dict[str, Any]], method: str, target: str) -> list[float]:
+    return [row["score"] for row in rows if (row["method"], row["target"]) == (method, target)]
+
+
+def test_interval_is_that_of_the_t_test() -> None:
+    values = [3.0, -1.0, 2.5, 7.0]
+    for confidence in (0.9, 0.95):
+        wanted = stats.ttest_1samp(values, 0.0).confidence_interval(confidence)
+        found = t_interval(values, confidence)
+        assert (found.low, found.high) == pytest.approx((wanted.low, wanted.high)) and found.mean == 2.875
+    # Two values 1 and 3: mean 2, standard error 1, t(0.975, 1) = 12.7062.
+    assert (t_interval([1.0, 3.0]).low, t_interval([1.0, 3.0]).high) == pytest.approx((-10.7062, 14.7062), abs=1e-4)
+    with pytest.raises(ValueError, match="got none"):
+        t_interval([])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_targets_are_paired_t_tests_over_seeds(seed: int) -> None:
+    rows = drawn(seed)
+    found = paired(rows, "MPT")
+    assert found
+    for target, interval in found.targets.items():
+        wanted = stats.ttest_rel(scores(rows, "MPT", target), scores(rows, "PT", target)).confidence_interval()
+        assert (interval.low, interval.high) == pytest.approx((wanted.low, wanted.high))
+
+
+def test_means_over_targets_take_seeds_or_targets_as_the_sample() -> None:
+    rows = drawn(7)
+    found = paired(rows, "MPT")
+    assert found and found.these_targets
+    grid = np.array([np.subtract(scores(rows, "MPT", f"t{t}"), scores(rows, "PT", f"t{t}")) for t in range(4)])
+    for interval, sample in ((found.these_targets, grid.mean(axis=0)), (found.such_targets, grid.mean(axis=1))):
+        wanted = stats.ttest_1samp(sample, 0.0).confidence_interval()
+        assert (interval.low, interval.high) == pytest.approx((wanted.low, wanted.high))
+        assert interval.mean == pytest.approx(grid.mean()) and interval.count == len(sample)
+    counts = (int((grid > 0).sum()), int((grid == 0).sum()), int((grid < 0).sum()))
+    assert (found.wins, found.ties, found.losses) == counts
+
+
+def test_interval_over_targets_covers_as_often_as_it_says() -> None:
+    """Random targets and random seeds within them: the true mean, 2, lies in 95 % of the intervals."""
+    rng, runs, hits = np.random.default_rng(0), 1000, 0
+    for _ in range(runs):
+        shift = 2 + rng.normal(0, 3, 5)
+        values = {("PT", f"t{t}"): [0.0, 0.0, 0.0] for t in range(5)}
+        values |= {("MPT", f"t{t}"): (shift[t] + rng.normal(0, 4, 3)).tolist() for t in range(5)}
+        found = paired(rows_of(values), "MPT")
+        assert found
+        hits += found.such_targets.low <= 2 <= found.such_targets.high
+    assert stats.binomtest(hits, runs, 0.95).pvalue > 1e-3
+
+
+def test_only_pairs_that_both_have_count() -> None:
+    rows = rows_of({("PT", "a"): [60, 70], ("PT", "b"): [50], ("DTVG", "a"): [61, 70, 90], ("DTVG", "b"): [40, 80]})
+    found = paired(rows, "DTVG")
+    assert found and (found.wins, found.ties, found.losses) == (1, 1, 1)
+    assert found.targets["a"].mean == 0.5 and found.targets["b"].low is None and found.targets["b"].mean == -10
+    assert found.these_targets and found.these_targets.count == 1 and found.these_targets.mean == -4.5
+    assert paired(rows, "SPoT") is None and comparisons(rows, "none") == []
+    assert paired([row for row in rows if row["method"] != "PT"], "DTVG") is None
+
+
+def test_rows_of_the_table() -> None:
+    rows = rows_of({("PT", "a"): [60, 62], ("SPoT", "a"): [64, 68]})
+    head, lines = difference_rows(rows)
+    assert head == ["method", "a", "mean of these targets", "mean of such targets", "won/tied/lost"]
+    assert lines == [["SPoT", "+5.0 [-7.7, +17.7]", "+5.0 [-7.7, +17.7]", "+5.0", "2/0/0"]]
+    assert interval_text(None) == "-" and not t_interval([4.0, 6.0]).decided and t_interval([4.0, 4.1]).decided

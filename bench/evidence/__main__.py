@@ -28,13 +28,13 @@ def main() -> None:
 
 
 def tune(options: argparse.Namespace, progress: Any) -> None:
-    """Try every setting of the grids on validation rows and write down the best; without the parts that are asked for
-    by several processes being complete, only what is still missing is said."""
+    """Try every setting of the grids on validation rows, and write down the best once no cell is missing."""
     study, folder = read_study("tune"), options.runs / "tune"
     run_study(study, folder, progress, **_parts(options))
     results = collect(study, folder)
     if not results.content["finished"]:
-        progress.note(f"tune: {results.content['cells'] - len(results.rows)} cells are missing; nothing is chosen yet")
+        missing = results.content["cells"] - len(results.rows) - len(results.content["errors"])
+        progress.note(f"tune: {missing} cells are missing; nothing is chosen yet")
         return
     chosen = choose(study, results)
     write_json(options.results / "tuning.json", chosen)

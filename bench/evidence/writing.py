@@ -16,9 +16,9 @@ from prompttransfer.report.statistics import difference_rows, interval_text, pai
 
 PROTOCOL = """\
 Every method spends the same number of updates on the same target rows in the same batches; what a method needs first
-from the target (SPoT, DTVG: the target's own prompt) is paid from that budget. No source
-holds a row that overlaps with a test or validation row of a target. A seed draws the target's training rows,
-the batches, and (unless said otherwise) P_init and the source prompts anew.
+from the target (SPoT, DTVG: the target's own prompt) is paid from that budget. No source holds a row that overlaps with
+a test or validation row of a target. A seed draws the target's training rows and the batches. P_init and the source
+prompts are those of the first seed where a page does not say otherwise: intervals then hold no chance of the sources.
 
 Settings were chosen per method from grids of equal size by the mean validation score over the targets, with seeds that
 are not reported and without reading a test row: [tuning](tuning.md).
@@ -26,8 +26,7 @@ are not reported and without reading a test row: [tuning](tuning.md).
 Differences are taken between runs of the same target and seed, which have seen the same rows and are scored on the same
 rows. In brackets: 95 % intervals of Student's t. *These targets*: each seed averaged over the targets, then over the
 seeds: what another draw would give on the same targets. *Such targets*: over the targets' means: what other targets
-of this kind would give; it holds both kinds of chance, and is wide with few targets.
-"""
+of this kind would give; it holds both kinds of chance, and is wide with few targets."""
 
 
 def write_study(study: Study, results: Results, folder: Path) -> None:
@@ -72,7 +71,7 @@ def write_study(study: Study, results: Results, folder: Path) -> None:
         ("Settings", *settings_rows(study), "What an entry sets; all else is as in the list below."),
     ):
         if rows:
-            parts += [f"## {title}", text, table(head, rows)]
+            parts += [f"## {title}", text, table(head, rows, text=2 if title == "Settings" else 1)]
     parts += [f"- errors: {error}" for error in content["errors"]]
     common = {name: value for name, value in study.settings.items() if name not in ("sources", "targets", "seeds")}
     parts += ["## Origin", origin(content), f"Common settings: {settings_text(common)}."]
@@ -80,11 +79,13 @@ def write_study(study: Study, results: Results, folder: Path) -> None:
 
 
 def write_index(done: Sequence[tuple[Study, Results]], folder: Path) -> None:
-    """README.md: the protocol, and every method's mean difference to PT in every study."""
+    """README.md: the protocol, and in every study the mean difference to PT of what is compared with it."""
     parts = ["# Results", "Made by `make evidence`; nothing on these pages is typed by hand.", PROTOCOL]
     for study, results in done:
         rows = []
         for label in results.methods:
+            if study.entries[label].against != BASELINE:
+                continue
             mean, found = results.mean(label), paired(results.rows, label, BASELINE)
             line = [label, "-" if mean is None else f"{mean:.1f}"]
             if label == BASELINE or found is None:
@@ -127,9 +128,9 @@ def write_tuning(chosen: Mapping[str, Any], path: Path) -> None:
     path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table, the first column left, the others right."""
-    lines = [list(head), ["---", *["---:"] * (len(head) - 1)], *rows]
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], text: int = 1) -> str:
+    """A Markdown table; the first `text` columns are words, set left."""
+    lines = [list(head), [*["---"] * text, *["---:"] * (len(head) - text)], *rows]
     return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
 
 

@@ -91,4 +91,4 @@ def test_rows_of_the_table() -> None:
     head, lines = difference_rows(rows)
     assert head == ["method", "a", "mean of these targets", "mean of such targets", "won/tied/lost"]
     assert lines == [["SPoT", "+5.0 [-7.7, +17.7]", "+5.0 [-7.7, +17.7]", "+5.0", "2/0/0"]]
-    assert interval_text(None) == "-" and not t_interval([4.0, 6.0]).decided and t_interval([4.0, 4.1]).decided
+    assert interval_text(None) == "-"

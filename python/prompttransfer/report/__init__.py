@@ -33,9 +33,9 @@ def pictures(results: Results) -> list[Picture]:
         (
             "differences",
             figures.differences,
-            "Difference to PT, pair by pair",
-            "Diamond: mean over targets; thick: its 95 % interval over seeds on these targets; thin: over targets like "
-            "these; dots: the targets.",
+            "Difference to PT, drawn",
+            "Dots: the targets. Diamonds: their mean with its 95 % interval, black for other draws of rows on these "
+            "targets, grey for other targets like these.",
         ),
         (
             "learning",

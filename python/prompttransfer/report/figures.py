@@ -15,6 +15,7 @@ from prompttransfer.report.statistics import comparisons
 # Okabe and Ito's colours, told apart by colour-blind readers too.
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#999999", "#000000", "#F0E442")
 _PANEL = (3.6, 2.9)  # inches
+_BARS = 24  # side by side at most, so that their numbers can be read on a page
 
 
 def scores(results: Results) -> Figure | None:
@@ -22,10 +23,27 @@ def scores(results: Results) -> Figure | None:
     if not results.rows:
         return None
     methods, targets = results.methods, results.targets
-    figure = Figure(figsize=(max(6.0, 0.45 * len(methods) * len(targets) + 2.2), 4.0), layout="constrained")
-    axes = figure.subplots()
+    in_a_row = min(len(targets), max(1, _BARS // len(methods)))
+    lines = [targets[first : first + in_a_row] for first in range(0, len(targets), in_a_row)]
+    width = max(6.0, 0.45 * len(methods) * in_a_row + 2.2)
+    figure = Figure(figsize=(width, 4.0 if len(lines) == 1 else 2.6 * len(lines)), layout="constrained")
+    panels = figure.subplots(len(lines), squeeze=False, sharey=True).ravel()
+    for axes, names in zip(panels, lines, strict=True):
+        _bars(axes, results, names)
+        axes.set_xlim(-0.5, in_a_row - 0.5)
+    cells = results.cells()
+    low = min(min(cell.score, cell.majority, cell.zero_shot) for cell in cells)
+    # A cut axis would exaggerate the differences, unless scores may be negative (correlations).
+    panels[0].set_ylim(min(0.0, low), 108)
+    figure.supylabel(f"score on {results.judged_on} rows (%)", fontsize=10)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize=9)
+    return figure
+
+
+def _bars(axes: Axes, results: Results, targets: Sequence[str]) -> None:
+    """Bars of some targets, side by side."""
+    methods = results.methods
     width = 0.8 / len(methods)
-    low = 100.0
     for turn, method in enumerate(methods):
         cells = [(place, results.cell(method, target)) for place, target in enumerate(targets)]
         found = [(place, cell) for place, cell in cells if cell]
@@ -39,7 +57,6 @@ def scores(results: Results) -> Figure | None:
             capsize=2,
         )
         for bar, (_, cell) in zip(bars, found, strict=True):
-            low = min(low, cell.score, cell.majority, cell.zero_shot)
             text = f"{cell.score:.0f}{'†' if cell.collapsed else ''}"
             above = bar.get_height() + (cell.std or 0.0)
             middle = bar.get_x() + bar.get_width() / 2
@@ -49,16 +66,8 @@ def scores(results: Results) -> Figure | None:
         for value, style, name in ((cell.majority, "--", "majority class"), (cell.zero_shot, ":", "zero-shot")):
             label = name if place == 0 else None
             axes.hlines(value, place - 0.46, place + 0.46, "black", style, linewidth=1.3, label=label)
-    # A cut axis would exaggerate the differences, unless scores may be negative (correlations).
-    axes.set(
-        ylim=(min(0.0, low), 108),
-        ylabel=f"score on {results.judged_on} rows (%)",
-        xticks=range(len(targets)),
-        xticklabels=targets,
-    )
+    axes.set_xticks(range(len(targets)), targets)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside right upper", frameon=False, fontsize=9)
-    return figure
 
 
 def differences(results: Results) -> Figure | None:
@@ -71,12 +80,15 @@ def differences(results: Results) -> Figure | None:
     axes = figure.subplots()
     axes.axvline(0, color="black", linewidth=1)
     for line, comparison in enumerate(found):
-        whole, such = comparison.these_targets, comparison.such_targets
-        if such.low is not None:
-            axes.plot([such.low, such.high], [line, line], color="0.72", linewidth=1.6, solid_capstyle="butt")
-        if whole and whole.low is not None:
-            axes.plot([whole.low, whole.high], [line, line], color="black", linewidth=4, solid_capstyle="butt")
-        axes.plot(such.mean, line, "D", color="white", markeredgecolor="black", markersize=6, zorder=3)
+        # One above the other: either may be the wider one.
+        for place, interval, colour in (
+            (line - 0.2, comparison.these_targets, "black"),
+            (line + 0.2, comparison.such_targets, "0.65"),
+        ):
+            if interval and interval.low is not None:
+                axes.plot([interval.low, interval.high], [place, place], color=colour, linewidth=2.2)
+            if interval:
+                axes.plot(interval.mean, place, "D", color=colour, markersize=4.5)
     for turn, target in enumerate(targets):
         places = [(c.targets[target].mean, line) for line, c in enumerate(found) if target in c.targets]
         axes.plot(*zip(*places, strict=True), "o", color=_COLOURS[turn % len(_COLOURS)], markersize=4.5, label=target)

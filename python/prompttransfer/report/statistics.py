@@ -30,11 +30,6 @@ class Interval:
     high: float | None
     count: int
 
-    @property
-    def decided(self) -> bool:
-        """Whether the interval leaves out 0."""
-        return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
-
 
 @dataclass(frozen=True)
 class Comparison:

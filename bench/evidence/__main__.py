@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,15 @@ RESULTS = Path(__file__).parents[2] / "docs" / "results"
 
 def main() -> None:
     options = _options()
-    with Progress() as progress:
-        if options.command in ("tune", "all"):
-            tune(options, progress)
-        if options.command in ("run", "all"):
-            run(options, progress)
-        if options.command in ("report", "all"):
-            report(options, progress)
+    try:
+        with Progress() as progress:
+            for name, work in (("tune", tune), ("run", run), ("report", report)):
+                if options.command in (name, "all"):
+                    work(options, progress)
+    except KeyboardInterrupt:
+        sys.exit("stopped; the same command goes on where it was")
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
 
 
 def tune(options: argparse.Namespace, progress: Any) -> None:

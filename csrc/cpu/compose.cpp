@@ -1,6 +1,7 @@
 // Composition of MPT's prompts over threads.
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -24,35 +25,44 @@ void prefer_large_pages(void* data, std::size_t bytes) {
 
 template <class A>
 void add_up(const A* partials, index_t parts, index_t n, A* out) {
-    for (index_t i = 0; i < n; ++i) {
-        double sum = 0;
-        for (index_t part = 0; part < parts; ++part) sum += partials[part * n + i];
-        out[i] = static_cast<A>(sum);
+    constexpr index_t kBlock = 256;
+    for (index_t begin = 0; begin < n; begin += kBlock) {
+        const index_t size = std::min(kBlock, n - begin);
+        double sum[kBlock] = {};
+        for (index_t part = 0; part < parts; ++part)
+            for (index_t i = 0; i < size; ++i) sum[i] += partials[part * n + begin + i];
+        for (index_t i = 0; i < size; ++i) out[begin + i] = static_cast<A>(sum[i]);
     }
 }
 
+// Blocks of columns x tokens. Those of one column block share d_v and those of one token block d_u, so these get a
+// partial sum per block, unless there is only one.
 template <class A>
-void backward_of(ComposeBackward job, void* d_u, void* d_v, int threads) {
+void backward_of(ComposeBackward job, index_t batch, A* d_u, A* d_v, int threads) {
     const Factors& f = *job.factors;
-    const Parts columns(f.hidden, 256, 4, 64);
-    const Parts tokens(f.length, 1, columns.count >= 4 ? 4 : 8, 1);
+    const index_t elements = batch * f.length * f.hidden;
+    const index_t blocks = std::clamp<index_t>(elements / kWorthThreads, 1, 32);
+    const Parts columns(f.hidden, 256, std::min<index_t>(4, blocks), 64);
+    const Parts tokens(f.length, 1, (blocks + columns.count - 1) / columns.count, 1);
     const index_t u_size = f.tasks * f.length * f.rank, v_size = f.tasks * f.rank * f.hidden;
-    A* u_parts = static_cast<A*>(
-        scratch(Slot::partials, static_cast<std::size_t>(columns.count * u_size + tokens.count * v_size) * sizeof(A)));
-    A* v_parts = u_parts + columns.count * u_size;
-    for_parts(columns.count * tokens.count, threads, [&](index_t part) {
+    const index_t u_partials = columns.count > 1 ? columns.count * u_size : 0;
+    const index_t v_partials = tokens.count > 1 ? tokens.count * v_size : 0;
+    A* u_parts =
+        static_cast<A*>(scratch(Slot::partials, static_cast<std::size_t>(u_partials + v_partials) * sizeof(A)));
+    A* v_parts = u_parts + u_partials;
+    for_parts(columns.count * tokens.count, threads_for(elements, threads), [&](index_t part) {
         const index_t row = part / columns.count, column = part % columns.count;
         ComposeBackward mine = job;
         mine.token_begin = tokens.begin(row);
         mine.token_end = tokens.end(row, f.length);
         mine.column_begin = columns.begin(column);
         mine.column_end = columns.end(column, f.hidden);
-        mine.d_u = u_parts + column * u_size;
-        mine.d_v = v_parts + row * v_size;
+        mine.d_u = u_partials ? u_parts + column * u_size : d_u;
+        mine.d_v = v_partials ? v_parts + row * v_size : d_v;
         kernels().compose_backward(mine);
     });
-    add_up(u_parts, columns.count, u_size, static_cast<A*>(d_u));
-    add_up(v_parts, tokens.count, v_size, static_cast<A*>(d_v));
+    if (u_partials) add_up(u_parts, columns.count, u_size, d_u);
+    if (v_partials) add_up(v_parts, tokens.count, v_size, d_v);
 }
 
 // Batch rows by task: a counting sort.
@@ -100,11 +110,10 @@ void compose_backward(const void* grad, index_t grad_stride, DType grad_type, co
     job.factors = &factors;
     job.rows = sorted.rows;
     job.d_shared = d_shared;
-    threads = threads_for(batch * factors.length * factors.hidden, threads);
     if (factors.wide)
-        backward_of<double>(job, d_u, d_v, threads);
+        backward_of(job, batch, static_cast<double*>(d_u), static_cast<double*>(d_v), threads);
     else
-        backward_of<float>(job, d_u, d_v, threads);
+        backward_of(job, batch, static_cast<float*>(d_u), static_cast<float*>(d_v), threads);
 }
 
 }  // namespace promptkernels::cpu

@@ -49,8 +49,8 @@ struct Kernels {
     // Every product over columns [begin, end) of the stacked inputs, each column of which is read once.
     void (*mix)(const Rows* inputs, int input_count, index_t begin, index_t end, const Product* products,
                 int product_count);
-    // out (columns end - begin) acc = mean over tokens of row `row`, for hidden columns [begin, end).
-    void (*token_mean)(const Rows& x, index_t row, index_t begin, index_t end, void* out);
+    // out (x.count, hidden) acc = means over tokens, of some rows and hidden columns [begin, end).
+    void (*token_means)(const Rows& x, index_t row_begin, index_t row_end, index_t begin, index_t end, void* out);
     // out[c] = sum over [begin, end) of left[c - begin] * (row `row` of x without its scale), as double.
     double (*unscaled_dot)(const Rows& x, index_t row, index_t begin, index_t end, const void* left);
     // values[c] *= factor; then sum[c] -= values[c], where sum is not null. acc arrays of n elements.

@@ -13,10 +13,11 @@ namespace {
 // The rows that a token-mean metric compares, as plain rows of type acc in `buffer`.
 template <class A>
 Rows token_means(const Rows& x, A* buffer, int threads) {
-    const Parts columns(x.hidden, 256, 4, 64);
-    for_parts(x.count * columns.count, threads_for(x.count * x.columns(), threads), [&](index_t part) {
-        const index_t row = part / columns.count, column = part % columns.count, begin = columns.begin(column);
-        kernels().token_mean(x, row, begin, columns.end(column, x.hidden), buffer + row * x.hidden + begin);
+    const Parts columns(x.hidden, 256, 8, 64), rows(x.count, 4, 16, 4);
+    for_parts(rows.count * columns.count, threads_for(x.count * x.columns(), threads), [&](index_t part) {
+        const index_t row = part / columns.count, column = part % columns.count;
+        kernels().token_means(x, rows.begin(row), rows.end(row, x.count), columns.begin(column),
+                              columns.end(column, x.hidden), buffer);
     });
     Rows means;
     means.data = buffer;

@@ -9,24 +9,36 @@ PK_INLINE Acc<T> scale_of(const Rows& x, index_t row, index_t token) {
     return x.scale ? static_cast<const Acc<T>*>(x.scale)[row * x.length + token] : Acc<T>(1);
 }
 
+// out += factor of R rows times these rows, centred: they share one load of the reference and one of out.
+template <class T, int R>
+PK_INLINE void add_rows(const T* const* data, const Acc<T>* factor, const T* __restrict reference, index_t n,
+                        Acc<T>* __restrict out) {
+    const T* rows[R];
+    Acc<T> factors[R];
+    for (int r = 0; r < R; ++r) {
+        rows[r] = data[r];
+        factors[r] = factor[r];
+    }
+    for (index_t c = 0; c < n; ++c) {
+        const Acc<T> centre = widen(reference[c]);
+        Acc<T> sum = out[c];
+        PK_UNROLL
+        for (int r = 0; r < R; ++r) sum += factors[r] * (widen(rows[r][c]) - centre);
+        out[c] = sum;
+    }
+}
+
 template <class T>
 void merge_of(const Rows& x, const Acc<T>* weights, Acc<T>* all, index_t token_begin, index_t token_end) {
     using A = Acc<T>;
     const index_t n = x.hidden;
     for (index_t token = token_begin; token < token_end; ++token) {
-        const T* __restrict reference = static_cast<const T*>(x.reference) + token * n;
-        A* __restrict out = all + token * n;
+        const T* reference = static_cast<const T*>(x.reference) + token * n;
+        A* out = all + token * n;
         for (index_t c = 0; c < n; ++c) out[c] = widen(reference[c]);
         const T* rows[4];
         A factors[4];
-        auto add = [&](index_t, auto... k) {
-            const T* __restrict from[] = {rows[k]...};
-            const A factor[] = {factors[k]...};
-            for (index_t c = 0; c < n; ++c) {
-                const A centre = widen(reference[c]);
-                out[c] += (... + (factor[k] * (widen(from[k][c]) - centre)));
-            }
-        };
+        auto add = [&](index_t, auto... k) { add_rows<T, sizeof...(k)>(rows, factors, reference, n, out); };
         index_t waiting = 0;
         for (index_t row = 0; row < x.count; ++row) {
             const A weight = weights ? weights[row] : A(1);

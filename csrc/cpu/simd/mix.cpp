@@ -72,34 +72,59 @@ void mix_of(const Rows* inputs, int input_count, index_t begin, index_t end, con
     }
 }
 
-// Sums of 16 tokens stay in A, and only their totals meet in double.
-template <class T, bool Centred>
-void token_mean_of(const Rows& x, index_t row, index_t begin, index_t end, Acc<T>* out) {
+constexpr index_t kMeanColumns = 256;
+
+// sum[r] += factors of K tokens times these tokens of R rows: rows share a load of the reference, tokens one of the
+// sum.
+template <class T, bool Centred, int R, int K>
+PK_INLINE void add_tokens(const T* const (&data)[R], const T* reference, const Acc<T> (&factor)[R][K], index_t hidden,
+                          index_t n, Acc<T> (*__restrict sum)[kMeanColumns]) {
     using A = Acc<T>;
-    constexpr index_t kColumns = 512, kTokens = 16;
-    const T* data = static_cast<const T*>(x.data) + row * x.columns();
-    const T* reference = static_cast<const T*>(x.reference);
-    const A* scale = x.scale ? static_cast<const A*>(x.scale) + row * x.length : nullptr;
-    for (index_t c = begin; c < end; c += kColumns) {
-        const index_t n = smaller(kColumns, end - c);
-        alignas(64) double total[kColumns] = {};
-        for (index_t first = 0; first < x.length; first += kTokens) {
-            alignas(64) A sum[kColumns] = {};
-            in_fours(first, smaller(first + kTokens, x.length), [&](index_t token, auto... k) {
-                const T* __restrict from[] = {data + (token + k) * x.hidden + c...};
-                const T* __restrict centre[] = {(Centred ? reference + (token + k) * x.hidden + c : nullptr)...};
-                const A factor[] = {scale ? scale[token + k] : A(1)...};
-                for (index_t i = 0; i < n; ++i) {
-                    if constexpr (Centred)
-                        sum[i] += (... + (factor[k] * (widen(from[k][i]) - widen(centre[k][i]))));
-                    else
-                        sum[i] += (... + (factor[k] * widen(from[k][i])));
-                }
-            });
-            for (index_t i = 0; i < n; ++i) total[i] += sum[i];
+    for (index_t i = 0; i < n; ++i) {
+        A centre[K] = {};
+        PK_UNROLL
+        for (int t = 0; t < K; ++t)
+            if (Centred) centre[t] = widen(reference[t * hidden + i]);
+        PK_UNROLL
+        for (int r = 0; r < R; ++r) {
+            A total = sum[r][i];
+            PK_UNROLL
+            for (int t = 0; t < K; ++t) total += factor[r][t] * (widen(data[r][t * hidden + i]) - centre[t]);
+            sum[r][i] = total;
         }
-        for (index_t i = 0; i < n; ++i) out[c - begin + i] = static_cast<A>(total[i] / static_cast<double>(x.length));
     }
+}
+
+// Sums of 16 tokens stay in A, and only their totals meet in double.
+template <class T, bool Centred, int R>
+void token_means_of(const Rows& x, index_t row, index_t begin, index_t n, Acc<T>* out) {
+    using A = Acc<T>;
+    constexpr index_t kTokens = 16;
+    const T* reference = static_cast<const T*>(x.reference);
+    alignas(64) double total[R][kMeanColumns] = {};
+    auto add = [&]<int K>(index_t token, A(*sum)[kMeanColumns]) {
+        const index_t first = token * x.hidden + begin;
+        const T* data[R];
+        A factor[R][K];
+        for (int r = 0; r < R; ++r) {
+            data[r] = static_cast<const T*>(x.data) + (row + r) * x.columns() + first;
+            for (int t = 0; t < K; ++t)
+                factor[r][t] = x.scale ? static_cast<const A*>(x.scale)[(row + r) * x.length + token + t] : A(1);
+        }
+        add_tokens<T, Centred, R, K>(data, Centred ? reference + first : nullptr, factor, x.hidden, n, sum);
+    };
+    for (index_t first = 0; first < x.length; first += kTokens) {
+        alignas(64) A sum[R][kMeanColumns] = {};
+        const index_t last = smaller(first + kTokens, x.length);
+        index_t token = first;
+        for (; token + 2 <= last; token += 2) add.template operator()<2>(token, sum);
+        if (token < last) add.template operator()<1>(token, sum);
+        for (int r = 0; r < R; ++r)
+            for (index_t i = 0; i < n; ++i) total[r][i] += sum[r][i];
+    }
+    for (int r = 0; r < R; ++r)
+        for (index_t i = 0; i < n; ++i)
+            out[(row + r) * x.hidden + begin + i] = static_cast<A>(total[r][i] / static_cast<double>(x.length));
 }
 
 template <class T>
@@ -136,11 +161,16 @@ void mix(const Rows* inputs, int input_count, index_t begin, index_t end, const 
     mix_of<float>(inputs, input_count, begin, end, products, product_count);
 }
 
-void token_mean(const Rows& x, index_t row, index_t begin, index_t end, void* out) {
+void token_means(const Rows& x, index_t row_begin, index_t row_end, index_t begin, index_t end, void* out) {
     with_type(x.type, [&](auto* t) {
         using T = Element<decltype(t)>;
-        x.reference ? token_mean_of<T, true>(x, row, begin, end, static_cast<Acc<T>*>(out))
-                    : token_mean_of<T, false>(x, row, begin, end, static_cast<Acc<T>*>(out));
+        Acc<T>* to = static_cast<Acc<T>*>(out);
+        for (index_t c = begin; c < end; c += kMeanColumns)
+            in_fours(row_begin, row_end, [&](index_t row, auto... k) {
+                const index_t n = smaller(kMeanColumns, end - c);
+                x.reference ? token_means_of<T, true, sizeof...(k)>(x, row, c, n, to)
+                            : token_means_of<T, false, sizeof...(k)>(x, row, c, n, to);
+            });
     });
 }
 

@@ -8,7 +8,7 @@ namespace promptkernels::cpu::PK_ISA {
 void gram(const Rows& x, const Rows* y, index_t begin, index_t end, double* gram);
 void squares(const Rows& x, index_t begin, index_t end, double* squares);
 void mix(const Rows* inputs, int input_count, index_t begin, index_t end, const Product* products, int product_count);
-void token_mean(const Rows& x, index_t row, index_t begin, index_t end, void* out);
+void token_means(const Rows& x, index_t row_begin, index_t row_end, index_t begin, index_t end, void* out);
 double unscaled_dot(const Rows& x, index_t row, index_t begin, index_t end, const void* left);
 void scale_and_subtract(void* values, double factor, void* sum, index_t n, bool wide);
 void compose(const Compose& job, index_t begin, index_t end);

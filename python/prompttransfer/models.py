@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
+from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging
 
 from prompttransfer.fingerprint import fingerprint
@@ -100,7 +101,11 @@ class Backbone(nn.Module):
         attention = {"attn_implementation": "eager"} if device.type == "cpu" else {}
         with quiet_transformers():
             model = kind.from_pretrained(name, dtype=torch.float32, use_safetensors=True, **attention)
-        return cls(model.to(device), AutoTokenizer.from_pretrained(name), precision=precision, max_length=max_length)
+        tokenizer = AutoTokenizer.from_pretrained(name)
+        backbone = cls(model.to(device), tokenizer, precision=precision, max_length=max_length)
+        if backbone.precision == "bfloat16":
+            _narrow_products(model)
+        return backbone
 
     @property
     def device(self) -> torch.device:
@@ -227,7 +232,7 @@ class Backbone(nn.Module):
         table = self.embedding.weight
         prompt, text = table[:4].detach()[None], table[4:10].detach().view(2, 3, -1)
         mask = torch.tensor([[1, 1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0, 1]], device=self.device)
-        with torch.no_grad():
+        with torch.no_grad(), self._autocast():
             plain = self._run(torch.cat([prompt.expand(2, -1, -1), text], dim=1), mask).logits[:, -1]
             try:
                 shared = self._run(text, mask, self._prefix(prompt)).logits[:, -1]
@@ -301,6 +306,15 @@ def quiet_transformers() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
+
+
+def _narrow_products(model: nn.Module) -> None:
+    """Store in bfloat16 what autocast would narrow at every call: the same products, in less time and memory."""
+    for module in model.modules():
+        if isinstance(module, (nn.Linear, Conv1D)):
+            for name, parameter in module.named_parameters(recurse=False):
+                # A new parameter: an embedding that is tied to this one keeps its own.
+                setattr(module, name, nn.Parameter(parameter.detach().bfloat16(), requires_grad=False))
 
 
 def _native_bfloat16(device: torch.device) -> bool:

@@ -101,6 +101,27 @@ def test_load_reads_a_local_folder_and_names_a_missing_one(tmp_path) -> None:
         Backbone.load(tmp_path / "nowhere")
 
 
+@pytest.mark.parametrize("make", [tiny_llama, tiny_t5])
+def test_a_loaded_model_keeps_bfloat16_products_in_bfloat16(tmp_path, make) -> None:
+    make().save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    loaded = Backbone.load(tmp_path, precision="bfloat16", max_length=16)
+    wide = Backbone.load(tmp_path, precision="float32", max_length=16)
+    wide.precision = "bfloat16"  # narrowed by autocast at every call
+    assert loaded.fingerprint == wide.fingerprint
+    assert loaded.embedding.weight.dtype == torch.float32
+    kinds = {m.weight.dtype for m in loaded.modules() if isinstance(m, torch.nn.Linear)}
+    assert kinds == {torch.bfloat16}
+    batch = wide.collate([[8, 9, 10, 3], [11, 12, 3]])
+    found = []
+    for backbone in (loaded, wide):
+        prompt = SoftPrompt(initial_prompt(wide, 4))
+        logits = backbone(prompt, batch).logits
+        logits.square().sum().backward()
+        found.append((logits.detach(), prompt.prompt.grad))
+    assert torch.equal(found[0][0], found[1][0]) and torch.equal(found[0][1], found[1][1])
+
+
 def test_bfloat16_runs_the_products_only_in_bfloat16(llama: Backbone) -> None:
     half = Backbone(tiny_llama(), tiny_tokenizer(), precision="bfloat16")
     prompt = SoftPrompt(start(half))

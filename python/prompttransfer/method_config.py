@@ -261,5 +261,8 @@ class DTVGConfig(Presets):
     scaling: Literal["per-token", "scalar", "none"] = Field(
         "per-token", description="trained factors alpha of the merged vectors: one per token, one per vector, or none"
     )
+    scale_start: Literal["one", "mean"] = Field(
+        "one", description="first alpha: one (sum of the vectors, as published), or 1 / size of the first group (mean)"
+    )
     target_scale_learning_rate: float | None = Field(None, ge=0, description="rate of alpha_t; none: learning_rate")
     source_scale_learning_rate: float | None = Field(None, ge=0, description="rate of alpha_s; none: learning_rate")

@@ -170,6 +170,19 @@ def test_groups_are_invariant_to_a_common_positive_scale(rule: str) -> None:
     assert torch.equal(prompt.group(), before)
 
 
+@pytest.mark.parametrize("scaling", ["per-token", "scalar", "none"])
+def test_scales_may_start_at_the_mean_of_the_group(scaling: str) -> None:
+    start, common = random(3, 4), random(3, 4, seed=9)
+    sources, target = start + common + random(3, 3, 4, seed=1), start + common
+    summed = GroupedPrompt(start, sources, target, scaling=scaling)
+    mean = GroupedPrompt(start, sources, target, scaling=scaling, scale_start="mean")
+    group = summed.group()
+    assert torch.equal(mean.group(), group) and group.sum() > 1
+    vectors = torch.cat([sources, target[None]])[group] - start
+    torch.testing.assert_close(summed.composed(), start + vectors.sum(dim=0))
+    torch.testing.assert_close(mean.composed(), start + vectors.mean(dim=0))
+
+
 def test_dtvg_group_modes() -> None:
     assert grouped("all").group().all()
     assert grouped("none").group().tolist() == [False, False, False, True]

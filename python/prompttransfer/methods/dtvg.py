@@ -22,7 +22,7 @@ def run(ctx: Context, target: EncodedTask) -> MethodResult:
     sources = stack(source_prompts(ctx))
     own, first, batches = own_prompt(ctx, target, dtvg.own_fraction)
     rule = {"consistency_weight": dtvg.consistency_weight, "positive_only": dtvg.positive_only}
-    settings = {"grouping": dtvg.grouping, "metric": dtvg.metric, "scaling": dtvg.scaling}
+    settings = {name: getattr(dtvg, name) for name in ("grouping", "metric", "scaling", "scale_start")}
     prompt = GroupedPrompt(ctx.start, sources, own, rule=group_rule(dtvg.rule, **rule), **settings)
     groups = prompt.parameter_groups(
         config.target_rate, dtvg.target_scale_learning_rate, dtvg.source_scale_learning_rate

@@ -13,10 +13,11 @@ from prompttransfer.prompts.grouping import Rule, group_rule
 
 GROUPINGS = ("dynamic", "fixed", "all", "none")
 SCALINGS = ("per-token", "scalar", "none")
+SCALE_STARTS = ("one", "mean")
 
 
 class GroupedPrompt(PromptModule):
-    """Merged task vectors with trained scales alpha, all starting at one.
+    """Merged task vectors with trained scales alpha, all starting at the same number.
 
     Scaling, similarity, choice of the group and merging stay on the device; so does the log of the groups, until
     `history` is asked for.
@@ -28,7 +29,9 @@ class GroupedPrompt(PromptModule):
         grouping: "dynamic" (chosen at every forward), "fixed" (chosen at the first), "all" or "none" of the sources.
         rule: how a group is chosen, see `prompttransfer.prompts.grouping`; None: the published rule.
         metric: of `promptkernels.task_similarity`.
-        scaling: one alpha per prompt and token, one per prompt ("scalar"), or "none" (all stay one).
+        scaling: one alpha per prompt and token, one per prompt ("scalar"), or "none" (all stay as they start).
+        scale_start: "one", or "mean": 1 over the size of the first group, so that training starts at the mean of its
+            vectors and not at their sum, which may lie far from every prompt.
     """
 
     start: Tensor
@@ -44,9 +47,14 @@ class GroupedPrompt(PromptModule):
         rule: Rule | None = None,
         metric: str = "token_mean_dot",
         scaling: str = "per-token",
+        scale_start: str = "one",
     ) -> None:
         super().__init__(*start.shape)
-        for name, given, known in (("grouping", grouping, GROUPINGS), ("scaling", scaling, SCALINGS)):
+        for name, given, known in (
+            ("grouping", grouping, GROUPINGS),
+            ("scaling", scaling, SCALINGS),
+            ("scale_start", scale_start, SCALE_STARTS),
+        ):
             if given not in known:
                 raise ValueError(f"{name}: got {given!r}, want one of {', '.join(known)}")
         self.register_buffer("start", start.detach().float().clone(), persistent=False)
@@ -66,6 +74,11 @@ class GroupedPrompt(PromptModule):
         self.group_log: list[Tensor] = []
         # The group of "fixed", found at the first forward; saved with the parameters, so that a resumed run keeps it.
         self.register_buffer("fixed_group", torch.zeros(sources.shape[0] + 1, dtype=torch.bool, device=start.device))
+        if scale_start == "mean":
+            with torch.no_grad():
+                share = 1 / self.group().sum()  # a group does not depend on a common scale
+                self.source_scale.mul_(share)
+                self.target_scale.mul_(share)
 
     def _stacked(self) -> tuple[Tensor, Tensor]:
         """Prompts (K+1, L, H) and their scales (K+1, L); the target is the last row."""

@@ -17,23 +17,13 @@ from typing import Any
 
 import torch
 
+from promptkernels.backends import OPERATIONS
+
 INTERPRETED = os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "yes", "on", "y")
 
 NAME = "triton"
 DEVICES = ("cpu",) if INTERPRETED else ("cuda", "xpu")
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-OPERATIONS = (
-    "task_similarity",
-    "task_similarity_backward",
-    "svgd_direction",
-    "svgd_direction_backward",
-    "compose_prompts",
-    "compose_prompts_backward",
-    "prepend_prompts",
-    "merge_task_vectors",
-    "merge_task_vectors_backward",
-    "select_group",
-)
 
 
 @functools.cache

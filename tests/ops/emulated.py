@@ -8,24 +8,11 @@ from types import SimpleNamespace
 import torch
 from native_build import build_module, load_module
 
-from promptkernels.backends import registry
+from promptkernels.backends import OPERATIONS, registry
 from promptkernels.backends.cuda import CudaOps, call
 
 NAME = "cuda-emulated"
 MODULE = "promptkernels._C_cuda_emulated"
-
-OPERATIONS = (
-    "task_similarity",
-    "task_similarity_backward",
-    "svgd_direction",
-    "svgd_direction_backward",
-    "compose_prompts",
-    "compose_prompts_backward",
-    "prepend_prompts",
-    "merge_task_vectors",
-    "merge_task_vectors_backward",
-    "select_group",
-)
 
 
 def make_backend() -> SimpleNamespace:

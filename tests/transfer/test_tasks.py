@@ -268,10 +268,11 @@ def fake_asset(folder: Path) -> Path:
     for name in ("amazon", "tweets", "movies", "nyt"):
         (folder / f"{name}.txt").write_text("1\t2.5\tthis one is good\n2\t-1.5\tthis one is bad\n3\t0.1\tunclear\n")
     for split in ("train", "test"):
-        content = (
-            "class\ttext\nd\tstring\nclass\tmeta\nearn\treuter profit rose last year\nship\tport closed on monday\n"
-        )
-        (folder / f"r8-{split}.tab").write_text(content)
+        head = "class\ttext\nd\tstring\nclass\tmeta\n"
+        rows = "earn\treuter profit rose last year\nship\tport closed on monday\n"
+        (folder / f"r8-{split}.tab").write_text(head + rows)
+        others = "gold\tgold was fixed lower today reuter \ncocoa\tcocoa talks went on\n"
+        (folder / f"r52-{split}.tab").write_text(head + rows + others)
     films = "category,text\nplot,A man leaves home. He returns.\nreview,this is a fine film\n"
     (folder / "rotten_tomatoes.csv.bz2").write_bytes(bz2.compress(films.encode()))
     arrows = {

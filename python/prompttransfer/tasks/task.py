@@ -12,6 +12,18 @@ import numpy as np
 from datasets import Dataset, Features, Value
 
 from prompttransfer.tasks.metrics import METRICS
+from prompttransfer.tasks.text_metrics import TEXT_METRICS
+
+# Types are named so that an empty split has them too.
+FEATURES = Features(
+    {
+        "raw": Value("string"),
+        "text": Value("string"),
+        "label": Value("int64"),
+        "answer": Value("string"),
+        "references": [Value("string")],
+    }
+)
 
 # share of training and validation rows when a task comes as one table; the rest is its test set
 SPLIT = (0.8, 0.1)
@@ -19,41 +31,69 @@ SPLIT = (0.8, 0.1)
 
 @dataclass(frozen=True)
 class Example:
-    """One row. raw: all its text, joined, untemplated (searched for leaks); text: what the model reads."""
+    """One row. raw: all its text, joined, untemplated (searched for leaks); text: what the model reads.
+
+    label: index of the right choice. Where the answer is free text: -1, `answer` is what the model learns to write,
+    and `references` are all answers that count as right.
+    """
 
     raw: str
     text: str
-    label: int
+    label: int = -1
+    answer: str = ""
+    references: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Task:
-    """A classification task in words.
+    """A task in words: a choice between given answers, or a free answer.
 
     Attributes:
         name: also the name of its files in a run folder.
-        train, validation, test: columns text (templated model input), label (index into choices), raw (untemplated).
-            Their order is shuffled, so that the first n rows are a random draw.
-        choices: the answer strings the model chooses from, by label.
-        metric: a name known to `prompttransfer.tasks.metrics`.
+        train, validation, test: a column for each field of `Example`. Their order is shuffled, so that the first n
+            rows are a random draw.
+        choices: the answer strings the model chooses from, by label; empty where the answer is free text.
+        metric: the score that is reported; known to `prompttransfer.tasks.metrics`, or `text_metrics` for free text.
+        more_metrics: reported beside it.
+        max_length: text tokens kept of a row; None: as the run says.
+        max_answer: tokens of an answer at most, when it is free text.
         origin: where the rows came from.
         leaked: training and validation rows left out because they overlap with rows that prompts are judged on.
+        skipped: rows left out because they do not fit the description of the task.
     """
 
     name: str
     train: Dataset
     validation: Dataset
     test: Dataset
-    choices: tuple[str, ...]
+    choices: tuple[str, ...] = ()
     metric: str = "accuracy"
+    more_metrics: tuple[str, ...] = ()
+    max_length: int | None = None
+    max_answer: int = 128
     origin: str = ""
     leaked: int = 0
+    skipped: int = 0
 
     def __post_init__(self) -> None:
-        if len(self.choices) < 2:
+        if len(self.choices) == 1:
             raise ValueError(f"task {self.name!r}: got choices {self.choices}, want at least two answers")
-        if self.metric not in METRICS:
-            raise ValueError(f"task {self.name!r}: got metric {self.metric!r}, want one of {', '.join(METRICS)}")
+        known = METRICS if self.choices else TEXT_METRICS
+        for metric in self.metrics:
+            if metric not in known:
+                kind = "a choice" if self.choices else "free text"
+                raise ValueError(
+                    f"task {self.name!r}: got metric {metric!r}, want one of {', '.join(known)} for {kind}"
+                )
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """All metrics, the reported one first."""
+        return (self.metric, *self.more_metrics)
+
+    @property
+    def free_text(self) -> bool:
+        return not self.choices
 
     def few_shot(self, rows: int, seed: int) -> Task:
         """This task with `rows` training rows in total, drawn at random (not stratified); all when it has fewer."""
@@ -78,24 +118,19 @@ class Task:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of the content: texts, labels, answers and metric; not of the name."""
-        state = hashlib.sha256(json.dumps([self.choices, self.metric]).encode())
+        """Hash of the content: texts, labels, answers and metrics; not of the name."""
+        state = hashlib.sha256(json.dumps([self.choices, self.metrics, self.max_length, self.max_answer]).encode())
         for split in (self.train, self.validation, self.test):
-            state.update(json.dumps([list(split["text"]), list(split["label"])]).encode())
+            columns = [list(split[name]) for name in ("text", "label", "answer", "references")]
+            state.update(json.dumps(columns).encode())
         return state.hexdigest()[:32]
 
 
 def to_dataset(examples: Iterable[Example]) -> Dataset:
-    """Columns text, label, raw."""
+    """A column for each field of `Example`."""
     rows = list(examples)
-    # Types are named so that an empty split has them too.
-    features = Features({"text": Value("string"), "label": Value("int64"), "raw": Value("string")})
-    columns = {
-        "text": [row.text for row in rows],
-        "label": [row.label for row in rows],
-        "raw": [row.raw for row in rows],
-    }
-    return Dataset.from_dict(columns, features=features)
+    columns = {name: [getattr(row, name) for row in rows] for name in FEATURES}
+    return Dataset.from_dict(columns, features=FEATURES)
 
 
 def shuffled(examples: Sequence[Example], seed: int) -> list[Example]:

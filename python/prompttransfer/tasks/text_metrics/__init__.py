@@ -1,0 +1,16 @@
+"""Metrics of free-text answers, one idea per file.
+
+Names and checks need no library; what a metric is computed with is imported when it is used.
+"""
+
+from prompttransfer.tasks.text_metrics.answers import References
+from prompttransfer.tasks.text_metrics.scoring import (
+    TEXT_METRICS,
+    TextMetric,
+    majority_text_score,
+    missing,
+    require,
+    text_score,
+)
+
+__all__ = ["TEXT_METRICS", "References", "TextMetric", "majority_text_score", "missing", "require", "text_score"]

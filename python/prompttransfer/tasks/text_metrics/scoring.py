@@ -1,0 +1,109 @@
+"""Scores of free-text answers, from the predictions and all answers that count as right."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+from prompttransfer.tasks.text_metrics.answers import References, exact_match, squad_em, squad_f1
+from prompttransfer.tasks.text_metrics.cider import cider
+from prompttransfer.tasks.text_metrics.meteor import has_wordnet, meteor
+from prompttransfer.tasks.text_metrics.nist import nist
+from prompttransfer.tasks.text_metrics.overlap import bleu, rouge_1, rouge_2, rouge_l, ter
+
+
+@dataclass(frozen=True)
+class TextMetric:
+    """How a metric is computed and read.
+
+    Attributes:
+        score: of references and predictions.
+        packages: modules it imports, of the extra "generation".
+        decimals: as papers print it; those of a scale below 100 need more.
+        lower_is_better: an error rate.
+    """
+
+    score: Callable[[References, Sequence[str]], float]
+    packages: tuple[str, ...] = ()
+    decimals: int = 1
+    lower_is_better: bool = False
+
+
+TEXT_METRICS: dict[str, TextMetric] = {
+    "exact-match": TextMetric(exact_match),
+    "squad-f1": TextMetric(squad_f1),
+    "squad-em": TextMetric(squad_em),
+    "bleu": TextMetric(bleu, ("sacrebleu",)),
+    "nist": TextMetric(nist, ("sacrebleu",), decimals=2),
+    "meteor": TextMetric(meteor, ("sacrebleu", "nltk"), decimals=3),
+    "rouge-1": TextMetric(rouge_1, ("rouge_score",)),
+    "rouge-2": TextMetric(rouge_2, ("rouge_score",)),
+    "rouge-l": TextMetric(rouge_l, ("rouge_score",)),
+    "cider": TextMetric(cider, ("sacrebleu",), decimals=2),
+    "ter": TextMetric(ter, ("sacrebleu",), lower_is_better=True),
+}
+
+
+def text_score(metric: str, references: References, predictions: Sequence[str]) -> float:
+    """Score of predicted strings, scaled as papers print it.
+
+    Args:
+        metric: a name of TEXT_METRICS. Per cent, but for nist (from 0 on, open above), meteor (0..1) and cider (0..10);
+            ter is an error rate: 0 is best, and it can exceed 100.
+        references: for every row the answers that count as right, at least one; rows may differ in their number.
+        predictions: one string for every row.
+
+    Raises:
+        ValueError: unknown metric, no rows, or rows that do not match.
+        ImportError: a package or data that the metric needs is not installed.
+    """
+    require(metric)
+    if len(references) != len(predictions):
+        raise ValueError(f"predictions: got {len(predictions)} for {len(references)} rows, want one each")
+    _check_references(references)
+    return round(float(TEXT_METRICS[metric].score(references, predictions)), 9)
+
+
+def majority_text_score(metric: str, references: References) -> float:
+    """Score of answering every row with the answer that is right for most of them (the first of them by letters)."""
+    _check_references(references)
+    counts = Counter(answer for row in references for answer in set(row))
+    most = max(sorted(counts), key=lambda answer: counts[answer])
+    return text_score(metric, references, [most] * len(references))
+
+
+def missing(metric: str) -> str | None:
+    """What a metric needs that is not installed, with the command that gets it; None: nothing.
+
+    Raises:
+        ValueError: unknown metric.
+    """
+    if metric not in TEXT_METRICS:
+        raise ValueError(f"metric: got {metric!r}, want one of {', '.join(TEXT_METRICS)}")
+    absent = [package for package in TEXT_METRICS[metric].packages if find_spec(package) is None]
+    if absent:
+        return f'metric {metric!r} needs {" and ".join(absent)}: pip install "promptkernels[generation]"'
+    if metric == "meteor" and not has_wordnet():
+        return (
+            "metric 'meteor' matches synonyms with WordNet, which nltk does not find: python -m nltk.downloader wordnet"
+        )
+    return None
+
+
+def require(metric: str) -> None:
+    """Check that a metric can be computed here: before the training, not after it.
+
+    Raises:
+        ValueError: unknown metric.
+        ImportError: it needs something that is not installed; says what, and how to get it.
+    """
+    lack = missing(metric)
+    if lack:
+        raise ImportError(lack)
+
+
+def _check_references(references: References) -> None:
+    if not len(references) or not all(len(row) for row in references):
+        raise ValueError("references: want at least one row, and at least one right answer for every row")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
+from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from prompttransfer.method_config import (
     ATTEMPTConfig,
@@ -20,6 +22,28 @@ from prompttransfer.method_config import (
 
 METHODS = ("PT", "Multi-PT", "SPoT", "TPV", "ATTEMPT", "MPT", "MPT-group", "BMTPT", "DTVG")
 DEMO_METHODS = ("PT", "SPoT", "MPT", "BMTPT", "DTVG")
+
+Rows = Annotated[int | None, Field(ge=1), BeforeValidator(lambda given: None if given == "all" else given)]
+Epochs = Annotated[float, Field(gt=0)]
+EpochsBySize = Annotated[dict[Annotated[int, Field(ge=0)], Epochs], Field(min_length=1)]
+
+
+class TaskSettings(Settings):
+    """What may be set for some of the tasks only; none: as in the run."""
+
+    target_epochs: Epochs | None = None
+    target_updates: int | None = Field(None, ge=1)
+    target_learning_rate: float | None = Field(None, gt=0)
+    batch_size: int | None = Field(None, ge=1)
+    max_length: int | None = Field(None, ge=1, description="goes before the length that the task itself names")
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> TaskSettings:
+        if self.target_epochs is not None and self.target_updates is not None:
+            raise ValueError(
+                f"got target_epochs={self.target_epochs} and target_updates={self.target_updates}; want one"
+            )
+        return self
 
 
 class RunConfig(Settings):
@@ -40,14 +64,25 @@ class RunConfig(Settings):
         "vocabulary", description="start P_init, shared by all tasks"
     )
     init_text: str = Field("", description="text whose embeddings, repeated, fill P_init when init is 'text'")
-    train_rows: int = Field(32, ge=1, description="few-shot rows per target, in total")
-    test_rows: int = Field(200, ge=1, description="test rows per task")
+    train_rows: Rows = Field(32, description="few-shot rows per target, in total; all (or none): every row")
+    test_rows: Rows = Field(200, description="test rows per task; all (or none): every row")
     evaluate_on: Literal["test", "validation"] = Field(
         "test", description="rows that are scored; validation: for the choice of settings, test rows are never read"
     )
-    source_rows: int = Field(2000, ge=1, description="training rows per source")
+    source_rows: Rows = Field(2000, description="training rows per source; all (or none): every row")
     source_updates: int = Field(40, ge=1, description="optimizer updates of a source stage")
+    source_epochs: Epochs | None = Field(
+        None, description="epochs of a source stage over its training rows, in place of source_updates"
+    )
     target_updates: int = Field(16, ge=1, description="optimizer updates on target rows, the same for every method")
+    target_epochs: Epochs | EpochsBySize | None = Field(
+        None,
+        description="epochs over a target's training rows, in place of target_updates; or by their least number, such "
+        "as {0: 20, 10001: 10}",
+    )
+    max_updates: int | None = Field(
+        None, ge=1, description="updates of any stage at most, whatever the other settings say: for a quick try"
+    )
     batch_size: int = Field(8, ge=1, description="rows per target update")
     source_batch_size: int = Field(10, ge=1, description="rows per source update")
     eval_batch_size: int = Field(32, ge=1, description="rows per forward when scoring")
@@ -55,6 +90,7 @@ class RunConfig(Settings):
     target_learning_rate: float | None = Field(None, gt=0, description="peak rate on target rows; none: learning_rate")
     weight_decay: float = Field(1e-5, ge=0)
     warmup: float = Field(0.06, ge=0, lt=1, description="share of the updates with rising rate")
+    warmup_updates: int | None = Field(None, ge=0, description="updates with rising rate, in place of warmup")
     schedule: Literal["linear", "cosine", "constant_with_warmup"] = Field(
         "linear", description="rate after the warm-up"
     )
@@ -80,10 +116,21 @@ class RunConfig(Settings):
     bad_rows: Literal["error", "skip"] = Field(
         "error", description="rows that do not fit their task: stop, or leave them out and say how many"
     )
+    placement: Literal["encoder", "encoder-decoder"] = Field(
+        "encoder", description="of an encoder-decoder: prompt before the encoder's input, or half of it before each"
+    )
+    checkpointing: bool = Field(False, description="compute activations again in the backward pass: less memory")
+    quantization: Literal["none", "8bit", "4bit"] = Field(
+        "none", description="weights of the frozen model through bitsandbytes, on a GPU"
+    )
     text_column: str = Field("text", description="text column of task files")
     label_column: str = Field("label", description="label column of task files")
     variant: Literal["paper", "code"] | None = Field(
         None, description="for all methods, where paper and published code differ; none: each method's own default"
+    )
+    per_task: dict[str, TaskSettings] = Field(
+        default_factory=dict,
+        description="exceptions for targets, by name or pattern (mrqa/*); where several fit, the last one wins",
     )
     multi_pt: MultiPTConfig = Field(default_factory=MultiPTConfig)
     spot: SPoTConfig = Field(default_factory=SPoTConfig)
@@ -123,11 +170,17 @@ class RunConfig(Settings):
             )
         if self.init == "text" and not self.init_text.strip():
             raise ValueError("init is 'text' but init_text is empty")
-        for method, fraction in (("SPoT", self.spot.own_fraction), ("DTVG", self.dtvg.own_fraction)):
-            if method in self.methods and not 0 < round(fraction * self.target_updates) < self.target_updates:
+        shares = {"SPoT": self.spot.own_fraction}
+        if self.dtvg.own_updates is None and self.dtvg.own_epochs is None:
+            shares["DTVG"] = self.dtvg.own_fraction
+        # A budget in epochs depends on the rows, and is checked when they are there.
+        budgets = {"target_updates": self.target_updates if self.target_epochs is None else None}
+        budgets["max_updates"] = self.max_updates
+        for (name, budget), (method, fraction) in product(budgets.items(), shares.items()):
+            if method in self.methods and budget is not None and not 0 < round(fraction * budget) < budget:
                 raise ValueError(
-                    f"target_updates={self.target_updates} with {method.lower()}.own_fraction={fraction} leaves no "
-                    f"updates to a stage of {method}"
+                    f"{name}={budget} with {method.lower()}.own_fraction={fraction} leaves no updates to a stage of "
+                    f"{method}"
                 )
         if "DTVG" in self.methods and self.dtvg.rule.endswith("subset"):
             from prompttransfer.prompts.grouping import MAX_SOURCES
@@ -138,6 +191,16 @@ class RunConfig(Settings):
                     f"{len(self.sources)}; use a prefix rule"
                 )
         return self
+
+    def for_task(self, name: str) -> RunConfig:
+        """These settings with the exceptions of `per_task` for a target."""
+        changes: dict[str, Any] = {}
+        for pattern, settings in self.per_task.items():
+            if fnmatchcase(name, pattern):
+                changes |= settings.model_dump(exclude_none=True)
+                if settings.target_updates is not None:
+                    changes["target_epochs"] = None
+        return self.model_copy(update=changes) if changes else self
 
     @property
     def transfers(self) -> bool:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from difflib import get_close_matches
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 Mixing = Literal["t5", "proportional", "log", "equal"]
 
@@ -18,13 +19,18 @@ class Settings(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _known_names(cls, given: Any) -> Any:
-        if isinstance(given, dict):
-            for name in given:
-                if name not in cls.model_fields:
-                    near = get_close_matches(str(name), cls.model_fields, n=1)
-                    hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(cls.model_fields)}"
-                    raise ValueError(f"unknown setting {name!r}{hint}")
+        unknown = [name for name in given if name not in cls.model_fields] if isinstance(given, dict) else []
+        if unknown:
+            # Located at the name itself, so that a message about a block inside another one has its whole path.
+            raise ValidationError.from_exception_data(cls.__name__, [cls._unknown(str(name)) for name in unknown])
         return given
+
+    @classmethod
+    def _unknown(cls, name: str) -> InitErrorDetails:
+        near = get_close_matches(name, cls.model_fields, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(cls.model_fields)}"
+        message = PydanticCustomError("unknown_setting", "unknown setting; {hint}", {"hint": hint})
+        return {"type": message, "loc": (name,), "input": {}}
 
 
 class Presets(Settings):
@@ -49,6 +55,7 @@ class MultiPTConfig(Settings):
     """Multi-task prompt tuning: one prompt on a mixture of the sources, then on the target."""
 
     source_updates: int | None = Field(None, ge=1, description="updates on the mixture; none: source_updates")
+    source_epochs: float | None = Field(None, gt=0, description="epochs over the mixture, in place of source_updates")
     mixing: Mixing = Field("t5", description="share of each source in the mixture")
 
 
@@ -125,6 +132,9 @@ class MPTConfig(Presets):
     source_updates: int | None = Field(
         None, ge=1, description="updates of the joint source stage; none: source_updates"
     )
+    source_epochs: float | None = Field(
+        None, gt=0, description="epochs of the joint source stage over the mixed sources, in place of source_updates"
+    )
     distillation: float = Field(0.9, ge=0, description="lambda: weight of the two distillation losses (eq. 5)")
     distilled: Literal["outputs", "prompts"] = Field(
         "outputs", description="the teachers' outputs, or (prompts) a mean squared distance to the teacher prompts"
@@ -164,6 +174,9 @@ class BMTPTConfig(Settings):
 
     particles: int = Field(4, ge=1, description="number M of particles")
     source_updates: int | None = Field(None, ge=1, description="SVGD updates; none: source_updates")
+    source_epochs: float | None = Field(
+        None, gt=0, description="epochs of SVGD over the mixed sources, in place of source_updates"
+    )
     rows: int | None = Field(
         None, ge=1, description="rows per SVGD update, seen by every particle; none: batch_size / 2"
     )
@@ -243,6 +256,19 @@ class DTVGConfig(Presets):
     own_fraction: float = Field(
         0.5, gt=0, lt=1, description="share of target_updates that trains the target's own vector"
     )
+    own_updates: int | None = Field(
+        None,
+        ge=1,
+        description="updates of the target's own vector, on top of the target's budget, and so of that of every "
+        "method; the budget is then all the transfer stage's; none: own_fraction",
+    )
+    own_epochs: float | None = Field(
+        None, gt=0, description="the same in epochs over the target's training rows, in place of own_updates"
+    )
+    own_learning_rate: float | None = Field(
+        None, gt=0, description="rate of the target's own vector; none: target_learning_rate"
+    )
+    weight_decay: float | None = Field(None, ge=0, description="decay of the transfer stage; none: weight_decay")
     grouping: Literal["dynamic", "fixed", "all", "none"] = Field(
         "dynamic", description="group chosen at every forward, at the first one, or all or none of the sources"
     )

@@ -1,0 +1,84 @@
+"""How many updates every stage makes: what the settings say in updates or in epochs, for so many rows.
+
+Epochs are counted in rows: E epochs over N rows in batches of B are ceil(E N / B) updates. `max_updates` ends any
+stage.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from prompttransfer.config import RunConfig
+from prompttransfer.method_config import BMTPTConfig, MPTConfig, MultiPTConfig
+
+
+class TargetBudget(NamedTuple):
+    """Updates on target rows: own is what the target's own vector gets before the transfer stage of DTVG begins.
+
+    own is 0 where the target's own share is a fraction of the budget (`dtvg.own_fraction`).
+    """
+
+    own: int
+    transfer: int
+
+    @property
+    def total(self) -> int:
+        """What every method spends on the target."""
+        return self.own + self.transfer
+
+
+def source_updates(config: RunConfig, rows: int) -> int:
+    """Updates of prompt tuning on one source with so many training rows."""
+    return _capped(config, _updates(config.source_epochs, rows, config.source_batch_size) or config.source_updates)
+
+
+def joint_updates(
+    config: RunConfig, block: MultiPTConfig | MPTConfig | BMTPTConfig, rows: int, batch_size: int | None = None
+) -> int:
+    """Updates of a stage on all sources together, with so many training rows in all.
+
+    The block's own settings go before those of the run, and epochs before updates.
+
+    Args:
+        batch_size: rows per update; none: source_batch_size.
+    """
+    size = batch_size or config.source_batch_size
+    found = (
+        _updates(block.source_epochs, rows, size)
+        or block.source_updates
+        or _updates(config.source_epochs, rows, size)
+        or config.source_updates
+    )
+    return _capped(config, found)
+
+
+def target_budget(config: RunConfig, rows: int) -> TargetBudget:
+    """The budget of every method on a target with so many rows; `config` is that of the target (`for_task`)."""
+    epochs = config.target_epochs
+    if isinstance(epochs, dict):
+        reached = [least for least in epochs if least <= rows]
+        if not reached:
+            raise ValueError(f"target_epochs names no epochs for {rows} training rows, only from {min(epochs)} rows on")
+        epochs = epochs[max(reached)]
+    transfer = _updates(epochs, rows, config.batch_size) or config.target_updates
+    own = _updates(config.dtvg.own_epochs, rows, config.batch_size) or config.dtvg.own_updates or 0
+    return TargetBudget(_capped(config, own), _capped(config, transfer))
+
+
+def warmup_updates(config: RunConfig, updates: int) -> int:
+    """Updates with rising rate in a stage of so many; more than the stage has when `warmup_updates` says so."""
+    return math.ceil(config.warmup * updates) if config.warmup_updates is None else config.warmup_updates
+
+
+def bmtpt_rows(config: RunConfig) -> int:
+    """Rows of an SVGD update, each read by every particle."""
+    return config.bmtpt.rows or max(1, config.batch_size // 2)
+
+
+def _updates(epochs: float | None, rows: int, batch_size: int) -> int | None:
+    return None if epochs is None else max(1, math.ceil(epochs * rows / batch_size))
+
+
+def _capped(config: RunConfig, updates: int) -> int:
+    return updates if config.max_updates is None else min(updates, config.max_updates)

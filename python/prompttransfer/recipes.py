@@ -1,0 +1,216 @@
+"""Settings of a run in a file: a recipe that is shipped, by name, or a YAML or JSON file of one's own.
+
+A file holds settings of `RunConfig` by name. Beside them it may say what they are:
+
+    about       a line or two
+    origin      setting -> where its value is stated: paper [P], authors' code [C], derived code [D], by section
+    unknown     setting -> why its value is a choice of ours: neither paper nor code state it
+    departures  what a run of these settings does otherwise than the paper, and why
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from prompttransfer.config import RunConfig
+from prompttransfer.method_config import Settings
+from prompttransfer.yaml_file import read_yaml
+
+FOLDER = Path(__file__).parent / "recipes"
+SUFFIXES = (".yaml", ".yml", ".json")
+
+
+class About(Settings):
+    """What a file says about its settings; see the head of this module."""
+
+    about: str = ""
+    origin: dict[str, str] = Field(default_factory=dict)
+    unknown: dict[str, str] = Field(default_factory=dict)
+    departures: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Settings as they stand in a file, unchecked, and what it says about them.
+
+    Attributes:
+        name: as it was asked for; the file's path in messages.
+    """
+
+    name: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
+    about: About = field(default_factory=About)
+
+
+class SettingsError(ValueError):
+    """Settings that are refused: a line for each, with its file, its path and what is wanted."""
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that are shipped."""
+    return sorted(str(file.relative_to(FOLDER).with_suffix("").as_posix()) for file in FOLDER.rglob("*.yaml"))
+
+
+def read_recipe(name: str | Path | None) -> Recipe:
+    """The recipe of that name, or of that file; an empty one for None.
+
+    Raises:
+        FileNotFoundError: there is none, with a suggestion.
+        ValueError: the file cannot be read, holds a key twice, or says something about a setting that is not there.
+    """
+    if name is None:
+        return Recipe()
+    text = str(name)
+    shipped = recipe_names()
+    path = FOLDER / f"{text}.yaml" if text in shipped else Path(text).expanduser()
+    if path.suffix.lower() not in SUFFIXES:
+        near = get_close_matches(text, shipped, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise FileNotFoundError(
+            f"no recipe {text!r}; {hint}there are {', '.join(shipped)}; or name a {', '.join(SUFFIXES)} file"
+        )
+    if not path.is_file():
+        raise FileNotFoundError(f"settings file {path} does not exist")
+    content = _read_json(path) if path.suffix.lower() == ".json" else read_yaml(path)
+    if not isinstance(content, dict):
+        kind = "nothing" if content is None else f"a {type(content).__name__}"
+        raise ValueError(f"{path}: got {kind}, want settings by name, such as train_rows: 32")
+    settings = {str(key): value for key, value in content.items() if key not in About.model_fields}
+    return Recipe(text, settings, _about(text, content, settings))
+
+
+def run_config(recipe: Recipe, options: Mapping[str, Any], *, limit: int | None = None) -> RunConfig:
+    """The settings of a recipe and the options that are given (not None), which win.
+
+    Args:
+        limit: at most so many training, test and source rows of a task, and updates of a stage.
+
+    Raises:
+        SettingsError: names file, path and what is wanted; an option has no file.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    merged = {**_without_rivals(recipe.settings, given), **given}
+    try:
+        config = RunConfig(**merged)
+        return config if limit is None else RunConfig(**limited(config, limit))
+    except ValidationError as error:
+        lines = list(explain(error, merged))
+        file = f"{recipe.name}: " if recipe.name else ""
+        raise SettingsError(
+            "\n".join(text if path and path[0] in given else f"{file}{text}" for path, text in lines)
+        ) from error
+
+
+def limited(config: RunConfig, most: int) -> dict[str, Any]:
+    """The settings of a run cut down for a quick try, as `run_config` says."""
+
+    def cut(value: int | None) -> int:
+        return most if value is None else min(value, most)
+
+    names = ("train_rows", "test_rows", "source_rows", "max_updates")
+    return config.model_dump() | {name: cut(getattr(config, name)) for name in names}
+
+
+def explain(error: ValidationError, given: Mapping[str, Any]) -> Iterator[tuple[tuple[Any, ...], str]]:
+    """(path, message) of every setting that is refused; the message begins with the path and ends with what was given.
+
+    A setting that may have one of several types is refused once for each: they become one message.
+    """
+    found: dict[tuple[Any, ...], list[str]] = {}
+    values: dict[tuple[Any, ...], Any] = {}
+    for item in error.errors():
+        path = item["loc"] if item["type"] == "unknown_setting" else _in(given, item["loc"])
+        found.setdefault(path, []).append(item["msg"].removeprefix("Value error, "))
+        values[path] = item["input"]
+    for path, messages in found.items():
+        if any(path == other[: len(path)] != other for other in found):
+            continue  # a block is refused because of a part that another message names
+        value = values[path]
+        got = "" if not path or isinstance(value, dict) else f", got {value!r}"
+        name = f"{'.'.join(map(str, path))}: " if path else ""
+        yield path, f"{name}{'; or: '.join(dict.fromkeys(messages))}{got}"
+
+
+def setting_paths(settings: Mapping[str, Any], inside: str = "") -> Iterator[str]:
+    """Dotted path of every single value of nested settings: train_rows, mpt.rank."""
+    for name, value in settings.items():
+        path = f"{inside}{name}"
+        block = RunConfig.model_fields.get(path)
+        annotation = block.annotation if block else None
+        if isinstance(value, dict) and isinstance(annotation, type) and issubclass(annotation, Settings):
+            yield from setting_paths(value, f"{path}.")
+        else:
+            yield path
+
+
+def _about(name: str, content: dict[str, Any], settings: dict[str, Any]) -> About:
+    said = {key: content[key] for key in About.model_fields if key in content}
+    try:
+        about = About(**said)
+    except ValidationError as error:
+        raise SettingsError("\n".join(f"{name}: {text}" for _, text in explain(error, said))) from error
+    paths = set(setting_paths(settings))
+    for key in ("origin", "unknown"):
+        for path in getattr(about, key):
+            if path not in paths:
+                raise ValueError(f"{name}: {key}.{path}: the file has no setting {path!r} that this could be about")
+    return about
+
+
+def _without_rivals(settings: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Without the settings that would go before a given option: epochs before updates, exceptions before the rule."""
+    if "per_task" in settings and isinstance(settings["per_task"], dict):
+        overruled = set(given) | ({"target_epochs"} if "target_updates" in given else set())
+        settings = settings | {
+            "per_task": {
+                pattern: {key: value for key, value in exception.items() if key not in overruled}
+                if isinstance(exception, dict)
+                else exception
+                for pattern, exception in settings["per_task"].items()
+            }
+        }
+    if "target_updates" in given:
+        settings = {key: value for key, value in settings.items() if key != "target_epochs"}
+    if "source_updates" in given:
+        settings = {key: value for key, value in settings.items() if key != "source_epochs"}
+        for block in ("multi_pt", "mpt", "bmtpt"):
+            if isinstance(settings.get(block), dict):
+                rest = {k: v for k, v in settings[block].items() if k not in ("source_epochs", "source_updates")}
+                settings = settings | {block: rest}
+    return settings
+
+
+def _in(given: Mapping[str, Any], loc: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The part of an error's place that is a path into what was given, without the tags of unions."""
+    value: Any = given
+    for depth, part in enumerate(loc):
+        inside = (isinstance(value, dict) and part in value) or (
+            isinstance(value, list | tuple) and isinstance(part, int) and part < len(value)
+        )
+        if not inside:
+            return loc[:depth]
+        value = value[part]
+    return loc
+
+
+def _read_json(path: Path) -> Any:
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        names = [name for name, _ in pairs]
+        twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+        if twice:
+            raise ValueError(f"{path}: key {twice[0]!r} is given twice")
+        return dict(pairs)
+
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=unique)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 ({error.reason} at byte {error.start})") from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}, line {error.lineno}, column {error.colno}: is not JSON: {error.msg}") from error

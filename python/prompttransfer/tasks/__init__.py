@@ -1,18 +1,19 @@
-"""Tasks: demo data by name, tables of one's own by file name, templates, splits, metrics."""
+"""Tasks: demo data and the papers' data sets by name, tables of one's own by file name, templates, splits, metrics."""
 
 from __future__ import annotations
 
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from prompttransfer.tasks.demo import DEMO_TASKS, load_demo
 from prompttransfer.tasks.files import load_files
 from prompttransfer.tasks.leakage import drop_leaks
 from prompttransfer.tasks.names import file_paths, is_file_name
+from prompttransfer.tasks.papers import PAPER_TASKS, load_paper
 from prompttransfer.tasks.task import Task
 
-__all__ = ["DEMO_TASKS", "Task", "check_name", "drop_leaks", "load_task"]
+__all__ = ["DEMO_TASKS", "PAPER_TASKS", "Task", "check_name", "drop_leaks", "load_task"]
 
 
 def load_task(
@@ -22,9 +23,12 @@ def load_task(
     test_rows: int | None = None,
     seed: int = 42,
     progress: Any = None,
+    answers: Literal["digits", "words"] = "digits",
+    data_dir: str | Path | None = None,
+    bad_rows: Literal["error", "skip"] = "error",
     **file_options: Any,
 ) -> Task:
-    """A task by demo name, or by file: "reviews.csv", or "train.csv:test.csv".
+    """A task by demo name, by name of a data set of the papers, or by file: "reviews.csv", or "train.csv:test.csv".
 
     Training rows that overlap with test or validation rows are dropped (`drop_leaks`), then training and test rows are
     cut to the asked number.
@@ -32,15 +36,19 @@ def load_task(
     Args:
         train_rows, test_rows: at most so many rows; None: all.
         seed: of the splits.
-        file_options: of `prompttransfer.tasks.files.load_files`; a demo task does without them.
+        answers, data_dir, bad_rows: of `prompttransfer.tasks.papers.load_paper`; other tasks do without them.
+        file_options: of `prompttransfer.tasks.files.load_files`; tasks with a name do without them.
 
     Raises:
-        FileNotFoundError, ValueError: no such task (with a suggestion), or bad rows in a file.
+        FileNotFoundError, ValueError: no such task (with a suggestion), or rows that do not fit.
+        ConnectionError: the hub does not give a data set of the papers.
     """
     name = str(name_or_path)
     check_name(name)
     if name in DEMO_TASKS:
         task = load_demo(name, seed=seed, progress=progress)
+    elif name in PAPER_TASKS:
+        task = load_paper(name, answers=answers, data_dir=data_dir, bad_rows=bad_rows, seed=seed, progress=progress)
     else:
         task = load_files(name, seed=seed, **file_options)
     task = drop_leaks(task)
@@ -54,18 +62,31 @@ def check_name(name: str) -> None:
 
     Raises:
         FileNotFoundError: it names a file that is not there.
-        ValueError: it is neither a file nor a demo task; with a suggestion.
+        ValueError: it is neither a file nor a task with a name; with a suggestion.
     """
-    if name in DEMO_TASKS:
+    if name in DEMO_TASKS or name in PAPER_TASKS:
         return
-    if is_file_name(name):
+    if is_file_name(name) and not _looks_like_paper(name):
         for path in file_paths(name):
             if not path.is_file():
                 hint = "; a colon joins a training and a test file: train.csv:test.csv" if "," in name else ""
                 raise FileNotFoundError(f"task file {path} does not exist{hint}")
         return
-    near = get_close_matches(name, DEMO_TASKS, n=1)
+    near = get_close_matches(name, [*DEMO_TASKS, *PAPER_TASKS], n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
+    papers = ", ".join(f"{group}/…" for group in _paper_groups())
     raise ValueError(
-        f"unknown task {name!r}; {hint}demo tasks: {', '.join(DEMO_TASKS)}; or name a .csv, .tsv or .jsonl file"
+        f"unknown task {name!r}; {hint}demo tasks: {', '.join(DEMO_TASKS)}; data sets of the papers: {papers}; "
+        "or name a .csv, .tsv or .jsonl file"
     )
+
+
+def _paper_groups() -> list[str]:
+    """What the names of the papers' data sets start with."""
+    return list(dict.fromkeys(paper.split("/")[0] for paper in PAPER_TASKS))
+
+
+def _looks_like_paper(name: str) -> bool:
+    """Whether it is no file, but starts as the names of the papers' data sets do: "glue/mnil"."""
+    path = Path(name)
+    return name.split("/")[0] in _paper_groups() and not path.suffix and not path.exists()

@@ -1,0 +1,111 @@
+"""A task from a data set of the papers."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow.compute as pc
+from datasets import Dataset, disable_progress_bars, enable_progress_bars
+from datasets.utils import are_progress_bars_disabled
+
+from prompttransfer.progress import NullProgress
+from prompttransfer.tasks.papers.rendering import Part
+from prompttransfer.tasks.papers.sources import HubSplit, find_split
+from prompttransfer.tasks.papers.splits import PARTS, hub_splits
+from prompttransfer.tasks.papers.table import PAPER_TASKS
+from prompttransfer.tasks.task import Task
+from prompttransfer.tasks.text_metrics import require
+
+
+def load_paper(
+    name: str,
+    *,
+    answers: Literal["digits", "words"] = "digits",
+    data_dir: str | Path | None = None,
+    bad_rows: Literal["error", "skip"] = "error",
+    seed: int = 42,
+    progress: Any = None,
+) -> Task:
+    """A data set of the papers with all its rows; leaks are not removed yet.
+
+    Args:
+        name: in `PAPER_TASKS`, such as "glue/mnli".
+        answers: verbalisers: digits, as in the papers, or words.
+        data_dir: folder with a copy of the hub's files (`prompttransfer.tasks.papers.sources`); None: the hub.
+        bad_rows: what happens to rows with a missing field, an empty text or a label outside the set: an error, or
+            they are left out and counted.
+        seed: of the splits, the data seed of the papers.
+
+    Raises:
+        FileNotFoundError: the folder has no copy of the set.
+        ConnectionError: the hub does not give it.
+        ValueError: a column is missing, or rows do not fit.
+    """
+    if answers not in ("digits", "words"):
+        raise ValueError(f"answers: got {answers!r}, want digits or words")
+    if bad_rows not in ("error", "skip"):
+        raise ValueError(f"bad_rows: got {bad_rows!r}, want error or skip")
+    spec, progress = PAPER_TASKS[name], progress or NullProgress()
+    for metric in (spec.metric, *spec.more_metrics) if not spec.words else ():
+        require(metric)
+    folder = None if data_dir is None else Path(data_dir).expanduser()
+    progress.note(f"{name}: {folder or 'hub'}, {spec.hub}{f', {spec.config}' if spec.config else ''}")
+
+    @cache
+    def found(split: str) -> HubSplit:
+        return find_split(spec, split, folder)
+
+    rendered = {}
+    with _Quiet():
+        for part in PARTS:
+            splits = [found(split) for split in hub_splits(spec.splits, part)]
+            rendered[part] = Part(spec, part, splits, seed).rendered()
+    problems = [problem for table in rendered.values() for problem in _problems(table)]
+    if problems:
+        _settle(name, problems, sum(map(len, rendered.values())), bad_rows, progress)
+    return Task(
+        name=name.replace("/", "-"),  # it names files
+        **{part: _without_problems(table) for part, table in rendered.items()},
+        choices=spec.choices(answers),
+        metric=spec.metric,
+        more_metrics=spec.more_metrics,
+        max_length=spec.max_length,
+        origin=f"{spec.content} ({', '.join(filter(None, (spec.hub, spec.config)))})",
+        skipped=len(problems),
+    )
+
+
+def _settle(name: str, problems: list[str], rows: int, bad_rows: str, progress: Any) -> None:
+    """An error, or a note, about rows that do not fit."""
+    what = f"{name}: {len(problems)} of {rows} rows do not fit; the first: {problems[0]}"
+    if bad_rows == "error":
+        raise ValueError(f"{what}; --bad-rows skip leaves them out")
+    if len(problems) == rows:
+        raise ValueError(f"{what}; none is left")
+    progress.note(f"{what}; they are left out")
+
+
+def _problems(table: Dataset) -> list[str]:
+    column = table.data.column("problem")
+    return column.filter(pc.not_equal(column, "")).to_pylist()
+
+
+def _without_problems(table: Dataset) -> Dataset:
+    good = pc.equal(table.data.column("problem"), "").to_numpy()
+    table = table.remove_columns("problem")
+    return table if good.all() else table.select(np.flatnonzero(good))
+
+
+class _Quiet:
+    """No bars of `datasets`: those of a run are shown by `prompttransfer.progress`."""
+
+    def __enter__(self) -> None:
+        self.shown = not are_progress_bars_disabled()
+        disable_progress_bars()
+
+    def __exit__(self, *_: object) -> None:
+        if self.shown:
+            enable_progress_bars()

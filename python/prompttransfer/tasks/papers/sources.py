@@ -14,7 +14,6 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 import datasets
-import httpx
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset
@@ -54,7 +53,7 @@ def _from_hub(spec: PaperTask, split: str) -> HubSplit:
         else:
             found = datasets.load_dataset(spec.hub, spec.config)
         table = found[split]
-    except (OSError, httpx.HTTPError, KeyError, RuntimeError, ValueError) as error:
+    except (OSError, KeyError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ConnectionError(
             f"{spec.name}: the hub does not give split {split!r} of {spec.hub}: {reason[:300]}\n"

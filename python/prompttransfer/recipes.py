@@ -118,15 +118,17 @@ def limited(config: RunConfig, most: int) -> dict[str, Any]:
     return config.model_dump() | {name: cut(getattr(config, name)) for name in names}
 
 
-def explain(error: ValidationError, given: Mapping[str, Any]) -> Iterator[tuple[tuple[Any, ...], str]]:
+def explain(error: ValidationError, given: Mapping[str, Any] | None = None) -> Iterator[tuple[tuple[Any, ...], str]]:
     """(path, message) of every setting that is refused; the message begins with the path and ends with what was given.
 
-    A setting that may have one of several types is refused once for each: they become one message.
+    A setting that may have one of several types is refused once for each: they become one message, when it is known
+    what was given.
     """
     found: dict[tuple[Any, ...], list[str]] = {}
     values: dict[tuple[Any, ...], Any] = {}
     for item in error.errors():
-        path = item["loc"] if item["type"] == "unknown_setting" else _in(given, item["loc"])
+        known = given is None or item["type"] == "unknown_setting"
+        path = item["loc"] if known else _in(given, item["loc"])
         found.setdefault(path, []).append(item["msg"].removeprefix("Value error, "))
         values[path] = item["input"]
     for path, messages in found.items():

@@ -175,7 +175,7 @@ BAD = [
     (["compare", "--targets", "sst2,missing.csv"], "task file missing.csv does not exist"),
     (["train", "a.csv,b.csv", "p"], "a colon joins a training and a test file: train.csv:test.csv"),
     (["compare", "--methods", "PTT"], "methods.0: Input should be 'PT'"),
-    (["compare", "--train-rows", "0"], "train_rows: Input should be greater than or equal to 1, got 0"),
+    (["compare", "--train-rows", "0"], "train_rows: Input should be greater than or equal to 1, got '0'"),
     (["compare", "--seeds", "one"], "seeds.0"),
     (["compare", "--config", "none.json"], "settings file none.json does not exist"),
     (["evaluate", "none.safetensors", "sst2"], "none.safetensors: no such prompt file"),
@@ -197,7 +197,7 @@ def test_misspelt_setting_has_a_suggestion(tmp_path: Path) -> None:
     result = run("compare", "--config", file)
     assert result.exit_code == 2 and "did you mean 'train_rows'" in result.stderr
     file.write_text("{train_rows}")
-    assert "is not JSON" in run("compare", "--config", file).stderr
+    assert "line 1, column 2: is not JSON" in run("compare", "--config", file).stderr
 
 
 def fails_with(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:

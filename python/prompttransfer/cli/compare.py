@@ -1,0 +1,113 @@
+"""`prompttransfer compare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from prompttransfer.cli import options as o
+from prompttransfer.cli.support import (
+    default_of,
+    friendly_errors,
+    method_names,
+    print_run,
+    run,
+    task_names,
+)
+from prompttransfer.config import METHODS
+from prompttransfer.recipes import read_recipe, run_config
+
+
+def compare(
+    recipe: o.Recipe = None,
+    limit: o.Limit = None,
+    model: o.Model = None,
+    sources: Annotated[
+        list[str] | None, typer.Option(help="Tasks to transfer from. " + o.TASKS, show_default=default_of("sources"))
+    ] = None,
+    targets: Annotated[
+        list[str] | None,
+        typer.Option(help="Few-shot tasks to transfer to. " + o.TASKS, show_default=default_of("targets")),
+    ] = None,
+    text_column: o.TextColumn = None,
+    label_column: o.LabelColumn = None,
+    data_dir: o.DataDir = None,
+    answers: o.Answers = None,
+    bad_rows: o.BadRows = None,
+    methods: Annotated[
+        list[str] | None, typer.Option(help=f"Of {', '.join(METHODS)}.", show_default=default_of("methods"))
+    ] = None,
+    seeds: Annotated[
+        list[str] | None,
+        typer.Option(help="Repetitions: few-shot rows and batch order.", show_default=default_of("seeds")),
+    ] = None,
+    train_rows: Annotated[
+        str | None,
+        typer.Option(help="Training rows per target, in all; or all.", show_default=default_of("train_rows")),
+    ] = None,
+    test_rows: Annotated[
+        str | None, typer.Option(help="Test rows per task, or all.", show_default=default_of("test_rows"))
+    ] = None,
+    source_updates: Annotated[
+        int | None, typer.Option(help="Optimizer updates of a source stage.", show_default=default_of("source_updates"))
+    ] = None,
+    target_updates: Annotated[
+        int | None,
+        typer.Option(
+            help="Updates on target rows, the same for every method.", show_default=default_of("target_updates")
+        ),
+    ] = None,
+    prompt_length: o.PromptLength = None,
+    batch_size: o.BatchSize = None,
+    learning_rate: o.LearningRate = None,
+    precision: o.Precision = None,
+    max_length: o.MaxLength = None,
+    scoring: o.Scoring = None,
+    variant: o.Variant = None,
+    output: Annotated[Path | None, typer.Option(help="Run folder.", show_default=default_of("output"))] = None,
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+    debug: o.Debug = False,
+) -> None:
+    """Train every method on every target at the same budget, and report the scores with what they cost.
+
+    Examples:
+
+    `prompttransfer compare`  (the demo: SmolLM2-135M, three sources, three targets, five methods)
+
+    `prompttransfer compare --targets mrpc,rte --methods PT,MPT --seeds 1,2,3 --output runs/pairs`
+
+    `prompttransfer compare --model my/folder --sources amazon,r8 --targets reviews.csv --label-column stars`
+
+    `prompttransfer compare --recipe papers/mpt_t5_base --limit 32`
+
+    Stopped with Ctrl-C, the same command goes on where it was; finished stages are never repeated.
+    """
+    given = {
+        "model": model,
+        "sources": task_names(sources),
+        "targets": task_names(targets),
+        "text_column": text_column,
+        "label_column": label_column,
+        "data_dir": data_dir,
+        "answers": answers,
+        "bad_rows": bad_rows,
+        "methods": method_names(methods),
+        "seeds": task_names(seeds),
+        "train_rows": train_rows,
+        "test_rows": test_rows,
+        "source_updates": source_updates,
+        "target_updates": target_updates,
+        "prompt_length": prompt_length,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "precision": precision,
+        "max_length": max_length,
+        "scoring": scoring,
+        "variant": variant,
+        "output": output,
+    }
+    with friendly_errors(debug):
+        print_run(run(run_config(read_recipe(recipe), given, limit=limit), quiet or as_json), as_json)

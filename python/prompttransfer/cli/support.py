@@ -1,0 +1,119 @@
+"""What the commands share: option values, settings, a run and its results, and errors in a line or two."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import typer
+from pydantic import ValidationError
+
+from prompttransfer.config import METHODS, RunConfig
+from prompttransfer.recipes import Recipe, explain, run_config
+
+
+def default_of(name: str) -> str:
+    """The default of a setting, for the help text."""
+    value = RunConfig.model_fields[name].default
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def task_names(values: list[str] | None) -> tuple[str, ...] | None:
+    """Values of a repeated option, those with commas taken apart."""
+    if values is None:
+        return None
+    return tuple(part.strip() for value in values for part in value.split(",") if part.strip())
+
+
+def method_names(values: list[str] | None) -> tuple[str, ...] | None:
+    """Method names in any case."""
+    names = task_names(values)
+    known = {name.lower(): name for name in METHODS}
+    return None if names is None else tuple(known.get(name.lower(), name) for name in names)
+
+
+# What `train` does where neither a recipe nor an option says otherwise.
+TRAIN_DEFAULTS = {"methods": ("PT",), "train_rows": 2000, "test_rows": 200, "target_updates": 100, "seeds": (42,)}
+
+
+def train_settings(recipe: Recipe, options: dict[str, Any], limit: int | None = None) -> RunConfig:
+    """Settings of `train`: one task, one method, one seed.
+
+    Of several methods or seeds in a recipe, such as that of a comparison, the first is meant. Without named sources,
+    the demo's serve, but never the task itself.
+    """
+    options = {name: value for name, value in options.items() if value is not None}
+    settings = {**TRAIN_DEFAULTS, **recipe.settings}
+    for name in ("methods", "seeds"):
+        if isinstance(settings[name], list | tuple):  # anything else is refused below
+            settings[name] = tuple(settings[name][:1])
+    if options.get("methods", settings["methods"]) == ("PT",):
+        settings["sources"], options["sources"] = (), None
+    elif "sources" not in settings | options:
+        default = RunConfig.model_fields["sources"].default
+        settings["sources"] = tuple(name for name in default if name not in options["targets"])
+    return run_config(replace(recipe, settings=settings), options, limit=limit)
+
+
+def shown_progress(silent: bool) -> Any:
+    from prompttransfer.progress import NullProgress, Progress
+
+    return NullProgress() if silent else Progress()
+
+
+def run(config: RunConfig, silent: bool) -> Any:
+    """Compare, write the report, and return the results."""
+    with shown_progress(silent) as progress:
+        progress.note("loading libraries")
+        from prompttransfer.compare import compare as run_comparison
+        from prompttransfer.report import read_results, write_report
+        from prompttransfer.tasks import check_name
+
+        for name in (*config.sources, *config.targets):  # before the model is fetched and loaded
+            check_name(name)
+        folder = run_comparison(config, progress)
+        write_report(folder)
+    return read_results(folder)
+
+
+def print_run(results: Any, as_json: bool) -> None:
+    """The results as a table with the way to the report, or as JSON."""
+    if as_json:
+        typer.echo(json.dumps(results.content, indent=1))
+        return
+    from rich.console import Console
+
+    from prompttransfer.report.terminal import print_results
+
+    # A pipe or a log has no width of its own; 80 columns would cut the table.
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = max(console.width, 140)
+    print_results(results, console)
+    typer.echo(f"report: {results.folder / 'report.html'}\nall files: {results.folder}")
+
+
+@contextmanager
+def friendly_errors(debug: bool) -> Iterator[None]:
+    """Errors of the user's making in a line or two; Ctrl-C says how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("stopped; run the same command again to go on", err=True)
+        raise typer.Exit(130) from None
+    except (ValueError, OSError, RuntimeError, ImportError) as error:
+        if debug or isinstance(error, typer.Exit):
+            raise
+        lines = [text for _, text in explain(error)] if isinstance(error, ValidationError) else [str(error)]
+        typer.echo("error: " + ("\n".join(lines) or type(error).__name__), err=True)
+        if not _expected(error):
+            typer.echo("run again with --debug for the traceback", err=True)
+        raise typer.Exit(2) from None
+
+
+def _expected(error: Exception) -> bool:
+    """Whether the message alone will do: all but failures deep inside a library."""
+    return not isinstance(error, RuntimeError) or type(error).__module__.startswith("prompttransfer")

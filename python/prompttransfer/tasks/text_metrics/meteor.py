@@ -11,8 +11,8 @@ from prompttransfer.tasks.text_metrics.tokens import tokenize
 def meteor(references: References, predictions: Sequence[str]) -> float:
     """Mean over rows of the best METEOR with a reference, 0..1 (Lavie and Agarwal 2007: alpha 0.9, beta 3, gamma 0.5).
 
-    Not the score of the Java program (METEOR 1.5), which also matches paraphrases and has other weights. Lower case,
-    tokens of mteval-v13a.
+    Not the score of the Java program (METEOR 1.5), which also matches paraphrases and has other weights; and nltk looks
+    synonyms up by the stems of words. Lower case, tokens of mteval-v13a.
     """
     from nltk.corpus import wordnet
     from nltk.translate.meteor_score import meteor_score

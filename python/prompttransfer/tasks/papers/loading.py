@@ -17,7 +17,7 @@ from prompttransfer.tasks.papers.sources import HubSplit, find_split
 from prompttransfer.tasks.papers.splits import PARTS, hub_splits
 from prompttransfer.tasks.papers.table import PAPER_TASKS
 from prompttransfer.tasks.task import Task
-from prompttransfer.tasks.text_metrics import require
+from prompttransfer.tasks.text_metrics import missing, require
 
 
 def load_paper(
@@ -43,14 +43,20 @@ def load_paper(
         FileNotFoundError: the folder has no copy of the set.
         ConnectionError: the hub does not give it.
         ValueError: a column is missing, or rows do not fit.
+        ImportError: the metric of the set cannot be computed here. Those beside it are left out then, with a note.
     """
     if answers not in ("digits", "words"):
         raise ValueError(f"answers: got {answers!r}, want digits or words")
     if bad_rows not in ("error", "skip"):
         raise ValueError(f"bad_rows: got {bad_rows!r}, want error or skip")
     spec, progress = PAPER_TASKS[name], progress or NullProgress()
-    for metric in (spec.metric, *spec.more_metrics) if not spec.words else ():
-        require(metric)
+    more_metrics = spec.more_metrics
+    if not spec.words:
+        require(spec.metric)
+        lacking = {metric: lack for metric in more_metrics if (lack := missing(metric))}
+        for lack in lacking.values():
+            progress.note(f"{name}: a score is left out: {lack}")
+        more_metrics = tuple(metric for metric in more_metrics if metric not in lacking)
     folder = None if data_dir is None else Path(data_dir).expanduser()
     progress.note(f"{name}: {folder or 'hub'}, {spec.hub}{f', {spec.config}' if spec.config else ''}")
 
@@ -71,7 +77,7 @@ def load_paper(
         **{part: _without_problems(table) for part, table in rendered.items()},
         choices=spec.choices(answers),
         metric=spec.metric,
-        more_metrics=spec.more_metrics,
+        more_metrics=more_metrics,
         max_length=spec.max_length,
         origin=f"{spec.content} ({', '.join(filter(None, (spec.hub, spec.config)))})",
         skipped=len(problems),

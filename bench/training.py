@@ -48,13 +48,13 @@ from training_setup import (
     train_seconds,
 )
 
-from prompttransfer.evaluation import predict
+from prompttransfer.answering import Reader
+from prompttransfer.encoding import Row
 from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.posterior import ParticleLoss, PriorLoss, gaussian_penalty
 from prompttransfer.methods.sampler import row_batches
 from prompttransfer.models import Backbone
 from prompttransfer.prompts import GroupedPrompt, MultitaskPrompt, ParticlePrompts, PromptModule, SoftPrompt
-from prompttransfer.training import Row
 
 TASKS, PARTICLES, SOURCES = 4, 4, 6
 
@@ -90,8 +90,8 @@ def update(
 ) -> Callable[[], None]:
     """One update as the Trainer makes it: forward, backward, clipping, AdamW."""
     prompt.to(backbone.device)
-    batch = backbone.collate([row.ids for row in rows])
-    batch |= {"labels": torch.tensor([r.answer for r in rows]), "task_ids": torch.tensor([r.task for r in rows])}
+    batch = backbone.collate([row.ids for row in rows], [row.answer for row in rows])
+    batch["task_ids"] = torch.tensor([row.task for row in rows])
     batch = {name: tensor.to(backbone.device) for name, tensor in batch.items()}
     optimizer = torch.optim.AdamW(prompt.parameter_groups(0.01), weight_decay=1e-5)
 
@@ -186,13 +186,14 @@ def scoring(backbone: Backbone, sizes: Sizes, start: Tensor, rounds: int, count:
         found = []
         for first in range(0, count, size):
             batch = {name: t.to(backbone.device) for name, t in left_padded(rows[first : first + size]).items()}
-            with backbone._autocast():
+            with backbone.autocast():
                 logits = wrapped(**batch).logits[:, -1]
             found += logits[:, list(ANSWERS)].argmax(dim=1).tolist()
         return found
 
     def our_predict() -> list[int]:
-        return predict(backbone, start, rows, ANSWERS, batch_size=size)
+        scores = Reader(backbone, start, size).first_token_scores(rows, ANSWERS)
+        return scores.argmax(dim=1).tolist()
 
     plans = {
         "PEFT": ("sdpa", False, peft_predict),

@@ -24,10 +24,11 @@ from transformers import (
     TrainingArguments,
 )
 
+from prompttransfer.encoding import Row
 from prompttransfer.methods.objectives import task_loss
 from prompttransfer.models import Backbone, quiet_transformers
 from prompttransfer.prompts import SoftPrompt
-from prompttransfer.training import FixedBatches, Plan, PromptTrainer, Row
+from prompttransfer.training import FixedBatches, Plan, PromptTrainer
 
 ANSWERS = (5, 6)
 
@@ -76,7 +77,7 @@ class AllLogits(Backbone):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._causal_options = {"use_cache": False}
+        self._keeps_logits = False
 
 
 def make_backbone(model: nn.Module, precision: str, kind: type[Backbone] = Backbone) -> Backbone:
@@ -98,7 +99,7 @@ def make_rows(sizes: Sizes, count: int, tasks: int = 1) -> list[Row]:
     return [
         Row(
             tuple(torch.randint(8, sizes.vocabulary, (length,), generator=generator).tolist()),
-            ANSWERS[index % 2],
+            (ANSWERS[index % 2],),
             index % tasks,
         )
         for index, length in enumerate(lengths)
@@ -126,7 +127,7 @@ def with_labels(rows: Sequence[Row]) -> dict[str, Tensor]:
     """A batch in the form that PEFT's examples use: the answer stands behind the text, the text has no label."""
     batch = left_padded([(*row.ids, row.answer) for row in rows])
     labels = torch.full_like(batch["input_ids"], -100)
-    labels[:, -1] = torch.tensor([row.answer for row in rows])
+    labels[:, -1] = torch.tensor([row.answer[0] for row in rows])
     return batch | {"labels": labels}
 
 

@@ -22,9 +22,11 @@ import torch
 from torch import Tensor
 
 from prompttransfer.config import RunConfig
+from prompttransfer.encoding import EncodedTask
 from prompttransfer.evaluation import Evaluation
 from prompttransfer.export import write_prompt, write_tensors
-from prompttransfer.methods import METHODS, Context, EncodedTask, MethodResult
+from prompttransfer.loading import load_model
+from prompttransfer.methods import METHODS, Context, MethodResult
 from prompttransfer.methods.shared import source_prompt
 from prompttransfer.models import Backbone
 from prompttransfer.prompts import init_hash, initial_prompt
@@ -74,11 +76,11 @@ class Workbench:
     def open(cls, config: RunConfig, progress: Any) -> Workbench:
         """Load what the settings name."""
         backbone = load_backbone(config, progress)
-        columns = {"text_column": config.text_column, "label_column": config.label_column, "progress": progress}
-        targets = {name: load_task(name, **columns) for name in config.targets}
+        options = task_options(config) | {"progress": progress}
+        targets = {name: load_task(name, **options) for name in config.targets}
         # What a source teaches must not hold the rows that a target is judged on.
         sources = [
-            drop_leaks(load_task(name, **columns), targets.values()).limit(config.source_rows)
+            drop_leaks(load_task(name, **options), targets.values()).limit(config.source_rows)
             for name in (config.sources if config.transfers else ())
         ]
 
@@ -97,7 +99,7 @@ class Workbench:
         """Model, tasks and P_init for one seed."""
         config = self.config
         source_seed = seed if config.retrain_sources else config.seeds[0]
-        sources = [EncodedTask.of(task, self.backbone) for task in self.source_tasks]
+        sources = [EncodedTask.of(task, self.backbone, config.scoring) for task in self.source_tasks]
         start = initial_prompt(
             self.backbone, config.prompt_length, config.init, seed=source_seed, text=config.init_text
         )
@@ -107,7 +109,13 @@ class Workbench:
     def target(self, name: str, seed: int) -> EncodedTask:
         """A target with its few-shot rows of this seed."""
         few = self.target_tasks[name].few_shot(self.config.train_rows, seed)
-        return EncodedTask.of(few, self.backbone)
+        return EncodedTask.of(few, self.backbone, self.config.scoring)
+
+
+def task_options(config: RunConfig) -> dict[str, Any]:
+    """How a run's tasks are to be read."""
+    names = ("text_column", "label_column", "answers", "data_dir", "bad_rows")
+    return {name: getattr(config, name) for name in names}
 
 
 def load_backbone(config: RunConfig, progress: Any) -> Backbone:
@@ -118,7 +126,14 @@ def load_backbone(config: RunConfig, progress: Any) -> Backbone:
 
         name = demo_model(progress)
     progress.note(f"model: {config.model}")
-    return Backbone.load(name, precision=config.precision, max_length=config.max_length)
+    return load_model(
+        name,
+        precision=config.precision,
+        max_length=config.max_length,
+        placement=config.placement,
+        checkpointing=config.checkpointing,
+        quantization=config.quantization,
+    )
 
 
 class RunFolder:
@@ -217,13 +232,16 @@ def result_row(
         "target": target.name,
         "seed": ctx.seed,
         "metric": target.metric,
+        "scoring": target.scoring,
         "score": found.score,
+        "other_scores": other_scores(found),
         "majority": found.majority,
         "zero_shot": zero_shot.score,
         "collapsed": found.collapsed,
         "test_rows": found.rows,
         "train_rows": len(target.train),
         "leaked_rows": target.leaked,
+        "skipped_rows": target.skipped,
         "trainable_parameters": result.trainable_parameters,
         "target_updates": result.target_updates,
         "target_examples": result.target_examples,
@@ -231,6 +249,11 @@ def result_row(
         "seconds": round(result.seconds, 3),
         "notes": result.notes,
     }
+
+
+def other_scores(found: Evaluation) -> str:
+    """Such as "f1 81.2, macro-f1 79.0"."""
+    return ", ".join(f"{metric} {score:.1f}" for metric, score in found.more.items())
 
 
 def source_row(ctx: Context, source: EncodedTask) -> tuple[dict[str, Any], Tensor]:
@@ -242,13 +265,16 @@ def source_row(ctx: Context, source: EncodedTask) -> tuple[dict[str, Any], Tenso
         "source": source.name,
         "seed": ctx.source_seed,
         "metric": source.metric,
+        "scoring": source.scoring,
         "score": found.score,
+        "other_scores": other_scores(found),
         "majority": found.majority,
         "zero_shot": zero_shot.score,
         "collapsed": found.collapsed,
         "test_rows": found.rows,
         "train_rows": len(source.train),
         "leaked_rows": source.leaked,
+        "skipped_rows": source.skipped,
         "updates": result.facts["updates"],
         "seconds": round(result.facts["seconds"], 3),
     }

@@ -6,8 +6,9 @@ from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
-from prompttransfer.compare import load_backbone
+from prompttransfer.compare import load_backbone, other_scores, task_options
 from prompttransfer.config import RunConfig
+from prompttransfer.encoding import EncodedTask
 from prompttransfer.evaluation import evaluate
 from prompttransfer.export import read_prompt
 from prompttransfer.tasks import DEMO_TASKS, load_task
@@ -28,9 +29,8 @@ def evaluate_file(path: Path, config: RunConfig, progress: Any, *, given: Contai
     }
     config = RunConfig(**{**config.model_dump(), **trained_with})
     name = config.targets[0]
-    columns = {"text_column": config.text_column, "label_column": config.label_column}
     limit = config.test_rows if name in DEMO_TASKS or "test_rows" in given else None
-    task = load_task(name, test_rows=limit, progress=progress, whole=True, **columns)
+    task = load_task(name, test_rows=limit, progress=progress, whole=True, **task_options(config))
     progress.note(f"{task.name}: {len(task.test)} rows are scored")
     if not len(task.train) and metadata.get("task") == task.name:
         progress.note("note: this prompt was trained on a task of that name; rows it has seen count as well")
@@ -38,19 +38,15 @@ def evaluate_file(path: Path, config: RunConfig, progress: Any, *, given: Contai
     trained_on = metadata.get("model_fingerprint")
     if trained_on and trained_on != backbone.fingerprint:
         progress.note("note: this prompt was trained on a model with other weights")
-    rows, labels = [tuple(ids) for ids in backbone.encode(task.test["text"])], tuple(task.test["label"])
-    answers = tuple(backbone.answer_tokens(task.choices))
+    encoded = EncodedTask.of(task, backbone, config.scoring, trains=False)
 
     def scored(title: str, tensor: Any) -> Any:
-        handle = progress.stage(title, len(rows))
+        handle = progress.stage(title, len(encoded.test))
         try:
             return evaluate(
                 backbone,
                 tensor,
-                rows,
-                labels,
-                answers,
-                task.metric,
+                encoded,
                 batch_size=config.eval_batch_size,
                 advance=handle.advance,
             )
@@ -62,7 +58,9 @@ def evaluate_file(path: Path, config: RunConfig, progress: Any, *, given: Contai
         "task": task.name,
         "model": config.model,
         "metric": task.metric,
+        "scoring": encoded.scoring,
         "score": found.score,
+        "other_scores": other_scores(found),
         "majority": found.majority,
         "zero_shot": zero_shot.score,
         "collapsed": found.collapsed,

@@ -1,85 +1,84 @@
-"""Scores of a finished prompt: answer strings ranked by the logit of their first token."""
+"""Scores of a finished prompt on the test rows of a task."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 
+from prompttransfer.answering import Reader
+from prompttransfer.encoding import EncodedTask
 from prompttransfer.models import Backbone
-from prompttransfer.prompts import FrozenPrompts, PromptModule
+from prompttransfer.prompts import PromptModule
 from prompttransfer.tasks.metrics import collapsed, majority_score, score
+from prompttransfer.tasks.text_metrics import majority_text_score, text_score
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores in percent; collapsed: (nearly) all rows got one answer."""
+    """Scores in percent.
+
+    Attributes:
+        score: of the task's reported metric; majority: of its most frequent answer given to every row.
+        collapsed: (nearly) all rows got one answer.
+        predictions: index of the choice of every row, -1 where what was written is none; or the text.
+        more: scores of the task's other metrics.
+    """
 
     score: float
     majority: float
     collapsed: bool
     rows: int
-    predictions: list[int]
+    predictions: list[int] | list[str]
+    more: dict[str, float] = field(default_factory=dict)
 
 
-@torch.no_grad()
 def predict(
     backbone: Backbone,
     prompt: Tensor | PromptModule | None,
-    rows: Sequence[Sequence[int]],
-    answers: Sequence[int],
+    task: EncodedTask,
     *,
     batch_size: int = 32,
     advance: Callable[[int], None] | None = None,
-) -> list[int]:
-    """Index of the best answer for every row of token ids.
+) -> list[int] | list[str]:
+    """The answer to every test row: the index of a choice (-1: none of them), or free text.
 
     Args:
         prompt: (L, H); a module whose prompt depends on the row; or None for the model alone (zero-shot).
-        answers: first token of each answer, see `Backbone.answer_tokens`.
+
+    Raises:
+        ValueError: the prompt has another width than the model.
     """
-    module = FrozenPrompts(prompt[None]) if isinstance(prompt, Tensor) else prompt
-    if module is not None:
-        module.to(backbone.device)
-    prefix = None if module is None else backbone.read(module)
-    # Rows of like length share a batch: little padding. The padded positions are masked, so the order has no effect.
-    order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
-    predictions = [0] * len(rows)
-    columns = torch.tensor(answers, device=backbone.device)
-    for first in range(0, len(order), batch_size):
-        chosen = order[first : first + batch_size]
-        batch = {name: t.to(backbone.device) for name, t in backbone.collate([rows[index] for index in chosen]).items()}
-        best = backbone(module, batch, prefix=prefix).logits[:, columns].argmax(dim=1).tolist()
-        for index, choice in zip(chosen, best, strict=True):
-            predictions[index] = choice
-        if advance:
-            advance(len(chosen))
-    return predictions
+    reader = Reader(backbone, prompt, batch_size, advance)
+    if task.scoring == "generate":
+        # A token more than the longest choice: what goes on after a choice is another answer.
+        longest = max(map(len, task.answers)) if task.choices else task.max_answer
+        written = reader.write(task.test, longest)
+        places = {choice.strip(): place for place, choice in enumerate(task.choices)}
+        return [places.get(text, -1) for text in written] if task.choices else written
+    if task.scoring == "first-token":
+        scores = reader.first_token_scores(task.test, [answer[0] for answer in task.answers])
+    else:
+        scores = reader.answer_scores(task.test, task.answers)
+    return scores.argmax(dim=1).tolist()
 
 
 def evaluate(
     backbone: Backbone,
     prompt: Tensor | PromptModule | None,
-    rows: Sequence[Sequence[int]],
-    labels: Sequence[int],
-    answers: Sequence[int],
-    metric: str,
+    task: EncodedTask,
     *,
     batch_size: int = 32,
     advance: Callable[[int], None] | None = None,
 ) -> Evaluation:
     """Predict and score in percent; see `predict`."""
-    if prompt is not None:
-        width = prompt.shape[-1] if isinstance(prompt, Tensor) else prompt.hidden_size
-        if width != backbone.hidden_size:
-            raise ValueError(f"prompt: got width {width}, the model wants {backbone.hidden_size}")
-    predictions = predict(backbone, prompt, rows, answers, batch_size=batch_size, advance=advance)
-    return Evaluation(
-        score(metric, labels, predictions),
-        majority_score(metric, labels),
-        collapsed(predictions),
-        len(rows),
-        predictions,
-    )
+    predictions = predict(backbone, prompt, task, batch_size=batch_size, advance=advance)
+    if task.choices:
+        scores = [score(metric, task.labels, predictions) for metric in task.metrics]
+        majority = majority_score(task.metric, task.labels)
+    else:
+        scores = [text_score(metric, task.references, predictions) for metric in task.metrics]
+        majority = majority_text_score(task.metric, task.references)
+    more = dict(zip(task.metrics[1:], scores[1:], strict=True))
+    return Evaluation(scores[0], majority, collapsed(predictions), len(predictions), predictions, more)

@@ -1,8 +1,9 @@
 """A frozen causal or encoder-decoder language model that reads a soft prompt in front of its text.
 
-The prompt stands before the input embeddings (of the encoder only, for an encoder-decoder); the attention mask is
-extended over it. A row is answered with one token: the first token of the answer string, read at the last position
-(causal, text padded on the left) or at the first decoder position (encoder-decoder).
+The prompt stands before the input embeddings: of a causal model, or of the encoder, as in the papers; the attention
+mask is extended over it. With placement "encoder-decoder" its first half stands before the encoder's input and its
+second half before the decoder's. Text is padded on the left for a causal model, so that the answer follows directly;
+answers are padded on the right.
 """
 
 from __future__ import annotations
@@ -12,19 +13,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
-from transformers.pytorch_utils import Conv1D
+from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils import logging
 
 from prompttransfer.fingerprint import fingerprint
+from prompttransfer.memory import recompute_layers
 from prompttransfer.prefix import Prefix
 
 Batch = dict[str, Tensor]
+IGNORED = -100  # a label that is no token
 
 # A GPU waits for the launches of a second pass over the layers about as long as it takes to multiply so many numbers;
 # where fewer are saved, reading a prompt once is slower than reading it with every row.
@@ -44,13 +46,33 @@ class Prompt(Protocol):
 
 @dataclass
 class Output:
-    """Logits at the answer positions (B, V) float32, and hidden states when asked for.
+    """Logits (N, V) float32 of the N answer tokens of all rows, row after row, and hidden states when asked for.
 
     hidden: each (B, N, H) with its mask (B, N); N are the positions of the text, or of prompt and text.
     """
 
     logits: Tensor
     hidden: tuple[tuple[Tensor, Tensor], ...] = ()
+
+
+@dataclass(frozen=True)
+class Source:
+    """Rows with a prompt, as a model reads them.
+
+    embeds: (B, N, H); mask: (B, N), or (B, L+N) behind a prefix of L tokens that is known already; decoder: (B, L/2,
+    H), the part of the prompt before a decoder's input; text: how many of the last positions are no prompt.
+    """
+
+    embeds: Tensor
+    mask: Tensor
+    text: int
+    decoder: Tensor | None = None
+    prefix: Prefix | None = None
+
+    def select(self, index: Tensor) -> Source:
+        """Some rows, or rows several times."""
+        decoder = None if self.decoder is None else self.decoder[index]
+        return Source(self.embeds[index], self.mask[index], self.text, decoder, self.prefix)
 
 
 class Backbone(nn.Module):
@@ -60,52 +82,46 @@ class Backbone(nn.Module):
         model: a transformers causal or encoder-decoder model; frozen and kept in evaluation mode here.
         tokenizer: its tokenizer.
         precision: "float32", "bfloat16" (autocast; weights and prompts stay float32) or "auto": bfloat16 where the
-            device multiplies it natively.
+            device multiplies it natively. Never float16: prompts and some models (T5) overflow in it.
         max_length: text tokens kept of a row; the last ones, because templates end in the question to be answered.
+        placement: "encoder", or "encoder-decoder" (for models that have both): half of the prompt before each.
+        checkpointing: compute activations again in the backward pass: less memory, more time.
     """
 
-    def __init__(self, model: nn.Module, tokenizer: Any, *, precision: str = "auto", max_length: int = 256) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        *,
+        precision: str = "auto",
+        max_length: int = 256,
+        placement: str = "encoder",
+        checkpointing: bool = False,
+    ) -> None:
         super().__init__()
         if precision not in ("auto", "float32", "bfloat16"):
             raise ValueError(f"precision: got {precision!r}, want auto, float32 or bfloat16")
+        if placement not in ("encoder", "encoder-decoder"):
+            raise ValueError(f"placement: got {placement!r}, want encoder or encoder-decoder")
         self.model = model.requires_grad_(False).eval()
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.seq2seq = bool(model.config.is_encoder_decoder)
+        if placement == "encoder-decoder" and not self.seq2seq:
+            raise ValueError("placement 'encoder-decoder' wants an encoder-decoder model, got a causal one")
+        self.placement = placement
+        self.checkpointing = checkpointing
+        if checkpointing:
+            recompute_layers(model)
         self.fingerprint = fingerprint(model, tokenizer)
         if precision == "auto":
             precision = "bfloat16" if _native_bfloat16(self.device) else "float32"
         self.precision = precision
         accepted = set(inspect.signature(model.forward).parameters)
-        self._causal_options: dict[str, Any] = {"use_cache": False}
-        if "logits_to_keep" in accepted:
-            self._causal_options["logits_to_keep"] = 1
+        self._keeps_logits = "logits_to_keep" in accepted
         self._takes_positions = "position_ids" in accepted
         pad = tokenizer.pad_token_id
-        self._pad = pad if pad is not None else (tokenizer.eos_token_id or 0)
-
-    @classmethod
-    def load(cls, name: str | Path, *, precision: str = "auto", max_length: int = 256) -> Backbone:
-        """Load a hub id or a local folder onto the accelerator if there is one (float32 weights; safetensors only)."""
-        from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
-
-        try:
-            config = AutoConfig.from_pretrained(name)
-        except (OSError, ValueError) as error:
-            raise ValueError(
-                f"model {str(name)!r} is neither a folder of a transformers model nor a hub id: {error}"
-            ) from error
-        kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        # On the CPU the fused attention's backward is slower than plain products for the short rows of prompt tuning.
-        attention = {"attn_implementation": "eager"} if device.type == "cpu" else {}
-        with quiet_transformers():
-            model = kind.from_pretrained(name, dtype=torch.float32, use_safetensors=True, **attention)
-        tokenizer = AutoTokenizer.from_pretrained(name)
-        backbone = cls(model.to(device), tokenizer, precision=precision, max_length=max_length)
-        if backbone.precision == "bfloat16":
-            _narrow_products(model)
-        return backbone
+        self.pad = pad if pad is not None else (tokenizer.eos_token_id or 0)
 
     @property
     def device(self) -> torch.device:
@@ -120,48 +136,50 @@ class Backbone(nn.Module):
     def hidden_size(self) -> int:
         return self.embedding.weight.shape[1]
 
+    @property
+    def identity(self) -> dict[str, str]:
+        """What the results of a stage depend on, for its key in the store."""
+        return {"model": self.fingerprint, "precision": self.precision, "placement": self.placement}
+
     def train(self, mode: bool = True) -> Backbone:
         """Stays in evaluation mode: no dropout in a frozen model."""
         return super().train(False)
 
-    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+    def encode(self, texts: Sequence[str], max_length: int | None = None) -> list[list[int]]:
         """Token ids of each text, at most max_length (the last ones)."""
-        rows = self.tokenizer(list(texts), add_special_tokens=True)["input_ids"]
-        return [row[-self.max_length :] for row in rows]
+        rows = self.tokenizer(list(texts), add_special_tokens=True)["input_ids"] if len(texts) else []
+        return [row[-(max_length or self.max_length) :] for row in rows]
 
-    def answer_tokens(self, choices: Sequence[str]) -> list[int]:
-        """First token of each answer string as the model would write it after the text.
+    def encode_answers(self, answers: Sequence[str], max_length: int | None = None) -> list[list[int]]:
+        """Token ids of each answer as the model would write it after a text, at most max_length, and the end token.
 
         Raises:
-            ValueError: two answers start with the same token, so the first position cannot tell them apart.
+            ValueError: an answer has no token of its own.
         """
         # After a colon, as in the templates: the tokenizer decides by itself how a following word starts.
         context = "" if self.seq2seq else "Answer:"
-        lead = self.tokenizer(context, add_special_tokens=False)["input_ids"]
-        tokens: dict[int, str] = {}
-        for choice in choices:
-            ids = self.tokenizer(f"{context} {choice.strip()}".strip(), add_special_tokens=False)["input_ids"]
-            own = ids[_common_prefix(lead, ids) :]
+        lead = self.tokenizer(context, add_special_tokens=False)["input_ids"] if context else []
+        texts = [f"{context} {answer.strip()}".strip() for answer in answers]
+        end = self.tokenizer.eos_token_id
+        found = []
+        for answer, ids in zip(answers, self.tokenizer(texts, add_special_tokens=False)["input_ids"], strict=True):
+            own = ids[_common_prefix(lead, ids) :][:max_length]
             if not own:
-                raise ValueError(f"answer {choice!r} has no token of its own in this model's vocabulary")
-            if own[0] in tokens:
-                raise ValueError(
-                    f"answers {tokens[own[0]]!r} and {choice!r} start with the same token "
-                    f"{self.tokenizer.convert_ids_to_tokens(own[0])!r}; choose answers that differ in it"
-                )
-            tokens[own[0]] = choice
-        return list(tokens)
+                raise ValueError(f"answer {answer!r} has no token of its own in this model's vocabulary")
+            found.append(own if end is None else [*own, end])
+        return found
 
-    def collate(self, rows: Sequence[Sequence[int]]) -> Batch:
-        """Pad rows of token ids to input_ids and attention_mask (B, S) int64: on the left for a causal model."""
-        longest = max(map(len, rows), default=0)
-        ids = torch.full((len(rows), longest), self._pad, dtype=torch.int64)
-        mask = torch.zeros_like(ids)
-        for index, row in enumerate(rows):
-            place = slice(0, len(row)) if self.seq2seq else slice(longest - len(row), longest)
-            ids[index, place] = torch.tensor(row, dtype=torch.int64)
-            mask[index, place] = 1
-        return {"input_ids": ids, "attention_mask": mask}
+    def collate(self, rows: Sequence[Sequence[int]], answers: Sequence[Sequence[int]] | None = None) -> Batch:
+        """Pad rows of token ids to input_ids and attention_mask (B, S) int64, on the left for a causal model.
+
+        Args:
+            answers: token ids of each row's answer; they become labels (B, A) int64, filled up with -100.
+        """
+        ids, mask = _padded(rows, self.pad, left=not self.seq2seq)
+        batch = {"input_ids": ids, "attention_mask": mask}
+        if answers is not None:
+            batch["labels"], _ = _padded(answers, IGNORED)
+        return batch
 
     def forward(
         self,
@@ -173,31 +191,63 @@ class Backbone(nn.Module):
         hidden_positions: str = "all",
         prefix: Prefix | None = None,
     ) -> Output:
-        """Logits at the answer position of every row.
+        """Logits for the answer tokens of every row; of an answer's later tokens, given the earlier ones.
 
         Args:
             prompt: put in front of the text; None is the model without a prompt (zero-shot).
-            batch: input_ids and attention_mask (B, S) of `collate`, on this device.
+            batch: of `collate`, on this device. Without labels, the logits are those of the first answer token.
             task_ids: (B,), the row of a multi-task prompt that each text belongs to.
             hidden: "none", "last" or "all": hidden states to return (encoder and decoder, for an encoder-decoder).
-            hidden_positions: those of the "text", or "all" with those of the prompt.
+            hidden_positions: those of the "text" and the answer, or "all" with those of the prompt.
             prefix: what `read` made of the prompt, if that is known already.
         """
+        mask, labels = batch["attention_mask"], batch.get("labels")
+        if labels is None:
+            labels = mask.new_zeros(len(mask), 1)
+        # What is read of an answer: all but its last token.
+        written, written_mask = labels[:, :-1].clamp(min=0), (labels[:, 1:] != IGNORED).to(mask.dtype)
         text = self.embedding(batch["input_ids"])
-        embeds, mask = text, batch["attention_mask"]
-        if prompt is not None:
-            if hidden != "none" and hidden_positions == "all":
-                prefix = None  # it holds no hidden states of the prompt
-            elif prefix is None:
-                prefix = self.read(prompt, task_ids, rows=len(mask))
-            if prefix is None:
-                embeds = prompt.prepend(text, task_ids, mask)
-            mask = torch.cat([mask.new_ones(len(mask), prompt.length), mask], dim=1)
+        if not self.seq2seq and written.shape[1]:
+            text = torch.cat([text, self.embedding(written)], dim=1)
+            mask = torch.cat([mask, written_mask], dim=1)
+        whole = hidden != "none" and hidden_positions == "all"
+        if prompt is not None and whole:
+            prefix = None  # it holds no hidden states of the prompt
+        elif prompt is not None and prefix is None:
+            prefix = self.read(prompt, task_ids, rows=len(mask))
+        source = self.place(prompt, text, mask, task_ids, prefix)
         options: dict[str, Any] = {"output_hidden_states": hidden != "none", "return_dict": True}
-        with self._autocast():
-            result = self._run(embeds, mask, prefix, **options)
-        positions = text.shape[1] if hidden_positions == "text" else embeds.shape[1]
-        return Output(result.logits[:, -1].float(), self._hidden_states(result, mask, hidden, positions))
+        if self.seq2seq:
+            lead = self.decoder_lead.to(mask.device).expand(len(mask), -1)
+            options |= self._decoder_inputs(source, torch.cat([lead, written], dim=1))
+        with self.autocast():
+            result = self.run(source, keep=labels.shape[1], **options)
+        logits = result.logits[:, -labels.shape[1] :]
+        # One token for every row needs no look at the labels, which would wait for a GPU.
+        logits = logits[:, 0] if labels.shape[1] == 1 else logits[labels != IGNORED]
+        return Output(logits.float(), self._hidden_states(result, source, written_mask, hidden, whole))
+
+    def place(
+        self,
+        prompt: Prompt | None,
+        text: Tensor,
+        mask: Tensor,
+        task_ids: Tensor | None = None,
+        prefix: Prefix | None = None,
+    ) -> Source:
+        """Put a prompt in front of embedded rows (B, S, H) with their mask (B, S)."""
+        if prompt is None:
+            return Source(text, mask, text.shape[1])
+        if prefix is not None:
+            return Source(text, _extended(mask, prompt.length), text.shape[1], prefix=prefix)
+        embeds = prompt.prepend(text, task_ids, mask)
+        if self.placement == "encoder":
+            return Source(embeds, _extended(mask, prompt.length), text.shape[1])
+        if prompt.length % 2:
+            raise ValueError(f"placement 'encoder-decoder' halves the prompt, got {prompt.length} prompt tokens")
+        half = prompt.length // 2
+        encoder = torch.cat([embeds[:, :half], embeds[:, prompt.length :]], dim=1)
+        return Source(encoder, _extended(mask, half), text.shape[1], decoder=embeds[:, half : prompt.length])
 
     def read(self, prompt: Prompt, task_ids: Tensor | None = None, *, rows: int | None = None) -> Prefix | None:
         """Keys and values of a prompt, to be read by many rows; None where rows cannot share them, or too few would.
@@ -206,7 +256,8 @@ class Backbone(nn.Module):
             task_ids: (B,), of the rows that will read them; not needed for a prompt that all rows share.
             rows: how many rows will read them, if that is known.
         """
-        if prompt.per_instance or not self.reads_prompts_once:
+        # Computing again in the backward pass would write into the cache a second time.
+        if prompt.per_instance or self.checkpointing or not self.reads_prompts_once:
             return None
         tasks = index = None
         if task_ids is not None and prompt.count > 1:
@@ -217,7 +268,7 @@ class Backbone(nn.Module):
         if rows is not None and not self._worth_a_pass((rows - prompts) * prompt.length):
             return None
         embeds = prompt.prepend(self.embedding.weight.new_empty(prompts, 0, self.hidden_size), tasks)
-        with self._autocast():
+        with self.autocast():
             return self._prefix(embeds, index)
 
     @cached_property
@@ -232,10 +283,10 @@ class Backbone(nn.Module):
         table = self.embedding.weight
         prompt, text = table[:4].detach()[None], table[4:10].detach().view(2, 3, -1)
         mask = torch.tensor([[1, 1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0, 1]], device=self.device)
-        with torch.no_grad(), self._autocast():
-            plain = self._run(torch.cat([prompt.expand(2, -1, -1), text], dim=1), mask).logits[:, -1]
+        with torch.no_grad(), self.autocast():
+            plain = self.run(Source(torch.cat([prompt.expand(2, -1, -1), text], dim=1), mask, 3)).logits[:, -1]
             try:
-                shared = self._run(text, mask, self._prefix(prompt)).logits[:, -1]
+                shared = self.run(Source(text, mask, 3, prefix=self._prefix(prompt))).logits[:, -1]
             except Exception:  # every family refuses in its own way
                 return False
         # A computation that differs is off by the size of the logits; rounding is not, be it that of TF32 or bfloat16.
@@ -246,10 +297,10 @@ class Backbone(nn.Module):
         if self.device.type == "cpu":
             return saved_tokens > 0
         weights = sum(parameter.numel() for parameter in self.model.parameters()) - self.embedding.weight.numel()
-        return saved_tokens * weights / self._layers > _PRODUCTS_PER_LAYER_PASS
+        return saved_tokens * weights / self.layers > _PRODUCTS_PER_LAYER_PASS
 
     @property
-    def _layers(self) -> int:
+    def layers(self) -> int:
         return self.model.config.get_text_config(decoder=True).num_hidden_layers
 
     def _prefix(self, embeds: Tensor, index: Tensor | None = None) -> Prefix:
@@ -257,38 +308,77 @@ class Backbone(nn.Module):
         # Not the model's own kind of cache: layers with a sliding window must keep the whole prompt as well, because
         # rows that start behind it see different parts of it. Their masks hide the rest.
         cache = DynamicCache()
-        options = self._causal_options | {"use_cache": True, "past_key_values": cache}
-        self.model(inputs_embeds=embeds, **options)
-        return Prefix.of(cache, self._layers, index)
+        self.model(inputs_embeds=embeds, past_key_values=cache, use_cache=True, **self._kept_logits(1))
+        return Prefix.of(cache, self.layers, index)
 
-    def _run(self, embeds: Tensor, mask: Tensor, prefix: Prefix | None = None, **options: Any) -> Any:
-        """The model on embeddings (B, N, H) behind a prefix of L tokens; mask (B, L+N)."""
+    def run(self, source: Source, *, keep: int = 1, cache: DynamicCache | None = None, **options: Any) -> Any:
+        """The model on placed rows; the logits are those of the last `keep` positions at least.
+
+        Args:
+            cache: an empty one for the keys and values of all positions, or one of a prefix; causal models only.
+        """
+        mask = source.mask
         if self.seq2seq:
-            start = self.model.config.decoder_start_token_id
-            options["decoder_input_ids"] = torch.full((len(mask), 1), start, device=mask.device)
-            options["use_cache"] = False
-        else:
-            options |= self._causal_options
-            if self._takes_positions:
-                options["position_ids"] = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -embeds.shape[1] :]
-            if prefix is not None:
-                options |= {"past_key_values": prefix.cache(), "use_cache": True}
-        return self.model(inputs_embeds=embeds, attention_mask=mask, **options)
+            options.setdefault("use_cache", False)
+            return self.model(inputs_embeds=source.embeds, attention_mask=mask, **options)
+        options |= self._kept_logits(keep)
+        if self._takes_positions:
+            options["position_ids"] = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -source.embeds.shape[1] :]
+        if cache is None and source.prefix is not None:
+            cache = source.prefix.cache()
+        options |= {"past_key_values": cache, "use_cache": True} if cache is not None else {"use_cache": False}
+        return self.model(inputs_embeds=source.embeds, attention_mask=mask, **options)
+
+    def encoder(self, source: Source) -> Tensor:
+        """What an encoder makes of placed rows, (B, N, H)."""
+        return self.model.get_encoder()(inputs_embeds=source.embeds, attention_mask=source.mask).last_hidden_state
+
+    def decode(self, state: Tensor, source: Source, written: Tensor) -> Tensor:
+        """Logits (B, A, V) of a decoder that has written (B, A-1) token ids, after an encoder's output (B, N, H)."""
+        lead = self.decoder_lead.to(written.device).expand(len(written), -1)
+        inputs = self._decoder_inputs(source, torch.cat([lead, written], dim=1))
+        with self.autocast():
+            output = BaseModelOutput(last_hidden_state=state)
+            result = self.model(encoder_outputs=output, attention_mask=source.mask, use_cache=False, **inputs)
+        return result.logits[:, -written.shape[1] - 1 :]
+
+    @cached_property
+    def decoder_lead(self) -> Tensor:
+        """Token ids (1, 1 or 2) that a decoder reads before it writes an answer."""
+        generation = getattr(self.model, "generation_config", None)
+        forced = getattr(generation, "forced_bos_token_id", None)
+        start = self.model.config.decoder_start_token_id
+        return torch.tensor([[start] if forced is None else [start, forced]])
+
+    def _decoder_inputs(self, source: Source, ids: Tensor) -> dict[str, Tensor]:
+        if source.decoder is None:
+            return {"decoder_input_ids": ids}
+        embedded = self.model.get_decoder().get_input_embeddings()(ids)
+        return {"decoder_inputs_embeds": torch.cat([source.decoder.to(embedded.dtype), embedded], dim=1)}
+
+    def _kept_logits(self, keep: int) -> dict[str, int]:
+        return {"logits_to_keep": keep} if self._keeps_logits else {}
 
     def _hidden_states(
-        self, result: Any, mask: Tensor, which: str, positions: int
+        self, result: Any, source: Source, written: Tensor, which: str, whole: bool
     ) -> tuple[tuple[Tensor, Tensor], ...]:
+        """Hidden states with their masks; `whole`: with those of the prompt. written: mask of decoder inputs."""
         if which == "none":
             return ()
         chosen = slice(-1, None) if which == "last" else slice(1, None)
         states = result.encoder_hidden_states if self.seq2seq else result.hidden_states
-        read = tuple((state[:, -positions:], mask[:, -positions:]) for state in states[chosen])
+        positions = source.embeds.shape[1] if whole else source.text
+        read = tuple((state[:, -positions:], source.mask[:, -positions:]) for state in states[chosen])
         if not self.seq2seq:
             return read
-        first = mask.new_ones(len(mask), 1)
-        return read + tuple((state, first) for state in result.decoder_hidden_states[chosen])
+        lead = written.new_ones(len(written), self.decoder_lead.shape[1])
+        mask = torch.cat([lead, written], dim=1)
+        if whole and source.decoder is not None:
+            mask = _extended(mask, source.decoder.shape[1])
+        return read + tuple((state[:, -mask.shape[1] :], mask) for state in result.decoder_hidden_states[chosen])
 
-    def _autocast(self) -> AbstractContextManager:
+    def autocast(self) -> AbstractContextManager:
+        """What a forward of the model has to run in."""
         if self.precision == "float32":
             return nullcontext()
         return torch.autocast(self.device.type, torch.bfloat16)
@@ -308,15 +398,6 @@ def quiet_transformers() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _narrow_products(model: nn.Module) -> None:
-    """Store in bfloat16 what autocast would narrow at every call: the same products, in less time and memory."""
-    for module in model.modules():
-        if isinstance(module, (nn.Linear, Conv1D)):
-            for name, parameter in module.named_parameters(recurse=False):
-                # A new parameter: an embedding that is tied to this one keeps its own.
-                setattr(module, name, nn.Parameter(parameter.detach().bfloat16(), requires_grad=False))
-
-
 def _native_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
@@ -329,3 +410,20 @@ def _common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
     while count < min(len(left), len(right)) and left[count] == right[count]:
         count += 1
     return count
+
+
+def _padded(rows: Sequence[Sequence[int]], filling: int, *, left: bool = False) -> tuple[Tensor, Tensor]:
+    """Rows of numbers as (B, longest) int64, and the mask of what is not filling."""
+    longest = max(map(len, rows), default=0)
+    ids = torch.full((len(rows), longest), filling, dtype=torch.int64)
+    mask = torch.zeros_like(ids)
+    for index, row in enumerate(rows):
+        place = slice(longest - len(row), longest) if left else slice(0, len(row))
+        ids[index, place] = torch.tensor(row, dtype=torch.int64)
+        mask[index, place] = 1
+    return ids, mask
+
+
+def _extended(mask: Tensor, length: int) -> Tensor:
+    """A mask (B, N) over so many more positions in front."""
+    return torch.cat([mask.new_ones(len(mask), length), mask], dim=1)

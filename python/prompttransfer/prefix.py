@@ -44,10 +44,11 @@ class Prefix:
         """Prompt tokens L."""
         return self.layers[0][0].shape[-2]
 
-    def cache(self) -> DynamicCache:
-        """A cache for one forward of the model or many: it is never written to."""
+    def cache(self, *, grows: bool = False) -> DynamicCache:
+        """A cache for one forward of the model or many: it is never written to, unless it `grows` by what is read."""
         cache = DynamicCache()
-        cache.layers = [_PrefixLayer(keys, values, self.index) for keys, values in self.layers]
+        kind = _GrowingLayer if grows else _PrefixLayer
+        cache.layers = [kind(keys, values, self.index) for keys, values in self.layers]
         return cache
 
 
@@ -74,3 +75,13 @@ class _PrefixLayer(DynamicLayer):
         else:
             prefix = prefix.index_select(0, self._index)
         return torch.cat([prefix, rows], dim=-2)
+
+
+class _GrowingLayer(_PrefixLayer):
+    """A layer that keeps the prefix joined with the rows that have read it, for one forward."""
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
+    ) -> tuple[Tensor, Tensor]:
+        self.keys, self.values = super().update(key_states, value_states)
+        return self.keys, self.values

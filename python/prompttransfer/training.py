@@ -24,6 +24,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import get_last_checkpoint
 
+from prompttransfer.encoding import Row
 from prompttransfer.models import Backbone, Batch, quiet_transformers
 from prompttransfer.prompts import PromptModule
 
@@ -32,15 +33,6 @@ Objective = Callable[[Backbone, PromptModule, Batch], Tensor]
 
 class Diverged(RuntimeError):
     """The loss is no longer finite."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One training example: token ids of the text, first token of the answer, index of its task."""
-
-    ids: tuple[int, ...]
-    answer: int
-    task: int = 0
 
 
 @dataclass
@@ -190,8 +182,7 @@ class PromptTrainer(Trainer):
         self.remove_callback(PrinterCallback)
 
     def _collate(self, rows: Sequence[Row]) -> Batch:
-        batch = self.model.backbone.collate([row.ids for row in rows])
-        batch["labels"] = torch.tensor([row.answer for row in rows])
+        batch = self.model.backbone.collate([row.ids for row in rows], [row.answer for row in rows])
         batch["task_ids"] = torch.tensor([row.task for row in rows])
         return batch
 

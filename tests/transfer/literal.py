@@ -26,6 +26,20 @@ def literal_logits(
     return torch.stack(logits)
 
 
+def literal_answer_logits(
+    backbone: Backbone, prompt: PromptModule | None, row: Sequence[int], answer: Sequence[int]
+) -> Tensor:
+    """Logits (A, V) for the tokens of an answer, each given the earlier ones."""
+    embeds = backbone.embedding(torch.tensor([row]))
+    if prompt is not None:
+        embeds = prompt.prepend(embeds, torch.zeros(1, dtype=torch.int64))
+    if backbone.seq2seq:
+        written = torch.tensor([[0, *answer[:-1]]])
+        return backbone.model(inputs_embeds=embeds, decoder_input_ids=written).logits[0]
+    embeds = torch.cat([embeds, backbone.embedding(torch.tensor([answer[:-1]], dtype=torch.int64))], dim=1)
+    return backbone.model(inputs_embeds=embeds, use_cache=False).logits[0, -len(answer) :]
+
+
 def positions_read(backbone: Backbone, run: Callable[[], object]) -> int:
     """Positions, of all rows together, that pass through the first block of the model during a call."""
     block = next(module for module in backbone.model.modules() if isinstance(module, nn.ModuleList))[0]

@@ -20,7 +20,7 @@ def random(*shape: int, seed: int = 0) -> torch.Tensor:
 
 def batch_of(backbone: Backbone) -> dict[str, torch.Tensor]:
     batch = backbone.collate([[10, 11, 12], [13], [14, 15]])
-    return batch | {"labels": torch.tensor([4, 5, 4]), "task_ids": torch.tensor([0, 1, 0])}
+    return batch | {"labels": torch.tensor([[4], [5], [4]]), "task_ids": torch.tensor([0, 1, 0])}
 
 
 class Silent:

@@ -28,7 +28,7 @@ def test_particle_loss_scores_each_particle_on_all_rows(llama: Backbone) -> None
     expected = []
     for particle in prompt.particles:
         logits = llama(SoftPrompt(particle), batch).logits
-        losses = torch.nn.functional.cross_entropy(logits, batch["labels"], reduction="none")
+        losses = torch.nn.functional.cross_entropy(logits, batch["labels"][:, 0], reduction="none")
         by_source = 0.5 * (losses[0] + losses[2]) / 2 + 0.5 * losses[1]
         expected.append(by_source + (particle - start).square().sum() / (2 * 4 * 10))
     torch.testing.assert_close(got, torch.stack(expected).mean(), rtol=1e-4, atol=1e-5)
@@ -112,7 +112,7 @@ def test_a_single_particle_with_a_prior_follows_the_map_gradient(llama: Backbone
     ParticleLoss([0.5, 0.5], 10.0, prior_std=0.5)(llama, prompt, batch).backward()
     prompt.turn_gradient(10.0)
     alone = SoftPrompt(prompt.particles[0])
-    losses = torch.nn.functional.cross_entropy(llama(alone, batch).logits, batch["labels"], reduction="none")
+    losses = torch.nn.functional.cross_entropy(llama(alone, batch).logits, batch["labels"][:, 0], reduction="none")
     prior = torch.distributions.Normal(start, 0.5).log_prob(alone.prompt).sum()
     log_posterior = -10 * (0.25 * (losses[0] + losses[2]) + 0.5 * losses[1]) + prior
     (-log_posterior).backward()
@@ -176,7 +176,7 @@ def test_the_gradient_of_the_slices_is_that_of_the_literal_loss(llama: Backbone)
     ParticleLoss([0.5, 0.5], 10.0, slice_size=2)(llama, prompt, batch).backward()
     for index in range(3):
         alone = SoftPrompt(prompt.particles[index])
-        losses = torch.nn.functional.cross_entropy(llama(alone, batch).logits, batch["labels"], reduction="none")
+        losses = torch.nn.functional.cross_entropy(llama(alone, batch).logits, batch["labels"][:, 0], reduction="none")
         (0.25 * (losses[0] + losses[2]) + 0.5 * losses[1]).div(3).backward()
         torch.testing.assert_close(prompt.particles.grad[index], alone.prompt.grad, rtol=1e-4, atol=1e-6)
 
@@ -296,7 +296,7 @@ def test_the_best_particle_has_the_least_loss_on_the_target(
     losses = []
     for particle in prompt.particles.detach():
         batch = llama.collate([row.ids for row in target.train])
-        labels = torch.tensor([row.answer for row in target.train])
+        labels = torch.tensor([row.answer[0] for row in target.train])
         losses.append(torch.nn.functional.cross_entropy(llama(SoftPrompt(particle), batch).logits, labels).item())
     assert particle_losses(ctx, prompt.particles.detach(), target) == pytest.approx(losses, rel=1e-4)
     assert torch.equal(aggregate(ctx, prompt, target), prompt.particles[min(range(3), key=losses.__getitem__)])

@@ -1,36 +1,154 @@
-"""Scoring a finished prompt: the answers of every row read alone, with the prompt read once."""
+"""Scoring a finished prompt: the answers of every row read alone, whatever is shared and batched."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
-from literal import literal_logits, positions_read
-from tiny import VOCABULARY
+from literal import literal_answer_logits, literal_logits, positions_read
+from tiny import VOCABULARY, tiny_t5, tiny_tokenizer
 from torch import Tensor
 
+from prompttransfer.encoding import EncodedTask
 from prompttransfer.evaluation import evaluate, predict
 from prompttransfer.models import Backbone
 from prompttransfer.prompts import FrozenPrompts, PromptModule, SoftPrompt, initial_prompt
 
-ROWS = [[8 + (index * 7 + place * 3) % 40 for place in range(1 + index % 6)] for index in range(23)]
-ANSWERS = tuple(range(0, len(VOCABULARY), 2))
+ROWS = tuple(tuple(8 + (index * 7 + place * 3) % 40 for place in range(1 + index % 6)) for index in range(23))
+ANSWERS = tuple((token,) for token in range(0, len(VOCABULARY), 2))
+WHOLE = ((4, 2), (4, 9, 2), (4, 9, 30, 2), (5, 31, 2), (12, 2), (40, 41, 2), (22, 23, 24, 25, 2))
+END = VOCABULARY.index("</s>")
+
+
+def asked(answers=ANSWERS, scoring: str = "first-token", **more) -> EncodedTask:
+    labels = tuple(index % len(answers) for index in range(len(ROWS))) if answers else ()
+    return EncodedTask("t", ("accuracy",), (), ROWS, scoring, labels, answers, **more)
 
 
 def expected(backbone: Backbone, prompt: PromptModule | None) -> list[int]:
     with torch.no_grad():
-        return literal_logits(backbone, prompt, ROWS)[:, list(ANSWERS)].argmax(dim=1).tolist()
+        columns = [token for (token,) in ANSWERS]
+        return literal_logits(backbone, prompt, ROWS)[:, columns].argmax(dim=1).tolist()
+
+
+def expected_whole(backbone: Backbone, prompt: PromptModule | None) -> Tensor:
+    """Mean log-probabilities (rows, answers), one forward for each."""
+    scores = torch.empty(len(ROWS), len(WHOLE))
+    with torch.no_grad():
+        for i, row in enumerate(ROWS):
+            for j, answer in enumerate(WHOLE):
+                logs = literal_answer_logits(backbone, prompt, row, answer).double().log_softmax(dim=-1)
+                scores[i, j] = sum(logs[place, token] for place, token in enumerate(answer)) / len(answer)
+    return scores
+
+
+def written(backbone: Backbone, prompt: PromptModule | None, row: tuple[int, ...], tokens: int) -> str:
+    """The likeliest token again and again, each from the start."""
+    answer: list[int] = []
+    while len(answer) < tokens:
+        with torch.no_grad():
+            token = int(literal_answer_logits(backbone, prompt, row, [*answer, 0])[-1].argmax())
+        if token == END:
+            break
+        answer.append(token)
+    return backbone.tokenizer.decode(answer, skip_special_tokens=True).strip()
 
 
 @pytest.mark.parametrize("batch_size", [1, 8, 64])
 def test_answers_are_those_of_every_row_alone(backbone: Backbone, batch_size: int) -> None:
     start = initial_prompt(backbone, 5, seed=1)
     want = expected(backbone, SoftPrompt(start))
-    assert predict(backbone, start, ROWS, ANSWERS, batch_size=batch_size) == want
+    assert predict(backbone, start, asked(), batch_size=batch_size) == want
     assert len(set(want)) > 2, "a test in which one answer always wins shows nothing"
 
 
 def test_zero_shot_reads_the_text_only(backbone: Backbone) -> None:
-    assert predict(backbone, None, ROWS, ANSWERS, batch_size=8) == expected(backbone, None)
+    assert predict(backbone, None, asked(), batch_size=8) == expected(backbone, None)
+
+
+@pytest.mark.parametrize("batch_size", [1, 8])
+@pytest.mark.parametrize("zero_shot", [False, True])
+def test_whole_answers_are_scored_by_the_mean_of_all_their_tokens(
+    backbone: Backbone, batch_size: int, zero_shot: bool
+) -> None:
+    from prompttransfer.answering import Reader
+
+    start = None if zero_shot else initial_prompt(backbone, 5, seed=1)
+    want = expected_whole(backbone, None if zero_shot else SoftPrompt(start))
+    got = Reader(backbone, start, batch_size).answer_scores(ROWS, WHOLE)
+    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+    assert predict(backbone, start, asked(WHOLE, "full"), batch_size=batch_size) == want.argmax(dim=1).tolist()
+
+
+def test_many_answers_are_scored_a_few_at_a_time(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    from prompttransfer import answering
+
+    start = initial_prompt(backbone, 5, seed=1)
+    whole = answering.Reader(backbone, start, 8).answer_scores(ROWS, WHOLE)
+    monkeypatch.setattr(answering, "_POSITIONS", 90)
+    torch.testing.assert_close(answering.Reader(backbone, start, 8).answer_scores(ROWS, WHOLE), whole)
+
+
+def test_a_model_without_a_usable_cache_scores_whole_answers_too(llama: Backbone) -> None:
+    start = initial_prompt(llama, 5, seed=1)
+    want = expected_whole(llama, SoftPrompt(start)).argmax(dim=1).tolist()
+    llama.__dict__["reads_prompts_once"] = False
+    try:
+        assert predict(llama, start, asked(WHOLE, "full"), batch_size=8) == want
+    finally:
+        del llama.__dict__["reads_prompts_once"]
+
+
+@pytest.mark.parametrize("zero_shot", [False, True])
+def test_free_text_is_the_likeliest_token_again_and_again(backbone: Backbone, zero_shot: bool) -> None:
+    start = None if zero_shot else initial_prompt(backbone, 5, seed=3)
+    task = asked((), "generate", max_answer=4)
+    got = predict(backbone, start, task, batch_size=8)
+    prompt = None if zero_shot else SoftPrompt(start)
+    # The last token may be the end: one more than max_answer is written.
+    assert got == [written(backbone, prompt, row, 5) for row in ROWS]
+    assert len(set(got)) > 1
+
+
+def test_prompts_of_a_decoder_are_read_before_it_writes() -> None:
+    both = Backbone(tiny_t5(), tiny_tokenizer(), max_length=16, precision="float32", placement="encoder-decoder")
+    prompt = initial_prompt(both, 4, seed=2)
+
+    def literal(row: tuple[int, ...]) -> str:
+        answer = [0]
+        while len(answer) < 6:
+            with torch.no_grad():
+                logits = both.model(
+                    inputs_embeds=torch.cat([prompt[:2], both.embedding(torch.tensor(row))])[None],
+                    decoder_inputs_embeds=torch.cat([prompt[2:], both.embedding(torch.tensor(answer))])[None],
+                ).logits
+            token = int(logits[0, -1].argmax())
+            if token == END:
+                break
+            answer.append(token)
+        return both.tokenizer.decode(answer[1:], skip_special_tokens=True).strip()
+
+    got = predict(both, prompt, asked((), "generate", max_answer=4), batch_size=8)
+    assert got == [literal(row) for row in ROWS]
+
+
+def test_a_choice_that_is_written_counts_and_anything_else_is_none(llama: Backbone) -> None:
+    texts = [written(llama, None, row, 3) for row in ROWS]
+    choices = (texts[0], "yes", next(text for text in texts if text != texts[0]))
+    task = asked(((1, 2), (5, 2), (3, 2)), "generate", choices=choices)
+    got = predict(llama, None, replace(task, answers=((1, 2), (5, 2), (3, 2))), batch_size=8)
+    assert got == [choices.index(text) if text in choices else -1 for text in texts]
+    assert {0, 2, -1} >= set(got) and 2 in got
+
+
+def test_free_text_is_scored_against_its_references(llama: Backbone) -> None:
+    texts = [written(llama, None, row, 5) for row in ROWS]
+    right = tuple((text, "other") if index % 2 else ("nothing of that",) for index, text in enumerate(texts))
+    task = replace(asked((), "generate", max_answer=4), metrics=("exact-match", "squad-f1"), references=right)
+    found = evaluate(llama, None, task, batch_size=8)
+    assert found.score == pytest.approx(100 * 11 / 23) and set(found.more) == {"squad-f1"}
+    assert found.predictions == texts and found.rows == 23
 
 
 def test_the_prompt_is_read_once_for_all_batches(llama: Backbone) -> None:
@@ -38,10 +156,21 @@ def test_the_prompt_is_read_once_for_all_batches(llama: Backbone) -> None:
     start = initial_prompt(llama, 5)
     lengths = sorted(map(len, ROWS))
     padded = sum(len(part) * part[-1] for part in (lengths[first : first + 8] for first in range(0, len(lengths), 8)))
-    assert positions_read(llama, lambda: predict(llama, start, ROWS, ANSWERS, batch_size=8)) == 5 + padded
+    assert positions_read(llama, lambda: predict(llama, start, asked(), batch_size=8)) == 5 + padded
 
 
-def test_a_prompt_that_depends_on_the_row_is_scored_as_a_module(backbone: Backbone) -> None:
+def test_a_text_is_read_once_for_all_answers(llama: Backbone) -> None:
+    assert llama.reads_prompts_once
+    start = initial_prompt(llama, 5)
+    lengths = sorted(map(len, ROWS))
+    padded = sum(len(part) * part[-1] for part in (lengths[first : first + 8] for first in range(0, len(lengths), 8)))
+    answers = len(ROWS) * len(WHOLE) * 4  # all but the last token of the longest
+    read = positions_read(llama, lambda: predict(llama, start, asked(WHOLE, "full"), batch_size=8))
+    assert read == 5 + padded + answers
+
+
+@pytest.mark.parametrize(("answers", "scoring"), [(ANSWERS, "first-token"), (WHOLE, "full")])
+def test_a_prompt_that_depends_on_the_row_is_scored_as_a_module(backbone: Backbone, answers, scoring: str) -> None:
     class Shifted(FrozenPrompts):
         per_instance = True
 
@@ -51,9 +180,21 @@ def test_a_prompt_that_depends_on_the_row_is_scored_as_a_module(backbone: Backbo
             return torch.cat([shifted, input_embeds], dim=1)
 
     prompt = Shifted(initial_prompt(backbone, 5)[None])
-    assert predict(backbone, prompt, ROWS, ANSWERS, batch_size=8) == expected(backbone, prompt)
+    if scoring == "first-token":
+        assert predict(backbone, prompt, asked(), batch_size=8) == expected(backbone, prompt)
+        return
+    with torch.no_grad():
+        want = []
+        for row in ROWS:
+            read = torch.cat([prompt.prepend(backbone.embedding(torch.tensor([row])))[0, :5]])
+            scores = [
+                literal_answer_logits(backbone, SoftPrompt(read), row, a).log_softmax(-1)[range(len(a)), list(a)].mean()
+                for a in WHOLE
+            ]
+            want.append(int(torch.stack(scores).argmax()))
+    assert predict(backbone, prompt, asked(WHOLE, "full"), batch_size=8) == want
 
 
 def test_a_prompt_of_another_width_is_refused(llama: Backbone) -> None:
     with pytest.raises(ValueError, match=r"width 12, the model wants 16"):
-        evaluate(llama, torch.zeros(5, 12), ROWS, [0] * len(ROWS), ANSWERS, "accuracy")
+        evaluate(llama, torch.zeros(5, 12), asked())

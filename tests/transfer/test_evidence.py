@@ -162,9 +162,9 @@ def test_tuning_reads_validation_rows_only_and_takes_the_best(
     tuned = Study(name="tune", about="", settings=settings, entries=grid_entries(grids))
     scored: list[list[int]] = []
 
-    def watched(backbone: Any, prompt: Any, rows: Any, *rest: Any, **more: Any) -> Any:
-        scored.extend(map(list, rows))
-        return evaluate(backbone, prompt, rows, *rest, **more)
+    def watched(backbone: Any, prompt: Any, task: Any, **more: Any) -> Any:
+        scored.extend(map(list, task.test))
+        return evaluate(backbone, prompt, task, **more)
 
     monkeypatch.setattr("prompttransfer.methods.context.evaluate", watched)
     run_study(tuned, tmp_path, Counting())

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from literal import literal_answer_logits
 from tiny import VOCABULARY, tiny_llama, tiny_t5, tiny_tokenizer
 
+from prompttransfer.loading import load_model
 from prompttransfer.models import Backbone
 from prompttransfer.prompts import SoftPrompt, initial_prompt
 
@@ -67,13 +69,73 @@ def test_hidden_states_cover_encoder_and_decoder_and_mask_the_prompt(llama: Back
     assert hidden[0][1].sum(dim=1).tolist() == [8, 5, 4]
 
 
-def test_answer_tokens(backbone: Backbone) -> None:
-    assert backbone.answer_tokens(["no", " yes"]) == [VOCABULARY.index("no"), VOCABULARY.index("yes")]
+def test_answers_follow_the_text_and_end(backbone: Backbone) -> None:
+    no, yes, w1, end = map(VOCABULARY.index, ("no", "yes", "w1", "</s>"))
+    assert backbone.encode_answers(["no", " yes w1 "]) == [[no, end], [yes, w1, end]]
+    assert backbone.encode_answers(["yes w1 w1"], 2) == [[yes, w1, end]]
+    with pytest.raises(ValueError, match="answer '  ' has no token of its own"):
+        backbone.encode_answers(["no", "  "])
 
 
-def test_answers_with_one_first_token_are_refused_by_name(backbone: Backbone) -> None:
-    with pytest.raises(ValueError, match=r"'no w1' and 'no w2' start with the same token 'no'"):
-        backbone.answer_tokens(["no w1", "no w2"])
+def test_logits_of_answers_are_those_of_each_row_written_out(backbone: Backbone) -> None:
+    prompt, answers = SoftPrompt(start(backbone)), [[4, 9, 2], [5], [30, 31]]
+    batch = backbone.collate(ROWS, answers)
+    assert batch["labels"].tolist() == [[4, 9, 2], [5, -100, -100], [30, 31, -100]]
+    expected = torch.cat(
+        [literal_answer_logits(backbone, prompt, row, a) for row, a in zip(ROWS, answers, strict=True)]
+    )
+    got = backbone(prompt, batch)
+    assert got.logits.shape == (6, len(VOCABULARY)) and got.hidden == ()
+    torch.testing.assert_close(got.logits, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_hidden_states_hold_what_was_written_of_an_answer(backbone: Backbone) -> None:
+    batch = backbone.collate(ROWS, [[4, 9, 2], [5], [30, 31]])
+    hidden = backbone(SoftPrompt(start(backbone)), batch, hidden="last", hidden_positions="text").hidden
+    *_, (state, mask) = hidden
+    # One position less than the answer has tokens: the last token is written, not read. A decoder reads its start too.
+    expected = [5 + 2, 2 + 0, 1 + 1] if len(hidden) == 1 else [3, 1, 2]
+    assert mask.sum(dim=1).tolist() == expected and state.shape[:2] == mask.shape
+
+
+def test_half_of_the_prompt_stands_before_each_part_of_a_seq2seq_model(t5: Backbone) -> None:
+    both = Backbone(tiny_t5(), tiny_tokenizer(), max_length=16, precision="float32", placement="encoder-decoder")
+    prompt = initial_prompt(both, 4, seed=1)
+    got = both(SoftPrompt(prompt), both.collate(ROWS, [[4, 9, 2], [5], [30, 31]]), hidden="last")
+    row = torch.tensor([ROWS[0]])
+    expected = both.model(
+        inputs_embeds=torch.cat([prompt[:2], both.embedding(row)[0]])[None],
+        decoder_inputs_embeds=torch.cat([prompt[2:], both.embedding(torch.tensor([0, 4, 9]))])[None],
+    ).logits[0, 2:]
+    torch.testing.assert_close(got.logits[:3], expected, rtol=1e-4, atol=1e-5)
+    assert [mask.sum(dim=1).tolist() for _, mask in got.hidden] == [[7, 4, 3], [5, 3, 4]]
+    with pytest.raises(ValueError, match="halves the prompt, got 3 prompt tokens"):
+        both(SoftPrompt(prompt[:3]), both.collate(ROWS))
+    with pytest.raises(ValueError, match="wants an encoder-decoder model, got a causal one"):
+        Backbone(tiny_llama(), tiny_tokenizer(), placement="encoder-decoder")
+    assert both.identity != t5.identity
+
+
+@pytest.mark.parametrize("make", [tiny_llama, tiny_t5])
+def test_activations_computed_twice_change_nothing(make) -> None:
+    found = []
+    for checkpointing in (False, True):
+        backbone = Backbone(make(), tiny_tokenizer(), precision="float32", checkpointing=checkpointing)
+        prompt = SoftPrompt(start(backbone))
+        backbone.__dict__["reads_prompts_once"] = False  # or the plain model would run once for the prompt alone
+        calls = count_calls(backbone)
+        backbone(prompt, backbone.collate(ROWS, [[4, 9], [5], [6]])).logits.square().sum().backward()
+        found.append((prompt.prompt.grad, len(calls)))
+    torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-4, atol=1e-4)
+    assert found[1][1] > found[0][1], "the layers ran once only"
+
+
+def count_calls(backbone: Backbone) -> list[None]:
+    """Grows by one with every product of the first layer."""
+    calls: list[None] = []
+    first = next(module for module in backbone.model.modules() if isinstance(module, torch.nn.Linear))
+    first.register_forward_hook(lambda *_: calls.append(None))
+    return calls
 
 
 def test_text_keeps_its_end(llama: Backbone) -> None:
@@ -95,18 +157,37 @@ def test_fingerprint_follows_the_weights_and_the_kind() -> None:
 def test_load_reads_a_local_folder_and_names_a_missing_one(tmp_path) -> None:
     tiny_llama().save_pretrained(tmp_path / "model")
     tiny_tokenizer().save_pretrained(tmp_path / "model")
-    loaded = Backbone.load(tmp_path / "model", precision="float32")
+    loaded = load_model(tmp_path / "model", precision="float32")
     assert loaded.fingerprint and loaded.hidden_size == 16
     with pytest.raises(ValueError, match="nowhere"):
-        Backbone.load(tmp_path / "nowhere")
+        load_model(tmp_path / "nowhere")
+
+
+def test_weights_stored_in_float16_train_in_float32(tmp_path) -> None:
+    tiny_t5().half().save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    loaded = load_model(tmp_path, precision="float32")
+    assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float32}
+    prompt = SoftPrompt(start(loaded))
+    loaded(prompt, loaded.collate(ROWS)).logits.sum().backward()
+    assert prompt.prompt.grad.isfinite().all()
+
+
+def test_quantization_says_what_is_missing(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny_llama().save_pretrained(tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="'4bit' wants a CUDA GPU"):
+        load_model(tmp_path, quantization="4bit")
+    with pytest.raises(ValueError, match="got '5bit', want one of none, 8bit, 4bit"):
+        load_model(tmp_path, quantization="5bit")
 
 
 @pytest.mark.parametrize("make", [tiny_llama, tiny_t5])
 def test_a_loaded_model_keeps_bfloat16_products_in_bfloat16(tmp_path, make) -> None:
     make().save_pretrained(tmp_path)
     tiny_tokenizer().save_pretrained(tmp_path)
-    loaded = Backbone.load(tmp_path, precision="bfloat16", max_length=16)
-    wide = Backbone.load(tmp_path, precision="float32", max_length=16)
+    loaded = load_model(tmp_path, precision="bfloat16", max_length=16)
+    wide = load_model(tmp_path, precision="float32", max_length=16)
     wide.precision = "bfloat16"  # narrowed by autocast at every call
     assert loaded.fingerprint == wide.fingerprint
     assert loaded.embedding.weight.dtype == torch.float32

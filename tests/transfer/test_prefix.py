@@ -124,7 +124,7 @@ def test_loss_and_gradient_are_those_of_the_rows_read_alone(family: str, attenti
     prompt, task_ids = kinds()[kind]
     # A window counts the padding in front of a short text.
     texts = EQUAL_ROWS if "window" in family else ROWS
-    batch = backbone.collate(texts) | {"labels": LABELS, "task_ids": task_ids}
+    batch = backbone.collate(texts) | {"labels": LABELS[:, None], "task_ids": task_ids}
     loss = task_loss(backbone, prompt, batch)
     expected = F.cross_entropy(literal_logits(backbone, prompt, texts, task_ids), LABELS)
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)

@@ -8,26 +8,32 @@ import pytest
 import torch
 from recipes import batch_of, context, random
 
+from prompttransfer.encoding import Row
 from prompttransfer.methods import METHODS, teachers
 from prompttransfer.methods.distillation import TeacherForward
 from prompttransfer.methods.teachers import Cost, KeptTeacher, TeacherOutputs, pack, worth_keeping
 from prompttransfer.models import Backbone
 from prompttransfer.prompts import FrozenPrompts, SoftPrompt
 from prompttransfer.tasks.task import Task
-from prompttransfer.training import Row
 
 
 def outputs_of(backbone: Backbone, rows: list[Row], teacher: TeacherForward, size: int) -> TeacherOutputs:
-    order, tensors = [(row.task, row.ids) for row in rows], {}
+    order, tensors = [(row.task, row.ids, row.answer) for row in rows], {}
     for first in range(0, len(order), size):
         chosen = order[first : first + size]
-        batch = backbone.collate([ids for _, ids in chosen])
-        batch["task_ids"] = torch.tensor([task for task, _ in chosen])
+        batch = backbone.collate([ids for _, ids, _ in chosen], [answer for _, _, answer in chosen])
+        batch["task_ids"] = torch.tensor([task for task, _, _ in chosen])
         tensors |= {f"{name}.{first}": tensor for name, tensor in pack(teacher(backbone, batch)).items()}
     return TeacherOutputs(order, size, tensors)
 
 
-ROWS = [Row((13,), 4), Row((14, 15), 4), Row((14, 15), 4, 1), Row((10, 11, 12), 5, 1), Row((9, 8, 7, 6), 5, 0)]
+ROWS = [
+    Row((13,), (4,)),
+    Row((14, 15), (4,)),
+    Row((14, 15), (4,), 1),
+    Row((10, 11, 12), (5, 9, 2), 1),
+    Row((9, 8, 7, 6), (5, 2), 0),
+]
 
 
 @pytest.mark.parametrize("hidden", ["none", "last", "all"])
@@ -36,7 +42,7 @@ def test_kept_outputs_are_those_of_a_forward_in_any_batch(backbone: Backbone, hi
     teacher = TeacherForward(FrozenPrompts(random(2, 3, 16)), hidden, positions)
     kept = outputs_of(backbone, ROWS, teacher, size=2)
     for chosen in ([4, 0], [2, 1, 3], [0]):
-        batch = backbone.collate([ROWS[index].ids for index in chosen])
+        batch = backbone.collate([ROWS[index].ids for index in chosen], [ROWS[index].answer for index in chosen])
         batch["task_ids"] = torch.tensor([ROWS[index].task for index in chosen])
         student = SoftPrompt(random(3, 16, seed=1))
         ours = backbone(student, batch, hidden=hidden, hidden_positions=positions)
@@ -80,7 +86,8 @@ def test_auto_measures_only_where_rows_come_again_and_takes_what_is_there(
 
     monkeypatch.setattr(teachers, "measure", measure)
     teacher = TeacherForward(FrozenPrompts(random(2, 3, 16)))
-    batch = llama.collate([row.ids for row in ROWS]) | {"task_ids": torch.tensor([row.task for row in ROWS])}
+    batch = llama.collate([row.ids for row in ROWS], [row.answer for row in ROWS])
+    batch["task_ids"] = torch.tensor([row.task for row in ROWS])
     student = llama(SoftPrompt(random(3, 16)), batch, hidden="last", hidden_positions="text")
 
     def files(uses: int, keep: str) -> int:

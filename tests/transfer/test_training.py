@@ -10,15 +10,16 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
+from prompttransfer.encoding import Row
 from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.posterior import ParticleLoss
 from prompttransfer.methods.sampler import row_batches
 from prompttransfer.models import Backbone
 from prompttransfer.prompts import GroupedPrompt, ParticlePrompts, PromptModule, SoftPrompt, initial_prompt
-from prompttransfer.training import Diverged, Plan, Row, last_checkpoint, rate_factor, train
+from prompttransfer.training import Diverged, Plan, last_checkpoint, rate_factor, train
 
 ROWS = [
-    Row(tuple(8 + (index * 5 + place) % 40 for place in range(2 + index % 4)), 4 + index % 2) for index in range(12)
+    Row(tuple(8 + (index * 5 + place) % 40 for place in range(2 + index % 4)), (4 + index % 2,)) for index in range(12)
 ]
 
 
@@ -41,7 +42,7 @@ def test_training_is_adamw_with_clipping_warm_up_and_linear_decay(backbone: Back
         optimizer.param_groups[0]["lr"] = 0.05 * ((update + 1) / 3 if update < 2 else (8 - update) / 6)
         rows = [ROWS[index] for index in batch]
         logits = backbone(expected, backbone.collate([row.ids for row in rows])).logits
-        loss = F.cross_entropy(logits, torch.tensor([row.answer for row in rows]))
+        loss = F.cross_entropy(logits, torch.tensor([row.answer[0] for row in rows]))
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(expected.parameters(), 1.0)

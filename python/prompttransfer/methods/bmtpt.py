@@ -12,12 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from prompttransfer.config import BMTPTConfig
 from prompttransfer.methods.context import CODE_VERSION, Context, EncodedTask, MethodResult
-from prompttransfer.methods.objectives import task_loss
+from prompttransfer.methods.objectives import cross_entropy, task_loss
 from prompttransfer.methods.posterior import ParticleLoss, PriorLoss, gaussian_penalty, mixture_penalty
 from prompttransfer.methods.sampler import Cursor, flatten
 from prompttransfer.methods.shared import joined_rows
@@ -104,8 +103,7 @@ def particle_losses(ctx: Context, particles: Tensor, target: EncodedTask) -> lis
     key = {
         "stage": "particle losses",
         "version": CODE_VERSION,
-        "model": ctx.backbone.fingerprint,
-        "precision": ctx.backbone.precision,
+        **ctx.backbone.identity,
         "particles": tensor_hash(particles),
         "rows": key_hash({"rows": [[row.ids, row.answer] for row in rows]}),
     }
@@ -115,12 +113,9 @@ def particle_losses(ctx: Context, particles: Tensor, target: EncodedTask) -> lis
         prompt, total = FrozenPrompts(particle[None]).to(device), 0.0
         for first in range(0, len(rows), size):
             part = rows[first : first + size]
-            batch = ctx.backbone.collate([row.ids for row in part])
-            logits = ctx.backbone(
-                prompt, {name: tensor.to(ctx.backbone.device) for name, tensor in batch.items()}
-            ).logits
-            labels = torch.tensor([row.answer for row in part], device=logits.device)
-            total += F.cross_entropy(logits, labels, reduction="sum").item()
+            batch = ctx.backbone.collate([row.ids for row in part], [row.answer for row in part])
+            batch = {name: tensor.to(device) for name, tensor in batch.items()}
+            total += cross_entropy(ctx.backbone(prompt, batch).logits, batch["labels"], "rows").sum().item()
         return total / len(rows)
 
     def compute(_: Path) -> Result:

@@ -12,48 +12,16 @@ import torch
 from torch import Tensor
 
 from prompttransfer.config import RunConfig
+from prompttransfer.encoding import EncodedTask, Row
 from prompttransfer.evaluation import Evaluation, evaluate
 from prompttransfer.methods.sampler import row_batches
 from prompttransfer.models import Backbone
 from prompttransfer.prompts import PromptModule, init_hash
 from prompttransfer.store import Result, Store, tensor_hash
-from prompttransfer.tasks.task import Task
-from prompttransfer.training import Objective, Plan, Row, train
+from prompttransfer.training import Objective, Plan, train
 
 # Part of every stage's key: raise it when a change of the code changes what a stage computes.
-CODE_VERSION = 3
-
-
-@dataclass(frozen=True)
-class EncodedTask:
-    """A task in this model's tokens. answers: first token of each choice; leaked: training rows left out."""
-
-    name: str
-    metric: str
-    train: tuple[Row, ...]
-    test: tuple[tuple[int, ...], ...]
-    labels: tuple[int, ...]
-    answers: tuple[int, ...]
-    leaked: int = 0
-
-    @classmethod
-    def of(cls, task: Task, backbone: Backbone) -> EncodedTask:
-        """Encode all training and test rows of a task."""
-        answers = backbone.answer_tokens(task.choices)
-        if not len(task.train) or not len(task.test):
-            raise ValueError(
-                f"task {task.name!r} has {len(task.train)} training and {len(task.test)} test rows; both need some"
-            )
-        texts = zip(backbone.encode(task.train["text"]), task.train["label"], strict=True)
-        return cls(
-            name=task.name,
-            metric=task.metric,
-            train=tuple(Row(tuple(ids), answers[label]) for ids, label in texts),
-            test=tuple(tuple(ids) for ids in backbone.encode(task.test["text"])),
-            labels=tuple(task.test["label"]),
-            answers=tuple(answers),
-            leaked=task.leaked,
-        )
+CODE_VERSION = 4
 
 
 @dataclass
@@ -145,8 +113,7 @@ class Context:
         key = {
             "stage": "train",
             "version": CODE_VERSION,
-            "model": self.backbone.fingerprint,
-            "precision": self.backbone.precision,
+            **self.backbone.identity,
             "plan": _plan_hash(plan),
             "settings": settings or {},
         }
@@ -188,10 +155,10 @@ class Context:
         key = {
             "stage": "evaluate",
             "version": CODE_VERSION,
-            "model": self.backbone.fingerprint,
-            "precision": self.backbone.precision,
+            **self.backbone.identity,
             "prompt": _prompt_key(prompt),
-            "rows": _hash((task.test, task.labels, task.answers, task.metric)),
+            "rows": _hash((task.test, task.labels, task.answers, task.choices, task.references, *task.metrics)),
+            "scoring": [task.scoring, task.max_answer],
         }
 
         def compute(work: Path) -> Result:
@@ -201,10 +168,7 @@ class Context:
                 found = evaluate(
                     self.backbone,
                     prompt,
-                    task.test,
-                    task.labels,
-                    task.answers,
-                    task.metric,
+                    task,
                     batch_size=size,
                     advance=handle.advance,
                 )

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from prompttransfer.methods.objectives import task_loss
+from prompttransfer.methods.objectives import cross_entropy, task_loss
 from prompttransfer.models import Backbone, Batch, Output
 from prompttransfer.prompts import FrozenPrompts, PromptModule
 
@@ -18,7 +18,7 @@ Teacher = Callable[[Backbone, Batch, Output], Output]
 
 
 def logit_distillation(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
-    """KL(teacher || student) of logits (B, V) softened by the temperature, mean over rows (MPT eq. 3)."""
+    """KL(teacher || student) of logits (N, V) softened by the temperature, mean over answer tokens (MPT eq. 3)."""
     target = F.log_softmax(teacher / temperature, dim=-1)
     return F.kl_div(F.log_softmax(student / temperature, dim=-1), target, reduction="batchmean", log_target=True)
 
@@ -67,7 +67,7 @@ class DistillationLoss:
     def __call__(self, backbone: Backbone, prompt: PromptModule, batch: Batch) -> Tensor:
         wanted = {"hidden": self.hidden, "hidden_positions": self.hidden_positions}
         student = backbone(prompt, batch, task_ids=batch["task_ids"], **wanted)
-        loss = F.cross_entropy(student.logits, batch["labels"])
+        loss = cross_entropy(student.logits, batch["labels"])
         teacher = self.teacher(backbone, batch, student)
         if self.logits:
             scale = self.temperature**2 if self.temperature_squared else 1.0

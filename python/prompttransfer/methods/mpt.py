@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+from prompttransfer.encoding import Row
 from prompttransfer.methods.context import Context, EncodedTask, MethodResult, stack
 from prompttransfer.methods.distillation import DistillationLoss, PromptDistance, TeacherForward
 from prompttransfer.methods.objectives import task_loss
@@ -26,7 +27,7 @@ from prompttransfer.prompts import (
     mean_factors,
 )
 from prompttransfer.store import Result, tensor_hash
-from prompttransfer.training import Objective, Row
+from prompttransfer.training import Objective
 
 JointPrompt = MultitaskPrompt | SoftPrompt
 

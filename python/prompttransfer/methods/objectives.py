@@ -5,10 +5,26 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from prompttransfer.models import Backbone, Batch
+from prompttransfer.models import IGNORED, Backbone, Batch
 from prompttransfer.prompts import PromptModule
 
 
 def task_loss(backbone: Backbone, prompt: PromptModule, batch: Batch) -> Tensor:
-    """Cross-entropy of the answer's first token over the whole vocabulary, mean over rows."""
-    return F.cross_entropy(backbone(prompt, batch, task_ids=batch["task_ids"]).logits, batch["labels"])
+    """Cross-entropy of the answers over the whole vocabulary (MPT eq. 1), mean over the answer tokens of all rows."""
+    return cross_entropy(backbone(prompt, batch, task_ids=batch["task_ids"]).logits, batch["labels"])
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
+    """Cross-entropy of logits (N, V) of the answer tokens that labels (B, A) hold, row after row.
+
+    Args:
+        reduction: "mean" over all tokens, or "rows": the mean of each row, (B,).
+    """
+    if labels.shape[1] == 1:  # one token for every row: no look at the labels, which would wait for a GPU
+        return F.cross_entropy(logits, labels[:, 0], reduction="none" if reduction == "rows" else reduction)
+    real = labels != IGNORED
+    if reduction == "mean":
+        return F.cross_entropy(logits, labels[real])
+    losses = logits.new_zeros(labels.shape)
+    losses[real] = F.cross_entropy(logits, labels[real], reduction="none")
+    return losses.sum(dim=1) / real.sum(dim=1)

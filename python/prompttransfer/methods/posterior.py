@@ -7,10 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from prompttransfer.methods.objectives import task_loss
+from prompttransfer.methods.objectives import cross_entropy, task_loss
 from prompttransfer.models import Backbone, Batch
 from prompttransfer.prompts import ParticlePrompts, PromptModule
 
@@ -65,11 +64,11 @@ class ParticleLoss:
     ) -> tuple[Tensor, Tensor]:
         """A slice's share of the mean over particles, and its gradient in all of them."""
         rows, count = len(per_row), len(which)
-        repeated = {name: batch[name].repeat(count, 1) for name in ("input_ids", "attention_mask")}
+        repeated = {name: batch[name].repeat(count, 1) for name in ("input_ids", "attention_mask", "labels")}
         particle = torch.arange(which.start, which.stop, device=per_row.device).repeat_interleave(rows)
         with torch.enable_grad():
             logits = backbone(prompt, repeated, task_ids=particle).logits
-            losses = F.cross_entropy(logits, batch["labels"].repeat(count), reduction="none").view(count, rows)
+            losses = cross_entropy(logits, repeated["labels"], "rows").view(count, rows)
             loss = (losses @ per_row).sum() / prompt.count
             (gradient,) = torch.autograd.grad(loss, prompt.particles)
         return loss.detach(), gradient

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from torch import Tensor
 
 import promptkernels as pk
+from prompttransfer.encoding import Row
 from prompttransfer.methods.context import Context, EncodedTask
 from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.sampler import row_batches, split_updates
 from prompttransfer.prompts import SoftPrompt
 from prompttransfer.store import Result
-from prompttransfer.training import Row
 
 
 def source_prompt(ctx: Context, source: EncodedTask) -> tuple[Tensor, Result]:

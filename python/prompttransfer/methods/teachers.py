@@ -1,6 +1,6 @@
 """Teachers' outputs that are computed once and kept on disk, where that is cheaper than computing them again.
 
-Kept are the logits at the answer position and the hidden states that are distilled, without padding and without loss
+Kept are the logits of the answer tokens and the hidden states that are distilled, without padding and without loss
 (in bfloat16 where they have no more digits). A file holds the outputs for all rows of the sources; every stage with
 the same teachers, rows and hidden states shares it.
 
@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from prompttransfer.encoding import Row
 from prompttransfer.methods.context import CODE_VERSION, Context
 from prompttransfer.methods.distillation import TeacherForward
-from prompttransfer.models import Backbone, Batch, Output
+from prompttransfer.models import IGNORED, Backbone, Batch, Output
 from prompttransfer.store import Result, key_hash, tensor_hash
-from prompttransfer.training import Row
 
 _GIB = 2**30
+_Key = tuple[int, tuple[int, ...], tuple[int, ...]]  # task, token ids and answer of a row
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class KeptTeacher:
         self.ctx = ctx
         self.teacher = teacher
         # Rows of like length share a batch.
-        self.rows = sorted(dict.fromkeys((row.task, row.ids) for row in rows), key=lambda row: len(row[1]))
+        self.rows = sorted(dict.fromkeys((row.task, row.ids, row.answer) for row in rows), key=_length)
         self.uses = uses
         self.keep = keep
         self.limit = limit_gb * _GIB
@@ -81,8 +83,7 @@ class KeptTeacher:
         return {
             "stage": "teacher outputs",
             "version": CODE_VERSION,
-            "model": ctx.backbone.fingerprint,
-            "precision": ctx.backbone.precision,
+            **ctx.backbone.identity,
             "teachers": tensor_hash(teacher.prompts.prompts),
             "rows": key_hash({"rows": self.rows}),
             "hidden": [teacher.hidden, teacher.hidden_positions],
@@ -122,16 +123,20 @@ class TeacherOutputs:
     """The outputs in a file, as a teacher.
 
     Args:
-        order: (task, token ids) of the rows in the order of the file.
+        order: task, token ids and answer of the rows in the order of the file.
         size: rows per batch in it.
         tensors: `pack` of every batch, each name followed by the index of the batch's first row.
     """
 
-    def __init__(self, order: Sequence[tuple[int, tuple[int, ...]]], size: int, tensors: dict[str, Tensor]) -> None:
+    def __init__(self, order: Sequence[_Key], size: int, tensors: dict[str, Tensor]) -> None:
         self._place = {row: index for index, row in enumerate(order)}
         self._size = size
         self._tensors = tensors
-        # First row of hidden states of each row of a batch.
+        # First logits of each row of a batch, and its first row of hidden states.
+        self._answers = {
+            first: [0, *accumulate(len(answer) for _, _, answer in order[first : first + size])]
+            for first in range(0, len(order), size)
+        }
         self._starts = {
             name: [0, *positions.sum(dim=1).cumsum(dim=0).tolist()]
             for name, positions in tensors.items()
@@ -141,11 +146,14 @@ class TeacherOutputs:
     def __call__(self, backbone: Backbone, batch: Batch, student: Output) -> Output:
         ids, masks = batch["input_ids"].tolist(), batch["attention_mask"].tolist()
         logits, pieces = [], []
-        for task, row, mask in zip(batch["task_ids"].tolist(), ids, masks, strict=True):
+        for task, row, mask, labels in zip(
+            batch["task_ids"].tolist(), ids, masks, batch["labels"].tolist(), strict=True
+        ):
             text = tuple(token for token, real in zip(row, mask, strict=True) if real)
-            index = self._place[task, text]
+            index = self._place[task, text, tuple(token for token in labels if token != IGNORED)]
             first, at = index - index % self._size, index % self._size
-            logits.append(self._tensors[f"logits.{first}"][at])
+            start, stop = self._answers[first][at : at + 2]
+            logits.append(self._tensors[f"logits.{first}"][start:stop])
             if student.hidden:
                 start, stop = self._starts[f"positions.{first}"][at : at + 2]
                 positions = self._tensors[f"positions.{first}"][at].tolist()
@@ -154,20 +162,20 @@ class TeacherOutputs:
             _spread(state, mask, [piece[number] for piece in pieces])
             for number, (state, mask) in enumerate(student.hidden)
         )
-        return Output(torch.stack(logits).float().to(student.logits.device), hidden)
+        return Output(torch.cat(logits).float().to(student.logits.device), hidden)
 
 
 def pack(output: Output) -> dict[str, Tensor]:
     """An output of B rows on the CPU, without padding.
 
-    logits (B, V); of hidden states also positions (B, states), how many each row has in each state, and hidden (P, H):
-    row after row, and in a row state after state.
+    logits (N, V) of all answer tokens; of hidden states also positions (B, states), how many each row has in each
+    state, and hidden (P, H): row after row, and in a row state after state.
     """
     logits = _shortest(output.logits.cpu())
     if not output.hidden:
         return {"logits": logits}
     states = [(state.float().cpu(), mask.bool().cpu()) for state, mask in output.hidden]
-    rows = [state[b][mask[b]] for b in range(len(logits)) for state, mask in states]
+    rows = [state[b][mask[b]] for b in range(len(states[0][0])) for state, mask in states]
     positions = torch.stack([mask.sum(dim=1) for _, mask in states], dim=1)
     return {"logits": logits, "positions": positions, "hidden": _shortest(torch.cat(rows))}
 
@@ -195,10 +203,14 @@ def measure(backbone: Backbone, teacher: TeacherForward, batch: Batch, folder: P
         return Cost(forward, write, read, file.stat().st_size / rows)
 
 
-def _batch(backbone: Backbone, rows: Sequence[tuple[int, tuple[int, ...]]]) -> Batch:
-    batch = backbone.collate([ids for _, ids in rows])
-    batch["task_ids"] = torch.tensor([task for task, _ in rows])
+def _batch(backbone: Backbone, rows: Sequence[_Key]) -> Batch:
+    batch = backbone.collate([ids for _, ids, _ in rows], [answer for _, _, answer in rows])
+    batch["task_ids"] = torch.tensor([task for task, _, _ in rows])
     return {name: tensor.to(backbone.device) for name, tensor in batch.items()}
+
+
+def _length(row: _Key) -> int:
+    return len(row[1])
 
 
 def _shortest(tensor: Tensor) -> Tensor:

@@ -1,0 +1,194 @@
+"""How a model with a prompt answers rows: the scores of given answers, or text that it writes.
+
+Rows of like length share a batch, which costs little padding; padded positions are masked, so their order has no
+effect. What rows share is read once: the prompt by all rows (`Backbone.read`), the text by all answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import DynamicCache, GenerationConfig
+
+from prompttransfer.models import IGNORED, Backbone, Batch, Source, quiet_transformers
+from prompttransfer.prefix import Prefix
+from prompttransfer.prompts import FrozenPrompts, PromptModule
+
+Rows = Sequence[Sequence[int]]
+Advance = Callable[[int], None] | None
+
+# Logits of so many positions at most are held at once when whole answers are scored.
+_POSITIONS = 2048
+
+
+@dataclass
+class Reader:
+    """A backbone with one prompt that reads many rows.
+
+    Args:
+        prompt: (L, H); a module whose prompt depends on the row; or None for the model alone (zero-shot).
+        advance: told how many rows are done.
+    """
+
+    backbone: Backbone
+    prompt: Tensor | PromptModule | None
+    batch_size: int = 32
+    advance: Advance = None
+
+    def __post_init__(self) -> None:
+        module = FrozenPrompts(self.prompt[None]) if isinstance(self.prompt, Tensor) else self.prompt
+        if module is not None:
+            if module.hidden_size != self.backbone.hidden_size:
+                raise ValueError(f"prompt: got width {module.hidden_size}, the model wants {self.backbone.hidden_size}")
+            module.to(self.backbone.device)
+        self.module = module
+
+    @torch.no_grad()
+    def first_token_scores(self, rows: Rows, answers: Sequence[int]) -> Tensor:
+        """Logits (rows, C) of the C tokens that answers start with."""
+        columns = torch.tensor(answers, device=self.backbone.device)
+        scores = torch.empty(len(rows), len(answers))
+        prefix = self._prefix()
+        for chosen, batch in self._batches(rows):
+            scores[chosen] = self.backbone(self.module, batch, prefix=prefix).logits[:, columns].cpu()
+        return scores
+
+    @torch.no_grad()
+    def answer_scores(self, rows: Rows, answers: Rows) -> Tensor:
+        """Mean log-probability (rows, C) of the tokens of each of C answers."""
+        scores = torch.empty(len(rows), len(answers))
+        prefix = self._prefix()
+        for chosen, batch in self._batches(rows):
+            scores[chosen] = self._answer_scores(batch, answers, prefix).cpu()
+        return scores
+
+    @torch.no_grad()
+    def write(self, rows: Rows, max_tokens: int) -> list[str]:
+        """What the model writes after each row, token by token the likeliest one, at most so many."""
+        texts = [""] * len(rows)
+        for chosen, batch in self._batches(rows):
+            written = self._written(batch, max_tokens + 1)  # the end token is one of them
+            decoded = self.backbone.tokenizer.batch_decode(written, skip_special_tokens=True)
+            for place, text in zip(chosen, decoded, strict=True):
+                texts[place] = text.strip()
+        return texts
+
+    def _prefix(self) -> Prefix | None:
+        return None if self.module is None else self.backbone.read(self.module)
+
+    def _batches(self, rows: Rows) -> Iterator[tuple[list[int], Batch]]:
+        order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
+        for first in range(0, len(order), self.batch_size):
+            chosen = order[first : first + self.batch_size]
+            batch = self.backbone.collate([rows[index] for index in chosen])
+            yield chosen, {name: tensor.to(self.backbone.device) for name, tensor in batch.items()}
+            if self.advance:
+                self.advance(len(chosen))
+
+    def _answer_scores(self, batch: Batch, answers: Rows, prefix: Prefix | None) -> Tensor:
+        """Scores (B, C) of whole answers for one batch."""
+        rows = len(batch["input_ids"])
+        labels = self.backbone.collate([[]] * len(answers), answers)["labels"].to(self.backbone.device)
+        read = self._text_once(batch, prefix)
+        scores = []
+        # All rows with some of the answers at a time.
+        step = max(1, _POSITIONS // (rows * labels.shape[1]))
+        for part in labels.split(step):
+            index = torch.arange(rows, device=part.device).repeat_interleave(len(part))
+            wanted = part.repeat(rows, 1)
+            logits = read(index, wanted) if read else self._again(batch, index, wanted)
+            losses = F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), ignore_index=IGNORED, reduction="none")
+            mean = losses.view_as(wanted).sum(dim=1) / (wanted != IGNORED).sum(dim=1)
+            scores.append(-mean.view(rows, len(part)))
+        return torch.cat(scores, dim=1)
+
+    def _text_once(self, batch: Batch, prefix: Prefix | None) -> Callable[[Tensor, Tensor], Tensor] | None:
+        """Logits (N, A, V) of answers behind texts that have been read already; None where the model cannot do it.
+
+        The function takes which text each answer follows (N,), and the answers' tokens (N, A).
+        """
+        backbone = self.backbone
+        source = backbone.place(
+            self.module, backbone.embedding(batch["input_ids"]), batch["attention_mask"], prefix=prefix
+        )
+        if backbone.seq2seq:
+            with backbone.autocast():
+                state = backbone.encoder(source)
+
+            def behind(index: Tensor, wanted: Tensor) -> Tensor:
+                return backbone.decode(state[index], source.select(index), wanted[:, :-1].clamp(min=0)).float()
+
+            return behind
+        if not backbone.reads_prompts_once:
+            return None
+        cache = prefix.cache(grows=True) if prefix is not None else DynamicCache()
+        with backbone.autocast():
+            first = backbone.run(source, cache=cache).logits[:, -1:].float()
+        read = Prefix.of(cache, backbone.layers)
+
+        def behind(index: Tensor, wanted: Tensor) -> Tensor:
+            if wanted.shape[1] == 1:
+                return first[index]
+            written = backbone.embedding(wanted[:, :-1].clamp(min=0))
+            mask = (wanted[:, 1:] != IGNORED).to(source.mask.dtype)
+            rows = Source(
+                written,
+                torch.cat([source.mask[index], mask], dim=1),
+                written.shape[1],
+                prefix=Prefix(read.layers, index),
+            )
+            with backbone.autocast():
+                later = backbone.run(rows, keep=written.shape[1]).logits[:, -written.shape[1] :]
+            return torch.cat([first[index], later.float()], dim=1)
+
+        return behind
+
+    def _again(self, batch: Batch, index: Tensor, wanted: Tensor) -> Tensor:
+        """The same with the whole text read again for every answer."""
+        repeated = {name: tensor[index] for name, tensor in batch.items()}
+        flat = self.backbone(self.module, repeated | {"labels": wanted}).logits
+        logits = flat.new_zeros(*wanted.shape, flat.shape[-1])
+        logits[wanted != IGNORED] = flat
+        return logits
+
+    def _written(self, batch: Batch, max_tokens: int) -> Tensor:
+        """Token ids (B, at most max_tokens) that the model writes, an end token among them."""
+        backbone = self.backbone
+        source = backbone.place(self.module, backbone.embedding(batch["input_ids"]), batch["attention_mask"])
+        own = backbone.model.generation_config
+        model_ends = own.eos_token_id if isinstance(own.eos_token_id, list) else [own.eos_token_id]
+        ends = sorted({backbone.tokenizer.eos_token_id, *model_ends} - {None})
+        if source.decoder is not None:
+            return self._written_behind_decoder_prompt(source, max_tokens, ends)
+        settings = GenerationConfig(
+            max_new_tokens=max_tokens,
+            do_sample=False,
+            num_beams=1,
+            eos_token_id=ends or None,
+            pad_token_id=backbone.pad,
+            decoder_start_token_id=backbone.model.config.decoder_start_token_id if backbone.seq2seq else None,
+            forced_bos_token_id=own.forced_bos_token_id,
+        )
+        with quiet_transformers(), backbone.autocast():
+            return backbone.model.generate(
+                inputs_embeds=source.embeds, attention_mask=source.mask, generation_config=settings
+            )
+
+    def _written_behind_decoder_prompt(self, source: Source, max_tokens: int, ends: list[int]) -> Tensor:
+        """The same by hand: `generate` knows no embeddings before a decoder's input."""
+        backbone = self.backbone
+        with backbone.autocast():
+            state = backbone.encoder(source)
+        written = torch.empty(len(state), 0, dtype=torch.int64, device=state.device)
+        ended = torch.zeros(len(state), dtype=torch.bool, device=state.device)
+        for _ in range(max_tokens):
+            token = backbone.decode(state, source, written)[:, -1].argmax(dim=-1).masked_fill(ended, backbone.pad)
+            written = torch.cat([written, token[:, None]], dim=1)
+            ended |= torch.isin(token, torch.tensor(ends, device=token.device))
+            if ended.all():
+                break
+        return written

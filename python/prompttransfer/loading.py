@@ -1,0 +1,93 @@
+"""A frozen model from a hub id or a local folder, in the form that trains prompts fastest."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers.pytorch_utils import Conv1D
+
+from prompttransfer.models import Backbone, quiet_transformers
+
+QUANTIZATIONS = ("none", "8bit", "4bit")
+
+
+def load_model(
+    name: str | Path,
+    *,
+    precision: str = "auto",
+    max_length: int = 256,
+    placement: str = "encoder",
+    checkpointing: bool = False,
+    quantization: str = "none",
+) -> Backbone:
+    """Load a hub id or a local folder onto the accelerator if there is one; safetensors only, no code of the model's.
+
+    Weights become float32 whatever they were stored in; with bfloat16 products, those of the products become bfloat16.
+
+    Args:
+        precision, max_length, placement, checkpointing: of `Backbone`.
+        quantization: "8bit" or "4bit" (NF4) weights through bitsandbytes, on a GPU.
+
+    Raises:
+        ValueError: there is no such model, or this machine cannot quantize.
+    """
+    try:
+        config = AutoConfig.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"model {str(name)!r} is neither a folder of a transformers model nor a hub id: {error}"
+        ) from error
+    kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    # On the CPU the fused attention's backward is slower than plain products for the short rows of prompt tuning.
+    options: dict[str, Any] = {"attn_implementation": "eager"} if device.type == "cpu" else {}
+    options |= _quantized(quantization, device)
+    with quiet_transformers():
+        model = kind.from_pretrained(name, dtype=torch.float32, use_safetensors=True, **options)
+    if quantization == "none":
+        model = model.to(device)  # a quantized one is where it belongs already
+    tokenizer = AutoTokenizer.from_pretrained(name)
+    backbone = Backbone(
+        model,
+        tokenizer,
+        precision=precision,
+        max_length=max_length,
+        placement=placement,
+        checkpointing=checkpointing,
+    )
+    if backbone.precision == "bfloat16" and quantization == "none":
+        narrow_products(model)
+    return backbone
+
+
+def _quantized(quantization: str, device: torch.device) -> dict[str, Any]:
+    """Options of from_pretrained for quantized weights."""
+    if quantization not in QUANTIZATIONS:
+        raise ValueError(f"quantization: got {quantization!r}, want one of {', '.join(QUANTIZATIONS)}")
+    if quantization == "none":
+        return {}
+    if device.type != "cuda":
+        raise ValueError(f"quantization {quantization!r} wants a CUDA GPU, and this machine has none")
+    if find_spec("bitsandbytes") is None:
+        raise ValueError(f"quantization {quantization!r} wants bitsandbytes: pip install bitsandbytes")
+    from transformers import BitsAndBytesConfig
+
+    if quantization == "8bit":
+        config = BitsAndBytesConfig(load_in_8bit=True)
+    else:
+        config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16)
+    return {"quantization_config": config, "device_map": {"": device}}
+
+
+def narrow_products(model: nn.Module) -> None:
+    """Store in bfloat16 what autocast would narrow at every call: the same products, in less time and memory."""
+    for module in model.modules():
+        if isinstance(module, (nn.Linear, Conv1D)):
+            for name, parameter in module.named_parameters(recurse=False):
+                # A new parameter: an embedding that is tied to this one keeps its own.
+                setattr(module, name, nn.Parameter(parameter.detach().bfloat16(), requires_grad=False))

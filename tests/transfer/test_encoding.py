@@ -1,0 +1,68 @@
+"""A task in a model's tokens: how answers are told apart, and what is trained on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from tiny import VOCABULARY, toy_task
+
+from prompttransfer.encoding import EncodedTask, Row
+from prompttransfer.models import Backbone
+from prompttransfer.tasks.task import Example, Task, to_dataset
+
+END = VOCABULARY.index("</s>")
+
+
+def ids(text: str) -> tuple[int, ...]:
+    return tuple(map(VOCABULARY.index, text.split()))
+
+
+def choosing(*choices: str) -> Task:
+    rows = to_dataset([Example("w1 w2", "w1 w2", index % len(choices)) for index in range(4)])
+    return Task("t", rows, rows, rows, choices)
+
+
+def test_first_tokens_are_enough_where_they_differ(backbone: Backbone) -> None:
+    encoded = EncodedTask.of(choosing("no w1", "yes w1"), backbone)
+    assert encoded.scoring == "first-token" and encoded.answers == (ids("no"), ids("yes"))
+    assert encoded.train[1].answer == ids("yes") and len(encoded.train[0].ids) == 2
+
+
+@pytest.mark.parametrize("scoring", ["auto", "full", "generate"])
+def test_answers_that_start_alike_are_read_whole(backbone: Backbone, scoring: str) -> None:
+    encoded = EncodedTask.of(choosing("no w1", "no w2"), backbone, scoring)
+    assert encoded.scoring == ("full" if scoring == "auto" else scoring)
+    assert encoded.answers == ((*ids("no w1"), END), (*ids("no w2"), END))
+    assert [row.answer for row in encoded.train[:2]] == list(encoded.answers)
+
+
+def test_answers_that_cannot_be_told_apart_are_refused_by_name(backbone: Backbone) -> None:
+    with pytest.raises(ValueError, match=r"'t': answers 'no w1' and 'no w2' start with the same token"):
+        EncodedTask.of(choosing("no w1", "yes", "no w2"), backbone, "first-token")
+    with pytest.raises(ValueError, match=r"'t': answers 'unknown' and 'strange' are the same tokens"):
+        EncodedTask.of(choosing("unknown", "strange"), backbone)
+    with pytest.raises(ValueError, match="got 'last-token', want one of auto, first-token, full, generate"):
+        EncodedTask.of(choosing("no", "yes"), backbone, "last-token")
+
+
+def test_free_text_is_trained_on_whole_and_written(backbone: Backbone) -> None:
+    rows = to_dataset([Example("w1", "w1 w2", answer="w3 w4 w5", references=("w3", "w4 w5"))])
+    task = Task("t", rows, rows, rows, metric="exact-match", max_answer=2)
+    encoded = EncodedTask.of(task, backbone)
+    assert encoded.scoring == "generate" and encoded.references == (("w3", "w4 w5"),) and not encoded.choices
+    assert encoded.train == (Row(ids("w1 w2"), (*ids("w3 w4"), END)),)
+
+
+def test_a_task_says_how_long_its_texts_are(backbone: Backbone) -> None:
+    task = replace(toy_task("t", 1), max_length=2)
+    assert {len(row.ids) for row in EncodedTask.of(task, backbone).train} == {2}
+    assert {len(row) for row in EncodedTask.of(task, backbone).test} == {2}
+
+
+def test_a_task_without_rows_is_refused(backbone: Backbone) -> None:
+    task = choosing("no", "yes")
+    empty = replace(task, train=task.train.select([]))
+    with pytest.raises(ValueError, match="'t' has 0 training and 4 test rows"):
+        EncodedTask.of(empty, backbone)
+    assert not EncodedTask.of(empty, backbone, trains=False).train

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -65,7 +67,7 @@ def load_paper(
         return find_split(spec, split, folder)
 
     rendered = {}
-    with _Quiet():
+    with _quiet():
         for part in PARTS:
             splits = [found(split) for split in hub_splits(spec.splits, part)]
             rendered[part] = Part(spec, part, splits, seed).rendered()
@@ -105,13 +107,13 @@ def _without_problems(table: Dataset) -> Dataset:
     return table if good.all() else table.select(np.flatnonzero(good))
 
 
-class _Quiet:
+@contextmanager
+def _quiet() -> Iterator[None]:
     """No bars of `datasets`: those of a run are shown by `prompttransfer.progress`."""
-
-    def __enter__(self) -> None:
-        self.shown = not are_progress_bars_disabled()
-        disable_progress_bars()
-
-    def __exit__(self, *_: object) -> None:
-        if self.shown:
+    hidden = are_progress_bars_disabled()
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        if not hidden:
             enable_progress_bars()

@@ -9,6 +9,7 @@ from prompttransfer.cli.compare import compare
 from prompttransfer.cli.evaluate import evaluate
 from prompttransfer.cli.export import export
 from prompttransfer.cli.train import train
+from prompttransfer.cli.validate import validate
 
 app = typer.Typer(
     name="prompttransfer",
@@ -19,5 +20,5 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-for command in (compare, train, evaluate, export, assets):
+for command in (compare, train, evaluate, export, validate, assets):
     app.command()(command)

@@ -1,0 +1,48 @@
+"""`prompttransfer validate`."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from prompttransfer.cli import options as o
+from prompttransfer.cli.support import friendly_errors
+from prompttransfer.recipes import read_recipe, run_config
+
+
+def validate(
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE", help="A recipe that is shipped, such as demo, or a YAML or JSON file.")
+    ],
+    limit: o.Limit = None,
+    model: o.Model = None,
+    data_dir: o.DataDir = None,
+    as_json: o.Json = False,
+    debug: o.Debug = False,
+) -> None:
+    """Explain what a recipe would run: stages, rows, updates, memory, time, and what is missing on this machine.
+
+    No weights are loaded, nothing is downloaded. Exit code 0: all is there; 1: something is missing, with the command
+    that gets it; 2: the settings are refused.
+
+    Examples:
+
+    `prompttransfer validate demo`
+
+    `prompttransfer validate papers/mpt_t5_base --data-dir mirror`
+
+    `prompttransfer validate my-recipe.yaml --json`
+    """
+    with friendly_errors(debug):
+        asked = read_recipe(recipe)
+        config = run_config(asked, {"model": model, "data_dir": data_dir}, limit=limit)
+        from prompttransfer.validate import explain, print_explanation
+
+        explanation = explain(config, asked)
+        if as_json:
+            typer.echo(json.dumps(explanation.as_dict(), indent=1))
+        else:
+            print_explanation(explanation)
+    raise typer.Exit(0 if explanation.ready else 1)

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from prompttransfer.tasks.demo import DEMO_TASKS, load_demo
-from prompttransfer.tasks.files import load_files
+from prompttransfer.tasks.description import read_description
+from prompttransfer.tasks.files import load_described, load_files
 from prompttransfer.tasks.leakage import drop_leaks
-from prompttransfer.tasks.names import file_paths, is_file_name
+from prompttransfer.tasks.names import file_paths, is_dataset_folder, is_description, is_file_name
 from prompttransfer.tasks.papers import PAPER_TASKS, load_paper
 from prompttransfer.tasks.task import Task
 
@@ -28,7 +29,8 @@ def load_task(
     bad_rows: Literal["error", "skip"] = "error",
     **file_options: Any,
 ) -> Task:
-    """A task by demo name, by name of a data set of the papers, or by file: "reviews.csv", or "train.csv:test.csv".
+    """A task by demo name, by name of a data set of the papers, by file ("reviews.csv", or "train.csv:test.csv"), or
+    by its YAML description ("reviews.yaml").
 
     Training rows that overlap with test or validation rows are dropped (`drop_leaks`), then training and test rows are
     cut to the asked number.
@@ -36,8 +38,10 @@ def load_task(
     Args:
         train_rows, test_rows: at most so many rows; None: all.
         seed: of the splits.
-        answers, data_dir, bad_rows: of `prompttransfer.tasks.papers.load_paper`; other tasks do without them.
-        file_options: of `prompttransfer.tasks.files.load_files`; tasks with a name do without them.
+        answers, data_dir: of `prompttransfer.tasks.papers.load_paper`; other tasks do without them.
+        bad_rows: error, or skip: rows that do not fit are left out and counted.
+        file_options: of `prompttransfer.tasks.files.load_files`; tasks with a name do without them, and to a
+            description only `whole` matters.
 
     Raises:
         FileNotFoundError, ValueError: no such task (with a suggestion), or rows that do not fit.
@@ -49,8 +53,12 @@ def load_task(
         task = load_demo(name, seed=seed, progress=progress)
     elif name in PAPER_TASKS:
         task = load_paper(name, answers=answers, data_dir=data_dir, bad_rows=bad_rows, seed=seed, progress=progress)
+    elif is_description(name):
+        whole = file_options.get("whole", False)
+        described = read_description(Path(name).expanduser())
+        task = load_described(described, whole=whole, seed=seed, bad_rows=bad_rows, progress=progress)
     else:
-        task = load_files(name, seed=seed, **file_options)
+        task = load_files(name, seed=seed, bad_rows=bad_rows, progress=progress, **file_options)
     task = drop_leaks(task)
     if task.leaked and progress is not None and name not in DEMO_TASKS:
         progress.note(f"{task.name}: {task.leaked} training rows are left out, as they overlap with others")
@@ -62,13 +70,16 @@ def check_name(name: str) -> None:
 
     Raises:
         FileNotFoundError: it names a file that is not there.
-        ValueError: it is neither a file nor a task with a name; with a suggestion.
+        ValueError: it is neither a file nor a task with a name, or its description is wrong; with a suggestion.
     """
     if name in DEMO_TASKS or name in PAPER_TASKS:
         return
+    if is_description(name):
+        read_description(Path(name).expanduser())
+        return
     if is_file_name(name) and not _looks_like_paper(name):
         for path in file_paths(name):
-            if not path.is_file():
+            if not path.is_file() and not is_dataset_folder(path):
                 hint = "; a colon joins a training and a test file: train.csv:test.csv" if "," in name else ""
                 raise FileNotFoundError(f"task file {path} does not exist{hint}")
         return
@@ -77,7 +88,7 @@ def check_name(name: str) -> None:
     papers = ", ".join(f"{group}/…" for group in _paper_groups())
     raise ValueError(
         f"unknown task {name!r}; {hint}demo tasks: {', '.join(DEMO_TASKS)}; data sets of the papers: {papers}; "
-        "or name a .csv, .tsv or .jsonl file"
+        "or name a file: .csv, .tsv, .jsonl, .json, .parquet, .arrow, or a .yaml description"
     )
 
 

@@ -1,24 +1,34 @@
-"""A task from a table of one's own: CSV, TSV or JSONL with a text and a label column.
+"""A task from tables of one's own, named by their files or by a YAML description.
 
-One file is split 80/10/10 at random; "train.csv:test.csv" keeps the two apart and validates on a tenth of the first.
+One table is split 80/10/10 at random; test rows of their own keep the two apart, and a tenth of the training rows
+serves for validation.
 """
 
 from __future__ import annotations
 
-import csv
-import json
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from prompttransfer.tasks.names import SUFFIXES, file_paths
-from prompttransfer.tasks.task import Example, Task, shuffled, split_examples, to_dataset
-from prompttransfer.tasks.templates import fields_of, render
+import numpy as np
+from datasets import Dataset
 
-_MAX_CHOICES = 100
+from prompttransfer.tasks.arrow_tables import folder_splits
+from prompttransfer.tasks.cells import Misfit, answers_of, label_of, pick, text_of
+from prompttransfer.tasks.description import SPLITS, Description
+from prompttransfer.tasks.labels import Labels
+from prompttransfer.tasks.names import file_paths, task_name
+from prompttransfer.tasks.rendered import Reservoir, RowFile, content_key, stored
+from prompttransfer.tasks.tables import Row, read_rows
+from prompttransfer.tasks.task import Example, Task
+from prompttransfer.tasks.templates import render
 
-Record = tuple[str, dict[str, Any]]  # place ("reviews.csv, row 7") and its columns
+Meaning = TypeVar("Meaning")
+
+# share of the training table that serves for validation, and for test, where they have no files
+_HELD_OUT = 0.1
 
 
 def load_files(
@@ -27,20 +37,25 @@ def load_files(
     text_column: str = "text",
     label_column: str = "label",
     template: str | None = None,
-    choices: Sequence[str] | None = None,
+    choices: Sequence[str] | Mapping[str, str] | None = None,
     metric: str = "accuracy",
     max_words: int | None = None,
     whole: bool = False,
     seed: int = 42,
+    bad_rows: str = "error",
+    progress: Any = None,
 ) -> Task:
     """A task from one file, or from "training file:test file"; leaks are not removed yet.
 
     Args:
         text_column, label_column: columns to read.
         template: text for the model, naming columns in braces; the text column and "\\nLabel:" if not given.
-        choices: answer strings; labels are these strings or their indices. If not given: the labels themselves, sorted.
+        choices: answer strings; labels are these strings or their indices. Or label -> answer string. If not given:
+            the labels themselves, sorted.
         max_words: words kept of each column; None: all (the model keeps the last tokens of a long text).
         whole: all rows of a single file are test rows, for scoring; two files stay what they are.
+        bad_rows: error, or skip: rows that do not fit are left out and counted.
+        progress: a `prompttransfer.progress.Progress` that is told what was left out.
 
     Raises:
         FileNotFoundError, ValueError: names the file, the row and the column.
@@ -48,118 +63,231 @@ def load_files(
     paths = file_paths(files)
     if len(paths) > 2:
         raise ValueError(f"{files}: got {len(paths)} files, want one, or two as training:test")
-    # A column may have any name, a field of a template may not.
-    fields = {name: name for name in fields_of(template)} if template else {"text": text_column}
-    template = template or "{text}\nLabel:"
-    columns = (*fields.values(), label_column)
-    tables = [list(_records(path, columns)) for path in paths]
-    for path, table in zip(paths, tables, strict=True):
-        if not table:
-            raise ValueError(f"{path}: got no rows, want at least one")
-    index = _label_index(tables, label_column, choices)
-
-    def example(record: Record) -> Example:
-        place, row = record
-        label = _label(row[label_column])
-        if label not in index:
-            known = ", ".join(repr(name) for name in index)
-            raise ValueError(f"{place}, column {label_column!r}: got label {label!r}, want one of {known}")
-        values = {field: str(row[column]) for field, column in fields.items()}
-        return render(template, values, index[label], max_words=max_words)
-
-    parts = [[example(record) for record in table] for table in tables]
-    if len(parts) == 1 and whole:
-        train, validation, test = [], [], shuffled(parts[0], seed)
-    elif len(parts) == 1:
-        train, validation, test = split_examples(parts[0], seed)
-        if not train or not test:
-            raise ValueError(f"{paths[0]}: got {len(parts[0])} rows, want at least 10 to split them 80/10/10")
-    else:
-        train, validation, rest = split_examples(parts[0], seed, (0.9, 0.1))
-        train, test = train + rest, shuffled(parts[1], seed)
-    return Task(
-        name=_task_name(paths[0]),
-        train=to_dataset(train),
-        validation=to_dataset(validation),
-        test=to_dataset(test),
-        choices=tuple(choices or index),
+    description = Description(
+        name=task_name(paths[0]),
+        train=paths[:1],
+        test=paths[1:],
+        label=label_column,
+        choices=choices,
         metric=metric,
-        origin=", ".join(path.name for path in paths),
+        max_words=max_words,
+        # A column may have any name, a field of a template may not.
+        **({"template": template} if template else {"fields": {"text": text_column}}),
+    )
+    return load_described(description, whole=whole, seed=seed, bad_rows=bad_rows, progress=progress)
+
+
+def load_described(
+    description: Description, *, whole: bool = False, seed: int = 42, bad_rows: str = "error", progress: Any = None
+) -> Task:
+    """A task as described; leaks are not removed yet. Rendered rows are stored by content and read from there.
+
+    Args:
+        whole: where there are no test rows of their own, all rows are test rows.
+        seed, bad_rows: where the description does not say.
+        progress: a `prompttransfer.progress.Progress` that is told how many rows were left out.
+
+    Raises:
+        FileNotFoundError, ValueError: names the file, the row and the column.
+    """
+    seed = seed if description.seed is None else description.seed
+    files = _files(description)
+    source = _Source(description, files, (description.bad_rows or bad_rows) == "skip")
+    shares = _shares(files, whole)
+    settings = description.model_dump(
+        mode="json", include={"template", "answer", "choices", "max_words", "encoding", "quotes"}
+    )
+    settings |= {"columns": description.columns, "target": description.target, "skip": source.skip}
+    if description.streaming:
+        settings |= {"seed": seed, "shares": shares, "rows": description.rows.model_dump()}
+
+    def write(folder: Path) -> dict[str, Any]:
+        source.check()
+        if description.streaming:
+            _draw(source, folder, shares, seed)
+        else:
+            for split in files:
+                with RowFile(folder / f"{split}.arrow") as file:
+                    for example in source.examples(split):
+                        file.show(example)
+        return {"choices": source.choices, "skipped": source.skipped, "first": source.first}
+
+    data, facts = stored(content_key(files, settings), write)
+    if facts["skipped"] and progress is not None:
+        progress.note(
+            f"{description.name}: {facts['skipped']} rows are left out, as they do not fit; the first: {facts['first']}"
+        )
+    empty = next(iter(data.values())).select([])
+    caps = description.rows.model_dump()
+    splits = {split: empty for split in SPLITS}
+    for split, (table, order) in _cut(data, {} if description.streaming else shares, seed).items():
+        splits[split] = table.select(order[: caps[split]])
+    if not len(splits["test"]) or ("train" in shares and not len(splits["train"])):
+        paths = ", ".join(map(str, files["train"]))
+        raise ValueError(f"{paths}: got {len(data['train'])} rows, want at least 10 to split them 80/10/10")
+    return Task(
+        **splits,
+        name=description.name,
+        choices=tuple(facts["choices"]),
+        metric=description.reported,
+        more_metrics=description.more_metrics,
+        max_length=description.max_length,
+        max_answer=description.max_answer,
+        origin=", ".join(dict.fromkeys(path.name for paths in files.values() for path in paths)),
+        skipped=facts["skipped"],
     )
 
 
-def _records(path: Path, columns: Sequence[str]) -> Iterator[Record]:
-    """Rows with their places; every asked column is there and not empty."""
-    if not path.is_file():
-        raise FileNotFoundError(f"task file {path} does not exist")
-    if path.suffix.lower() not in SUFFIXES:
-        raise ValueError(f"{path}: got a {path.suffix or 'nameless'} file, want one of {', '.join(SUFFIXES)}")
-    read = _json_lines if path.suffix.lower() == ".jsonl" else _separated
-    try:
-        for place, row in read(path):
-            for column in columns:
-                if column not in row:
-                    known = ", ".join(repr(name) for name in row)
-                    raise ValueError(
-                        f"{place}: there is no column {column!r}, only {known}; "
-                        "name the right one with --text-column or --label-column"
-                    )
-                if row[column] is None or not str(row[column]).strip():
-                    raise ValueError(f"{place}, column {column!r}: got nothing, want a value")
-            yield place, row
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not a UTF-8 text file ({error.reason} at byte {error.start})") from error
+def _files(description: Description) -> dict[str, tuple[Path, ...]]:
+    """Files of each split that has some; the splits of a DatasetDict folder stand for themselves."""
+    files = {split: getattr(description, split) for split in SPLITS}
+    if len(files["train"]) == 1:
+        inner = folder_splits(files["train"][0])
+        files |= {split: files["train"] for split in SPLITS if not files[split] and split in inner}
+    return {split: paths for split, paths in files.items() if paths}
 
 
-def _separated(path: Path) -> Iterator[Record]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
-        try:
-            for number, row in enumerate(reader, start=1):
-                if None in row:
-                    raise ValueError(
-                        f"{path}, row {number}: got more fields than the {len(reader.fieldnames or [])} columns"
-                    )
-                yield f"{path}, row {number}", row
-        except csv.Error as error:
-            raise ValueError(f"{path}, line {reader.line_num}: {error}") from error
+def _shares(files: Mapping[str, Any], whole: bool) -> dict[str, float]:
+    """What share of the training table goes to which split."""
+    if "train" not in files:
+        return {}
+    if "test" not in files and whole:
+        return {"test": 1.0}
+    others = [split for split in SPLITS[1:] if split not in files]
+    return {"train": round(1 - _HELD_OUT * len(others), 1), **dict.fromkeys(others, _HELD_OUT)}
 
 
-def _json_lines(path: Path) -> Iterator[Record]:
-    with path.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
+def _cut(data: Mapping[str, Dataset], shares: Mapping[str, float], seed: int) -> dict[str, tuple[Dataset, np.ndarray]]:
+    """Table and rows of each split, in random order; the training table is cut into shares, if there are any."""
+    splits = {}
+    for split, table in data.items():
+        order = np.random.default_rng(seed).permutation(len(table))
+        splits[split] = (table, order)
+        if split == "train" and shares:
+            sizes = [round(share * len(table)) for share in shares.values()]
+            *parts, rest = np.split(order, np.minimum(np.cumsum(sizes), len(order)))
+            cut = dict(zip(shares, parts, strict=True))
+            last = "test" if "test" in cut else "train"
+            cut[last] = np.concatenate([cut[last], rest])
+            splits |= {name: (table, part) for name, part in cut.items()}
+            if "train" not in cut:
+                del splits["train"]
+    return splits
+
+
+def _draw(source: _Source, folder: Path, shares: Mapping[str, float], seed: int) -> None:
+    """One pass over each table: a row goes to a split by lot, and there to a reservoir where rows are limited."""
+    rng = np.random.default_rng(seed)
+    caps = source.description.rows.model_dump()
+    for table in source.files:
+        splits = shares if table == "train" else {table: 1.0}
+        with ExitStack() as stack:
+            files = {name: stack.enter_context(RowFile(folder / f"{name}.arrow")) for name in splits}
+            sinks = {name: Reservoir(caps[name], rng) if caps[name] else file for name, file in files.items()}
+            names, bounds = list(splits), np.cumsum(list(splits.values()))[:-1]
+            for example in source.examples(table):
+                sinks[names[int(np.searchsorted(bounds, rng.random(), side="right"))]].show(example)
+            for name, sink in sinks.items():
+                if isinstance(sink, Reservoir):
+                    for example in sink.rows:
+                        files[name].show(example)
+
+
+@dataclass
+class _Source:
+    """The examples of a task, row by row from its files; counts the rows that do not fit."""
+
+    description: Description
+    files: Mapping[str, tuple[Path, ...]]
+    skip: bool
+    labels: Labels | None = None
+    skipped: int = 0
+    first: str = ""
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        return self.labels.choices if self.labels else ()
+
+    def check(self) -> None:
+        """Look at the head of every file, and find out what the labels mean."""
+        for split, paths in self.files.items():
+            for path in paths:
+                columns = (*self.description.columns.values(), self.description.target)
+                if next(self._read(path, columns, split), None) is None:
+                    raise ValueError(f"{path}: got no rows, want at least one")
+        if self.description.answer is not None:
+            return
+        choices = self.description.choices
+        if isinstance(choices, Mapping):
+            self.labels = Labels.of_mapping(choices)
+        elif choices is not None:
+            self.labels = Labels.of_choices(choices, self._label_cells())
+        else:
+            path, column = next(iter(self.files.values()))[0], self.description.target
+            self.labels = Labels.of_values(self._label_cells(), f"{path}, column {column!r}")
+
+    def examples(self, split: str) -> Iterator[Example]:
+        """The rows of a split as examples.
+
+        Raises:
+            Misfit: a row does not fit, and such rows are not skipped; or none does.
+        """
+        paths, columns = self.files[split], (*self.description.columns.values(), self.description.target)
+        bad, kept, first = 0, 0, ""
+        for row in (row for path in paths for row in self._read(path, columns, split)):
             try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{path}, row {number}: not JSON: {error}") from error
-            if not isinstance(row, dict):
-                raise ValueError(f"{path}, row {number}: got {type(row).__name__}, want an object with named columns")
-            yield f"{path}, row {number}", row
+                example = self._example(row)
+            except Misfit as error:
+                if not self.skip:
+                    raise
+                bad, first = bad + 1, first or str(error)
+            else:
+                kept += 1
+                yield example
+        if not kept:
+            raise Misfit(f"{paths[0]}: none of {bad} rows fits; the first: {first}")
+        self.skipped, self.first = self.skipped + bad, self.first or first
+
+    def _example(self, row: Row) -> Example:
+        described = self.description
+        fields = {name: _cell(row, column, text_of) for name, column in described.columns.items()}
+        if self.labels is None:
+            references = _cell(row, described.target, answers_of)
+            return render(described.template, fields, references=references, max_words=described.max_words)
+        label = _cell(row, described.target, self.labels)
+        return render(described.template, fields, label, max_words=described.max_words)
+
+    def _label_cells(self) -> Iterator[Any]:
+        """Labels of the first split that has files: the training rows, if there are any."""
+        split, paths = next(iter(self.files.items()))
+        for path in paths:
+            for row in self._read(path, (self.description.target,), split):
+                try:
+                    yield _cell(row, self.description.target, _label)
+                except Misfit:
+                    if not self.skip:
+                        raise
+
+    def _read(self, path: Path, columns: Sequence[str], split: str) -> Iterator[Row]:
+        described = self.description
+        return read_rows(path, columns, encoding=described.encoding, quotes=described.quotes, split=split)
 
 
-def _label(value: Any) -> str:
-    """A label as text; true and false as JSON writes them."""
-    return str(value).lower() if isinstance(value, bool) else str(value).strip()
+def _label(value: Any) -> Any:
+    """The cell as it is, once it is known to be a label."""
+    label_of(value)
+    return value
 
 
-def _label_index(tables: Sequence[Sequence[Record]], column: str, choices: Sequence[str] | None) -> dict[str, int]:
-    """Label as written in the files -> class."""
-    labels = {_label(row[column]) for _, row in tables[0]}
-    if choices is None:
-        # Whole numbers are sorted by value, or "10" would stand before "2".
-        numeric = all(re.fullmatch(r"-?\d+", label) for label in labels)
-        ordered = sorted(labels, key=int) if numeric else sorted(labels)
-        if not 2 <= len(ordered) <= _MAX_CHOICES:
-            place = tables[0][0][0].rsplit(",", 1)[0]
-            raise ValueError(f"{place}, column {column!r}: got {len(ordered)} labels, want 2 to {_MAX_CHOICES} classes")
-        return {label: index for index, label in enumerate(ordered)}
-    if labels <= set(choices):
-        return {choice: index for index, choice in enumerate(choices)}
-    return {str(index): index for index in range(len(choices))}
+def _cell(row: Row, column: str, meaning: Callable[[Any], Meaning]) -> Meaning:
+    """What a cell means.
 
-
-def _task_name(path: Path) -> str:
-    stem = path.resolve().parent.name if path.stem.lower() == "train" else path.stem
-    return re.sub(r"[^\w.-]+", "-", stem).strip("-.") or "task"
+    Raises:
+        Misfit: with the place and the column.
+    """
+    if row.problem:
+        raise Misfit(f"{row.place}: {row.problem}")
+    try:
+        return meaning(pick(row.cells, column))
+    except Misfit as error:
+        raise Misfit(f"{row.place}, column {column!r}: {error}") from None

@@ -6,12 +6,14 @@ the tokens that the model keeps, which are the last ones.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from string import Formatter
 
 from prompttransfer.tasks.task import Example
 
 
+@lru_cache
 def fields_of(template: str) -> tuple[str, ...]:
     """Names of the fields of a template such as "Review: {text}\\nSentiment:", in order.
 
@@ -32,8 +34,21 @@ def shorten(text: str, max_words: int | None = None) -> str:
     return " ".join(text.split()[:max_words])
 
 
-def render(template: str, fields: Mapping[str, str], label: int, *, max_words: int | None = None) -> Example:
-    """An example of the fields' values; each is cut to max_words words in the model's text, but not in raw."""
+def render(
+    template: str,
+    fields: Mapping[str, str],
+    label: int = -1,
+    *,
+    references: Sequence[str] = (),
+    max_words: int | None = None,
+) -> Example:
+    """An example of the fields' values; each is cut to max_words words in the model's text, but not in raw.
+
+    Args:
+        label: index of the right choice.
+        references: where the answer is free text, all right answers; the first is what the model learns to write.
+    """
     names = fields_of(template)
     text = template.format(**{name: shorten(fields[name], max_words) for name in names})
-    return Example(raw=" ".join(fields[name] for name in names), text=text, label=label)
+    raw = " ".join(fields[name] for name in names)
+    return Example(raw, text, label, references[0] if references else "", tuple(references))

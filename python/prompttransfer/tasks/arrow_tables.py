@@ -1,0 +1,127 @@
+"""Rows of Parquet and Arrow files and of folders of the `datasets` library, some thousand rows in memory at a time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from prompttransfer.tasks.cells import ClassName
+from prompttransfer.tasks.tables import Row, check_columns
+
+_BATCH = 1000
+
+
+def file_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
+    """Rows of a Parquet file, or of an Arrow file of either kind (file or stream).
+
+    Raises:
+        ValueError: the file is not what its name says, or does not have the columns.
+    """
+    try:
+        if path.suffix.lower() == ".parquet":
+            with pq.ParquetFile(path, memory_map=True) as file:
+                schema = file.schema_arrow
+                check_columns(path, columns, schema.names)
+                names = _tops(columns, schema.names)
+                yield from _rows(path, schema, file.iter_batches(batch_size=_BATCH, columns=names), names)
+            return
+        with pa.memory_map(str(path)) as source:
+            reader = _arrow_reader(source)
+            check_columns(path, columns, reader.schema.names)
+            yield from _rows(path, reader.schema, _batches(reader), _tops(columns, reader.schema.names))
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+        raise ValueError(f"{path}: not a {path.suffix.lower().lstrip('.')} file that can be read: {error}") from error
+
+
+def folder_rows(path: Path, columns: Sequence[str], split: str) -> Iterator[Row]:
+    """Rows of a folder that `save_to_disk` wrote: of a Dataset, or of the split of a DatasetDict.
+
+    Raises:
+        ValueError: there is no such split, or the data do not have the columns.
+    """
+    from datasets import DatasetDict, load_from_disk
+
+    saved = load_from_disk(str(path))
+    if isinstance(saved, DatasetDict):
+        if split not in saved:
+            raise ValueError(f"{path}: there is no split {split!r}, only {', '.join(map(repr, saved))}")
+        saved, path = saved[split], path / split
+    schema = saved.features.arrow_schema
+    check_columns(path, columns, schema.names)
+    names = _tops(columns, schema.names)
+    tables = saved.select_columns(names).with_format("arrow").iter(batch_size=_BATCH)
+    yield from _rows(path, schema, (batch for table in tables for batch in table.to_batches()), names)
+
+
+def folder_splits(path: Path) -> tuple[str, ...]:
+    """Names of the splits of a DatasetDict folder; none for a Dataset."""
+    file = path / "dataset_dict.json"
+    return tuple(json.loads(file.read_text(encoding="utf-8"))["splits"]) if file.is_file() else ()
+
+
+def _arrow_reader(source: pa.MemoryMappedFile) -> Any:
+    try:
+        return pa.ipc.open_file(source)
+    except pa.ArrowInvalid:  # what the datasets library caches is a stream
+        source.seek(0)
+        return pa.ipc.open_stream(source)
+
+
+def _batches(reader: Any) -> Iterator[pa.RecordBatch]:
+    if isinstance(reader, pa.ipc.RecordBatchFileReader):
+        yield from (reader.get_batch(index) for index in range(reader.num_record_batches))
+    else:
+        yield from reader
+
+
+def _tops(columns: Sequence[str], known: Sequence[str]) -> list[str]:
+    """The columns of the file that hold the asked ones: for "a.b" that is "a", unless there is a column "a.b"."""
+    tops = {
+        name: None
+        for column in columns
+        for name in ([column] if column in known else [name for name in known if column.startswith(f"{name}.")])
+    }
+    return list(tops)
+
+
+def _rows(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch], names: Sequence[str]) -> Iterator[Row]:
+    classes = _class_names(schema)
+    number = 0
+    for whole in batches:
+        for start in range(0, len(whole), _BATCH):  # a file may be one batch
+            batch = whole.slice(start, _BATCH)
+            columns = [_values(batch.column(name), classes.get(name)) for name in names]
+            for values in zip(*columns, strict=True):
+                number += 1
+                yield Row(f"{path}, row {number}", dict(zip(names, values, strict=True)))
+
+
+def _values(column: pa.Array, classes: Sequence[str] | None) -> list[Any]:
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if pa.types.is_timestamp(column.type) and column.type.unit == "ns":  # finer than Python's datetime
+        column = column.cast(pa.timestamp("us", column.type.tz), safe=False)
+    values = column.to_pylist()
+    if classes is None:
+        return values
+    # -1 stands for a label that is not told, as in the test rows of many public sets.
+    return [
+        ClassName(classes[value], value) if value is not None and 0 <= value < len(classes) else None
+        for value in values
+    ]
+
+
+def _class_names(schema: pa.Schema) -> dict[str, list[str]]:
+    """Names of the classes of each ClassLabel column, which the datasets library keeps in the schema."""
+    described = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    features = (described.get("info") or {}).get("features") or {}
+    return {
+        name: feature["names"]
+        for name, feature in features.items()
+        if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and feature.get("names")
+    }

@@ -1,0 +1,183 @@
+"""A task of one's own, described in a few lines of YAML."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from difflib import get_close_matches
+from glob import glob, has_magic
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
+
+from prompttransfer.method_config import Settings
+from prompttransfer.tasks.cells import label_of
+from prompttransfer.tasks.metrics import METRICS
+from prompttransfer.tasks.names import task_name
+from prompttransfer.tasks.templates import fields_of
+from prompttransfer.tasks.text_metrics import TEXT_METRICS
+from prompttransfer.yaml_file import read_yaml
+
+SPLITS = ("train", "validation", "test")
+
+
+def _listed(value: Any) -> Any:
+    return (value,) if isinstance(value, (str, Path)) else value
+
+
+def _as_text(value: Any) -> Any:
+    """Answers and labels are text, also where YAML reads a number or true."""
+    if isinstance(value, dict):
+        return {label_of(key): _as_text(answer) for key, answer in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_as_text(item) for item in value]
+    return str(value).lower() if isinstance(value, bool) else str(value) if isinstance(value, (int, float)) else value
+
+
+Files = Annotated[tuple[Path, ...], BeforeValidator(_listed)]
+
+
+class Rows(Settings):
+    """At most so many rows of each split."""
+
+    train: int | None = Field(None, ge=1)
+    validation: int | None = Field(None, ge=1)
+    test: int | None = Field(None, ge=1)
+
+
+class Description(Settings):
+    """Which files hold a task, and how a row of them becomes a text with its answer."""
+
+    name: str = Field("", description="name of the task; none: that of its file")
+    train: Files = Field((), description="training rows: a file, a list of files, a pattern with *")
+    validation: Files = Field((), description="validation rows; none: a tenth of the training rows")
+    test: Files = Field((), description="test rows; none: a tenth of the training rows")
+    template: str = Field("{text}\nLabel:", description="what the model reads, with fields in braces")
+    fields: dict[str, str] = Field(
+        default_factory=dict, description="column of a field of the template, where their names differ"
+    )
+    label: str | None = Field(None, description="column of the label; 'label' if there is no answer either")
+    answer: str | None = Field(None, description="column of the answer in free text, or of a list of right answers")
+    choices: Annotated[tuple[str, ...] | dict[str, str] | None, BeforeValidator(_as_text)] = Field(
+        None, description="the answers, or the answer of each label; none: the labels themselves"
+    )
+    metric: str | None = Field(None, description="the score that is reported; none: accuracy, or exact-match")
+    more_metrics: tuple[str, ...] = Field((), description="reported beside it")
+    max_length: int | None = Field(None, ge=1, description="text tokens kept of a row; none: as the run says")
+    max_words: int | None = Field(None, ge=1, description="words kept of each field; none: all")
+    max_answer: int = Field(128, ge=1, description="tokens of an answer in free text at most")
+    bad_rows: Literal["error", "skip"] | None = Field(
+        None, description="rows that do not fit: stop, or leave them out and count them; none: as the run says"
+    )
+    encoding: str = Field("utf-8", description="of text files")
+    quotes: bool = Field(True, description="quotation marks enclose fields of CSV and TSV files; false: they are text")
+    streaming: bool = Field(False, description="draw the rows in one pass, without a copy of all of them on disk")
+    rows: Rows = Field(default_factory=Rows, description="at most so many rows, drawn at random")
+    seed: int | None = Field(None, ge=0, description="of the splits and draws; none: as the run says")
+
+    @field_validator("name")
+    @classmethod
+    def _usable_name(cls, name: str) -> str:
+        if name and not re.fullmatch(r"[\w-][\w.-]*", name):
+            raise ValueError(f"got {name!r}, want letters, digits, '_', '-' and '.': result files are named by it")
+        return name
+
+    @field_validator("template")
+    @classmethod
+    def _template_with_fields(cls, template: str) -> str:
+        fields_of(template)
+        return template
+
+    @field_validator("encoding")
+    @classmethod
+    def _known_encoding(cls, encoding: str) -> str:
+        try:
+            codecs.lookup(encoding)
+        except LookupError as error:
+            raise ValueError(f"got {encoding!r}, which Python does not know; for example utf-8, latin-1") from error
+        return encoding
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Description:
+        if not self.train and not self.test:
+            raise ValueError("names no files: want train, or at least test")
+        known = fields_of(self.template)
+        for name in self.fields:
+            if name not in known:
+                raise ValueError(f"fields: got {name!r}, but the template has {', '.join(known)}{_meant(name, known)}")
+        if self.answer is not None:
+            for name in ("label", "choices"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"got answer (free text) and {name} (a choice between answers), want one of them")
+        answers = self.choices.values() if isinstance(self.choices, dict) else self.choices
+        if answers is not None:
+            twice = isinstance(answers, tuple) and len(set(answers)) < len(answers)
+            if len(set(answers)) < 2 or twice or not all(answer.strip() for answer in answers):
+                raise ValueError(f"choices: got {', '.join(map(repr, answers))}, want at least two different answers")
+        metrics = TEXT_METRICS if self.answer is not None else METRICS
+        for metric in (self.reported, *self.more_metrics):
+            if metric not in metrics:
+                kind = "free text" if self.answer is not None else "a choice"
+                raise ValueError(f"metric: got {metric!r}, want one of {', '.join(metrics)} for {kind}")
+        return self
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """Column of each field of the template."""
+        return {name: self.fields.get(name, name) for name in fields_of(self.template)}
+
+    @property
+    def target(self) -> str:
+        """Column of the label or of the answer."""
+        return self.answer or self.label or "label"
+
+    @property
+    def reported(self) -> str:
+        """The metric, or what it is if none is named."""
+        return self.metric or ("exact-match" if self.answer is not None else "accuracy")
+
+
+def read_description(path: Path) -> Description:
+    """A description from a YAML file, with the files it names: relative to it, patterns resolved.
+
+    Raises:
+        FileNotFoundError: the description, or a file that it names, is not there.
+        ValueError: it is not a description; names the file and the setting, with a suggestion.
+    """
+    given = read_yaml(path)
+    if not isinstance(given, dict):
+        raise ValueError(f"{path}: got {type(given).__name__}, want settings such as 'train: reviews.csv'")
+    try:
+        described = Description(**{str(name): value for name, value in given.items()})
+    except ValidationError as error:
+        raise ValueError(f"{path}: {_in_words(error)}") from error
+    found = {split: _found(path, split, getattr(described, split)) for split in SPLITS}
+    return described.model_copy(update={"name": described.name or task_name(path), **found})
+
+
+def _found(description: Path, split: str, files: tuple[Path, ...]) -> tuple[Path, ...]:
+    paths: list[Path] = []
+    for file in files:
+        path = description.parent / file.expanduser()
+        if path.exists():
+            paths.append(path)
+            continue
+        matches = sorted(map(Path, glob(str(path), recursive=True))) if has_magic(str(path)) else []
+        if not matches:
+            raise FileNotFoundError(f"{description}, {split}: {path} does not exist")
+        paths += matches
+    return tuple(paths)
+
+
+def _in_words(error: ValidationError) -> str:
+    """All complaints, each with the setting that it is about."""
+    return "; ".join(
+        ": ".join(filter(None, (".".join(map(str, each["loc"])), each["msg"].removeprefix("Value error, "))))
+        for each in error.errors()
+    )
+
+
+def _meant(name: str, known: tuple[str, ...]) -> str:
+    near = get_close_matches(name, known, n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""

@@ -1,0 +1,108 @@
+"""Rendered rows on disk: written once, row by row, and from then on read through the memory map."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from datasets import Dataset
+
+from prompttransfer.assets import built_once, cache_folder
+from prompttransfer.tasks.task import FEATURES, Example
+
+# Part of every key: a change of how rows are rendered makes what is stored stale.
+VERSION = 1
+_BATCH = 1000
+_BLOCK = 1 << 20
+
+
+def rendered_folder() -> Path:
+    """Where rendered rows lie; may be deleted at any time."""
+    return cache_folder() / "tasks"
+
+
+def content_key(files: Mapping[str, Sequence[Path]], settings: Mapping[str, Any]) -> str:
+    """Hash of the bytes of the files (or of all files of a folder) of each split, and of the settings."""
+    state = hashlib.sha256(json.dumps([VERSION, settings], sort_keys=True).encode())
+    for split, paths in files.items():
+        for path in paths:
+            inner = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+            for file in inner:
+                # A suffix decides how a file is read, its place in the folder what it is there.
+                state.update(f"{split}:{file.relative_to(path) if path.is_dir() else file.suffix}:".encode())
+                with file.open("rb") as content:
+                    while block := content.read(_BLOCK):
+                        state.update(block)
+    return state.hexdigest()[:32]
+
+
+def stored(key: str, write: Callable[[Path], Mapping[str, Any]]) -> tuple[dict[str, Dataset], dict[str, Any]]:
+    """The datasets stored under a key, by name, and the facts about them.
+
+    Args:
+        write: called with a folder when nothing is stored: writes `<name>.arrow` there (`RowFile`) and returns facts
+            that JSON holds. When it fails, nothing is stored.
+    """
+    folder = rendered_folder() / key
+    with built_once(folder) as scratch:
+        if scratch is not None:
+            made = scratch / "made"
+            made.mkdir()
+            facts = write(made)
+            (made / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
+            made.rename(folder)
+    datasets = {path.stem: Dataset.from_file(str(path)) for path in sorted(folder.glob("*.arrow"))}
+    return datasets, json.loads((folder / "facts.json").read_text(encoding="utf-8"))
+
+
+class RowFile:
+    """Examples on their way to an Arrow file, a thousand in memory at a time; use as a context."""
+
+    def __init__(self, path: Path) -> None:
+        self._schema = FEATURES.arrow_schema
+        self._file = pa.OSFile(str(path), "wb")
+        self._writer = pa.ipc.new_stream(self._file, self._schema)
+        self._batch: list[Example] = []
+        self.count = 0
+
+    def show(self, row: Example) -> None:
+        self.count += 1
+        self._batch.append(row)
+        if len(self._batch) == _BATCH:
+            self._flush()
+
+    def _flush(self) -> None:
+        columns = [
+            pa.array([getattr(row, name) for row in self._batch], self._schema.field(name).type) for name in FEATURES
+        ]
+        self._writer.write_batch(pa.record_batch(columns, schema=self._schema))
+        self._batch = []
+
+    def __enter__(self) -> RowFile:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
+        if kind is None:
+            self._flush()
+        self._writer.close()
+        self._file.close()
+
+
+class Reservoir:
+    """A uniform random sample of at most `size` of the rows it is shown, in one pass (Vitter 1985, algorithm R)."""
+
+    def __init__(self, size: int, rng: np.random.Generator) -> None:
+        self._size, self._rng, self._seen = size, rng, 0
+        self.rows: list[Example] = []
+
+    def show(self, row: Example) -> None:
+        self._seen += 1
+        if len(self.rows) < self._size:
+            self.rows.append(row)
+        elif (place := int(self._rng.integers(self._seen))) < self._size:
+            self.rows[place] = row

@@ -50,6 +50,7 @@ _KNOWN: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": True,
     },
 }
+_INNER = ("intermediate_size", "d_ff", "encoder_ffn_dim", "n_inner", "ffn_dim")
 _GATED = ("meta-llama/", "google/gemma", "mistralai/")
 
 
@@ -157,9 +158,7 @@ def _count(name: str, config: Any) -> ModelFacts:
         hidden=model.get_input_embeddings().weight.shape[1],
         layers=_first(text, "encoder_layers", "num_layers", "num_hidden_layers"),
         heads=_first(text, "num_attention_heads", "encoder_attention_heads"),
-        # 4 H is GPT-2's rule where nothing is said.
-        inner=_first(text, "intermediate_size", "d_ff", "encoder_ffn_dim", "n_inner", "ffn_dim")
-        or 4 * text.hidden_size,
+        inner=_first(text, *_INNER) or 4 * text.hidden_size,  # GPT-2's rule where nothing is said
         parameters=sum(sizes.values()),
         embedding=model.get_input_embeddings().weight.numel(),
         read=sum(read.values()),

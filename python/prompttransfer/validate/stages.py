@@ -114,10 +114,14 @@ class _Plan:
         own = self.config.for_task(target.name)
         budget = None if target.train is None else target_budget(own, target.train)
         total = None if budget is None else budget.total
+        own_prompts = set()
         for method in self.config.methods:
             if method in ("SPoT", "DTVG"):
                 first, second = _shares(own, method, budget)
-                yield self._stage(f"{target.name}: own prompt, {method}", [target], first, own.batch_size, "PT")
+                what = (first, own.dtvg.own_learning_rate if method == "DTVG" else None)
+                if what not in own_prompts:  # equal ones are trained once
+                    own_prompts.add(what)
+                    yield self._stage(f"{target.name}: own prompt", [target], first, own.batch_size, "PT")
                 yield self._stage(f"{target.name}: {method}", [target], second, own.batch_size, method)
             elif method != "MPT-group" and not (method == "TPV" and not own.tpv.tune):
                 yield self._stage(f"{target.name}: {method}", [target], total, own.batch_size, method)
@@ -138,9 +142,9 @@ class _Plan:
         if methods - WITHOUT_SOURCE_PROMPTS:
             runs += [(task, 2 * (len(config.seeds) if config.retrain_sources else 1)) for task in self.sources]
         rows = _sum(None if task.test is None else task.test * times for task, times in runs)
-        tokens = sum(
-            (task.test or 0) * times * (config.prompt_length + task.text + task.answer) for task, times in runs
-        )
+        # A causal model reads a prompt once for all rows.
+        prompt = config.prompt_length if self.model is not None and self.model.seq2seq else 0
+        tokens = sum((task.test or 0) * times * (prompt + task.text + task.answer) for task, times in runs)
         return Stage("scoring", rows, 0, config.eval_batch_size, 0, read_only=tokens)
 
     def _stage(

@@ -145,9 +145,7 @@ def _loaded(config: RunConfig, name: str, role: str) -> TaskFacts:
         text=sum(texts) / max(1, len(texts)),
         answer=sum(answers) / max(1, len(answers)),
         free_text=task.free_text,
-        majority=None
-        if task.free_text or not len(task.test)
-        else majority_score(task.metric, list(task.test["label"])),
+        majority=majority_score(task.metric, list(task.test["label"])) if task.choices and len(task.test) else None,
     )
 
 
@@ -176,7 +174,7 @@ def _paper_lack(config: RunConfig, spec: Any) -> Missing | None:
         kept = Path(settings.HF_DATASETS_CACHE) / spec.hub.replace("/", "___")
         if any(kept.glob(f"{spec.config or '*'}/**/*.arrow")):
             return None
-        return Missing(f"task {spec.name}: {spec.hub} is not in the cache", f"{get}, and --data-dir {folder}")
+        return Missing(f"task {spec.name}: {spec.hub} is not in the cache; to be read with --data-dir {folder}", get)
     try:
         for split in {split for part in PARTS for split in hub_splits(spec.splits, part)}:
             find_split(spec, split, config.data_dir)

@@ -39,9 +39,8 @@ def duration(seconds: float | None) -> str:
 def _model(explanation: Explanation, console: Console) -> None:
     model = explanation.model
     if model is None:
-        console.print(
-            f"model {explanation.config.model}: not known here, so nothing that depends on its size", markup=False
-        )
+        line = f"model {explanation.config.model}: not known here, so nothing that depends on its size"
+        console.print(line, markup=False)
         return
     kind = "encoder-decoder" if model.seq2seq else "causal"
     console.print(
@@ -88,9 +87,9 @@ def _costs(explanation: Explanation, console: Console) -> None:
     console.print(
         f"memory, about: {gigabytes(memory.total)} = weights {gigabytes(memory.weights)} + activations "
         f"{gigabytes(memory.activations)} + prompts {gigabytes(memory.prompts)}{free}",
-        f"time, an estimate: {least}{duration(explanation.total_seconds)} = 2 operations x parameters x tokens, forward "
-        f"and backward, at {SHARE:.0%} of the {machine.rate / 1e9:,.0f} GFLOP/s of {kind} products measured now "
-        f"({machine.device})",
+        f"time, an estimate: {least}{duration(explanation.total_seconds)} = 2 operations x parameters x tokens, "
+        f"forward and backward, at {SHARE:.0%} of the {machine.rate / 1e9:,.0f} GFLOP/s of {kind} products "
+        f"measured now ({machine.device})",
         f"disk, at most: {gigabytes(explanation.disk)}, {gigabytes(explanation.free_disk)} are free",
         sep="\n",
         markup=False,

@@ -1,0 +1,269 @@
+"""Recipes: what the shipped ones say, compared with numbers written down by hand, and how files are read."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prompttransfer.config import RunConfig
+from prompttransfer.recipes import Recipe, SettingsError, read_recipe, recipe_names, run_config, setting_paths
+
+T5_BASE, T5_LARGE, LLAMA = "google-t5/t5-base", "google-t5/t5-large", "meta-llama/Llama-3.2-1B"
+SOURCES = {"glue/mnli", "glue/qnli", "glue/qqp", "glue/sst2", "mrqa/squad", "superglue/record"}
+GLUE = {f"glue/{name}" for name in ("mnli", "qqp", "qnli", "sst2", "stsb", "mrpc", "rte", "cola")}
+SUPERGLUE = {f"superglue/{name}" for name in ("multirc", "boolq", "wic", "wsc", "cb")}
+MRQA = {f"mrqa/{name}" for name in ("nq", "hotpotqa", "searchqa", "newsqa")}
+OTHERS = {f"others/{name}" for name in ("winogrande", "yelp", "scitail", "paws")}
+NLG = {"nlg/e2e", "nlg/webnlg", "nlg/commongen"}
+UNDERSTANDING = GLUE | SUPERGLUE | MRQA | OTHERS
+
+# recipe -> setting -> value, as the papers and their code state it.
+STATED: dict[str, dict[str, Any]] = {
+    "papers/mpt_t5_base": {
+        "model": T5_BASE,
+        "prompt_length": 100,
+        "max_length": 256,
+        "source_batch_size": 32,
+        "batch_size": 32,
+        "learning_rate": 0.3,
+        "target_learning_rate": 0.3,
+        "target_epochs": {0: 20, 10_001: 10},
+        "warmup": 0.1,
+        "weight_decay": 1e-5,
+        "schedule": "linear",
+        "max_grad_norm": 1.0,
+        "mpt.source_epochs": 5,
+        "mpt.rank": 1,
+        "mpt.distillation": 0.9,
+        "mpt.factor_learning_rate": 0.4,
+        "mpt.sampling": "stochastic",
+        "mpt.mixing": "t5",
+        "mpt.replacement": True,
+        "mpt.decomposition": True,
+        "mpt.trained": "both",
+    },
+    "papers/mpt_t5_large": {
+        "model": T5_LARGE,
+        "prompt_length": 100,
+        "source_batch_size": 12,
+        "batch_size": 12,
+        "learning_rate": 0.3,
+        "target_learning_rate": 0.3,
+        "mpt.factor_learning_rate": 0.4,
+        "mpt.distillation": 0.9,
+        "mpt.source_epochs": 5,
+    },
+    "papers/mpt_llama_1b": {"mpt.source_epochs": 5, "mpt.distillation": 0.9, "target_epochs": {0: 20, 10_001: 10}},
+    "papers/bmtpt_t5_base": {"model": T5_BASE},
+    "papers/bmtpt_t5_large": {},
+    "papers/bmtpt_llama_1b": {},
+    "papers/dtvg_t5_base": {
+        "model": T5_BASE,
+        "prompt_length": 100,
+        "max_length": 256,
+        "target_updates": 30_000,
+        "warmup_updates": 500,
+        "weight_decay": 1e-5,
+        "dtvg.weight_decay": 0.0,
+        "dtvg.rule": "consistent-prefix",
+        "dtvg.metric": "token_mean_dot",
+        "dtvg.positive_only": True,
+        "dtvg.scale_start": "one",
+        "dtvg.scaling": "per-token",
+    },
+    "papers/dtvg_t5_large": {"warmup_updates": 500, "weight_decay": 1e-5, "dtvg.rule": "consistent-prefix"},
+    "papers/dtvg_llama_1b": {
+        "model": LLAMA,
+        "max_length": 256,
+        "source_batch_size": 16,
+        "batch_size": 16,
+        "learning_rate": 1e-3,
+        "source_updates": 300_000,
+        "dtvg.own_updates": 300_000,
+        "target_updates": 30_000,
+        "target_learning_rate": 1e-3,
+        "dtvg.own_learning_rate": 1e-3,
+        "dtvg.target_scale_learning_rate": 1e-3,
+        "dtvg.source_scale_learning_rate": 1e-3,
+        "warmup_updates": 500,
+        "weight_decay": 1e-5,
+    },
+}
+
+# recipe -> settings that no source states, as far as the recipe sets them.
+UNSTATED = {
+    "papers/mpt_t5_base": {
+        "seeds",
+        "source_epochs",
+        "mpt.factor_start",
+        "mpt.temperature",
+        "mpt.temperature_squared",
+        "mpt.hidden",
+        "mpt.hidden_positions",
+        "mpt.average",
+    },
+    "papers/mpt_llama_1b": {"model", "learning_rate", "batch_size", "mpt.factor_learning_rate", "mpt.temperature"},
+    "papers/bmtpt_t5_base": {"bmtpt.particles", "bmtpt.beta", "learning_rate", "source_epochs", "bmtpt.bandwidth"},
+    "papers/dtvg_t5_base": {"learning_rate", "batch_size", "target_learning_rate", "dtvg.own_epochs", "source_epochs"},
+    "papers/dtvg_t5_large": {"model", "targets", "learning_rate", "target_updates"},
+    "papers/dtvg_llama_1b": {"prompt_length", "targets", "seeds"},
+}
+
+
+def value(config: RunConfig, path: str) -> Any:
+    found: Any = config
+    for part in path.split("."):
+        found = getattr(found, part)
+    return found
+
+
+def test_what_is_shipped() -> None:
+    assert recipe_names() == sorted(["demo", *STATED])
+
+
+@pytest.mark.parametrize("name", sorted(STATED))
+def test_numbers_of_a_paper(name: str) -> None:
+    recipe = read_recipe(name)
+    config = run_config(recipe, {})
+    assert {path: value(config, path) for path in STATED[name]} == STATED[name]
+    assert set(STATED[name]) <= set(recipe.about.origin)
+    assert UNSTATED.get(name, set()) <= set(recipe.about.unknown)
+    assert set(config.sources) == SOURCES
+    assert config.train_rows is None and config.test_rows is None and config.source_rows is None
+    assert config.answers == "digits" and config.placement == "encoder"
+
+
+@pytest.mark.parametrize("name", sorted(STATED))
+def test_every_value_has_an_origin_or_is_marked(name: str) -> None:
+    """Nothing is invented in silence; what is not stated is also marked where a reader of the file sees it."""
+    recipe = read_recipe(name)
+    origin, unknown = set(recipe.about.origin), set(recipe.about.unknown)
+    assert not origin & unknown
+    assert set(setting_paths(recipe.settings)) - {"methods", "output"} == origin | unknown
+    assert all(re.match(r"\[[PCDSA]\]", text) for text in recipe.about.origin.values())
+    folder = Path(__import__("prompttransfer").__file__).parent / "recipes"
+    lines = (folder / f"{name}.yaml").read_text().split("\norigin:")[0].splitlines()
+    assert sum(line.endswith("# not stated") for line in lines) == len(unknown)
+
+
+@pytest.mark.parametrize(
+    ("name", "targets"),
+    [
+        ("mpt_t5_base", UNDERSTANDING),
+        ("mpt_t5_large", {"superglue/multirc", "superglue/boolq", "superglue/wic", "nlg/e2e", "nlg/webnlg"}),
+        ("dtvg_t5_base", UNDERSTANDING | NLG | {"mrqa/squad", "superglue/record"}),
+    ],
+)
+def test_targets_of_a_paper(name: str, targets: set[str]) -> None:
+    config = run_config(read_recipe(f"papers/{name}"), {})
+    assert set(config.targets) == targets and len(config.targets) == len(targets)
+    exceptions = {"mrqa/*": 5} if name.startswith("mpt") else {"nlg/*": None}
+    assert {pattern: own.target_epochs for pattern, own in config.per_task.items()} == exceptions
+
+
+def test_generation_of_dtvg_reads_128_tokens() -> None:
+    assert run_config(read_recipe("papers/dtvg_t5_base"), {}).for_task("nlg/e2e").max_length == 128
+
+
+def test_demo_is_what_a_run_without_options_does() -> None:
+    assert run_config(read_recipe("demo"), {}) == RunConfig()
+
+
+def test_limit_cuts_rows_and_updates(tmp_path: Path) -> None:
+    config = run_config(read_recipe("papers/dtvg_llama_1b"), {}, limit=32)
+    assert (config.train_rows, config.test_rows, config.source_rows, config.max_updates) == (32, 32, 32, 32)
+    assert run_config(Recipe(), {"train_rows": 8}, limit=32).train_rows == 8
+
+
+OPTIONS = [
+    ({"target_updates": 9}, {"target_updates": 9, "target_epochs": None}),
+    ({"source_updates": 9}, {"source_updates": 9, "source_epochs": None, "mpt.source_epochs": None}),
+    ({"batch_size": 4, "train_rows": "7"}, {"batch_size": 4, "train_rows": 7, "target_epochs": {0: 20, 10_001: 10}}),
+]
+
+
+@pytest.mark.parametrize(("options", "expected"), OPTIONS)
+def test_options_win(options: dict[str, Any], expected: dict[str, Any]) -> None:
+    config = run_config(read_recipe("papers/mpt_t5_base"), options)
+    assert {path: value(config, path) for path in expected} == expected
+
+
+def test_options_win_over_exceptions_of_tasks(tmp_path: Path) -> None:
+    file = tmp_path / "r.yaml"
+    file.write_text("per_task:\n  sst2: {target_epochs: 3, batch_size: 2, target_learning_rate: 0.5}\n")
+    config = run_config(read_recipe(file), {"target_updates": 9, "batch_size": 4}).for_task("sst2")
+    assert (config.target_updates, config.target_epochs, config.batch_size) == (9, None, 4)
+    assert config.target_learning_rate == 0.5
+
+
+def test_yaml_and_json_say_the_same(tmp_path: Path) -> None:
+    settings = {"methods": ["PT", "MPT"], "mpt": {"rank": 2}, "train_rows": "all", "warmup": 1e-2}
+    (tmp_path / "r.json").write_text(json.dumps(settings))
+    (tmp_path / "r.yml").write_text("methods: [PT, MPT]\nmpt:\n  rank: 2\ntrain_rows: all\nwarmup: 1e-2\n")
+    one, other = (run_config(read_recipe(tmp_path / name), {}) for name in ("r.json", "r.yml"))
+    assert one == other == RunConfig(**settings)
+
+
+def test_settings_of_a_run_are_a_recipe(tmp_path: Path) -> None:
+    config = run_config(read_recipe("papers/mpt_t5_base"), {})
+    (tmp_path / "config.json").write_text(json.dumps(config.model_dump(mode="json")))
+    assert run_config(read_recipe(tmp_path / "config.json"), {}) == config
+
+
+BAD = [
+    ("mpt:\n  tempreature: 2\n", "FILE: mpt.tempreature: unknown setting; did you mean 'temperature'?"),
+    ("trian_rows: 3\n", "FILE: trian_rows: unknown setting; did you mean 'train_rows'?"),
+    ("per_task:\n  cb: {bach_size: 3}\n", "FILE: per_task.cb.bach_size: unknown setting; did you mean 'batch_size'?"),
+    ("mpt:\n  rnk: 1\n  hiden: last\n", "FILE: mpt.hiden: unknown setting; did you mean 'hidden'?"),
+    ("train_rows: many\n", "FILE: train_rows: Input should be a valid integer"),
+    ("mpt: {rank: [1]}\n", "FILE: mpt.rank: Input should be a valid integer, got [1]"),
+    ("bmtpt: {bandwidth: wide}\n", "FILE: bmtpt.bandwidth: Input should be a valid number"),
+    ("bmtpt: {bandwidth: wide}\n", "or: Input should be 'liu2016', 'numpyro' or 'blackjax', got 'wide'"),
+    ("mpt: 3\n", "FILE: mpt: Input should be a valid dictionary"),
+    ("train_rows: 1\ntrain_rows: 2\n", "FILE, line 2, column 1: key 'train_rows' is given twice"),
+    ("mpt:\n  rank: 1\n  rank: 2\n", "FILE, line 3, column 3: key 'rank' is given twice"),
+    ("mpt: [1\nseeds: 2\n", "FILE, line 2"),
+    ("- PT\n", "FILE: got a list, want settings by name"),
+    ("", "FILE: got nothing, want settings by name"),
+    ("unknown: {trainrows: why}\n", "FILE: unknown.trainrows: the file has no setting 'trainrows'"),
+    ("origin: [1]\n", "FILE: origin: Input should be a valid dictionary"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), BAD)
+def test_a_bad_file_is_told_with_its_place(text: str, message: str, tmp_path: Path) -> None:
+    file = tmp_path / "r.yaml"
+    file.write_text(text)
+    with pytest.raises(ValueError) as caught:
+        run_config(read_recipe(file), {})
+    assert message.replace("FILE", str(file)) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"train_rows": 1, "train_rows": 2}', "key 'train_rows' is given twice"),
+        ('{"train_rows": 1,\n "seeds": }', "line 2, column 11: is not JSON"),
+    ],
+)
+def test_bad_json(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "r.json").write_text(text)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        read_recipe(tmp_path / "r.json")
+
+
+def test_an_option_that_is_refused_is_no_fault_of_the_file(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text("seeds: [x]\n")
+    with pytest.raises(SettingsError) as caught:
+        run_config(read_recipe(tmp_path / "r.yaml"), {"train_rows": "0"})
+    of_file, of_option = sorted(str(caught.value).splitlines(), key=lambda line: line.startswith("train_rows"))
+    assert of_file.startswith(f"{tmp_path / 'r.yaml'}: seeds.0: ") and of_option.startswith("train_rows: ")
+
+
+def test_a_misspelt_recipe_has_a_suggestion() -> None:
+    with pytest.raises(FileNotFoundError, match="did you mean 'papers/mpt_t5_base'"):
+        read_recipe("mpt_t5base")
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.yaml does not exist"):
+        read_recipe("nowhere.yaml")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from tiny import tiny_llama, tiny_t5, tiny_tokenizer, toy_task
 
@@ -27,3 +29,11 @@ def backbone(request: pytest.FixtureRequest) -> Backbone:
 @pytest.fixture
 def tasks() -> dict[str, Task]:
     return {name: toy_task(name, word) for word, name in enumerate(["red", "green", "blue", "goal"])}
+
+
+@pytest.fixture(autouse=True)
+def rendered_rows(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Rows of task files are stored apart from the user's."""
+    folder = tmp_path_factory.mktemp("rendered")
+    monkeypatch.setattr("prompttransfer.tasks.rendered.rendered_folder", lambda: folder)
+    return folder

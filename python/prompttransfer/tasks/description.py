@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from prompttransfer.method_config import Settings
+from prompttransfer.recipes import explain
 from prompttransfer.tasks.cells import label_of
 from prompttransfer.tasks.metrics import METRICS
 from prompttransfer.tasks.names import task_name
@@ -26,13 +27,15 @@ def _listed(value: Any) -> Any:
     return (value,) if isinstance(value, (str, Path)) else value
 
 
-def _as_text(value: Any) -> Any:
+def _as_texts(value: Any) -> Any:
     """Answers and labels are text, also where YAML reads a number or true."""
+
+    def text(item: Any) -> Any:
+        return str(item).lower() if isinstance(item, bool) else str(item) if isinstance(item, (int, float)) else item
+
     if isinstance(value, dict):
-        return {label_of(key): _as_text(answer) for key, answer in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_as_text(item) for item in value]
-    return str(value).lower() if isinstance(value, bool) else str(value) if isinstance(value, (int, float)) else value
+        return {label_of(key): text(answer) for key, answer in value.items()}
+    return [text(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 Files = Annotated[tuple[Path, ...], BeforeValidator(_listed)]
@@ -59,7 +62,7 @@ class Description(Settings):
     )
     label: str | None = Field(None, description="column of the label; 'label' if there is no answer either")
     answer: str | None = Field(None, description="column of the answer in free text, or of a list of right answers")
-    choices: Annotated[tuple[str, ...] | dict[str, str] | None, BeforeValidator(_as_text)] = Field(
+    choices: Annotated[tuple[str, ...] | dict[str, str] | None, BeforeValidator(_as_texts)] = Field(
         None, description="the answers, or the answer of each label; none: the labels themselves"
     )
     metric: str | None = Field(None, description="the score that is reported; none: accuracy, or exact-match")
@@ -80,14 +83,8 @@ class Description(Settings):
     @classmethod
     def _usable_name(cls, name: str) -> str:
         if name and not re.fullmatch(r"[\w-][\w.-]*", name):
-            raise ValueError(f"got {name!r}, want letters, digits, '_', '-' and '.': result files are named by it")
+            raise ValueError("want letters, digits, '_', '-' and '.' only: result files are named by it")
         return name
-
-    @field_validator("template")
-    @classmethod
-    def _template_with_fields(cls, template: str) -> str:
-        fields_of(template)
-        return template
 
     @field_validator("encoding")
     @classmethod
@@ -95,7 +92,7 @@ class Description(Settings):
         try:
             codecs.lookup(encoding)
         except LookupError as error:
-            raise ValueError(f"got {encoding!r}, which Python does not know; for example utf-8, latin-1") from error
+            raise ValueError("want one that Python knows, such as utf-8, latin-1") from error
         return encoding
 
     @model_validator(mode="after")
@@ -116,7 +113,7 @@ class Description(Settings):
             if len(set(answers)) < 2 or twice or not all(answer.strip() for answer in answers):
                 raise ValueError(f"choices: got {', '.join(map(repr, answers))}, want at least two different answers")
         metrics = TEXT_METRICS if self.answer is not None else METRICS
-        for metric in (self.reported, *self.more_metrics):
+        for metric in self.metrics:
             if metric not in metrics:
                 kind = "free text" if self.answer is not None else "a choice"
                 raise ValueError(f"metric: got {metric!r}, want one of {', '.join(metrics)} for {kind}")
@@ -133,9 +130,10 @@ class Description(Settings):
         return self.answer or self.label or "label"
 
     @property
-    def reported(self) -> str:
-        """The metric, or what it is if none is named."""
-        return self.metric or ("exact-match" if self.answer is not None else "accuracy")
+    def metrics(self) -> tuple[str, ...]:
+        """All metrics, the reported one first."""
+        default = "exact-match" if self.answer is not None else "accuracy"
+        return (self.metric or default, *self.more_metrics)
 
 
 def read_description(path: Path) -> Description:
@@ -148,10 +146,11 @@ def read_description(path: Path) -> Description:
     given = read_yaml(path)
     if not isinstance(given, dict):
         raise ValueError(f"{path}: got {type(given).__name__}, want settings such as 'train: reviews.csv'")
+    given = {str(name): value for name, value in given.items()}
     try:
-        described = Description(**{str(name): value for name, value in given.items()})
+        described = Description(**given)
     except ValidationError as error:
-        raise ValueError(f"{path}: {_in_words(error)}") from error
+        raise ValueError("\n".join(f"{path}: {text}" for _, text in explain(error, given))) from error
     found = {split: _found(path, split, getattr(described, split)) for split in SPLITS}
     return described.model_copy(update={"name": described.name or task_name(path), **found})
 
@@ -168,14 +167,6 @@ def _found(description: Path, split: str, files: tuple[Path, ...]) -> tuple[Path
             raise FileNotFoundError(f"{description}, {split}: {path} does not exist")
         paths += matches
     return tuple(paths)
-
-
-def _in_words(error: ValidationError) -> str:
-    """All complaints, each with the setting that it is about."""
-    return "; ".join(
-        ": ".join(filter(None, (".".join(map(str, each["loc"])), each["msg"].removeprefix("Value error, "))))
-        for each in error.errors()
-    )
 
 
 def _meant(name: str, known: tuple[str, ...]) -> str:

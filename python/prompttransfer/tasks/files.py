@@ -24,6 +24,7 @@ from prompttransfer.tasks.rendered import Reservoir, RowFile, content_key, store
 from prompttransfer.tasks.tables import Row, read_rows
 from prompttransfer.tasks.task import Example, Task
 from prompttransfer.tasks.templates import render
+from prompttransfer.tasks.text_metrics import require
 
 Meaning = TypeVar("Meaning")
 
@@ -89,7 +90,11 @@ def load_described(
 
     Raises:
         FileNotFoundError, ValueError: names the file, the row and the column.
+        ImportError: a metric needs a library that is not installed.
     """
+    if description.answer is not None:
+        for metric in description.metrics:
+            require(metric)
     seed = seed if description.seed is None else description.seed
     files = _files(description)
     source = _Source(description, files, (description.bad_rows or bad_rows) == "skip")
@@ -129,7 +134,7 @@ def load_described(
         **splits,
         name=description.name,
         choices=tuple(facts["choices"]),
-        metric=description.reported,
+        metric=description.metrics[0],
         more_metrics=description.more_metrics,
         max_length=description.max_length,
         max_answer=description.max_answer,

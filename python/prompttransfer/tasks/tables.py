@@ -26,7 +26,7 @@ from prompttransfer.tasks.names import PACKED, TABLES, is_dataset_folder, table_
 # A text field may be a whole document; the csv module stops at 128 KiB unless it is told otherwise.
 _LONGEST_FIELD = min(sys.maxsize, 2**31 - 1)
 _DELIMITERS = (",", "\t", ";", "|")
-_CHUNK = 1 << 20
+_CHUNK = 1 << 18
 _ARRAY, _BETWEEN = re.compile(r"\s*\["), re.compile(r"[\s,]*")
 
 

@@ -12,7 +12,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from itertools import count
 from pathlib import Path
@@ -55,7 +55,7 @@ def compare(config: RunConfig, progress: Any) -> Path:
             run.add_sources(_source_rows(ctx, run) if set(config.methods) - WITHOUT_SOURCE_PROMPTS else [])
             zero_shot = ctx.evaluate(f"{target.name}: zero-shot", target, None)
             for method in config.methods:
-                result = METHODS[method](ctx, target)
+                result = METHODS[method](ctx.of(target), target)
                 found = ctx.evaluate(f"{target.name}: test of {method}", target, result.evaluated)
                 run.add(method, target, ctx, result, result_row(method, target, ctx, result, found, zero_shot))
     return run.finish()
@@ -86,6 +86,7 @@ class Workbench:
 
         def judged(task: Task) -> Task:
             task = task.on_validation() if config.evaluate_on == "validation" else task
+            task = replace(task, max_length=config.length_of(task.name) or task.max_length)
             return task.limit(test_rows=config.test_rows)
 
         targets = {name: judged(task) for name, task in targets.items()}
@@ -108,7 +109,8 @@ class Workbench:
 
     def target(self, name: str, seed: int) -> EncodedTask:
         """A target with its few-shot rows of this seed."""
-        few = self.target_tasks[name].few_shot(self.config.train_rows, seed)
+        task, rows = self.target_tasks[name], self.config.train_rows
+        few = task if rows is None else task.few_shot(rows, seed)
         return EncodedTask.of(few, self.backbone, self.config.scoring)
 
 

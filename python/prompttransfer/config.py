@@ -195,12 +195,21 @@ class RunConfig(Settings):
     def for_task(self, name: str) -> RunConfig:
         """These settings with the exceptions of `per_task` for a target."""
         changes: dict[str, Any] = {}
-        for pattern, settings in self.per_task.items():
-            if fnmatchcase(name, pattern):
-                changes |= settings.model_dump(exclude_none=True)
-                if settings.target_updates is not None:
-                    changes["target_epochs"] = None
+        for settings in self._exceptions(name):
+            changes |= settings.model_dump(exclude_none=True)
+            if settings.target_updates is not None:
+                changes["target_epochs"] = None
         return self.model_copy(update=changes) if changes else self
+
+    def length_of(self, name: str) -> int | None:
+        """Text tokens kept of a task's rows, where `per_task` says so."""
+        named = [settings.max_length for settings in self._exceptions(name)]
+        return next((length for length in reversed(named) if length is not None), None)
+
+    def _exceptions(self, name: str) -> list[TaskSettings]:
+        """What `per_task` says of a task, by its name in the settings or in the run folder (glue/mnli, glue-mnli)."""
+        name = name.replace("/", "-")
+        return [given for pattern, given in self.per_task.items() if fnmatchcase(name, pattern.replace("/", "-"))]
 
     @property
     def transfers(self) -> bool:

@@ -68,8 +68,8 @@ class EncodedTask:
             raise ValueError(
                 f"task {task.name!r} has {len(task.train)} training and {len(task.test)} test rows; both need some"
             )
-        texts = [tuple(ids) for ids in backbone.encode(task.train["text"], task.max_length)]
-        test = tuple(tuple(ids) for ids in backbone.encode(task.test["text"], task.max_length))
+        texts = [tuple(ids) for ids in backbone.encode(task.train["text"], task.max_length, task.cut)]
+        test = tuple(tuple(ids) for ids in backbone.encode(task.test["text"], task.max_length, task.cut))
         common = {
             "name": task.name,
             "metrics": task.metrics,

@@ -145,10 +145,16 @@ class Backbone(nn.Module):
         """Stays in evaluation mode: no dropout in a frozen model."""
         return super().train(False)
 
-    def encode(self, texts: Sequence[str], max_length: int | None = None) -> list[list[int]]:
-        """Token ids of each text, at most max_length (the last ones)."""
+    def encode(self, texts: Sequence[str], max_length: int | None = None, cut: str = "start") -> list[list[int]]:
+        """Token ids of each text, at most max_length: the last ones, or the first ones where the "end" is cut off."""
+        length = max_length or self.max_length
         rows = self.tokenizer(list(texts), add_special_tokens=True)["input_ids"] if len(texts) else []
-        return [row[-(max_length or self.max_length) :] for row in rows]
+        if cut == "start":
+            return [row[-length:] for row in rows]
+        end = [self.tokenizer.eos_token_id]  # stays where the tokenizer puts it behind every text
+        return [
+            row if len(row) <= length else [*row[: length - 1], *end] if row[-1:] == end else row[:length] for row in rows
+        ]
 
     def encode_answers(self, answers: Sequence[str], max_length: int | None = None) -> list[list[int]]:
         """Token ids of each answer as the model would write it after a text, at most max_length, and the end token.

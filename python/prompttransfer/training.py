@@ -55,7 +55,7 @@ class Plan:
     learning_rate: float
     groups: list[dict[str, Any]] | None = None
     schedule: str = "linear"
-    warmup: float = 0.06
+    warmup_updates: int = 0
     weight_decay: float = 1e-5
     max_grad_norm: float = 1.0
     before_step: Callable[[], None] | None = None
@@ -206,8 +206,7 @@ class PromptTrainer(Trainer):
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
     ) -> torch.optim.lr_scheduler.LambdaLR:
         if self.lr_scheduler is None:
-            warmup = math.ceil(self.plan.warmup * num_training_steps)
-            factor = rate_factor(self.plan.schedule, warmup, num_training_steps)
+            factor = rate_factor(self.plan.schedule, self.plan.warmup_updates, num_training_steps)
             self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, factor)
         return self.lr_scheduler
 

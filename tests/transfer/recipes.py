@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 
 from prompttransfer.config import RunConfig
-from prompttransfer.methods import Context, EncodedTask
+from prompttransfer.encoding import EncodedTask
+from prompttransfer.methods import Context
 from prompttransfer.models import Backbone
 from prompttransfer.prompts import initial_prompt
 from prompttransfer.store import Store
@@ -41,18 +42,18 @@ class Silent:
 
 
 def context(backbone: Backbone, tasks: dict[str, Task], folder: Path, **settings) -> tuple[Context, EncodedTask]:
-    config = RunConfig(
-        sources=("red", "green", "blue"),
-        targets=("goal",),
-        prompt_length=3,
-        train_rows=16,
-        source_updates=4,
-        target_updates=6,
-        batch_size=4,
-        source_batch_size=6,
-        **settings,
-    )
-    sources = [EncodedTask.of(tasks[name], backbone) for name in config.sources]
+    small = {
+        "sources": ("red", "green", "blue"),
+        "targets": ("goal",),
+        "prompt_length": 3,
+        "train_rows": 16,
+        "source_updates": 4,
+        "target_updates": 6,
+        "batch_size": 4,
+        "source_batch_size": 6,
+    }
+    config = RunConfig(**small | settings)
+    sources = [EncodedTask.of(tasks[name], backbone, config.scoring) for name in config.sources]
     start = initial_prompt(backbone, 3)
     ctx = Context(backbone, config, Store(folder), Silent(), sources, start, seed=1, source_seed=1)
-    return ctx, EncodedTask.of(tasks["goal"], backbone)
+    return ctx, EncodedTask.of(tasks["goal"], backbone, config.scoring)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,79 @@ def test_source_updates_are_counted(llama: Backbone, tasks: dict[str, Task], tmp
     again, target = context(llama, tasks, tmp_path)
     METHODS["DTVG"](again, target)
     assert again.progress.notes.count("source red: reused from the store") == 1
+
+
+def test_budgets_in_epochs_are_honoured_by_every_method(
+    llama: Backbone, tasks: dict[str, Task], tmp_path: Path
+) -> None:
+    settings = {
+        "source_epochs": 0.5,  # 30 rows of a source in batches of 6: 3 updates; 90 rows together: 8
+        "target_epochs": {0: 2, 30: 1},  # 30 rows in batches of 5: 6 updates
+        "per_task": {"go*": {"batch_size": 5, "target_learning_rate": 0.5}},
+        "dtvg": {"own_updates": 2, "own_learning_rate": 0.1},
+        "bmtpt": {"rows": 2, "source_epochs": 0.1},  # 90 rows in batches of 2: 5 updates
+        "warmup_updates": 2,
+    }
+    plans = []
+    for name, method in METHODS.items():
+        ctx, target = context(llama, tasks, tmp_path / name, **settings)
+        original = ctx.of(target)
+        result = method(original, target)
+        plans.append((result.target_updates, result.target_examples))
+        spent = {
+            "PT": 0,
+            "Multi-PT": 8,
+            "SPoT": 9,
+            "TPV": 9,
+            "ATTEMPT": 9,
+            "MPT": 17,
+            "MPT-group": 17,
+            "BMTPT": 5,
+            "DTVG": 9,
+        }
+        assert result.source_updates == spent[name], name
+    assert set(plans) == {(8, 40)}, "6 updates of 5 rows, and 2 for the own vector, which every method gets"
+
+
+def test_rates_warm_up_and_decay_of_a_task_reach_the_plan(
+    llama: Backbone, tasks: dict[str, Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plans = {}
+    original = Context.run
+
+    def spy(self: Context, title: str, plan, settings=None):
+        plans[title] = plan
+        return original(self, title, plan, settings)
+
+    monkeypatch.setattr(Context, "run", spy)
+    ctx, target = context(
+        llama,
+        tasks,
+        tmp_path,
+        per_task={"goal": {"target_learning_rate": 0.5}},
+        dtvg={"own_updates": 2, "own_learning_rate": 0.1, "weight_decay": 0.3},
+        warmup_updates=3,
+    )
+    METHODS["DTVG"](ctx.of(target), target)
+    own, merged = plans["goal: own prompt"], plans["goal: DTVG"]
+    assert (own.learning_rate, own.weight_decay, own.warmup_updates, len(own.batches)) == (0.1, 1e-5, 3, 2)
+    assert (merged.learning_rate, merged.weight_decay, len(merged.batches)) == (0.5, 0.3, 6)
+    assert plans["source red"].learning_rate == 0.02
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("scoring", ["full", "generate"])
+def test_every_method_trains_on_whole_answers(
+    backbone: Backbone, tasks: dict[str, Task], tmp_path: Path, method: str, scoring: str
+) -> None:
+    for name, task in tasks.items():
+        tasks[name] = replace(task, choices=("no w1 w2", "no w3"))
+    ctx, target = context(backbone, tasks, tmp_path, scoring=scoring)
+    assert {len(row.answer) for row in target.train} == {3, 4}
+    result = METHODS[method](ctx, target)
+    found = ctx.evaluate("score", target, result.evaluated)
+    assert torch.isfinite(result.prompt).all() and len(found.predictions) == 30
+    assert set(found.predictions) <= ({0, 1} if scoring == "full" else {-1, 0, 1})
 
 
 @pytest.mark.parametrize(

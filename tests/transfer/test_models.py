@@ -6,6 +6,7 @@ import pytest
 import torch
 from literal import literal_answer_logits
 from tiny import VOCABULARY, tiny_llama, tiny_t5, tiny_tokenizer
+from tokenizers.processors import TemplateProcessing
 
 from prompttransfer.loading import load_model
 from prompttransfer.models import Backbone
@@ -142,6 +143,17 @@ def test_text_keeps_its_end(llama: Backbone) -> None:
     (row,) = llama.encode([" ".join(["w1"] * 30 + ["w2"])])
     assert len(row) == 16
     assert row[-1] == VOCABULARY.index("w2")
+
+
+def test_text_keeps_its_start_where_it_begins_with_what_is_asked(llama: Backbone) -> None:
+    texts = [" ".join(["w2"] + ["w1"] * 30), "w3 w4"]
+    w1, w2, w3, w4, end = map(VOCABULARY.index, ("w1", "w2", "w3", "w4", "</s>"))
+    assert llama.encode(texts, 4, "end") == [[w2, w1, w1, w1], [w3, w4]]
+    # A tokenizer that ends every text keeps doing so.
+    tokenizer = tiny_tokenizer()
+    ending = TemplateProcessing(single="$A </s>", special_tokens=[("</s>", end)])
+    tokenizer.backend_tokenizer.post_processor = ending
+    assert Backbone(tiny_t5(), tokenizer).encode(texts, 4, "end") == [[w2, w1, w1, end], [w3, w4, end]]
 
 
 def test_fingerprint_follows_the_weights_and_the_kind() -> None:

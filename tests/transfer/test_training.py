@@ -34,7 +34,7 @@ def plan(prompt: PromptModule, updates: int = 8, **more) -> Plan:
 
 def test_training_is_adamw_with_clipping_warm_up_and_linear_decay(backbone: Backbone, tmp_path: Path) -> None:
     prompt = soft(backbone)
-    log = train(backbone, plan(prompt, warmup=0.25, weight_decay=0.1), tmp_path)
+    log = train(backbone, plan(prompt, warmup_updates=2, weight_decay=0.1), tmp_path)
     expected = soft(backbone)
     optimizer = torch.optim.AdamW(expected.parameters(), lr=0.05, weight_decay=0.1)
     losses = []

@@ -8,7 +8,7 @@ from torch import Tensor
 from prompttransfer.encoding import Row
 from prompttransfer.methods.context import Context, EncodedTask, MethodResult, stack
 from prompttransfer.methods.objectives import task_loss
-from prompttransfer.methods.shared import source_prompts
+from prompttransfer.methods.shared import source_cost, source_prompts
 from prompttransfer.models import Backbone
 from prompttransfer.prompts import InstancePrompt
 
@@ -37,7 +37,7 @@ def run(ctx: Context, target: EncodedTask) -> MethodResult:
         trainable_parameters=facts["trainable_parameters"],
         target_updates=facts["updates"],
         target_examples=facts["examples"],
-        source_updates=len(sources) * config.source_updates,
+        source_updates=source_cost(ctx),
         seconds=facts["seconds"],
         history={"loss": facts["loss"], "attention": dict(zip(names, attention.tolist(), strict=True))},
         notes="depends on the row: scored as a module; the prompt file holds the mean over the training rows",

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from prompttransfer.budget import bmtpt_rows, joint_updates
 from prompttransfer.config import BMTPTConfig
 from prompttransfer.methods.context import CODE_VERSION, Context, EncodedTask, MethodResult
 from prompttransfer.methods.objectives import cross_entropy, task_loss
@@ -60,8 +61,8 @@ def source_stage(ctx: Context) -> tuple[ParticlePrompts, dict]:
     """SVGD on the sources: the particles and the stage's facts."""
     config, bmtpt = ctx.config, ctx.config.bmtpt
     rows, sizes = joined_rows(ctx.sources)
-    updates = bmtpt.source_updates or config.source_updates
-    batch_size = bmtpt.rows or max(1, config.batch_size // 2)
+    batch_size = bmtpt_rows(config)
+    updates = joint_updates(config, bmtpt, len(rows), batch_size)
     batches = source_batches(sizes, batch_size, updates, ctx.source_seed, bmtpt.sources_per_update)
     total = sum(sizes) if bmtpt.weights == "proportional" else len(sizes)
     weights = [(size if bmtpt.weights == "proportional" else 1) / total for size in sizes]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from prompttransfer.budget import target_budget, warmup_updates
 from prompttransfer.config import RunConfig
 from prompttransfer.encoding import EncodedTask, Row
 from prompttransfer.evaluation import Evaluation, evaluate
@@ -87,19 +88,26 @@ class Context:
     ) -> Plan:
         """A plan with the run's optimizer settings."""
         config = self.config
-        settings = {"schedule": config.schedule, "warmup": config.warmup, "weight_decay": config.weight_decay}
+        settings = {
+            "schedule": config.schedule,
+            "warmup_updates": warmup_updates(config, len(batches)),
+            "weight_decay": config.weight_decay,
+        }
         return Plan(
             prompt, objective, rows, batches, rate, **({"max_grad_norm": config.max_grad_norm} | settings | more)
         )
 
     def target_batches(self, target: EncodedTask) -> list[list[int]]:
         """The batches of the whole target budget: the same for every method."""
-        config = self.config
+        config = self.config.for_task(target.name)
+        updates = target_budget(config, len(target.train)).total
         lengths = [len(row.ids) for row in target.train]
         # Few rows: short pools, or the same rows would meet in every batch.
-        return row_batches(
-            len(target.train), config.batch_size, config.target_updates, self.seed, lengths=lengths, pool=2
-        )
+        return row_batches(len(target.train), config.batch_size, updates, self.seed, lengths=lengths, pool=2)
+
+    def of(self, target: EncodedTask) -> Context:
+        """With the settings of a target."""
+        return replace(self, config=self.config.for_task(target.name))
 
     def run(self, title: str, plan: Plan, settings: dict[str, Any] | None = None) -> Result:
         """Train plan.prompt in place, or load it when a stage with equal inputs is in the store.
@@ -200,7 +208,7 @@ def _plan_hash(plan: Plan) -> str:
     groups = plan.groups or plan.prompt.parameter_groups(plan.learning_rate)
     rates = [(group["lr"], [names[id(parameter)] for parameter in group["params"]]) for group in groups]
     # Not the seed: nothing random happens in a training loop without dropout; the batches are given.
-    rest = (plan.learning_rate, plan.schedule, plan.warmup, plan.weight_decay, plan.max_grad_norm)
+    rest = (plan.learning_rate, plan.schedule, plan.warmup_updates, plan.weight_decay, plan.max_grad_norm)
     rows = [(row.ids, row.answer, row.task) for row in plan.rows]
     return _hash((*_prompt_state(plan.prompt), rates, rest, rows, [list(batch) for batch in plan.batches]))
 

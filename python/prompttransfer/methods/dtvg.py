@@ -11,23 +11,33 @@ from __future__ import annotations
 
 import torch
 
+from prompttransfer.budget import target_budget
 from prompttransfer.methods.context import Context, EncodedTask, MethodResult, stack
 from prompttransfer.methods.objectives import task_loss
-from prompttransfer.methods.shared import joined_loss, own_prompt, similarity_history, source_prompts
+from prompttransfer.methods.shared import (
+    joined_loss,
+    own_prompt,
+    own_share,
+    similarity_history,
+    source_cost,
+    source_prompts,
+)
 from prompttransfer.prompts import GroupedPrompt, group_rule
 
 
 def run(ctx: Context, target: EncodedTask) -> MethodResult:
     config, dtvg = ctx.config, ctx.config.dtvg
     sources = stack(source_prompts(ctx))
-    own, first, batches = own_prompt(ctx, target, dtvg.own_fraction)
+    updates = target_budget(config, len(target.train)).own or own_share(ctx, target, dtvg.own_fraction)
+    own, first, batches = own_prompt(ctx, target, updates, dtvg.own_learning_rate)
     rule = {"consistency_weight": dtvg.consistency_weight, "positive_only": dtvg.positive_only}
     settings = {name: getattr(dtvg, name) for name in ("grouping", "metric", "scaling", "scale_start")}
     prompt = GroupedPrompt(ctx.start, sources, own, rule=group_rule(dtvg.rule, **rule), **settings)
     groups = prompt.parameter_groups(
         config.target_rate, dtvg.target_scale_learning_rate, dtvg.source_scale_learning_rate
     )
-    plan = ctx.plan(prompt, task_loss, target.train, batches, config.target_rate, groups=groups)
+    decay = {} if dtvg.weight_decay is None else {"weight_decay": dtvg.weight_decay}
+    plan = ctx.plan(prompt, task_loss, target.train, batches, config.target_rate, groups=groups, **decay)
     second = ctx.run(f"{target.name}: DTVG", plan, {"rule": dtvg.rule} | rule | settings)
     names = [*(source.name for source in ctx.sources), target.name]
     offset = first.facts["updates"]
@@ -42,7 +52,7 @@ def run(ctx: Context, target: EncodedTask) -> MethodResult:
         trainable_parameters=second.facts["trainable_parameters"],
         target_updates=offset + second.facts["updates"],
         target_examples=first.facts["examples"] + second.facts["examples"],
-        source_updates=len(sources) * config.source_updates,
+        source_updates=source_cost(ctx),
         seconds=first.facts["seconds"] + second.facts["seconds"],
         history={
             "loss": joined_loss(first, second),

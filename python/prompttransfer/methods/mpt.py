@@ -7,16 +7,18 @@ rates. The finished prompts are plain matrices P* o (u_t v_t).
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from typing import Any
 
 from torch import Tensor
 
+from prompttransfer.budget import joint_updates
 from prompttransfer.encoding import Row
 from prompttransfer.methods.context import Context, EncodedTask, MethodResult, stack
 from prompttransfer.methods.distillation import DistillationLoss, PromptDistance, TeacherForward
 from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.sampler import flatten, mixed_batches, task_batches
-from prompttransfer.methods.shared import joined_rows, source_prompts
+from prompttransfer.methods.shared import joined_rows, source_cost, source_prompts
 from prompttransfer.methods.teachers import KeptTeacher
 from prompttransfer.prompts import (
     FrozenPrompts,
@@ -36,7 +38,7 @@ def source_stage(ctx: Context) -> tuple[JointPrompt, Result, int]:
     """Stages 0 and 1: the prompt of all sources, the joint stage's facts, and the source updates of both stages."""
     config, mpt = ctx.config, ctx.config.mpt
     rows, sizes = joined_rows(ctx.sources)
-    updates = mpt.source_updates or config.source_updates
+    updates = joint_updates(config, mpt, len(rows))
     drawn = (sizes, config.source_batch_size, updates, ctx.source_seed)
     if mpt.sampling == "rows":
         batches = flatten(mixed_batches(*drawn, mixing=mpt.mixing), sizes)
@@ -51,7 +53,7 @@ def source_stage(ctx: Context) -> tuple[JointPrompt, Result, int]:
     if mpt.teaches:
         teachers = stack(source_prompts(ctx))
         loss, settings = _distillation(ctx, teachers, rows, sum(map(len, batches)))
-        updates += len(teachers) * config.source_updates
+        updates += source_cost(ctx)
     plan = ctx.plan(prompt, loss, rows, batches, mpt.shared_learning_rate or config.learning_rate)
     return prompt, ctx.run("MPT: joint source stage", plan, settings), updates
 
@@ -109,7 +111,8 @@ def _adapt(ctx: Context, target: EncodedTask, group: list[EncodedTask], title: s
     joint, source, source_updates = source_stage(ctx)
     prompt, parameters = target_prompt(ctx, joint, len(group))
     rows, sizes = joined_rows(group)
-    updates = zip(*(ctx.target_batches(task) for task in group), strict=True)
+    # A target whose budget is spent has no rows in the updates that are left to others.
+    updates = zip_longest(*(ctx.target_batches(task) for task in group), fillvalue=[])
     batches = flatten([[(task, row) for task, own in enumerate(update) for row in own] for update in updates], sizes)
     facts = ctx.run(title, ctx.plan(prompt, task_loss, rows, batches, parameters[0]["lr"], groups=parameters)).facts
     index = next(place for place, task in enumerate(group) if task.name == target.name)

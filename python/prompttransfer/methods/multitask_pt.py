@@ -5,6 +5,7 @@ The simplest way to share: no decomposition, no teachers, no choice of sources.
 
 from __future__ import annotations
 
+from prompttransfer.budget import joint_updates
 from prompttransfer.methods.context import Context, EncodedTask, MethodResult
 from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.sampler import flatten, mixed_batches
@@ -15,7 +16,7 @@ from prompttransfer.prompts import SoftPrompt
 def run(ctx: Context, target: EncodedTask) -> MethodResult:
     config, settings = ctx.config, ctx.config.multi_pt
     rows, sizes = joined_rows(ctx.sources)
-    updates = settings.source_updates or config.source_updates
+    updates = joint_updates(config, settings, len(rows))
     batches = mixed_batches(sizes, config.source_batch_size, updates, ctx.source_seed, mixing=settings.mixing)
     joint = SoftPrompt(ctx.start)
     plan = ctx.plan(joint, task_loss, rows, flatten(batches, sizes), config.learning_rate)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 import promptkernels as pk
+from prompttransfer.budget import source_updates, target_budget
 from prompttransfer.encoding import Row
 from prompttransfer.methods.context import Context, EncodedTask
 from prompttransfer.methods.objectives import task_loss
@@ -19,9 +20,8 @@ def source_prompt(ctx: Context, source: EncodedTask) -> tuple[Tensor, Result]:
     """Prompt tuning of one source from P_init: its prompt (L, H) and the stage's facts."""
     config = ctx.config
     lengths = [len(row.ids) for row in source.train]
-    batches = row_batches(
-        len(source.train), config.source_batch_size, config.source_updates, ctx.source_seed, lengths=lengths
-    )
+    updates = source_updates(config, len(source.train))
+    batches = row_batches(len(source.train), config.source_batch_size, updates, ctx.source_seed, lengths=lengths)
     prompt = SoftPrompt(ctx.start)
     result = ctx.run(f"source {source.name}", ctx.plan(prompt, task_loss, source.train, batches, config.learning_rate))
     return prompt.composed().cpu(), result
@@ -32,24 +32,38 @@ def source_prompts(ctx: Context) -> list[Tensor]:
     return [source_prompt(ctx, source)[0] for source in ctx.sources]
 
 
+def source_cost(ctx: Context) -> int:
+    """Updates that the prompts of all sources take."""
+    return sum(source_updates(ctx.config, len(source.train)) for source in ctx.sources)
+
+
 def joined_rows(tasks: Sequence[EncodedTask]) -> tuple[list[Row], list[int]]:
     """Training rows of several tasks, one after the other, with their place as task id; and their numbers."""
     rows = [Row(row.ids, row.answer, place) for place, task in enumerate(tasks) for row in task.train]
     return rows, [len(task.train) for task in tasks]
 
 
-def own_prompt(ctx: Context, target: EncodedTask, fraction: float) -> tuple[Tensor, Result, list[list[int]]]:
-    """Prompt tuning of the target from P_init with the first share of its budget.
+def own_prompt(
+    ctx: Context, target: EncodedTask, updates: int, rate: float | None = None
+) -> tuple[Tensor, Result, list[list[int]]]:
+    """Prompt tuning of the target from P_init with the first updates of its budget.
+
+    Args:
+        rate: peak learning rate; none: that of the target.
 
     Returns:
         the prompt (L, H), the stage's facts, and the batches that are left for the transfer stage.
     """
     batches = ctx.target_batches(target)
-    first, _ = split_updates(len(batches), fraction)
     prompt = SoftPrompt(ctx.start)
-    plan = ctx.plan(prompt, task_loss, target.train, batches[:first], ctx.config.target_rate)
+    plan = ctx.plan(prompt, task_loss, target.train, batches[:updates], rate or ctx.config.target_rate)
     result = ctx.run(f"{target.name}: own prompt", plan)
-    return prompt.composed().cpu(), result, batches[first:]
+    return prompt.composed().cpu(), result, batches[updates:]
+
+
+def own_share(ctx: Context, target: EncodedTask, fraction: float) -> int:
+    """A share of the target's budget, in updates."""
+    return split_updates(target_budget(ctx.config, len(target.train)).total, fraction)[0]
 
 
 def joined_loss(first: Result, second: Result) -> list[list[float]]:

@@ -11,13 +11,20 @@ import torch
 import promptkernels as pk
 from prompttransfer.methods.context import Context, EncodedTask, MethodResult, stack
 from prompttransfer.methods.objectives import task_loss
-from prompttransfer.methods.shared import joined_loss, own_prompt, similarity_history, source_prompts
+from prompttransfer.methods.shared import (
+    joined_loss,
+    own_prompt,
+    own_share,
+    similarity_history,
+    source_cost,
+    source_prompts,
+)
 from prompttransfer.prompts import SoftPrompt
 
 
 def run(ctx: Context, target: EncodedTask) -> MethodResult:
     sources = stack(source_prompts(ctx))
-    own, first, batches = own_prompt(ctx, target, ctx.config.spot.own_fraction)
+    own, first, batches = own_prompt(ctx, target, own_share(ctx, target, ctx.config.spot.own_fraction))
     similarity = pk.task_similarity(own[None], others=sources, metric="token_mean_cosine")[0]
     best = int(similarity.argmax())
     prompt = SoftPrompt(sources[best])
@@ -29,7 +36,7 @@ def run(ctx: Context, target: EncodedTask) -> MethodResult:
         trainable_parameters=second.facts["trainable_parameters"],
         target_updates=first.facts["updates"] + second.facts["updates"],
         target_examples=first.facts["examples"] + second.facts["examples"],
-        source_updates=len(sources) * ctx.config.source_updates,
+        source_updates=source_cost(ctx),
         seconds=first.facts["seconds"] + second.facts["seconds"],
         history={
             "loss": joined_loss(first, second),

@@ -10,7 +10,7 @@ import torch
 import promptkernels as pk
 from prompttransfer.methods.context import Context, EncodedTask, MethodResult, stack
 from prompttransfer.methods.objectives import task_loss
-from prompttransfer.methods.shared import similarity_history, source_prompts
+from prompttransfer.methods.shared import similarity_history, source_cost, source_prompts
 from prompttransfer.prompts import SoftPrompt
 
 
@@ -30,7 +30,7 @@ def run(ctx: Context, target: EncodedTask) -> MethodResult:
         trainable_parameters=facts["trainable_parameters"],
         target_updates=facts["updates"],
         target_examples=facts["examples"],
-        source_updates=len(sources) * config.source_updates,
+        source_updates=source_cost(ctx),
         seconds=facts["seconds"],
         history={"loss": facts["loss"], "similarity": similarity_history(names, sources, ctx.start)},
         notes="" if tpv.tune else "zero-shot sum",

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 from datasets import Dataset, Features, Value
@@ -56,6 +53,8 @@ class Task:
         metric: the score that is reported; known to `prompttransfer.tasks.metrics`, or `text_metrics` for free text.
         more_metrics: reported beside it.
         max_length: text tokens kept of a row; None: as the run says.
+        cut: the end of a text that gives way where it is longer: "start", or "end" for texts that begin with what is
+            asked.
         max_answer: tokens of an answer at most, when it is free text.
         origin: where the rows came from.
         leaked: training and validation rows left out because they overlap with rows that prompts are judged on.
@@ -70,6 +69,7 @@ class Task:
     metric: str = "accuracy"
     more_metrics: tuple[str, ...] = ()
     max_length: int | None = None
+    cut: str = "start"
     max_answer: int = 128
     origin: str = ""
     leaked: int = 0
@@ -115,15 +115,6 @@ class Task:
         train, validation = self.train.select(train_rows), self.validation.select(validation_rows)
         gone = len(self.train) + len(self.validation) - len(train) - len(validation)
         return replace(self, train=train, validation=validation, leaked=self.leaked + gone)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Hash of the content: texts, labels, answers and metrics; not of the name."""
-        state = hashlib.sha256(json.dumps([self.choices, self.metrics, self.max_length, self.max_answer]).encode())
-        for split in (self.train, self.validation, self.test):
-            columns = [list(split[name]) for name in ("text", "label", "answer", "references")]
-            state.update(json.dumps(columns).encode())
-        return state.hexdigest()[:32]
 
 
 def to_dataset(examples: Iterable[Example]) -> Dataset:

@@ -81,6 +81,7 @@ def load_paper(
         metric=spec.metric,
         more_metrics=more_metrics,
         max_length=spec.max_length,
+        cut="end",  # the texts begin with what is asked
         origin=f"{spec.content} ({', '.join(filter(None, (spec.hub, spec.config)))})",
         skipped=len(problems),
     )

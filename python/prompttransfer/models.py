@@ -151,10 +151,11 @@ class Backbone(nn.Module):
         rows = self.tokenizer(list(texts), add_special_tokens=True)["input_ids"] if len(texts) else []
         if cut == "start":
             return [row[-length:] for row in rows]
-        end = [self.tokenizer.eos_token_id]  # stays where the tokenizer puts it behind every text
-        return [
-            row if len(row) <= length else [*row[: length - 1], *end] if row[-1:] == end else row[:length] for row in rows
-        ]
+        end = self.tokenizer.eos_token_id  # stays where the tokenizer puts it behind every text
+        for row in rows:
+            if len(row) > length:
+                row[length - (row[-1] == end) : len(row) - (row[-1] == end)] = []
+        return rows
 
     def encode_answers(self, answers: Sequence[str], max_length: int | None = None) -> list[list[int]]:
         """Token ids of each answer as the model would write it after a text, at most max_length, and the end token.

@@ -7,25 +7,36 @@ one must have at least four words: that "good" stands in another text means noth
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
+import numpy as np
 from datasets import Dataset
 
 from prompttransfer.tasks.task import Task
 
 MIN_WORDS = 4
-_PREFIX = 16
+
+_OTHER = re.compile(r"[\W_]+")
+_WORD = re.compile(r"[^\W_]\S*")
+# A text is looked for by a hash of its first characters, as many as the largest of these that it has.
+_WINDOWS = (64, 32, 16, 8, 4, 1)
+# Characters of training text in memory at a time, and of text whose windows are hashed at once.
+_CHUNK, _BLOCK = 32_000_000, 1_000_000
+# A polynomial in an odd number has an inverse modulo 2^64, so that each window is a difference of two prefix sums.
+_BASE = 0x9E3779B97F4A7C15
+_TABLE_BITS = 22
 
 
 def normalize(text: str) -> str:
     """Lower-cased letters and digits only."""
-    return "".join(filter(str.isalnum, text.lower()))
+    return _OTHER.sub("", text.lower())
 
 
 def word_count(text: str) -> int:
     """Words with a letter or digit."""
-    return sum(map(bool, map(normalize, text.split())))
+    return len(_WORD.findall(text))
 
 
 def leaking_rows(train: Sequence[str], test: Sequence[str]) -> set[int]:
@@ -33,15 +44,25 @@ def leaking_rows(train: Sequence[str], test: Sequence[str]) -> set[int]:
 
     Texts without a letter or digit never leak.
 
-    Exact, and linear in the number of characters: a text can only contain another at places where its next 16
-    characters are the first 16 of the other, which a dictionary answers.
+    Exact, and linear in the number of characters: a text can only contain another where the hash of its next characters
+    is that of the other's first ones. Train texts are read a piece at a time.
     """
-    trains, tests = [normalize(text) for text in train], [normalize(text) for text in test]
-    known = set(filter(None, tests))
-    equal = {index for index, text in enumerate(trains) if text in known}
-    containing = {outer for outer, _ in _containments(trains, _long(tests, test))}
-    contained = {inner for _, inner in _containments(tests, _long(trains, train))}
-    return equal | containing | contained
+    tests = {normalize(text): word_count(text) >= MIN_WORDS for text in test}
+    tests.pop("", None)
+    wanted = _Prefixes([text for text, is_long in tests.items() if is_long])
+    leaking: set[int] = set()
+    for start, texts in _chunks(train):
+        normalized = [normalize(text) for text in texts]
+        leaking.update(start + row for row, text in enumerate(normalized) if text in tests)
+        leaking.update(start + row for row, _ in wanted.found_in(normalized))
+        rows: dict[str, list[int]] = defaultdict(list)
+        for row, text in enumerate(normalized):
+            if text and word_count(texts[row]) >= MIN_WORDS:
+                rows[text].append(start + row)
+        inner = list(rows)
+        for _, index in _Prefixes(inner).found_in(list(tests)):
+            leaking.update(rows[inner[index]])
+    return leaking
 
 
 def drop_leaks(task: Task, others: Iterable[Task] = ()) -> Task:
@@ -60,23 +81,96 @@ def drop_leaks(task: Task, others: Iterable[Task] = ()) -> Task:
     return task.select_training(kept(task.train, [*tests, *validations]), kept(task.validation, tests))
 
 
-def _long(normalized: Sequence[str], texts: Sequence[str]) -> list[str]:
-    """The normalized texts, with nothing in place of those of too few words to be looked for."""
-    return [norm if word_count(text) >= MIN_WORDS else "" for norm, text in zip(normalized, texts, strict=True)]
+def _chunks(texts: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
+    """First index and texts of each piece; a piece ends with the text that fills it."""
+    chunk: list[str] = []
+    size = start = 0
+    for text in texts:
+        chunk.append(text)
+        size += len(text)
+        if size >= _CHUNK:
+            yield start, chunk
+            start, size, chunk = start + len(chunk), 0, []
+    if chunk:
+        yield start, chunk
 
 
-def _containments(outers: Sequence[str], inners: Sequence[str]) -> Iterable[tuple[int, int]]:
-    """All pairs (outer, inner) where the inner text, unless it is empty, stands in the outer one."""
-    by_length: dict[int, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
-    for index, text in enumerate(inners):
-        if text:
-            length = min(len(text), _PREFIX)
-            by_length[length][text[:length]].append(index)
-    for length, prefixes in by_length.items():
-        for outer, text in enumerate(outers):
-            for start in range(len(text) - length + 1):
-                candidates = prefixes.get(text[start : start + length])
-                if candidates:
+class _Prefixes:
+    """Texts that are looked for in others, by a hash of their first characters."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        """texts: none empty, none twice."""
+        self._texts = texts
+        groups: dict[int, list[int]] = defaultdict(list)
+        for index, text in enumerate(texts):
+            groups[next(width for width in _WINDOWS if width <= len(text))].append(index)
+        self._tables = {width: _Table(width, indices, texts) for width, indices in groups.items()}
+
+    def found_in(self, outers: Sequence[str]) -> Iterator[tuple[int, int]]:
+        """All pairs (outer, inner) of indices where the inner text stands in the outer one; a pair may come again."""
+        if not self._tables:
+            return
+        first = 0
+        while first < len(outers):
+            last, size = first, 0
+            while last < len(outers) and size < _BLOCK:
+                size, last = size + len(outers[last]), last + 1
+            block = outers[first:last]
+            starts = np.cumsum([0, *map(len, block)])
+            windows = _Windows("".join(block))
+            for table in self._tables.values():
+                for place, candidates in table.candidates(windows):
+                    outer = int(np.searchsorted(starts, place, side="right")) - 1
                     for inner in candidates:
-                        if text.startswith(inners[inner], start):
-                            yield outer, inner
+                        if block[outer].startswith(self._texts[inner], place - int(starts[outer])):
+                            yield first + outer, inner
+            first = last
+
+
+class _Windows:
+    """Hashes of all windows of a text."""
+
+    def __init__(self, text: str) -> None:
+        codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4").astype(np.uint64)
+        self._inverse = _powers(pow(_BASE, -1, 2**64), len(codes))
+        self._sums = np.concatenate(
+            [np.zeros(1, np.uint64), np.cumsum((codes + np.uint64(1)) * _powers(_BASE, len(codes)))]
+        )
+
+    def hashes(self, width: int) -> np.ndarray:
+        """One for each place where a window of that width begins."""
+        sums = self._sums[width:] - self._sums[: max(0, len(self._sums) - width)]
+        return sums * self._inverse[: len(sums)]
+
+
+class _Table:
+    """The texts of one window width, by the hash of their first window."""
+
+    def __init__(self, width: int, indices: Sequence[int], texts: Sequence[str]) -> None:
+        self._width = width
+        hashes = _Windows("".join(texts[index][:width] for index in indices)).hashes(width)[::width]
+        self._indices: dict[int, list[int]] = defaultdict(list)
+        for value, index in zip(hashes.tolist(), indices, strict=True):
+            self._indices[value].append(index)
+        self._hashes = np.unique(hashes)
+        self._marks = np.zeros(1 << _TABLE_BITS, bool)  # most places are told by one look into this
+        self._marks[self._short(hashes)] = True
+
+    def candidates(self, windows: _Windows) -> Iterator[tuple[int, list[int]]]:
+        """Places where one of the texts may begin, with these texts."""
+        hashes = windows.hashes(self._width)
+        places = np.flatnonzero(self._marks[self._short(hashes)])
+        near = np.minimum(np.searchsorted(self._hashes, hashes[places]), len(self._hashes) - 1)
+        for place in places[self._hashes[near] == hashes[places]].tolist():
+            yield place, self._indices[int(hashes[place])]
+
+    @staticmethod
+    def _short(hashes: np.ndarray) -> np.ndarray:
+        return (hashes >> np.uint64(64 - _TABLE_BITS)).astype(np.int64)
+
+
+def _powers(base: int, count: int) -> np.ndarray:
+    """base^0 .. base^(count-1) modulo 2^64."""
+    powers = np.full(count, base, np.uint64)
+    powers[:1] = 1
+    return np.multiply.accumulate(powers)

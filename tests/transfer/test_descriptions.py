@@ -72,12 +72,13 @@ def test_a_task_in_a_few_lines(tmp_path: Path, describe: Describe) -> None:
             metric: macro-f1
             more_metrics: [accuracy]
             max_length: 256
+            cut: end
             max_words: 3
             """
         )
     )
     assert task.name == "stars" and task.choices == ("bad", "fair", "good")
-    assert task.metrics == ("macro-f1", "accuracy") and task.max_length == 256
+    assert task.metrics == ("macro-f1", "accuracy") and (task.max_length, task.cut) == (256, "end")
     assert task.origin == "reviews-1.csv, reviews-2.jsonl, held-out.parquet"
     assert (len(task.train), len(task.validation), len(task.test)) == (36, 4, 10)
     want = {f"Review: title {n}. one two {n}\nStars:": ["bad", "bad", "fair", "good", "good"][n % 5] for n in range(50)}

@@ -137,6 +137,7 @@ def load_described(
         metric=description.metrics[0],
         more_metrics=description.more_metrics,
         max_length=description.max_length,
+        cut=description.cut,
         max_answer=description.max_answer,
         origin=", ".join(dict.fromkeys(path.name for paths in files.values() for path in paths)),
         skipped=facts["skipped"],

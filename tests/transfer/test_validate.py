@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from hub_fixtures import write_hub
 from rich.console import Console
 from tiny import tiny_llama, tiny_t5, tiny_tokenizer
 from typer.testing import CliRunner
@@ -16,6 +17,7 @@ from prompttransfer import cli
 from prompttransfer.config import RunConfig
 from prompttransfer.prompts import GroupedPrompt, InstancePrompt, MultitaskPrompt, ParticlePrompts
 from prompttransfer.recipes import Recipe, read_recipe, recipe_names, run_config
+from prompttransfer.tasks.text_metrics import scoring as answers_and_metrics
 from prompttransfer.validate import Explanation, explain, print_explanation
 from prompttransfer.validate.cost import Machine, disk, memory, seconds
 from prompttransfer.validate.model import model_facts
@@ -252,6 +254,32 @@ def test_too_little_memory_and_disk_are_missing(
     monkeypatch.setattr(explanation.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
     lacks = [lack.what.split(":")[0] for lack in explained(recipe_of(models, tables)).missing]
     assert lacks == ["GPU memory", "disk"]
+
+
+def test_data_of_the_papers_in_a_folder(
+    models: dict[str, Path], tables: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = write_hub(tmp_path / "mirror", ["glue/mrpc", "nlg/e2e"], rows=24)
+    settings = {"targets": ["glue/mrpc", "glue/rte"], "data_dir": str(hub), "train_rows": "all"}
+    explanation = explained(recipe_of(models, tables, per_task={"glue/*": {"max_length": 9}}, **settings))
+    here, gone = explanation.tasks[2:]
+    assert (here.here, here.exact, here.test, here.metric) == (
+        True,
+        True,
+        12,
+        "accuracy",
+    )  # half of the validation rows
+    assert 0 < here.train <= 24 and here.text == 9  # as a run of these settings cuts them
+    assert (gone.here, gone.exact, gone.train, gone.test, gone.text) == (False, False, 2490, 139, 9)
+    assert [lack.command.split()[:3] for lack in explanation.missing] == [
+        ["hf", "download", "nyu-mll/glue"],
+        ["get", "the", "files"],
+    ]
+    monkeypatch.setattr(answers_and_metrics, "find_spec", lambda package: None)
+    lacks = explained(recipe_of(models, tables, targets=["nlg/e2e"], data_dir=str(hub))).missing
+    assert [(lack.what, lack.command) for lack in lacks] == [
+        ("task nlg/e2e: metric 'bleu' needs sacrebleu", 'pip install "promptkernels[generation]"')
+    ]
 
 
 @pytest.mark.parametrize("name", recipe_names())

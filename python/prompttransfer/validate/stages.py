@@ -17,12 +17,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from prompttransfer.budget import TargetBudget, bmtpt_rows, joint_updates, source_updates, target_budget
+from prompttransfer.compare import WITHOUT_SOURCE_PROMPTS
 from prompttransfer.config import RunConfig
 from prompttransfer.method_config import BMTPTConfig, MPTConfig, MultiPTConfig
+from prompttransfer.methods.sampler import split_updates
 from prompttransfer.validate.model import ModelFacts
 from prompttransfer.validate.tasks import TaskFacts
-
-WITHOUT_SOURCE_PROMPTS = {"PT", "Multi-PT", "BMTPT"}
 
 
 @dataclass(frozen=True)
@@ -203,9 +203,7 @@ def _shares(config: RunConfig, method: str, budget: TargetBudget | None) -> tupl
         return None, None
     if method == "DTVG" and budget.own:
         return budget.own, budget.transfer
-    fraction = config.dtvg.own_fraction if method == "DTVG" else config.spot.own_fraction
-    first = min(max(1, int(fraction * budget.total + 0.5)), max(1, budget.total - 1))
-    return first, budget.total - first
+    return split_updates(budget.total, config.dtvg.own_fraction if method == "DTVG" else config.spot.own_fraction)
 
 
 def _sum(values: Iterator[int | None]) -> int | None:

@@ -93,11 +93,7 @@ def task_facts(config: RunConfig, name: str, role: str) -> tuple[TaskFacts, list
             return _loaded(config, name, role), []
         except (ValueError, OSError, ImportError, RuntimeError) as error:
             absent = Missing(f"task {name}: {one_line(error)}", "see the message")
-    own = config.for_task(name) if role == "target" else config
     train, test = PUBLISHED_ROWS.get(name, (None, None))
-    limit = own.max_length
-    if spec and name not in DEMO_TASKS:
-        limit = spec.max_length
     facts = TaskFacts(
         name=name,
         role=role,
@@ -106,7 +102,7 @@ def task_facts(config: RunConfig, name: str, role: str) -> tuple[TaskFacts, list
         test=_fewer(test, config.test_rows),
         exact=False,
         metric=spec.metric if spec else "?",
-        text=limit,
+        text=config.length_of(name) or (spec.max_length if spec else config.max_length),
         answer=20.0 if spec and not spec.words else 2.0,
         free_text=bool(spec and not spec.words),
     )
@@ -131,7 +127,7 @@ def _loaded(config: RunConfig, name: str, role: str) -> TaskFacts:
     rows = config.train_rows if role == "target" else config.source_rows
     task = task.limit(rows, config.test_rows)
     sample = task.train.select(range(min(_SAMPLE, len(task.train))))
-    limit = task.max_length or config.max_length
+    limit = config.length_of(name) or task.max_length or config.max_length
     texts = [min(limit, len(text) / _LETTERS + 1) for text in sample["text"]]
     answers = [len(text) / _LETTERS + 1 for text in sample["answer"]] if task.free_text else [2.0]
     return TaskFacts(

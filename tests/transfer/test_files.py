@@ -333,7 +333,7 @@ def test_bad_rows_are_skipped_and_counted(tmp_path: Path) -> None:
     for _ in range(2):  # rendered, and read back
         task = load_task(str(tmp_path / "a.jsonl"), bad_rows="skip", progress=progress)
         assert task.skipped == 6 and content(task) == {(row["text"], row["label"]) for row in reviews()}
-    assert len(notes) == 2 and all("6 rows are left out" in note and "row 4: not JSON" in note for note in notes)
+    assert len(notes) == 2 and all("do not fit: 6; the first: " in note and "row 4: not JSON" in note for note in notes)
 
 
 def test_a_file_of_bad_rows_only_is_an_error(tmp_path: Path) -> None:

@@ -119,9 +119,8 @@ def load_described(
 
     data, facts = stored(content_key(files, settings), write)
     if facts["skipped"] and progress is not None:
-        progress.note(
-            f"{description.name}: {facts['skipped']} rows are left out, as they do not fit; the first: {facts['first']}"
-        )
+        left_out = f"{facts['skipped']}; the first: {facts['first']}"
+        progress.note(f"{description.name}: rows left out because they do not fit: {left_out}")
     empty = next(iter(data.values())).select([])
     caps = description.rows.model_dump()
     splits = {split: empty for split in SPLITS}

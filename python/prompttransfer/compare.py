@@ -91,9 +91,11 @@ class Workbench:
 
         targets = {name: judged(task) for name, task in targets.items()}
         sources = [judged(task) for task in sources]
-        names = [task.name for task in (*sources, *targets.values())]
-        if len(set(names)) < len(names):
-            raise ValueError(f"tasks must have different names, got {', '.join(names)}")
+        # A source may be a target as well: its own test rows are then no training rows of it.
+        for kind, tasks in (("sources", sources), ("targets", targets.values())):
+            names = [task.name for task in tasks]
+            if len(set(names)) < len(names):
+                raise ValueError(f"{kind} must have different names, got {', '.join(names)}")
         return cls(config, backbone, Store(config.cache or default_folder()), progress, sources, targets)
 
     def context(self, seed: int) -> Context:

@@ -1,0 +1,58 @@
+"""Every recipe of the papers from its first stage to its last, on tiny models and invented rows of the real schemas."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hub_fixtures import write_hub
+from tiny import byte_tokenizer, tiny_llama, tiny_t5
+from typer.testing import CliRunner
+
+from prompttransfer.cli import app
+from prompttransfer.recipes import read_recipe
+
+PAPERS = [
+    f"papers/{method}_{model}" for method in ("mpt", "bmtpt", "dtvg") for model in ("t5_base", "t5_large", "llama_1b")
+]
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("hub")
+    write_hub(folder, rows=12)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folders = {}
+    tokenizer = byte_tokenizer()
+    for name, make in (("t5", tiny_t5), ("llama", tiny_llama)):
+        folders[name] = tmp_path_factory.mktemp(name)
+        make(len(tokenizer)).save_pretrained(folders[name])
+        tokenizer.save_pretrained(folders[name])
+    return folders
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PAPERS)
+def test_a_recipe_of_a_paper_runs_to_its_end(
+    name: str, hub: Path, models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROMPTTRANSFER_CACHE", str(tmp_path / "cache"))
+    model = models["llama" if "llama" in name else "t5"]
+    options = ["--limit", "2", "--model", str(model), "--data-dir", str(hub), "--output", str(tmp_path / "run"), "-q"]
+    result = CliRunner().invoke(app, ["compare", "--recipe", name, *options], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    recipe = read_recipe(name)
+    assert results["finished"]
+    cells = {(row["method"], row["target"]) for row in results["rows"]}
+    targets = {target.replace("/", "-") for target in recipe.settings["targets"]}
+    assert cells == {(method, target) for method in recipe.settings["methods"] for target in targets}
+    for row in results["rows"]:
+        assert 0 < row["target_updates"] <= 4 and row["train_rows"] <= 2 and 0 < row["test_rows"] <= 2
+        assert row["scoring"] == "generate"
+    assert (tmp_path / "run" / "report.html").is_file() or (tmp_path / "run" / "results.csv").is_file()

@@ -7,11 +7,12 @@ effect. What rows share is read once: the prompt by all rows (`Backbone.read`), 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import DynamicCache, GenerationConfig
 
 from prompttransfer.models import IGNORED, Backbone, Batch, Source, quiet_transformers
@@ -91,8 +92,10 @@ class Reader:
 
     def _answer_scores(self, batch: Batch, answers: Rows, prefix: Prefix | None) -> Tensor:
         """Scores (B, C) of whole answers for one batch."""
-        rows = len(batch["input_ids"])
+        rows, length = batch["input_ids"].shape
         labels = self.backbone.collate([[]] * len(answers), answers)["labels"].to(self.backbone.device)
+        if prefix is not None and not self.backbone.sees(prefix.length + length + labels.shape[1] - 1):
+            prefix = None
         read = self._text_once(batch, prefix)
         scores = []
         # All rows with some of the answers at a time.
@@ -138,7 +141,7 @@ class Reader:
             rows = Source(
                 written,
                 torch.cat([source.mask[index], mask], dim=1),
-                written.shape[1],
+                mask,
                 prefix=Prefix(read.layers, index),
             )
             with backbone.autocast():
@@ -171,12 +174,15 @@ class Reader:
             eos_token_id=ends or None,
             pad_token_id=backbone.pad,
             decoder_start_token_id=backbone.model.config.decoder_start_token_id if backbone.seq2seq else None,
-            forced_bos_token_id=own.forced_bos_token_id,
         )
-        with quiet_transformers(), backbone.autocast():
-            return backbone.model.generate(
-                inputs_embeds=source.embeds, attention_mask=source.mask, generation_config=settings
+        lead = {}
+        if backbone.seq2seq:
+            lead["decoder_input_ids"] = backbone.decoder_lead.to(backbone.device).repeat(len(source.mask), 1)
+        with quiet_transformers(), backbone.autocast(), _only(backbone.model, settings):
+            written = backbone.model.generate(
+                inputs_embeds=source.embeds, attention_mask=source.mask, generation_config=settings, **lead
             )
+        return written[:, lead["decoder_input_ids"].shape[1] :] if lead else written
 
     def _written_behind_decoder_prompt(self, source: Source, max_tokens: int, ends: list[int]) -> Tensor:
         """The same by hand: `generate` knows no embeddings before a decoder's input."""
@@ -192,3 +198,14 @@ class Reader:
             if ended.all():
                 break
         return written
+
+
+@contextmanager
+def _only(model: nn.Module, settings: GenerationConfig) -> Iterator[None]:
+    """Generation by these settings alone; a model's own (least lengths, penalties) would fill those not named."""
+    own = model.generation_config
+    model.generation_config = settings
+    try:
+        yield
+    finally:
+        model.generation_config = own

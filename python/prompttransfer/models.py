@@ -3,7 +3,8 @@
 The prompt stands before the input embeddings: of a causal model, or of the encoder, as in the papers; the attention
 mask is extended over it. With placement "encoder-decoder" its first half stands before the encoder's input and its
 second half before the decoder's. Text is padded on the left for a causal model, so that the answer follows directly;
-answers are padded on the right.
+answers are padded on the right. Nothing is between prompt and text: padding stands before both, but for prompts that
+are read once for many rows.
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ IGNORED = -100  # a label that is no token
 # where fewer are saved, reading a prompt once is slower than reading it with every row.
 _PRODUCTS_PER_LAYER_PASS = 1e10
 
+# Names of a layer's sight in the configurations of transformers.
+_WINDOWS = ("sliding_window", "attention_chunk_size", "window_size")
+
 
 class Prompt(Protocol):
     """What `Backbone` needs of a prompt; see `prompttransfer.prompts`."""
@@ -59,20 +63,21 @@ class Output:
 class Source:
     """Rows with a prompt, as a model reads them.
 
-    embeds: (B, N, H); mask: (B, N), or (B, L+N) behind a prefix of L tokens that is known already; decoder: (B, L/2,
-    H), the part of the prompt before a decoder's input; text: how many of the last positions are no prompt.
+    embeds: (B, N, H); mask: (B, N), or (B, L+N) behind a prefix of L tokens that is known already; text: (B, S), what
+    of the last S positions is no prompt and no padding; decoder: (B, L/2, H), the part of the prompt before a
+    decoder's input.
     """
 
     embeds: Tensor
     mask: Tensor
-    text: int
+    text: Tensor
     decoder: Tensor | None = None
     prefix: Prefix | None = None
 
     def select(self, index: Tensor) -> Source:
         """Some rows, or rows several times."""
         decoder = None if self.decoder is None else self.decoder[index]
-        return Source(self.embeds[index], self.mask[index], self.text, decoder, self.prefix)
+        return Source(self.embeds[index], self.mask[index], self.text[index], decoder, self.prefix)
 
 
 class Backbone(nn.Module):
@@ -218,8 +223,8 @@ class Backbone(nn.Module):
             text = torch.cat([text, self.embedding(written)], dim=1)
             mask = torch.cat([mask, written_mask], dim=1)
         whole = hidden != "none" and hidden_positions == "all"
-        if prompt is not None and whole:
-            prefix = None  # it holds no hidden states of the prompt
+        if prompt is not None and (whole or not self.sees(prompt.length + text.shape[1])):
+            prefix = None  # it holds no hidden states of the prompt, and rows behind it are padded in between
         elif prompt is not None and prefix is None:
             prefix = self.read(prompt, task_ids, rows=len(mask))
         source = self.place(prompt, text, mask, task_ids, prefix)
@@ -244,17 +249,19 @@ class Backbone(nn.Module):
     ) -> Source:
         """Put a prompt in front of embedded rows (B, S, H) with their mask (B, S)."""
         if prompt is None:
-            return Source(text, mask, text.shape[1])
+            return Source(text, mask, mask)
         if prefix is not None:
-            return Source(text, _extended(mask, prompt.length), text.shape[1], prefix=prefix)
+            return Source(text, _extended(mask, prompt.length), mask, prefix=prefix)
         embeds = prompt.prepend(text, task_ids, mask)
+        if not self.seq2seq:
+            return Source(*_without_gap(embeds, mask, prompt.length), mask)
         if self.placement == "encoder":
-            return Source(embeds, _extended(mask, prompt.length), text.shape[1])
+            return Source(embeds, _extended(mask, prompt.length), mask)
         if prompt.length % 2:
             raise ValueError(f"placement 'encoder-decoder' halves the prompt, got {prompt.length} prompt tokens")
         half = prompt.length // 2
         encoder = torch.cat([embeds[:, :half], embeds[:, prompt.length :]], dim=1)
-        return Source(encoder, _extended(mask, half), text.shape[1], decoder=embeds[:, half : prompt.length])
+        return Source(encoder, _extended(mask, half), mask, decoder=embeds[:, half : prompt.length])
 
     def read(self, prompt: Prompt, task_ids: Tensor | None = None, *, rows: int | None = None) -> Prefix | None:
         """Keys and values of a prompt, to be read by many rows; None where rows cannot share them, or too few would.
@@ -282,23 +289,32 @@ class Backbone(nn.Module):
     def reads_prompts_once(self) -> bool:
         """Whether rows that continue from the keys and values of a prompt get the logits of the plain forward.
 
-        The model is asked, on two short rows: attention that looks ahead, recurrent layers and caches of another
-        form rule it out, and new families bring new reasons.
+        The model is asked, on two short rows: attention that looks ahead, recurrent layers, distances that count
+        padding and caches of another form rule it out, and new families bring new reasons. See also `sees`.
         """
-        if self.seq2seq or not self._takes_positions:
+        if self.seq2seq:
             return False
-        table = self.embedding.weight
-        prompt, text = table[:4].detach()[None], table[4:10].detach().view(2, 3, -1)
-        mask = torch.tensor([[1, 1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0, 1]], device=self.device)
+        embedded = self.embedding(torch.arange(10, device=self.device))
+        prompt, text = embedded[None, :4], embedded[4:].view(2, 3, -1)
+        mask = torch.tensor([[1, 1, 1], [0, 0, 1]], device=self.device)
+        rows = torch.cat([prompt.expand(2, -1, -1), text], dim=1)
         with torch.no_grad(), self.autocast():
-            plain = self.run(Source(torch.cat([prompt.expand(2, -1, -1), text], dim=1), mask, 3)).logits[:, -1]
+            plain = self.run(Source(*_without_gap(rows, mask, 4), mask)).logits[:, -1]
             try:
-                shared = self.run(Source(text, mask, 3, prefix=self._prefix(prompt))).logits[:, -1]
+                shared = self.run(Source(text, _extended(mask, 4), mask, prefix=self._prefix(prompt))).logits[:, -1]
             except Exception:  # every family refuses in its own way
                 return False
         # A computation that differs is off by the size of the logits; rounding is not, be it that of TF32 or bfloat16.
         tolerance = max(1e-2, torch.finfo(plain.dtype).eps ** 0.5)
         return bool((shared - plain).abs().max() <= tolerance * plain.std())
+
+    def sees(self, positions: int) -> bool:
+        """Whether all layers look back over so many positions; those with a window count the padding in between."""
+        config = self.model.config.get_text_config(decoder=True)
+        if not getattr(config, "use_sliding_window", True):
+            return True
+        windows = [getattr(config, name, None) for name in _WINDOWS]
+        return all(positions <= window for window in windows if isinstance(window, int))
 
     def _worth_a_pass(self, saved_tokens: int) -> bool:
         if self.device.type == "cpu":
@@ -351,11 +367,17 @@ class Backbone(nn.Module):
 
     @cached_property
     def decoder_lead(self) -> Tensor:
-        """Token ids (1, 1 or 2) that a decoder reads before it writes an answer."""
+        """Token ids (1, 1 or 2) that a decoder reads before it writes an answer.
+
+        Where the tokenizer starts every text with a token (BART), the decoder has learnt to read that before an answer.
+        """
         generation = getattr(self.model, "generation_config", None)
-        forced = getattr(generation, "forced_bos_token_id", None)
+        second = getattr(generation, "forced_bos_token_id", None)
+        own, alone = (self.tokenizer("a", add_special_tokens=special)["input_ids"] for special in (True, False))
+        if second is None and own[:1] != alone[:1]:
+            second = own[0]
         start = self.model.config.decoder_start_token_id
-        return torch.tensor([[start] if forced is None else [start, forced]])
+        return torch.tensor([[start] if second in (None, start) else [start, second]])
 
     def _decoder_inputs(self, source: Source, ids: Tensor) -> dict[str, Tensor]:
         if source.decoder is None:
@@ -374,8 +396,8 @@ class Backbone(nn.Module):
             return ()
         chosen = slice(-1, None) if which == "last" else slice(1, None)
         states = result.encoder_hidden_states if self.seq2seq else result.hidden_states
-        positions = source.embeds.shape[1] if whole else source.text
-        read = tuple((state[:, -positions:], source.mask[:, -positions:]) for state in states[chosen])
+        mask = source.mask if whole else source.text
+        read = tuple((state[:, -mask.shape[1] :], mask) for state in states[chosen])
         if not self.seq2seq:
             return read
         lead = written.new_ones(len(written), self.decoder_lead.shape[1])
@@ -434,3 +456,24 @@ def _padded(rows: Sequence[Sequence[int]], filling: int, *, left: bool = False) 
 def _extended(mask: Tensor, length: int) -> Tensor:
     """A mask (B, N) over so many more positions in front."""
     return torch.cat([mask.new_ones(len(mask), length), mask], dim=1)
+
+
+def _without_gap(embeds: Tensor, mask: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    """Rows (B, L+S, H) of a prompt and a text that is padded on the left, with the padding moved before the prompt.
+
+    Args:
+        mask: (B, S), of the text.
+        length: prompt tokens L.
+
+    Returns:
+        The rows and their mask (B, L+S). Windows, recurrent layers and distances between positions are those of the
+        row alone.
+    """
+    rows, positions, width = embeds.shape
+    place = torch.arange(positions, device=mask.device)
+    padding = mask.argmax(dim=1, keepdim=True)
+    moved = torch.where(place < padding + length, place - padding, place)
+    moved = torch.where(place < padding, place + length, moved)
+    moved = moved + torch.arange(rows, device=mask.device)[:, None] * positions
+    whole = _extended(mask, length).flatten()[moved]
+    return embeds.reshape(-1, width).index_select(0, moved.flatten()).view_as(embeds), whole

@@ -21,7 +21,9 @@ def literal_logits(
         embeds = backbone.embedding(torch.tensor([row]))
         if prompt is not None:
             embeds = prompt.prepend(embeds, task[None])
-        options = {"decoder_input_ids": torch.tensor([[0]])} if backbone.seq2seq else {"use_cache": False}
+        options = {"use_cache": False}
+        if backbone.seq2seq:
+            options["decoder_input_ids"] = torch.tensor([[backbone.model.config.decoder_start_token_id]])
         logits.append(backbone.model(inputs_embeds=embeds, **options).logits[0, -1])
     return torch.stack(logits)
 
@@ -34,7 +36,7 @@ def literal_answer_logits(
     if prompt is not None:
         embeds = prompt.prepend(embeds, torch.zeros(1, dtype=torch.int64))
     if backbone.seq2seq:
-        written = torch.tensor([[0, *answer[:-1]]])
+        written = torch.tensor([[backbone.model.config.decoder_start_token_id, *answer[:-1]]])
         return backbone.model(inputs_embeds=embeds, decoder_input_ids=written).logits[0]
     embeds = torch.cat([embeds, backbone.embedding(torch.tensor([answer[:-1]], dtype=torch.int64))], dim=1)
     return backbone.model(inputs_embeds=embeds, use_cache=False).logits[0, -len(answer) :]

@@ -104,7 +104,12 @@ class Workbench:
         source_seed = seed if config.retrain_sources else config.seeds[0]
         sources = [EncodedTask.of(task, self.backbone, config.scoring) for task in self.source_tasks]
         start = initial_prompt(
-            self.backbone, config.prompt_length, config.init, seed=source_seed, text=config.init_text
+            self.backbone,
+            config.prompt_length,
+            config.init,
+            seed=source_seed,
+            text=config.init_text,
+            labels=[label for task in (*self.source_tasks, *self.target_tasks.values()) for label in task.choices],
         )
         targets = [self.target(name, seed) for name in config.targets]
         return Context(self.backbone, config, self.store, self.progress, sources, start, seed, source_seed, targets)

@@ -60,8 +60,10 @@ class RunConfig(Settings):
         False, description="new P_init and sources for every seed; else those of the first seed"
     )
     prompt_length: int = Field(16, ge=1, description="prompt tokens L")
-    init: Literal["vocabulary", "text", "uniform"] = Field(
-        "vocabulary", description="start P_init, shared by all tasks"
+    init: Literal["vocabulary", "text", "labels", "uniform"] = Field(
+        "vocabulary",
+        description="start P_init, shared by all tasks: drawn tokens, init_text, the answers of the run's tasks with "
+        "drawn tokens behind them, or random numbers",
     )
     init_text: str = Field("", description="text whose embeddings, repeated, fill P_init when init is 'text'")
     train_rows: Rows = Field(32, description="few-shot rows per target, in total; all (or none): every row")

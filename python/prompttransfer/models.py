@@ -162,7 +162,9 @@ class Backbone(nn.Module):
                 row[length - (row[-1] == end) : len(row) - (row[-1] == end)] = []
         return rows
 
-    def encode_answers(self, answers: Sequence[str], max_length: int | None = None) -> list[list[int]]:
+    def encode_answers(
+        self, answers: Sequence[str], max_length: int | None = None, *, end: bool = True
+    ) -> list[list[int]]:
         """Token ids of each answer as the model would write it after a text, at most max_length, and the end token.
 
         Raises:
@@ -172,13 +174,13 @@ class Backbone(nn.Module):
         context = "" if self.seq2seq else "Answer:"
         lead = self.tokenizer(context, add_special_tokens=False)["input_ids"] if context else []
         texts = [f"{context} {answer.strip()}".strip() for answer in answers]
-        end = self.tokenizer.eos_token_id
+        last = [self.tokenizer.eos_token_id] if end and self.tokenizer.eos_token_id is not None else []
         found = []
         for answer, ids in zip(answers, self.tokenizer(texts, add_special_tokens=False)["input_ids"], strict=True):
             own = ids[_common_prefix(lead, ids) :][:max_length]
             if not own:
                 raise ValueError(f"answer {answer!r} has no token of its own in this model's vocabulary")
-            found.append(own if end is None else [*own, end])
+            found.append([*own, *last])
         return found
 
     def collate(self, rows: Sequence[Sequence[int]], answers: Sequence[Sequence[int]] | None = None) -> Batch:

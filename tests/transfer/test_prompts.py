@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tiny import VOCABULARY, tiny_llama, tiny_tokenizer
 
 from prompttransfer.models import Backbone
 from prompttransfer.prompts import (
@@ -91,24 +92,58 @@ def test_two_speeds_and_three_speeds() -> None:
     assert [group["lr"] for group in dtvg.parameter_groups(0.3, None, 0.0)] == [0.3, 0.3, 0.0]
 
 
+def drawn(seed: int) -> list[int]:
+    """The permutation of all ids without <pad>, <unk> and </s>."""
+    order = torch.randperm(len(VOCABULARY), generator=torch.Generator().manual_seed(seed)).tolist()
+    return [token for token in order if token > 2]
+
+
+def rows(backbone: Backbone, ids: list[int]) -> torch.Tensor:
+    return backbone.embedding.weight[ids].detach()
+
+
 def test_initial_prompt_takes_seeded_vocabulary_rows(llama: Backbone) -> None:
-    ids = torch.randperm(llama.embedding.weight.shape[0], generator=torch.Generator().manual_seed(7))[:5]
     got = initial_prompt(llama, 5, seed=7)
-    assert torch.equal(got, llama.embedding.weight[ids].detach())
+    assert torch.equal(got, rows(llama, drawn(7)[:5]))
     assert init_hash(got) != init_hash(initial_prompt(llama, 5, seed=8))
-    text = initial_prompt(llama, 5, "text", text="w1 w2")
-    assert torch.equal(text[:2], text[2:4])
     assert initial_prompt(llama, 5, "uniform").abs().max() <= 0.5
+    with pytest.raises(ValueError, match="got 'zeros', want vocabulary, text, labels or uniform"):
+        initial_prompt(llama, 5, "zeros")
 
 
-def test_initial_prompt_passes_over_rows_of_zeros(llama: Backbone) -> None:
-    table = llama.embedding.weight
-    ids = torch.randperm(len(table), generator=torch.Generator().manual_seed(7))[:6]
+def test_initial_prompt_takes_no_token_that_stands_for_no_text() -> None:
+    # A model with more rows than the tokenizer has tokens, one of them added.
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_tokens(["<unused>"])
+    model = tiny_llama()
+    model.resize_token_embeddings(len(VOCABULARY) + 16)
+    backbone = Backbone(model, tokenizer, precision="float32")
     with torch.no_grad():
-        table[ids[2]] = 0
-    assert torch.equal(initial_prompt(llama, 5, seed=7), table[ids[[0, 1, 3, 4, 5]]].detach())
-    with pytest.raises(ValueError, match=f"length {len(table)} exceeds"):
-        initial_prompt(llama, len(table))
+        backbone.embedding.weight[20] = 0
+    got = initial_prompt(backbone, len(VOCABULARY) - 4)
+    expected = rows(backbone, [token for token in range(3, len(VOCABULARY)) if token != 20])
+    assert torch.equal(got.sort(dim=0).values, expected.sort(dim=0).values)
+    with pytest.raises(ValueError, match="length 45 exceeds the 44 vocabulary rows"):
+        initial_prompt(backbone, 45)
+
+
+def test_initial_prompt_of_a_text_is_cut_or_repeated(llama: Backbone) -> None:
+    w1, w2 = map(VOCABULARY.index, ("w1", "w2"))
+    assert torch.equal(initial_prompt(llama, 5, "text", text="w1 w2"), rows(llama, [w1, w2, w1, w2, w1]))
+    assert torch.equal(initial_prompt(llama, 2, "text", text="w1 w2 w3"), rows(llama, [w1, w2]))
+    with pytest.raises(ValueError, match="init text ' ' has no tokens"):
+        initial_prompt(llama, 5, "text", text=" ")
+
+
+def test_initial_prompt_of_labels_holds_their_means_and_drawn_tokens(llama: Backbone) -> None:
+    no, yes, w1, w2 = map(VOCABULARY.index, ("no", "yes", "w1", "w2"))
+    labels = ["no", "yes w1 w2", "no"]
+    got = initial_prompt(llama, 5, "labels", seed=7, labels=labels)
+    means = torch.stack([rows(llama, [no])[0], rows(llama, [yes, w1, w2]).mean(dim=0)])
+    torch.testing.assert_close(got, torch.cat([means, rows(llama, drawn(7)[:3])]))
+    torch.testing.assert_close(initial_prompt(llama, 1, "labels", labels=labels), means[:1])
+    with pytest.raises(ValueError, match="wants a task with choices"):
+        initial_prompt(llama, 5, "labels")
 
 
 def test_vectors_of_different_starts_are_refused() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,35 +12,71 @@ from torch import Tensor
 from prompttransfer.models import Backbone
 
 _VOCABULARY = 5000  # the first ids are the frequent tokens (ATTEMPT's and DTVG's choice)
+INITS = ("vocabulary", "text", "labels", "uniform")
 
 
 def initial_prompt(
-    backbone: Backbone, length: int, kind: str = "vocabulary", *, seed: int = 42, text: str = ""
+    backbone: Backbone,
+    length: int,
+    kind: str = "vocabulary",
+    *,
+    seed: int = 42,
+    text: str = "",
+    labels: Sequence[str] = (),
 ) -> Tensor:
-    """P_init (L, H) float32 on the CPU.
+    """P_init (L, H) float32 on the CPU, from what the model reads of its own tokens.
 
-    "vocabulary": embedding rows of the first L entries of a random permutation of the first 5,000 ids, those without a
-    row that is all zero (padding often is), from which no normalisation recovers; "text": the embeddings of a text,
-    repeated to L tokens; "uniform": U(-0.5, 0.5).
+    Args:
+        kind: "vocabulary": tokens drawn from the first 5,000, as in the papers; never special or added ones, ids that
+            the tokenizer does not use, or tokens embedded as zeros (padding often is), from which no normalisation
+            recovers. "text": the tokens of a text, cut or repeated to L. "labels": one prompt token per label, the
+            mean of the label's tokens, and drawn tokens behind them (Lester et al. 2021, section 3.2); labels beyond
+            L are left out. "uniform": U(-0.5, 0.5).
+        seed: of what is drawn.
+        text: for "text".
+        labels: for "labels"; those named twice count once.
+
+    Raises:
+        ValueError: unknown kind, no text or label, or a prompt longer than the tokens to draw from.
     """
-    table = backbone.embedding.weight.detach()
-    generator = torch.Generator().manual_seed(seed)
     if kind == "vocabulary":
-        ids = torch.randperm(min(_VOCABULARY, table.shape[0]), generator=generator)
-        ids = ids[table[ids.to(table.device)].any(dim=1).cpu()]
-        if length > len(ids):
-            raise ValueError(f"prompt length {length} exceeds the {len(ids)} vocabulary rows it would start from")
-        ids = ids[:length]
-    elif kind == "text":
+        return _embedded(backbone, _drawn(backbone, length, seed))
+    if kind == "text":
         tokens = backbone.tokenizer(text, add_special_tokens=False)["input_ids"]
         if not tokens:
             raise ValueError(f"init text {text!r} has no tokens")
-        ids = torch.tensor((tokens * (length // len(tokens) + 1))[:length])
-    elif kind == "uniform":
-        return torch.rand(length, table.shape[1], generator=generator) - 0.5
-    else:
-        raise ValueError(f"prompt init: got {kind!r}, want vocabulary, text or uniform")
-    return table[ids.to(table.device)].float().cpu().clone()
+        return _embedded(backbone, (tokens * (length // len(tokens) + 1))[:length])
+    if kind == "labels":
+        named = list(dict.fromkeys(labels))[:length]
+        if not named:
+            raise ValueError("init 'labels' wants a task with choices, got none")
+        rows = [_embedded(backbone, ids).mean(dim=0) for ids in backbone.encode_answers(named, end=False)]
+        drawn = _embedded(backbone, _drawn(backbone, length - len(rows), seed))
+        return torch.cat([torch.stack(rows), drawn])
+    if kind == "uniform":
+        generator = torch.Generator().manual_seed(seed)
+        return torch.rand(length, backbone.hidden_size, generator=generator) - 0.5
+    raise ValueError(f"prompt init: got {kind!r}, want {', '.join(INITS[:-1])} or {INITS[-1]}")
+
+
+def _drawn(backbone: Backbone, length: int, seed: int) -> list[int]:
+    """The first token ids of a random permutation that stand for a piece of text."""
+    table, tokenizer = backbone.embedding.weight, backbone.tokenizer
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(min(_VOCABULARY, table.shape[0]), generator=generator)
+    embedded = table[order.to(table.device)].any(dim=1).tolist()
+    apart = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
+    used = set(tokenizer.get_vocab().values()) - apart
+    ids = [token for token, real in zip(order.tolist(), embedded, strict=True) if real and token in used]
+    if length > len(ids):
+        raise ValueError(f"prompt length {length} exceeds the {len(ids)} vocabulary rows it would start from")
+    return ids[:length]
+
+
+def _embedded(backbone: Backbone, ids: Sequence[int]) -> Tensor:
+    """(N, H), scaled where the model scales its embeddings (Gemma, some BART)."""
+    with torch.no_grad():
+        return backbone.embedding(torch.tensor(ids, dtype=torch.int64, device=backbone.device)).float().cpu()
 
 
 def init_hash(start: Tensor) -> str:

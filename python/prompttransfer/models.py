@@ -310,6 +310,23 @@ class Backbone(nn.Module):
         tolerance = max(1e-2, torch.finfo(plain.dtype).eps ** 0.5)
         return bool((shared - plain).abs().max() <= tolerance * plain.std())
 
+    def check_embeddings(self) -> None:
+        """Ask the model whether it can read a prompt at all.
+
+        Raises:
+            ValueError: from embeddings it does not compute what it computes from the tokens themselves.
+        """
+        ids = torch.arange(3, 7, device=self.device)[None]
+        options = {"decoder_input_ids": ids, "use_cache": False} if self.seq2seq else {"use_cache": False}
+        with torch.no_grad(), self.autocast():
+            want = self.model(input_ids=ids, **options).logits.float()
+            got = self.model(inputs_embeds=self.embedding(ids), **options).logits.float()
+        if not (got - want).abs().max() <= 1e-2 * want.std():
+            raise ValueError(
+                f"{type(self.model).__name__} computes something else from embeddings than from the tokens they belong "
+                "to, so no prompt can stand before its text"
+            )
+
     def sees(self, positions: int) -> bool:
         """Whether all layers look back over so many positions; those with a window count the padding in between."""
         config = self.model.config.get_text_config(decoder=True)

@@ -1,4 +1,7 @@
-"""Every recipe of the papers from its first stage to its last, on tiny models and invented rows of the real schemas."""
+"""Every recipe of the papers from its first stage to its last, on tiny models and invented rows of the real schemas.
+
+Of the targets one of every kind is kept: a choice, a number, a question, and text. All of them load in test_paper_tasks.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,9 @@ from prompttransfer.recipes import read_recipe
 PAPERS = [
     f"papers/{method}_{model}" for method in ("mpt", "bmtpt", "dtvg") for model in ("t5_base", "t5_large", "llama_1b")
 ]
+
+
+TARGETS = ["superglue/cb", "glue/stsb", "mrqa/nq", "nlg/e2e"]
 
 
 @pytest.fixture(scope="module")
@@ -43,16 +49,17 @@ def test_a_recipe_of_a_paper_runs_to_its_end(
 ) -> None:
     monkeypatch.setenv("PROMPTTRANSFER_CACHE", str(tmp_path / "cache"))
     model = models["llama" if "llama" in name else "t5"]
+    recipe = read_recipe(name).settings
+    targets = [target for target in TARGETS if target in recipe["targets"]]
     options = ["--limit", "2", "--model", str(model), "--data-dir", str(hub), "--output", str(tmp_path / "run"), "-q"]
+    options += ["--targets", ",".join(targets)]
     result = CliRunner().invoke(app, ["compare", "--recipe", name, *options], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     results = json.loads((tmp_path / "run" / "results.json").read_text())
-    recipe = read_recipe(name)
-    assert results["finished"]
+    assert results["finished"] and targets
     cells = {(row["method"], row["target"]) for row in results["rows"]}
-    targets = {target.replace("/", "-") for target in recipe.settings["targets"]}
-    assert cells == {(method, target) for method in recipe.settings["methods"] for target in targets}
+    assert cells == {(method, target.replace("/", "-")) for method in recipe["methods"] for target in targets}
     for row in results["rows"]:
         assert 0 < row["target_updates"] <= 4 and row["train_rows"] <= 2 and 0 < row["test_rows"] <= 2
         assert row["scoring"] == "generate"
-    assert (tmp_path / "run" / "report.html").is_file() or (tmp_path / "run" / "results.csv").is_file()
+    assert (tmp_path / "run" / "report.html").is_file()

@@ -22,8 +22,10 @@ from transformers import DynamicCache
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils import logging
 
+from prompttransfer.abilities import learned_positions, reads_embeddings, window
 from prompttransfer.fingerprint import fingerprint
 from prompttransfer.memory import recompute_layers
+from prompttransfer.padding import extended, padded, without_gap
 from prompttransfer.prefix import Prefix
 
 Batch = dict[str, Tensor]
@@ -32,9 +34,6 @@ IGNORED = -100  # a label that is no token
 # A GPU waits for the launches of a second pass over the layers about as long as it takes to multiply so many numbers;
 # where fewer are saved, reading a prompt once is slower than reading it with every row.
 _PRODUCTS_PER_LAYER_PASS = 1e10
-
-# Names of a layer's sight in the configurations of transformers.
-_WINDOWS = ("sliding_window", "attention_chunk_size", "window_size")
 
 
 class Prompt(Protocol):
@@ -189,10 +188,10 @@ class Backbone(nn.Module):
         Args:
             answers: token ids of each row's answer; they become labels (B, A) int64, filled up with -100.
         """
-        ids, mask = _padded(rows, self.pad, left=not self.seq2seq)
+        ids, mask = padded(rows, self.pad, left=not self.seq2seq)
         batch = {"input_ids": ids, "attention_mask": mask}
         if answers is not None:
-            batch["labels"], _ = _padded(answers, IGNORED)
+            batch["labels"], _ = padded(answers, IGNORED)
         return batch
 
     def forward(
@@ -249,21 +248,31 @@ class Backbone(nn.Module):
         task_ids: Tensor | None = None,
         prefix: Prefix | None = None,
     ) -> Source:
-        """Put a prompt in front of embedded rows (B, S, H) with their mask (B, S)."""
+        """Put a prompt in front of embedded rows (B, S, H) with their mask (B, S).
+
+        Raises:
+            ValueError: rows are longer than the model's table of positions.
+        """
+        positions = text.shape[1] + (prompt.length if prompt is not None else 0)
+        if self.positions is not None and positions > self.positions:
+            raise ValueError(
+                f"got {positions} positions of prompt and text, the model has {self.positions}; "
+                "want a smaller max_length"
+            )
         if prompt is None:
             return Source(text, mask, mask)
         if prefix is not None:
-            return Source(text, _extended(mask, prompt.length), mask, prefix=prefix)
+            return Source(text, extended(mask, prompt.length), mask, prefix=prefix)
         embeds = prompt.prepend(text, task_ids, mask)
         if not self.seq2seq:
-            return Source(*_without_gap(embeds, mask, prompt.length), mask)
+            return Source(*without_gap(embeds, mask, prompt.length), mask)
         if self.placement == "encoder":
-            return Source(embeds, _extended(mask, prompt.length), mask)
+            return Source(embeds, extended(mask, prompt.length), mask)
         if prompt.length % 2:
             raise ValueError(f"placement 'encoder-decoder' halves the prompt, got {prompt.length} prompt tokens")
         half = prompt.length // 2
         encoder = torch.cat([embeds[:, :half], embeds[:, prompt.length :]], dim=1)
-        return Source(encoder, _extended(mask, half), mask, decoder=embeds[:, half : prompt.length])
+        return Source(encoder, extended(mask, half), mask, decoder=embeds[:, half : prompt.length])
 
     def read(self, prompt: Prompt, task_ids: Tensor | None = None, *, rows: int | None = None) -> Prefix | None:
         """Keys and values of a prompt, to be read by many rows; None where rows cannot share them, or too few would.
@@ -301,9 +310,9 @@ class Backbone(nn.Module):
         mask = torch.tensor([[1, 1, 1], [0, 0, 1]], device=self.device)
         rows = torch.cat([prompt.expand(2, -1, -1), text], dim=1)
         with torch.no_grad(), self.autocast():
-            plain = self.run(Source(*_without_gap(rows, mask, 4), mask)).logits[:, -1]
+            plain = self.run(Source(*without_gap(rows, mask, 4), mask)).logits[:, -1]
             try:
-                shared = self.run(Source(text, _extended(mask, 4), mask, prefix=self._prefix(prompt))).logits[:, -1]
+                shared = self.run(Source(text, extended(mask, 4), mask, prefix=self._prefix(prompt))).logits[:, -1]
             except Exception:  # every family refuses in its own way
                 return False
         # A computation that differs is off by the size of the logits; rounding is not, be it that of TF32 or bfloat16.
@@ -316,24 +325,22 @@ class Backbone(nn.Module):
         Raises:
             ValueError: from embeddings it does not compute what it computes from the tokens themselves.
         """
-        ids = torch.arange(3, 7, device=self.device)[None]
-        options = {"decoder_input_ids": ids, "use_cache": False} if self.seq2seq else {"use_cache": False}
-        with torch.no_grad(), self.autocast():
-            want = self.model(input_ids=ids, **options).logits.float()
-            got = self.model(inputs_embeds=self.embedding(ids), **options).logits.float()
-        if not (got - want).abs().max() <= 1e-2 * want.std():
-            raise ValueError(
-                f"{type(self.model).__name__} computes something else from embeddings than from the tokens they belong "
-                "to, so no prompt can stand before its text"
-            )
+        with self.autocast():
+            if not reads_embeddings(self.model):
+                raise ValueError(
+                    f"{type(self.model).__name__} computes something else from embeddings than from the tokens they "
+                    "belong to, so no prompt can stand before its text"
+                )
+
+    @cached_property
+    def positions(self) -> int | None:
+        """Positions of prompt and text that the model has a place for; None: any number."""
+        return learned_positions(self.model)
 
     def sees(self, positions: int) -> bool:
         """Whether all layers look back over so many positions; those with a window count the padding in between."""
-        config = self.model.config.get_text_config(decoder=True)
-        if not getattr(config, "use_sliding_window", True):
-            return True
-        windows = [getattr(config, name, None) for name in _WINDOWS]
-        return all(positions <= window for window in windows if isinstance(window, int))
+        reach = window(self.model)
+        return reach is None or positions <= reach
 
     def _worth_a_pass(self, saved_tokens: int) -> bool:
         if self.device.type == "cpu":
@@ -422,7 +429,7 @@ class Backbone(nn.Module):
         lead = written.new_ones(len(written), self.decoder_lead.shape[1])
         mask = torch.cat([lead, written], dim=1)
         if whole and source.decoder is not None:
-            mask = _extended(mask, source.decoder.shape[1])
+            mask = extended(mask, source.decoder.shape[1])
         return read + tuple((state[:, -mask.shape[1] :], mask) for state in result.decoder_hidden_states[chosen])
 
     def autocast(self) -> AbstractContextManager:
@@ -458,41 +465,3 @@ def _common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
     while count < min(len(left), len(right)) and left[count] == right[count]:
         count += 1
     return count
-
-
-def _padded(rows: Sequence[Sequence[int]], filling: int, *, left: bool = False) -> tuple[Tensor, Tensor]:
-    """Rows of numbers as (B, longest) int64, and the mask of what is not filling."""
-    longest = max(map(len, rows), default=0)
-    ids = torch.full((len(rows), longest), filling, dtype=torch.int64)
-    mask = torch.zeros_like(ids)
-    for index, row in enumerate(rows):
-        place = slice(longest - len(row), longest) if left else slice(0, len(row))
-        ids[index, place] = torch.tensor(row, dtype=torch.int64)
-        mask[index, place] = 1
-    return ids, mask
-
-
-def _extended(mask: Tensor, length: int) -> Tensor:
-    """A mask (B, N) over so many more positions in front."""
-    return torch.cat([mask.new_ones(len(mask), length), mask], dim=1)
-
-
-def _without_gap(embeds: Tensor, mask: Tensor, length: int) -> tuple[Tensor, Tensor]:
-    """Rows (B, L+S, H) of a prompt and a text that is padded on the left, with the padding moved before the prompt.
-
-    Args:
-        mask: (B, S), of the text.
-        length: prompt tokens L.
-
-    Returns:
-        The rows and their mask (B, L+S). Windows, recurrent layers and distances between positions are those of the
-        row alone.
-    """
-    rows, positions, width = embeds.shape
-    place = torch.arange(positions, device=mask.device)
-    padding = mask.argmax(dim=1, keepdim=True)
-    moved = torch.where(place < padding + length, place - padding, place)
-    moved = torch.where(place < padding, place + length, moved)
-    moved = moved + torch.arange(rows, device=mask.device)[:, None] * positions
-    whole = _extended(mask, length).flatten()[moved]
-    return embeds.reshape(-1, width).index_select(0, moved.flatten()).view_as(embeds), whole

@@ -90,11 +90,11 @@ def _bart(**more: Any) -> PreTrainedModel:
 
 def _opt() -> PreTrainedModel:
     sizes = {"hidden_size": 16, "ffn_dim": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-    return OPTForCausalLM(OPTConfig(word_embed_proj_dim=16, init_std=0.3, **_WORDS | sizes))
+    return OPTForCausalLM(OPTConfig(word_embed_proj_dim=16, max_position_embeddings=64, init_std=0.3, **_WORDS | sizes))
 
 
 def _gpt2() -> PreTrainedModel:
-    return GPT2LMHeadModel(GPT2Config(n_embd=16, n_layer=2, n_head=2, initializer_range=0.3, **_WORDS))
+    return GPT2LMHeadModel(GPT2Config(n_positions=64, n_embd=16, n_layer=2, n_head=2, initializer_range=0.3, **_WORDS))
 
 
 def _jamba() -> PreTrainedModel:

@@ -49,12 +49,12 @@ from training_setup import (
 )
 
 from prompttransfer.answering import Reader
-from prompttransfer.encoding import Row
 from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.posterior import ParticleLoss, PriorLoss, gaussian_penalty
 from prompttransfer.methods.sampler import row_batches
 from prompttransfer.models import Backbone
 from prompttransfer.prompts import GroupedPrompt, MultitaskPrompt, ParticlePrompts, PromptModule, SoftPrompt
+from prompttransfer.rows import Row
 
 TASKS, PARTICLES, SOURCES = 4, 4, 6
 

@@ -24,10 +24,10 @@ from transformers import (
     TrainingArguments,
 )
 
-from prompttransfer.encoding import Row
 from prompttransfer.methods.objectives import task_loss
 from prompttransfer.models import Backbone, quiet_transformers
 from prompttransfer.prompts import SoftPrompt
+from prompttransfer.rows import Row
 from prompttransfer.training import FixedBatches, Plan, PromptTrainer
 
 ANSWERS = (5, 6)

@@ -102,7 +102,7 @@ class Workbench:
         """Model, tasks and P_init for one seed."""
         config = self.config
         source_seed = seed if config.retrain_sources else config.seeds[0]
-        sources = [EncodedTask.of(task, self.backbone, config.scoring) for task in self.source_tasks]
+        sources = [EncodedTask.of(task, self.backbone, config.scoring, store=self.store) for task in self.source_tasks]
         start = initial_prompt(
             self.backbone,
             config.prompt_length,
@@ -118,7 +118,7 @@ class Workbench:
         """A target with its few-shot rows of this seed."""
         task, rows = self.target_tasks[name], self.config.train_rows
         few = task if rows is None else task.few_shot(rows, seed)
-        return EncodedTask.of(few, self.backbone, self.config.scoring)
+        return EncodedTask.of(few, self.backbone, self.config.scoring, store=self.store)
 
 
 def task_options(config: RunConfig) -> dict[str, Any]:

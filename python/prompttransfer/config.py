@@ -201,6 +201,9 @@ class RunConfig(Settings):
             changes |= settings.model_dump(exclude_none=True)
             if settings.target_updates is not None:
                 changes["target_epochs"] = None
+        if "batch_size" in changes and self.bmtpt.rows is None:
+            # SVGD on the sources is the same for every target.
+            changes["bmtpt"] = self.bmtpt.model_copy(update={"rows": max(1, self.batch_size // 2)})
         return self.model_copy(update=changes) if changes else self
 
     def length_of(self, name: str) -> int | None:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from prompttransfer.models import Backbone
+from prompttransfer.rows import Row, Rows
+from prompttransfer.store import Result, Store
 from prompttransfer.tasks.task import Task
 
+_ROWS_AT_ONCE = 2000  # texts that are tokenized together
+_WORTH_KEEPING = 20_000  # rows whose tokens are read from a file sooner than made again
 SCORINGS = ("auto", "first-token", "full", "generate")
-
-
-@dataclass(frozen=True)
-class Row:
-    """One training example: token ids of the text, those of the answer, index of its task."""
-
-    ids: tuple[int, ...]
-    answer: tuple[int, ...]
-    task: int = 0
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,7 @@ class EncodedTask:
 
     name: str
     metrics: tuple[str, ...]
-    train: tuple[Row, ...]
+    train: Rows
     test: tuple[tuple[int, ...], ...]
     scoring: str = "first-token"
     labels: tuple[int, ...] = ()
@@ -53,13 +51,22 @@ class EncodedTask:
         return self.metrics[0]
 
     @classmethod
-    def of(cls, task: Task, backbone: Backbone, scoring: str = "auto", *, trains: bool = True) -> EncodedTask:
+    def of(
+        cls,
+        task: Task,
+        backbone: Backbone,
+        scoring: str = "auto",
+        *,
+        trains: bool = True,
+        store: Store | None = None,
+    ) -> EncodedTask:
         """Encode all training and test rows of a task.
 
         Args:
             scoring: how answers are chosen; "auto": first-token where that tells the choices apart, else full. Free
                 text is always written.
             trains: the task is trained on, not only scored.
+            store: keeps the tokens of many training rows.
 
         Raises:
             ValueError: rows are missing, or the answers cannot be told apart as asked.
@@ -68,7 +75,6 @@ class EncodedTask:
             raise ValueError(
                 f"task {task.name!r} has {len(task.train)} training and {len(task.test)} test rows; both need some"
             )
-        texts = [tuple(ids) for ids in backbone.encode(task.train["text"], task.max_length, task.cut)]
         test = tuple(tuple(ids) for ids in backbone.encode(task.test["text"], task.max_length, task.cut))
         common = {
             "name": task.name,
@@ -80,15 +86,47 @@ class EncodedTask:
             "skipped": task.skipped,
         }
         if task.free_text:
-            written = backbone.encode_answers(task.train["answer"], task.max_answer) if texts else []
-            train = tuple(Row(ids, tuple(answer)) for ids, answer in zip(texts, written, strict=True))
             references = tuple(map(tuple, task.test["references"]))
+            train = _encoded(task, backbone, (), store)
             return cls(**common, train=train, references=references, scoring="generate")
         whole = [tuple(ids) for ids in backbone.encode_answers(task.choices)]
         scoring = scoring_of(task, whole, scoring)
         answers = tuple(ids[:1] if scoring == "first-token" else ids for ids in whole)
-        train = tuple(Row(ids, answers[label]) for ids, label in zip(texts, task.train["label"], strict=True))
+        train = _encoded(task, backbone, answers, store)
         return cls(**common, train=train, labels=tuple(task.test["label"]), answers=answers, scoring=scoring)
+
+
+def _encoded(task: Task, backbone: Backbone, answers: Sequence[tuple[int, ...]], store: Store | None) -> Rows:
+    """The training rows of a task; answers: of each choice, none for free text."""
+
+    def parts() -> Iterator[dict[str, list]]:
+        for first in range(0, len(task.train), _ROWS_AT_ONCE):
+            yield task.train[first : first + _ROWS_AT_ONCE]
+
+    def rows() -> Iterator[Row]:
+        for part in parts():
+            if answers:
+                right = [answers[label] for label in part["label"]]
+            else:
+                right = [tuple(ids) for ids in backbone.encode_answers(part["answer"], task.max_answer)]
+            for ids, answer in zip(backbone.encode(part["text"], task.max_length, task.cut), right, strict=True):
+                yield Row(tuple(ids), answer)
+
+    if store is None or len(task.train) < _WORTH_KEEPING:
+        return Rows.of(rows())
+    content = hashlib.sha256()
+    for part in parts():
+        content.update(json.dumps([part[name] for name in ("text", "label", "answer")]).encode())
+    key = {
+        "stage": "encode",
+        "version": 1,
+        "model": backbone.fingerprint,
+        "rows": content.hexdigest(),
+        "answers": answers,
+        "lengths": [task.max_length or backbone.max_length, task.max_answer],
+        "cut": task.cut,
+    }
+    return Rows.from_tensors(store.cached(key, lambda _: Result(Rows.of(rows()).tensors())).tensors)
 
 
 def scoring_of(task: Task, answers: list[tuple[int, ...]], scoring: str = "auto") -> str:

@@ -24,9 +24,9 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import get_last_checkpoint
 
-from prompttransfer.encoding import Row
 from prompttransfer.models import Backbone, Batch, quiet_transformers
 from prompttransfer.prompts import PromptModule
+from prompttransfer.rows import Row
 
 Objective = Callable[[Backbone, PromptModule, Batch], Tensor]
 

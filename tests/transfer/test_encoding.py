@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from tiny import VOCABULARY, toy_task
 
-from prompttransfer.encoding import EncodedTask, Row
+from prompttransfer.encoding import EncodedTask
 from prompttransfer.models import Backbone
+from prompttransfer.rows import Row
+from prompttransfer.store import Store
 from prompttransfer.tasks.task import Example, Task, to_dataset
 
 END = VOCABULARY.index("</s>")
@@ -51,7 +54,7 @@ def test_free_text_is_trained_on_whole_and_written(backbone: Backbone) -> None:
     task = Task("t", rows, rows, rows, metric="exact-match", max_answer=2)
     encoded = EncodedTask.of(task, backbone)
     assert encoded.scoring == "generate" and encoded.references == (("w3", "w4 w5"),) and not encoded.choices
-    assert encoded.train == (Row(ids("w1 w2"), (*ids("w3 w4"), END)),)
+    assert list(encoded.train) == [Row(ids("w1 w2"), (*ids("w3 w4"), END))]
 
 
 def test_a_task_says_how_long_its_texts_are(backbone: Backbone) -> None:
@@ -66,3 +69,22 @@ def test_a_task_without_rows_is_refused(backbone: Backbone) -> None:
     with pytest.raises(ValueError, match="'t' has 0 training and 4 test rows"):
         EncodedTask.of(empty, backbone)
     assert not EncodedTask.of(empty, backbone, trains=False).train
+
+
+def test_tokens_of_many_rows_are_kept(backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prompttransfer.encoding._WORTH_KEEPING", 4)
+    task, store = choosing("no w1", "no w2"), Store(tmp_path)
+    fresh = EncodedTask.of(task, backbone)
+    asked: list[int] = []
+    original = Backbone.encode
+
+    def counting(self: Backbone, texts: list[str], *rest: object) -> list[list[int]]:
+        asked.append(len(texts))
+        return original(self, texts, *rest)
+
+    monkeypatch.setattr(Backbone, "encode", counting)
+    for _ in range(2):
+        assert list(EncodedTask.of(task, backbone, store=store).train) == list(fresh.train)
+    assert asked == [4, 4, 4], "the test rows twice, the training rows once"
+    other = replace(task, choices=("no w1", "yes w2"))
+    assert list(EncodedTask.of(other, backbone, "full", store=store).train) != list(fresh.train)

@@ -1,6 +1,6 @@
 """Every recipe of the papers from its first stage to its last, on tiny models and invented rows of the real schemas.
 
-Of the targets one of every kind is kept: a choice, a number, a question, and text. All of them load in test_paper_tasks.
+Of the targets one of every kind is kept: a choice, a number, a question, text. All of them load in test_paper_tasks.
 """
 
 from __future__ import annotations

@@ -8,12 +8,12 @@ import pytest
 import torch
 from recipes import batch_of, context, random
 
-from prompttransfer.encoding import Row
 from prompttransfer.methods import METHODS, teachers
 from prompttransfer.methods.distillation import TeacherForward
 from prompttransfer.methods.teachers import Cost, KeptTeacher, TeacherOutputs, pack, worth_keeping
 from prompttransfer.models import Backbone
 from prompttransfer.prompts import FrozenPrompts, SoftPrompt
+from prompttransfer.rows import Row
 from prompttransfer.tasks.task import Task
 
 

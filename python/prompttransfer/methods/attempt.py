@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from prompttransfer.encoding import Row
 from prompttransfer.methods.context import Context, EncodedTask, MethodResult, stack
 from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.shared import source_cost, source_prompts
 from prompttransfer.models import Backbone
 from prompttransfer.prompts import InstancePrompt
+from prompttransfer.rows import Row
 
 
 def run(ctx: Context, target: EncodedTask) -> MethodResult:

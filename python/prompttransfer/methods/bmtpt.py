@@ -22,7 +22,8 @@ from prompttransfer.methods.posterior import ParticleLoss, PriorLoss, gaussian_p
 from prompttransfer.methods.sampler import Cursor, flatten
 from prompttransfer.methods.shared import joined_rows
 from prompttransfer.prompts import FrozenPrompts, MultitaskPrompt, ParticlePrompts, PromptModule, SoftPrompt
-from prompttransfer.store import Result, key_hash, tensor_hash
+from prompttransfer.rows import Rows
+from prompttransfer.store import Result, tensor_hash
 
 _ROWS_TO_CHOOSE = 256  # target rows at most that the best particle is chosen on
 
@@ -106,7 +107,7 @@ def particle_losses(ctx: Context, particles: Tensor, target: EncodedTask) -> lis
         "version": CODE_VERSION,
         **ctx.backbone.identity,
         "particles": tensor_hash(particles),
-        "rows": key_hash({"rows": [[row.ids, row.answer] for row in rows]}),
+        "rows": Rows.of(rows).digest,
     }
 
     @torch.no_grad()

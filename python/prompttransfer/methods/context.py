@@ -13,11 +13,12 @@ from torch import Tensor
 
 from prompttransfer.budget import target_budget, warmup_updates
 from prompttransfer.config import RunConfig
-from prompttransfer.encoding import EncodedTask, Row
+from prompttransfer.encoding import EncodedTask
 from prompttransfer.evaluation import Evaluation, evaluate
 from prompttransfer.methods.sampler import row_batches
 from prompttransfer.models import Backbone
 from prompttransfer.prompts import PromptModule, init_hash
+from prompttransfer.rows import Row, Rows
 from prompttransfer.store import Result, Store, tensor_hash
 from prompttransfer.training import Objective, Plan, train
 
@@ -101,9 +102,9 @@ class Context:
         """The batches of the whole target budget: the same for every method."""
         config = self.config.for_task(target.name)
         updates = target_budget(config, len(target.train)).total
-        lengths = [len(row.ids) for row in target.train]
+        lengths = target.train.lengths
         # Few rows: short pools, or the same rows would meet in every batch.
-        return row_batches(len(target.train), config.batch_size, updates, self.seed, lengths=lengths, pool=2)
+        return row_batches(len(lengths), config.batch_size, updates, self.seed, lengths=lengths, pool=2)
 
     def of(self, target: EncodedTask) -> Context:
         """With the settings of a target."""
@@ -209,7 +210,7 @@ def _plan_hash(plan: Plan) -> str:
     rates = [(group["lr"], [names[id(parameter)] for parameter in group["params"]]) for group in groups]
     # Not the seed: nothing random happens in a training loop without dropout; the batches are given.
     rest = (plan.learning_rate, plan.schedule, plan.warmup_updates, plan.weight_decay, plan.max_grad_norm)
-    rows = [(row.ids, row.answer, row.task) for row in plan.rows]
+    rows = Rows.of(plan.rows).digest
     return _hash((*_prompt_state(plan.prompt), rates, rest, rows, [list(batch) for batch in plan.batches]))
 
 

@@ -7,13 +7,13 @@ rates. The finished prompts are plain matrices P* o (u_t v_t).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import zip_longest
 from typing import Any
 
 from torch import Tensor
 
 from prompttransfer.budget import joint_updates
-from prompttransfer.encoding import Row
 from prompttransfer.methods.context import Context, EncodedTask, MethodResult, stack
 from prompttransfer.methods.distillation import DistillationLoss, PromptDistance, TeacherForward
 from prompttransfer.methods.objectives import task_loss
@@ -28,6 +28,7 @@ from prompttransfer.prompts import (
     average_factors,
     mean_factors,
 )
+from prompttransfer.rows import Row
 from prompttransfer.store import Result, tensor_hash
 from prompttransfer.training import Objective
 
@@ -58,7 +59,7 @@ def source_stage(ctx: Context) -> tuple[JointPrompt, Result, int]:
     return prompt, ctx.run("MPT: joint source stage", plan, settings), updates
 
 
-def _distillation(ctx: Context, teachers: Tensor, rows: list[Row], uses: int) -> tuple[Objective, dict[str, Any]]:
+def _distillation(ctx: Context, teachers: Tensor, rows: Sequence[Row], uses: int) -> tuple[Objective, dict[str, Any]]:
     """The loss that the settings name, and what it depends on."""
     mpt = ctx.config.mpt
     prompts = FrozenPrompts(teachers).to(ctx.backbone.device)

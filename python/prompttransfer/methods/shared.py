@@ -8,18 +8,18 @@ from torch import Tensor
 
 import promptkernels as pk
 from prompttransfer.budget import source_updates, target_budget
-from prompttransfer.encoding import Row
 from prompttransfer.methods.context import Context, EncodedTask
 from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.sampler import row_batches, split_updates
 from prompttransfer.prompts import SoftPrompt
+from prompttransfer.rows import Rows
 from prompttransfer.store import Result
 
 
 def source_prompt(ctx: Context, source: EncodedTask) -> tuple[Tensor, Result]:
     """Prompt tuning of one source from P_init: its prompt (L, H) and the stage's facts."""
     config = ctx.config
-    lengths = [len(row.ids) for row in source.train]
+    lengths = source.train.lengths
     updates = source_updates(config, len(source.train))
     batches = row_batches(len(source.train), config.source_batch_size, updates, ctx.source_seed, lengths=lengths)
     prompt = SoftPrompt(ctx.start)
@@ -37,10 +37,9 @@ def source_cost(ctx: Context) -> int:
     return sum(source_updates(ctx.config, len(source.train)) for source in ctx.sources)
 
 
-def joined_rows(tasks: Sequence[EncodedTask]) -> tuple[list[Row], list[int]]:
+def joined_rows(tasks: Sequence[EncodedTask]) -> tuple[Rows, list[int]]:
     """Training rows of several tasks, one after the other, with their place as task id; and their numbers."""
-    rows = [Row(row.ids, row.answer, place) for place, task in enumerate(tasks) for row in task.train]
-    return rows, [len(task.train) for task in tasks]
+    return Rows.one_task_each(task.train for task in tasks), [len(task.train) for task in tasks]
 
 
 def own_prompt(

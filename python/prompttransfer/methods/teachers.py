@@ -23,11 +23,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from prompttransfer.encoding import Row
 from prompttransfer.methods.context import CODE_VERSION, Context
 from prompttransfer.methods.distillation import TeacherForward
 from prompttransfer.models import IGNORED, Backbone, Batch, Output
-from prompttransfer.store import Result, key_hash, tensor_hash
+from prompttransfer.rows import Row, Rows
+from prompttransfer.store import Result, tensor_hash
 
 _GIB = 2**30
 _Key = tuple[int, tuple[int, ...], tuple[int, ...]]  # task, token ids and answer of a row
@@ -65,8 +65,7 @@ class KeptTeacher:
     ) -> None:
         self.ctx = ctx
         self.teacher = teacher
-        # Rows of like length share a batch.
-        self.rows = sorted(dict.fromkeys((row.task, row.ids, row.answer) for row in rows), key=_length)
+        self.rows = rows
         self.uses = uses
         self.keep = keep
         self.limit = limit_gb * _GIB
@@ -78,6 +77,11 @@ class KeptTeacher:
         return self._source(backbone, batch, student)
 
     @cached_property
+    def _order(self) -> list[_Key]:
+        """The rows of the file: rows of like length share a batch."""
+        return sorted(dict.fromkeys((row.task, row.ids, row.answer) for row in self.rows), key=_length)
+
+    @cached_property
     def _key(self) -> dict[str, Any]:
         ctx, teacher = self.ctx, self.teacher
         return {
@@ -85,7 +89,7 @@ class KeptTeacher:
             "version": CODE_VERSION,
             **ctx.backbone.identity,
             "teachers": tensor_hash(teacher.prompts.prompts),
-            "rows": key_hash({"rows": self.rows}),
+            "rows": Rows.of(self.rows).digest,
             "hidden": [teacher.hidden, teacher.hidden_positions],
             "batch": ctx.config.eval_batch_size,
         }
@@ -93,15 +97,15 @@ class KeptTeacher:
     def _worth(self, batch: Batch) -> bool:
         if self.keep != "auto":
             return self.keep == "always"
-        if self.ctx.store.holds(self._key):
-            return True
         if self.uses <= len(self.rows):
             return False
+        if self.ctx.store.holds(self._key):
+            return True
         cost = measure(self.ctx.backbone, self.teacher, batch, self.ctx.store.folder)
         return worth_keeping(cost, len(self.rows), self.uses, self.limit)
 
     def _outputs(self) -> TeacherOutputs:
-        ctx, teacher, order, size = self.ctx, self.teacher, self.rows, self.ctx.config.eval_batch_size
+        ctx, teacher, order, size = self.ctx, self.teacher, self._order, self.ctx.config.eval_batch_size
 
         def compute(work: Path) -> Result:
             handle = ctx.progress.stage("teacher outputs", len(order))

@@ -1,0 +1,114 @@
+"""Training rows in tokens, a million of them in a few hundred megabytes."""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import overload
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Row:
+    """One training example: token ids of the text, those of the answer, index of its task."""
+
+    ids: tuple[int, ...]
+    answer: tuple[int, ...]
+    task: int = 0
+
+
+class Rows(Sequence[Row]):
+    """Rows in flat arrays; each becomes a `Row` when it is asked for.
+
+    Args:
+        ids: token ids of all texts, one after the other; answers: those of all answers.
+        ends: where each row's text ends in ids; answer_ends: and its answer in answers.
+        tasks: index of each row's task.
+    """
+
+    def __init__(
+        self, ids: np.ndarray, ends: np.ndarray, answers: np.ndarray, answer_ends: np.ndarray, tasks: np.ndarray
+    ) -> None:
+        self._ids, self._answers = ids.astype(np.int32, copy=False), answers.astype(np.int32, copy=False)
+        self._ends, self._answer_ends = ends.astype(np.int64, copy=False), answer_ends.astype(np.int64, copy=False)
+        self._tasks = tasks.astype(np.int32, copy=False)
+
+    @classmethod
+    def of(cls, rows: Iterable[Row]) -> Rows:
+        """From single rows; rows that are arrays already are returned as they are."""
+        if isinstance(rows, Rows):
+            return rows
+        ids, ends, answers, answer_ends, tasks = (array(kind) for kind in "iqiqi")
+        for row in rows:
+            ids.extend(row.ids)
+            answers.extend(row.answer)
+            ends.append(len(ids))
+            answer_ends.append(len(answers))
+            tasks.append(row.task)
+        return cls(*map(np.array, (ids, ends, answers, answer_ends, tasks)))
+
+    @classmethod
+    def one_task_each(cls, parts: Iterable[Iterable[Row]]) -> Rows:
+        """The rows of several tasks, one after the other; a row's task becomes the place of its part."""
+        parts = [cls.of(part) for part in parts]
+        return cls(
+            np.concatenate([part._ids for part in parts]),
+            _joined_ends([part._ends for part in parts]),
+            np.concatenate([part._answers for part in parts]),
+            _joined_ends([part._answer_ends for part in parts]),
+            np.repeat(np.arange(len(parts), dtype=np.int32), [len(part) for part in parts]),
+        )
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, Tensor]) -> Rows:
+        """The inverse of `tensors`."""
+        return cls(*(tensors[name].numpy() for name in ("ids", "ends", "answers", "answer_ends", "tasks")))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All arrays, for a file."""
+        names = ("ids", "ends", "answers", "answer_ends", "tasks")
+        arrays = (self._ids, self._ends, self._answers, self._answer_ends, self._tasks)
+        return {name: torch.from_numpy(flat) for name, flat in zip(names, arrays, strict=True)}
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    @overload
+    def __getitem__(self, index: int) -> Row: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Row]: ...
+
+    def __getitem__(self, index: int | slice) -> Row | list[Row]:
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(len(self)))]
+        place = range(len(self))[index]  # negative places, and an IndexError beyond the end
+        ids = self._ids[self._ends[place - 1] if place else 0 : self._ends[place]]
+        answer = self._answers[self._answer_ends[place - 1] if place else 0 : self._answer_ends[place]]
+        return Row(tuple(ids.tolist()), tuple(answer.tolist()), int(self._tasks[place]))
+
+    @property
+    def lengths(self) -> list[int]:
+        """Text tokens of each row."""
+        return np.diff(self._ends, prepend=0).tolist()
+
+    @cached_property
+    def digest(self) -> str:
+        """Hash of the content."""
+        state = hashlib.sha256()
+        for flat in (self._ids, self._ends, self._answers, self._answer_ends, self._tasks):
+            state.update(f"{len(flat)};".encode() + np.ascontiguousarray(flat).tobytes())
+        return state.hexdigest()[:32]
+
+
+def _joined_ends(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Ends of several flat arrays that are put one after the other."""
+    sizes = [int(part[-1]) if len(part) else 0 for part in parts]
+    offsets = np.cumsum([0, *sizes[:-1]])
+    return np.concatenate([part + offset for part, offset in zip(parts, offsets, strict=True)])

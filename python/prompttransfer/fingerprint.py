@@ -14,7 +14,8 @@ def fingerprint(model: nn.Module, tokenizer: Any) -> str:
     digest = hashlib.sha256(type(model).__name__.encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data if tensor.numel() else b"")
+        content = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(content.view(torch.uint8).numpy().data if content.numel() else b"")
     for key, value in sorted(model.config.to_dict().items()):
         if key not in ("_name_or_path", "transformers_version", "_attn_implementation"):
             digest.update(f"{key}={value!r};".encode())

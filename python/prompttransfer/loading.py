@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ def load_model(
         quantization: "8bit" or "4bit" (NF4) weights through bitsandbytes, on a GPU.
 
     Raises:
-        ValueError: there is no such model, or this machine cannot quantize.
+        ValueError: there is no such model, it cannot read embeddings, or this machine cannot quantize.
     """
     try:
         config = AutoConfig.from_pretrained(name)
@@ -60,6 +61,7 @@ def load_model(
         placement=placement,
         checkpointing=checkpointing,
     )
+    backbone.check_embeddings()
     if backbone.precision == "bfloat16" and quantization == "none":
         narrow_products(model)
     return backbone
@@ -78,6 +80,8 @@ def _quantized(quantization: str, device: torch.device) -> dict[str, Any]:
     from transformers import BitsAndBytesConfig
 
     if quantization == "8bit":
+        # A warning at every product: that float32 becomes float16 in it.
+        logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
         config = BitsAndBytesConfig(load_in_8bit=True)
     else:
         config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16)

@@ -7,11 +7,12 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors import safe_open
-from tiny import tiny_llama, tiny_tokenizer
+from tiny import VOCABULARY, tiny_llama, tiny_tokenizer
 
 from prompttransfer import training
-from prompttransfer.compare import compare
+from prompttransfer.compare import Workbench, compare
 from prompttransfer.config import RunConfig
 from prompttransfer.tasks.task import Task
 
@@ -82,6 +83,15 @@ def config(tmp_path: Path, tasks: dict[str, Task], monkeypatch: pytest.MonkeyPat
         output=tmp_path / "run",
         cache=tmp_path / "cache",
     )
+
+
+def test_one_start_of_the_labels_of_all_tasks_serves_all_of_them(config: RunConfig) -> None:
+    config = config.model_copy(update={"init": "labels", "prompt_length": 5})
+    work = Workbench.open(config, Progress())
+    first, second = (work.context(seed) for seed in config.seeds)
+    table = work.backbone.embedding.weight.detach()
+    assert torch.equal(first.start[:2], table[[VOCABULARY.index("no"), VOCABULARY.index("yes")]])
+    assert torch.equal(first.start, second.start) and len(first.start.unique(dim=0)) == 5
 
 
 def test_a_run_writes_every_row_with_its_honest_columns(config: RunConfig) -> None:

@@ -21,30 +21,31 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prompttransfer.config import RunConfig
+from prompttransfer.config import WITHOUT_SOURCE_PROMPTS, RunConfig
 from prompttransfer.encoding import EncodedTask
 from prompttransfer.evaluation import Evaluation
-from prompttransfer.export import write_prompt, write_tensors
+from prompttransfer.interchange import Card, Factors, write_prompt, write_tensors
 from prompttransfer.loading import load_model
 from prompttransfer.methods import METHODS, Context, MethodResult
 from prompttransfer.methods.shared import source_prompt
 from prompttransfer.models import Backbone
+from prompttransfer.progress import NullProgress
 from prompttransfer.prompts import init_hash, initial_prompt
 from prompttransfer.store import Store, default_folder, write_json
 from prompttransfer.tasks import drop_leaks, load_task
 from prompttransfer.tasks.task import Task
 
 FORMAT = 1
-WITHOUT_SOURCE_PROMPTS = {"PT", "Multi-PT", "BMTPT"}  # they train no prompt for each source
 
 
-def compare(config: RunConfig, progress: Any) -> Path:
+def compare(config: RunConfig, progress: Any = None) -> Path:
     """Run the comparison and return the run folder.
 
     Args:
         config: all settings.
-        progress: a `prompttransfer.progress.Progress` (or `NullProgress`).
+        progress: an open `prompttransfer.progress.Progress`; none: nothing is shown.
     """
+    progress = progress or NullProgress()
     work = Workbench.open(config, progress)
     run = RunFolder(config, work.backbone, progress)
     contexts = {seed: work.context(seed) for seed in config.seeds}
@@ -151,9 +152,14 @@ class RunFolder:
     def __init__(self, config: RunConfig, backbone: Backbone, progress: Any) -> None:
         self.config = config
         self.progress = progress
-        self.precision = backbone.precision
         self.folder = config.output
         self.model = {"model": config.model, "model_fingerprint": backbone.fingerprint}
+        self.reading = {
+            "architecture": "seq2seq" if backbone.seq2seq else "causal",
+            "placement": backbone.placement,
+            "precision": backbone.precision,
+            "max_length": config.max_length,
+        }
         self.machine = machine_facts(backbone)
         self.sources: list[dict[str, Any]] = []
         self.rows: list[dict[str, Any]] = []
@@ -180,11 +186,13 @@ class RunFolder:
         self.sources += [row for row in rows if (row["source"], row["seed"]) not in known]
         self._write(finished=False)
 
-    def save_prompt(self, path: str, prompt: Tensor, **facts: object) -> str:
+    def card(self, **facts: Any) -> dict[str, str]:
+        """Metadata of a prompt file: the model, and what is known of the prompt (fields of `Card`)."""
+        return Card(**{**self.model, **self.reading, **facts}).metadata()
+
+    def save_prompt(self, path: str, prompt: Tensor, factors: Factors | None = None, **facts: Any) -> str:
         """Write a prompt with its origin; returns its path in the run folder."""
-        reading = {"max_length": self.config.max_length, "precision": self.precision}
-        metadata = {**self.model, **reading, **facts}
-        write_prompt(self.folder / path, prompt, {name: str(value) for name, value in metadata.items()})
+        write_prompt(self.folder / path, prompt, self.card(**facts), factors)
         return path
 
     def add(
@@ -197,12 +205,15 @@ class RunFolder:
     ) -> None:
         """Add a finished row with its prompt and history."""
         stem = f"{target.name}-seed{ctx.seed}"
-        origin = {"init_hash": ctx.start_hash, "task": target.name, "method": method, "seed": ctx.seed}
-        scored = {"score": row["score"]} if result.module is None else {}
-        path = self.save_prompt(f"prompts/{method}/{stem}.safetensors", result.prompt, **origin, **scored)
-        if result.module is not None:
+        origin = {"init_hash": ctx.start_hash, "method": method, "seed": ctx.seed, **task_facts(target)}
+        scored = {"score": row["score"]}
+        path = f"prompts/{method}/{stem}.safetensors"
+        if result.module is None:
+            self.save_prompt(path, result.prompt, result.factors, **origin, **scored)
+        else:
+            self.save_prompt(path, result.prompt, **origin)
             file = self.folder / f"prompts/{method}/{stem}-module.safetensors"
-            write_tensors(file, result.module.tensors(), self.model | origin)
+            write_tensors(file, result.module.tensors(), self.card(**origin, **scored))
         for name, prompt in result.other_prompts.items():
             self.save_prompt(f"prompts/{method}/{stem}-{name}.safetensors", prompt, **origin)
         write_json(self.folder / "history" / f"{method}-{stem}.json", result.history)
@@ -230,6 +241,21 @@ class RunFolder:
             writer.writeheader()
             writer.writerows(self.rows)
         os.replace(temporary, self.folder / "results.csv")
+
+
+def task_facts(task: EncodedTask) -> dict[str, Any]:
+    """How a prompt's task reads and answers a text: fields of `Card`."""
+    facts: dict[str, Any] = {
+        "task": task.name,
+        "metric": task.metric,
+        "scoring": task.scoring,
+        "choices": task.choices,
+        "max_length": task.max_length,
+        "cut": task.cut,
+    }
+    if not task.choices:
+        facts["max_answer"] = task.max_answer
+    return facts | (vars(task.wording) if task.wording else {})
 
 
 def result_row(
@@ -300,10 +326,10 @@ def _source_rows(ctx: Context, run: RunFolder) -> Iterable[dict[str, Any]]:
             f"prompts/sources/{source.name}-seed{ctx.source_seed}.safetensors",
             prompt,
             init_hash=init_hash(ctx.start),
-            task=source.name,
             method="PT",
             seed=ctx.source_seed,
             score=row["score"],
+            **task_facts(source),
         )
         yield row | {"prompt": path}
 

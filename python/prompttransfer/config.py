@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from prompttransfer.method_config import (
     ATTEMPTConfig,
@@ -20,8 +21,21 @@ from prompttransfer.method_config import (
     TPVConfig,
 )
 
-METHODS = ("PT", "Multi-PT", "SPoT", "TPV", "ATTEMPT", "MPT", "MPT-group", "BMTPT", "DTVG")
+METHODS: tuple[str, ...] = ("PT", "Multi-PT", "SPoT", "TPV", "ATTEMPT", "MPT", "MPT-group", "BMTPT", "DTVG")
 DEMO_METHODS = ("PT", "SPoT", "MPT", "BMTPT", "DTVG")
+# `prompttransfer.methods.register` adds to these.
+known_methods = list(METHODS)
+WITHOUT_SOURCES = {"PT"}  # learn from the target alone
+WITHOUT_SOURCE_PROMPTS = {"PT", "Multi-PT", "BMTPT"}  # train no prompt for each source
+
+
+def _method(name: str) -> str:
+    if name not in known_methods:
+        near = get_close_matches(name, known_methods, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known_methods)}"
+        raise ValueError(f"unknown method; {hint}")
+    return name
+
 
 Rows = Annotated[int | None, Field(ge=1), BeforeValidator(lambda given: None if given == "all" else given)]
 Epochs = Annotated[float, Field(gt=0)]
@@ -52,7 +66,7 @@ class RunConfig(Settings):
     model: str = Field("demo", description="'demo', a hub id, or a local folder of a causal or seq2seq model")
     sources: tuple[str, ...] = Field(("amazon", "tweets", "r8"), description="source tasks: demo names or files")
     targets: tuple[str, ...] = Field(("sst2", "nyt", "subjectivity"), description="target tasks: demo names or files")
-    methods: tuple[Literal[METHODS], ...] = Field(DEMO_METHODS, min_length=1)
+    methods: tuple[Annotated[str, AfterValidator(_method)], ...] = Field(DEMO_METHODS, min_length=1)
     seeds: tuple[int, ...] = Field(
         (42,), min_length=1, description="repetitions: few-shot rows and order of the batches"
     )
@@ -165,7 +179,7 @@ class RunConfig(Settings):
     def _fits_together(self) -> RunConfig:
         if not self.targets:
             raise ValueError("targets is empty; name at least one target task")
-        needing = [method for method in self.methods if method != "PT"]
+        needing = [method for method in self.methods if method not in WITHOUT_SOURCES]
         if needing and not self.sources:
             raise ValueError(
                 f"sources is empty, but {', '.join(needing)} transfer from source tasks; name some or use PT"
@@ -219,7 +233,7 @@ class RunConfig(Settings):
     @property
     def transfers(self) -> bool:
         """Whether a method learns from the sources at all; plain prompt tuning does not."""
-        return set(self.methods) != {"PT"}
+        return not set(self.methods) <= WITHOUT_SOURCES
 
     @property
     def target_rate(self) -> float:

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from prompttransfer import cli, evaluating
 from prompttransfer import compare as compare_module
 from prompttransfer.config import RunConfig
-from prompttransfer.export import read_prompt, write_prompt
+from prompttransfer.interchange import read_prompt, write_prompt
 from prompttransfer.models import Backbone
 
 runner = CliRunner()
@@ -174,7 +174,7 @@ BAD = [
     (["compare", "--targets", "missing.csv"], "task file missing.csv does not exist"),
     (["compare", "--targets", "sst2,missing.csv"], "task file missing.csv does not exist"),
     (["train", "a.csv,b.csv", "p"], "a colon joins a training and a test file: train.csv:test.csv"),
-    (["compare", "--methods", "PTT"], "methods.0: Input should be 'PT'"),
+    (["compare", "--methods", "PTT"], "methods.0: unknown method; did you mean 'PT'?"),
     (["compare", "--train-rows", "0"], "train_rows: Input should be greater than or equal to 1, got '0'"),
     (["compare", "--seeds", "one"], "seeds.0"),
     (["compare", "--config", "none.json"], "settings file none.json does not exist"),

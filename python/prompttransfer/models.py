@@ -119,7 +119,7 @@ class Backbone(nn.Module):
             recompute_layers(model)
         self.fingerprint = fingerprint(model, tokenizer)
         if precision == "auto":
-            precision = "bfloat16" if _native_bfloat16(self.device) else "float32"
+            precision = "bfloat16" if native_bfloat16(self.device) else "float32"
         self.precision = precision
         accepted = set(inspect.signature(model.forward).parameters)
         self._keeps_logits = "logits_to_keep" in accepted
@@ -453,7 +453,8 @@ def quiet_transformers() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _native_bfloat16(device: torch.device) -> bool:
+def native_bfloat16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 in hardware."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     # Without these instructions bfloat16 products are emulated and slower than float32.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from prompttransfer.models import Backbone
 from prompttransfer.rows import Row, Rows
 from prompttransfer.store import Result, Store
-from prompttransfer.tasks.task import Task
+from prompttransfer.tasks.task import Task, Wording
 
 _ROWS_AT_ONCE = 2000  # texts that are tokenized together
 _WORTH_KEEPING = 20_000  # rows whose tokens are read from a file sooner than made again
@@ -29,6 +29,7 @@ class EncodedTask:
         labels, answers: index of the right choice of every test row, and the token ids of each choice; of a task with
             choices.
         choices, references: the choices as text, and all right answers of every test row, for what the model writes.
+        wording, max_length, cut: how its texts are made and shortened, see `Task`.
         leaked, skipped: rows left out, see `Task`.
     """
 
@@ -42,6 +43,9 @@ class EncodedTask:
     choices: tuple[str, ...] = ()
     references: tuple[tuple[str, ...], ...] = ()
     max_answer: int = 128
+    wording: Wording | None = None
+    max_length: int | None = None
+    cut: str = "start"
     leaked: int = 0
     skipped: int = 0
 
@@ -82,6 +86,9 @@ class EncodedTask:
             "test": test,
             "choices": task.choices,
             "max_answer": task.max_answer,
+            "wording": task.wording,
+            "max_length": task.max_length or backbone.max_length,
+            "cut": task.cut,
             "leaked": task.leaked,
             "skipped": task.skipped,
         }

@@ -10,7 +10,7 @@ from prompttransfer.compare import load_backbone, other_scores, task_options
 from prompttransfer.config import RunConfig
 from prompttransfer.encoding import EncodedTask
 from prompttransfer.evaluation import evaluate
-from prompttransfer.export import read_prompt
+from prompttransfer.interchange import read_prompt
 from prompttransfer.tasks import DEMO_TASKS, load_task
 
 

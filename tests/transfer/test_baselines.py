@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from prompttransfer.config import RunConfig
-from prompttransfer.export import read_prompt, write_tensors
+from prompttransfer.interchange import read_prompt, write_tensors
 from prompttransfer.methods import METHODS, Context
 from prompttransfer.methods.shared import source_prompts
 from prompttransfer.models import Backbone

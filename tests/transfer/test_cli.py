@@ -162,7 +162,8 @@ def test_evaluate_scores_a_whole_file_as_trained(loaded: list[RunConfig], tmp_pa
 
 
 def test_export_writes_an_adapter(tmp_path: Path) -> None:
-    write_prompt(tmp_path / "p.safetensors", torch.ones(2, 4), {"model": "some/model"})
+    card = {"model": "some/model", "architecture": "causal"}
+    write_prompt(tmp_path / "p.safetensors", torch.ones(2, 4), card)
     result = run("export", tmp_path / "p.safetensors", tmp_path / "adapter")
     assert result.exit_code == 0, result.output
     config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())

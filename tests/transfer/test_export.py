@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import LlamaConfig, LlamaForCausalLM, T5Config, T5ForConditionalGeneration
 
-from prompttransfer.export import export_peft, read_prompt, write_prompt
+from prompttransfer.interchange import export_peft, read_prompt, write_prompt
 
 
 def test_prompt_file_round_trip(tmp_path: Path) -> None:

@@ -93,9 +93,11 @@ def train(
     }
     with friendly_errors(debug):
         results = run(train_settings(read_recipe(recipe), given, limit), quiet or as_json)
-        from prompttransfer.export import read_prompt, write_prompt
+        from prompttransfer.interchange import read_tensors, write_tensors
 
-        write_prompt(prompt, *read_prompt(results.folder / results.rows[0]["prompt"]))
+        made = results.folder / results.rows[0]["prompt"]
+        scored = made.with_name(f"{made.stem}-module.safetensors")  # where the prompt depends on the row
+        write_tensors(prompt, *read_tensors(scored if scored.is_file() else made))
         print_run(results, as_json)
         if not as_json:
             typer.echo(f"prompt: {prompt}")

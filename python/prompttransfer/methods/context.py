@@ -15,6 +15,7 @@ from prompttransfer.budget import target_budget, warmup_updates
 from prompttransfer.config import RunConfig
 from prompttransfer.encoding import EncodedTask
 from prompttransfer.evaluation import Evaluation, evaluate
+from prompttransfer.interchange import Factors
 from prompttransfer.methods.sampler import row_batches
 from prompttransfer.models import Backbone
 from prompttransfer.prompts import PromptModule, init_hash
@@ -33,6 +34,7 @@ class MethodResult:
     other_prompts: prompts (L, H) that were trained on the way, by name.
     module: evaluated in place of prompt where the prompt depends on the row; prompt is then its mean over the
         training rows.
+    factors: what prompt is composed of, in MPT.
     """
 
     prompt: Tensor
@@ -45,6 +47,7 @@ class MethodResult:
     notes: str = ""
     other_prompts: dict[str, Tensor] = field(default_factory=dict)
     module: PromptModule | None = None
+    factors: Factors | None = None
 
     @property
     def evaluated(self) -> Tensor | PromptModule:

@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from prompttransfer.budget import joint_updates
+from prompttransfer.interchange import Factors
 from prompttransfer.methods.context import Context, EncodedTask, MethodResult, stack
 from prompttransfer.methods.distillation import DistillationLoss, PromptDistance, TeacherForward
 from prompttransfer.methods.objectives import task_loss
@@ -119,6 +120,7 @@ def _adapt(ctx: Context, target: EncodedTask, group: list[EncodedTask], title: s
     index = next(place for place, task in enumerate(group) if task.name == target.name)
     return MethodResult(
         prompt=prompt.composed(index).cpu(),
+        factors=_factors(prompt, index),
         other_prompts={"shared": joint.composed() if isinstance(joint, SoftPrompt) else joint.shared.detach()},
         trainable_parameters=facts["trainable_parameters"] // len(group),
         target_updates=facts["updates"],
@@ -128,3 +130,10 @@ def _adapt(ctx: Context, target: EncodedTask, group: list[EncodedTask], title: s
         history={"loss": facts["loss"], "source_loss": source.facts["loss"]},
         notes="" if len(group) == 1 else f"with {', '.join(task.name for task in group if task.name != target.name)}",
     )
+
+
+def _factors(prompt: PromptModule, task: int) -> Factors | None:
+    """Those of one task; none of a prompt without decomposition."""
+    if not isinstance(prompt, MultitaskPrompt):
+        return None
+    return Factors(prompt.shared.detach(), prompt.u[task].detach(), prompt.v[task].detach())

@@ -19,7 +19,7 @@ from datasets import Dataset
 
 from prompttransfer.asset_table import ASSETS
 from prompttransfer.assets import fetch
-from prompttransfer.tasks.task import SPLIT, Example, Task, shuffled, split_examples, to_dataset
+from prompttransfer.tasks.task import SPLIT, Example, Task, Wording, shuffled, split_examples, to_dataset
 from prompttransfer.tasks.templates import render
 
 # Sentiment is a mean of human ratings from -4 to 4; rows nearer to 0 are left out.
@@ -47,8 +47,12 @@ class DemoTask:
     max_words: int = 40
 
 
-def load_demo(name: str, *, seed: int = 42, progress: Any = None) -> Task:
-    """A demo task with all its rows; leaks are not removed yet."""
+def load_demo(name: str, *, answers: str = "words", seed: int = 42, progress: Any = None) -> Task:
+    """A demo task with all its rows; leaks are not removed yet.
+
+    Args:
+        answers: "words", or "digits": the number of the class, as in the papers.
+    """
     demo = DEMO_TASKS[name]
     folder = fetch(demo.asset, progress)
     parts = [_examples(demo, folder, split) for split in demo.splits]
@@ -63,7 +67,8 @@ def load_demo(name: str, *, seed: int = 42, progress: Any = None) -> Task:
         train=to_dataset(train),
         validation=to_dataset(validation),
         test=to_dataset(test),
-        choices=demo.choices,
+        choices=demo.choices if answers == "words" else tuple(map(str, range(len(demo.choices)))),
+        wording=Wording(demo.template, demo.max_words),
         origin=f"{demo.content} ({asset.name} {asset.version})",
     )
 

@@ -22,7 +22,7 @@ from prompttransfer.tasks.labels import Labels
 from prompttransfer.tasks.names import file_paths, task_name
 from prompttransfer.tasks.rendered import Reservoir, RowFile, content_key, stored
 from prompttransfer.tasks.tables import Row, read_rows
-from prompttransfer.tasks.task import Example, Task
+from prompttransfer.tasks.task import Example, Task, Wording
 from prompttransfer.tasks.templates import render
 from prompttransfer.tasks.text_metrics import require
 
@@ -138,6 +138,7 @@ def load_described(
         max_length=description.max_length,
         cut=description.cut,
         max_answer=description.max_answer,
+        wording=Wording(description.template, description.max_words, description.columns),
         origin=", ".join(dict.fromkeys(path.name for paths in files.values() for path in paths)),
         skipped=facts["skipped"],
     )

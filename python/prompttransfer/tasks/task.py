@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from datasets import Dataset, Features, Value
@@ -42,6 +42,18 @@ class Example:
 
 
 @dataclass(frozen=True)
+class Wording:
+    """How the text of a row is made of its fields, see `prompttransfer.tasks.templates`.
+
+    columns: of each field in the table the rows came from, where they are known.
+    """
+
+    template: str
+    max_words: int | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Task:
     """A task in words: a choice between given answers, or a free answer.
 
@@ -56,6 +68,7 @@ class Task:
         cut: the end of a text that gives way where it is longer: "start", or "end" for texts that begin with what is
             asked.
         max_answer: tokens of an answer at most, when it is free text.
+        wording: how texts are made, for texts to come; None where it is not known.
         origin: where the rows came from.
         leaked: training and validation rows left out because they overlap with rows that prompts are judged on.
         skipped: rows left out because they do not fit the description of the task.
@@ -71,6 +84,7 @@ class Task:
     max_length: int | None = None
     cut: str = "start"
     max_answer: int = 128
+    wording: Wording | None = None
     origin: str = ""
     leaked: int = 0
     skipped: int = 0

@@ -18,7 +18,7 @@ from prompttransfer.tasks.papers.rendering import Part
 from prompttransfer.tasks.papers.sources import HubSplit, find_split
 from prompttransfer.tasks.papers.splits import PARTS, hub_splits
 from prompttransfer.tasks.papers.table import PAPER_TASKS
-from prompttransfer.tasks.task import Task
+from prompttransfer.tasks.task import Task, Wording
 from prompttransfer.tasks.text_metrics import missing, require
 
 
@@ -82,6 +82,7 @@ def load_paper(
         more_metrics=more_metrics,
         max_length=spec.max_length,
         cut="end",  # the texts begin with what is asked
+        wording=Wording(" ".join([spec.prefix, *(f"{name}: {{{name}}}" for name in spec.inputs.names)])),
         origin=f"{spec.content} ({', '.join(filter(None, (spec.hub, spec.config)))})",
         skipped=len(problems),
     )

@@ -1,0 +1,92 @@
+"""The card of a prompt: where it comes from, and how a model has to read text with it.
+
+It is the metadata of a prompt file, where every value is a string, and a JSON file in a prompt library.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BeforeValidator, Field, ValidationError
+
+from prompttransfer.interchange.files import read_tensors
+from prompttransfer.method_config import Settings
+from prompttransfer.recipes import explain
+
+Kind = TypeVar("Kind")
+
+
+def _parsed(given: Any) -> Any:
+    """A list or a table, also from the string that it is in metadata."""
+    return json.loads(given) if isinstance(given, str) else given
+
+
+Texts = Annotated[tuple[str, ...], BeforeValidator(_parsed)]
+Named = Annotated[dict[str, Kind], BeforeValidator(_parsed)]
+
+
+class Card(Settings):
+    """Of a prompt; all of it may be unknown."""
+
+    model: str = Field("", description="hub id or folder of the model, or demo")
+    model_fingerprint: str = Field("", description="of its weights and vocabulary")
+    architecture: Literal["causal", "seq2seq"] | None = Field(None, description="of the model")
+    placement: Literal["encoder", "encoder-decoder"] = Field(
+        "encoder", description="before the text, or half before it and half before the decoder's input"
+    )
+    init_hash: str = Field("", description="of the prompt it was trained from; equal ones have comparable task vectors")
+    task: str = ""
+    method: str = ""
+    seed: int | None = None
+    metric: str = Field("", description="of the score")
+    score: float | None = Field(None, description="in per cent, on test rows")
+    scores: Named[float] = Field(default_factory=dict, description="what the score has to be compared with")
+    scoring: Literal["first-token", "full", "generate"] | None = Field(None, description="how an answer is chosen")
+    choices: Texts = Field((), description="the answers; none: free text")
+    template: str = Field("", description="what the model reads, with fields in braces")
+    columns: Named[str] = Field(default_factory=dict, description="column of each field in the training table")
+    max_words: int | None = Field(None, ge=1, description="words kept of each field")
+    max_length: int | None = Field(None, ge=1, description="text tokens kept of a row")
+    cut: Literal["start", "end"] = Field("start", description="the end of a longer text that gives way")
+    max_answer: int | None = Field(None, ge=1, description="tokens of an answer in free text at most")
+    precision: Literal["auto", "float32", "bfloat16"] | None = Field(None, description="of the model's products")
+    licence: str = ""
+    date: str = Field("", description="day of its making, as 2026-01-31")
+
+    @classmethod
+    def of(cls, metadata: Mapping[str, Any], where: Path | str) -> Card:
+        """From the metadata of a file; names that are none of a card's are passed over.
+
+        Raises:
+            ValueError: a value does not fit; names the file and the value.
+        """
+        return cls.checked({name: value for name, value in metadata.items() if name in cls.model_fields}, where)
+
+    @classmethod
+    def checked(cls, content: Mapping[str, Any], where: Path | str) -> Card:
+        """From all values of a JSON card.
+
+        Raises:
+            ValueError: a value does not fit, or has an unknown name; names the file and the value.
+        """
+        try:
+            return cls(**content)
+        except ValidationError as error:
+            raise ValueError("\n".join(f"{where}: {text}" for _, text in explain(error))) from error
+
+    def metadata(self) -> dict[str, str]:
+        """What is known, as strings."""
+        known = self.model_dump(mode="json", exclude_defaults=True)
+        return {name: value if isinstance(value, str) else json.dumps(value) for name, value in known.items()}
+
+
+def read_card(path: Path) -> Card:
+    """The card in a prompt file.
+
+    Raises:
+        ValueError: no such file, not a safetensors file, or a value does not fit.
+    """
+    return Card.of(read_tensors(path)[1], path)

@@ -1,0 +1,137 @@
+"""Prompt files: safetensors with a card of strings.
+
+A file holds the finished matrix `prompt` (L, H); one of MPT also what it is composed of. The prompt of ATTEMPT depends
+on the row and has a file of another kind, with all that the prompts of rows depend on.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from prompttransfer.prompts import InstancePrompt
+
+TENSOR = "prompt"
+_MODULE = {"sources", "target", "down", "up", "norm.weight", "norm.bias", "temperature", "mask_padding"}
+
+
+class Factors(NamedTuple):
+    """What a prompt of MPT is composed of: P = shared * (u @ v), shared (L, H), u (L, R), v (R, H)."""
+
+    shared: Tensor
+    u: Tensor
+    v: Tensor
+
+    def composed(self) -> Tensor:
+        """The prompt (L, H)."""
+        return self.shared * (self.u @ self.v)
+
+
+def write_prompt(path: Path, prompt: Tensor, metadata: Mapping[str, str], factors: Factors | None = None) -> None:
+    """Write a prompt (L, H) as float32 with its metadata; a reader sees the old file or the new one, never half.
+
+    Raises:
+        ValueError: the prompt is not a matrix of finite numbers, or not that of its factors.
+    """
+    if prompt.dim() != 2 or not prompt.isfinite().all():
+        raise ValueError(f"prompt must be a finite (L, H) matrix, got shape {tuple(prompt.shape)}")
+    tensors = {TENSOR: prompt.float()}
+    if factors is not None:
+        tensors |= {name: tensor.float() for name, tensor in factors._asdict().items()}
+        composed = factors.composed()
+        if composed.shape != prompt.shape or not torch.allclose(composed, tensors[TENSOR], rtol=1e-4, atol=1e-5):
+            raise ValueError("factors: shared * (u @ v) is not the prompt")
+    write_tensors(path, tensors, metadata)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write named tensors with their metadata; a reader sees the old file or the new one, never half."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    try:
+        content = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        save_file(content, temporary, metadata=dict(metadata))
+        os.replace(temporary, path)
+        path.chmod(0o644)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """All tensors of a safetensors file and its metadata.
+
+    Raises:
+        ValueError: no such file, or it is damaged or none of that format.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path}: no such prompt file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path}: not a readable safetensors file, or not all of it ({error})") from error
+
+
+def read_prompt(path: Path) -> tuple[Tensor, dict[str, str]]:
+    """A prompt (L, H) float32 and its metadata.
+
+    Raises:
+        ValueError: no such file, or not a prompt file.
+    """
+    tensors, metadata = read_tensors(path)
+    return _prompt(path, tensors), metadata
+
+
+def read_factors(path: Path) -> Factors | None:
+    """What the prompt in a file is composed of; None where the file does not say.
+
+    Raises:
+        ValueError: no such file, or not a prompt file.
+    """
+    tensors, _ = read_tensors(path)
+    prompt = _prompt(path, tensors)
+    if not set(Factors._fields) <= tensors.keys():
+        return None
+    shared, u, v = (tensors[name].float() for name in Factors._fields)
+    if shared.shape != prompt.shape or u.shape != (len(prompt), len(v)) or v.shape[1:] != prompt.shape[1:]:
+        shapes = ", ".join(f"{name} {tuple(tensors[name].shape)}" for name in (TENSOR, *Factors._fields))
+        raise ValueError(f"{path}: got {shapes}, want (L, H), (L, H), (L, R), (R, H)")
+    return Factors(shared, u, v)
+
+
+def read_trained(path: Path) -> tuple[Tensor | InstancePrompt, dict[str, str]]:
+    """What a model reads in front of its text, and its metadata: a prompt (L, H), or ATTEMPT's that depends on the row.
+
+    Raises:
+        ValueError: no such file, or neither of the two.
+    """
+    tensors, metadata = read_tensors(path)
+    if tensors.keys() >= _MODULE:
+        from prompttransfer.prompts import InstancePrompt  # imports transformers, which takes seconds
+
+        return InstancePrompt.of(tensors), metadata
+    return _prompt(path, tensors), metadata
+
+
+def _prompt(path: Path, tensors: Mapping[str, Tensor]) -> Tensor:
+    if TENSOR not in tensors:
+        why = "; a prompt that depends on the row (ATTEMPT) has no matrix" if tensors.keys() >= _MODULE else ""
+        raise ValueError(f"{path}: holds {', '.join(tensors) or 'nothing'}, want a tensor {TENSOR!r}{why}")
+    prompt = tensors[TENSOR]
+    if prompt.dim() != 2 or not prompt.numel() or not prompt.is_floating_point():
+        raise ValueError(f"{path}: tensor {TENSOR!r} has shape {tuple(prompt.shape)}, want (L, H) floating")
+    if not prompt.isfinite().all():
+        raise ValueError(f"{path}: tensor {TENSOR!r} holds infinite or undefined numbers")
+    return prompt.to(torch.float32)

@@ -1,0 +1,125 @@
+"""Prompts out of PEFT's adapter folders: PROMPT_TUNING and MULTITASK_PROMPT_TUNING."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from prompttransfer.interchange.card import Card
+from prompttransfer.interchange.files import Factors, read_tensors
+from prompttransfer.interchange.peft_export import CARDS
+
+_KINDS = {
+    "PROMPT_TUNING": ("prompt_embeddings",),
+    "MULTITASK_PROMPT_TUNING": ("prompt_embeddings", "prefix_task_cols", "prefix_task_rows"),
+}
+_TASK_TYPES = {"CAUSAL_LM": "causal", "SEQ_2_SEQ_LM": "seq2seq"}
+
+
+class Imported(NamedTuple):
+    """A prompt (L, H) with its card, and what it is composed of if it was a multitask one."""
+
+    prompt: Tensor
+    card: Card
+    factors: Factors | None = None
+
+
+def import_peft(folder: Path) -> list[Imported]:
+    """The prompts of an adapter folder, by task id; one of PROMPT_TUNING.
+
+    What PEFT does with an adapter counts: of a PROMPT_TUNING adapter for two sub-modules it reads the first half only.
+    A checkpoint in pickle format is read as tensors and nothing else.
+
+    Raises:
+        ValueError: not an adapter folder, an adapter of another kind, or tensors that do not fit its configuration.
+    """
+    folder = Path(folder)
+    config = _config(folder)
+    kind, task_type = str(config.get("peft_type")), str(config.get("task_type"))
+    file = folder / "adapter_config.json"
+    if kind not in _KINDS:
+        raise ValueError(f"{file}: got peft_type {kind}, want {' or '.join(_KINDS)}")
+    if task_type not in _TASK_TYPES:
+        raise ValueError(f"{file}: got task_type {task_type}, want {' or '.join(_TASK_TYPES)}")
+    tensors = _checkpoint(folder)
+    if set(tensors) != set(_KINDS[kind]):
+        got, want = ", ".join(sorted(tensors)) or "nothing", ", ".join(_KINDS[kind])
+        raise ValueError(f"{folder}: the checkpoint holds {got}, want {want}")
+    parts = config.get("num_transformer_submodules") or (2 if task_type == "SEQ_2_SEQ_LM" else 1)
+    rows, hidden = config.get("num_virtual_tokens", 0) * parts, config.get("token_dim")
+    wanted = {"prompt_embeddings": (rows, hidden)}
+    if kind == "MULTITASK_PROMPT_TUNING":
+        tasks, ranks = config.get("num_tasks", 1), config.get("num_ranks", 1)
+        wanted |= {"prefix_task_cols": (tasks, rows, ranks), "prefix_task_rows": (tasks, ranks, hidden)}
+    for name, shape in wanted.items():
+        if tuple(tensors[name].shape) != shape:
+            raise ValueError(f"{folder}: {name} has shape {tuple(tensors[name].shape)}, its configuration says {shape}")
+        if not tensors[name].isfinite().all():
+            raise ValueError(f"{folder}: {name} holds infinite or undefined numbers")
+    shared = tensors["prompt_embeddings"].float()
+    form = {
+        "architecture": _TASK_TYPES[task_type],
+        "placement": "encoder-decoder" if parts == 2 and kind != "PROMPT_TUNING" else "encoder",
+    }
+    method = "PT" if kind == "PROMPT_TUNING" else "MPT"
+    origin = {"model": config.get("base_model_name_or_path") or "", "method": method}
+    cards = [
+        card.model_copy(update=form | {name: value for name, value in origin.items() if not getattr(card, name)})
+        for card in _cards(folder, config.get("num_tasks", 1) if kind != "PROMPT_TUNING" else 1)
+    ]
+    if kind == "PROMPT_TUNING":
+        return [Imported(shared[: rows // parts].clone(), cards[0])]
+    cols, own = tensors["prefix_task_cols"].float(), tensors["prefix_task_rows"].float()
+    factors = [Factors(shared, u, v) for u, v in zip(cols, own, strict=True)]
+    return [Imported(one.composed(), card, one) for one, card in zip(factors, cards, strict=True)]
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    file = folder / "adapter_config.json"
+    if not file.is_file():
+        hint = "" if folder.is_dir() else "; fetch one of the hub with: hf download NAME --local-dir FOLDER"
+        raise ValueError(f"{folder}: not an adapter folder, there is no adapter_config.json{hint}")
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file}: not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{file}: got a {type(content).__name__}, want a configuration of PEFT")
+    return content
+
+
+def _checkpoint(folder: Path) -> dict[str, Tensor]:
+    file = folder / "adapter_model.safetensors"
+    if file.is_file():
+        return read_tensors(file)[0]
+    file = folder / "adapter_model.bin"
+    if not file.is_file():
+        raise ValueError(f"{folder}: there is no adapter_model.safetensors")
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        raise ValueError(
+            f"{file}: damaged, or holds more than tensors, which could run code; want adapter_model.safetensors"
+        ) from error
+    if not isinstance(content, dict) or not all(isinstance(tensor, Tensor) for tensor in content.values()):
+        raise ValueError(f"{file}: holds something else than named tensors")
+    return content
+
+
+def _cards(folder: Path, count: int) -> list[Card]:
+    """Cards that an export has left beside the adapter; empty ones where there are none."""
+    file = folder / CARDS
+    if not file.is_file():
+        return [Card()] * count
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file}: not JSON: {error}") from error
+    if not isinstance(content, list) or len(content) != count:
+        raise ValueError(f"{file}: want a list of {count} cards, one for each task")
+    return [Card.checked(card, file) for card in content]

@@ -123,8 +123,9 @@ class RunConfig(Settings):
         description="how an answer is chosen: by its first token, by the mean log-probability of all its tokens, or by "
         "writing it; auto: first-token where that tells the answers of a task apart, else full",
     )
-    answers: Literal["digits", "words"] = Field(
-        "digits", description="verbalisers of the papers' data sets: digits, as in the papers, or words"
+    answers: Literal["digits", "words"] | None = Field(
+        None,
+        description="verbalisers of tasks with a name: digits or words; none: the papers' digits, the demo's words",
     )
     data_dir: Path | None = Field(
         None, description="folder with a copy of the papers' data sets, in the layout of the hub; none: the hub"

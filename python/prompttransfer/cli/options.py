@@ -52,7 +52,8 @@ DataDir = Annotated[
 Answers = Annotated[
     str | None,
     typer.Option(
-        help="digits or words: what the papers' data sets are answered with.", show_default=default_of("answers")
+        help="digits or words: what tasks with a name are answered with.",
+        show_default="the papers' digits, the demo's words",
     ),
 ]
 BadRows = Annotated[

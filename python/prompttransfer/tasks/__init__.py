@@ -24,7 +24,7 @@ def load_task(
     test_rows: int | None = None,
     seed: int = 42,
     progress: Any = None,
-    answers: Literal["digits", "words"] = "digits",
+    answers: Literal["digits", "words"] | None = None,
     data_dir: str | Path | None = None,
     bad_rows: Literal["error", "skip"] = "error",
     **file_options: Any,
@@ -38,7 +38,8 @@ def load_task(
     Args:
         train_rows, test_rows: at most so many rows; None: all.
         seed: of the splits.
-        answers, data_dir: of `prompttransfer.tasks.papers.load_paper`; other tasks do without them.
+        answers: digits or words, of a task with a name; None: as the papers have them, and words for the demo.
+        data_dir: of `prompttransfer.tasks.papers.load_paper`; other tasks do without it.
         bad_rows: error, or skip: rows that do not fit are left out and counted.
         file_options: of `prompttransfer.tasks.files.load_files`; tasks with a name do without them, and to a
             description only `whole` matters.
@@ -50,9 +51,11 @@ def load_task(
     name = str(name_or_path)
     check_name(name)
     if name in DEMO_TASKS:
-        task = load_demo(name, seed=seed, progress=progress)
+        task = load_demo(name, answers=answers or "words", seed=seed, progress=progress)
     elif name in PAPER_TASKS:
-        task = load_paper(name, answers=answers, data_dir=data_dir, bad_rows=bad_rows, seed=seed, progress=progress)
+        task = load_paper(
+            name, answers=answers or "digits", data_dir=data_dir, bad_rows=bad_rows, seed=seed, progress=progress
+        )
     elif is_description(name):
         whole = file_options.get("whole", False)
         described = read_description(Path(name).expanduser())

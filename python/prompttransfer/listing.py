@@ -1,10 +1,9 @@
-"""Lists for `prompttransfer assets`: what the demo is made of, and its tasks."""
+"""Lists of what the demo is made of and of what lies in the cache."""
 
 from __future__ import annotations
 
-from collections import Counter
+import os
 from collections.abc import Sequence
-from difflib import get_close_matches
 from typing import Any
 
 from rich import box
@@ -12,55 +11,61 @@ from rich.console import Console
 from rich.table import Table
 
 from prompttransfer.asset_table import ASSETS
-from prompttransfer.assets import cache_folder, fetch, is_fetched
+from prompttransfer.assets import cache_folder, is_fetched
+from prompttransfer.cache_parts import PARTS, folder_bytes, folders_of, size
 
 
-def print_assets(names: Sequence[str], progress: Any, *, fetch_them: bool) -> None:
-    """A line for each asset (all if none is named), fetched first if asked for."""
-    for name in names:
-        if name not in ASSETS:
-            near = get_close_matches(name, ASSETS, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise ValueError(f"unknown asset {name!r}; {hint}there are {', '.join(ASSETS)}")
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for title, justify in (("asset", "left"), ("MB", "right"), ("in cache", "left"), ("licence", "left")):
-        table.add_column(title, justify=justify, no_wrap=title != "licence")
-    table.add_column("content")
-    for name in names or ASSETS:
-        if fetch_them:
-            fetch(name, progress)
-        asset = ASSETS[name]
-        state = "yes" if is_fetched(name) else "no"
-        table.add_row(f"{asset.name} {asset.version}", f"{asset.megabytes:g}", state, asset.licence, asset.content)
-    console = _console()
-    console.print(table)
-    console.print(f"cache: {cache_folder()}", soft_wrap=True, markup=False)
+def asset_facts(names: Sequence[str] = ()) -> dict[str, Any]:
+    """The cache folder, the assets (all if none is named) and, if none is named, the other parts of the cache."""
+    assets = [
+        {
+            "name": asset.name,
+            "version": asset.version,
+            "megabytes": asset.megabytes,
+            "in_cache": is_fetched(asset.name),
+            "licence": asset.licence,
+            "content": asset.content,
+        }
+        for asset in ASSETS.values()
+        if not names or asset.name in names
+    ]
+    parts = [
+        {"name": name, "bytes": sum(map(folder_bytes, folders_of(name))), "content": part.content}
+        for name, part in PARTS.items()
+        if not names or name in names
+    ]
+    return {"cache": str(cache_folder()), "assets": assets, "parts": parts}
 
 
-def print_tasks(names: Sequence[str], progress: Any) -> None:
-    """Rows, labels and an example of each demo task (all if none is named), or of files."""
-    from prompttransfer.tasks import DEMO_TASKS, load_task
-
-    console = _console()
-    for name in names or DEMO_TASKS:
-        task = load_task(name, progress=progress)
-        counts = Counter(task.test["label"])
-        shares = ", ".join(
-            f"{choice} {100 * counts[label] / len(task.test):.0f} %" for label, choice in enumerate(task.choices)
-        )
-        rows = f"{len(task.train):,} train, {len(task.validation):,} validation, {len(task.test):,} test rows"
-        example = task.train[0]
-        lines = [
-            f"{task.name}: {task.origin}",
-            f"  {rows}; {task.leaked} left out as they overlap with test rows",
-            f"  answers in the test rows: {shares}; metric {task.metric}",
-            f"  example: {example['text']!r} -> {task.choices[example['label']]!r}",
-        ]
-        console.print("\n".join(lines), markup=False, soft_wrap=True)
+def print_assets(facts: dict[str, Any]) -> None:
+    """`asset_facts` as tables."""
+    console = wide_console()
+    if facts["assets"]:
+        table = plain_table("asset", ("MB", "right"), "in cache", "licence", "content")
+        for asset in facts["assets"]:
+            name, here = f"{asset['name']} {asset['version']}", "yes" if asset["in_cache"] else "no"
+            table.add_row(name, f"{asset['megabytes']:g}", here, asset["licence"], asset["content"])
+        console.print(table)
+    if facts["parts"]:
+        table = plain_table("also in the cache", ("size", "right"), "content")
+        for part in facts["parts"]:
+            table.add_row(part["name"], size(part["bytes"]) if part["bytes"] else "", part["content"])
+        console.print(table)
+    console.print(f"cache: {facts['cache']}", soft_wrap=True, markup=False)
 
 
-def _console() -> Console:
+def wide_console() -> Console:
+    """The terminal; a pipe or a file has no width of its own, and 80 columns would break the lines."""
     console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = max(console.width, 120)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = max(console.width, 140)
     return console
+
+
+def plain_table(first: str, *others: str | tuple[str, str]) -> Table:
+    """Columns by title, or by title and side; the first one and figures are never broken."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for column in (first, *others):
+        title, justify = (column, "left") if isinstance(column, str) else column
+        table.add_column(title, justify=justify, no_wrap=title in (first, "MB", "size", "in cache"))  # type: ignore[arg-type]
+    return table

@@ -201,26 +201,6 @@ def test_misspelt_setting_has_a_suggestion(tmp_path: Path) -> None:
     assert "line 1, column 2: is not JSON" in run("compare", "--config", file).stderr
 
 
-def fails_with(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
-    def fake(config: RunConfig, progress: object) -> Path:
-        raise error
-
-    monkeypatch.setattr(compare_module, "compare", fake)
-
-
-def test_interrupt_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    fails_with(monkeypatch, KeyboardInterrupt())
-    result = run("compare", "-q")
-    assert result.exit_code == 130 and result.stderr.strip() == "stopped; run the same command again to go on"
-
-
-def test_errors_deep_inside_point_to_debug(monkeypatch: pytest.MonkeyPatch) -> None:
-    fails_with(monkeypatch, RuntimeError("shapes differ"))
-    result = run("compare", "-q")
-    assert result.exit_code == 2 and "error: shapes differ" in result.stderr and "--debug" in result.stderr
-    assert isinstance(run("compare", "-q", "--debug").exception, RuntimeError)
-
-
 def test_assets_are_listed_with_size_and_licence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PROMPTTRANSFER_CACHE", str(tmp_path))
     result = run("assets")

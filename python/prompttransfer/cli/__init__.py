@@ -2,23 +2,58 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from prompttransfer.cli.assets import assets
 from prompttransfer.cli.compare import compare
+from prompttransfer.cli.doctor import doctor
+from prompttransfer.cli.errors import EXIT_CODES
 from prompttransfer.cli.evaluate import evaluate
 from prompttransfer.cli.export import export
 from prompttransfer.cli.train import train
 from prompttransfer.cli.validate import validate
 
+# In the order of the help: what one starts with, what follows from it, what looks after the machine.
+COMMANDS = (
+    compare,
+    train,
+    evaluate,
+    export,
+    validate,
+    assets,
+    doctor,
+)
+
 app = typer.Typer(
     name="prompttransfer",
-    help="Train soft prompts on a frozen language model and compare how methods transfer them between tasks.\n\n"
-    "Start with `prompttransfer compare`: without options it runs the demo on a small real model and real data.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
+    epilog="Exit codes: " + "; ".join(f"{code}: {meaning}" for code, meaning in EXIT_CODES.items()) + ".",
 )
-for command in (compare, train, evaluate, export, validate, assets):
+for command in COMMANDS:
     app.command()(command)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"prompttransfer {version('promptkernels')}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Train soft prompts on a frozen language model and compare how methods transfer them between tasks.
+
+    Start with `prompttransfer compare`: without options it runs the demo on a small real model and real data.
+    `prompttransfer doctor` tells what works on this machine.
+    """

@@ -109,5 +109,5 @@ def compare(
         "variant": variant,
         "output": output,
     }
-    with friendly_errors(debug):
+    with friendly_errors(debug, resumes=True):
         print_run(run(run_config(read_recipe(recipe), given, limit=limit), quiet or as_json), as_json)

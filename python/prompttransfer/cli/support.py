@@ -1,18 +1,27 @@
-"""What the commands share: option values, settings, a run and its results, and errors in a line or two."""
+"""What the commands share: option values, settings, a run and its results."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import typer
-from pydantic import ValidationError
 
+from prompttransfer.cli.errors import friendly_errors
 from prompttransfer.config import METHODS, RunConfig
-from prompttransfer.recipes import Recipe, explain, run_config
+from prompttransfer.recipes import Recipe, run_config
+
+__all__ = [
+    "default_of",
+    "friendly_errors",
+    "method_names",
+    "print_run",
+    "run",
+    "shown_progress",
+    "task_names",
+    "train_settings",
+]
 
 
 def default_of(name: str) -> str:
@@ -84,36 +93,8 @@ def print_run(results: Any, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(results.content, indent=1))
         return
-    from rich.console import Console
-
+    from prompttransfer.listing import wide_console
     from prompttransfer.report.terminal import print_results
 
-    # A pipe or a log has no width of its own; 80 columns would cut the table.
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = max(console.width, 140)
-    print_results(results, console)
+    print_results(results, wide_console())
     typer.echo(f"report: {results.folder / 'report.html'}\nall files: {results.folder}")
-
-
-@contextmanager
-def friendly_errors(debug: bool) -> Iterator[None]:
-    """Errors of the user's making in a line or two; Ctrl-C says how to go on."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        typer.echo("stopped; run the same command again to go on", err=True)
-        raise typer.Exit(130) from None
-    except (ValueError, OSError, RuntimeError, ImportError) as error:
-        if debug or isinstance(error, typer.Exit):
-            raise
-        lines = [text for _, text in explain(error)] if isinstance(error, ValidationError) else [str(error)]
-        typer.echo("error: " + ("\n".join(lines) or type(error).__name__), err=True)
-        if not _expected(error):
-            typer.echo("run again with --debug for the traceback", err=True)
-        raise typer.Exit(2) from None
-
-
-def _expected(error: Exception) -> bool:
-    """Whether the message alone will do: all but failures deep inside a library."""
-    return not isinstance(error, RuntimeError) or type(error).__module__.startswith("prompttransfer")

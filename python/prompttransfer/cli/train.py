@@ -91,7 +91,7 @@ def train(
         "variant": variant,
         "output": prompt.with_name(prompt.name + ".run"),
     }
-    with friendly_errors(debug):
+    with friendly_errors(debug, resumes=True):
         results = run(train_settings(read_recipe(recipe), given, limit), quiet or as_json)
         from prompttransfer.interchange import read_tensors, write_tensors
 

@@ -1,0 +1,60 @@
+"""What the shell completes: names that are known without loading anything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, get_args
+
+from prompttransfer.asset_table import ASSETS
+from prompttransfer.config import METHODS, RunConfig
+from prompttransfer.recipes import recipe_names
+
+# Names of the tasks: their descriptions take seconds to import, so a test keeps this list the same as theirs.
+_TASKS = """
+    amazon tweets movies r8 r52-other nyt sst2 subjectivity mrpc rte cb boolq glue/mnli glue/qqp glue/qnli
+    glue/sst2 glue/stsb glue/mrpc glue/rte glue/cola superglue/multirc superglue/boolq superglue/wic
+    superglue/wsc superglue/cb superglue/record mrqa/squad mrqa/nq mrqa/hotpotqa mrqa/searchqa mrqa/newsqa
+    others/winogrande others/yelp others/scitail others/paws nlg/e2e nlg/webnlg nlg/commongen extra/agnews
+    extra/commonsenseqa extra/openbookqa extra/arc extra/anli
+"""
+TASK_NAMES = tuple(_TASKS.split())
+
+
+def one_of(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
+    """Completion of a single name, in any case."""
+
+    def complete(incomplete: str) -> list[str]:
+        return [name for name in names() if name.lower().startswith(incomplete.lower())]
+
+    return complete
+
+
+def several_of(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
+    """Completion of the last name of a list with commas."""
+
+    def complete(incomplete: str) -> list[str]:
+        before, comma, last = incomplete.rpartition(",")
+        taken = before.split(",")
+        fitting = (name for name in names() if name.lower().startswith(last.lower()) and name not in taken)
+        return [f"{before}{comma}{name}" for name in fitting]
+
+    return complete
+
+
+def setting(name: str) -> Callable[[str], list[str]]:
+    """Completion of a setting that has one of a few values."""
+    return one_of(lambda: _values(RunConfig.model_fields[name].annotation))
+
+
+def _values(annotation: Any) -> list[str]:
+    """Strings in a Literal, be it inside a union."""
+    found = get_args(annotation)
+    return [value for part in found for value in ([part] if isinstance(part, str) else _values(part))]
+
+
+asset_names = one_of(lambda: ASSETS)
+method_name = one_of(lambda: METHODS)
+method_names = several_of(lambda: METHODS)
+recipe = one_of(recipe_names)
+task_name = one_of(lambda: TASK_NAMES)
+task_names = several_of(lambda: TASK_NAMES)

@@ -1,0 +1,65 @@
+"""What the command line says and returns when something goes wrong."""
+
+import errno
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from prompttransfer import cli
+from prompttransfer import compare as compare_module
+from prompttransfer.cli.errors import friendly_errors
+from prompttransfer.config import RunConfig
+from prompttransfer.recipes import read_recipe
+
+
+def compare_raises(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    def fake(config: RunConfig, progress: object) -> Path:
+        raise error
+
+    monkeypatch.setattr(compare_module, "compare", fake)
+
+
+def test_interrupt_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    compare_raises(monkeypatch, KeyboardInterrupt())
+    result = CliRunner().invoke(cli.app, ["compare", "-q"])
+    assert result.exit_code == 130 and result.stderr.strip() == "stopped; run the same command again to go on"
+
+
+# Of each error: the exit code, what is said, and whether the way out is the traceback.
+STRANGE = [
+    (RuntimeError("shapes differ\nand more"), 1, "error: RuntimeError: shapes differ\n", True),
+    (KeyError("x"), 1, "error: KeyError: 'x'\n", True),
+    (MemoryError(), 1, "error: out of memory: MemoryError\n", False),
+    (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), 1, "error: out of memory: ", True),
+    (OSError(errno.ENOSPC, "No space left on device", "a/b"), 1, "error: a/b: No space left on device; free ", False),
+    (FileNotFoundError(errno.ENOENT, "No such file or directory", "a/b"), 2, "error: a/b: No such file", False),
+    (ConnectionError("the hub does not answer"), 1, "error: the hub does not answer\n", False),
+]
+
+
+@pytest.mark.parametrize(("error", "code", "message", "traceback"), STRANGE)
+def test_failures_have_a_code_and_a_way_out(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, code: int, message: str, traceback: bool
+) -> None:
+    compare_raises(monkeypatch, error)
+    result = CliRunner().invoke(cli.app, ["compare", "-q"])
+    assert result.exit_code == code and message in result.stderr and result.stdout == ""
+    assert ("--debug" in result.stderr) == traceback
+    assert len(result.stderr.splitlines()) <= 3 and "Traceback" not in result.stderr
+    assert CliRunner().invoke(cli.app, ["compare", "-q", "--debug"]).exception is error
+
+
+def test_own_messages_need_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit) as ended, friendly_errors(False):
+        read_recipe("demmo")
+    assert ended.value.exit_code == 2
+    assert capsys.readouterr().err.startswith("error: no recipe 'demmo'; did you mean 'demo'?")
+
+
+@pytest.mark.parametrize("ending", [typer.Exit(3), typer.Abort(), BrokenPipeError(errno.EPIPE, "Broken pipe")])
+def test_ordinary_endings_pass(ending: Exception, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(type(ending)) as passed, friendly_errors(False):
+        raise ending
+    assert passed.value is ending and capsys.readouterr().err == ""

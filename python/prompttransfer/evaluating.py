@@ -6,11 +6,15 @@ from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from prompttransfer.compare import load_backbone, other_scores, task_options
 from prompttransfer.config import RunConfig
 from prompttransfer.encoding import EncodedTask
 from prompttransfer.evaluation import evaluate
-from prompttransfer.interchange import read_prompt
+from prompttransfer.interchange import Card, read_trained
+from prompttransfer.models import Backbone
+from prompttransfer.prompts import PromptModule
 from prompttransfer.tasks import DEMO_TASKS, load_task
 
 
@@ -23,21 +27,16 @@ def evaluate_file(path: Path, config: RunConfig, progress: Any, *, given: Contai
             that the prompt was trained with, and the rows of a file are not limited. A single file is scored as a
             whole, of two files the second.
     """
-    prompt, metadata = read_prompt(path)
-    trained_with = {
-        name: metadata[name] for name in ("model", "precision", "max_length") if name in metadata and name not in given
-    }
-    config = RunConfig(**{**config.model_dump(), **trained_with})
+    prompt, card = read_trained_prompt(path)
+    config = as_trained(config, card, given)
     name = config.targets[0]
     limit = config.test_rows if name in DEMO_TASKS or "test_rows" in given else None
     task = load_task(name, test_rows=limit, progress=progress, whole=True, **task_options(config))
     progress.note(f"{task.name}: {len(task.test)} rows are scored")
-    if not len(task.train) and metadata.get("task") == task.name:
+    if not len(task.train) and card.task == task.name:
         progress.note("note: this prompt was trained on a task of that name; rows it has seen count as well")
     backbone = load_backbone(config, progress)
-    trained_on = metadata.get("model_fingerprint")
-    if trained_on and trained_on != backbone.fingerprint:
-        progress.note("note: this prompt was trained on a model with other weights")
+    check_model(path, prompt, card, backbone, progress)
     encoded = EncodedTask.of(task, backbone, config.scoring, trains=False)
 
     def scored(title: str, tensor: Any) -> Any:
@@ -65,5 +64,36 @@ def evaluate_file(path: Path, config: RunConfig, progress: Any, *, given: Contai
         "zero_shot": zero_shot.score,
         "collapsed": found.collapsed,
         "test_rows": found.rows,
-        "prompt_tokens": prompt.shape[0],
+        "prompt_tokens": prompt.length if isinstance(prompt, PromptModule) else len(prompt),
     }
+
+
+def read_trained_prompt(path: Path) -> tuple[Tensor | PromptModule, Card]:
+    """A prompt (L, H), or one that depends on the row, and its card.
+
+    Raises:
+        ValueError: no such file, or not of a trained prompt.
+    """
+    prompt, metadata = read_trained(path)
+    return prompt, Card.of(metadata, path)
+
+
+def as_trained(config: RunConfig, card: Card, given: Container[str] = ()) -> RunConfig:
+    """Settings with what the prompt was trained with, where no other value was asked for by name."""
+    names = ("model", "precision", "max_length", "placement")
+    own = {name: getattr(card, name) for name in names if name not in given and getattr(card, name)}
+    return RunConfig(**{**config.model_dump(), **own})
+
+
+def check_model(path: Path, prompt: Tensor | PromptModule, card: Card, backbone: Backbone, progress: Any) -> None:
+    """Whether the model is the one that the prompt belongs to; other weights are told.
+
+    Raises:
+        ValueError: its embeddings have another width.
+    """
+    width = prompt.hidden_size if isinstance(prompt, PromptModule) else prompt.shape[1]
+    if width != backbone.hidden_size:
+        own = f"; it was trained with {card.model}" if card.model else ""
+        raise ValueError(f"{path}: got a prompt of width {width}, the model wants {backbone.hidden_size}{own}")
+    if card.model_fingerprint and card.model_fingerprint != backbone.fingerprint:
+        progress.note("note: this prompt was trained on a model with other weights")

@@ -51,17 +51,26 @@ def predict(
         ValueError: the prompt has another width than the model.
     """
     reader = Reader(backbone, prompt, batch_size, advance)
-    if task.scoring == "generate":
-        # A token more than the longest choice: what goes on after a choice is another answer.
-        longest = max(map(len, task.answers)) if task.choices else task.max_answer
-        written = reader.write(task.test, longest)
-        places = {choice.strip(): place for place, choice in enumerate(task.choices)}
-        return [places.get(text, -1) for text in written] if task.choices else written
+    if task.scoring != "generate":
+        return choice_scores(reader, task).argmax(dim=1).tolist()
+    written = written_answers(reader, task)
+    places = {choice.strip(): place for place, choice in enumerate(task.choices)}
+    return [places.get(text, -1) for text in written] if task.choices else written
+
+
+def choice_scores(reader: Reader, task: EncodedTask) -> Tensor:
+    """(rows, C): logits of the first tokens of the task's C choices after every test row, or mean log-probabilities of
+    all their tokens, as its scoring says; the largest one is the answer."""
     if task.scoring == "first-token":
-        scores = reader.first_token_scores(task.test, [answer[0] for answer in task.answers])
-    else:
-        scores = reader.answer_scores(task.test, task.answers)
-    return scores.argmax(dim=1).tolist()
+        return reader.first_token_scores(task.test, [answer[0] for answer in task.answers])
+    return reader.answer_scores(task.test, task.answers)
+
+
+def written_answers(reader: Reader, task: EncodedTask) -> list[str]:
+    """What the model writes after every test row."""
+    # A token more than the longest choice: what goes on after a choice is another answer.
+    longest = max(map(len, task.answers)) if task.choices else task.max_answer
+    return reader.write(task.test, longest)
 
 
 def evaluate(

@@ -1,0 +1,68 @@
+"""`prompttransfer import`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from prompttransfer.cli import options as o
+from prompttransfer.cli.support import friendly_errors, task_names
+
+
+def import_(
+    adapter: Annotated[Path, typer.Argument(help="Adapter folder of PEFT: PROMPT_TUNING or MULTITASK_PROMPT_TUNING.")],
+    prompt: Annotated[Path, typer.Argument(help="Prompt file to write (.safetensors); must not exist.")],
+    task: Annotated[str | None, typer.Option(help="Name of the task.", show_default="that of the file")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Hub id or folder of its model.", show_default="the adapter's base model")
+    ] = None,
+    template: Annotated[
+        str | None, typer.Option(help="What the model read, with fields in braces, such as '{text}\\nLabel:'.")
+    ] = None,
+    choices: Annotated[list[str] | None, typer.Option(help="The answers, separated by commas.")] = None,
+    scoring: Annotated[
+        str | None, typer.Option(help="first-token, full or generate (free text): how an answer is chosen.")
+    ] = None,
+    licence: Annotated[str | None, typer.Option(help="Written on the card.")] = None,
+    debug: o.Debug = False,
+) -> None:
+    """Turn a PEFT adapter into prompt files that `evaluate`, `predict`, `similar` and `export` read.
+
+    An adapter of several tasks becomes a file for each, `<prompt>-0.safetensors` and so on.
+
+    Example:
+
+    `prompttransfer import my-adapter mine.safetensors --template "{text} Sentiment:" --choices negative,positive`
+    """
+    with friendly_errors(debug):
+        from prompttransfer.interchange import Card, import_peft, write_prompt
+        from prompttransfer.tasks.templates import fields_of
+
+        if template is not None:
+            template = template.replace("\\n", "\n")
+            fields_of(template)
+        given = {
+            "task": task,
+            "model": model,
+            "template": template,
+            "choices": task_names(choices),
+            "scoring": scoring,
+            "licence": licence,
+        }
+        given = {name: value for name, value in given.items() if value is not None}
+        imported = import_peft(adapter)
+        several = len(imported) > 1
+        paths = [
+            prompt.with_name(f"{prompt.stem}-{n}{prompt.suffix}") if several else prompt for n in range(len(imported))
+        ]
+        for path in paths:
+            if path.exists():
+                raise FileExistsError(f"{path} exists; name a new prompt file")
+        for path, one in zip(paths, imported, strict=True):
+            card = Card.checked({"task": path.stem} | one.card.model_dump(exclude_defaults=True) | given, adapter)
+            write_prompt(path, one.prompt, card.metadata(), one.factors)
+            typer.echo(
+                f"prompt: {path} ({len(one.prompt)} tokens, {card.method}, for {card.model or 'an unnamed model'})"
+            )

@@ -1,0 +1,95 @@
+"""`prompttransfer similar`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from prompttransfer.cli import options as o
+from prompttransfer.cli.library import Folder
+from prompttransfer.cli.support import friendly_errors
+
+if TYPE_CHECKING:
+    from prompttransfer.library import Library, Match
+
+
+def similar(
+    prompt: Annotated[Path, typer.Argument(help="Prompt file, in the library or not.")],
+    library: Folder = Path("library"),
+    metric: Annotated[
+        str, typer.Option(help="cosine, or token_mean_cosine (of the means over tokens, as SPoT does).")
+    ] = "cosine",
+    start: Annotated[
+        Path | None,
+        typer.Option(help="P_init that the prompt was trained from.", show_default="that of the library, by its hash"),
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="Show so many.")] = 10,
+    as_json: o.Json = False,
+    debug: o.Debug = False,
+) -> None:
+    """Which stored prompts resemble this one.
+
+    Prompts with a common start P_init are compared by their task vectors (prompt less P_init) and come first, others
+    by the prompts themselves; the table says which. Prompts of other models are left out.
+
+    Examples:
+
+    `prompttransfer similar amazon.safetensors`
+
+    `prompttransfer similar runs/demo/prompts/PT/sst2-seed42.safetensors --library prompts --metric token_mean_cosine`
+    """
+    with friendly_errors(debug):
+        from prompttransfer.interchange import Card, read_prompt
+        from prompttransfer.library import Library
+        from prompttransfer.prompts import init_hash
+
+        matrix, metadata = read_prompt(prompt)
+        card = Card.of(metadata, prompt)
+        reference = None if start is None else read_prompt(start)[0]
+        if reference is not None and card.init_hash and init_hash(reference) != card.init_hash:
+            raise ValueError(f"{start}: not the P_init that {prompt} was trained from ({card.init_hash})")
+        stored = Library.open(library)
+        for problem in stored.problems:
+            typer.echo(f"left out: {problem}", err=True)
+        found = stored.similar(matrix, card, metric=metric, start=reference, but=prompt)
+        if as_json:
+            typer.echo(json.dumps([_facts(match) for match in found[:top]], indent=1, ensure_ascii=False))
+        else:
+            _print_table(found, top, stored, card)
+
+
+def _facts(match: Match) -> dict[str, Any]:
+    card = match.entry.card.model_dump(mode="json", exclude_defaults=True)
+    return {"name": match.entry.name, "similarity": round(match.similarity, 6), "of": match.of, **card}
+
+
+def _print_table(found: list[Match], top: int, stored: Library, card: Any) -> None:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from prompttransfer.listing import wide_console
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for name in ("prompt", "similarity", "of", "task", "method", "score"):
+        table.add_column(name, justify="right" if name in ("similarity", "score") else "left", no_wrap=True)
+    for match in found[:top]:
+        own = match.entry.card
+        score = "" if own.score is None else f"{own.score:.1f}"
+        table.add_row(*map(Text, (match.entry.name, f"{match.similarity:.3f}", match.of, own.task, own.method, score)))
+    console = wide_console()
+    if found:
+        console.print(table)
+    left_out = len(stored.entries) - len(found)
+    console.print(
+        f"{len(found)} prompts compared"
+        + (f", {min(top, len(found))} shown" if len(found) > top else "")
+        + (f"; {left_out} not: itself, or of another model or size" if left_out else "")
+    )
+    if found and all(match.of == "prompts" for match in found):
+        shared = card.init_hash and any(match.entry.card.init_hash == card.init_hash for match in found)
+        way_out = "; --start names it" if shared else ""
+        console.print(f"no task vectors: {'P_init is not in the library' if shared else 'no common P_init'}{way_out}")

@@ -1,0 +1,128 @@
+"""Texts in, answers out: a trained prompt at work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from prompttransfer.answering import Reader
+from prompttransfer.compare import load_backbone
+from prompttransfer.config import RunConfig
+from prompttransfer.encoding import EncodedTask
+from prompttransfer.evaluating import as_trained, check_model, read_trained_prompt
+from prompttransfer.evaluation import choice_scores, written_answers
+from prompttransfer.interchange import Card
+from prompttransfer.models import Backbone
+from prompttransfer.progress import NullProgress
+from prompttransfer.prompts import PromptModule
+from prompttransfer.tasks.task import Task, to_dataset
+from prompttransfer.tasks.templates import fields_of, render
+
+Fields = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """An answer. scores: share of each choice, sum 1 (softmax of what the choices are compared by); none where the
+    answer is written, and label is then what the model wrote."""
+
+    label: str
+    scores: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A prompt with its model and the card that says how text is read and answered."""
+
+    backbone: Backbone
+    prompt: Tensor | PromptModule
+    card: Card
+    batch_size: int = 32
+
+    @classmethod
+    def open(cls, path: Path, *, progress: Any = None, batch_size: int = 32, **given: Any) -> Predictor:
+        """Read a prompt file and load its model.
+
+        Args:
+            given: goes before what the card says: model, template, choices, scoring, max_length, precision.
+
+        Raises:
+            ValueError: not a prompt file, it does not say enough, or it does not fit the model.
+        """
+        progress = progress or NullProgress()
+        prompt, card = read_trained_prompt(path)
+        given = {name: value for name, value in given.items() if value is not None}
+        # What was found out with other answers, or about other fields, does not hold.
+        stale = {"choices": "scoring", "template": "columns"}
+        known = card.model_dump(exclude={stale[name] for name in given.keys() & stale.keys()})
+        card = Card.checked(known | given, path)
+        check_card(card, path)
+        backbone = load_backbone(as_trained(RunConfig(sources=(), methods=("PT",)), card), progress)
+        check_model(path, prompt, card, backbone, progress)
+        return cls(backbone, prompt, card, batch_size)
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """What a text is made of."""
+        return fields_of(self.card.template)
+
+    def __call__(self, rows: Sequence[Fields | str]) -> list[Prediction]:
+        """Answer rows, each the values of the template's fields, or the text itself where it has one field.
+
+        Raises:
+            ValueError: a row lacks a field.
+        """
+        task = self._task([self._fields(row) for row in rows])
+        reader = Reader(self.backbone, self.prompt, self.batch_size)
+        if task.scoring == "generate":
+            return [Prediction(text, {}) for text in written_answers(reader, task)]
+        shares = choice_scores(reader, task).softmax(dim=1).tolist()
+        choices = self.card.choices
+        return [
+            Prediction(choices[max(range(len(row)), key=row.__getitem__)], dict(zip(choices, row, strict=True)))
+            for row in shares
+        ]
+
+    def _fields(self, row: Fields | str) -> Fields:
+        if isinstance(row, str) and len(self.fields) == 1:
+            return {self.fields[0]: row}
+        missing = self.fields if isinstance(row, str) else [name for name in self.fields if name not in row]
+        if missing:
+            raise ValueError(f"got {row!r}, want {' and '.join(missing)} for the text {self.card.template!r}")
+        return row
+
+    def _task(self, rows: Sequence[Fields]) -> EncodedTask:
+        """The rows as the test rows of a task."""
+        card, nothing = self.card, to_dataset([])
+        task = Task(
+            name=card.task or "task",
+            train=nothing,
+            validation=nothing,
+            test=to_dataset([render(card.template, row, max_words=card.max_words) for row in rows]),
+            choices=card.choices,
+            metric="accuracy" if card.choices else "exact-match",
+            cut=card.cut,
+            **({"max_answer": card.max_answer} if card.max_answer else {}),
+        )
+        return EncodedTask.of(task, self.backbone, card.scoring or "auto", trains=False)
+
+
+def check_card(card: Card, path: Path) -> None:
+    """Whether a card says enough to read text and to answer it.
+
+    Raises:
+        ValueError: with what is missing, and the option that gives it.
+    """
+    if not card.model:
+        raise ValueError(f"{path} does not say which model it belongs to; want --model NAME")
+    if not card.template:
+        raise ValueError(f"{path} does not say how its texts are worded; want --template, such as '{{text}}\\nLabel:'")
+    fields_of(card.template)
+    if not card.choices and card.scoring != "generate":
+        raise ValueError(f"{path} does not say what the answers are; want --choices no,yes or --scoring generate")
+    if len(card.choices) == 1:
+        raise ValueError(f"{path}: got the only choice {card.choices[0]!r}, want at least two")

@@ -80,7 +80,7 @@ class TPVConfig(Settings):
 class ATTEMPTConfig(Presets):
     """ATTEMPT (Asai et al. 2022): every row attends to the source prompts and the target's own."""
 
-    variants = {"code": {"mask_padding": False}}
+    variants: ClassVar[dict[str, dict[str, Any]]] = {"code": {"mask_padding": False}}
 
     variant: Literal["paper", "code"] = Field(
         "paper", description="code: padding takes part in the maximum over the text (mask_padding false)"
@@ -98,8 +98,8 @@ class MPTConfig(Presets):
     """MPT (Wang et al. 2023): teachers, decomposition, distillation, stochastic task sampling."""
 
     # What the published code does where the paper leaves it open or says otherwise: PEFT's parametrisation.
-    variants = {"code": {"average": "means", "factor_start": "normal"}}
-    ablations = {
+    variants: ClassVar[dict[str, dict[str, Any]]] = {"code": {"average": "means", "factor_start": "normal"}}
+    ablations: ClassVar[dict[str, dict[str, Any]]] = {
         "no-distillation": {"distillation": 0.0},
         "no-decomposition": {"decomposition": False},
         "neither": {"decomposition": False, "distillation": 0.0},
@@ -227,8 +227,8 @@ class BMTPTConfig(Settings):
 class DTVGConfig(Presets):
     """DTVG (2025): task vectors from one start, per-token scales, group chosen anew at every forward."""
 
-    variants = {"paper": {"rule": "best-prefix"}}
-    ablations = {
+    variants: ClassVar[dict[str, dict[str, Any]]] = {"paper": {"rule": "best-prefix"}}
+    ablations: ClassVar[dict[str, dict[str, Any]]] = {
         "positive-filter": {"rule": "positive"},
         "max-consistency": {"rule": "consistent-subset", "positive_only": False},
         "target-only": {"grouping": "none"},

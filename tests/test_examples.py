@@ -1,0 +1,130 @@
+"""The examples, as they stand, on a tiny model and small tables; each prints what it promises."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transfer.tiny import byte_tokenizer, tiny_llama, toy_task
+
+ROOT = Path(__file__).resolve().parents[1]
+EXAMPLES = ROOT / "examples"
+# MPT's own learning rate and such are the demo's: only sizes are small here.
+SMALL = {"prompt_length": 3, "train_rows": 12, "source_updates": 3, "target_updates": 4, "max_length": 24}
+SMALL |= {"batch_size": 4, "source_batch_size": 4, "test_rows": 10, "precision": "float32"}
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    tokenizer = byte_tokenizer()
+    tiny_llama(len(tokenizer)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def settings(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Two sources and a target as tables, a cache and an output folder of the test's own."""
+    monkeypatch.setenv("PROMPTTRANSFER_CACHE", str(tmp_path / "cache"))
+    for word, name in enumerate(("red", "green", "goal")):
+        rows = [row for split in (toy_task(name, word).train, toy_task(name, word).test) for row in split]
+        lines = [f"{row['text']},{('no', 'yes')[row['label']]}" for row in rows]
+        (tmp_path / f"{name}.csv").write_text("text,label\n" + "\n".join(lines) + "\n")
+    sources, targets = (str(tmp_path / "red.csv"), str(tmp_path / "green.csv")), (str(tmp_path / "goal.csv"),)
+    return {**SMALL, "model": str(model), "sources": sources, "targets": targets, "output": tmp_path / "run"}
+
+
+def main_of(name: str) -> Any:
+    return runpy.run_path(str(EXAMPLES / name))["main"]
+
+
+def test_every_example_is_short_and_tested() -> None:
+    files = sorted(path.relative_to(EXAMPLES) for path in EXAMPLES.rglob("*.py"))
+    tested = Path(__file__).read_text()
+    for file in files:
+        assert f'"{file}"' in tested, f"no test runs {file}"
+        assert 20 <= len((EXAMPLES / file).read_text().splitlines()) <= 60
+
+
+def test_ops(capsys: pytest.CaptureFixture[str]) -> None:
+    runpy.run_path(str(EXAMPLES / "ops.py"), run_name="__main__")
+    told = capsys.readouterr().out
+    # Sources 0 and 1 point where the target does, source 2 does not.
+    assert "group of the target: [0, 1, 3]" in told
+    mean, spread = map(float, re.search(r"mean (\S+) \(1\), spread (\S+) \(0.5\)", told).groups())
+    assert abs(mean - 1) < 0.05 and abs(spread - 0.5) < 0.1
+    assert "tasks with a gradient: [True, False, True, True]" in told
+
+
+def test_peft_script(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("peft")
+    runpy.run_path(str(EXAMPLES / "peft_script.py"), run_name="__main__")
+    losses = re.findall(r"loss (\S+) with PEFT, (\S+) with promptkernels", capsys.readouterr().out)
+    assert len(losses) == 5
+    for plain, fused in losses:
+        assert float(plain) == pytest.approx(float(fused), abs=1e-4)
+
+
+def test_mpt(settings: dict[str, Any]) -> None:
+    scores = main_of("mpt.py")(**settings)
+    assert set(scores) == {"PT", "MPT, ablation none", "MPT, ablation no-distillation"}
+    assert all(0 <= score <= 100 for score in scores.values())
+
+
+def test_bmtpt(settings: dict[str, Any]) -> None:
+    particles = main_of("bmtpt.py")(**settings)
+    assert len(particles["mean_distance"]) == SMALL["source_updates"]
+    assert all(distance > 0 for _, distance in particles["mean_distance"])
+
+
+def test_dtvg(settings: dict[str, Any]) -> None:
+    groups = main_of("dtvg.py")(**settings)
+    assert sum(groups.values()) == SMALL["target_updates"] / 2  # the other half trains the target's own vector
+    assert set().union(*groups) <= {"red", "green"}
+
+
+def test_custom_task(settings: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    given = {name: value for name, value in settings.items() if name not in ("targets", "max_length", "train_rows")}
+    rows = main_of("custom_task/run.py")(**given)
+    stars = [line.rsplit(",", 1)[1] for line in (EXAMPLES / "custom_task/reviews.csv").read_text().splitlines()[1:]]
+    assert {row["skipped_rows"] for row in rows} == {stars.count("3")}
+    assert {(row["method"], row["metric"]) for row in rows} == {("PT", "macro-f1"), ("SPoT", "macro-f1")}
+    assert "Verdict:' -> " in capsys.readouterr().out
+
+
+def test_custom_method(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    from prompttransfer import config, methods
+
+    # What an example registers stays in this test.
+    monkeypatch.setitem(methods.METHODS, "soup", None)
+    monkeypatch.setattr(config, "known_methods", list(config.known_methods))
+    rows = {row["method"]: row for row in main_of("custom_method.py")(**settings)}
+    assert rows["soup"]["target_updates"] == rows["PT"]["target_updates"] == SMALL["target_updates"]
+    weights = [float(weight) for weight in rows["soup"]["notes"].removeprefix("weights ").split(", ")]
+    assert sum(weights) == pytest.approx(1, abs=0.02) and len(weights) == 2
+    assert (settings["output"] / "prompts" / "soup" / "goal-seed42.safetensors").is_file()
+
+
+def test_multi_gpu(settings: dict[str, Any], tmp_path: Path) -> None:
+    """Started by torchrun, as its docstring says; one process is all that a machine without GPUs is asked for."""
+    given = json.dumps({**settings, "methods": ["PT"], "output": str(settings["output"])})
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "1"]
+    done = subprocess.run(
+        [*launch, EXAMPLES / "multi_gpu.py", given],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^process 0: goal, PT: accuracy \d", done.stdout, re.MULTILINE)
+    results = json.loads((settings["output"] / "0" / "results.json").read_text())
+    assert results["finished"] and results["rows"][0]["target_updates"] == SMALL["target_updates"]

@@ -12,6 +12,10 @@ from prompttransfer.cli.doctor import doctor
 from prompttransfer.cli.errors import EXIT_CODES
 from prompttransfer.cli.evaluate import evaluate
 from prompttransfer.cli.export import export
+from prompttransfer.cli.import_ import import_
+from prompttransfer.cli.library import library
+from prompttransfer.cli.predict import predict
+from prompttransfer.cli.similar import similar
 from prompttransfer.cli.train import train
 from prompttransfer.cli.validate import validate
 
@@ -20,7 +24,10 @@ COMMANDS = (
     compare,
     train,
     evaluate,
+    predict,
+    similar,
     export,
+    import_,
     validate,
     assets,
     doctor,
@@ -35,7 +42,8 @@ app = typer.Typer(
     epilog="Exit codes: " + "; ".join(f"{code}: {meaning}" for code, meaning in EXIT_CODES.items()) + ".",
 )
 for command in COMMANDS:
-    app.command()(command)
+    app.command(command.__name__.rstrip("_"))(command)
+app.add_typer(library, name="library")
 
 
 def _version(wanted: bool) -> None:

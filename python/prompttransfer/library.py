@@ -11,6 +11,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from itertools import groupby
@@ -94,10 +95,8 @@ class Library:
             except ValueError as error:
                 self.problems.append(str(error))
         if index != known:
-            try:
+            with suppress(OSError):  # a library of somebody else's is read as it is
                 write_json(self.folder / "index.json", {"format": FORMAT, "prompts": index})
-            except OSError:  # a library of somebody else's: it is read as it is
-                pass
 
     def _index(self) -> dict[str, Any]:
         try:

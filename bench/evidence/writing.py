@@ -5,14 +5,14 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import fmean, median
+from statistics import fmean
 from typing import Any
 
 from bench.evidence.studies import BASELINE, Study
 from bench.evidence.tuning import settings_text
 from prompttransfer.report import Results, pictures
-from prompttransfer.report.results import overview_rows, source_rows
 from prompttransfer.report.statistics import difference_rows, interval_text, paired
+from prompttransfer.report.tables import cost_rows, overview_rows, source_rows
 
 PROTOCOL = """\
 Every method spends the same number of updates on the same target rows in the same batches; what a method needs first
@@ -30,7 +30,7 @@ of this kind would give; it holds both kinds of chance, and is wide with few tar
 
 
 def write_study(study: Study, results: Results, folder: Path) -> None:
-    """<study>.md, <study>.csv and <study>-<picture>.png."""
+    """<study>.md, <study>.csv and <study>-<picture>.svg."""
     folder.mkdir(parents=True, exist_ok=True)
     _write_csv(folder / f"{study.name}.csv", results.rows)
     config, content = study.config, results.content
@@ -58,8 +58,8 @@ def write_study(study: Study, results: Results, folder: Path) -> None:
     drawn = pictures(results)
     for picture in drawn:
         if study.pictures is None or picture.name in study.pictures:
-            (folder / f"{study.name}-{picture.name}.png").write_bytes(picture.png)
-            parts += [f"## {picture.title}", f"![{picture.title}]({study.name}-{picture.name}.png)", picture.caption]
+            (folder / f"{study.name}-{picture.name}.svg").write_text(picture.svg, encoding="utf-8")
+            parts += [f"## {picture.title}", f"![{picture.title}]({study.name}-{picture.name}.svg)", picture.caption]
     for title, head, rows, text in (
         (
             "Groups of DTVG",
@@ -149,18 +149,6 @@ def group_rows(results: Results) -> tuple[list[str], list[list[str]]]:
                     cells.append(f"{100 * share:.0f} % ({last} of {len(logs)})")
                 rows.append([f"{method}: {target}", *cells])
     return ["target", *sources], rows
-
-
-def cost_rows(results: Results) -> tuple[list[str], list[list[str]]]:
-    """What a method costs. Head and rows."""
-    head = ["method", "parameters", "target updates", "target rows read", "source updates", "seconds on the target"]
-    lines = []
-    for method in results.methods:
-        rows = [row for row in results.rows if row["method"] == method]
-        counts = ("trainable_parameters", "target_updates", "target_examples", "source_updates")
-        seconds = median(row["seconds"] for row in rows)
-        lines.append([method, *(f"{rows[0][name]:,}" for name in counts), f"{seconds:.1f}"])
-    return head, lines
 
 
 def settings_rows(study: Study) -> tuple[list[str], list[list[str]]]:

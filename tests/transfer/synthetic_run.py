@@ -1,51 +1,68 @@
 """A run folder as `compare` writes it, with made-up numbers."""
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 TARGETS, METHODS, SOURCES = ("sst2", "n<y>t"), ("PT", "DTVG", "BMTPT"), ("amazon", "r8")
 
 
-def write_run(folder: Path, seeds: tuple[int, ...] = (1, 2), finished: bool = True) -> Path:
-    """Scores: 60 + 10 * target + method + seed; PT collapses on the first target."""
+def write_run(
+    folder: Path,
+    seeds: Sequence[int] = (1, 2),
+    finished: bool = True,
+    *,
+    targets: Sequence[str] = TARGETS,
+    methods: Sequence[str] = METHODS,
+    sources: Sequence[str] = SOURCES,
+    metrics: Mapping[str, str] | None = None,
+    updates: int = 2,
+    plus: float = 0.0,
+    settings: Mapping[str, Any] | None = None,
+) -> Path:
+    """Scores: 60 + 10 * target + method + seed (a hundredth of it for meteor) + plus; PT collapses on the first target.
+
+    Args:
+        metrics: of targets, where it is not accuracy.
+        updates: length of the histories.
+    """
     rows: list[dict[str, Any]] = []
     (folder / "history").mkdir(parents=True)
-    for t, target in enumerate(TARGETS):
-        for m, method in enumerate(METHODS):
+    for t, target in enumerate(targets):
+        metric = (metrics or {}).get(target, "accuracy")
+        unit = 0.01 if metric == "meteor" else 1.0
+        for m, method in enumerate(methods):
             for seed in seeds:
                 rows.append(
                     {
                         "method": method,
                         "target": target,
                         "seed": seed,
-                        "metric": "accuracy",
-                        "score": 60.0 + 10 * t + m + seed,
-                        "majority": 51.5,
-                        "zero_shot": 62.25,
+                        "metric": metric,
+                        "scoring": "first-token",
+                        "score": (60.0 + 10 * (t % 4) + m + seed + plus) * unit,
+                        "other_scores": f"macro-f1 {50.0 + seed}",
+                        "majority": 51.5 * unit,
+                        "zero_shot": 62.25 * unit,
                         "collapsed": method == "PT" and t == 0,
                         "test_rows": 1200,
                         "train_rows": 32,
+                        "leaked_rows": 3,
+                        "skipped_rows": 0,
                         "trainable_parameters": 9216,
                         "target_updates": 30,
                         "target_examples": 240,
                         "source_updates": 60,
                         "seconds": 12.3,
                         "prompt": f"prompts/{method}/{target}-seed{seed}.safetensors",
-                        "notes": "",
+                        "notes": "merged: <amazon>" if method == "DTVG" else "",
                     }
                 )
-                history: dict[str, Any] = {"loss": [[1, 2.0], [2, 1.0]]}
-                if method == "DTVG":
-                    names = [*SOURCES, target]
-                    matrix = [[1.0 if a == b else -0.1 for b in names] for a in names]
-                    history["similarity"] = {"names": names, "matrix": matrix}
-                    history["groups"] = [[1, ["amazon"]], [2, []]]
-                if method == "BMTPT":
-                    history["particles"] = {"mean_distance": [[1, 1.0], [2, 1.5]], "bandwidth": [[1, 0.1], [2, 0.2]]}
+                history = _history(method, target, sources, updates)
                 path = folder / "history" / f"{method}-{target}-seed{seed}.json"
                 path.write_text(json.dumps(history), encoding="utf-8")
-    source = {"seed": 1, "score": 88.0, "majority": 59.4, "zero_shot": 70.0, "collapsed": False}
+    source = {"seed": 1, "metric": "accuracy", "score": 88.0, "majority": 59.4, "zero_shot": 70.0, "collapsed": False}
     source |= {"test_rows": 200, "train_rows": 2000, "updates": 60, "seconds": 9.0}
     content = {
         "format": 1,
@@ -54,10 +71,28 @@ def write_run(folder: Path, seeds: tuple[int, ...] = (1, 2), finished: bool = Tr
         "commit": "c" * 40,
         "machine": {"device": "cpu", "threads": 2, "precision": "bfloat16"},
         "versions": {"torch": "2.13.0"},
-        "settings": {"model": "demo"},
-        "sources": [{"source": name, **source} for name in SOURCES],
+        "settings": {"model": "demo", **(settings or {})},
+        "sources": [
+            {"source": name, **source, "prompt": f"prompts/sources/{name}-seed1.safetensors"} for name in sources
+        ],
         "rows": rows,
         "finished": finished,
     }
     (folder / "results.json").write_text(json.dumps(content), encoding="utf-8")
     return folder
+
+
+def _history(method: str, target: str, sources: Sequence[str], updates: int) -> dict[str, Any]:
+    """A loss that falls, and what the method logs beside it."""
+    history: dict[str, Any] = {"loss": [[update, 2.0 / update] for update in range(1, updates + 1)]}
+    if method == "DTVG":
+        names = [*sources, target]
+        history["similarity"] = {"names": names, "matrix": [[1.0 if a == b else -0.1 for b in names] for a in names]}
+        half = updates // 2
+        history["groups"] = [[update, [sources[0]] if update <= half else []] for update in range(1, updates + 1)]
+    if method == "BMTPT":
+        distance = [[update, 1.0 + 0.5 * update] for update in range(1, updates + 1)]
+        history["particles"] = {"mean_distance": distance, "bandwidth": [[u, 0.1 * u] for u, _ in distance]}
+    if method == "ATTEMPT":
+        history["attention"] = {name: 1 / (len(sources) + 1) for name in (*sources, target)}
+    return history

@@ -5,16 +5,19 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 from statistics import stdev
+from urllib.parse import unquote
+from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from rich.console import Console
 from synthetic_run import METHODS, TARGETS, write_run
 
-from prompttransfer.report import read_results, write_report
-from prompttransfer.report.results import fact_rows, overview_rows
+from prompttransfer.report import pictures, read_results, write_report
+from prompttransfer.report.svg import ticks
+from prompttransfer.report.tables import cost_rows, fact_rows, leaderboard_rows, left_out_rows, note_rows, overview_rows
 from prompttransfer.report.terminal import print_results
-
-PICTURES = {"scores.png", "differences.png", "learning.png", "similarity.png", "groups.png", "particles.png"}
+from prompttransfer.report.traces import mean_series, trace_of
 
 
 class Page(HTMLParser):
@@ -46,7 +49,10 @@ def test_cells_are_means_over_seeds(tmp_path: Path) -> None:
     results = read_results(write_run(tmp_path / "run", seeds=(1, 2, 6)))
     cell = results.cell("DTVG", TARGETS[1])
     assert (
-        cell and cell.score == pytest.approx(74.0) and cell.std == pytest.approx(stdev([1, 2, 6])) and cell.seeds == 3
+        cell
+        and cell.score == pytest.approx(74.0)
+        and cell.std == pytest.approx(stdev([1, 2, 6]))
+        and cell.seeds == (1, 2, 6)
     )
     assert results.mean("DTVG") == pytest.approx(69.0)
     assert results.cell("MPT", TARGETS[0]) is None
@@ -81,22 +87,51 @@ def test_every_score_carries_its_terms(tmp_path: Path) -> None:
 
 def test_report_is_one_page_with_its_pictures_inside(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run")
+    before = {path.name for path in folder.iterdir()}
     path = write_report(folder)
-    assert path == folder / "report.html"
-    assert {file.name for file in folder.glob("*.png")} == PICTURES
-    assert all((folder / name).read_bytes().startswith(b"\x89PNG") for name in PICTURES)
+    assert path == folder / "report.html" and {path.name for path in folder.iterdir()} == before | {"report.html"}
     text = path.read_text(encoding="utf-8")
     page = Page(text)
-    images = [attributes["src"] for tag, attributes in page.tags if tag == "img"]
-    assert len(images) == len(PICTURES) and all(src and src.startswith("data:image/png;base64,") for src in images)
-    assert not {tag for tag, _ in page.tags} & {"script", "link", "iframe"}
-    assert not re.search(r"(src|href)=[\"']?https?:", text) and "url(" not in text
+    assert not {tag for tag, _ in page.tags} & {"script", "iframe", "img", "object"}
+    assert [attributes["href"] for tag, attributes in page.tags if tag == "link"] == ["data:,"]
+    assert not re.search(r"(src|href)=[\"']?(https?:|//)", text) and "url(" not in text and "@import" not in text
     assert "not finished" not in text
+    names = [attributes["aria-label"] for tag, attributes in page.tags if tag == "svg" and "aria-label" in attributes]
+    assert names == [
+        *("sst2 (accuracy)", "n<y>t (accuracy)", "Difference to PT", *TARGETS),
+        *("Sources among themselves", "Targets with sources", "DTVG: sst2", "DTVG: n<y>t"),
+        *("BMTPT: mean distance", "BMTPT: bandwidth of the kernel"),
+    ]
+
+
+def test_pictures_are_files_of_their_own(tmp_path: Path) -> None:
+    drawn = pictures(read_results(write_run(tmp_path / "run")))
+    assert [picture.name for picture in drawn] == [
+        *("scores", "differences", "learning", "similarity", "groups", "particles")
+    ]
+    for picture in drawn:
+        root = ElementTree.fromstring(picture.svg)
+        assert root.tag == "{http://www.w3.org/2000/svg}svg" and "var(" not in picture.svg
+        words = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
+        assert {panel.title for panel in picture.panels} | {key.label for key in picture.legend} <= set(words)
+
+
+def test_links_lead_to_the_prompts(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    content = json.loads((folder / "results.json").read_text())
+    content["rows"][0]["prompt"] = "javascript:alert(1)"
+    (folder / "results.json").write_text(json.dumps(content))
+    page = Page(write_report(folder).read_text(encoding="utf-8"))
+    links = [attributes["href"] for tag, attributes in page.tags if tag == "a"]
+    links = [unquote(found) for found in links if found and not found.startswith("#")]
+    kept = {row["prompt"] for row in content["rows"][1:]} | {row["prompt"] for row in content["sources"]}
+    assert set(links) - kept == {"javascript:alert(1)"} and kept < set(links)
+    assert not any((attributes.get("href") or "").startswith("javascript:") for _, attributes in page.tags)
 
 
 def test_all_text_is_escaped(tmp_path: Path) -> None:
     text = write_report(write_run(tmp_path / "run")).read_text(encoding="utf-8")
-    assert "<b>" not in text and "&lt;b&gt;evil&lt;/b&gt;" in text
+    assert "<b>" not in text and "<amazon>" not in text and "&lt;b&gt;evil&lt;/b&gt;" in text
     assert TARGETS[1] not in text and TARGETS[1] in Page(text).cells
 
 
@@ -106,15 +141,96 @@ def test_unfinished_and_empty_runs_are_reported_as_such(tmp_path: Path) -> None:
     empty.mkdir()
     (empty / "results.json").write_text(json.dumps({"format": 1, "rows": [], "finished": False}))
     assert "not finished" in write_report(empty).read_text(encoding="utf-8")
-    assert not list(empty.glob("*.png"))
+    assert pictures(read_results(empty)) == []
 
 
 def test_runs_without_histories_keep_the_scores(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run")
     for path in (folder / "history").iterdir():
         path.unlink()
-    write_report(folder)
-    assert {file.name for file in folder.glob("*.png")} == {"scores.png", "differences.png"}
+    assert write_report(folder).is_file()
+    assert [picture.name for picture in pictures(read_results(folder))] == ["scores", "differences"]
+
+
+def test_the_leaderboard_ranks_by_the_mean(tmp_path: Path) -> None:
+    head, rows = leaderboard_rows(read_results(write_run(tmp_path / "run")))
+    assert head[:3] == ["method", "mean", "to PT, these targets"]
+    assert [row[0] for row in rows] == ["BMTPT", "DTVG", "PT", "zero-shot", "majority"]
+    assert rows[0][1:] == ["68.5", "+2.0 [+2.0, +2.0]", "+2.0 [+2.0, +2.0]", "4/0/0", "no"]
+    assert rows[2][1:] == ["66.5", "", "", "", "2 of 4"] and rows[3][1] == "62.2"
+    # Of an error rate, the lowest mean stands first.
+    errors = write_run(tmp_path / "errors", metrics=dict.fromkeys(TARGETS, "ter"))
+    assert [row[0] for row in leaderboard_rows(read_results(errors))[1]][:3] == ["PT", "DTVG", "BMTPT"]
+
+
+def test_metrics_keep_their_scales_and_are_not_mixed(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", targets=("a", "b", "c"), metrics={"b": "meteor", "c": "f1"})
+    results = read_results(folder)
+    head, rows = overview_rows(results)
+    assert head == ["method", "a (accuracy)", "b (meteor)", "c (f1)", "mean of accuracy, f1 (2 of 3 targets)"]
+    assert rows[1] == ["DTVG", "62.5 ± 0.7", "0.725 ± 0.007", "82.5 ± 0.7", "72.5"]
+    assert rows[-2] == ["zero-shot", "62.2", "0.623", "62.2", "62.2"]
+    facts = [
+        dict(zip(*pair, strict=True))
+        for pair in ((fact_rows(results.cells())[0], r) for r in fact_rows(results.cells())[1])
+    ]
+    assert (
+        facts[3]["metric"] == "meteor"
+        and facts[3]["majority"] == "0.515"
+        and facts[3]["other metrics"] == "macro-f1 51.5"
+    )
+    text = write_report(folder).read_text(encoding="utf-8")
+    assert "The mean leaves out targets on other scales: b." in text
+    lone = read_results(write_run(tmp_path / "none", targets=("a", "b"), metrics={"a": "cider", "b": "ter"}))
+    assert lone.mean("PT") is None and overview_rows(lone)[0] == ["method", "a (cider)", "b (ter ↓)"]
+    assert write_report(lone.folder).is_file()
+
+
+def test_costs_notes_and_rows_left_out(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    content = json.loads((folder / "results.json").read_text())
+    content["rows"][0]["target_updates"] = 28
+    content["rows"][0]["skipped_rows"] = 2
+    (folder / "results.json").write_text(json.dumps(content))
+    results = read_results(folder)
+    assert cost_rows(results)[1] == [
+        ["PT", "9,216", "28 to 30", "240", "60", "12.3"],
+        ["DTVG", "9,216", "30", "240", "60", "12.3"],
+        ["BMTPT", "9,216", "30", "240", "60", "12.3"],
+    ]
+    assert left_out_rows(results)[1] == [["sst2", "target", "3", "0 to 2"], ["n<y>t", "target", "3", "0"]]
+    assert note_rows(results)[1] == [[target, "DTVG", "merged: <amazon>", "1, 2"] for target in TARGETS]
+
+
+def test_many_targets_stand_below_each_other_and_wait_to_be_opened(tmp_path: Path) -> None:
+    targets = [f"t{place}" for place in range(26)]
+    folder = write_run(tmp_path / "run", targets=targets, methods=METHODS, updates=1000)
+    results = read_results(folder)
+    head, rows = overview_rows(results)
+    assert head == ["target", *METHODS, "zero-shot", "majority"] and [row[0] for row in rows] == [*targets, "mean"]
+    text = write_report(folder).read_text(encoding="utf-8")
+    assert text.count("<summary>14 more</summary>") == 3 and len(text) < 1_000_000
+
+
+def test_traces_are_means_over_seeds_and_thinned() -> None:
+    assert mean_series([[[1, 2.0], [2, 4.0]], [[1, 4.0]]]) == [(1, 3.0), (2, 4.0)]
+    assert mean_series([[[update, float(update)] for update in range(1, 8)]], points=3) == [(2, 2), (5, 5), (7, 7)]
+    logs = [[[5, ["a"]], [6, ["a", "b"]]], [[5, []], [6, ["b"]]]]
+    found = trace_of([{"groups": log} for log in logs]).groups
+    assert found and found.edges == [5, 6, 7] and found.shares == {"a": [0.5, 0.5], "b": [0.0, 1.0]}
+    matrices = [[[1.0, 0.2], [0.2, 1.0]], [[1.0, 0.4], [0.4, 1.0]]]
+    similarity = trace_of([{"similarity": {"names": ["a", "b"], "matrix": matrix}} for matrix in matrices]).similarity
+    assert similarity and similarity[0] == ["a", "b"]
+    assert similarity[1].tolist() == pytest.approx(np.array([[1.0, 0.3], [0.3, 1.0]]))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "count", "wanted"),
+    [(0, 100, 5, [0, 20, 40, 60, 80, 100]), (-1, 1, 4, [-1, -0.5, 0, 0.5, 1]), (3, 3, 5, [3]), (0, 7e-3, 3, [0, 5e-3])],
+)
+def test_ticks_are_round(low: float, high: float, count: int, wanted: list[float]) -> None:
+    assert ticks(low, high, count) == pytest.approx(wanted)
+    assert ticks(0, 3, 10, integer=True) == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("width", [80, 120])
@@ -134,4 +250,7 @@ def test_bad_run_folders(tmp_path: Path) -> None:
         write_report(tmp_path)
     (tmp_path / "results.json").write_text("[]")
     with pytest.raises(ValueError, match="no list of rows"):
+        write_report(tmp_path)
+    (tmp_path / "results.json").write_text('{"rows": [{"method": "PT", "target": "a", "seed": 1, "metric": "f1"}]}')
+    with pytest.raises(ValueError, match="row 0 has no score, majority, zero_shot"):
         write_report(tmp_path)

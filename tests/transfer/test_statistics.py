@@ -11,9 +11,9 @@ from scipy import stats
 from prompttransfer.report.statistics import comparisons, difference_rows, interval_text, paired, t_interval
 
 
-def rows_of(scores: dict[tuple[str, str], list[float]]) -> list[dict[str, Any]]:
+def rows_of(scores: dict[tuple[str, str], list[float]], **metrics: str) -> list[dict[str, Any]]:
     return [
-        {"method": method, "target": target, "seed": seed, "score": score}
+        {"method": method, "target": target, "seed": seed, "score": score, "metric": metrics.get(target, "accuracy")}
         for (method, target), values in scores.items()
         for seed, score in enumerate(values)
     ]
@@ -71,7 +71,7 @@ def test_interval_over_targets_covers_as_often_as_it_says() -> None:
         values = {("PT", f"t{t}"): [0.0, 0.0, 0.0] for t in range(5)}
         values |= {("MPT", f"t{t}"): (shift[t] + rng.normal(0, 4, 3)).tolist() for t in range(5)}
         found = paired(rows_of(values), "MPT")
-        assert found
+        assert found and found.such_targets
         hits += found.such_targets.low <= 2 <= found.such_targets.high
     assert stats.binomtest(hits, runs, 0.95).pvalue > 1e-3
 
@@ -92,3 +92,39 @@ def test_rows_of_the_table() -> None:
     assert head == ["method", "a", "mean of these targets", "mean of such targets", "won/tied/lost"]
     assert lines == [["SPoT", "+5.0 [-7.7, +17.7]", "+5.0 [-7.7, +17.7]", "+5.0", "2/0/0"]]
     assert interval_text(None) == "-"
+
+
+def test_scores_on_other_scales_are_not_averaged() -> None:
+    values = {("PT", "a"): [60.0, 62.0], ("PT", "b"): [0.40, 0.42], ("PT", "c"): [70.0, 70.0]}
+    values |= {("MPT", "a"): [64.0, 68.0], ("MPT", "b"): [0.45, 0.45], ("MPT", "c"): [65.0, 71.0]}
+    found = paired(rows_of(values, b="meteor", c="ter"), "MPT")
+    assert found and found.averaged == ("a",) and found.such_targets and found.these_targets
+    assert found.such_targets.mean == 5.0 and found.these_targets.mean == 5.0
+    assert found.targets["b"].mean == pytest.approx(0.04) and found.targets["c"].mean == -2.0
+    # Of an error rate, the lower one wins.
+    assert (found.wins, found.ties, found.losses) == (5, 0, 1)
+    _, ((_, _, of_b, of_c, *means),) = difference_rows(rows_of(values, b="meteor", c="ter"))
+    assert (
+        of_b.startswith("+0.040 [-0.087, ")
+        and of_c.startswith("-2.0 [")
+        and means[:2]
+        == [
+            "+5.0 [-7.7, +17.7]",
+            "+5.0",
+        ]
+    )
+    # Several metrics in per cent are averaged; one metric alone is, whatever its scale.
+    other = paired(rows_of(values, b="f1", c="matthews"), "MPT")
+    assert other and other.averaged == ("a", "b", "c")
+    errors = {key: value for key, value in values.items() if key[1] != "a"}
+    only = paired(rows_of(errors, b="ter", c="ter"), "MPT")
+    assert only and only.averaged == ("b", "c")
+    mixed = paired(rows_of(errors, b="meteor", c="ter"), "MPT")
+    assert mixed and mixed.averaged == () and mixed.these_targets is None and mixed.such_targets is None
+
+
+def test_many_targets_stand_below_each_other() -> None:
+    values = {(method, f"t{t}"): [60.0 + t] for method in ("PT", "MPT") for t in range(9)}
+    head, lines = difference_rows(rows_of(values))
+    assert head == ["target", "MPT"] and lines[0] == ["t0", "+0.0"] and len(lines) == 9 + 3
+    assert lines[-1] == ["won/tied/lost", "0/9/0"]

@@ -1,215 +1,273 @@
-"""Pictures of a run. Each function returns a figure, or None when the run holds nothing to draw."""
+"""The pictures of a run: small multiples, a panel for every target. No panels where the run holds nothing to draw."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from prompttransfer.report.results import Results
-from prompttransfer.report.statistics import comparisons
+from prompttransfer.report.statistics import Comparison, interval_text
+from prompttransfer.report.svg import Chart, Key, Panel, line_class, shortened, text_width
+from prompttransfer.report.tables import metric_name, score_text
+from prompttransfer.report.theme import SERIES
+from prompttransfer.report.traces import Trace
+from prompttransfer.tasks.scales import PERCENT
 
-# Okabe and Ito's colours, told apart by colour-blind readers too.
-_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#999999", "#000000", "#F0E442")
-_PANEL = (3.6, 2.9)  # inches
-_BARS = 24  # side by side at most, so that their numbers can be read on a page
+Traces = Mapping[tuple[str, str], Trace]
+
+_WIDTH, _HEIGHT = 350.0, 220.0
+_NUMBERS = 14  # columns of a heat map at most, so that its cells have room for numbers
+SCORE_KEYS = (Key("ink dash", "majority class"), Key("ink dots", "zero-shot"))
+DIFFERENCE_KEYS = (
+    Key("ink", "mean of these targets, for other draws of rows"),
+    Key("ghost", "mean of targets like these"),
+    Key("f0", "the targets"),
+)
 
 
-def scores(results: Results) -> Figure | None:
-    """Bars of every method per target, over the lines of the majority class and of the model without a prompt."""
-    if not results.rows:
-        return None
-    methods, targets = results.methods, results.targets
-    in_a_row = min(len(targets), max(1, _BARS // len(methods)))
-    lines = [targets[first : first + in_a_row] for first in range(0, len(targets), in_a_row)]
-    width = max(6.0, 0.45 * len(methods) * in_a_row + 2.2)
-    figure = Figure(figsize=(width, 4.0 if len(lines) == 1 else 2.6 * len(lines)), layout="constrained")
-    panels = figure.subplots(len(lines), squeeze=False, sharey=True).ravel()
-    for axes, names in zip(panels, lines, strict=True):
-        _bars(axes, results, names)
-        axes.set_xlim(-0.5, in_a_row - 0.5)
-    cells = results.cells()
-    low = min(min(cell.score, cell.majority, cell.zero_shot) for cell in cells)
+def scores(results: Results) -> list[Panel]:
+    """Bars of every method, a panel per target, with the lines of the majority class and of the model alone."""
+    return [_score_panel(results, target) for target in results.targets]
+
+
+def _score_panel(results: Results, target: str) -> Panel:
+    cells = [(turn, cell) for turn, method in enumerate(results.methods) if (cell := results.cell(method, target))]
+    scale = cells[0][1].scale
+    majority, zero_shot = (results.baseline(target, name) for name in ("majority", "zero_shot"))
+    reach = [value for _, cell in cells for value in (cell.score - (cell.std or 0), cell.score + (cell.std or 0))]
+    reach += [majority, zero_shot]
     # A cut axis would exaggerate the differences, unless scores may be negative (correlations).
-    panels[0].set_ylim(min(0.0, low), 108)
-    figure.supylabel(f"score on {results.judged_on} rows (%)", fontsize=10)
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize=9)
-    return figure
-
-
-def _bars(axes: Axes, results: Results, targets: Sequence[str]) -> None:
-    """Bars of some targets, side by side."""
-    methods = results.methods
-    width = 0.8 / len(methods)
-    for turn, method in enumerate(methods):
-        cells = [(place, results.cell(method, target)) for place, target in enumerate(targets)]
-        found = [(place, cell) for place, cell in cells if cell]
-        bars = axes.bar(
-            [place - 0.4 + (turn + 0.5) * width for place, _ in found],
-            [cell.score for _, cell in found],
-            width * 0.92,
-            yerr=[cell.std or 0.0 for _, cell in found] if any(cell.std for _, cell in found) else None,
-            color=_COLOURS[turn % len(_COLOURS)],
-            label=method,
-            capsize=2,
+    low, high = min(0.0, *reach), max(0.0, *reach)
+    if scale == PERCENT:
+        high = max(high, 100.0)
+    left = min(120.0, max(text_width(cell.method) for _, cell in cells) + 10)
+    chart = Chart(
+        f"{target} ({metric_name(cells[0][1].metric)})",
+        _WIDTH,
+        50 + 19 * len(cells),
+        (low, high),
+        (len(cells) - 0.5, -0.5),
+        left=left,
+        right=92,
+        bottom=20,
+    )
+    chart.x_axis()
+    for place, (turn, cell) in enumerate(cells):
+        said = (
+            f"{cell.method} on {target}: {score_text(cell)}, {len(cell.seeds)} seed(s), {cell.test_rows} rows; "
+            f"majority {scale.text(majority)}, zero-shot {scale.text(zero_shot)}"
         )
-        for bar, (_, cell) in zip(bars, found, strict=True):
-            text = f"{cell.score:.0f}{'†' if cell.collapsed else ''}"
-            above = bar.get_height() + (cell.std or 0.0)
-            middle = bar.get_x() + bar.get_width() / 2
-            axes.annotate(text, (middle, above), (0, 2), textcoords="offset points", ha="center", size=8)
-    for place, target in enumerate(targets):
-        cell = next(cell for cell in results.cells() if cell.target == target)
-        for value, style, name in ((cell.majority, "--", "majority class"), (cell.zero_shot, ":", "zero-shot")):
-            label = name if place == 0 else None
-            axes.hlines(value, place - 0.46, place + 0.46, "black", style, linewidth=1.3, label=label)
-    axes.set_xticks(range(len(targets)), targets)
-    axes.spines[["top", "right"]].set_visible(False)
+        y = chart.y(place)
+        chart.text(left - 6, y + 4, shortened(cell.method, left - 6), anchor="end", tip=cell.method)
+        chart.bar(0, cell.score, place, 12, f"f{turn % SERIES}", said, 0.35 if cell.collapsed else 1)
+        if cell.std:
+            chart.segment(chart.x(cell.score - cell.std), y, chart.x(cell.score + cell.std), y, "ink")
+        chart.text(_WIDTH - 88, y + 4, score_text(cell), tip=said)
+    for value, classes in ((majority, "ink dash"), (zero_shot, "ink dots")):
+        chart.segment(chart.x(value), chart.y(-0.5), chart.x(value), chart.y(len(cells) - 0.5), classes)
+    return chart.panel()
 
 
-def differences(results: Results) -> Figure | None:
-    """Every method's difference to PT: its mean over targets with both intervals, and the targets as points."""
-    found = comparisons(results.rows)
+def differences(found: Sequence[Comparison], against: str, digits: int = 1) -> list[Panel]:
+    """Mean differences with both intervals, and those of the targets as dots; none where no target has a mean."""
+    found = [comparison for comparison in found if comparison.such_targets]
     if not found:
-        return None
-    targets = list(dict.fromkeys(target for comparison in found for target in comparison.targets))
-    figure = Figure(figsize=(7.2, 0.42 * len(found) + 1.3), layout="constrained")
-    axes = figure.subplots()
-    axes.axvline(0, color="black", linewidth=1)
-    for line, comparison in enumerate(found):
-        # One above the other: either may be the wider one.
-        for place, interval, colour in (
-            (line - 0.2, comparison.these_targets, "black"),
-            (line + 0.2, comparison.such_targets, "0.65"),
+        return []
+    dots = [comparison.targets[name].mean for comparison in found for name in comparison.averaged]
+    # Intervals of two seeds are far wider than what there is to see: those that leave the frame are cut.
+    reach = max(1e-9, max(abs(value) for value in dots)) * 1.5
+    left = min(150.0, max(text_width(comparison.method) for comparison in found) + 10)
+    chart = Chart(
+        f"Difference to {against}", 460, 66 + 34 * len(found), (-reach, reach), (len(found) - 0.5, -0.5), left=left
+    )
+    chart.x_axis(f"better or worse than {against}, in points: + is a higher score")
+    chart.segment(chart.x(0), chart.y(-0.5), chart.x(0), chart.y(len(found) - 0.5), "axis")
+    for place, comparison in enumerate(found):
+        chart.text(left - 6, chart.y(place) + 4, shortened(comparison.method, left - 6), anchor="end")
+        for shift, interval, classes, name in (
+            (-0.24, comparison.these_targets, "ink", "these targets"),
+            (0.24, comparison.such_targets, "ghost", "such targets"),
         ):
-            if interval and interval.low is not None:
-                axes.plot([interval.low, interval.high], [place, place], color=colour, linewidth=2.2)
-            if interval:
-                axes.plot(interval.mean, place, "D", color=colour, markersize=4.5)
-    for turn, target in enumerate(targets):
-        places = [(c.targets[target].mean, line) for line, c in enumerate(found) if target in c.targets]
-        axes.plot(*zip(*places, strict=True), "o", color=_COLOURS[turn % len(_COLOURS)], markersize=4.5, label=target)
-    axes.set(xlabel="points above (+) or below (-) PT", ylim=(len(found) - 0.5, -0.5))
-    axes.set_yticks(range(len(found)), [comparison.method for comparison in found])
-    axes.grid(axis="x", alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside right upper", frameon=False, fontsize=9)
-    return figure
+            if interval is None:
+                continue
+            y = place + shift
+            if interval.low is not None and interval.high is not None:
+                ends = [min(reach, max(-reach, value)) for value in (interval.low, interval.high)]
+                chart.segment(chart.x(ends[0]), chart.y(y), chart.x(ends[1]), chart.y(y), classes)
+            said = f"{comparison.method}, {name}: {interval_text(interval, digits)}"
+            chart.dot(interval.mean, y, f"{classes}fill", said, radius=3.6)
+        for target in comparison.averaged:
+            interval = comparison.targets[target]
+            said = f"{comparison.method} on {target}: {interval_text(interval, digits)}"
+            chart.dot(interval.mean, place, "f0", said, radius=3, opacity=0.75)
+    return [chart.panel()]
 
 
-def learning_curves(results: Results) -> Figure | None:
-    """Training loss of every method on the target's rows, mean over seeds."""
-    curves = {
-        target: [(method, results.mean_series(method, target, "loss")) for method in results.methods]
-        for target in results.targets
-    }
-    if not any(points for lines in curves.values() for _, points in lines):
-        return None
-    figure, panels = _panels(list(curves))
-    for axes, lines in zip(panels, curves.values(), strict=True):
-        for turn, (method, points) in enumerate(lines):
-            if points:
-                updates, loss = np.array(points, dtype=float).T
-                axes.plot(updates, loss, color=_COLOURS[turn % len(_COLOURS)], linewidth=1.4, label=method)
-        axes.set(xlabel="target update", ylim=(0, None))
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
-    panels[0].set_ylabel("training loss (nats)")
-    handles = {
-        label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
-    }
-    figure.legend(handles.values(), handles.keys(), loc="outside right upper", frameon=False, fontsize=9)
-    return figure
+def learning_curves(results: Results, traces: Traces) -> list[Panel]:
+    """Training loss of every method on the target's rows, a panel per target."""
+    panels = []
+    for target in results.targets:
+        lines = [(turn, method, traces[method, target].loss) for turn, method in enumerate(results.methods)]
+        lines = [(turn, method, points) for turn, method, points in lines if points]
+        if lines:
+            last = max(points[-1][0] for *_, points in lines)
+            most = 1.04 * max(value for *_, points in lines for _, value in points)
+            chart = Chart(target, _WIDTH, _HEIGHT, (0, last), (min(0.0, *_lows(lines)), most))
+            chart.x_axis("target update", integer=True)
+            chart.y_axis()
+            for turn, method, points in lines:
+                chart.line(points, line_class(turn), f"{method}: {points[0][1]:.3g} at first, {points[-1][1]:.3g} last")
+            panels.append(chart.panel())
+    return panels
 
 
-def similarity(results: Results) -> Figure | None:
-    """Cosines of the task vectors of the sources and each target, mean over seeds."""
-    found: list[tuple[str, list[str], np.ndarray]] = []
+def _lows(lines: Sequence[tuple[int, str, Sequence[tuple[float, float]]]]) -> list[float]:
+    return [min(value for _, value in points) for *_, points in lines]
+
+
+def method_keys(results: Results) -> tuple[Key, ...]:
+    """A legend of the methods."""
+    return tuple(Key(line_class(turn), method) for turn, method in enumerate(results.methods))
+
+
+def similarity(results: Results, traces: Traces) -> list[Panel]:
+    """Cosines of task vectors: the sources among themselves, and every target with every source."""
+    known = list(dict.fromkeys(row["source"] for row in results.content.get("sources", [])))
+    among: dict[tuple[str, str], float] = {}
+    with_target: dict[tuple[str, str], float] = {}
     for target in results.targets:
         for method in results.methods:
-            logged = [history["similarity"] for history in results.histories(method, target) if "similarity" in history]
-            if logged:
-                matrices = np.array([entry["matrix"] for entry in logged], dtype=float)
-                found.append((target, logged[0]["names"], matrices.mean(axis=0)))
-                break
-    if not found:
-        return None
-    figure, panels = _panels([target for target, _, _ in found])
-    # One scale for all panels; task vectors of few-shot prompts are far from parallel, so it follows the data.
-    limit = max([0.05, *(float(np.abs(_off_diagonal(value)).max(initial=0.0)) for _, _, value in found)])
-    image = None
-    for axes, (_, names, value) in zip(panels, found, strict=True):
-        image = axes.imshow(value, cmap="RdBu_r", vmin=-limit, vmax=limit)
-        axes.set_xticks(range(len(value)), names, rotation=35, ha="right", fontsize=8)
-        axes.set_yticks(range(len(value)), names, fontsize=8)
-        for row, column in np.ndindex(value.shape):
-            shade = "white" if abs(value[row, column]) > 0.6 * limit else "black"
-            axes.text(column, row, f"{value[row, column]:.2f}", ha="center", va="center", size=8, color=shade)
-    figure.colorbar(image, ax=list(panels), label="cosine", shrink=0.85)
-    return figure
+            found = traces[method, target].similarity
+            if found is None:
+                continue
+            names, matrix = found
+            # Some methods log the target's own prompt, last. A source may bear the target's name.
+            own = len(names) - 1 if names[-1] == target and len(names) > len(known) else len(names)
+            for one, a in enumerate(names):
+                kind, row = (with_target, target) if one == own else (among, a)
+                for other, b in enumerate(names[:own]):
+                    # Of the first method that has it: all of them start from the same prompts.
+                    kind.setdefault((row, b), float(matrix[one, other]))
+    sources = list(dict.fromkeys(name for pair in among for name in pair))
+    targets = list(dict.fromkeys(target for target, _ in with_target))
+    if not sources:
+        return []
+    apart = [value for (a, b), value in among.items() if a != b]
+    limit = max([0.05, *map(abs, apart), *map(abs, with_target.values())])
+    maps = [("Sources among themselves", sources, among), ("Targets with sources", targets, with_target)]
+    return [_heat_map(title, rows, sources, values, limit, "cosine") for title, rows, values in maps if rows]
 
 
-def groups(results: Results) -> Figure | None:
+def attention(results: Results, traces: Traces) -> list[Panel]:
+    """Mean weight of every source prompt in what a method that weighs them per row makes of a target's rows."""
+    panels = []
+    for method in results.methods:
+        weights = {target: traces[method, target].attention for target in results.targets}
+        weights = {target: found for target, found in weights.items() if found}
+        if weights:
+            values = {
+                (target, "own" if name == target else name): value
+                for target, found in weights.items()
+                for name, value in found.items()
+            }
+            names = list(dict.fromkeys(name for _, name in values))
+            panels.append(_heat_map(f"{method}: attention", list(weights), names, values, 1.0, "weight"))
+    return panels
+
+
+def _heat_map(
+    title: str,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    values: Mapping[tuple[str, str], float],
+    limit: float,
+    unit: str,
+) -> Panel:
+    """Cells as strong as their value's share of the limit, blue above 0 and red below."""
+    numbers = len(columns) <= _NUMBERS
+    wide, high = (40.0, 24.0) if numbers else (20.0, 20.0)
+    left = min(130.0, max(map(text_width, rows)) + 10)
+    top = 38 + min(100.0, max(map(text_width, columns))) * 0.72
+    # The last name leans out to the right.
+    width = max(200.0, left + wide * len(columns) + min(100.0, text_width(columns[-1])) * 0.72)
+    chart = Chart(title, width, top + high * len(rows) + 8, (0, 1), (0, 1))
+    for place, name in enumerate(columns):
+        chart.text(left + wide * (place + 0.5), top - 6, shortened(name, 100), turn=-45, tip=name)
+    for line, name in enumerate(rows):
+        y = top + high * line
+        chart.text(left - 6, y + high / 2 + 4, shortened(name, left - 6), anchor="end", tip=name)
+        for place, other in enumerate(columns):
+            value = values.get((name, other))
+            if value is None:
+                continue
+            shade = min(1.0, abs(value) / limit) * 0.75
+            x, said = left + wide * place, f"{name}, {other}: {unit} {value:.3f}"
+            chart.box(x, y, wide - 1, high - 1, "up" if value >= 0 else "down", said, shade)
+            if numbers:
+                chart.text(x + wide / 2, y + high / 2 + 4, f"{value:.2f}", anchor="middle")
+    return chart.panel()
+
+
+def groups(results: Results, traces: Traces) -> list[Panel]:
     """Which sources DTVG merges with the target, update by update: the share of seeds."""
-    found = [
-        (target, logs)
-        for target in results.targets
-        for method in results.methods
-        if (logs := [history["groups"] for history in results.histories(method, target) if history.get("groups")])
-    ]
-    if not found:
-        return None
-    figure, panels = _panels([target for target, _ in found], height=2.2)
-    known = dict.fromkeys(name for row in results.content.get("sources", []) for name in [row["source"]])
-    for axes, (_, logs) in zip(panels, found, strict=True):
-        names = list(dict.fromkeys([*known, *(name for log in logs for _, group in log for name in group)]))
-        updates = [update for update, _ in logs[0]]
-        chosen = np.array([[[name in group for _, group in log] for name in names] for log in logs]).mean(axis=0)
-        edges = np.array([*updates, updates[-1] + 1]) - 0.5
-        axes.pcolormesh(edges, np.arange(len(names) + 1), chosen, cmap="Blues", vmin=0, vmax=1.4)
-        share = chosen.mean(axis=1)
-        labels = [f"{name} ({100 * part:.0f} %)" for name, part in zip(names, share, strict=True)]
-        axes.set_yticks(np.arange(len(names)) + 0.5, labels, fontsize=8)
-        axes.set_xlabel("target update")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.invert_yaxis()
-        for line in range(1, len(names)):
-            axes.axhline(line, color="white", linewidth=2)
-    return figure
-
-
-def particles(results: Results) -> Figure | None:
-    """Mean distance between the particles of BMTPT during the source stage."""
+    known = list(dict.fromkeys(row["source"] for row in results.content.get("sources", [])))
+    panels = []
     for target in results.targets:
         for method in results.methods:
-            points = results.mean_series(method, target, "particles", "mean_distance")
+            log = traces[method, target].groups
+            if log:
+                names = list(dict.fromkeys([*known, *log.shares]))
+                panels.append(_timeline(f"{method}: {target}", names, log.edges, log.shares))
+    return panels
+
+
+def _timeline(title: str, names: Sequence[str], edges: Sequence[float], shares: Mapping[str, Sequence[float]]) -> Panel:
+    spans = np.diff(edges)
+    whole = {name: float(np.average(shares[name], weights=spans)) if name in shares else 0.0 for name in names}
+    labels = {name: f"{shortened(name, 100)} {100 * whole[name]:.0f} %" for name in names}
+    left = min(150.0, max(map(text_width, labels.values())) + 8)
+    chart = Chart(
+        title, _WIDTH, 66 + 19 * len(names), (edges[0], edges[-1]), (len(names) - 0.5, -0.5), left=left, right=14
+    )
+    chart.x_axis("target update", integer=True)
+    for line, name in enumerate(names):
+        chart.text(left - 6, chart.y(line) + 4, labels[name], anchor="end", tip=name)
+        for start, end, share in _runs(edges, shares.get(name, ())):
+            said = f"{name}: updates {start:g} to {end - 1:g}, {100 * share:.0f} % of the seeds"
+            chart.bar(start, end, line, 13, "up", said, max(0.1, share * 0.85))
+    return chart.panel()
+
+
+def _runs(edges: Sequence[float], shares: Sequence[float]) -> list[tuple[float, float, float]]:
+    """Neighbouring columns of one share as one (start, end, share); nothing for those of none."""
+    runs: list[tuple[float, float, float]] = []
+    for start, end, share in zip(edges, edges[1:], shares, strict=False):
+        if share > 0 and runs and runs[-1][1] == start and abs(runs[-1][2] - share) < 1e-9:
+            runs[-1] = (runs[-1][0], end, share)
+        elif share > 0:
+            runs.append((start, end, share))
+    return runs
+
+
+def particles(results: Results, traces: Traces) -> list[Panel]:
+    """Spread of BMTPT's particles and bandwidth of their kernel during the source stage, which all targets share."""
+    panels = []
+    for turn, method in enumerate(results.methods):
+        found = next((trace.particles for target in results.targets if (trace := traces[method, target]).particles), {})
+        for name, label in (("mean_distance", "mean distance"), ("bandwidth", "bandwidth of the kernel")):
+            points = found.get(name)
             if points:
-                figure, (axes,) = _panels([f"{method}: particles"])
-                updates, distance = np.array(points, dtype=float).T
-                axes.plot(updates, distance, color=_COLOURS[3], linewidth=1.4)
-                axes.set(xlabel="source update", ylabel="mean distance", ylim=(0, None))
-                axes.grid(alpha=0.25)
-                axes.spines[["top", "right"]].set_visible(False)
-                return figure
-    return None
-
-
-def _panels(titles: Sequence[str], height: float = _PANEL[1]) -> tuple[Figure, Sequence[Axes]]:
-    """Panels side by side, at most three in a row."""
-    columns = min(3, len(titles))
-    lines = -(-len(titles) // columns)
-    figure = Figure(figsize=(_PANEL[0] * columns + 1.0, height * lines + 0.3), layout="constrained")
-    panels = figure.subplots(lines, columns, squeeze=False).ravel()
-    for axes, title in zip(panels, titles, strict=False):
-        axes.set_title(title, fontsize=10)
-    for axes in panels[len(titles) :]:
-        axes.remove()
-    return figure, panels[: len(titles)]
-
-
-def _off_diagonal(matrix: np.ndarray) -> np.ndarray:
-    return matrix[~np.eye(len(matrix), dtype=bool)]
+                chart = Chart(
+                    f"{method}: {label}",
+                    _WIDTH,
+                    _HEIGHT,
+                    (0, points[-1][0]),
+                    (0, 1.04 * max(value for _, value in points)),
+                )
+                chart.x_axis("source update", integer=True)
+                chart.y_axis()
+                said = f"{label}: {points[0][1]:.4g} at first, {points[-1][1]:.4g} last"
+                chart.line(points, line_class(turn), said)
+                panels.append(chart.panel())
+    return panels

@@ -5,29 +5,43 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from prompttransfer.tasks.scales import Scale, averaged, scale_of
+
+_NEEDED = (
+    *("method", "target", "seed", "metric", "score", "majority", "zero_shot", "collapsed", "test_rows", "train_rows"),
+    *("trainable_parameters", "target_updates", "target_examples", "source_updates", "seconds"),
+)
+
 
 @dataclass(frozen=True)
 class Cell:
-    """The rows of one method on one target, over seeds. Scores in percent; std is None for a single seed."""
+    """The rows of one method on one target, over seeds, on the scale of the metric; std is None for a single seed."""
 
     method: str
     target: str
     metric: str
+    scoring: str
     score: float
     std: float | None
-    seeds: int
+    seeds: tuple[int, ...]
     majority: float
     zero_shot: float
+    other: dict[str, float]
     collapsed: int
     test_rows: int
     train_rows: int
     trainable_parameters: int
     target_updates: int
     seconds: float
+
+    @property
+    def scale(self) -> Scale:
+        return scale_of(self.metric)
 
 
 @dataclass(frozen=True)
@@ -41,38 +55,36 @@ class Results:
     def rows(self) -> list[dict[str, Any]]:
         return self.content["rows"]
 
-    @property
+    @cached_property
     def methods(self) -> list[str]:
         """In the order of the run."""
         return list(dict.fromkeys(row["method"] for row in self.rows))
 
-    @property
+    @cached_property
     def targets(self) -> list[str]:
         """In the order of the run."""
         return list(dict.fromkeys(row["target"] for row in self.rows))
 
+    @property
+    def metrics(self) -> dict[str, str]:
+        """Metric by target."""
+        return {row["target"]: row["metric"] for row in self.rows}
+
+    @cached_property
+    def averaged(self) -> tuple[str, ...]:
+        """The targets whose scores have a mean, see `prompttransfer.tasks.scales.averaged`."""
+        return averaged(self.metrics)
+
+    @cached_property
+    def _cells(self) -> dict[tuple[str, str], Cell]:
+        gathered: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        for row in self.rows:
+            gathered.setdefault((row["method"], row["target"]), []).append(row)
+        return {key: _cell(rows) for key, rows in gathered.items()}
+
     def cell(self, method: str, target: str) -> Cell | None:
         """Mean over the seeds; None when nothing of it is finished."""
-        rows = [row for row in self.rows if row["method"] == method and row["target"] == target]
-        if not rows:
-            return None
-        scores, first = [row["score"] for row in rows], rows[0]
-        return Cell(
-            method=method,
-            target=target,
-            metric=first["metric"],
-            score=fmean(scores),
-            std=stdev(scores) if len(scores) > 1 else None,
-            seeds=len(rows),
-            majority=fmean(row["majority"] for row in rows),
-            zero_shot=fmean(row["zero_shot"] for row in rows),
-            collapsed=sum(bool(row["collapsed"]) for row in rows),
-            test_rows=first["test_rows"],
-            train_rows=first["train_rows"],
-            trainable_parameters=first["trainable_parameters"],
-            target_updates=first["target_updates"],
-            seconds=fmean(row["seconds"] for row in rows),
-        )
+        return self._cells.get((method, target))
 
     def cells(self) -> list[Cell]:
         """All finished ones, target by target."""
@@ -80,9 +92,13 @@ class Results:
         return [cell for cell in found if cell]
 
     def mean(self, method: str) -> float | None:
-        """Mean score over the targets; None unless the method has finished them all."""
-        found = [self.cell(method, target) for target in self.targets]
-        return fmean(cell.score for cell in found if cell) if all(found) else None
+        """Mean score over the targets that have one; None unless the method has finished them all."""
+        found = [self.cell(method, target) for target in self.averaged]
+        return fmean(cell.score for cell in found if cell) if found and all(found) else None
+
+    def baseline(self, target: str, name: str) -> float:
+        """Mean over the rows of a target; name: majority or zero_shot."""
+        return fmean(row[name] for row in self.rows if row["target"] == target)
 
     @property
     def judged_on(self) -> str:
@@ -91,19 +107,10 @@ class Results:
 
     def histories(self, method: str, target: str) -> list[dict[str, Any]]:
         """Histories of the finished seeds that have one."""
-        seeds = [row["seed"] for row in self.rows if row["method"] == method and row["target"] == target]
+        cell = self.cell(method, target)
+        seeds = cell.seeds if cell else ()
         paths = [self.folder / "history" / f"{method}-{target}-seed{seed}.json" for seed in seeds]
         return [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.is_file()]
-
-    def mean_series(self, method: str, target: str, *names: str) -> list[tuple[float, float]]:
-        """A logged series, such as "loss" or "particles", "mean_distance": its points, means over the seeds."""
-        points: dict[float, list[float]] = {}
-        for history in self.histories(method, target):
-            for name in names[:-1]:
-                history = history.get(name, {})
-            for update, value in history.get(names[-1], []):
-                points.setdefault(update, []).append(value)
-        return [(update, fmean(values)) for update, values in sorted(points.items())]
 
 
 def read_results(folder: str | Path) -> Results:
@@ -119,79 +126,44 @@ def read_results(folder: str | Path) -> Results:
         raise FileNotFoundError(f"{folder} is not a run folder: it has no results.json")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise ValueError(f"{path}: not JSON: {error}") from error
     if not isinstance(content, dict) or not isinstance(content.get("rows"), list):
         raise ValueError(f"{path}: not a result of `prompttransfer compare`: it has no list of rows")
+    for place, row in enumerate(content["rows"]):
+        lacks = [name for name in _NEEDED if name not in row] if isinstance(row, dict) else list(_NEEDED)
+        if lacks:
+            raise ValueError(f"{path}: not a result of `prompttransfer compare`: row {place} has no {', '.join(lacks)}")
     return Results(folder, content)
 
 
-def score_text(cell: Cell | None) -> str:
-    """Such as "87.5", "87.5 ± 0.8" over seeds; a dagger marks a collapsed prediction."""
-    if cell is None:
-        return "-"
-    spread = "" if cell.std is None else f" ± {cell.std:.1f}"
-    return f"{cell.score:.1f}{spread}{' †' if cell.collapsed else ''}"
+def _cell(rows: Sequence[dict[str, Any]]) -> Cell:
+    scores, first = [row["score"] for row in rows], rows[0]
+    return Cell(
+        method=first["method"],
+        target=first["target"],
+        metric=first["metric"],
+        scoring=first.get("scoring", ""),
+        score=fmean(scores),
+        std=stdev(scores) if len(scores) > 1 else None,
+        seeds=tuple(row["seed"] for row in rows),
+        majority=fmean(row["majority"] for row in rows),
+        zero_shot=fmean(row["zero_shot"] for row in rows),
+        other=_other_scores(rows),
+        collapsed=sum(bool(row["collapsed"]) for row in rows),
+        test_rows=first["test_rows"],
+        train_rows=first["train_rows"],
+        trainable_parameters=first["trainable_parameters"],
+        target_updates=first["target_updates"],
+        seconds=fmean(row["seconds"] for row in rows),
+    )
 
 
-def fact_rows(cells: Sequence[Cell]) -> tuple[list[str], list[list[str]]]:
-    """The honest table: every score with what it has to be compared with and what it cost. Head and rows."""
-    head = ["target", "method", "score", "majority", "zero-shot", "collapsed", "metric", "test rows", "train rows"]
-    head += ["seeds", "updates", "parameters", "seconds"]
-    rows = [
-        [
-            cell.target,
-            cell.method,
-            score_text(cell),
-            f"{cell.majority:.1f}",
-            f"{cell.zero_shot:.1f}",
-            f"{cell.collapsed} of {cell.seeds}" if cell.collapsed else "no",
-            cell.metric,
-            f"{cell.test_rows:,}",
-            f"{cell.train_rows:,}",
-            str(cell.seeds),
-            str(cell.target_updates),
-            f"{cell.trainable_parameters:,}",
-            f"{cell.seconds:.0f}",
-        ]
-        for cell in cells
-    ]
-    return head, rows
-
-
-def overview_rows(results: Results) -> tuple[list[str], list[list[str]]]:
-    """Method by target, with the two lines everything is measured against. Head and rows."""
-    head = ["method", *results.targets, "mean"]
-    rows = []
-    for method in results.methods:
-        mean = results.mean(method)
-        scores = [score_text(results.cell(method, target)) for target in results.targets]
-        rows.append([method, *scores, "-" if mean is None else f"{mean:.1f}"])
-    for name in ("zero_shot", "majority"):
-        values = [_baseline(results, target, name) for target in results.targets]
-        rows.append([name.replace("_", "-"), *(f"{value:.1f}" for value in values), f"{fmean(values):.1f}"])
-    return head, rows
-
-
-def source_rows(results: Results) -> tuple[list[str], list[list[str]]]:
-    """The source prompts. Head and rows."""
-    head = ["source", "seed", "score", "majority", "zero-shot", "collapsed", "test rows", "train rows", "updates"]
-    rows = [
-        [
-            str(row["source"]),
-            str(row["seed"]),
-            f"{row['score']:.1f}",
-            f"{row['majority']:.1f}",
-            f"{row['zero_shot']:.1f}",
-            "yes" if row["collapsed"] else "no",
-            f"{row['test_rows']:,}",
-            f"{row['train_rows']:,}",
-            str(row["updates"]),
-        ]
-        for row in results.content.get("sources", [])
-    ]
-    return head, rows
-
-
-def _baseline(results: Results, target: str, name: str) -> float:
-    return fmean(row[name] for row in results.rows if row["target"] == target)
+def _other_scores(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Means of what the rows hold as "f1 81.2, macro-f1 79.0"."""
+    values: dict[str, list[float]] = {}
+    for row in rows:
+        for part in filter(None, row.get("other_scores", "").split(", ")):
+            metric, _, value = part.rpartition(" ")
+            values.setdefault(metric, []).append(float(value))
+    return {metric: fmean(found) for metric, found in values.items()}

@@ -8,6 +8,9 @@ free of what both share. A pair is one (target, seed). Intervals are Student's t
   another draw of training rows would give on the same targets;
 - mean over targets like these: over the targets' mean differences. For a balanced grid this is the interval of the
   grand mean in a model with random targets and random seeds within them, so it holds both kinds of chance.
+
+Means over targets are of scores on one scale alone (`prompttransfer.tasks.scales.averaged`). No interval is corrected
+for the number of comparisons.
 """
 
 from __future__ import annotations
@@ -19,6 +22,8 @@ from typing import Any
 
 import numpy as np
 from scipy import stats
+
+from prompttransfer.tasks.scales import averaged, scale_of
 
 
 @dataclass(frozen=True)
@@ -37,15 +42,17 @@ class Comparison:
 
     Args:
         targets: interval over seeds, by target.
-        these_targets, such_targets: intervals of the mean over targets, see the head of this file. None for the first
-            where no seed has all targets.
-        wins, ties, losses: numbers of pairs.
+        averaged: the targets that the means are of.
+        these_targets, such_targets: intervals of the mean over targets, see the head of this file. None where no target
+            has a mean; for the first also where no seed has all targets.
+        wins, ties, losses: numbers of pairs; of an error rate, the lower one wins.
     """
 
     method: str
     targets: dict[str, Interval]
+    averaged: tuple[str, ...]
     these_targets: Interval | None
-    such_targets: Interval
+    such_targets: Interval | None
     wins: int
     ties: int
     losses: int
@@ -72,8 +79,9 @@ def paired(
     """A method against a baseline over all pairs that both have finished; None when there is no pair.
 
     Args:
-        rows: of results.json; method, target, seed and score are read.
+        rows: of results.json; method, target, seed, score and metric are read.
     """
+    metrics = {row["target"]: row["metric"] for row in rows}
     scores = {(row["method"], row["target"], row["seed"]): row["score"] for row in rows}
     pairs = {
         (target, seed): score - scores[baseline, target, seed]
@@ -88,16 +96,20 @@ def paired(
         target: t_interval([value for (other, _), value in pairs.items() if other == target], confidence)
         for target in names
     }
-    whole = [fmean(pairs[t, seed] for t in names) for seed in seeds if all((t, seed) in pairs for t in names)]
-    differences = list(pairs.values())
+    one_scale = averaged({name: metrics[name] for name in names})
+    complete = [seed for seed in seeds if one_scale and all((target, seed) in pairs for target in one_scale)]
+    whole = [fmean(pairs[target, seed] for target in one_scale) for seed in complete]
+    means = [targets[name].mean for name in one_scale]
+    gains = [-value if scale_of(metrics[target]).lower_is_better else value for (target, _), value in pairs.items()]
     return Comparison(
         method=method,
         targets=targets,
+        averaged=one_scale,
         these_targets=t_interval(whole, confidence) if whole else None,
-        such_targets=t_interval([interval.mean for interval in targets.values()], confidence),
-        wins=sum(value > 0 for value in differences),
-        ties=sum(value == 0 for value in differences),
-        losses=sum(value < 0 for value in differences),
+        such_targets=t_interval(means, confidence) if means else None,
+        wins=sum(gain > 0 for gain in gains),
+        ties=sum(gain == 0 for gain in gains),
+        losses=sum(gain < 0 for gain in gains),
     )
 
 
@@ -108,28 +120,36 @@ def comparisons(rows: Sequence[dict[str, Any]], baseline: str = "PT") -> list[Co
     return [comparison for comparison in found if comparison]
 
 
-def interval_text(interval: Interval | None) -> str:
+def interval_text(interval: Interval | None, digits: int = 1) -> str:
     """Such as "+3.2 [+0.4, +6.0]"; without an interval the mean alone."""
     if interval is None:
         return "-"
+    mean = f"{interval.mean:+.{digits}f}"
     if interval.low is None or interval.high is None:
-        return f"{interval.mean:+.1f}"
-    return f"{interval.mean:+.1f} [{interval.low:+.1f}, {interval.high:+.1f}]"
+        return mean
+    return f"{mean} [{interval.low:+.{digits}f}, {interval.high:+.{digits}f}]"
 
 
 def difference_rows(rows: Sequence[dict[str, Any]], baseline: str = "PT") -> tuple[list[str], list[list[str]]]:
-    """Differences to the baseline by target, their two means, and won/tied/lost pairs. Head and rows."""
+    """Differences to the baseline by target, their two means, and won/tied/lost pairs; turned, a line for every target,
+    where there are more targets than methods. Head and rows."""
     found = comparisons(rows, baseline)
-    targets = list(dict.fromkeys(target for comparison in found for target in comparison.targets))
-    head = ["method", *targets, "mean of these targets", "mean of such targets", "won/tied/lost"]
-    lines = [
-        [
-            comparison.method,
-            *(interval_text(comparison.targets.get(target)) for target in targets),
-            interval_text(comparison.these_targets),
-            interval_text(comparison.such_targets),
-            f"{comparison.wins}/{comparison.ties}/{comparison.losses}",
-        ]
-        for comparison in found
-    ]
-    return head, lines
+    metrics = {row["target"]: row["metric"] for row in rows}
+    targets = [target for target in metrics if any(target in comparison.targets for comparison in found)]
+    grid = [["method", *targets, "mean of these targets", "mean of such targets", "won/tied/lost"]]
+    for comparison in found:
+        digits = {target: scale_of(metrics[target]).digits for target in targets}
+        of_mean = digits[comparison.averaged[0]] if comparison.averaged else 1
+        grid.append(
+            [
+                comparison.method,
+                *(interval_text(comparison.targets.get(target), digits[target]) for target in targets),
+                interval_text(comparison.these_targets, of_mean),
+                interval_text(comparison.such_targets, of_mean),
+                f"{comparison.wins}/{comparison.ties}/{comparison.losses}",
+            ]
+        )
+    if found and len(targets) > max(6, len(found)):
+        grid = [list(line) for line in zip(*grid, strict=True)]
+        grid[0][0] = "target"
+    return grid[0], grid[1:]

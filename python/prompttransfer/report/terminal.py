@@ -7,7 +7,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from prompttransfer.report.results import Results, fact_rows, overview_rows
+from prompttransfer.report.results import Results
+from prompttransfer.report.tables import BASELINES, fact_rows, overview_rows
+from prompttransfer.tasks.scales import scale_of
 
 # Broken so that the table fits into 80 columns.
 _HEADS = {
@@ -26,13 +28,17 @@ def print_results(results: Results, console: Console) -> None:
     """Scores by method and target, then every score with its terms."""
     wide = console.width >= 100
     head, rows = overview_rows(results)
-    baselines = {"zero-shot", "majority"}
-    console.print(_table(f"Score on {results.judged_on} rows (%)", head, rows, text=1, wide=wide, dim=baselines))
+    scale = (
+        "%" if all(scale_of(metric).top == 100.0 for metric in results.metrics.values()) else "on its metric's scale"
+    )
+    title = f"Score on {results.judged_on} rows ({scale})"
+    console.print(_table(title, head, rows, text=1, wide=wide, dim=set(BASELINES)))
     head, rows = fact_rows(results.cells())
-    for constant in ("seeds", "metric"):  # columns that say the same in every row cost width
-        place = head.index(constant)
-        if len({row[place] for row in rows}) == 1:
-            head, rows = head[:place] + head[place + 1 :], [row[:place] + row[place + 1 :] for row in rows]
+    # Columns that say the same in every row cost width; so do further metrics, which the report has.
+    constant = {name for place, name in enumerate(head) if len({row[place] for row in rows}) == 1}
+    dropped = constant & {"seeds", "metric", "scoring", "other metrics"} | (set() if wide else {"other metrics"})
+    kept = [place for place, name in enumerate(head) if name not in dropped]
+    head, rows = [head[place] for place in kept], [[row[place] for place in kept] for row in rows]
     console.print(_table("Every score with its terms", head, rows, text=2, wide=wide, group=True))
     if any(cell.collapsed for cell in results.cells()):
         console.print("† collapsed: at least 98 % of the test rows got one answer", style="dim")

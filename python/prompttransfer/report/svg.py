@@ -1,0 +1,223 @@
+"""Small pictures as SVG, drawn here: text stays text, colours follow the light or dark theme of the page, every mark
+says its numbers when pointed at, and a panel is a few kilobytes: many of them flow into the columns of a window."""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+from prompttransfer.report.theme import CLASSES, LIGHT, SERIES
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One drawing; body: SVG elements of the classes above, in a box of this size."""
+
+    title: str
+    width: float
+    height: float
+    body: str
+
+
+@dataclass(frozen=True)
+class Key:
+    """An entry of a legend: the classes of its mark, and its words."""
+
+    classes: str
+    label: str
+
+
+def key_mark(key: Key, x: float, y: float, width: float = 24) -> str:
+    """The mark of a legend's entry: a line, or a dot for a filled class."""
+    if key.classes.startswith("f"):
+        return f'<circle class="{key.classes}" cx="{x + width / 2:g}" cy="{y:g}" r="3.5"/>'
+    return f'<line class="{key.classes}" x1="{x:g}" y1="{y:g}" x2="{x + width:g}" y2="{y:g}"/>'
+
+
+def line_class(series: int) -> str:
+    """Colour of the n-th series; further rounds through the colours are dashed, then dotted."""
+    return f"l{series % SERIES}{('', ' dash', ' dots')[series // SERIES % 3]}"
+
+
+class Chart:
+    """A panel in the making: a plot area with two linear scales.
+
+    Args:
+        x, y: ranges (low, high); y grows upwards unless high < low.
+        left, right, top, bottom: margins around the plot area.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        width: float,
+        height: float,
+        x: tuple[float, float],
+        y: tuple[float, float],
+        *,
+        left: float = 44,
+        right: float = 10,
+        top: float = 24,
+        bottom: float = 34,
+    ) -> None:
+        self.title, self.width, self.height = title, width, height
+        self._x, self._y = _open(x), _open(y)
+        self._box = (left, top, width - right, height - bottom)
+        self._parts: list[str] = []
+        self.text(2, 14, shortened(title, width - 4), "name", tip=title)
+
+    def x(self, value: float) -> float:
+        left, _, right, _ = self._box
+        return left + (value - self._x[0]) / (self._x[1] - self._x[0]) * (right - left)
+
+    def y(self, value: float) -> float:
+        _, top, _, bottom = self._box
+        return bottom - (value - self._y[0]) / (self._y[1] - self._y[0]) * (bottom - top)
+
+    def x_axis(self, label: str = "", *, integer: bool = False) -> None:
+        """Ticks with grid lines below the plot area."""
+        left, top, right, bottom = self._box
+        for value in ticks(*self._x, count=max(2, int((right - left) / 55)), integer=integer):
+            self.segment(self.x(value), top, self.x(value), bottom, "rule")
+            self.text(self.x(value), bottom + 13, f"{value:,g}", "faint", "middle")
+        if label:
+            self.text((left + right) / 2, bottom + 28, label, "faint", "middle")
+
+    def y_axis(self) -> None:
+        """Ticks with grid lines at the left of the plot area."""
+        left, top, right, bottom = self._box
+        for value in ticks(*self._y, count=max(2, int((bottom - top) / 40))):
+            self.segment(left, self.y(value), right, self.y(value), "rule")
+            self.text(left - 5, self.y(value) + 4, f"{value:,g}", "faint", "end")
+
+    def line(self, points: Sequence[tuple[float, float]], classes: str, tip: str) -> None:
+        """A curve in units of the scales; one point alone is a dot."""
+        if len(points) == 1:
+            self.dot(*points[0], classes.split()[0].replace("l", "f"), tip)
+            return
+        path = " ".join(f"{self.x(x):.1f},{self.y(y):.1f}" for x, y in points)
+        self._parts.append(f'<polyline class="{classes}" points="{path}">{_tip(tip)}</polyline>')
+
+    def dot(self, x: float, y: float, classes: str, tip: str, radius: float = 2.6, opacity: float = 1.0) -> None:
+        self._parts.append(
+            f'<circle class="{classes}" cx="{self.x(x):.1f}" cy="{self.y(y):.1f}" r="{radius:g}"'
+            f"{_opacity(opacity)}>{_tip(tip)}</circle>"
+        )
+
+    def bar(self, low: float, high: float, y: float, thick: float, classes: str, tip: str, opacity: float = 1) -> None:
+        """A horizontal bar from low to high on the x scale, around y; thick: in units of the picture."""
+        start, end = sorted((self.x(low), self.x(high)))
+        self.box(start, self.y(y) - thick / 2, end - start, thick, classes, tip, opacity)
+
+    def box(self, x: float, y: float, width: float, height: float, classes: str, tip: str, opacity: float) -> None:
+        """A filled rectangle in units of the picture."""
+        self._parts.append(
+            f'<rect class="{classes}" x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}"'
+            f"{_opacity(opacity)}>{_tip(tip)}</rect>"
+        )
+
+    def segment(self, x1: float, y1: float, x2: float, y2: float, classes: str) -> None:
+        """A line in units of the picture."""
+        self._parts.append(f'<line class="{classes}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>')
+
+    def text(
+        self,
+        x: float,
+        y: float,
+        words: str,
+        classes: str = "",
+        anchor: str = "start",
+        *,
+        turn: float = 0,
+        tip: str = "",
+    ) -> None:
+        """Words in units of the picture; turn: degrees; tip: said when pointed at, where it differs."""
+        style = f' class="{classes}"' if classes else ""
+        place = f' transform="rotate({turn:g} {x:.1f} {y:.1f})"' if turn else ""
+        more = _tip(tip) if tip and tip != words else ""
+        self._parts.append(
+            f'<text{style} x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{place}>{escape(words)}{more}</text>'
+        )
+
+    def panel(self) -> Panel:
+        return Panel(self.title, self.width, self.height, "\n".join(self._parts))
+
+
+def ticks(low: float, high: float, count: int = 5, integer: bool = False) -> list[float]:
+    """Round numbers (1, 2 or 5 times a power of ten) within low and high, about `count` of them."""
+    low, high = sorted((low, high))
+    if high <= low:
+        return [low]
+    power = 10.0 ** math.floor(math.log10((high - low) / count))
+    step = next(power * factor for factor in (1, 2, 5, 10) if (high - low) / (power * factor) <= count)
+    step = max(step, 1.0) if integer else step
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [round(place * step, 12) for place in range(first, last + 1)]
+
+
+def text_width(words: str) -> float:
+    """About how wide words are drawn: no font is at hand here, so the estimate is that of a wide one."""
+    wide = {letter for letter in words if unicodedata.east_asian_width(letter) in "WF"}
+    return sum(12.0 if letter in wide else 8.2 if letter.isupper() or letter in "mw%@" else 6.6 for letter in words)
+
+
+def shortened(words: str, width: float) -> str:
+    """Words cut with "…" to about this width."""
+    if text_width(words) <= width:
+        return words
+    kept = words
+    while kept and text_width(kept + "…") > width:
+        kept = kept[:-1]
+    return kept + "…"
+
+
+def inline(panel: Panel) -> str:
+    """A panel for a page, which holds `CLASSES` and the colours."""
+    return (
+        f'<svg class="panel" role="img" aria-label="{escape(panel.title)}" '
+        f'viewBox="0 0 {panel.width:g} {panel.height:g}" style="--w:{panel.width:g}">\n{panel.body}\n</svg>'
+    )
+
+
+def sheet(panels: Sequence[Panel], legend: Sequence[Key], columns: int = 3) -> str:
+    """All panels of a picture as an SVG file of its own, in light colours."""
+    columns = min(columns, len(panels))
+    wide = max(panel.width for panel in panels) + 14
+    right = wide * columns
+    parts, x, y = [], 4.0, 18.0
+    for key in legend:
+        needed = 30 + text_width(key.label) + 16
+        if x > 4 and x + needed > right:
+            x, y = 4.0, y + 18
+        parts.append(key_mark(key, x, y - 4))
+        parts.append(f'<text x="{x + 30}" y="{y}">{escape(key.label)}</text>')
+        x += needed
+    bottom = y + 12 if legend else 6.0
+    for first in range(0, len(panels), columns):
+        line = panels[first : first + columns]
+        for place, panel in enumerate(line):
+            parts.append(f'<g transform="translate({place * wide + 4:g} {bottom:g})">\n{panel.body}\n</g>')
+        bottom += max(panel.height for panel in line) + 12
+    style = re.sub(r"var\(--(\w+)\)", lambda found: LIGHT[found[1]], CLASSES)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="panel" width="{right:g}" height="{bottom:g}" '
+        f'viewBox="0 0 {right:g} {bottom:g}">\n<style>{style}</style>\n'
+        f'<rect width="100%" height="100%" fill="{LIGHT["paper"]}"/>\n' + "\n".join(parts) + "\n</svg>\n"
+    )
+
+
+def _open(scale: tuple[float, float]) -> tuple[float, float]:
+    """A range that has a length."""
+    return scale if scale[0] != scale[1] else (scale[0], scale[0] + 1)
+
+
+def _tip(words: str) -> str:
+    return f"<title>{escape(words)}</title>"
+
+
+def _opacity(value: float) -> str:
+    return "" if value >= 1 else f' fill-opacity="{value:.2f}"'

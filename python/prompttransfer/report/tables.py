@@ -1,0 +1,192 @@
+"""The tables of a run as words: a head and rows of strings, for pages, Markdown and the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean, median
+from typing import Any
+
+from prompttransfer.report.results import Cell, Results
+from prompttransfer.report.statistics import comparisons, interval_text
+from prompttransfer.tasks.scales import scale_of
+
+Table = tuple[list[str], list[list[str]]]
+BASELINES = ("zero-shot", "majority")
+
+
+def score_text(cell: Cell | None) -> str:
+    """Such as "87.5", "87.5 ± 0.8" over seeds; a dagger marks a collapsed prediction."""
+    if cell is None:
+        return "-"
+    spread = "" if cell.std is None else f" ± {cell.scale.text(cell.std)}"
+    return f"{cell.scale.text(cell.score)}{spread}{' †' if cell.collapsed else ''}"
+
+
+def mean_name(results: Results) -> str:
+    """Such as "mean"; of several metrics "mean of accuracy, f1"; of some targets "mean (2 of 3 targets)"."""
+    metrics = dict.fromkeys(results.metrics[target] for target in results.averaged)
+    name = "mean" if len(metrics) <= 1 else f"mean of {', '.join(metrics)}"
+    all_of_them = len(results.averaged) == len(results.targets)
+    return name if all_of_them else f"{name} ({len(results.averaged)} of {len(results.targets)} targets)"
+
+
+def mean_text(results: Results, value: float | None) -> str:
+    """A mean over targets on their scale."""
+    if value is None:
+        return "-"
+    return scale_of(results.metrics[results.averaged[0]]).text(value)
+
+
+def overview_rows(results: Results) -> Table:
+    """Method by target, with the two lines everything is measured against; target by method where there are more
+    targets than methods."""
+    grid = [["method", *map(_target_name(results), results.targets), mean_name(results)]]
+    for method in results.methods:
+        scores = [score_text(results.cell(method, target)) for target in results.targets]
+        grid.append([method, *scores, mean_text(results, results.mean(method))])
+    for name in BASELINES:
+        grid.append([name, *baseline_texts(results, name)])
+    if not results.averaged:
+        grid = [line[:-1] for line in grid]
+    if len(results.targets) > max(6, len(results.methods)):
+        grid = [list(line) for line in zip(*grid, strict=True)]
+        grid[0][0] = "target"
+    return grid[0], grid[1:]
+
+
+def leaderboard_rows(results: Results, baseline: str = "PT") -> Table:
+    """Methods, the best mean first: score, difference to the baseline, collapsed runs, and what it cost."""
+    lower = bool(results.averaged) and scale_of(results.metrics[results.averaged[0]]).lower_is_better
+    digits = scale_of(results.metrics[results.averaged[0]]).digits if results.averaged else 1
+    against = {comparison.method: comparison for comparison in comparisons(results.rows, baseline)}
+    ranked = [(results.mean(method), method) for method in results.methods]
+    ranked.sort(key=lambda pair: (pair[0] is None, (pair[0] or 0.0) * (1 if lower else -1)))
+    head = ["method", mean_name(results), f"to {baseline}, these targets", "such targets", "won/tied/lost", "collapsed"]
+    rows = []
+    for mean, method in ranked:
+        found = against.get(method)
+        cells = [cell for target in results.targets if (cell := results.cell(method, target))]
+        runs = sum(len(cell.seeds) for cell in cells)
+        collapsed = sum(cell.collapsed for cell in cells)
+        rows.append(
+            [
+                method,
+                mean_text(results, mean),
+                interval_text(found.these_targets, digits) if found else "",
+                interval_text(found.such_targets, digits) if found else "",
+                f"{found.wins}/{found.ties}/{found.losses}" if found else "",
+                f"{collapsed} of {runs}" if collapsed else "no",
+            ]
+        )
+    for name in BASELINES:
+        rows.append([name, baseline_texts(results, name)[-1], "", "", "", ""])
+    return head, rows
+
+
+def fact_rows(cells: Sequence[Cell]) -> Table:
+    """The honest table: every score with what it has to be compared with and what it cost."""
+    head = ["target", "method", "score", "majority", "zero-shot", "collapsed", "metric", "other metrics", "scoring"]
+    head += ["test rows", "train rows", "seeds", "updates", "parameters", "seconds"]
+    rows = [
+        [
+            cell.target,
+            cell.method,
+            score_text(cell),
+            cell.scale.text(cell.majority),
+            cell.scale.text(cell.zero_shot),
+            f"{cell.collapsed} of {len(cell.seeds)}" if cell.collapsed else "no",
+            metric_name(cell.metric),
+            ", ".join(f"{metric} {scale_of(metric).text(value)}" for metric, value in cell.other.items()),
+            cell.scoring,
+            f"{cell.test_rows:,}",
+            f"{cell.train_rows:,}",
+            str(len(cell.seeds)),
+            f"{cell.target_updates:,}",
+            f"{cell.trainable_parameters:,}",
+            f"{cell.seconds:.0f}",
+        ]
+        for cell in cells
+    ]
+    return head, rows
+
+
+def cost_rows(results: Results) -> Table:
+    """What a method costs for one target and seed."""
+    head = ["method", "parameters", "target updates", "target rows read", "source updates", "seconds on the target"]
+    lines = []
+    for method in results.methods:
+        rows = [row for row in results.rows if row["method"] == method]
+        counts = ("trainable_parameters", "target_updates", "target_examples", "source_updates")
+        seconds = median(row["seconds"] for row in rows)
+        lines.append([method, *(_range([row[name] for row in rows]) for name in counts), f"{seconds:.1f}"])
+    return head, lines
+
+
+def source_rows(results: Results) -> Table:
+    """The source prompts."""
+    head = ["source", "seed", "score", "majority", "zero-shot", "collapsed", "test rows", "train rows", "updates"]
+    rows = []
+    for row in results.content.get("sources", []):
+        scale = scale_of(row.get("metric", ""))
+        rows.append(
+            [
+                str(row["source"]),
+                str(row["seed"]),
+                *(scale.text(row[name]) for name in ("score", "majority", "zero_shot")),
+                "yes" if row["collapsed"] else "no",
+                f"{row['test_rows']:,}",
+                f"{row['train_rows']:,}",
+                f"{row['updates']:,}",
+            ]
+        )
+    return head, rows
+
+
+def left_out_rows(results: Results) -> Table:
+    """Tasks of which rows were left out: leaked into what is judged, or not fitting the task."""
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for kind, rows in (("target", results.rows), ("source", results.content.get("sources", []))):
+        for row in rows:
+            found.setdefault((row[kind], kind), []).append(row)
+    lines = []
+    for (task, kind), rows in found.items():
+        counts = [[row.get(f"{name}_rows", 0) for row in rows] for name in ("leaked", "skipped")]
+        if any(map(any, counts)):
+            lines.append([task, kind, *map(_range, counts)])
+    return ["task", "as", "leaked", "skipped"], lines
+
+
+def note_rows(results: Results) -> Table:
+    """What the methods said about their runs; equal notes of several seeds in one line."""
+    seeds: dict[tuple[str, str, str], list[str]] = {}
+    for row in results.rows:
+        if row.get("notes"):
+            seeds.setdefault((row["target"], row["method"], row["notes"]), []).append(str(row["seed"]))
+    return ["target", "method", "note", "seeds"], [[*key, ", ".join(found)] for key, found in seeds.items()]
+
+
+def metric_name(metric: str) -> str:
+    """With an arrow where less is better."""
+    return f"{metric} ↓" if scale_of(metric).lower_is_better else metric
+
+
+def baseline_texts(results: Results, name: str) -> list[str]:
+    """ "zero-shot" or "majority" of every target, then its mean."""
+    values = {target: results.baseline(target, name.replace("-", "_")) for target in results.targets}
+    texts = [scale_of(results.metrics[target]).text(value) for target, value in values.items()]
+    mean = fmean(values[target] for target in results.averaged) if results.averaged else None
+    return [*texts, mean_text(results, mean)]
+
+
+def _target_name(results: Results) -> Any:
+    """Names of targets; with their metric where the run has several."""
+    metrics = results.metrics
+    if len(set(metrics.values())) <= 1:
+        return str
+    return lambda target: f"{target} ({metric_name(metrics[target])})"
+
+
+def _range(values: Sequence[int]) -> str:
+    """Such as "9,216", or "3 to 5" where they differ."""
+    low, high = min(values), max(values)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"

@@ -1,0 +1,109 @@
+"""What the histories of a run hold for its pictures: read once, mean over seeds, thinned to what a picture can show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+
+from prompttransfer.report.results import Results
+
+_POINTS = 150
+
+Series = list[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class GroupLog:
+    """Which sources were merged, by update.
+
+    Attributes:
+        edges: first update of every column, and the update after the last one.
+        shares: of the seeds, by source, one for every column.
+    """
+
+    edges: list[float]
+    shares: dict[str, list[float]]
+
+
+@dataclass(frozen=True)
+class Trace:
+    """The histories of one method on one target.
+
+    Attributes:
+        loss: on the target's rows, by update; particles: mean_distance and bandwidth, by update of the source stage.
+        similarity: names and cosines (T, T) of their task vectors; attention: weight by source.
+    """
+
+    loss: Series = field(default_factory=list)
+    particles: dict[str, Series] = field(default_factory=dict)
+    groups: GroupLog | None = None
+    similarity: tuple[list[str], np.ndarray] | None = None
+    attention: dict[str, float] = field(default_factory=dict)
+
+
+def read_traces(results: Results) -> dict[tuple[str, str], Trace]:
+    """Traces by method and target. Every history is read once."""
+    return {
+        (method, target): trace_of(results.histories(method, target))
+        for method in results.methods
+        for target in results.targets
+    }
+
+
+def trace_of(histories: Sequence[dict[str, Any]]) -> Trace:
+    """Mean over the histories of several seeds."""
+    particles = [history["particles"] for history in histories if history.get("particles")]
+    groups = [history["groups"] for history in histories if history.get("groups")]
+    similarities = [history["similarity"] for history in histories if history.get("similarity")]
+    attentions = [history["attention"] for history in histories if history.get("attention")]
+    return Trace(
+        loss=mean_series([history.get("loss", []) for history in histories]),
+        particles={
+            name: mean_series([entry.get(name, []) for entry in particles]) for name in ("mean_distance", "bandwidth")
+        }
+        if particles
+        else {},
+        groups=_group_log(groups) if groups else None,
+        similarity=(
+            similarities[0]["names"],
+            np.array([entry["matrix"] for entry in similarities], dtype=float).mean(axis=0),
+        )
+        if similarities
+        else None,
+        attention={name: fmean(entry[name] for entry in attentions) for name in attentions[0]} if attentions else {},
+    )
+
+
+def mean_series(logs: Sequence[Sequence[Sequence[float]]], points: int = _POINTS) -> Series:
+    """Mean over logs of (update, value), at most so many points: of more, neighbours are averaged."""
+    values: dict[float, list[float]] = {}
+    for log in logs:
+        for update, value in log:
+            values.setdefault(update, []).append(value)
+    series = [(update, fmean(found)) for update, found in sorted(values.items())]
+    width = -(-len(series) // points)
+    if width <= 1:
+        return series
+    bins = [series[first : first + width] for first in range(0, len(series), width)]
+    return [(fmean(update for update, _ in part), fmean(value for _, value in part)) for part in bins]
+
+
+def _group_log(logs: Sequence[Sequence[Any]]) -> GroupLog:
+    length = min(map(len, logs))
+    names = list(dict.fromkeys(name for log in logs for _, group in log for name in group))
+    chosen = np.zeros((length, len(names)))
+    for log in logs:
+        for place, (_, group) in enumerate(log[:length]):
+            chosen[place, [names.index(name) for name in group]] += 1 / len(logs)
+    width = -(-length // _POINTS)
+    starts = range(0, length, width)
+    updates = [float(update) for update, _ in logs[0][:length]]
+    columns = [chosen[first : first + width].mean(axis=0) for first in starts]
+    return GroupLog(
+        edges=[*(updates[first] for first in starts), updates[-1] + 1],
+        shares={name: [float(column[place]) for column in columns] for place, name in enumerate(names)},
+    )

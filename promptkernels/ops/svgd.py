@@ -58,7 +58,7 @@ def svgd_direction(
         particles: (M, L, H), or (M, D) for flat particles.
         scores: grad log p at each particle, same shape.
         bandwidth: h itself (> 0, in squared units of the particles), or a convention for it, with d the distances:
-            ``liu2016``: median of all M*M values d^2 / log(M + 1); ``numpyro``: (median of all M*M values d)^2 / log(M)
+            ``liu2016``: median of all M^2 values d^2 / log(M + 1); ``numpyro``: (median of all M^2 values d)^2 / log(M)
             + machine epsilon; ``blackjax``: (median of d over pairs)^2 / log(M). It is a constant to the gradient.
         reference: (L, H) [or (D,)], where the particles came from. The direction does not depend on it; it is checked
             for its shape and otherwise unused, because no fixed row centres as well as a particle does.

@@ -45,10 +45,10 @@ EpochsBySize = Annotated[dict[Annotated[int, Field(ge=0)], Epochs], Field(min_le
 class TaskSettings(Settings):
     """What may be set for some of the tasks only; none: as in the run."""
 
-    target_epochs: Epochs | None = None
-    target_updates: int | None = Field(None, ge=1)
-    target_learning_rate: float | None = Field(None, gt=0)
-    batch_size: int | None = Field(None, ge=1)
+    target_epochs: Epochs | None = Field(None, description="epochs over its training rows")
+    target_updates: int | None = Field(None, ge=1, description="updates, in place of epochs")
+    target_learning_rate: float | None = Field(None, gt=0, description="peak rate")
+    batch_size: int | None = Field(None, ge=1, description="rows per update")
     max_length: int | None = Field(None, ge=1, description="goes before the length that the task itself names")
 
     @model_validator(mode="after")
@@ -66,7 +66,9 @@ class RunConfig(Settings):
     model: str = Field("demo", description="'demo', a hub id, or a local folder of a causal or seq2seq model")
     sources: tuple[str, ...] = Field(("amazon", "tweets", "r8"), description="source tasks: demo names or files")
     targets: tuple[str, ...] = Field(("sst2", "nyt", "subjectivity"), description="target tasks: demo names or files")
-    methods: tuple[Annotated[str, AfterValidator(_method)], ...] = Field(DEMO_METHODS, min_length=1)
+    methods: tuple[Annotated[str, AfterValidator(_method)], ...] = Field(
+        DEMO_METHODS, min_length=1, description="what is compared, in this order"
+    )
     seeds: tuple[int, ...] = Field(
         (42,), min_length=1, description="repetitions: few-shot rows and order of the batches"
     )
@@ -104,7 +106,7 @@ class RunConfig(Settings):
     eval_batch_size: int = Field(32, ge=1, description="rows per forward when scoring")
     learning_rate: float = Field(0.02, gt=0, description="peak AdamW rate of a prompt in a source stage")
     target_learning_rate: float | None = Field(None, gt=0, description="peak rate on target rows; none: learning_rate")
-    weight_decay: float = Field(1e-5, ge=0)
+    weight_decay: float = Field(1e-5, ge=0, description="of AdamW")
     warmup: float = Field(0.06, ge=0, lt=1, description="share of the updates with rising rate")
     warmup_updates: int | None = Field(None, ge=0, description="updates with rising rate, in place of warmup")
     schedule: Literal["linear", "cosine", "constant_with_warmup"] = Field(
@@ -149,13 +151,13 @@ class RunConfig(Settings):
         default_factory=dict,
         description="exceptions for targets, by name or pattern (mrqa/*); where several fit, the last one wins",
     )
-    multi_pt: MultiPTConfig = Field(default_factory=MultiPTConfig)
-    spot: SPoTConfig = Field(default_factory=SPoTConfig)
-    tpv: TPVConfig = Field(default_factory=TPVConfig)
-    attempt: ATTEMPTConfig = Field(default_factory=ATTEMPTConfig)
-    mpt: MPTConfig = Field(default_factory=MPTConfig)
-    bmtpt: BMTPTConfig = Field(default_factory=BMTPTConfig)
-    dtvg: DTVGConfig = Field(default_factory=DTVGConfig)
+    multi_pt: MultiPTConfig = Field(default_factory=MultiPTConfig, description="settings of Multi-PT")
+    spot: SPoTConfig = Field(default_factory=SPoTConfig, description="settings of SPoT")
+    tpv: TPVConfig = Field(default_factory=TPVConfig, description="settings of TPV")
+    attempt: ATTEMPTConfig = Field(default_factory=ATTEMPTConfig, description="settings of ATTEMPT")
+    mpt: MPTConfig = Field(default_factory=MPTConfig, description="settings of MPT and MPT-group")
+    bmtpt: BMTPTConfig = Field(default_factory=BMTPTConfig, description="settings of BMTPT")
+    dtvg: DTVGConfig = Field(default_factory=DTVGConfig, description="settings of DTVG")
 
     @model_validator(mode="before")
     @classmethod

@@ -8,10 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.constants import ENDPOINT
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+)
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 from transformers.pytorch_utils import Conv1D
 
+from prompttransfer.model_names import suggestion
 from prompttransfer.models import Backbone, quiet_transformers
 
 QUANTIZATIONS = ("none", "8bit", "4bit")
@@ -36,13 +45,9 @@ def load_model(
 
     Raises:
         ValueError: there is no such model, it cannot read embeddings, or this machine cannot quantize.
+        ConnectionError: it is not on this machine, and the hub does not answer.
     """
-    try:
-        config = AutoConfig.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"model {str(name)!r} is neither a folder of a transformers model nor a hub id: {error}"
-        ) from error
+    config = _configuration(str(name))
     kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     # On the CPU the fused attention's backward is slower than plain products for the short rows of prompt tuning.
@@ -65,6 +70,47 @@ def load_model(
     if backbone.precision == "bfloat16" and quantization == "none":
         narrow_products(model)
     return backbone
+
+
+def _configuration(name: str) -> Any:
+    hub = logging.getLogger("huggingface_hub")
+    level = hub.level
+    hub.setLevel(logging.ERROR)  # a warning at every try to reach a hub that does not answer
+    try:
+        return AutoConfig.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise _no_model(name, error) from error
+    finally:
+        hub.setLevel(level)
+
+
+def _no_model(name: str, error: Exception) -> Exception:
+    """What it means that a model's configuration cannot be had, and the way out."""
+    near = suggestion(name)
+    hint = f"; did you mean {near!r}?" if near else ""
+    folder = Path(name)
+    if folder.is_dir():
+        lacks = _first_line(error) if (folder / "config.json").is_file() else "it has no config.json"
+        return ValueError(f"model {name!r} is no folder of a transformers model: {lacks}")
+    if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
+        return ValueError(
+            f"model {name!r}: no such folder{hint or '; want one that save_pretrained wrote, or a hub id'}"
+        )
+    causes = {type(cause) for cause in (error, error.__cause__, error.__context__)}
+    if causes & {GatedRepoError}:
+        return ValueError(f"model {name!r} is gated: accept its terms at {ENDPOINT}/{name}, then `hf auth login`")
+    if causes & {RepositoryNotFoundError, HFValidationError}:
+        return ValueError(f"model {name!r} is neither a folder nor a public model of the hub{hint}")
+    if causes & {LocalEntryNotFoundError, OfflineModeIsEnabled}:
+        return ConnectionError(
+            f"model {name!r} is neither a folder nor in the hub's cache, and {ENDPOINT} does not answer{hint}\n"
+            f"Fetch it where there is a connection (hf download {name}), or name a local folder."
+        )
+    return ValueError(f"model {name!r}: {_first_line(error)}{hint}")
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _quantized(quantization: str, device: torch.device) -> dict[str, Any]:

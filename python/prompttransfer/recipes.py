@@ -11,6 +11,7 @@ A file holds settings of `RunConfig` by name. Beside them it may say what they a
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -126,18 +127,27 @@ def explain(error: ValidationError, given: Mapping[str, Any] | None = None) -> I
     """
     found: dict[tuple[Any, ...], list[str]] = {}
     values: dict[tuple[Any, ...], Any] = {}
+    meant: dict[tuple[Any, ...], str] = {}
     for item in error.errors():
         known = given is None or item["type"] == "unknown_setting"
         path = item["loc"] if known else _in(given, item["loc"])
         found.setdefault(path, []).append(item["msg"].removeprefix("Value error, "))
         values[path] = item["input"]
+        if item["type"] == "literal_error" and isinstance(item["input"], str):
+            near = get_close_matches(item["input"], _quoted(item["msg"]), n=1)
+            meant[path] = f"; did you mean {near[0]!r}?" if near else ""
     for path, messages in found.items():
         if any(path == other[: len(path)] != other for other in found):
             continue  # a block is refused because of a part that another message names
         value = values[path]
         got = "" if not path or isinstance(value, dict) else f", got {value!r}"
         name = f"{'.'.join(map(str, path))}: " if path else ""
-        yield path, f"{name}{'; or: '.join(dict.fromkeys(messages))}{got}"
+        yield path, f"{name}{'; or: '.join(dict.fromkeys(messages))}{got}{meant.get(path, '')}"
+
+
+def _quoted(message: str) -> list[str]:
+    """The values that a message names: Input should be 'auto', 'float32' or 'bfloat16'."""
+    return re.findall(r"'([^']*)'", message)
 
 
 def setting_paths(settings: Mapping[str, Any], inside: str = "") -> Iterator[str]:

@@ -179,6 +179,7 @@ BAD = [
     (["compare", "--train-rows", "0"], "train_rows: Input should be greater than or equal to 1, got '0'"),
     (["compare", "--seeds", "one"], "seeds.0"),
     (["compare", "--config", "none.json"], "settings file none.json does not exist"),
+    (["compare", "--precision", "float23"], "or 'bfloat16', got 'float23'; did you mean 'float32'?"),
     (["evaluate", "none.safetensors", "sst2"], "none.safetensors: no such prompt file"),
     (["assets", "vaderSentimen"], "unknown asset 'vaderSentimen'; did you mean 'vaderSentiment'?"),
 ]

@@ -163,3 +163,18 @@ def test_quantized_weights_train_a_prompt_on_a_gpu(bits: str, tmp_path: Path) ->
     assert (logits - wide(prompt, batch).logits).std() < 0.5 * logits.std()
     logits.square().mean().backward()
     assert prompt.prompt.grad.isfinite().all() and prompt.prompt.grad.any()
+
+
+def test_missing_models_are_told_with_a_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "empty").mkdir()
+    saved(tiny_llama(), tmp_path / "llama")
+    with pytest.raises(ValueError, match=r"lamma': no such folder; did you mean '.*/llama'\?"):
+        load_model(tmp_path / "lamma")
+    with pytest.raises(ValueError, match="empty' is no folder of a transformers model: it has no config.json"):
+        load_model(tmp_path / "empty")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    (tmp_path / "hub" / "models--some--model-7b").mkdir(parents=True)
+    for name, meant in (("dmeo", "demo"), ("some/modle-7b", "some/model-7b")):
+        with pytest.raises(ConnectionError, match=f"neither a folder nor in the hub's cache.*did you mean '{meant}'"):
+            load_model(name)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from prompttransfer.cli import completion
 from prompttransfer.cli import options as o
 from prompttransfer.cli.support import (
     default_of,
@@ -23,13 +24,23 @@ from prompttransfer.recipes import read_recipe, run_config
 def compare(
     recipe: o.Recipe = None,
     limit: o.Limit = None,
-    model: o.Model = None,
     sources: Annotated[
-        list[str] | None, typer.Option(help="Tasks to transfer from. " + o.TASKS, show_default=default_of("sources"))
+        list[str] | None,
+        typer.Option(
+            help="Tasks to transfer from. " + o.TASKS,
+            show_default=default_of("sources"),
+            rich_help_panel=o.WHAT,
+            autocompletion=completion.task_names,
+        ),
     ] = None,
     targets: Annotated[
         list[str] | None,
-        typer.Option(help="Few-shot tasks to transfer to. " + o.TASKS, show_default=default_of("targets")),
+        typer.Option(
+            help="Few-shot tasks to transfer to. " + o.TASKS,
+            show_default=default_of("targets"),
+            rich_help_panel=o.WHAT,
+            autocompletion=completion.task_names,
+        ),
     ] = None,
     text_column: o.TextColumn = None,
     label_column: o.LabelColumn = None,
@@ -37,31 +48,52 @@ def compare(
     answers: o.Answers = None,
     bad_rows: o.BadRows = None,
     methods: Annotated[
-        list[str] | None, typer.Option(help=f"Of {', '.join(METHODS)}.", show_default=default_of("methods"))
+        list[str] | None,
+        typer.Option(
+            help=f"Of {', '.join(METHODS)}.",
+            show_default=default_of("methods"),
+            rich_help_panel=o.WHAT,
+            autocompletion=completion.method_names,
+        ),
     ] = None,
     seeds: Annotated[
         list[str] | None,
-        typer.Option(help="Repetitions: few-shot rows and batch order.", show_default=default_of("seeds")),
+        typer.Option(
+            help="Repetitions: few-shot rows and batch order.", show_default=default_of("seeds"), rich_help_panel=o.WHAT
+        ),
     ] = None,
     train_rows: Annotated[
         str | None,
-        typer.Option(help="Training rows per target, in all; or all.", show_default=default_of("train_rows")),
+        typer.Option(
+            help="Training rows per target, in all; or all.",
+            show_default=default_of("train_rows"),
+            rich_help_panel=o.DATA,
+        ),
     ] = None,
     test_rows: Annotated[
-        str | None, typer.Option(help="Test rows per task, or all.", show_default=default_of("test_rows"))
+        str | None,
+        typer.Option(help="Test rows per task, or all.", show_default=default_of("test_rows"), rich_help_panel=o.DATA),
     ] = None,
     source_updates: Annotated[
-        int | None, typer.Option(help="Optimizer updates of a source stage.", show_default=default_of("source_updates"))
+        int | None,
+        typer.Option(
+            help="Optimizer updates of a source stage.",
+            show_default=default_of("source_updates"),
+            rich_help_panel=o.TRAINING,
+        ),
     ] = None,
     target_updates: Annotated[
         int | None,
         typer.Option(
-            help="Updates on target rows, the same for every method.", show_default=default_of("target_updates")
+            help="Updates on target rows, the same for every method.",
+            show_default=default_of("target_updates"),
+            rich_help_panel=o.TRAINING,
         ),
     ] = None,
     prompt_length: o.PromptLength = None,
     batch_size: o.BatchSize = None,
     learning_rate: o.LearningRate = None,
+    model: o.Model = None,
     precision: o.Precision = None,
     max_length: o.MaxLength = None,
     scoring: o.Scoring = None,

@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 from prompttransfer.asset_table import ASSETS
 from prompttransfer.config import METHODS, RunConfig
+from prompttransfer.model_names import hub_models
 from prompttransfer.recipes import recipe_names
 
 # Names of the tasks: their descriptions take seconds to import, so a test keeps this list the same as theirs.
@@ -55,6 +56,7 @@ def _values(annotation: Any) -> list[str]:
 asset_names = one_of(lambda: ASSETS)
 method_name = one_of(lambda: METHODS)
 method_names = several_of(lambda: METHODS)
+model = one_of(lambda: ("demo", *hub_models()))
 recipe = one_of(recipe_names)
 task_name = one_of(lambda: TASK_NAMES)
 task_names = several_of(lambda: TASK_NAMES)

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from prompttransfer.cli import completion
 from prompttransfer.cli import options as o
 from prompttransfer.cli.support import default_of, friendly_errors, shown_progress
 from prompttransfer.recipes import Recipe, run_config
@@ -15,9 +16,20 @@ from prompttransfer.recipes import Recipe, run_config
 
 def evaluate(
     prompt: Annotated[Path, typer.Argument(help="Prompt file of `train` or `compare` (.safetensors).")],
-    task: Annotated[str, typer.Argument(help="A demo task, one of the papers' data sets, or a file. " + o.FILES)],
+    task: Annotated[
+        str,
+        typer.Argument(
+            help="A demo task, one of the papers' data sets, or a file. " + o.FILES, autocompletion=completion.task_name
+        ),
+    ],
     model: Annotated[
-        str | None, typer.Option(help="demo, a hub id, or a local folder.", show_default="the model of the prompt file")
+        str | None,
+        typer.Option(
+            help="demo, a hub id, or a local folder.",
+            show_default="the model of the prompt file",
+            rich_help_panel=o.MODEL,
+            autocompletion=completion.model,
+        ),
     ] = None,
     text_column: o.TextColumn = None,
     label_column: o.LabelColumn = None,
@@ -25,16 +37,26 @@ def evaluate(
     answers: o.Answers = None,
     bad_rows: o.BadRows = None,
     test_rows: Annotated[
-        int | None, typer.Option(help="At most so many rows.", show_default="all of a file, 200 of a named task")
+        int | None,
+        typer.Option(
+            help="At most so many rows.", show_default="all of a file, 200 of a named task", rich_help_panel=o.DATA
+        ),
     ] = None,
     precision: Annotated[
         str | None,
-        typer.Option(help="auto, float32 or bfloat16.", show_default=f"as trained, or {default_of('precision')}"),
+        typer.Option(
+            help="auto, float32 or bfloat16.",
+            show_default=f"as trained, or {default_of('precision')}",
+            rich_help_panel=o.MODEL,
+            autocompletion=completion.setting("precision"),
+        ),
     ] = None,
     max_length: Annotated[
         int | None,
         typer.Option(
-            help="Text tokens kept of a row, the last ones.", show_default=f"as trained, or {default_of('max_length')}"
+            help="Text tokens kept of a row, the last ones.",
+            show_default=f"as trained, or {default_of('max_length')}",
+            rich_help_panel=o.MODEL,
         ),
     ] = None,
     scoring: o.Scoring = None,

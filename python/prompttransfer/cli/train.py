@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from prompttransfer.cli import completion
 from prompttransfer.cli import options as o
 from prompttransfer.cli.support import (
     default_of,
@@ -22,14 +23,26 @@ from prompttransfer.recipes import read_recipe
 
 
 def train(
-    task: Annotated[str, typer.Argument(help="A demo task, one of the papers' data sets, or a file. " + o.FILES)],
+    task: Annotated[
+        str,
+        typer.Argument(
+            help="A demo task, one of the papers' data sets, or a file. " + o.FILES, autocompletion=completion.task_name
+        ),
+    ],
     prompt: Annotated[Path, typer.Argument(help="Prompt file to write (.safetensors).")],
     recipe: o.Recipe = None,
     limit: o.Limit = None,
-    method: Annotated[str | None, typer.Option(help=f"One of {', '.join(METHODS)}.", show_default="PT")] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(help=f"One of {', '.join(METHODS)}.", show_default="PT", autocompletion=completion.method_name),
+    ] = None,
     sources: Annotated[
         list[str] | None,
-        typer.Option(help="Tasks to transfer from; PT needs none. " + o.TASKS, show_default=default_of("sources")),
+        typer.Option(
+            help="Tasks to transfer from; PT needs none. " + o.TASKS,
+            show_default=default_of("sources"),
+            autocompletion=completion.task_names,
+        ),
     ] = None,
     model: o.Model = None,
     text_column: o.TextColumn = None,
@@ -37,13 +50,19 @@ def train(
     data_dir: o.DataDir = None,
     answers: o.Answers = None,
     bad_rows: o.BadRows = None,
-    train_rows: Annotated[str | None, typer.Option(help="Training rows, or all.", show_default="2000")] = None,
-    test_rows: Annotated[str | None, typer.Option(help="Test rows, or all.", show_default="200")] = None,
+    train_rows: Annotated[
+        str | None, typer.Option(help="Training rows, or all.", show_default="2000", rich_help_panel=o.DATA)
+    ] = None,
+    test_rows: Annotated[
+        str | None, typer.Option(help="Test rows, or all.", show_default="200", rich_help_panel=o.DATA)
+    ] = None,
     updates: Annotated[
-        int | None, typer.Option(help="Optimizer updates on the task's rows.", show_default="100")
+        int | None,
+        typer.Option(help="Optimizer updates on the task's rows.", show_default="100", rich_help_panel=o.TRAINING),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(help="Draw of the rows and order of the batches.", show_default="42")
+        int | None,
+        typer.Option(help="Draw of the rows and order of the batches.", show_default="42", rich_help_panel=o.TRAINING),
     ] = None,
     prompt_length: o.PromptLength = None,
     batch_size: o.BatchSize = None,

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from prompttransfer.cli import completion
 from prompttransfer.cli import options as o
 from prompttransfer.cli.support import friendly_errors
 from prompttransfer.recipes import read_recipe, run_config
@@ -14,12 +15,18 @@ from prompttransfer.recipes import read_recipe, run_config
 
 def validate(
     recipe: Annotated[
-        str, typer.Argument(metavar="RECIPE", help="A recipe that is shipped, such as demo, or a YAML or JSON file.")
+        str,
+        typer.Argument(
+            metavar="RECIPE",
+            autocompletion=completion.recipe,
+            help="A recipe that is shipped, such as demo, or a YAML or JSON file.",
+        ),
     ],
     limit: o.Limit = None,
     model: o.Model = None,
     data_dir: o.DataDir = None,
     as_json: o.Json = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only what is missing.")] = False,
     debug: o.Debug = False,
 ) -> None:
     """Explain what a recipe would run: stages, rows, updates, memory, time, and what is missing on this machine.
@@ -43,6 +50,9 @@ def validate(
         explanation = explain(config, asked)
         if as_json:
             typer.echo(json.dumps(explanation.as_dict(), indent=1))
+        elif quiet:
+            for what, command in explanation.missing:
+                typer.echo(f"{what}: {command}")
         else:
             print_explanation(explanation)
     raise typer.Exit(0 if explanation.ready else 1)

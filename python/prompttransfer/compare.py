@@ -33,6 +33,7 @@ from prompttransfer.progress import NullProgress
 from prompttransfer.prompts import init_hash, initial_prompt
 from prompttransfer.store import Store, default_folder, write_json
 from prompttransfer.tasks import drop_leaks, load_task
+from prompttransfer.tasks.scales import scale_of
 from prompttransfer.tasks.task import Task
 
 FORMAT = 1
@@ -288,7 +289,7 @@ def result_row(
 
 def other_scores(found: Evaluation) -> str:
     """Such as "f1 81.2, macro-f1 79.0"."""
-    return ", ".join(f"{metric} {score:.1f}" for metric, score in found.more.items())
+    return ", ".join(f"{metric} {scale_of(metric).text(score)}" for metric, score in found.more.items())
 
 
 def source_row(ctx: Context, source: EncodedTask) -> tuple[dict[str, Any], Tensor]:

@@ -15,6 +15,7 @@ from prompttransfer.cli.export import export
 from prompttransfer.cli.import_ import import_
 from prompttransfer.cli.library import library
 from prompttransfer.cli.predict import predict
+from prompttransfer.cli.report import report
 from prompttransfer.cli.similar import similar
 from prompttransfer.cli.train import train
 from prompttransfer.cli.validate import validate
@@ -26,6 +27,7 @@ COMMANDS = (
     evaluate,
     predict,
     similar,
+    report,
     export,
     import_,
     validate,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from prompttransfer.report.html import Markup, document, escape, figure, link, paragraph, table
@@ -12,6 +14,7 @@ from prompttransfer.report.results import Results
 from prompttransfer.report.statistics import difference_rows
 from prompttransfer.report.tables import (
     BASELINES,
+    Table,
     cost_rows,
     fact_rows,
     leaderboard_rows,
@@ -32,8 +35,8 @@ _ABOUT_DIFFERENCES = (
 )
 
 
-def page(results: Results, pictures: Sequence[Picture]) -> str:
-    """The report as HTML, to stand in the run folder: its links to prompts are relative."""
+def page(results: Results, pictures: Sequence[Picture], path: Path) -> str:
+    """The report as HTML, to stand at `path`: its links to prompts are relative to it."""
     content = results.content
     sections: list[tuple[str, str]] = []
     drawn = {picture.name: (picture.title, figure(picture)) for picture in pictures}
@@ -49,10 +52,10 @@ def page(results: Results, pictures: Sequence[Picture]) -> str:
     if results.rows:
         about = "Of one target and seed, without the sources; seconds are medians and depend on the machine's load."
         sections.append(("Cost", table(*cost_rows(results)) + paragraph(about)))
-        sections.append(("Every score with its terms", table(*_linked(results), words=2)))
+        sections.append(("Every score with its terms", table(*_linked(results, path), words=2)))
     head, rows = source_rows(results)
     if rows:
-        sections.append(("Source prompts", table(*_with_prompts(head, rows, content["sources"]))))
+        sections.append(("Source prompts", table(*_with_prompts(results, path, head, rows))))
     head, rows = left_out_rows(results)
     if rows:
         about = (
@@ -109,25 +112,28 @@ def _about_mean(results: Results) -> str:
     return paragraph(" ".join(parts))
 
 
-def _linked(results: Results) -> tuple[list[str], list[list[str]]]:
+def _linked(results: Results, path: Path) -> Table:
     """Every score with its terms, and the prompts of its seeds."""
     cells = results.cells()
     head, rows = fact_rows(cells)
     prompts: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in results.rows:
         prompts.setdefault((row["method"], row["target"]), []).append(row)
-    links = [Markup(" ".join(map(_prompt_link, prompts[cell.method, cell.target]))) for cell in cells]
+    links = [
+        Markup(" ".join(_prompt_link(results, path, row) for row in prompts[cell.method, cell.target]))
+        for cell in cells
+    ]
     return [*head, "prompts by seed"], [[*row, found] for row, found in zip(rows, links, strict=True)]
 
 
-def _with_prompts(
-    head: list[str], rows: list[list[str]], sources: Sequence[dict[str, Any]]
-) -> tuple[list[str], list[list[str]]]:
-    links = [_prompt_link(source) for source in sources]
+def _with_prompts(results: Results, path: Path, head: list[str], rows: list[list[str]]) -> Table:
+    links = [_prompt_link(results, path, source) for source in results.content["sources"]]
     return [*head, "prompt of seed"], [[*row, found] for row, found in zip(rows, links, strict=True)]
 
 
-def _prompt_link(row: dict[str, Any]) -> Markup:
+def _prompt_link(results: Results, path: Path, row: dict[str, Any]) -> Markup:
     """The seed, as a link where the run keeps the prompt in a file."""
     seed = str(row["seed"])
-    return link(row["prompt"], seed) if row.get("prompt") else Markup(escape(seed))
+    if not row.get("prompt"):
+        return Markup(escape(seed))
+    return link(os.path.relpath((results.folder / row["prompt"]).absolute(), path.absolute().parent), seed)

@@ -8,9 +8,11 @@ from rich.table import Table
 from rich.text import Text
 
 from prompttransfer.report.results import Results
+from prompttransfer.report.side_by_side import Runs, mean_rows, score_rows, setting_rows
 from prompttransfer.report.tables import BASELINES, fact_rows, overview_rows
 from prompttransfer.tasks.scales import scale_of
 
+_LINES = 40
 # Broken so that the table fits into 80 columns.
 _HEADS = {
     "zero-shot": "zero-\nshot",
@@ -42,6 +44,19 @@ def print_results(results: Results, console: Console) -> None:
     console.print(_table("Every score with its terms", head, rows, text=2, wide=wide, group=True))
     if any(cell.collapsed for cell in results.cells()):
         console.print("† collapsed: at least 98 % of the test rows got one answer", style="dim")
+
+
+def print_runs(runs: Runs, console: Console) -> None:
+    """What differs between runs, and the mean differences; every score where they are few."""
+    wide = console.width >= 100
+    head, rows = setting_rows(runs)
+    if rows:
+        console.print(_table("What differs", head, rows, text=len(head), wide=wide))
+    console.print(_table(f"Means, and differences to {runs.first}", *mean_rows(runs), text=1, wide=wide))
+    head, rows = score_rows(runs)
+    if len(rows) <= _LINES:
+        console.print(_table("Every score (pairs)", head, rows, text=2, wide=wide, group=True))
+    console.print("Pairs of the same method, target and seed; 95 % t intervals", style="dim")
 
 
 def _table(

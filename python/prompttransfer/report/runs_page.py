@@ -1,0 +1,49 @@
+"""The page of several runs side by side."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from prompttransfer.report.figures import DIFFERENCE_KEYS, differences
+from prompttransfer.report.html import document, figure, link, paragraph, table
+from prompttransfer.report.pictures import ABOUT_INTERVALS, Picture
+from prompttransfer.report.side_by_side import Runs, labelled_differences, mean_rows, score_rows, setting_rows
+
+_ABOUT = (
+    "Differences are of pairs with the same method, target and seed, judged by the same metric on as many test rows; "
+    "in brackets their 95 % t intervals, not corrected for the number of comparisons, then the number of pairs. Scores "
+    "are means over all seeds of a run. Equal seeds drew equal rows only where the settings of the data are equal."
+)
+
+
+def runs_page(runs: Runs, path: Path) -> str:
+    """The comparison as HTML, to stand at `path`: its links to the runs' own reports are relative to it."""
+    lines = []
+    for name, results in runs.results.items():
+        report = results.folder / "report.html"
+        where = os.path.relpath(report.resolve(), path.resolve().parent)
+        seeds = ", ".join(map(str, dict.fromkeys(row["seed"] for row in results.rows)))
+        state = "yes" if results.content.get("finished") else "no"
+        facts = [str(results.content.get("model", "")), results.judged_on, seeds, state]
+        lines.append([link(where, name) if report.is_file() else name, *facts])
+    sections = [("Runs", table(["run", "model", "judged on", "seeds", "finished"], lines, words=2))]
+    head, rows = setting_rows(runs)
+    same = paragraph("Nothing differs in settings, model, machine or versions.")
+    sections.append(("What differs", table(head, rows, long=head[1:]) if rows else same))
+    picture = Picture(
+        "differences",
+        f"Difference to {runs.first}",
+        ABOUT_INTERVALS,
+        tuple(differences(labelled_differences(runs), runs.first)),
+        DIFFERENCE_KEYS,
+    )
+    drawn = figure(picture) if picture.panels else ""
+    sections.append(("Means", table(*mean_rows(runs)) + paragraph(_ABOUT) + drawn))
+    sections.append(("Every score", table(*score_rows(runs), words=3)))
+    intro = [paragraph(f"All are compared with {runs.first}.", "")]
+    if len({results.judged_on for results in runs.results.values()}) > 1:
+        intro.append(paragraph("The runs were scored on different splits.", "warn"))
+    if not any(runs.difference(name, method) for name in runs.others for method in runs.methods):
+        intro.append(paragraph("No two rows can be compared: see below.", "warn"))
+    return document("Prompt transfer: runs side by side", intro, sections)

@@ -1,0 +1,217 @@
+"""Texts in, answers out: `prompttransfer predict`, and prompt files that are enough for it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny import VOCABULARY, WORDS, tiny_llama, tiny_tokenizer
+from torch import Tensor
+from typer.testing import CliRunner
+
+from prompttransfer import cli, evaluating, predicting
+from prompttransfer.compare import compare
+from prompttransfer.config import RunConfig
+from prompttransfer.interchange import Card, read_card, read_factors, write_prompt
+from prompttransfer.models import Backbone
+from prompttransfer.predicting import Predictor
+from prompttransfer.progress import NullProgress
+
+runner = CliRunner()
+KNOWN = {"model": "m", "template": "{text} Answer:", "choices": ("no", "yes")}
+TEXTS = ["w1 w2 w3", "w4", "w5 w6 w7 w8 w9"]
+
+
+def run(*arguments: object, stdin: str | None = None) -> Any:
+    return runner.invoke(cli.app, [str(argument) for argument in arguments], input=stdin)
+
+
+@pytest.fixture
+def prompt() -> Tensor:
+    return torch.randn(3, 16, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def loaded(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> Backbone:
+    """The model that every file asks for."""
+    for module in (evaluating, predicting):
+        monkeypatch.setattr(module, "load_backbone", lambda config, progress: backbone)
+    return backbone
+
+
+def stored(path: Path, prompt: Tensor, **card: Any) -> Path:
+    write_prompt(path, prompt, Card(**(KNOWN | card)).metadata())
+    return path
+
+
+def ids_of(text: str) -> list[int]:
+    return [VOCABULARY.index(word) for word in text.split()]
+
+
+@torch.no_grad()
+def logits(backbone: Backbone, prompt: Tensor, text: str, answer: list[int]) -> Tensor:
+    """(A, V): what the model says before each token of an answer, for one row without padding."""
+    model = backbone.model
+    embed = model.get_input_embeddings()
+    row = torch.cat([prompt, embed(torch.tensor(ids_of(text)))])[None]
+    if not backbone.seq2seq:
+        written = embed(torch.tensor(answer[:-1], dtype=torch.int64))[None]
+        return model(inputs_embeds=torch.cat([row, written], dim=1)).logits[0, -len(answer) :]
+    return model(inputs_embeds=row, decoder_input_ids=torch.tensor([[0, *answer[:-1]]])).logits[0]
+
+
+def shares(backbone: Backbone, prompt: Tensor, text: str, choices: tuple[str, ...] = ("no", "yes")) -> list[float]:
+    """Softmax of the logits of the choices' tokens."""
+    found = logits(backbone, prompt, f"{text} Answer:", [0])[0]
+    return found[[VOCABULARY.index(choice) for choice in choices]].double().softmax(0).tolist()
+
+
+def test_a_line_of_json_for_every_text(loaded: Backbone, prompt: Tensor, tmp_path: Path) -> None:
+    file = stored(tmp_path / "p.safetensors", prompt)
+    result = run("predict", file, *TEXTS, "--json")
+    assert result.exit_code == 0, result.output
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [line["text"] for line in lines] == TEXTS
+    for line in lines:
+        no, yes = shares(loaded, prompt, line["text"])
+        assert line["scores"] == {"no": pytest.approx(no, abs=1e-4), "yes": pytest.approx(yes, abs=1e-4)}
+        assert line["label"] == ("yes" if yes > no else "no")
+    shown = run("predict", file, *TEXTS, "-q")
+    assert all(text in shown.stdout for text in TEXTS) and "yes (%)" in shown.stdout
+    assert f"{100 * lines[0]['scores']['yes']:.1f}" in shown.stdout
+
+
+def test_texts_from_anywhere_are_the_same_texts(loaded: Backbone, prompt: Tensor, tmp_path: Path) -> None:
+    file = stored(tmp_path / "p.safetensors", prompt, columns={"text": "review"})
+    (tmp_path / "t.txt").write_text("\n".join(TEXTS) + "\n\n")
+    (tmp_path / "t.csv").write_text("id,review\n" + "".join(f"{n},{text}\n" for n, text in enumerate(TEXTS)))
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps({"body": text}) + "\n" for text in TEXTS))
+    wanted = run("predict", file, *TEXTS, "--json").stdout
+    assert run("predict", file, "--json", stdin="\n".join(TEXTS)).stdout == wanted
+    assert run("predict", file, "--file", tmp_path / "t.txt", "--json").stdout == wanted
+    assert run("predict", file, "--file", tmp_path / "t.csv", "--json").stdout == wanted
+    assert run("predict", file, "--file", tmp_path / "t.jsonl", "--text-column", "body", "--json").stdout == wanted
+    bad = run("predict", file, "--file", tmp_path / "t.jsonl")
+    assert bad.exit_code == 2 and "'review'" in bad.stderr and "t.jsonl" in bad.stderr
+    for arguments, message in (
+        ([TEXTS[0], "--file", tmp_path / "t.txt"], "want one of them"),
+        (["--file", tmp_path / "none.txt"], "none.txt does not exist"),
+    ):
+        bad = run("predict", file, *arguments)
+        assert bad.exit_code == 2 and message in bad.stderr
+    assert run("predict", file, stdin="").exit_code == 2
+
+
+def test_a_text_of_several_fields(loaded: Backbone, prompt: Tensor, tmp_path: Path) -> None:
+    file = stored(tmp_path / "p.safetensors", prompt, template="{one} w0 {two} Answer:", max_words=1)
+    row = {"one": "w1 w2", "two": "w3"}
+    line = json.loads(run("predict", file, json.dumps(row), "--json").stdout)
+    assert line["scores"]["yes"] == pytest.approx(shares(loaded, prompt, "w1 w0 w3")[1], abs=1e-4)
+    for text in ("w1", '{"one": "w1"}', "[]"):
+        result = run("predict", file, text)
+        assert result.exit_code == 2 and '{"one": "…", "two": "…"}' in result.stderr
+    with pytest.raises(ValueError, match="want two for the text"):
+        Predictor.open(file)([{"one": "w1"}])
+
+
+def test_whole_answers_and_written_ones(loaded: Backbone, prompt: Tensor, tmp_path: Path) -> None:
+    file = stored(tmp_path / "p.safetensors", prompt, choices=("yes w1", "yes w2", "no"), scoring="full")
+    scores = json.loads(run("predict", file, "w3", "--json").stdout)["scores"]
+    means = []
+    for choice in scores:
+        ids = [*ids_of(choice), VOCABULARY.index("</s>")]
+        found = logits(loaded, prompt, "w3 Answer:", ids).double().log_softmax(-1)
+        means.append(found[range(len(ids)), ids].mean())
+    assert list(scores.values()) == pytest.approx(torch.stack(means).softmax(0).tolist(), abs=1e-4)
+    file = stored(tmp_path / "q.safetensors", prompt, choices=(), scoring="generate", max_answer=1)
+    line = json.loads(run("predict", file, "w3", "--json").stdout)
+    first = int(logits(loaded, prompt, "w3 Answer:", [0])[0].argmax())
+    second = int(logits(loaded, prompt, "w3 Answer:", [first, 0])[1].argmax())
+    wanted = " ".join(VOCABULARY[token] for token in (first, second) if not VOCABULARY[token].startswith("<"))
+    assert line == {"text": "w3", "label": wanted}
+
+
+def test_options_go_before_the_card(loaded: Backbone, prompt: Tensor, tmp_path: Path) -> None:
+    file = stored(tmp_path / "p.safetensors", prompt, template="w9 {text} w9", choices=("w1", "w2"))
+    options = ["--template", "{words} Answer:", "--choices", "maybe,no,yes"]
+    line = json.loads(run("predict", file, "w3", *options, "--json").stdout)
+    wanted = shares(loaded, prompt, "w3", ("maybe", "no", "yes"))
+    assert list(line["scores"].values()) == pytest.approx(wanted, abs=1e-4) and line["words"] == "w3"
+    many = run("predict", file, "w3", *options[:2], "--choices", ",".join(WORDS[:9]), "-q")
+    assert "share (%)" in many.stdout and "w3" in many.stdout
+
+
+def test_files_that_do_not_say_enough(loaded: Backbone, prompt: Tensor, tmp_path: Path) -> None:
+    for card, message in (
+        ({"model": ""}, "does not say which model it belongs to; want --model"),
+        ({"template": ""}, "does not say how its texts are worded; want --template"),
+        ({"choices": ()}, "does not say what the answers are; want --choices"),
+    ):
+        file = stored(tmp_path / "p.safetensors", prompt, **card)
+        result = run("predict", file, "w1")
+        assert result.exit_code == 2 and f"{file} {message}" in result.stderr
+    wide = stored(tmp_path / "wide.safetensors", torch.ones(3, 20))
+    result = run("predict", wide, "w1")
+    assert result.exit_code == 2
+    assert f"{wide}: got a prompt of width 20, the model wants 16; it was trained with m" in result.stderr
+    other = stored(tmp_path / "other.safetensors", prompt, model_fingerprint="0" * 16)
+    result = run("predict", other, "w1")
+    assert result.exit_code == 0 and "trained on a model with other weights" in result.stderr
+    (tmp_path / "broken.safetensors").write_bytes(b"0" * 40)
+    result = run("predict", tmp_path / "broken.safetensors", "w1")
+    assert result.exit_code == 2 and "broken.safetensors: not a readable safetensors file" in result.stderr
+
+
+def test_files_of_a_run_are_all_that_predict_and_evaluate_need(tmp_path: Path) -> None:
+    """Down to the score: answers to the test rows, given by `predict`, are as good as the run says."""
+    model = tmp_path / "model"
+    tiny_llama().save_pretrained(model)
+    tiny_tokenizer().save_pretrained(model)
+    generator = torch.Generator().manual_seed(0)
+    for name, word in (("goal", "w3"), ("red", "w0"), ("green", "w1")):
+        rows = []
+        for number in range(60):
+            picks = torch.randint(10, 40, (5,), generator=generator).tolist()
+            text = " ".join([f"w{pick}" for pick in picks] + [word] * (number % 2))
+            rows.append(json.dumps({"review": text, "stars": "yes" if number % 2 else "no"}) + "\n")
+        (tmp_path / f"{name}-train.jsonl").write_text("".join(rows[:40]))
+        (tmp_path / f"{name}-test.jsonl").write_text("".join(rows[40:]))
+        description = f"train: {name}-train.jsonl\ntest: {name}-test.jsonl\nlabel: stars\n"
+        description += 'template: "{text} Answer:"\nfields: {text: review}\n'
+        (tmp_path / f"{name}.yaml").write_text(description)
+    config = RunConfig(
+        model=str(model),
+        sources=[str(tmp_path / f"{name}.yaml") for name in ("red", "green")],
+        targets=[str(tmp_path / "goal.yaml")],
+        methods=["PT", "ATTEMPT", "MPT"],
+        prompt_length=3,
+        train_rows=16,
+        source_updates=2,
+        target_updates=3,
+        precision="float32",
+        output=tmp_path / "run",
+        cache=tmp_path / "cache",
+    )
+    folder = compare(config, NullProgress())
+    rows = [json.loads(line) for line in (tmp_path / "goal-test.jsonl").read_text().splitlines()]
+    for row in json.loads((folder / "results.json").read_text())["rows"]:
+        file = folder / row["prompt"]
+        if row["method"] == "ATTEMPT":
+            file = file.with_name(f"{file.stem}-module.safetensors")
+        card = read_card(file)
+        assert (card.template, card.columns, card.choices) == ("{text} Answer:", {"text": "review"}, ("no", "yes"))
+        assert (card.scoring, card.architecture, card.score) == ("first-token", "causal", row["score"])
+        result = run("predict", file, "--file", tmp_path / "goal-test.jsonl", "--json")
+        assert result.exit_code == 0, result.output
+        labels = [json.loads(line)["label"] for line in result.stdout.splitlines()]
+        right = sum(label == wanted["stars"] for label, wanted in zip(labels, rows, strict=True))
+        assert 100 * right / len(rows) == pytest.approx(row["score"])
+        evaluated = run("evaluate", file, tmp_path / "goal.yaml", "--json")
+        assert evaluated.exit_code == 0, evaluated.output
+        assert json.loads(evaluated.stdout)["score"] == pytest.approx(row["score"])
+        if row["method"] == "MPT":
+            assert read_factors(file) is not None
+        if row["method"] == "ATTEMPT":
+            result = run("similar", file, "--library", tmp_path)
+            assert result.exit_code == 2 and "depends on the row (ATTEMPT) has no matrix" in result.stderr

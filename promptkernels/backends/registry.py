@@ -62,7 +62,7 @@ def _check_name(name: str) -> None:
 
 
 def _refusal(module: ModuleType, device: str, dtype: torch.dtype) -> str | None:
-    reason = module.why_unavailable()
+    reason: str | None = module.why_unavailable()
     if reason is None and module.DEVICES != ("*",) and device not in module.DEVICES:
         reason = f"runs on {', '.join(module.DEVICES)} tensors only"
     if reason is None and dtype not in module.DTYPES:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -11,16 +13,16 @@ from promptkernels.ops.checks import Sizes
 from promptkernels.ops.library import needs_gradient, register
 
 
-def _fake_compose(shared, u, v, task_ids):
+def _fake_compose(shared: Tensor, u: Tensor, v: Tensor, task_ids: Tensor) -> Tensor:
     return shared.new_empty((task_ids.shape[0], *shared.shape), dtype=accumulation_type(shared, u, v))
 
 
-def _fake_backward(grad, shared, u, v, task_ids):
+def _fake_backward(grad: Tensor, shared: Tensor, u: Tensor, v: Tensor, task_ids: Tensor) -> tuple[Tensor, ...]:
     acc = accumulation_type(shared, u, v)
     return tuple(shared.new_empty(t.shape, dtype=acc) for t in (shared, u, v))
 
 
-def _fake_prepend(shared, u, v, task_ids, input_embeds):
+def _fake_prepend(shared: Tensor, u: Tensor, v: Tensor, task_ids: Tensor, input_embeds: Tensor) -> Tensor:
     rows, text, hidden = input_embeds.shape
     return input_embeds.new_empty((rows, shared.shape[0] + text, hidden))
 
@@ -100,25 +102,25 @@ def _factor_gradients(grad: Tensor, saved: tuple[Tensor, ...], needs: tuple[bool
 
 class _ComposePrompts(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, shared, u, v, task_ids):
+    def forward(ctx: Any, shared: Tensor, u: Tensor, v: Tensor, task_ids: Tensor) -> Tensor:
         ctx.save_for_backward(shared, u, v, task_ids)
         return _compose(shared, u, v, task_ids)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         return (*_factor_gradients(grad, ctx.saved_tensors, ctx.needs_input_grad[:3]), None)
 
 
 class _PrependPrompts(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, shared, u, v, task_ids, input_embeds):
+    def forward(ctx: Any, shared: Tensor, u: Tensor, v: Tensor, task_ids: Tensor, input_embeds: Tensor) -> Tensor:
         ctx.save_for_backward(shared, u, v, task_ids)
         return _prepend(shared, u, v, task_ids, input_embeds)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         length = ctx.saved_tensors[0].shape[0]
         d_factors = _factor_gradients(grad[:, :length], ctx.saved_tensors, ctx.needs_input_grad[:3])
         return (*d_factors, None, grad[:, length:] if ctx.needs_input_grad[4] else None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -11,12 +13,14 @@ from promptkernels.ops.checks import Sizes
 from promptkernels.ops.library import needs_gradient, register
 
 
-def _fake(reference, prompts, scale, weights):
+def _fake(reference: Tensor, prompts: Tensor, scale: Tensor | None, weights: Tensor | None) -> Tensor:
     return reference.new_empty(reference.shape, dtype=accumulation_type(reference, prompts, scale, weights))
 
 
-def _fake_backward(grad, reference, prompts, scale, weights, needs):
-    tensors = (reference, prompts, scale, weights)
+def _fake_backward(
+    grad: Tensor, reference: Tensor, prompts: Tensor, scale: Tensor | None, weights: Tensor | None, needs: list[bool]
+) -> tuple[Tensor, ...]:
+    tensors: tuple[Any, ...] = (reference, prompts, scale, weights)
     acc = accumulation_type(*tensors)
     return tuple(grad.new_empty(t.shape if need else (0,), dtype=acc) for t, need in zip(tensors, needs, strict=True))
 
@@ -65,13 +69,13 @@ def merge_task_vectors(
 
 class _MergeTaskVectors(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, reference, prompts, scale, weights):
+    def forward(ctx: Any, reference: Tensor, prompts: Tensor, scale: Tensor | None, weights: Tensor | None) -> Tensor:
         ctx.save_for_backward(reference, prompts, scale, weights)
         return _merge(reference, prompts, scale, weights)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         needs = list(ctx.needs_input_grad)
         gradients = _merge_backward(grad, *ctx.saved_tensors, needs)
         return tuple(g if need else None for g, need in zip(gradients, needs, strict=True))

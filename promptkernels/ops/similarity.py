@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -12,14 +14,28 @@ from promptkernels.ops.checks import Sizes, one_of
 from promptkernels.ops.library import needs_gradient, register
 
 
-def _fake(prompts, reference, others, scale, metric, eps):
+def _fake(
+    prompts: Tensor, reference: Tensor | None, others: Tensor | None, scale: Tensor | None, metric: str, eps: float
+) -> tuple[Tensor, ...]:
     acc = accumulation_type(prompts, reference, others, scale)
     n, m = prompts.shape[0], (prompts if others is None else others).shape[0]
     return tuple(prompts.new_empty(shape, dtype=acc) for shape in ((n, m), (n,), (m,)))
 
 
-def _fake_backward(grad, prompts, reference, others, scale, metric, eps, similarity, left_norm, right_norm, needs):
-    tensors = (prompts, reference, others, scale)
+def _fake_backward(
+    grad: Tensor,
+    prompts: Tensor,
+    reference: Tensor | None,
+    others: Tensor | None,
+    scale: Tensor | None,
+    metric: str,
+    eps: float,
+    similarity: Tensor,
+    left_norm: Tensor,
+    right_norm: Tensor,
+    needs: list[bool],
+) -> tuple[Tensor, ...]:
+    tensors: tuple[Any, ...] = (prompts, reference, others, scale)
     return tuple(similarity.new_empty(t.shape if need else (0,)) for t, need in zip(tensors, needs, strict=True))
 
 
@@ -95,7 +111,15 @@ def task_similarity(
 
 class _TaskSimilarity(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, prompts, reference, others, scale, metric, eps):
+    def forward(
+        ctx: Any,
+        prompts: Tensor,
+        reference: Tensor | None,
+        others: Tensor | None,
+        scale: Tensor | None,
+        metric: str,
+        eps: float,
+    ) -> Tensor:
         similarity, left_norm, right_norm = _similarity(prompts, reference, others, scale, metric, eps)
         ctx.save_for_backward(prompts, reference, others, scale, similarity, left_norm, right_norm)
         ctx.metric, ctx.eps = metric, eps
@@ -103,7 +127,7 @@ class _TaskSimilarity(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         prompts, reference, others, scale, similarity, left_norm, right_norm = ctx.saved_tensors
         needs = list(ctx.needs_input_grad[:4])
         gradients = _similarity_backward(

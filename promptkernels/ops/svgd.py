@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, Literal, overload
+
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -12,14 +14,24 @@ from promptkernels.ops.checks import Sizes, one_of
 from promptkernels.ops.library import needs_gradient, register
 
 
-def _fake(particles, scores, reference, bandwidth, convention, per_token):
+def _fake(
+    particles: Tensor, scores: Tensor, reference: Tensor | None, bandwidth: float, convention: str, per_token: bool
+) -> tuple[Tensor, ...]:
     acc = accumulation_type(particles, scores, reference)
     m, length, _ = particles.shape
     groups = length if per_token else 1
     return tuple(particles.new_empty(shape, dtype=acc) for shape in (particles.shape, (groups, m, m), (groups,)))
 
 
-def _fake_backward(grad, particles, scores, reference, kernel, h, per_token):
+def _fake_backward(
+    grad: Tensor,
+    particles: Tensor,
+    scores: Tensor,
+    reference: Tensor | None,
+    kernel: Tensor,
+    h: Tensor,
+    per_token: bool,
+) -> tuple[Tensor, ...]:
     return kernel.new_empty(particles.shape), kernel.new_empty(particles.shape)
 
 
@@ -35,6 +47,30 @@ _direction_backward = register(
     " -> (Tensor d_particles, Tensor d_scores)",
     _fake_backward,
 )
+
+
+@overload
+def svgd_direction(
+    particles: Tensor,
+    scores: Tensor,
+    *,
+    bandwidth: float | str = ...,
+    reference: Tensor | None = ...,
+    per_token: bool = ...,
+    return_kernel: Literal[False] = ...,
+) -> Tensor: ...
+
+
+@overload
+def svgd_direction(
+    particles: Tensor,
+    scores: Tensor,
+    *,
+    bandwidth: float | str = ...,
+    reference: Tensor | None = ...,
+    per_token: bool = ...,
+    return_kernel: Literal[True],
+) -> tuple[Tensor, tuple[Tensor, Tensor]]: ...
 
 
 def svgd_direction(
@@ -106,7 +142,9 @@ def svgd_direction(
 
 class _SVGDDirection(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, particles, scores, bandwidth, convention, per_token):
+    def forward(
+        ctx: Any, particles: Tensor, scores: Tensor, bandwidth: float, convention: str, per_token: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
         phi, kernel, h = _direction(particles, scores, None, bandwidth, convention, per_token)
         ctx.save_for_backward(particles, scores, kernel, h)
         ctx.per_token = per_token
@@ -115,7 +153,7 @@ class _SVGDDirection(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad, _grad_kernel, _grad_h):
+    def backward(ctx: Any, grad: Tensor, _grad_kernel: Tensor, _grad_h: Tensor) -> tuple[Tensor | None, ...]:
         particles, scores, kernel, h = ctx.saved_tensors
         d_particles, d_scores = _direction_backward(grad, particles, scores, None, kernel, h, ctx.per_token)
         return d_particles, d_scores, None, None, None

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from prompttransfer.models import Backbone
 from prompttransfer.rows import Row, Rows
@@ -80,7 +81,7 @@ class EncodedTask:
                 f"task {task.name!r} has {len(task.train)} training and {len(task.test)} test rows; both need some"
             )
         test = tuple(tuple(ids) for ids in backbone.encode(task.test["text"], task.max_length, task.cut))
-        common = {
+        common: dict[str, Any] = {
             "name": task.name,
             "metrics": task.metrics,
             "test": test,
@@ -106,7 +107,7 @@ class EncodedTask:
 def _encoded(task: Task, backbone: Backbone, answers: Sequence[tuple[int, ...]], store: Store | None) -> Rows:
     """The training rows of a task; answers: of each choice, none for free text."""
 
-    def parts() -> Iterator[dict[str, list]]:
+    def parts() -> Iterator[dict[str, list[Any]]]:
         for first in range(0, len(task.train), _ROWS_AT_ONCE):
             yield task.train[first : first + _ROWS_AT_ONCE]
 

@@ -129,8 +129,9 @@ def explain(error: ValidationError, given: Mapping[str, Any] | None = None) -> I
     values: dict[tuple[Any, ...], Any] = {}
     meant: dict[tuple[Any, ...], str] = {}
     for item in error.errors():
-        known = given is None or item["type"] == "unknown_setting"
-        path = item["loc"] if known else _in(given, item["loc"])
+        path = item["loc"]
+        if given is not None and item["type"] != "unknown_setting":
+            path = _in(given, path)
         found.setdefault(path, []).append(item["msg"].removeprefix("Value error, "))
         values[path] = item["input"]
         if item["type"] == "literal_error" and isinstance(item["input"], str):

@@ -56,13 +56,13 @@ class Rows(Sequence[Row]):
     @classmethod
     def one_task_each(cls, parts: Iterable[Iterable[Row]]) -> Rows:
         """The rows of several tasks, one after the other; a row's task becomes the place of its part."""
-        parts = [cls.of(part) for part in parts]
+        each = [cls.of(part) for part in parts]
         return cls(
-            np.concatenate([part._ids for part in parts]),
-            _joined_ends([part._ends for part in parts]),
-            np.concatenate([part._answers for part in parts]),
-            _joined_ends([part._answer_ends for part in parts]),
-            np.repeat(np.arange(len(parts), dtype=np.int32), [len(part) for part in parts]),
+            np.concatenate([part._ids for part in each]),
+            _joined_ends([part._ends for part in each]),
+            np.concatenate([part._answers for part in each]),
+            _joined_ends([part._answer_ends for part in each]),
+            np.repeat(np.arange(len(each), dtype=np.int32), [len(part) for part in each]),
         )
 
     @classmethod
@@ -96,7 +96,8 @@ class Rows(Sequence[Row]):
     @property
     def lengths(self) -> list[int]:
         """Text tokens of each row."""
-        return np.diff(self._ends, prepend=0).tolist()
+        lengths: list[int] = np.diff(self._ends, prepend=0).tolist()
+        return lengths
 
     @cached_property
     def digest(self) -> str:

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from prompttransfer.interchange.card import Card
-from prompttransfer.interchange.files import read_factors, read_prompt
+from prompttransfer.interchange.files import Factors, read_factors, read_prompt
 
 # Beside the adapter, by task id; PEFT passes over files it does not know.
 CARDS = "prompt_cards.json"
@@ -59,7 +59,7 @@ def export_files(
     options: dict[str, Any] = {"base_model": base_model, "seq2seq": seq2seq, "placement": first.placement}
     if len(paths) == 1 and not multitask:
         return export_peft(read[0][0], folder, **options, cards=cards)
-    factors = []
+    factors: list[Factors] = []
     for path in paths:
         found = read_factors(path)
         if found is None:

@@ -52,7 +52,7 @@ def import_peft(folder: Path) -> list[Imported]:
         raise ValueError(f"{folder}: the checkpoint holds {got}, want {want}")
     parts = config.get("num_transformer_submodules") or (2 if task_type == "SEQ_2_SEQ_LM" else 1)
     rows, hidden = config.get("num_virtual_tokens", 0) * parts, config.get("token_dim")
-    wanted = {"prompt_embeddings": (rows, hidden)}
+    wanted: dict[str, tuple[Any, ...]] = {"prompt_embeddings": (rows, hidden)}
     if kind == "MULTITASK_PROMPT_TUNING":
         tasks, ranks = config.get("num_tasks", 1), config.get("num_ranks", 1)
         wanted |= {"prefix_task_cols": (tasks, rows, ranks), "prefix_task_rows": (tasks, ranks, hidden)}

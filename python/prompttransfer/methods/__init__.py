@@ -6,8 +6,9 @@ import re
 from collections.abc import Callable
 
 from prompttransfer import config
+from prompttransfer.encoding import EncodedTask
 from prompttransfer.methods import attempt, bmtpt, dtvg, mpt, multitask_pt, pt, spot, tpv
-from prompttransfer.methods.context import Context, EncodedTask, MethodResult
+from prompttransfer.methods.context import Context, MethodResult
 
 Method = Callable[[Context, EncodedTask], MethodResult]
 

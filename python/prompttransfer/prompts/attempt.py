@@ -74,7 +74,8 @@ class InstancePrompt(PromptModule):
             text = text.masked_fill(padding[..., None], -torch.inf)
         hidden = nn.functional.silu(text.amax(dim=1) @ self.down.T) @ self.up.T
         keys = self._prompts().amax(dim=1)
-        return (self.norm(hidden) @ keys.T / self.temperature).softmax(dim=-1)
+        scores: Tensor = self.norm(hidden) @ keys.T / self.temperature
+        return scores.softmax(dim=-1)
 
     def of_rows(self, input_embeds: Tensor, mask: Tensor | None = None) -> Tensor:
         """The prompts (B, L, H), float32, of rows of embeddings (B, S, H) with their mask (B, S)."""

@@ -36,6 +36,9 @@ class GroupedPrompt(PromptModule):
 
     start: Tensor
     sources: Tensor
+    target_scale: Tensor
+    source_scale: Tensor
+    fixed_group: Tensor
 
     def __init__(
         self,

@@ -76,7 +76,8 @@ def _drawn(backbone: Backbone, length: int, seed: int) -> list[int]:
 def _embedded(backbone: Backbone, ids: Sequence[int]) -> Tensor:
     """(N, H), scaled where the model scales its embeddings (Gemma, some BART)."""
     with torch.no_grad():
-        return backbone.embedding(torch.tensor(ids, dtype=torch.int64, device=backbone.device)).float().cpu()
+        rows: Tensor = backbone.embedding(torch.tensor(ids, dtype=torch.int64, device=backbone.device))
+    return rows.float().cpu()
 
 
 def init_hash(start: Tensor) -> str:

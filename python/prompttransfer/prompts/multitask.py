@@ -73,7 +73,10 @@ class MultitaskPrompt(PromptModule):
     def parameter_groups(self, learning_rate: float, factor_learning_rate: float | None = None) -> list[dict[str, Any]]:
         """Two speeds: P* at learning_rate, u and v at factor_learning_rate (the same when not given)."""
         factors = learning_rate if factor_learning_rate is None else factor_learning_rate
-        groups = [{"params": [self.shared], "lr": learning_rate}, {"params": [self.u, self.v], "lr": factors}]
+        groups: list[dict[str, Any]] = [
+            {"params": [self.shared], "lr": learning_rate},
+            {"params": [self.u, self.v], "lr": factors},
+        ]
         return [group for group in groups if group["params"][0].requires_grad]
 
 

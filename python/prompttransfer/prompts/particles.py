@@ -69,6 +69,7 @@ class ParticlePrompts(PromptModule):
         Any optimizer of torch.optim takes it from there; plain SGD makes the published update.
         """
         gradient = self.particles.grad
+        assert gradient is not None  # called after a backward pass
         phi, (kernel, h) = self._direction(-evidence * gradient)
         gradient.copy_(-phi / evidence)
         self.log.append(torch.cat([_spread(self.distances(), 0.0), _spread(_pairs(kernel), 1.0), h.mean().view(1)]))

@@ -14,7 +14,7 @@ from rich.console import Console
 from synthetic_run import METHODS, TARGETS, write_run
 
 from prompttransfer.report import pictures, read_results, write_report
-from prompttransfer.report.svg import ticks
+from prompttransfer.report.svg import shortened, text_width, ticks
 from prompttransfer.report.tables import cost_rows, fact_rows, leaderboard_rows, left_out_rows, note_rows, overview_rows
 from prompttransfer.report.terminal import print_results
 from prompttransfer.report.traces import mean_series, trace_of
@@ -231,6 +231,13 @@ def test_traces_are_means_over_seeds_and_thinned() -> None:
 def test_ticks_are_round(low: float, high: float, count: int, wanted: list[float]) -> None:
     assert ticks(low, high, count) == pytest.approx(wanted)
     assert ticks(0, 3, 10, integer=True) == [0, 1, 2, 3]
+
+
+def test_names_are_cut_in_the_middle() -> None:
+    assert shortened("short", 100) == "short" and shortened("anything", 1) == "…"
+    cut = shortened("source-with-a-long-name-17", 100)
+    assert cut.startswith("source-") and cut.endswith("-17") and text_width(cut) <= 100 and len(cut) < 26
+    assert text_width("数据") > text_width("ab")
 
 
 @pytest.mark.parametrize("width", [80, 120])

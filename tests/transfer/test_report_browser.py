@@ -37,7 +37,10 @@ for (const page of pages) for (const width of widths) {
 
 
 def test_pages_fit_phone_and_wide_windows_and_log_nothing(tmp_path: Path) -> None:
-    many = [f"target-{place}" for place in range(26)]
+    many = [
+        "a_name_that_is_far_longer_than_a_phone_is_wide_without_a_blank",
+        *(f"target-{place}" for place in range(25)),
+    ]
     write_report(write_run(tmp_path / "small"))
     write_report(
         write_run(tmp_path / "many", (1, 2), targets=many, methods=("PT", "ATTEMPT", "DTVG", "BMTPT"), updates=50)

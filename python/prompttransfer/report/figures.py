@@ -81,7 +81,7 @@ def differences(found: Sequence[Comparison], against: str, digits: int = 1) -> l
     chart = Chart(
         f"Difference to {against}", 460, 66 + 34 * len(found), (-reach, reach), (len(found) - 0.5, -0.5), left=left
     )
-    chart.x_axis(f"better or worse than {against}, in points: + is a higher score")
+    chart.x_axis(f"points above (+) or below (-) {against}")
     chart.segment(chart.x(0), chart.y(-0.5), chart.x(0), chart.y(len(found) - 0.5), "axis")
     for place, comparison in enumerate(found):
         chart.text(left - 6, chart.y(place) + 4, shortened(comparison.method, left - 6), anchor="end")

@@ -11,6 +11,7 @@ from prompttransfer.report.pictures import Picture
 from prompttransfer.report.svg import inline, key_mark
 from prompttransfer.report.theme import STYLE
 
+_LONG_WORD = 18
 _SHOWN = 12  # panels of a picture that are open at first
 
 
@@ -62,26 +63,34 @@ def table(
         long: columns whose words may wrap, set left.
     """
 
-    def classes(place: int, top: str) -> str:
-        names = [
-            *(["text"] if place < words or top in long else []),
-            *(["long"] if top in long else []),
-            *(["base"] if top in base else []),
-        ]
-        return f' class="{" ".join(names)}"' if names else ""
+    def kind(place: int, name: str, wraps: bool) -> str:
+        names = {
+            "text": place < words or name in long,
+            "long": wraps,
+            "base": name in base,
+        }
+        chosen = " ".join(name for name, is_so in names.items() if is_so)
+        return f' class="{chosen}"' if chosen else ""
 
-    marks = [classes(place, top) for place, top in enumerate(head)]
-    top = "".join(f'<th scope="col"{mark}>{text(name)}</th>' for mark, name in zip(marks, head, strict=True))
+    heads = [kind(place, name, _is_long(name)) for place, name in enumerate(head)]
+    marks = [kind(place, name, name in long) for place, name in enumerate(head)]
+    top = "".join(f'<th scope="col"{mark}>{text(name)}</th>' for mark, name in zip(heads, head, strict=True))
     lines = []
     for row in rows:
         first, *others = (text(cell) for cell in row)
         cells = "".join(f"<td{mark}>{cell}</td>" for mark, cell in zip(marks[1:], others, strict=True))
         style = ' class="base"' if row[0] in base else ""
-        lines.append(f'<tr{style}><th scope="row"{marks[0]}>{first}</th>{cells}</tr>')
+        # A long name must not fill the window: its column stays in view while the others scroll.
+        name = ' class="long"' if _is_long(row[0]) else ""
+        lines.append(f'<tr{style}><th scope="row"{name}>{first}</th>{cells}</tr>')
     body = "\n".join(lines)
     # Focusable, so that it scrolls by keyboard too.
     inside = f"<table><thead><tr>{top}</tr></thead>\n<tbody>\n{body}\n</tbody></table>"
     return f'<div class="scroll" tabindex="0">{inside}</div>'
+
+
+def _is_long(name: str) -> bool:
+    return max(map(len, name.split()), default=0) > _LONG_WORD
 
 
 def figure(picture: Picture) -> str:

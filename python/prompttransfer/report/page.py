@@ -50,7 +50,10 @@ def page(results: Results, pictures: Sequence[Picture], path: Path) -> str:
             sections.append((title, table(head, rows) + picture))
     sections += drawn.values()
     if results.rows:
-        about = "Of one target and seed, without the sources; seconds are medians and depend on the machine's load."
+        about = (
+            "For one target and seed. Source updates serve all targets. Seconds are of the target stage, medians over "
+            "targets and seeds; they depend on the load of the machine."
+        )
         sections.append(("Cost", table(*cost_rows(results)) + paragraph(about)))
         sections.append(("Every score with its terms", table(*_linked(results, path), words=2)))
     head, rows = source_rows(results)

@@ -68,7 +68,7 @@ class Chart:
         self._x, self._y = _open(x), _open(y)
         self._box = (left, top, width - right, height - bottom)
         self._parts: list[str] = []
-        self.text(2, 14, shortened(title, width - 4), "name", tip=title)
+        self.text(2, 14, shortened(title, (width - 4) / 1.2), "name", tip=title)
 
     def x(self, value: float) -> float:
         left, _, right, _ = self._box
@@ -166,13 +166,13 @@ def text_width(words: str) -> float:
 
 
 def shortened(words: str, width: float) -> str:
-    """Words cut with "…" to about this width."""
-    if text_width(words) <= width:
-        return words
-    kept = words
-    while kept and text_width(kept + "…") > width:
-        kept = kept[:-1]
-    return kept + "…"
+    """Words cut to about this width: from the middle, since names often differ at their ends."""
+    for kept in range(len(words), 0, -1):
+        end = kept * 2 // 5
+        cut = words if kept == len(words) else f"{words[: kept - end]}…{words[len(words) - end :]}"
+        if text_width(cut) <= width:
+            return cut
+    return "…"
 
 
 def inline(panel: Panel) -> str:

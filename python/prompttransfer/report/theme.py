@@ -76,14 +76,15 @@ table{{border-collapse:separate;border-spacing:0;font-size:.9rem;font-variant-nu
 th,td{{padding:.28rem .65rem;text-align:right;border-bottom:1px solid var(--rule);white-space:nowrap;
   overflow-wrap:normal}}
 th.text,td.text{{text-align:left}}
-td.long{{white-space:normal;min-width:16rem;max-width:44rem}}
+td.long{{white-space:normal;min-width:9rem;max-width:44rem}}
+th.long{{min-width:9rem;max-width:24rem;white-space:normal;overflow-wrap:anywhere}}
 tbody tr:last-child>*{{border-bottom:0}}
 tbody th{{font-weight:600;position:sticky;left:0;z-index:1;background:var(--paper);text-align:left}}
-thead th{{position:sticky;top:0;z-index:2;background:var(--shade)}}
+thead th{{position:sticky;top:0;z-index:2;background:var(--shade);white-space:normal;vertical-align:bottom}}
 thead th:first-child{{left:0;z-index:3}}
 tr.base>*,td.base,th.base{{color:var(--faint);font-style:italic;font-weight:400}}
 @media (max-width:600px){{
-  tbody th{{max-width:9rem;white-space:normal;overflow-wrap:anywhere}}
+  tbody th{{white-space:normal}}
   th,td{{padding:.25rem .45rem}}
 }}
 .small,figcaption{{color:var(--faint);font-size:.88rem;max-width:60rem}}
@@ -95,7 +96,7 @@ summary{{cursor:pointer;padding:.3rem 0}}
 .free>div{{overflow-x:auto;max-width:100%}}
 .panel{{display:block;height:auto}}
 .panels .panel{{width:100%;max-width:460px}}
-.free .panel{{width:calc(var(--w)*1.15px);min-width:calc(var(--w)*.72px);max-width:max(100%,calc(var(--w)*.9px))}}
+.free .panel{{width:calc(var(--w)*1.15px);min-width:calc(var(--w)*.72px);max-width:100%}}
 .legend{{display:flex;flex-wrap:wrap;gap:.1rem 1rem;font-size:.88rem;margin:.4rem 0;padding:0;list-style:none}}
 .legend svg{{vertical-align:middle;margin-right:.35rem}}
 pre{{background:var(--shade);padding:.8rem;overflow-x:auto;font-size:.8rem;border-radius:6px}}

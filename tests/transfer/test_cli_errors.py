@@ -1,6 +1,8 @@
 """What the command line says and returns when something goes wrong."""
 
 import errno
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -35,6 +37,7 @@ STRANGE = [
     (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), 1, "error: out of memory: ", True),
     (OSError(errno.ENOSPC, "No space left on device", "a/b"), 1, "error: a/b: No space left on device; free ", False),
     (FileNotFoundError(errno.ENOENT, "No such file or directory", "a/b"), 2, "error: a/b: No such file", False),
+    (ModuleNotFoundError("No module named 'gguf'", name="gguf"), 1, "error: gguf is not installed: pip install", True),
     (ConnectionError("the hub does not answer"), 1, "error: the hub does not answer\n", False),
 ]
 
@@ -63,3 +66,10 @@ def test_ordinary_endings_pass(ending: Exception, capsys: pytest.CaptureFixture[
     with pytest.raises(type(ending)) as passed, friendly_errors(False):
         raise ending
     assert passed.value is ending and capsys.readouterr().err == ""
+
+
+def test_command_without_its_packages_says_how_to_get_them() -> None:
+    code = "import sys; sys.modules['typer'] = None; from prompttransfer.__main__ import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr == "error: typer is not installed: pip install 'promptkernels[transfer]'\n"

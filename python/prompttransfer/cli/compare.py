@@ -109,9 +109,9 @@ def compare(
 
     `prompttransfer compare`  (the demo: SmolLM2-135M, three sources, three targets, five methods)
 
-    `prompttransfer compare --targets mrpc,rte --methods PT,MPT --seeds 1,2,3 --output runs/pairs`
+    `prompttransfer compare --targets mrpc,rte --methods PT,MPT --seeds 1,2 --output runs/pairs`
 
-    `prompttransfer compare --model my/folder --sources amazon,r8 --targets reviews.csv --label-column stars`
+    `prompttransfer compare --model my/folder --sources amazon,r8 --targets reviews.csv --output runs/reviews`
 
     `prompttransfer compare --recipe papers/mpt_t5_base --limit 32`
 

@@ -22,10 +22,10 @@ TASK_NAMES = tuple(_TASKS.split())
 
 
 def one_of(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
-    """Completion of a single name, in any case."""
+    """Completion of a single name."""
 
     def complete(incomplete: str) -> list[str]:
-        return [name for name in names() if name.lower().startswith(incomplete.lower())]
+        return [name for name in names() if name.startswith(incomplete)]
 
     return complete
 
@@ -36,7 +36,7 @@ def several_of(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]
     def complete(incomplete: str) -> list[str]:
         before, comma, last = incomplete.rpartition(",")
         taken = before.split(",")
-        fitting = (name for name in names() if name.lower().startswith(last.lower()) and name not in taken)
+        fitting = (name for name in names() if name.startswith(last) and name not in taken)
         return [f"{before}{comma}{name}" for name in fitting]
 
     return complete

@@ -24,6 +24,8 @@ _OUT_OF_MEMORY = (
     "validate` estimates what a recipe needs"
 )
 
+_INSTALL = "pip install 'promptkernels[transfer]'"
+
 
 @contextmanager
 def friendly_errors(debug: bool, *, resumes: bool = False) -> Iterator[None]:
@@ -58,6 +60,8 @@ def _message(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         space = "; free some, or name another disk in PROMPTTRANSFER_CACHE" if error.errno == errno.ENOSPC else ""
         return f"{error.filename}: {error.strerror}{space}"
+    if isinstance(error, ModuleNotFoundError) and str(error).startswith("No module named"):
+        return f"{error.name} is not installed: {_INSTALL}"
     if _expected(error):
         return str(error) or kind
     return f"{kind}: {_first_line(error)}"

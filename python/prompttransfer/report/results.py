@@ -53,7 +53,8 @@ class Results:
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        return self.content["rows"]
+        rows: list[dict[str, Any]] = self.content["rows"]
+        return rows
 
     @cached_property
     def methods(self) -> list[str]:
@@ -103,7 +104,7 @@ class Results:
     @property
     def judged_on(self) -> str:
         """The split that was scored: test or validation."""
-        return self.content.get("settings", {}).get("evaluate_on", "test")
+        return str(self.content.get("settings", {}).get("evaluate_on", "test"))
 
     def histories(self, method: str, target: str) -> list[dict[str, Any]]:
         """Histories of the finished seeds that have one."""

@@ -73,7 +73,7 @@ class Runs:
 
 def comparable(one: dict[str, Any], other: dict[str, Any]) -> bool:
     """Whether two rows were judged alike."""
-    return one["metric"] == other["metric"] and one["test_rows"] == other["test_rows"]
+    return all(one[name] == other[name] for name in ("metric", "test_rows"))
 
 
 def read_runs(folders: Sequence[str | Path]) -> Runs:

@@ -145,7 +145,7 @@ class Library:
         """Add every target and source prompt of a run folder, with its scores, and their starts; returns the names.
 
         Args:
-            prefix: of the names; that of the folder if None.
+            prefix: of the names; that of the folder, or of the prompt file it belongs to, if None.
 
         Raises:
             ValueError: not a run folder, or a prompt of it is missing.
@@ -156,12 +156,14 @@ class Library:
             rows = [*results["sources"], *results["rows"]]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{folder}: neither a prompt file nor a run folder with results.json") from error
+        if prefix is None:
+            prefix = folder.resolve().name.removesuffix(".run").removesuffix(".safetensors")
         names = []
         for row in rows:
             path = folder / row["prompt"]
             scores = {name: row[name] for name in ("majority", "zero_shot") if row.get(name) is not None}
             kind = Path(row["prompt"]).parent.name
-            name = "-".join(filter(None, (folder.name if prefix is None else prefix, kind, path.stem)))
+            name = "-".join(filter(None, (prefix, kind, path.stem)))
             names.append(self.add(path, name, replace=replace, scores=scores, metric=row["metric"], **facts))
         for start in sorted(folder.glob("prompts/P_init-*.safetensors")):
             self.add_start(start)
@@ -266,9 +268,10 @@ def _matrix(entry: Entry) -> Tensor:
     """The prompt (L, H) of an entry, float32."""
     try:
         with safe_open(entry.path, framework="pt") as file:
-            return file.get_tensor(TENSOR).float()
+            prompt: Tensor = file.get_tensor(TENSOR)
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{entry.path}: not a readable safetensors file, or not all of it ({error})") from error
+    return prompt.float()
 
 
 def _same(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:

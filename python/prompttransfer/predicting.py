@@ -88,11 +88,11 @@ class Predictor:
         ]
 
     def _fields(self, row: Fields | str) -> Fields:
-        if isinstance(row, str) and len(self.fields) == 1:
-            return {self.fields[0]: row}
-        missing = self.fields if isinstance(row, str) else [name for name in self.fields if name not in row]
+        if isinstance(row, str):
+            row = {self.fields[0]: row} if len(self.fields) == 1 else {}
+        missing = [name for name in self.fields if name not in row]
         if missing:
-            raise ValueError(f"got {row!r}, want {' and '.join(missing)} for the text {self.card.template!r}")
+            raise ValueError(f"got a row without {' and '.join(missing)}, want it for the text {self.card.template!r}")
         return row
 
     def _task(self, rows: Sequence[Fields]) -> EncodedTask:
@@ -106,7 +106,7 @@ class Predictor:
             choices=card.choices,
             metric="accuracy" if card.choices else "exact-match",
             cut=card.cut,
-            **({"max_answer": card.max_answer} if card.max_answer else {}),
+            max_answer=card.max_answer or Task.max_answer,
         )
         return EncodedTask.of(task, self.backbone, card.scoring or "auto", trains=False)
 

@@ -40,7 +40,7 @@ def comparison(monkeypatch: pytest.MonkeyPatch) -> list[RunConfig]:
     return calls
 
 
-@pytest.mark.parametrize("command", ["compare", "train", "evaluate", "export", "assets"])
+@pytest.mark.parametrize("command", ["compare", "train", "evaluate", "predict", "similar", "export", "import", "assets"])
 def test_help_teaches(command: str) -> None:
     result = run(command, "--help")
     examples = [

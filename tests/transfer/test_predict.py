@@ -111,7 +111,7 @@ def test_a_text_of_several_fields(loaded: Backbone, prompt: Tensor, tmp_path: Pa
     for text in ("w1", '{"one": "w1"}', "[]"):
         result = run("predict", file, text)
         assert result.exit_code == 2 and '{"one": "…", "two": "…"}' in result.stderr
-    with pytest.raises(ValueError, match="want two for the text"):
+    with pytest.raises(ValueError, match="a row without two, want it for the text"):
         Predictor.open(file)([{"one": "w1"}])
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from prompttransfer.cli import completion
 from prompttransfer.cli import options as o
 from prompttransfer.cli.support import friendly_errors, shown_progress, task_names
 
@@ -30,25 +31,48 @@ def predict(
     ] = None,
     file: Annotated[
         Path | None,
-        typer.Option(help="A text on every line (.txt), or a table (.csv, .tsv, .jsonl, .parquet) with its columns."),
+        typer.Option(
+            rich_help_panel=o.DATA,
+            help="A text on every line (.txt), or a table (.csv, .tsv, .jsonl, .parquet) with its columns.",
+        ),
     ] = None,
     text_column: Annotated[
         str | None,
-        typer.Option(help="Column with the text.", show_default="as in the training table, or the field's name"),
+        typer.Option(
+            rich_help_panel=o.DATA,
+            help="Column with the text.",
+            show_default="as in the training table, or the field's name",
+        ),
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="demo, a hub id, or a local folder.", show_default="the model of the prompt file")
+        str | None,
+        typer.Option(
+            rich_help_panel=o.MODEL,
+            autocompletion=completion.model,
+            help="demo, a hub id, or a local folder.",
+            show_default="the model of the prompt file",
+        ),
     ] = None,
     template: Annotated[
-        str | None, typer.Option(help="What the model reads, with fields in braces.", show_default="as trained")
+        str | None,
+        typer.Option(
+            rich_help_panel=o.MODEL, help="What the model reads, with fields in braces.", show_default="as trained"
+        ),
     ] = None,
     choices: Annotated[
-        list[str] | None, typer.Option(help="The answers, separated by commas.", show_default="as trained")
+        list[str] | None,
+        typer.Option(rich_help_panel=o.MODEL, help="The answers, separated by commas.", show_default="as trained"),
     ] = None,
     scoring: Annotated[
-        str | None, typer.Option(help="first-token, full or generate.", show_default="as trained")
+        str | None,
+        typer.Option(
+            rich_help_panel=o.MODEL,
+            autocompletion=completion.setting("scoring"),
+            help="first-token, full or generate.",
+            show_default="as trained",
+        ),
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Rows per forward.")] = 32,
+    batch_size: Annotated[int, typer.Option(rich_help_panel=o.MODEL, min=1, help="Rows per forward.")] = 32,
     as_json: Annotated[bool, typer.Option("--json", help="A line of JSON for every text, and nothing else.")] = False,
     quiet: o.Quiet = False,
     debug: o.Debug = False,

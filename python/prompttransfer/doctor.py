@@ -99,8 +99,11 @@ def _required() -> Iterator[Finding]:
 
 def _optional() -> Iterator[Finding]:
     for extra, purpose in _OPTIONAL.items():
-        lacking = [lack for requirement in _requirements(extra) if (lack := _lack(requirement))]
-        if lacking:
+        requirements = _requirements(extra)
+        lacking = [lack for requirement in requirements if (lack := _lack(requirement))]
+        if not requirements:
+            yield Finding(f"extra {extra}", "note", "the installed package does not know it", "install it again")
+        elif lacking:
             advice = f"for {purpose}: pip install 'promptkernels[{extra}]'"
             yield Finding(f"extra {extra}", "note", "; ".join(lacking), advice)
         else:

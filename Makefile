@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 TOOLS := $(VENV)/.tools
 
-.PHONY: demo test bench evidence lint format clean
+.PHONY: demo test bench evidence lint format docs wheel clean
 
 demo: $(INSTALLED)
 	@echo "environment: $(VENV), made once and reused"
@@ -25,11 +25,23 @@ lint: $(TOOLS)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run --Werror $(NATIVE)
+	$(BIN)/mypy
 
 format: $(TOOLS)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(NATIVE)
+
+# A link that leads nowhere, or a name that is not in the code, is an error.
+docs: $(TOOLS)
+	$(BIN)/zensical build --strict --clean
+	@echo "documentation: build/site/index.html"
+
+# The wheel is built from the sdist, so that what is missing there is missed here.
+wheel: $(TOOLS)
+	rm -rf dist
+	$(BIN)/python -m build
+	@ls -1 dist
 
 clean:
 	rm -rf build $(VENV) promptkernels/_C_*.so

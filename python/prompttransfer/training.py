@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -88,7 +89,14 @@ def train(
 
     Raises:
         Diverged: the loss is no longer finite.
+        ValueError: this is one of several processes of a launcher.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        # They would wait for each other: one at the lock of this stage, the other for a partner in training.
+        raise ValueError(
+            f"one process trains a prompt, but this is one of WORLD_SIZE={os.environ['WORLD_SIZE']}; give each process "
+            "its own targets, as examples/multi_gpu.py does"
+        )
     with quiet_transformers():
         trainer = PromptTrainer(backbone, plan, folder, checkpoint_updates, advance)
         trainer.train(resume_from_checkpoint=last_checkpoint(folder))

@@ -40,7 +40,10 @@ def comparison(monkeypatch: pytest.MonkeyPatch) -> list[RunConfig]:
     return calls
 
 
-@pytest.mark.parametrize("command", ["compare", "train", "evaluate", "predict", "similar", "export", "import", "assets"])
+COMMANDS = ["compare", "train", "evaluate", "predict", "similar", "export", "import", "assets"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_teaches(command: str) -> None:
     result = run(command, "--help")
     examples = [

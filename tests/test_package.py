@@ -1,0 +1,182 @@
+"""What a user installs: the source distribution builds by itself; the wheel holds all that is needed and no more."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+LEFT_OUT = (".git", ".venv", "build", "dist", "runs", "*.egg-info", "*.so", "__pycache__", ".*_cache", ".hypothesis")
+
+
+def run(*command: object, **environment: str) -> str:
+    path = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("PROMPTKERNELS_", "PYTHON"))}
+    done = subprocess.run(
+        list(map(str, command)), env=clean | {"PATH": path} | environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture(scope="session")
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("build", reason="the package build is not installed")
+    folder = tmp_path_factory.mktemp("sdist")
+    shutil.copytree(ROOT, folder / "tree", ignore=shutil.ignore_patterns(*LEFT_OUT))
+    run(sys.executable, "-m", "build", "--sdist", "--no-isolation", "-x", "--outdir", folder, folder / "tree")
+    (made,) = folder.glob("*.tar.gz")
+    return made
+
+
+@pytest.fixture(scope="session")
+def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built from the sdist alone, with the CPU module."""
+    if shutil.which(os.environ.get("CXX") or "c++") is None:
+        pytest.skip("no C++ compiler was found")
+    folder = tmp_path_factory.mktemp("wheel")
+    pip = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-cache-dir"]
+    run(*pip, "--wheel-dir", folder, sdist, PROMPTKERNELS_BUILD="cpu")
+    (made,) = folder.glob("*.whl")
+    return made
+
+
+def test_sdist_holds_what_the_project_needs(sdist: Path) -> None:
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    wanted = ["Makefile", "mkdocs.yml", "constraints.txt", "CITATION.cff", "CHANGELOG.md", "LICENSE", "CMakeLists.txt"]
+    wanted += [
+        "tests/test_package.py",
+        "examples/custom_task/reviews.csv",
+        "docs/index.md",
+        "bench/evidence/studies.py",
+    ]
+    sources = [path for folder in ("csrc", "cmake") for path in (ROOT / folder).rglob("*") if path.is_file()]
+    assert not {*wanted, *(str(path.relative_to(ROOT)) for path in sources)} - names
+    assert not [name for name in names if name.endswith((".so", ".pyc", ".safetensors", ".bin"))]
+    assert sdist.stat().st_size < 3e6
+
+
+def test_wheel_holds_both_packages_and_nothing_else(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    ours = {
+        str(path.relative_to(base))
+        for base in (ROOT, ROOT / "python")
+        for name in ("promptkernels", "prompttransfer")
+        for path in (base / name).rglob("*")
+        if path.is_file() and path.suffix != ".so" and "__pycache__" not in path.parts
+    }
+    modules = {name for name in names if re.fullmatch(r"promptkernels/_C_cpu\..*\.so", name)}
+    metadata = {name for name in names if ".dist-info/" in name}
+    assert {name for name in names if name.endswith("py.typed")} == {
+        "promptkernels/py.typed",
+        "prompttransfer/py.typed",
+    }
+    assert names - modules - metadata == ours
+    assert len(modules) == 1
+    assert any(name.endswith("licenses/LICENSE") for name in metadata)
+    # A module of this interpreter and platform, and told so.
+    assert sysconfig.get_platform().replace("-", "_") in wheel.name and "-none-any" not in wheel.name
+
+
+def test_compiled_module_links_nothing_of_torch(wheel: Path, tmp_path: Path) -> None:
+    readelf = shutil.which("readelf")
+    if readelf is None:
+        pytest.skip("readelf was not found")
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith(".so"))
+        module = archive.extract(name, tmp_path)
+    dynamic = run(readelf, "--dynamic", "--wide", module)
+    needed = set(re.findall(r"\(NEEDED\).*\[(.+?)\]", dynamic))
+    system = r"lib(c|m|gcc_s|stdc\+\+|gomp|omp|pthread|dl)\.so\.\d+|ld-linux.*"
+    assert needed and not [library for library in needed if not re.fullmatch(system, library)]
+    assert not re.search(r"\((RPATH|RUNPATH)\)", dynamic)
+    symbols = run(readelf, "--dyn-syms", "--wide", module)
+    undefined = re.findall(r" UND (\S+)", symbols)
+    assert any(symbol.startswith("Py") for symbol in undefined)
+    assert not [symbol for symbol in undefined if re.search(r"c10|torch|_ZN2at|libtorch", symbol)]
+
+
+def test_installs_into_a_clean_environment(wheel: Path, tmp_path: Path) -> None:
+    """An environment that has the dependencies and not this checkout: the package runs from what was installed."""
+    venv.create(tmp_path / "env", with_pip=False)
+    python = tmp_path / "env" / "bin" / "python"
+    run(sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index", wheel)
+    site = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
+    # Dependencies are borrowed. Lines of .pth files in there, such as that of an editable install, are not followed.
+    (site / "borrowed.pth").write_text(str(Path(torch.__file__).parents[1]) + "\n")
+    facts = json.loads(
+        run(
+            python,
+            "-c",
+            "import json, promptkernels as pk, prompttransfer, torch\n"
+            "x = torch.eye(3)[:, None]\n"
+            "print(json.dumps([pk.__file__, prompttransfer.__file__, pk.backends()['cpu'].reason,"
+            " pk.task_similarity(x).tolist()]))",
+        )
+    )
+    assert all(Path(file).is_relative_to(site) for file in facts[:2])
+    assert facts[2] == "" and facts[3] == torch.eye(3).tolist()
+    told = run(tmp_path / "env" / "bin" / "prompttransfer", "validate", "--help")
+    assert "recipe" in told.lower()
+
+
+def test_dev_is_all_extras_together() -> None:
+    """So whoever installs it, as `make test` does, has seen every extra resolve."""
+    from packaging.requirements import Requirement
+
+    extras = PROJECT["optional-dependencies"]
+    found, waiting = set(), {"dev"}
+    while waiting:
+        found.add(extra := waiting.pop())
+        own = [requirement for requirement in map(Requirement, extras[extra]) if requirement.name == "promptkernels"]
+        waiting |= {name for requirement in own for name in requirement.extras} - found
+    assert found == set(extras) == {"transfer", "generation", "peft", "triton", "bench", "docs", "dev"}
+
+
+def test_every_import_is_declared() -> None:
+    """A library that comes along with another one today need not do so tomorrow."""
+    from packaging.requirements import Requirement
+
+    declared = {Requirement(line).name.lower().replace("-", "_") for line in PROJECT["dependencies"]}
+    extras = PROJECT["optional-dependencies"]
+    for name in ("transfer", "generation", "peft", "triton", "bench"):
+        declared |= {Requirement(line).name.lower().replace("-", "_") for line in extras[name]}
+    other_names = {"yaml": "pyyaml", "sklearn": "scikit_learn", "pydantic_core": "pydantic"}
+    other_names |= {"bitsandbytes": "transformers"}  # asked for by its own error, where weights are to be quantized
+    for file in [*(ROOT / "promptkernels").rglob("*.py"), *(ROOT / "python").rglob("*.py")]:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            modules = [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
+            modules += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            for top in {(module or "").partition(".")[0] for module in modules}:
+                if top not in {*sys.stdlib_module_names, "promptkernels", "prompttransfer"}:
+                    assert other_names.get(top, top) in declared, f"{file.relative_to(ROOT)} imports {top}"
+
+
+def test_one_version_everywhere() -> None:
+    import promptkernels
+
+    version = PROJECT["version"]
+    assert promptkernels.__version__ == version
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"\n## {version} " in (ROOT / "CHANGELOG.md").read_text()

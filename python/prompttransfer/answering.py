@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache, GenerationConfig
 
 from prompttransfer.models import IGNORED, Backbone, Batch, Source, quiet_transformers
-from prompttransfer.prefix import Prefix
+from prompttransfer.models.prefix import Prefix
 from prompttransfer.prompts import FrozenPrompts, PromptModule
 
 Rows = Sequence[Sequence[int]]

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from prompttransfer.asset_table import ASSETS
-from prompttransfer.assets import asset_folder, cache_folder, demo_model_folder
+from prompttransfer.assets import asset_folder, demo_model_folder
+from prompttransfer.assets.table import ASSETS
+from prompttransfer.cache import cache_folder
 
 
 @dataclass(frozen=True)

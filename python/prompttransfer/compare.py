@@ -25,10 +25,10 @@ from prompttransfer.config import WITHOUT_SOURCE_PROMPTS, RunConfig
 from prompttransfer.encoding import EncodedTask
 from prompttransfer.evaluation import Evaluation
 from prompttransfer.interchange import Card, Factors, write_prompt, write_tensors
-from prompttransfer.loading import load_model
 from prompttransfer.methods import METHODS, Context, MethodResult
 from prompttransfer.methods.shared import source_prompt
 from prompttransfer.models import Backbone
+from prompttransfer.models.loading import load_model
 from prompttransfer.progress import NullProgress
 from prompttransfer.prompts import init_hash, initial_prompt
 from prompttransfer.store import Store, default_folder, write_json

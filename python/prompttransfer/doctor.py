@@ -183,7 +183,7 @@ def _compilers() -> Iterator[Finding]:
 
 
 def _cache() -> Finding:
-    from prompttransfer.assets import cache_folder
+    from prompttransfer.cache import cache_folder
     from prompttransfer.cache_parts import folder_bytes, size
 
     folder = cache_folder()
@@ -202,8 +202,8 @@ def _cache() -> Finding:
 
 
 def _demo() -> Finding:
-    from prompttransfer.asset_table import ASSETS
     from prompttransfer.assets import is_fetched
+    from prompttransfer.assets.table import ASSETS
 
     lacking = [asset for name, asset in ASSETS.items() if not is_fetched(name)]
     if not lacking:

@@ -10,8 +10,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from prompttransfer.asset_table import ASSETS
-from prompttransfer.assets import cache_folder, is_fetched
+from prompttransfer.assets import is_fetched
+from prompttransfer.assets.table import ASSETS
+from prompttransfer.cache import cache_folder
 from prompttransfer.cache_parts import PARTS, folder_bytes, folders_of, size
 
 

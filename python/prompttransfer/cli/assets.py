@@ -76,8 +76,8 @@ def _tasks(names: list[str], progress: Any) -> Any:
 
 def _assets(names: list[str], progress: Any, *, fetch_them: bool, remove_them: bool) -> Any:
     """What is known about assets after they were fetched or removed, and what prints it."""
-    from prompttransfer.asset_table import ASSETS
     from prompttransfer.assets import fetch as fetch_asset
+    from prompttransfer.assets.table import ASSETS
     from prompttransfer.cache_parts import check_part, remove, size
     from prompttransfer.listing import asset_facts, print_assets
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, get_args
 
-from prompttransfer.asset_table import ASSETS
+from prompttransfer.assets.table import ASSETS
 from prompttransfer.config import METHODS, RunConfig
 from prompttransfer.model_names import hub_models
 from prompttransfer.recipes import recipe_names

@@ -17,8 +17,8 @@ from typing import Any
 
 from datasets import Dataset
 
-from prompttransfer.asset_table import ASSETS
 from prompttransfer.assets import fetch
+from prompttransfer.assets.table import ASSETS
 from prompttransfer.tasks.task import SPLIT, Example, Task, Wording, shuffled, split_examples, to_dataset
 from prompttransfer.tasks.templates import render
 

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from datasets import Dataset
 
-from prompttransfer.assets import built_once, cache_folder
+from prompttransfer.cache import built_once, cache_folder
 from prompttransfer.tasks.task import FEATURES, Example
 
 # Part of every key: a change of how rows are rendered makes what is stored stale.

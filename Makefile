@@ -11,8 +11,9 @@ demo: $(INSTALLED)
 	@echo "environment: $(VENV), made once and reused"
 	$(BIN)/prompttransfer compare
 
+# Files side by side, a process for each core; one thread in each, because spinning threads of two would wait for each other.
 test: $(TOOLS)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadfile $(ARGS)
 
 bench: $(TOOLS)
 	$(BIN)/python -m promptkernels bench $(ARGS)

@@ -84,7 +84,9 @@ def test_wheel_holds_both_packages_and_nothing_else(wheel: Path) -> None:
         for base in (ROOT, ROOT / "python")
         for name in ("promptkernels", "prompttransfer")
         for path in (base / name).rglob("*")
-        if path.is_file() and path.suffix != ".so" and "__pycache__" not in path.parts
+        if path.is_file()
+        and path.suffix != ".so"
+        and not re.search(r"/(__pycache__|\.\w+)/", str(path.relative_to(base)))
     }
     modules = {name for name in names if re.fullmatch(r"promptkernels/_C_cpu\..*\.so", name)}
     metadata = {name for name in names if ".dist-info/" in name}
@@ -128,6 +130,7 @@ def test_installs_into_a_clean_environment(wheel: Path, tmp_path: Path) -> None:
     facts = json.loads(
         run(
             python,
+            "-I",  # without the folder this runs in
             "-c",
             "import json, promptkernels as pk, prompttransfer, torch\n"
             "x = torch.eye(3)[:, None]\n"

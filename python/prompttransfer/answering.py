@@ -1,7 +1,7 @@
 """How a model with a prompt answers rows: the scores of given answers, or text that it writes.
 
 Rows of like length share a batch, which costs little padding; padded positions are masked, so their order has no
-effect. What rows share is read once: the prompt by all rows (`Backbone.read`), the text by all answers.
+effect. Several processes read a share of the batches each, and all have the answers. What rows share is read once: the prompt by all rows (`Backbone.read`), the text by all answers.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import DynamicCache, GenerationConfig
 
+from prompttransfer import processes
 from prompttransfer.models import IGNORED, Backbone, Batch, Source, quiet_transformers
 from prompttransfer.models.prefix import Prefix
 from prompttransfer.prompts import FrozenPrompts, PromptModule
@@ -52,20 +53,20 @@ class Reader:
     def first_token_scores(self, rows: Rows, answers: Sequence[int]) -> Tensor:
         """Logits (rows, C) of the C tokens that answers start with."""
         columns = torch.tensor(answers, device=self.backbone.device)
-        scores = torch.empty(len(rows), len(answers))
+        scores = torch.zeros(len(rows), len(answers))
         prefix = self._prefix()
         for chosen, batch in self._batches(rows):
             scores[chosen] = self.backbone(self.module, batch, prefix=prefix).logits[:, columns].cpu()
-        return scores
+        return self.backbone.joined(scores)
 
     @torch.no_grad()
     def answer_scores(self, rows: Rows, answers: Rows) -> Tensor:
         """Mean log-probability (rows, C) of the tokens of each of C answers."""
-        scores = torch.empty(len(rows), len(answers))
+        scores = torch.zeros(len(rows), len(answers))
         prefix = self._prefix()
         for chosen, batch in self._batches(rows):
             scores[chosen] = self._answer_scores(batch, answers, prefix).cpu()
-        return scores
+        return self.backbone.joined(scores)
 
     @torch.no_grad()
     def write(self, rows: Rows, max_tokens: int) -> list[str]:
@@ -76,19 +77,21 @@ class Reader:
             decoded = self.backbone.tokenizer.batch_decode(written, skip_special_tokens=True)
             for place, text in zip(chosen, decoded, strict=True):
                 texts[place] = text.strip()
-        return texts
+        return ["".join(parts) for parts in zip(*self.backbone.collected(texts), strict=True)]
 
     def _prefix(self) -> Prefix | None:
         return None if self.module is None else self.backbone.read(self.module)
 
     def _batches(self, rows: Rows) -> Iterator[tuple[list[int], Batch]]:
         order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
-        for first in range(0, len(order), self.batch_size):
+        mine = self.backbone.share(range(0, len(order), self.batch_size))
+        at_once = self.batch_size if self.backbone.sharded else self.batch_size * processes.count()
+        for first in mine:
             chosen = order[first : first + self.batch_size]
             batch = self.backbone.collate([rows[index] for index in chosen])
             yield chosen, {name: tensor.to(self.backbone.device) for name, tensor in batch.items()}
             if self.advance:
-                self.advance(len(chosen))
+                self.advance(len(order[first : first + at_once]))
 
     def _answer_scores(self, batch: Batch, answers: Rows, prefix: Prefix | None) -> Tensor:
         """Scores (B, C) of whole answers for one batch."""

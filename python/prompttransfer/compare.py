@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from prompttransfer import processes
 from prompttransfer.config import WITHOUT_SOURCE_PROMPTS, RunConfig
 from prompttransfer.encoding import EncodedTask
 from prompttransfer.evaluation import Evaluation
@@ -40,13 +41,13 @@ FORMAT = 1
 
 
 def compare(config: RunConfig, progress: Any = None) -> Path:
-    """Run the comparison and return the run folder.
+    """Run the comparison and return the run folder. Of several processes, the main one writes and tells.
 
     Args:
         config: all settings.
         progress: an open `prompttransfer.progress.Progress`; none: nothing is shown.
     """
-    progress = progress or NullProgress()
+    progress = progress if progress and processes.is_main() else NullProgress()
     work = Workbench.open(config, progress)
     run = RunFolder(config, work.backbone, progress)
     contexts = {seed: work.context(seed) for seed in config.seeds}
@@ -144,11 +145,12 @@ def load_backbone(config: RunConfig, progress: Any) -> Backbone:
         placement=config.placement,
         checkpointing=config.checkpointing,
         quantization=config.quantization,
+        sharded=config.shard_model,
     )
 
 
 class RunFolder:
-    """config.json, results.json, results.csv, prompts/ and history/ of a run."""
+    """config.json, results.json, results.csv, prompts/ and history/ of a run; written by the main process only."""
 
     def __init__(self, config: RunConfig, backbone: Backbone, progress: Any) -> None:
         self.config = config
@@ -164,8 +166,9 @@ class RunFolder:
         self.machine = machine_facts(backbone)
         self.sources: list[dict[str, Any]] = []
         self.rows: list[dict[str, Any]] = []
-        self._keep_other_results()
-        write_json(self.folder / "config.json", config.model_dump(mode="json"))
+        if processes.is_main():
+            self._keep_other_results()
+            write_json(self.folder / "config.json", config.model_dump(mode="json"))
         self._write(finished=False)
 
     def _keep_other_results(self) -> None:
@@ -193,7 +196,8 @@ class RunFolder:
 
     def save_prompt(self, path: str, prompt: Tensor, factors: Factors | None = None, **facts: Any) -> str:
         """Write a prompt with its origin; returns its path in the run folder."""
-        write_prompt(self.folder / path, prompt, self.card(**facts), factors)
+        if processes.is_main():
+            write_prompt(self.folder / path, prompt, self.card(**facts), factors)
         return path
 
     def add(
@@ -205,6 +209,8 @@ class RunFolder:
         row: dict[str, Any],
     ) -> None:
         """Add a finished row with its prompt and history."""
+        if not processes.is_main():
+            return
         stem = f"{target.name}-seed{ctx.seed}"
         origin = {"init_hash": ctx.start_hash, "method": method, "seed": ctx.seed, **task_facts(target)}
         scored = {"score": row["score"]}
@@ -226,6 +232,8 @@ class RunFolder:
         return self.folder
 
     def _write(self, finished: bool) -> None:
+        if not processes.is_main():
+            return
         results = {
             "format": FORMAT,
             **self.model,

@@ -142,6 +142,9 @@ class RunConfig(Settings):
     quantization: Literal["none", "8bit", "4bit"] = Field(
         "none", description="weights of the frozen model through bitsandbytes, on a GPU"
     )
+    shard_model: bool = Field(
+        False, description="spread the frozen model's layers over the processes of a launcher (FSDP): less memory each"
+    )
     text_column: str = Field("text", description="text column of task files")
     label_column: str = Field("label", description="label column of task files")
     variant: Literal["paper", "code"] | None = Field(

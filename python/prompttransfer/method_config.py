@@ -189,6 +189,11 @@ class BMTPTConfig(Settings):
         description="particles read at once, with no effect on the result; none: one on a CPU, elsewhere as many as "
         "memory holds",
     )
+    parallel: Literal["rows", "particles"] = Field(
+        "rows",
+        description="what several processes share in an SVGD update: the rows of a batch, or the particles; with no "
+        "effect on the result",
+    )
     spread: float = Field(
         0.2, ge=0, description="start: P_init + N(0, s^2), s = spread * std of P_init; first one P_init"
     )

@@ -8,6 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from filelock import FileLock
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from prompttransfer import processes
 from prompttransfer.cache import cache_folder
 
 
@@ -36,8 +38,11 @@ class Store:
     """A folder of finished stages.
 
     A result appears under its hash by one rename, so it is complete or absent. While a stage runs, its work folder
-    (checkpoints) is kept under the same hash: an interrupted stage finds it again. A lock per stage lets two processes
+    (checkpoints) is kept under the same hash: an interrupted stage finds it again. A lock per stage lets two runs
     that need the same stage share one computation.
+
+    Of several processes of one run (`prompttransfer.processes`), the store of the main one counts: it looks, locks and
+    writes, all of them compute, and all get its result.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -52,18 +57,28 @@ class Store:
 
     def cached(self, key: dict[str, Any], compute: Callable[[Path], Result]) -> Result:
         """The result for `key` (JSON values); compute(work_folder) is called only when it is not there yet."""
-        name = key_hash(key)
+        name, main = key_hash(key), processes.is_main()
         done, work = self.folder / "done" / name, self.folder / "work" / name
-        with FileLock(self.folder / "locks" / f"{name}.lock"):
+        with FileLock(self.folder / "locks" / f"{name}.lock") if main else nullcontext():
             news = name not in self._asked
             self._asked.add(name)
-            if done.is_dir():
-                return replace(_read(done), news=news)
-            work.mkdir(parents=True, exist_ok=True)
-            result = compute(work)
-            _write(done, key, result)
-            shutil.rmtree(work)
+            if processes.broadcast(done.is_dir()):
+                return replace(_from_main(_read(done) if main else Result()), news=news)
+            if main:
+                work.mkdir(parents=True, exist_ok=True)
+            result = _from_main(compute(work))
+            if main:
+                _write(done, key, result)
+                shutil.rmtree(work)
         return result
+
+
+def _from_main(result: Result) -> Result:
+    """The main process's result, in every process; to the others it is one that they find."""
+    if processes.count() == 1:
+        return result
+    facts, reused = processes.broadcast((result.facts, result.reused))
+    return Result(processes.broadcast_tensors(result.tensors), facts, reused or not processes.is_main())
 
 
 def key_hash(key: dict[str, Any]) -> str:

@@ -2,18 +2,20 @@
 
 What differs from a plain Trainer: the batches are given (so that every method sees the same rows, and a resumed run
 goes on with the right ones), checkpoints hold the prompt's tensors only, and the gradient can be changed before the
-step (SVGD).
+step (SVGD). Several processes share every batch, see `prompttransfer.shares`, and the main one writes the checkpoints.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +27,11 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import get_last_checkpoint
 
+from prompttransfer import processes
 from prompttransfer.models import Backbone, Batch, quiet_transformers
 from prompttransfer.prompts import PromptModule
 from prompttransfer.rows import Row
+from prompttransfer.shares import counted, share_of
 
 Objective = Callable[[Backbone, PromptModule, Batch], Tensor]
 
@@ -42,11 +46,13 @@ class Plan:
 
     Args:
         prompt: trained in place.
-        objective: (backbone, prompt, batch) -> scalar loss.
+        objective: (backbone, prompt, batch) -> scalar loss; the average over the processes of what each computes for
+            its part of the batch is taken, see `prompttransfer.shares`.
         rows: the examples that the batches index.
         batches: row indices of every update, in order.
         groups: parameter groups with their peak rates; the prompt's own at learning_rate when not given.
         before_step: called after the backward pass (and the clipping) of every update.
+        whole_batches: every process reads whole batches; the objective shares the work out in another way.
     """
 
     prompt: PromptModule
@@ -61,6 +67,7 @@ class Plan:
     max_grad_norm: float = 1.0
     before_step: Callable[[], None] | None = None
     seed: int = 42
+    whole_batches: bool = False
 
 
 @dataclass
@@ -89,17 +96,11 @@ def train(
 
     Raises:
         Diverged: the loss is no longer finite.
-        ValueError: this is one of several processes of a launcher.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        # They would wait for each other: one at the lock of this stage, the other for a partner in training.
-        raise ValueError(
-            f"one process trains a prompt, but this is one of WORLD_SIZE={os.environ['WORLD_SIZE']}; give each process "
-            "its own targets, as examples/multi_gpu.py does"
-        )
-    with quiet_transformers():
+    processes.start()
+    with quiet_transformers(), _checkpoint_of_all(folder) as checkpoint:
         trainer = PromptTrainer(backbone, plan, folder, checkpoint_updates, advance)
-        trainer.train(resume_from_checkpoint=last_checkpoint(folder))
+        trainer.train(resume_from_checkpoint=checkpoint)
     history = [[entry["step"], entry["loss"]] for entry in trainer.state.log_history if "loss" in entry]
     examples = sum(map(len, plan.batches))
     return TrainingLog(len(plan.batches), examples, trainer.seconds, history)
@@ -131,18 +132,42 @@ def last_checkpoint(folder: Path) -> str | None:
     return None
 
 
+@contextmanager
+def _checkpoint_of_all(folder: Path) -> Iterator[str | None]:
+    """The main process's newest checkpoint; the others, who may not see its folder, get a copy of their own."""
+    found = last_checkpoint(folder) if processes.is_main() else None
+    if processes.count() == 1:
+        yield found
+        return
+    files = processes.broadcast({path.name: path.read_bytes() for path in Path(found).iterdir()} if found else None)
+    if files is None or processes.is_main():
+        yield found
+        return
+    with tempfile.TemporaryDirectory() as copy:
+        for name, content in files.items():
+            (Path(copy) / name).write_bytes(content)
+        yield copy
+
+
 class PromptedModel(nn.Module):
-    """What the Trainer sees: batch in, loss out."""
+    """What the Trainer sees: batch in, loss out. Only what is trained is a part of it, and so synchronized."""
 
     def __init__(self, backbone: Backbone, prompt: PromptModule, objective: Objective) -> None:
         super().__init__()
-        self.backbone = backbone
-        self.prompt = prompt
-        self.objective = objective
+        self.trained = nn.ParameterList(parameter for parameter in prompt.parameters() if parameter.requires_grad)
+        self.loss = partial(objective, backbone, prompt)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, task_ids: Tensor) -> Tensor:
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        labels: Tensor,
+        task_ids: Tensor,
+        counted_rows: Tensor | None = None,
+    ) -> Tensor:
         batch = {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels, "task_ids": task_ids}
-        return self.objective(self.backbone, self.prompt, batch)
+        with counted(counted_rows):
+            return self.loss(batch)
 
 
 class PromptTrainer(Trainer):
@@ -174,10 +199,12 @@ class PromptTrainer(Trainer):
             remove_unused_columns=False,
             dataloader_pin_memory=False,
             use_cpu=backbone.device.type == "cpu",
+            ddp_find_unused_parameters=False,
             seed=plan.seed,
         )
         args._n_gpu = min(args.n_gpu, 1)  # DataParallel would copy the frozen model at every step
         self.plan = plan
+        self.backbone = backbone
         self.seconds = 0.0
         model = PromptedModel(backbone, plan.prompt.to(backbone.device), plan.objective)
         super().__init__(
@@ -190,13 +217,19 @@ class PromptTrainer(Trainer):
         self.remove_callback(PrinterCallback)
 
     def _collate(self, rows: Sequence[Row]) -> Batch:
-        batch = self.model.backbone.collate([row.ids for row in rows], [row.answer for row in rows])
-        batch["task_ids"] = torch.tensor([row.task for row in rows])
+        # All processes take part in every update: one without a row reads some row that does not count.
+        read = rows or self.plan.rows[:1]
+        batch = self.backbone.collate([row.ids for row in read], [row.answer for row in read])
+        batch["task_ids"] = torch.tensor([row.task for row in read])
+        if processes.count() > 1:
+            batch["counted_rows"] = torch.tensor(float(bool(rows)))
         return batch
 
     def get_train_dataloader(self) -> DataLoader:
-        batches = FixedBatches(self.plan.batches)
-        return self.accelerator.prepare(DataLoader(self.plan.rows, batch_sampler=batches, collate_fn=self._collate))
+        # Not prepared by accelerate, which would give every process other batches in place of a part of each.
+        plan = self.plan
+        batches = FixedBatches(plan.batches if plan.whole_batches else list(map(share_of, plan.batches)))
+        return DataLoader(plan.rows, batch_sampler=batches, collate_fn=self._collate)
 
     def compute_loss(
         self, model: nn.Module, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Tensor | None = None
@@ -227,6 +260,10 @@ class PromptTrainer(Trainer):
             folder / "prompt.safetensors",
         )
         (folder / "history.json").write_text(json.dumps({"seconds": self.seconds, "prompt": prompt.history()}))
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        if self.args.should_save:  # nothing random happens in training, and the others have no folder
+            super()._save_rng_state(output_dir)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         folder = Path(resume_from_checkpoint)

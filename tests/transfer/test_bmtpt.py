@@ -184,6 +184,8 @@ def test_the_gradient_of_the_slices_is_that_of_the_literal_loss(llama: Backbone)
 class SmallMemory:
     """A backbone that runs out of memory above so many rows."""
 
+    sharded = False
+
     def __init__(self, backbone: Backbone, rows: int) -> None:
         self.backbone = backbone
         self.rows = rows

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import typer
 from pydantic import ValidationError
 
+from prompttransfer import processes
 from prompttransfer.recipes import explain
 
 FAILED, REFUSED, INTERRUPTED = 1, 2, 130
@@ -31,6 +32,8 @@ _INSTALL = "pip install 'promptkernels[transfer]'"
 def friendly_errors(debug: bool, *, resumes: bool = False) -> Iterator[None]:
     """Turn what goes wrong inside into a message on the error stream and an exit code of `EXIT_CODES`.
 
+    Of several processes, the first that fails tells.
+
     Args:
         debug: let the traceback through.
         resumes: the command goes on where it was when it is run again.
@@ -38,17 +41,21 @@ def friendly_errors(debug: bool, *, resumes: bool = False) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        typer.echo("stopped; run the same command again to go on" if resumes else "stopped", err=True)
+        _tell("stopped; run the same command again to go on" if resumes else "stopped")
         raise typer.Exit(INTERRUPTED) from None
     except (typer.Exit, typer.Abort, typer.BadParameter, BrokenPipeError):
         raise  # the command line's own, and a reader that has seen enough (head)
     except Exception as error:
         if debug:
             raise
-        typer.echo(f"error: {_message(error)}", err=True)
-        if not _expected(error):
-            typer.echo("run again with --debug for the traceback", err=True)
+        more = "" if _expected(error) else "\nrun again with --debug for the traceback"
+        _tell(f"error: {_message(error)}{more}")
         raise typer.Exit(REFUSED if _expected(error) and isinstance(error, _OF_THE_USER) else FAILED) from None
+
+
+def _tell(message: str) -> None:
+    if processes.tells_of_an_error():
+        typer.echo(message, err=True)
 
 
 def _message(error: Exception) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import typer
 
+from prompttransfer import processes
 from prompttransfer.cli.errors import friendly_errors
 from prompttransfer.config import METHODS, RunConfig
 from prompttransfer.recipes import Recipe, run_config
@@ -74,8 +75,8 @@ def shown_progress(silent: bool) -> Any:
 
 
 def run(config: RunConfig, silent: bool) -> Any:
-    """Compare, write the report, and return the results."""
-    with shown_progress(silent) as progress:
+    """Compare, write the report, and return the results; of several processes, only the main one returns."""
+    with shown_progress(silent or not processes.is_main()) as progress:
         progress.note("loading libraries")
         from prompttransfer.compare import compare as run_comparison
         from prompttransfer.report import read_results, write_report
@@ -84,6 +85,9 @@ def run(config: RunConfig, silent: bool) -> Any:
         for name in (*config.sources, *config.targets):  # before the model is fetched and loaded
             check_name(name)
         folder = run_comparison(config, progress)
+        processes.finish()
+        if not processes.is_main():
+            raise typer.Exit
         write_report(folder)
     return read_results(folder)
 

@@ -84,9 +84,17 @@ def source_stage(ctx: Context) -> tuple[ParticlePrompts, dict]:
             for gradient in prompt.particles.grad:
                 gradient.mul_((config.max_grad_norm / gradient.norm().clamp(min=1e-12)).clamp(max=1))
 
-    loss = ParticleLoss(weights, evidence, prior_std, bmtpt.particles_per_forward)
-    # Clipping all particles together would couple them: each is clipped by itself, after SVGD.
-    plan = ctx.plan(prompt, loss, rows, batches, config.learning_rate, max_grad_norm=0.0, before_step=follow_svgd)
+    loss = ParticleLoss(weights, evidence, prior_std, bmtpt.particles_per_forward, bmtpt.parallel)
+    plan = ctx.plan(
+        prompt,
+        loss,
+        rows,
+        batches,
+        config.learning_rate,
+        max_grad_norm=0.0,  # clipping all particles together would couple them: each is clipped by itself, after SVGD
+        before_step=follow_svgd,
+        whole_batches=bmtpt.parallel == "particles",
+    )
     settings = {
         "loss": "svgd",
         "weights": weights,
@@ -113,7 +121,7 @@ def particle_losses(ctx: Context, particles: Tensor, target: EncodedTask) -> lis
     @torch.no_grad()
     def loss(particle: Tensor) -> float:
         prompt, total = FrozenPrompts(particle[None]).to(device), 0.0
-        for first in range(0, len(rows), size):
+        for first in ctx.backbone.share(range(0, len(rows), size)):
             part = rows[first : first + size]
             batch = ctx.backbone.collate([row.ids for row in part], [row.answer for row in part])
             batch = {name: tensor.to(device) for name, tensor in batch.items()}
@@ -129,7 +137,7 @@ def particle_losses(ctx: Context, particles: Tensor, target: EncodedTask) -> lis
                 handle.advance(1)
         finally:
             handle.close()
-        return Result({}, {"losses": losses})
+        return Result({}, {"losses": ctx.backbone.joined(torch.tensor(losses, dtype=torch.float64)).tolist()})
 
     return ctx.store.cached(key, compute).facts["losses"]
 

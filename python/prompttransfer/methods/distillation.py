@@ -12,6 +12,7 @@ from torch import Tensor
 from prompttransfer.methods.objectives import cross_entropy, task_loss
 from prompttransfer.models import Backbone, Batch, Output
 from prompttransfer.prompts import FrozenPrompts, PromptModule
+from prompttransfer.shares import whole_mean
 
 # (backbone, batch, the student's output) -> the teachers' output for the same rows, in the same layout.
 Teacher = Callable[[Backbone, Batch, Output], Output]
@@ -20,7 +21,8 @@ Teacher = Callable[[Backbone, Batch, Output], Output]
 def logit_distillation(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
     """KL(teacher || student) of logits (N, V) softened by the temperature, mean over answer tokens (MPT eq. 3)."""
     target = F.log_softmax(teacher / temperature, dim=-1)
-    return F.kl_div(F.log_softmax(student / temperature, dim=-1), target, reduction="batchmean", log_target=True)
+    mean = F.kl_div(F.log_softmax(student / temperature, dim=-1), target, reduction="batchmean", log_target=True)
+    return whole_mean(mean, len(student))
 
 
 def hidden_distillation(student: Output, teacher: Output) -> Tensor:
@@ -28,7 +30,8 @@ def hidden_distillation(student: Output, teacher: Output) -> Tensor:
     losses = []
     for (ours, mask), (theirs, _) in zip(student.hidden, teacher.hidden, strict=True):
         error = (ours.float() - theirs.float()).square().mean(dim=-1)
-        losses.append((error * mask).sum() / mask.sum().clamp(min=1))
+        positions = mask.sum()
+        losses.append(whole_mean((error * mask).sum() / positions.clamp(min=1), positions))
     return torch.stack(losses).mean()
 
 
@@ -67,7 +70,7 @@ class DistillationLoss:
     def __call__(self, backbone: Backbone, prompt: PromptModule, batch: Batch) -> Tensor:
         wanted = {"hidden": self.hidden, "hidden_positions": self.hidden_positions}
         student = backbone(prompt, batch, task_ids=batch["task_ids"], **wanted)
-        loss = cross_entropy(student.logits, batch["labels"])
+        loss = whole_mean(cross_entropy(student.logits, batch["labels"]), len(student.logits))
         teacher = self.teacher(backbone, batch, student)
         if self.logits:
             scale = self.temperature**2 if self.temperature_squared else 1.0
@@ -89,4 +92,4 @@ class PromptDistance:
         ids = batch["task_ids"]
         nothing = self.teachers.prompts.new_empty(len(ids), 0, prompt.hidden_size)
         distance = F.mse_loss(prompt.prepend(nothing, ids), self.teachers.prompts[ids])
-        return task_loss(backbone, prompt, batch) + self.weight * distance
+        return task_loss(backbone, prompt, batch) + self.weight * whole_mean(distance, len(ids))

@@ -7,11 +7,13 @@ from torch import Tensor
 
 from prompttransfer.models import IGNORED, Backbone, Batch
 from prompttransfer.prompts import PromptModule
+from prompttransfer.shares import whole_mean
 
 
 def task_loss(backbone: Backbone, prompt: PromptModule, batch: Batch) -> Tensor:
     """Cross-entropy of the answers over the whole vocabulary (MPT eq. 1), mean over the answer tokens of all rows."""
-    return cross_entropy(backbone(prompt, batch, task_ids=batch["task_ids"]).logits, batch["labels"])
+    logits = backbone(prompt, batch, task_ids=batch["task_ids"]).logits
+    return whole_mean(cross_entropy(logits, batch["labels"]), len(logits))
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:

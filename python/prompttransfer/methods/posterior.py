@@ -9,9 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from prompttransfer import processes
 from prompttransfer.methods.objectives import cross_entropy, task_loss
 from prompttransfer.models import Backbone, Batch
 from prompttransfer.prompts import ParticlePrompts, PromptModule
+from prompttransfer.shares import whole_counts, whole_sum
 
 
 @dataclass
@@ -31,33 +33,46 @@ class ParticleLoss:
         prior_std: the prior is N(P_init, prior_std^2); None: flat.
         slice_size: particles per forward; None: one on a CPU, which gains nothing from more; elsewhere all of them.
             Halved when the device's memory runs out.
+        parallel: what several processes share: the "rows" of a batch, or the "particles", each of which then reads
+            the whole batch in one process.
     """
 
     weights: Sequence[float]
     evidence: float
     prior_std: float | None = None
     slice_size: int | None = None
+    parallel: str = "rows"
 
     def __call__(self, backbone: Backbone, prompt: ParticlePrompts, batch: Batch) -> Tensor:
         per_row = self.row_weights(batch["task_ids"])
+        own = self.own_particles(prompt.count)
         while True:
             size = self.slice_size or (1 if prompt.particles.device.type == "cpu" else prompt.count)
             try:
                 parts = [
-                    self._slice(backbone, prompt, batch, per_row, range(first, min(first + size, prompt.count)))
-                    for first in range(0, prompt.count, size)
+                    self._slice(backbone, prompt, batch, per_row, own[first : first + size])
+                    for first in range(0, len(own), size)
                 ]
                 break
             except torch.OutOfMemoryError:
-                if size == 1:
+                if size == 1 or backbone.sharded:  # the others wait for this process at every layer
                     raise
                 self.slice_size = (size + 1) // 2
-        losses, gradients = zip(*parts, strict=True)
+        # Of fewer particles than processes, some read none.
+        losses, gradients = zip(*(parts or [_nothing(prompt.particles)]), strict=True)
         loss = _WithGradient.apply(prompt.particles, torch.stack(losses).sum(), torch.stack(gradients).sum(dim=0))
+        loss = whole_sum(loss)
         if self.prior_std is not None:
             distance = (prompt.particles - prompt.reference).square().sum(dim=(1, 2)).mean()
             loss = loss + distance / (2 * self.prior_std**2 * self.evidence)
         return loss
+
+    def own_particles(self, count: int) -> range:
+        """The particles that this process reads."""
+        if self.parallel == "rows":
+            return range(count)
+        rank, readers = processes.rank(), processes.count()
+        return range(rank * count // readers, (rank + 1) * count // readers)
 
     def _slice(
         self, backbone: Backbone, prompt: ParticlePrompts, batch: Batch, per_row: Tensor, which: range
@@ -77,8 +92,14 @@ class ParticleLoss:
         """(B,): a source's weight, shared by its rows."""
         weights = torch.tensor(self.weights, dtype=torch.float32, device=task_ids.device)
         counts = torch.zeros_like(weights).index_add_(0, task_ids, torch.ones_like(task_ids, dtype=weights.dtype))
-        per_row = (weights / counts.clamp(min=1))[task_ids]
+        counts, times = (counts, 1.0) if self.parallel == "particles" else whole_counts(counts)
+        per_row = times * (weights / counts.clamp(min=1))[task_ids]
         return per_row * len(weights) / (counts > 0).sum()
+
+
+def _nothing(particles: Tensor) -> tuple[Tensor, Tensor]:
+    """Loss and gradient of no particle."""
+    return particles.new_zeros(()), torch.zeros_like(particles)
 
 
 class _WithGradient(torch.autograd.Function):

@@ -23,6 +23,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from prompttransfer import processes
 from prompttransfer.methods.context import CODE_VERSION, Context
 from prompttransfer.methods.distillation import TeacherForward
 from prompttransfer.models import IGNORED, Backbone, Batch, Output
@@ -72,8 +73,8 @@ class KeptTeacher:
         self._source: Callable[[Backbone, Batch, Output], Output] | None = None
 
     def __call__(self, backbone: Backbone, batch: Batch, student: Output) -> Output:
-        if self._source is None:
-            self._source = self._outputs() if self._worth(batch) else self.teacher
+        if self._source is None:  # what one process measured holds for all
+            self._source = self._outputs() if processes.broadcast(self._worth(batch)) else self.teacher
         return self._source(backbone, batch, student)
 
     @cached_property
@@ -99,7 +100,7 @@ class KeptTeacher:
             return self.keep == "always"
         if self.uses <= len(self.rows):
             return False
-        if self.ctx.store.holds(self._key):
+        if processes.broadcast(self.ctx.store.holds(self._key)):
             return True
         cost = measure(self.ctx.backbone, self.teacher, batch, self.ctx.store.folder)
         return worth_keeping(cost, len(self.rows), self.uses, self.limit)
@@ -111,14 +112,15 @@ class KeptTeacher:
             handle = ctx.progress.stage("teacher outputs", len(order))
             tensors = {}
             try:
-                for first in range(0, len(order), size):
+                for first in ctx.backbone.share(range(0, len(order), size)):
                     chosen = order[first : first + size]
                     packed = pack(teacher(ctx.backbone, _batch(ctx.backbone, chosen)))
                     tensors |= {f"{name}.{first}": tensor for name, tensor in packed.items()}
                     handle.advance(len(chosen))
             finally:
                 handle.close()
-            return Result(tensors)
+            parts = ctx.backbone.collected(tensors)
+            return Result({name: tensor for part in parts for name, tensor in part.items()})
 
         return TeacherOutputs(order, size, ctx.store.cached(self._key, compute).tensors)
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from transformers import DynamicCache
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils import logging
 
+from prompttransfer import processes
 from prompttransfer.models.abilities import learned_positions, reads_embeddings, window
 from prompttransfer.models.fingerprint import fingerprint
 from prompttransfer.models.memory import recompute_layers
@@ -29,6 +30,7 @@ from prompttransfer.models.padding import extended, padded, without_gap
 from prompttransfer.models.prefix import Prefix
 
 Batch = dict[str, Tensor]
+T = TypeVar("T")
 IGNORED = -100  # a label that is no token
 
 # A GPU waits for the launches of a second pass over the layers about as long as it takes to multiply so many numbers;
@@ -90,6 +92,9 @@ class Backbone(nn.Module):
         max_length: text tokens kept of a row; the last ones, because templates end in the question to be answered.
         placement: "encoder", or "encoder-decoder" (for models that have both): half of the prompt before each.
         checkpointing: compute activations again in the backward pass: less memory, more time.
+
+    Attributes:
+        sharded: every forward takes all processes, see `prompttransfer.models.sharding`.
     """
 
     def __init__(
@@ -115,6 +120,7 @@ class Backbone(nn.Module):
             raise ValueError("placement 'encoder-decoder' wants an encoder-decoder model, got a causal one")
         self.placement = placement
         self.checkpointing = checkpointing
+        self.sharded = False
         if checkpointing:
             recompute_layers(model)
         self.fingerprint = fingerprint(model, tokenizer)
@@ -144,6 +150,18 @@ class Backbone(nn.Module):
     def identity(self) -> dict[str, str]:
         """What the results of a stage depend on, for its key in the store."""
         return {"model": self.fingerprint, "precision": self.precision, "placement": self.placement}
+
+    def share(self, batches: Sequence[T]) -> Sequence[T]:
+        """Of many batches to be read, those for this process; all of them where every forward takes all processes."""
+        return batches if self.sharded else processes.mine(batches)
+
+    def joined(self, part: Tensor) -> Tensor:
+        """The results of all processes, each of which left those of the others at 0."""
+        return part if self.sharded else processes.total(part)
+
+    def collected(self, part: T) -> list[T]:
+        """The results of all processes, one by one."""
+        return [part] if self.sharded else processes.gather(part)
 
     def train(self, mode: bool = True) -> Backbone:
         """Stays in evaluation mode: no dropout in a frozen model."""
@@ -281,8 +299,11 @@ class Backbone(nn.Module):
             task_ids: (B,), of the rows that will read them; not needed for a prompt that all rows share.
             rows: how many rows will read them, if that is known.
         """
-        # Computing again in the backward pass would write into the cache a second time.
-        if prompt.per_instance or self.checkpointing or not self.reads_prompts_once:
+        # Computing again in the backward pass would write into the cache a second time; and sharded layers are only
+        # gathered again for gradients that arrive at their outputs, not at their keys and values.
+        if prompt.per_instance or self.checkpointing or (self.sharded and torch.is_grad_enabled()):
+            return None
+        if not self.reads_prompts_once:
             return None
         tasks = index = None
         if task_ids is not None and prompt.count > 1:

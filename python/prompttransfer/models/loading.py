@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,14 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
 )
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 from transformers.pytorch_utils import Conv1D
 
+from prompttransfer import processes
 from prompttransfer.model_names import suggestion
-from prompttransfer.models import Backbone, quiet_transformers
+from prompttransfer.models import Backbone, native_bfloat16, quiet_transformers
+from prompttransfer.models.sharding import shard_layers
 
 QUANTIZATIONS = ("none", "8bit", "4bit")
 
@@ -34,6 +38,7 @@ def load_model(
     placement: str = "encoder",
     checkpointing: bool = False,
     quantization: str = "none",
+    sharded: bool = False,
 ) -> Backbone:
     """Load a hub id or a local folder onto the accelerator if there is one; safetensors only, no code of the model's.
 
@@ -42,33 +47,48 @@ def load_model(
     Args:
         precision, max_length, placement, checkpointing: of `Backbone`.
         quantization: "8bit" or "4bit" (NF4) weights through bitsandbytes, on a GPU.
+        sharded: spread the layers over the processes of the launcher, see `prompttransfer.models.sharding`. The
+            processes of a machine load the model in turn, so that its memory has to hold it once.
 
     Raises:
-        ValueError: there is no such model, it cannot read embeddings, or this machine cannot quantize.
+        ValueError: there is no such model, it cannot read embeddings, or this machine cannot quantize or shard it.
         ConnectionError: it is not on this machine, and the hub does not answer.
     """
+    processes.start()
     config = _configuration(str(name))
+    if sharded and (quantization != "none" or processes.count() == 1):
+        raise ValueError(
+            "shard_model spreads the layers of a model that is not quantized over several processes; start them with "
+            f"torchrun or accelerate launch; got quantization {quantization!r} and {processes.count()} process(es)"
+        )
     kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     # On the CPU the fused attention's backward is slower than plain products for the short rows of prompt tuning.
     options: dict[str, Any] = {"attn_implementation": "eager"} if device.type == "cpu" else {}
     options |= _quantized(quantization, device)
-    with quiet_transformers():
-        model = kind.from_pretrained(name, dtype=torch.float32, use_safetensors=True, **options)
-    if quantization == "none":
-        model = model.to(device)  # a quantized one is where it belongs already
+    if precision == "auto":
+        precision = "bfloat16" if native_bfloat16(device) else "float32"
     tokenizer = AutoTokenizer.from_pretrained(name)
-    backbone = Backbone(
-        model,
-        tokenizer,
-        precision=precision,
-        max_length=max_length,
-        placement=placement,
-        checkpointing=checkpointing,
-    )
+    mesh = init_device_mesh(device.type, (processes.count(),)) if sharded else None
+    with processes.in_turn() if sharded else nullcontext():
+        with quiet_transformers():
+            model = kind.from_pretrained(name, dtype=torch.float32, use_safetensors=True, **options)
+        if quantization == "none" and not sharded:
+            model = model.to(device)  # a quantized one is where it belongs already
+        backbone = Backbone(
+            model,
+            tokenizer,
+            precision=precision,
+            max_length=max_length,
+            placement=placement,
+            checkpointing=checkpointing,
+        )
+        if backbone.precision == "bfloat16" and quantization == "none":
+            narrow_products(model)
+        if mesh is not None:
+            shard_layers(model, mesh)
+            backbone.sharded = True
     backbone.check_embeddings()
-    if backbone.precision == "bfloat16" and quantization == "none":
-        narrow_products(model)
     return backbone
 
 

@@ -33,8 +33,8 @@ class MultitaskPrompt(PromptModule):
         super().__init__(*shared.shape)
         first_u, first_v = starting_factors(tasks, self.length, self.hidden_size, rank, kind=start)
         self.shared = nn.Parameter(shared.detach().float().clone())
-        self.u = nn.Parameter(first_u if u is None else u.detach().float().clone())
-        self.v = nn.Parameter(first_v if v is None else v.detach().float().clone())
+        self.u = nn.Parameter(first_u if u is None else _copy(u))
+        self.v = nn.Parameter(first_v if v is None else _copy(v))
 
     @property
     def tasks(self) -> int:
@@ -78,6 +78,11 @@ class MultitaskPrompt(PromptModule):
             {"params": [self.u, self.v], "lr": factors},
         ]
         return [group for group in groups if group["params"][0].requires_grad]
+
+
+def _copy(factor: Tensor) -> Tensor:
+    # Contiguous, whatever it is a view of: gradients are, and processes exchange them in the layout of the parameter.
+    return factor.detach().float().clone(memory_format=torch.contiguous_format)
 
 
 def starting_factors(

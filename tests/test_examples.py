@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import runpy
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from transfer.tiny import byte_tokenizer, tiny_llama, toy_task
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -112,19 +107,3 @@ def test_custom_method(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
     weights = [float(weight) for weight in rows["soup"]["notes"].removeprefix("weights ").split(", ")]
     assert sum(weights) == pytest.approx(1, abs=0.02) and len(weights) == 2
     assert (settings["output"] / "prompts" / "soup" / "goal-seed42.safetensors").is_file()
-
-
-def test_multi_gpu(settings: dict[str, Any], tmp_path: Path) -> None:
-    """Started by torchrun, as its docstring says; one process is all that a machine without GPUs is asked for."""
-    given = json.dumps({**settings, "methods": ["PT"], "output": str(settings["output"])})
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "1"]
-    done = subprocess.run(
-        [*launch, EXAMPLES / "multi_gpu.py", given],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
-    )
-    assert done.returncode == 0, done.stderr
-    assert re.search(r"^process 0: goal, PT: accuracy \d", done.stdout, re.MULTILINE)
-    results = json.loads((settings["output"] / "0" / "results.json").read_text())
-    assert results["finished"] and results["rows"][0]["target_updates"] == SMALL["target_updates"]

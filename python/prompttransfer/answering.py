@@ -1,7 +1,8 @@
 """How a model with a prompt answers rows: the scores of given answers, or text that it writes.
 
 Rows of like length share a batch, which costs little padding; padded positions are masked, so their order has no
-effect. Several processes read a share of the batches each, and all have the answers. What rows share is read once: the prompt by all rows (`Backbone.read`), the text by all answers.
+effect. What rows share is read once: the prompt by all rows (`Backbone.read`), the text by all answers. Several
+processes read a part of the batches each, and all of them get all answers.
 """
 
 from __future__ import annotations

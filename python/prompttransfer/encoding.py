@@ -25,8 +25,8 @@ class EncodedTask:
     Attributes:
         train: training rows.
         test: token ids of the rows that are scored.
-        scoring: "first-token" (of the answer, which is then all that is trained on), "full" (mean log-probability of
-            all its tokens) or "generate" (what the model writes).
+        scoring: "first-token" (the first one that tells the answers apart, which is then all that is trained on),
+            "full" (mean log-probability of all tokens) or "generate" (what the model writes).
         labels, answers: index of the right choice of every test row, and the token ids of each choice; of a task with
             choices.
         choices, references: the choices as text, and all right answers of every test row, for what the model writes.
@@ -80,11 +80,9 @@ class EncodedTask:
             raise ValueError(
                 f"task {task.name!r} has {len(task.train)} training and {len(task.test)} test rows; both need some"
             )
-        test = tuple(tuple(ids) for ids in backbone.encode(task.test["text"], task.max_length, task.cut))
         common: dict[str, Any] = {
             "name": task.name,
             "metrics": task.metrics,
-            "test": test,
             "choices": task.choices,
             "max_answer": task.max_answer,
             "wording": task.wording,
@@ -95,46 +93,77 @@ class EncodedTask:
         }
         if task.free_text:
             references = tuple(map(tuple, task.test["references"]))
-            train = _encoded(task, backbone, (), store)
-            return cls(**common, train=train, references=references, scoring="generate")
+            texts = _Texts(task, backbone)
+            return cls(**common, **texts.encoded((), store), references=references, scoring="generate")
         whole = [tuple(ids) for ids in backbone.encode_answers(task.choices)]
-        scoring = scoring_of(task, whole, scoring)
-        answers = tuple(ids[:1] if scoring == "first-token" else ids for ids in whole)
-        train = _encoded(task, backbone, answers, store)
-        return cls(**common, train=train, labels=tuple(task.test["label"]), answers=answers, scoring=scoring)
+        lead = () if backbone.seq2seq or scoring not in ("auto", "first-token") else shared_lead(whole)
+        scoring = scoring_of(task, [ids[len(lead) :] for ids in whole], scoring)
+        if scoring == "first-token":
+            answers = tuple(ids[len(lead) :][:1] for ids in whole)
+        else:
+            lead, answers = (), tuple(whole)
+        rows = _Texts(task, backbone, lead).encoded(answers, store)
+        return cls(**common, **rows, labels=tuple(task.test["label"]), answers=answers, scoring=scoring)
 
 
-def _encoded(task: Task, backbone: Backbone, answers: Sequence[tuple[int, ...]], store: Store | None) -> Rows:
-    """The training rows of a task; answers: of each choice, none for free text."""
+def shared_lead(answers: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """Tokens that all answers start with, but for the last of any: such as the space that a tokenizer writes before a
+    digit. They tell nothing, so a causal model reads them as the end of the text."""
+    lead = []
+    for tokens in zip(*(answer[:-1] for answer in answers), strict=False):
+        if len(set(tokens)) > 1:
+            break
+        lead.append(tokens[0])
+    return tuple(lead)
 
-    def parts() -> Iterator[dict[str, list[Any]]]:
-        for first in range(0, len(task.train), _ROWS_AT_ONCE):
-            yield task.train[first : first + _ROWS_AT_ONCE]
 
-    def rows() -> Iterator[Row]:
-        for part in parts():
+@dataclass(frozen=True)
+class _Texts:
+    """The rows of a task as tokens; lead: tokens behind every text."""
+
+    task: Task
+    backbone: Backbone
+    lead: tuple[int, ...] = ()
+
+    def encoded(self, answers: Sequence[tuple[int, ...]], store: Store | None) -> dict[str, Any]:
+        """Training and test rows; answers: of each choice, none for free text."""
+        return {"train": self._train(answers, store), "test": tuple(self._ids(self.task.test["text"]))}
+
+    def _ids(self, texts: Sequence[str]) -> Iterator[tuple[int, ...]]:
+        for ids in self.backbone.encode(texts, self.task.max_length, self.task.cut):
+            yield (*ids, *self.lead)
+
+    def _parts(self) -> Iterator[dict[str, list[Any]]]:
+        for first in range(0, len(self.task.train), _ROWS_AT_ONCE):
+            yield self.task.train[first : first + _ROWS_AT_ONCE]
+
+    def _rows(self, answers: Sequence[tuple[int, ...]]) -> Iterator[Row]:
+        for part in self._parts():
             if answers:
                 right = [answers[label] for label in part["label"]]
             else:
-                right = [tuple(ids) for ids in backbone.encode_answers(part["answer"], task.max_answer)]
-            for ids, answer in zip(backbone.encode(part["text"], task.max_length, task.cut), right, strict=True):
-                yield Row(tuple(ids), answer)
+                right = [tuple(ids) for ids in self.backbone.encode_answers(part["answer"], self.task.max_answer)]
+            for ids, answer in zip(self._ids(part["text"]), right, strict=True):
+                yield Row(ids, answer)
 
-    if store is None or len(task.train) < _WORTH_KEEPING:
-        return Rows.of(rows())
-    content = hashlib.sha256()
-    for part in parts():
-        content.update(json.dumps([part[name] for name in ("text", "label", "answer")]).encode())
-    key = {
-        "stage": "encode",
-        "version": 1,
-        "model": backbone.fingerprint,
-        "rows": content.hexdigest(),
-        "answers": answers,
-        "lengths": [task.max_length or backbone.max_length, task.max_answer],
-        "cut": task.cut,
-    }
-    return Rows.from_tensors(store.cached(key, lambda _: Result(Rows.of(rows()).tensors())).tensors)
+    def _train(self, answers: Sequence[tuple[int, ...]], store: Store | None) -> Rows:
+        task = self.task
+        if store is None or len(task.train) < _WORTH_KEEPING:
+            return Rows.of(self._rows(answers))
+        content = hashlib.sha256()
+        for part in self._parts():
+            content.update(json.dumps([part[name] for name in ("text", "label", "answer")]).encode())
+        key = {
+            "stage": "encode",
+            "version": 2,
+            "model": self.backbone.fingerprint,
+            "rows": content.hexdigest(),
+            "answers": answers,
+            "lead": self.lead,
+            "lengths": [task.max_length or self.backbone.max_length, task.max_answer],
+            "cut": task.cut,
+        }
+        return Rows.from_tensors(store.cached(key, lambda _: Result(Rows.of(self._rows(answers)).tensors())).tensors)
 
 
 def scoring_of(task: Task, answers: list[tuple[int, ...]], scoring: str = "auto") -> str:

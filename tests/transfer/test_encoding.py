@@ -32,12 +32,36 @@ def test_first_tokens_are_enough_where_they_differ(backbone: Backbone) -> None:
     assert encoded.train[1].answer == ids("yes") and len(encoded.train[0].ids) == 2
 
 
-@pytest.mark.parametrize("scoring", ["auto", "full", "generate"])
-def test_answers_that_start_alike_are_read_whole(backbone: Backbone, scoring: str) -> None:
+@pytest.mark.parametrize("scoring", ["auto", "first-token"])
+def test_what_all_answers_start_with_belongs_to_the_text(llama: Backbone, scoring: str) -> None:
+    encoded = EncodedTask.of(choosing("no w1", "no w2 w3"), llama, scoring)
+    assert encoded.scoring == "first-token" and encoded.answers == (ids("w1"), ids("w2"))
+    assert list(encoded.train[:2]) == [Row(ids("w1 w2 no"), ids("w1")), Row(ids("w1 w2 no"), ids("w2"))]
+    assert set(encoded.test) == {ids("w1 w2 no")}
+    assert {len(row.ids) for row in EncodedTask.of(replace(choosing("no w1", "no w2"), max_length=1), llama).train} == {
+        2
+    }
+
+
+@pytest.mark.parametrize("scoring", ["full", "generate"])
+def test_answers_are_read_whole_when_asked(backbone: Backbone, scoring: str) -> None:
     encoded = EncodedTask.of(choosing("no w1", "no w2"), backbone, scoring)
-    assert encoded.scoring == ("full" if scoring == "auto" else scoring)
+    assert encoded.scoring == scoring and encoded.test[0] == ids("w1 w2")
     assert encoded.answers == ((*ids("no w1"), END), (*ids("no w2"), END))
     assert [row.answer for row in encoded.train[:2]] == list(encoded.answers)
+
+
+def test_answers_of_which_some_start_alike_are_read_whole(llama: Backbone) -> None:
+    encoded = EncodedTask.of(choosing("no w1", "no w2", "yes"), llama)
+    assert encoded.scoring == "full" and encoded.test[0] == ids("w1 w2")
+    assert encoded.answers[2] == (*ids("yes"), END)
+    # One is the beginning of the other: the end token tells them apart, not a first one.
+    assert EncodedTask.of(choosing("no", "no no"), llama).answers == ((END,), ids("no"))
+
+
+def test_an_encoder_decoder_model_writes_the_common_start_itself(t5: Backbone) -> None:
+    encoded = EncodedTask.of(choosing("no w1", "no w2"), t5)
+    assert encoded.scoring == "full" and encoded.answers[0][0] == encoded.answers[1][0]
 
 
 def test_answers_that_cannot_be_told_apart_are_refused_by_name(backbone: Backbone) -> None:

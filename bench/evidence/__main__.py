@@ -11,8 +11,8 @@ from bench.evidence.running import collect, run_study
 from bench.evidence.studies import REPORTED, Study, read_study
 from bench.evidence.tuning import best_settings, choose
 from bench.evidence.writing import write_index, write_study, write_tuning
+from prompttransfer.durable import write_json
 from prompttransfer.progress import Progress
-from prompttransfer.store import write_json
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 

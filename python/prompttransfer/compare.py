@@ -1,67 +1,159 @@
 """`compare`: every method on every target and seed, at one target budget, into a run folder.
 
-Finished stages come from the store, so an interrupted comparison, started again, goes on where it was. The results are
-rewritten after every row and are complete at any time.
+The rows are jobs that any number of processes share (`prompttransfer.work_list`). Finished stages come from the store,
+so a comparison that was interrupted goes on where it was, whoever goes on with it.
 """
 
 from __future__ import annotations
 
-import csv
-import json
-import os
-import platform
-import subprocess
-from collections.abc import Iterable
+import hashlib
+import inspect
+from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from importlib.metadata import version
-from itertools import count
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from prompttransfer import config as settings
 from prompttransfer import processes
 from prompttransfer.config import WITHOUT_SOURCE_PROMPTS, RunConfig
 from prompttransfer.encoding import EncodedTask
 from prompttransfer.evaluation import Evaluation
-from prompttransfer.interchange import Card, Factors, write_prompt, write_tensors
 from prompttransfer.methods import METHODS, Context, MethodResult
+from prompttransfer.methods.context import CODE_VERSION
 from prompttransfer.methods.shared import source_prompt
 from prompttransfer.models import Backbone
 from prompttransfer.models.loading import load_model
 from prompttransfer.progress import NullProgress
-from prompttransfer.prompts import init_hash, initial_prompt
-from prompttransfer.store import Store, default_folder, write_json
+from prompttransfer.prompts import initial_prompt
+from prompttransfer.run_folder import PLACES, Made, PromptFile, RunFolder
+from prompttransfer.store import Store, default_folder, key_hash
 from prompttransfer.tasks import drop_leaks, load_task
 from prompttransfer.tasks.scales import scale_of
 from prompttransfer.tasks.task import Task
 
-FORMAT = 1
-
 
 def compare(config: RunConfig, progress: Any = None) -> Path:
-    """Run the comparison and return the run folder. Of several processes, the main one writes and tells.
+    """Run the comparison and return the run folder.
+
+    Started several times at once, the runs share the rows. Of the several processes of a launcher, which share every
+    batch, the main one takes part in that, writes and tells.
 
     Args:
         config: all settings.
         progress: an open `prompttransfer.progress.Progress`; none: nothing is shown.
+
+    Raises:
+        ValueError: others are at work in the run folder with other settings or data.
     """
     progress = progress if progress and processes.is_main() else NullProgress()
     work = Workbench.open(config, progress)
-    run = RunFolder(config, work.backbone, progress)
-    contexts = {seed: work.context(seed) for seed in config.seeds}
+    contexts = [work.context(seed) for seed in config.seeds]
+    jobs = {job.name: job for job in _jobs(config, contexts)}
+    keys = {name: job.key for name, job in jobs.items()}
+    with RunFolder(config, work.backbone, progress, keys) if processes.is_main() else nullcontext() as run:
+        if run:
+            for ctx in contexts:
+                path = f"prompts/P_init-seed{ctx.source_seed}.safetensors"
+                run.save_prompt(path, ctx.start, init_hash=ctx.start_hash)
+        for name in processes.follow(run.jobs() if run else ()):
+            made = jobs[name].do()
+            if run:
+                run.add(name, made)
+        if run:
+            run.collect()
+    return config.output
+
+
+@dataclass(frozen=True)
+class SourceJob:
+    """The prompt of a source, judged on the source itself."""
+
+    ctx: Context
+    source: EncodedTask
+
+    @property
+    def name(self) -> str:
+        return f"sources/{self.source.name}-seed{self.ctx.source_seed}"
+
+    @property
+    def key(self) -> str:
+        return key_hash({**_common_key(self.ctx), "source": self.source.digest})
+
+    def do(self) -> Made:
+        ctx, source = self.ctx, self.source
+        row, prompt = source_row(ctx, source)
+        path = f"prompts/{self.name}.safetensors"
+        facts = {"init_hash": ctx.start_hash, "method": "PT", "seed": ctx.source_seed, **task_facts(source)}
+        return Made(row | {"prompt": path}, {path: PromptFile(prompt, facts | {"score": row["score"]})})
+
+
+@dataclass(frozen=True)
+class TargetJob:
+    """A method on a target, for one seed."""
+
+    ctx: Context
+    target: EncodedTask
+    method: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.method}-{self.target.name}-seed{self.ctx.seed}"
+
+    @property
+    def key(self) -> str:
+        ctx = self.ctx
+        code = "" if self.method in settings.METHODS else _code_hash(METHODS[self.method])
+        tasks = {"target": self.target.digest, "all": [task.digest for task in (*ctx.sources, *ctx.targets)]}
+        return key_hash({**_common_key(ctx), "method": self.method, "code": code, "seed": ctx.seed, **tasks})
+
+    def do(self) -> Made:
+        ctx, target, method = self.ctx, self.target, self.method
+        zero_shot = ctx.evaluate(f"{target.name}: zero-shot", target, None)
+        result = METHODS[method](ctx.of(target), target)
+        found = ctx.evaluate(f"{target.name}: test of {method}", target, result.evaluated)
+        row = result_row(method, target, ctx, result, found, zero_shot)
+        stem = f"prompts/{method}/{target.name}-seed{ctx.seed}"
+        path = f"{stem}.safetensors"
+        facts = {"init_hash": ctx.start_hash, "method": method, "seed": ctx.seed, **task_facts(target)}
+        scored = facts | {"score": row["score"]}
+        files = {
+            f"{stem}-{name}.safetensors": PromptFile(prompt, facts) for name, prompt in result.other_prompts.items()
+        }
+        if result.module is None:
+            files[path] = PromptFile(result.prompt, scored, result.factors)
+        else:
+            files[path] = PromptFile(result.prompt, facts)
+            files[f"{stem}-module.safetensors"] = PromptFile(result.module.tensors(), scored)
+        return Made(row | {"prompt": path}, files, {f"history/{self.name}.json": result.history})
+
+
+def _jobs(config: RunConfig, contexts: list[Context]) -> Iterator[SourceJob | TargetJob]:
+    """The sources first: what others wait for. A source seed that contexts share comes once for each, equal."""
+    if set(config.methods) - WITHOUT_SOURCE_PROMPTS:
+        for ctx in contexts:
+            yield from (SourceJob(ctx, source) for source in ctx.sources)
     for index in range(len(config.targets)):
-        for ctx in contexts.values():
-            target = ctx.targets[index]
-            run.save_prompt(f"prompts/P_init-seed{ctx.source_seed}.safetensors", ctx.start, init_hash=ctx.start_hash)
-            run.add_sources(_source_rows(ctx, run) if set(config.methods) - WITHOUT_SOURCE_PROMPTS else [])
-            zero_shot = ctx.evaluate(f"{target.name}: zero-shot", target, None)
-            for method in config.methods:
-                result = METHODS[method](ctx.of(target), target)
-                found = ctx.evaluate(f"{target.name}: test of {method}", target, result.evaluated)
-                run.add(method, target, ctx, result, result_row(method, target, ctx, result, found, zero_shot))
-    return run.finish()
+        for ctx in contexts:
+            yield from (TargetJob(ctx, ctx.targets[index], method) for method in config.methods)
+
+
+def _common_key(ctx: Context) -> dict[str, Any]:
+    """What every row depends on."""
+    return {
+        "version": CODE_VERSION,
+        **ctx.backbone.identity,
+        "settings": ctx.config.model_dump(mode="json", exclude=set(PLACES)),
+        "start": ctx.start_hash,
+    }
+
+
+def _code_hash(method: Any) -> str:
+    """Of the file of a method that is not the package's: it may change while settings and data stay."""
+    file = inspect.getsourcefile(method)
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else ""
 
 
 @dataclass
@@ -99,7 +191,7 @@ class Workbench:
             names = [task.name for task in tasks]
             if len(set(names)) < len(names):
                 raise ValueError(f"{kind} must have different names, got {', '.join(names)}")
-        return cls(config, backbone, Store(config.cache or default_folder()), progress, sources, targets)
+        return cls(config, backbone, Store(config.cache or default_folder(), progress.note), progress, sources, targets)
 
     def context(self, seed: int) -> Context:
         """Model, tasks and P_init for one seed."""
@@ -147,109 +239,6 @@ def load_backbone(config: RunConfig, progress: Any) -> Backbone:
         quantization=config.quantization,
         sharded=config.shard_model,
     )
-
-
-class RunFolder:
-    """config.json, results.json, results.csv, prompts/ and history/ of a run; written by the main process only."""
-
-    def __init__(self, config: RunConfig, backbone: Backbone, progress: Any) -> None:
-        self.config = config
-        self.progress = progress
-        self.folder = config.output
-        self.model = {"model": config.model, "model_fingerprint": backbone.fingerprint}
-        self.reading = {
-            "architecture": "seq2seq" if backbone.seq2seq else "causal",
-            "placement": backbone.placement,
-            "precision": backbone.precision,
-            "max_length": config.max_length,
-        }
-        self.machine = machine_facts(backbone)
-        self.sources: list[dict[str, Any]] = []
-        self.rows: list[dict[str, Any]] = []
-        if processes.is_main():
-            self._keep_other_results()
-            write_json(self.folder / "config.json", config.model_dump(mode="json"))
-        self._write(finished=False)
-
-    def _keep_other_results(self) -> None:
-        """Results of other settings move aside, so that no folder mixes two runs and none is lost."""
-        try:
-            before = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return
-        if before == self.config.model_dump(mode="json"):
-            return
-        free = next(n for n in count(1) if not self.folder.with_name(f"{self.folder.name}-{n}").exists())
-        aside = self.folder.with_name(f"{self.folder.name}-{free}")
-        self.folder.rename(aside)
-        self.progress.note(f"{self.folder} holds results of other settings: moved to {aside}")
-
-    def add_sources(self, rows: Iterable[dict[str, Any]]) -> None:
-        """Add rows about source prompts that are not there yet."""
-        known = {(row["source"], row["seed"]) for row in self.sources}
-        self.sources += [row for row in rows if (row["source"], row["seed"]) not in known]
-        self._write(finished=False)
-
-    def card(self, **facts: Any) -> dict[str, str]:
-        """Metadata of a prompt file: the model, and what is known of the prompt (fields of `Card`)."""
-        return Card(**{**self.model, **self.reading, **facts}).metadata()
-
-    def save_prompt(self, path: str, prompt: Tensor, factors: Factors | None = None, **facts: Any) -> str:
-        """Write a prompt with its origin; returns its path in the run folder."""
-        if processes.is_main():
-            write_prompt(self.folder / path, prompt, self.card(**facts), factors)
-        return path
-
-    def add(
-        self,
-        method: str,
-        target: EncodedTask,
-        ctx: Context,
-        result: MethodResult,
-        row: dict[str, Any],
-    ) -> None:
-        """Add a finished row with its prompt and history."""
-        if not processes.is_main():
-            return
-        stem = f"{target.name}-seed{ctx.seed}"
-        origin = {"init_hash": ctx.start_hash, "method": method, "seed": ctx.seed, **task_facts(target)}
-        scored = {"score": row["score"]}
-        path = f"prompts/{method}/{stem}.safetensors"
-        if result.module is None:
-            self.save_prompt(path, result.prompt, result.factors, **origin, **scored)
-        else:
-            self.save_prompt(path, result.prompt, **origin)
-            file = self.folder / f"prompts/{method}/{stem}-module.safetensors"
-            write_tensors(file, result.module.tensors(), self.card(**origin, **scored))
-        for name, prompt in result.other_prompts.items():
-            self.save_prompt(f"prompts/{method}/{stem}-{name}.safetensors", prompt, **origin)
-        write_json(self.folder / "history" / f"{method}-{stem}.json", result.history)
-        self.rows.append(row | {"prompt": path})
-        self._write(finished=False)
-
-    def finish(self) -> Path:
-        self._write(finished=True)
-        return self.folder
-
-    def _write(self, finished: bool) -> None:
-        if not processes.is_main():
-            return
-        results = {
-            "format": FORMAT,
-            **self.model,
-            **self.machine,
-            "settings": self.config.model_dump(mode="json"),
-            "sources": self.sources,
-            "rows": self.rows,
-            "finished": finished,
-        }
-        write_json(self.folder / "results.json", results)
-        temporary = self.folder / ".results.csv"
-        with temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, fieldnames=list(self.rows[0]) if self.rows else ["method"])
-            writer.writeheader()
-            writer.writerows(self.rows)
-        os.replace(temporary, self.folder / "results.csv")
 
 
 def task_facts(task: EncodedTask) -> dict[str, Any]:
@@ -323,53 +312,3 @@ def source_row(ctx: Context, source: EncodedTask) -> tuple[dict[str, Any], Tenso
         "seconds": round(result.facts["seconds"], 3),
     }
     return row, prompt
-
-
-def _source_rows(ctx: Context, run: RunFolder) -> Iterable[dict[str, Any]]:
-    known = {(row["source"], row["seed"]) for row in run.sources}
-    for source in ctx.sources:
-        if (source.name, ctx.source_seed) in known:
-            continue
-        row, prompt = source_row(ctx, source)
-        path = run.save_prompt(
-            f"prompts/sources/{source.name}-seed{ctx.source_seed}.safetensors",
-            prompt,
-            init_hash=init_hash(ctx.start),
-            method="PT",
-            seed=ctx.source_seed,
-            score=row["score"],
-            **task_facts(source),
-        )
-        yield row | {"prompt": path}
-
-
-def machine_facts(backbone: Backbone) -> dict[str, Any]:
-    """Commit, machine and versions, as they stand in results.json."""
-    packages = ("torch", "transformers", "datasets", "accelerate", "safetensors")
-    device = backbone.device
-    return {
-        "commit": _commit(),
-        "machine": {
-            "system": platform.platform(),
-            "python": platform.python_version(),
-            "cpu_count": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-            "precision": backbone.precision,
-        },
-        "versions": {name: version(name) for name in packages},
-    }
-
-
-def _commit() -> str:
-    """Commit of the checkout this file stands in; empty for an installed copy."""
-    folder = Path(__file__).resolve().parent
-    try:
-        inside = subprocess.run(
-            ["git", "ls-files", "--error-unmatch", Path(__file__).name], cwd=folder, capture_output=True
-        )
-        if inside.returncode:
-            return ""
-        return subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True).stdout.strip()
-    except OSError:
-        return ""

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from prompttransfer.models import Backbone
@@ -54,6 +55,14 @@ class EncodedTask:
     def metric(self) -> str:
         """The score that is reported."""
         return self.metrics[0]
+
+    @cached_property
+    def digest(self) -> str:
+        """Hash of all that training and scoring depend on."""
+        state = hashlib.sha256(self.train.digest.encode())
+        judged = (self.test, self.labels, self.answers, self.choices, self.references)
+        state.update(repr((*judged, self.metrics, self.scoring, self.max_answer)).encode())
+        return state.hexdigest()[:32]
 
     @classmethod
     def of(
@@ -163,7 +172,8 @@ class _Texts:
             "lengths": [task.max_length or self.backbone.max_length, task.max_answer],
             "cut": task.cut,
         }
-        return Rows.from_tensors(store.cached(key, lambda _: Result(Rows.of(self._rows(answers)).tensors())).tensors)
+        encoded = store.cached(key, lambda _: Result(Rows.of(self._rows(answers)).tensors()), f"tokens of {task.name}")
+        return Rows.from_tensors(encoded.tensors)
 
 
 def scoring_of(task: Task, answers: list[tuple[int, ...]], scoring: str = "auto") -> str:

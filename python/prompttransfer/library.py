@@ -23,9 +23,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 import promptkernels as pk
+from prompttransfer.durable import write_json
 from prompttransfer.interchange import Card, read_prompt, read_tensors, write_tensors
 from prompttransfer.interchange.files import TENSOR
-from prompttransfer.store import write_json
 
 FORMAT = 1
 METRICS = ("cosine", "token_mean_cosine")

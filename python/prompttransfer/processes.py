@@ -8,9 +8,10 @@ gloo between CPUs. With one process nothing here does anything, and neither torc
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -98,6 +99,16 @@ def broadcast(value: T) -> T:
     held: list[Any] = [value if is_main() else None]
     dist.broadcast_object_list(held, src=0)
     return held[0]  # type: ignore[no-any-return]
+
+
+def follow(items: Iterable[T]) -> Iterator[T]:
+    """The main process's items, one after the other, in every process."""
+    if count() == 1:
+        yield from items
+        return
+    own = iter(items)
+    while item := broadcast(list(islice(own, 1))):
+        yield item[0]
 
 
 def broadcast_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

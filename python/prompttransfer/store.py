@@ -1,24 +1,30 @@
-"""Finished stages by the hash of everything they depend on, so that no stage is ever computed twice."""
+"""Finished stages by the hash of everything they depend on, so that no stage is ever computed twice.
+
+An entry holds the hashes of its files; one that is damaged is computed again. Entries of versions that wrote no hashes
+are read unverified.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-import tempfile
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from prompttransfer import processes
 from prompttransfer.cache import cache_folder
+from prompttransfer.durable import Damaged, check_seal, seal, sync_folder, write_json
+
+_PATIENCE = 2.0  # seconds at a lock before it is said what is waited for
 
 
 @dataclass
@@ -39,14 +45,18 @@ class Store:
 
     A result appears under its hash by one rename, so it is complete or absent. While a stage runs, its work folder
     (checkpoints) is kept under the same hash: an interrupted stage finds it again. A lock per stage lets two runs
-    that need the same stage share one computation.
+    that need the same stage share one computation; it ends with the process that has it, however that ends.
 
     Of several processes of one run (`prompttransfer.processes`), the store of the main one counts: it looks, locks and
     writes, all of them compute, and all get its result.
+
+    Args:
+        note: told, in a line, when another run is waited for and when an entry is damaged.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, note: Callable[[str], None] = lambda text: None) -> None:
         self.folder = folder
+        self._note = note
         self._asked: set[str] = set()
         for name in ("done", "work", "locks"):
             (folder / name).mkdir(parents=True, exist_ok=True)
@@ -55,22 +65,54 @@ class Store:
         """Whether the result for `key` is there."""
         return (self.folder / "done" / key_hash(key)).is_dir()
 
-    def cached(self, key: dict[str, Any], compute: Callable[[Path], Result]) -> Result:
-        """The result for `key` (JSON values); compute(work_folder) is called only when it is not there yet."""
+    def cached(self, key: dict[str, Any], compute: Callable[[Path], Result], title: str = "a stage") -> Result:
+        """The result for `key` (JSON values); compute(work_folder) is called only when it is not there yet.
+
+        Args:
+            title: names the stage in what is noted.
+        """
         name, main = key_hash(key), processes.is_main()
         done, work = self.folder / "done" / name, self.folder / "work" / name
-        with FileLock(self.folder / "locks" / f"{name}.lock") if main else nullcontext():
+        with self._locked(name, title) if main else nullcontext():
             news = name not in self._asked
             self._asked.add(name)
-            if processes.broadcast(done.is_dir()):
-                return replace(_from_main(_read(done) if main else Result()), news=news)
+            found = self._find(done, work, title) if main else None
+            if processes.broadcast(found is not None):
+                return replace(_from_main(found or Result()), news=news)
             if main:
                 work.mkdir(parents=True, exist_ok=True)
             result = _from_main(compute(work))
             if main:
-                _write(done, key, result)
+                _write(done, work / ".result", key, result)
                 shutil.rmtree(work)
         return result
+
+    def _find(self, done: Path, work: Path, title: str) -> Result | None:
+        """The entry, if it is there and whole."""
+        if not done.is_dir():
+            return None
+        try:
+            found = _read(done)
+        except Damaged as error:
+            self._note(f"{title}: damaged in the store, computed again ({error})")
+            shutil.rmtree(done)
+            return None
+        if work.is_dir():  # of a process that ended between the result and the end of its work
+            shutil.rmtree(work)
+        return found
+
+    @contextmanager
+    def _locked(self, name: str, title: str) -> Iterator[None]:
+        lock = FileLock(self.folder / "locks" / f"{name}.lock")
+        try:
+            lock.acquire(timeout=_PATIENCE)
+        except Timeout:
+            self._note(f"{title}: another run is at it; waiting")
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
 
 
 def _from_main(result: Result) -> Result:
@@ -99,30 +141,34 @@ def default_folder() -> Path:
     return cache_folder() / "stages"
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON so that a reader sees the old file or the new one, never half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        json.dump(content, file, indent=1, allow_nan=False)
-    Path(temporary).chmod(0o644)
-    os.replace(temporary, path)
-
-
 def _read(folder: Path) -> Result:
-    facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
+    """An entry of the store.
+
+    Raises:
+        Damaged: a file is missing, or not what was written.
+    """
+    check_seal(folder)
     tensors = folder / "tensors.safetensors"
-    return Result(load_file(tensors) if tensors.is_file() else {}, facts, reused=True)
-
-
-def _write(folder: Path, key: dict[str, Any], result: Result) -> None:
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".new-"))
     try:
-        write_json(temporary / "key.json", key)
-        write_json(temporary / "facts.json", result.facts)
+        facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
+        return Result(load_file(tensors) if tensors.is_file() else {}, facts, reused=True)
+    except (FileNotFoundError, ValueError, SafetensorError) as error:  # of an entry without hashes
+        raise Damaged(f"{folder}: {error}") from error
+
+
+def _write(folder: Path, scratch: Path, key: dict[str, Any], result: Result) -> None:
+    """Make an entry in a scratch folder of the same file system, and put it in its place by one rename."""
+    if scratch.is_dir():
+        shutil.rmtree(scratch)
+    scratch.mkdir()
+    try:
+        write_json(scratch / "key.json", key)
+        write_json(scratch / "facts.json", result.facts)
         if result.tensors:
             tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in result.tensors.items()}
-            save_file(tensors, temporary / "tensors.safetensors")
-        temporary.rename(folder)
+            save_file(tensors, scratch / "tensors.safetensors")
+        seal(scratch)
+        scratch.rename(folder)
+        sync_folder(folder.parent)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(scratch, ignore_errors=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -24,10 +23,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from prompttransfer import processes
+from prompttransfer.checkpoints import last_checkpoint
+from prompttransfer.durable import seal
 from prompttransfer.models import Backbone, Batch, quiet_transformers
 from prompttransfer.prompts import PromptModule
 from prompttransfer.rows import Row
@@ -123,15 +123,6 @@ def rate_factor(schedule: str, warmup: int, updates: int) -> Callable[[int], flo
     return factor
 
 
-def last_checkpoint(folder: Path) -> str | None:
-    """The newest complete checkpoint; one whose writing was interrupted is removed, or it would block the stage."""
-    while folder.is_dir() and (found := get_last_checkpoint(str(folder))):
-        if (Path(found) / TRAINER_STATE_NAME).is_file():  # written last
-            return found
-        shutil.rmtree(found)
-    return None
-
-
 @contextmanager
 def _checkpoint_of_all(folder: Path) -> Iterator[str | None]:
     """The main process's newest checkpoint; the others, who may not see its folder, get a copy of their own."""
@@ -190,7 +181,7 @@ class PromptTrainer(Trainer):
             max_grad_norm=plan.max_grad_norm,
             save_strategy="steps",
             save_steps=checkpoint_updates,
-            save_total_limit=1,
+            save_total_limit=2,  # the one before serves while the last is written, or when it is damaged
             # A log entry reads the loss from the device; a GPU need not wait for that at every update.
             logging_steps=1 if backbone.device.type == "cpu" else max(1, updates // 100),
             logging_nan_inf_filter=False,
@@ -250,6 +241,11 @@ class PromptTrainer(Trainer):
             factor = rate_factor(self.plan.schedule, self.plan.warmup_updates, num_training_steps)
             self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, factor)
         return self.lr_scheduler
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        if self.args.should_save:
+            seal(Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         folder = Path(output_dir or self.args.output_dir)

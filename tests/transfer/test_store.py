@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import time
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,8 @@ import torch
 from pydantic import ValidationError
 
 from prompttransfer.config import RunConfig
-from prompttransfer.store import Result, Store, key_hash, tensor_hash, write_json
+from prompttransfer.durable import write_json
+from prompttransfer.store import Result, Store, key_hash, tensor_hash
 
 
 def test_a_stage_is_computed_once_and_found_again(tmp_path: Path) -> None:
@@ -88,3 +91,69 @@ def test_settings_survive_json_and_plain_prompt_tuning_needs_no_source() -> None
     config = RunConfig(mpt={"rank": 2}, seeds=[1, 2])
     assert RunConfig(**json.loads(config.model_dump_json())) == config
     assert RunConfig(sources=[], methods=["PT"], target_updates=1).sources == ()
+
+
+@pytest.mark.parametrize("name", ["tensors.safetensors", "facts.json", "SHA256SUMS"])
+def test_a_damaged_entry_is_computed_again(tmp_path: Path, name: str) -> None:
+    notes: list[str] = []
+    store = Store(tmp_path, notes.append)
+
+    def compute(work: Path) -> Result:
+        return Result({"prompt": torch.arange(3.0)}, {"seconds": 1.5})
+
+    store.cached({"a": 1}, compute)
+    file = tmp_path / "done" / key_hash({"a": 1}) / name
+    content = file.read_bytes()
+    file.write_bytes(content[:-3] + bytes([content[-3] ^ 1]) + content[-2:])
+    found = store.cached({"a": 1}, compute, "source red")
+    assert not found.reused and torch.equal(found.tensors["prompt"], torch.arange(3.0))
+    assert len(notes) == 1 and notes[0].startswith("source red: damaged in the store, computed again")
+    assert file.read_bytes() == content and store.cached({"a": 1}, compute).reused
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_an_entry_without_hashes_is_read_if_it_can_be(tmp_path: Path, damaged: bool) -> None:
+    store = Store(tmp_path)
+    store.cached({"a": 1}, lambda work: Result({"prompt": torch.arange(3.0)}))
+    folder = tmp_path / "done" / key_hash({"a": 1})
+    (folder / "SHA256SUMS").unlink()
+    if damaged:
+        (folder / "tensors.safetensors").write_bytes((folder / "tensors.safetensors").read_bytes()[:-4])
+    found = store.cached({"a": 1}, lambda work: Result({"prompt": torch.ones(3)}))
+    assert found.reused is not damaged
+    assert torch.equal(found.tensors["prompt"], torch.ones(3) if damaged else torch.arange(3.0))
+
+
+def test_a_result_whose_work_folder_was_left_is_found_and_the_folder_goes(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.cached({"a": 1}, lambda work: Result({}, {"found": 1}))
+    left = tmp_path / "work" / key_hash({"a": 1})
+    (left / "checkpoint-1").mkdir(parents=True)
+    assert store.cached({"a": 1}, lambda work: Result({}, {"found": 2})).facts == {"found": 1}
+    assert not left.exists()
+
+
+def hold(folder: Path, held: object) -> None:
+    def compute(work: Path) -> Result:
+        held.set()
+        time.sleep(600)
+
+    Store(folder).cached({"a": 1}, compute)
+
+
+def test_who_waits_says_so_and_a_dead_holder_blocks_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prompttransfer.store._PATIENCE", 0.05)
+    fork = multiprocessing.get_context("fork")
+    held = fork.Event()
+    process = fork.Process(target=hold, args=(tmp_path, held))
+    process.start()
+    held.wait()
+    notes: list[str] = []
+
+    def note(text: str) -> None:
+        notes.append(text)
+        process.kill()
+
+    found = Store(tmp_path, note).cached({"a": 1}, lambda work: Result({}, {"found": 1}), "source red")
+    process.join()
+    assert notes == ["source red: another run is at it; waiting"] and found.facts == {"found": 1}

@@ -10,13 +10,15 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
+from prompttransfer.checkpoints import last_checkpoint
+from prompttransfer.durable import seal
 from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.posterior import ParticleLoss
 from prompttransfer.methods.sampler import row_batches
 from prompttransfer.models import Backbone
 from prompttransfer.prompts import GroupedPrompt, ParticlePrompts, PromptModule, SoftPrompt, initial_prompt
 from prompttransfer.rows import Row
-from prompttransfer.training import Diverged, Plan, last_checkpoint, rate_factor, train
+from prompttransfer.training import Diverged, Plan, rate_factor, train
 
 ROWS = [
     Row(tuple(8 + (index * 5 + place) % 40 for place in range(2 + index % 4)), (4 + index % 2,)) for index in range(12)
@@ -116,7 +118,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(llama: Backbone, 
 
 def test_checkpoints_hold_the_prompt_only(llama: Backbone, tmp_path: Path) -> None:
     train(llama, plan(soft(llama)), tmp_path, checkpoint_updates=4)
-    (checkpoint,) = tmp_path.glob("checkpoint-*")
+    checkpoint = tmp_path / "checkpoint-8"
     assert {name: tuple(t.shape) for name, t in load_file(checkpoint / "prompt.safetensors").items()} == {
         "prompt": (3, 16)
     }
@@ -157,15 +159,20 @@ def test_a_loss_that_is_not_finite_stops_with_advice(llama: Backbone, tmp_path: 
         train(llama, plan(prompt), tmp_path)
 
 
-def test_a_half_written_checkpoint_is_passed_over(tmp_path: Path) -> None:
-    for update, complete in ((2, True), (4, False)):
+def test_a_checkpoint_that_is_not_whole_is_passed_over(tmp_path: Path) -> None:
+    for update, complete in ((2, True), (4, True), (6, False)):
         folder = tmp_path / f"checkpoint-{update}"
         folder.mkdir()
-        (folder / "prompt.safetensors").touch()
+        (folder / "prompt.safetensors").write_text(f"prompt of update {update}")
+        (folder / "trainer_state.json").touch()
         if complete:
-            (folder / "trainer_state.json").touch()
+            seal(folder)
+    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-4")
+    assert not (tmp_path / "checkpoint-6").exists()
+    (tmp_path / "checkpoint-4" / "prompt.safetensors").write_text("prompt of update 3")
     assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-2")
-    assert not (tmp_path / "checkpoint-4").exists()
+    (tmp_path / "checkpoint-2" / "trainer_state.json").unlink()
+    assert last_checkpoint(tmp_path) is None and not list(tmp_path.iterdir())
     assert last_checkpoint(tmp_path / "nothing") is None
 
 

@@ -6,8 +6,6 @@ on the row and has a file of another kind, with all that the prompts of rows dep
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -16,6 +14,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from prompttransfer.durable import replacing
 
 if TYPE_CHECKING:
     from prompttransfer.prompts import InstancePrompt
@@ -55,17 +55,9 @@ def write_prompt(path: Path, prompt: Tensor, metadata: Mapping[str, str], factor
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Write named tensors with their metadata; a reader sees the old file or the new one, never half."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    try:
-        content = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    content = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with replacing(Path(path)) as temporary:
         save_file(content, temporary, metadata=dict(metadata))
-        os.replace(temporary, path)
-        path.chmod(0o644)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -152,7 +152,7 @@ class Context:
             }
             return Result(dict(plan.prompt.state_dict()), facts)
 
-        result = self.store.cached(key, compute)
+        result = self.store.cached(key, compute, title)
         if result.reused:
             if result.news:
                 self.progress.note(f"{title}: reused from the store")
@@ -188,7 +188,7 @@ class Context:
                 handle.close()
             return Result({}, vars(found))
 
-        return Evaluation(**self.store.cached(key, compute).facts)
+        return Evaluation(**self.store.cached(key, compute, title).facts)
 
 
 def _hash(content: object) -> str:

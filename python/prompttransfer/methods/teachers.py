@@ -122,7 +122,7 @@ class KeptTeacher:
             parts = ctx.backbone.collected(tensors)
             return Result({name: tensor for part in parts for name, tensor in part.items()})
 
-        return TeacherOutputs(order, size, ctx.store.cached(self._key, compute).tensors)
+        return TeacherOutputs(order, size, ctx.store.cached(self._key, compute, "teacher outputs").tensors)
 
 
 class TeacherOutputs:

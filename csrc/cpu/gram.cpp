@@ -17,11 +17,16 @@ void full_gram(const Rows& x, const Rows* y, index_t begin, index_t end, double*
         const index_t from = begin + parts.begin(part), to = begin + parts.end(part, columns);
         double* mine = partials + part * size;
         std::fill(mine, mine + size, 0.0);
-        kernels().gram(x, y, from, to, mine);
-        mine += n * m;
-        if (left_squares) {
-            kernels().squares(x, from, to, mine);
-            mine += n;
+        if (left_squares && m == 1) {
+            kernels().against_one(x, *y, from, to, mine, mine + n);
+            mine += 2 * n;
+        } else {
+            kernels().gram(x, y, from, to, mine);
+            mine += n * m;
+            if (left_squares) {
+                kernels().squares(x, from, to, mine);
+                mine += n;
+            }
         }
         if (right_squares) kernels().squares(*y, from, to, mine);
     });

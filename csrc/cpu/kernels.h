@@ -44,6 +44,8 @@ struct ComposeBackward {
 struct Kernels {
     // gram (rows of x, rows of y or x) += products over columns [begin, end); without y the upper triangle.
     void (*gram)(const Rows& x, const Rows* y, index_t begin, index_t end, double* gram);
+    // For a y of one row: products (x.count) and squares (x.count) += over columns [begin, end), x read once.
+    void (*against_one)(const Rows& x, const Rows& y, index_t begin, index_t end, double* products, double* squares);
     // squares (x.count) += sums of squares over columns [begin, end).
     void (*squares)(const Rows& x, index_t begin, index_t end, double* squares);
     // Every product over columns [begin, end) of the stacked inputs, each column of which is read once.

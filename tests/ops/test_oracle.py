@@ -41,7 +41,7 @@ def oracle(function, *args, **kwargs):
 def test_task_similarity(backend, shape, dtype, metric):
     prompts, reference = rand(*shape, seed=1, dtype=dtype), rand(*shape[1:], seed=2, dtype=dtype)
     others, scale = rand(4, *shape[1:], seed=3, dtype=dtype), rand(*shape[:2], seed=4, dtype=dtype)
-    for args in [(prompts,), (prompts, reference), (prompts, reference, others)]:
+    for args in [(prompts,), (prompts, reference), (prompts, reference, others), (prompts, reference, others[:1])]:
         for factor in (None, scale):
             got = pk.task_similarity(*args, metric=metric, scale=factor)
             assert got.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)

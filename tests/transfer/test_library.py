@@ -2,6 +2,8 @@
 
 import json
 import os
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,8 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from prompttransfer import cli
-from prompttransfer import library as library_module
 from prompttransfer.interchange import Card, read_card, read_prompt, write_prompt
-from prompttransfer.library import Library
+from prompttransfer.library import Library, folder, index, reading
 from prompttransfer.prompts import init_hash
 
 runner = CliRunner()
@@ -90,13 +91,13 @@ def test_another_prompt_of_a_name_is_not_lost(tmp_path: Path) -> None:
 
 def test_index_follows_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
-    described = library_module._described
+    described = index.described
 
-    def counted(path: Path, card: Path | None) -> dict[str, Any]:
+    def counted(path: Path, card: Path | None) -> Any:
         read.append(path.stem)
         return described(path, card)
 
-    monkeypatch.setattr(library_module, "_described", counted)
+    monkeypatch.setattr(index, "described", counted)
     for name in "abc":
         stored(tmp_path, name, torch.ones(2, 3), task=name)
     assert list(Library.open(tmp_path).entries) == ["a", "b", "c"] and read == ["a", "b", "c"]
@@ -104,13 +105,87 @@ def test_index_follows_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (tmp_path / "a.safetensors").unlink()
     (tmp_path / "b.json").write_text('{"task": "other"}')
     stored(tmp_path, "c", torch.ones(5, 3))
-    found = Library.open(tmp_path).entries
+    found = dict(Library.open(tmp_path).entries)
     assert read[3:] == ["b", "c"] and list(found) == ["b", "c"]
     assert found["b"].card.task == "other" and found["c"].shape == (5, 3)
-    for content in ("{", "[]", '{"format": 99, "prompts": {}}'):
-        (tmp_path / "index.json").write_text(content)
+    written = (tmp_path / "index.sqlite").read_bytes()
+    for content in (b"", b"neither", written[:3000], written[:4096] + bytes(len(written) - 4096)):
+        (tmp_path / "index.sqlite").write_bytes(content)
         assert Library.open(tmp_path).entries == found
-    assert json.loads((tmp_path / "index.json").read_text())["format"] == library_module.FORMAT
+
+
+def test_index_of_another_format_is_made_anew(tmp_path: Path) -> None:
+    stored(tmp_path, "a", torch.ones(2, 3))
+    assert list(Library.open(tmp_path).entries) == ["a"]
+    with closing(sqlite3.connect(tmp_path / "index.sqlite")) as database:
+        database.executescript("PRAGMA user_version = 99; DROP TABLE prompts; CREATE TABLE prompts(other)")
+    assert list(Library.open(tmp_path).entries) == ["a"]
+
+
+def test_library_that_cannot_be_written_to_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored(tmp_path, "a", torch.ones(2, 3), task="t")
+    (tmp_path / "index.sqlite").mkdir()  # as good as forbidden, for everyone
+    library = Library.open(tmp_path)
+    assert library.entries["a"].card.task == "t" and len(library.similar(torch.ones(2, 3), Card()).matches) == 1
+    (tmp_path / "index.sqlite").rmdir()
+    Library.open(tmp_path)
+    connected = index._connected
+
+    def forbidden(path: Path | str, **more: Any) -> sqlite3.Connection:
+        return connected(f"{path.as_uri()}?mode=ro", uri=True) if isinstance(path, Path) else connected(path, **more)
+
+    monkeypatch.setattr(index, "_connected", forbidden)
+    monkeypatch.setattr(index, "described", None)  # what the index says is not asked for again
+    assert list(Library.open(tmp_path).entries) == ["a"]
+
+
+def test_file_that_changes_while_the_library_is_open_is_told(tmp_path: Path) -> None:
+    stored(tmp_path, "a", torch.ones(2, 3))
+    library = Library.open(tmp_path)
+    stored(tmp_path, "a", torch.ones(2, 3), task="longer head")
+    with pytest.raises(ValueError, match=r"a\.safetensors: changed since the library was opened"):
+        library.similar(torch.ones(2, 3), Card())
+    (tmp_path / "a.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"a\.safetensors: not readable"):
+        library.similar(torch.ones(2, 3), Card())
+    with pytest.raises(ValueError, match=r"opened with Library\.open"):
+        Library(tmp_path).similar(torch.ones(2, 3), Card())
+    with pytest.raises(ValueError, match=r"start: got shape \(2, 4\), want that of the prompt, \(2, 3\)"):
+        Library.open(tmp_path).similar(torch.ones(2, 3), Card(), start=torch.ones(2, 4))
+
+
+def test_types_of_stored_prompts_and_numbers_that_are_none(tmp_path: Path) -> None:
+    query = torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
+    other = torch.randn(3, 5, generator=torch.Generator().manual_seed(1))
+    for name, dtype in (
+        ("f32", torch.float32),
+        ("f64", torch.float64),
+        ("f16", torch.float16),
+        ("b16", torch.bfloat16),
+    ):
+        save_file({"extra": torch.ones(7), "prompt": other.to(dtype)}, tmp_path / f"{name}.safetensors")
+    save_file({"prompt": torch.full((3, 5), torch.nan)}, tmp_path / "nan.safetensors")
+    save_file({"prompt": torch.ones(3, 5, dtype=torch.int64)}, tmp_path / "int.safetensors")
+    library = Library.open(tmp_path)
+    found = library.similar(query, Card())
+    assert found.compared == 4
+    for match in found.matches:
+        wanted = cosine(query, read_prompt(match.entry.path)[0])
+        assert match.similarity == pytest.approx(wanted, abs=1e-6)
+    assert ["int.safetensors" in library.problems[0], "nan.safetensors" in library.problems[1]] == [True, True]
+
+
+def test_equal_ones_come_by_name_wherever_the_list_ends(tmp_path: Path) -> None:
+    for name in "dbeca":  # indexed one by one, so not by name
+        stored(tmp_path, name, torch.ones(2, 3) * (2 if name == "b" else 1))
+        Library.open(tmp_path)
+    stored(tmp_path, "best", torch.tensor([[1.0, 1, 1], [1, 1, 2]]))
+    library = Library.open(tmp_path)
+    prompt = read_prompt(tmp_path / "best.safetensors")[0]
+    names = ["best", "a", "b", "c", "d", "e"]
+    for top in (1, 2, 4, 6, 9, None):
+        found = library.similar(prompt, Card(), top=top)
+        assert [match.entry.name for match in found.matches] == names[:top] and found.compared == 6
 
 
 def test_files_that_are_no_prompts_are_left_out_and_named(tmp_path: Path) -> None:
@@ -179,20 +254,21 @@ def test_task_vectors_come_first_where_the_start_is_shared(tmp_path: Path) -> No
 @pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="asks Linux for the memory in use")
 def test_thousands_of_prompts_are_never_all_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     count, shape = 3000, (16, 256)  # 49 MB
-    monkeypatch.setattr(library_module, "_BLOCK_BYTES", 1 << 20)
+    monkeypatch.setattr(reading, "BLOCK_BYTES", 1 << 20)
     prompts = torch.randn(count, *shape, generator=torch.Generator().manual_seed(0))
     for number, prompt in enumerate(prompts):
         save_file({"prompt": prompt}, tmp_path / f"p{number}.safetensors")
-    Library.open(tmp_path).similar(prompts[7][:, :64], Card())  # what is loaded on first use
+    library = Library.open(tmp_path)
+    library.similar(prompts[7][:, :64], Card())  # what is loaded on first use
     used = [resident()]
-    similarity = library_module._similarity
+    similarity = folder._similarity
 
-    def watched(prompt: Tensor, block: Tensor, reference: Tensor | None, metric: str) -> list[float]:
+    def watched(*arguments: Any) -> Any:
         used.append(resident())
-        return similarity(prompt, block, reference, metric)
+        return similarity(*arguments)
 
-    monkeypatch.setattr(library_module, "_similarity", watched)
-    found = Library.open(tmp_path).similar(prompts[7], Card(), but=tmp_path / "p7.safetensors")
+    monkeypatch.setattr(folder, "_similarity", watched)
+    found = library.similar(prompts[7], Card(), but=tmp_path / "p7.safetensors").matches
     assert len(used) > 40 and max(used) - used[0] < 20 << 20
     flat = prompts.flatten(1).double().numpy()
     wanted = flat @ flat[7] / np.linalg.norm(flat, axis=1) / np.linalg.norm(flat[7])

@@ -74,7 +74,61 @@ void squares_of(const Rows& x, index_t begin, index_t end, double* squares) {
         }
 }
 
+// Products with y and squares of n elements, a multiple of the lanes: four independent sums of each hide the latency of
+// an addition. center(k): what is taken off the vector at k.
+template <class A, class Center>
+PK_INLINE void dot_and_square(const A* left, const A* right, index_t n, Center&& center, double& dot, double& square) {
+    constexpr int kSums = 4;
+    Vector<A> dots[kSums] = {}, squares[kSums] = {};
+    auto add = [&](int s, index_t k) {
+        const Vector<A> x = load(left + k) - center(k);
+        dots[s] += x * load(right + k);
+        squares[s] += x * x;
+    };
+    index_t k = 0;
+    for (; k + kSums * kLanes<A> <= n; k += kSums * kLanes<A>) PK_UNROLL
+    for (int s = 0; s < kSums; ++s) add(s, k + s * kLanes<A>);
+    for (; k < n; k += kLanes<A>) add(0, k);
+    dot += sum_lanes<A>(dots[0] + dots[1] + (dots[2] + dots[3]));
+    square += sum_lanes<A>(squares[0] + squares[1] + (squares[2] + squares[3]));
+}
+
+// The row y stays in a cache; the rows of x are read once, one after the other, as fast as memory yields them.
+template <class T>
+void against_one_of(const Rows& x, const Rows& y, index_t begin, index_t end, double* products, double* squares) {
+    using A = Acc<T>;
+    constexpr index_t kColumns = 1024;
+    A* right = static_cast<A*>(scratch(Slot::tile, round_up(end - begin, kColumns) * sizeof(A)));
+    load_tile_of<A>(y, begin, end, right, 0);
+    alignas(64) A row[kColumns];
+    for (index_t i = 0; i < x.count; ++i)
+        for (index_t c = begin; c < end; c += kColumns) {
+            const index_t n = smaller(kColumns, end - c);
+            const A* other = right + (c - begin);
+            if constexpr (sizeof(T) == sizeof(A))
+                if (!x.scale && n % kLanes<A> == 0) {
+                    const A* data = static_cast<const A*>(x.data) + i * x.columns() + c;
+                    const A* reference = static_cast<const A*>(x.reference);
+                    if (reference)
+                        dot_and_square(
+                            data, other, n, [&](index_t k) { return load(reference + c + k); }, products[i],
+                            squares[i]);
+                    else
+                        dot_and_square(data, other, n, [](index_t) { return Vector<A>{}; }, products[i], squares[i]);
+                    continue;
+                }
+            load_row<T>(x, i, c, c + n, row);
+            const index_t padded = round_up(n, kLanes<A>);
+            for (index_t k = n; k < padded; ++k) row[k] = 0;
+            dot_and_square(row, other, padded, [](index_t) { return Vector<A>{}; }, products[i], squares[i]);
+        }
+}
+
 }  // namespace
+
+void against_one(const Rows& x, const Rows& y, index_t begin, index_t end, double* products, double* squares) {
+    with_type(x.type, [&](auto* t) { against_one_of<Element<decltype(t)>>(x, y, begin, end, products, squares); });
+}
 
 void gram(const Rows& x, const Rows* y, index_t begin, index_t end, double* out) {
     wide(x.type) ? gram_of<double>(x, y, begin, end, out) : gram_of<float>(x, y, begin, end, out);

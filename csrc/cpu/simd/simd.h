@@ -6,6 +6,7 @@
 namespace promptkernels::cpu::PK_ISA {
 
 void gram(const Rows& x, const Rows* y, index_t begin, index_t end, double* gram);
+void against_one(const Rows& x, const Rows& y, index_t begin, index_t end, double* products, double* squares);
 void squares(const Rows& x, index_t begin, index_t end, double* squares);
 void mix(const Rows* inputs, int input_count, index_t begin, index_t end, const Product* products, int product_count);
 void token_means(const Rows& x, index_t row_begin, index_t row_end, index_t begin, index_t end, void* out);

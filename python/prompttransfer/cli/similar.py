@@ -13,7 +13,8 @@ from prompttransfer.cli.library import Folder
 from prompttransfer.cli.support import friendly_errors
 
 if TYPE_CHECKING:
-    from prompttransfer.library import Library, Match
+    from prompttransfer.interchange import Card
+    from prompttransfer.library import Found, Library, Match
 
 
 def similar(
@@ -52,13 +53,13 @@ def similar(
         if reference is not None and card.init_hash and init_hash(reference) != card.init_hash:
             raise ValueError(f"{start}: not the P_init that {prompt} was trained from ({card.init_hash})")
         stored = Library.open(library)
+        found = stored.similar(matrix, card, metric=metric, start=reference, but=prompt, top=top)
         for problem in stored.problems:
             typer.echo(f"left out: {problem}", err=True)
-        found = stored.similar(matrix, card, metric=metric, start=reference, but=prompt)
         if as_json:
-            typer.echo(json.dumps([_facts(match) for match in found[:top]], indent=1, ensure_ascii=False))
+            typer.echo(json.dumps([_facts(match) for match in found.matches], indent=1, ensure_ascii=False))
         else:
-            _print_table(found, top, stored, card)
+            _print_table(found, stored, card)
 
 
 def _facts(match: Match) -> dict[str, Any]:
@@ -66,7 +67,7 @@ def _facts(match: Match) -> dict[str, Any]:
     return {"name": match.entry.name, "similarity": round(match.similarity, 6), "of": match.of, **card}
 
 
-def _print_table(found: list[Match], top: int, stored: Library, card: Any) -> None:
+def _print_table(found: Found, stored: Library, card: Card) -> None:
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -76,20 +77,20 @@ def _print_table(found: list[Match], top: int, stored: Library, card: Any) -> No
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for name in ("prompt", "similarity", "of", "task", "method", "score"):
         table.add_column(name, justify="right" if name in ("similarity", "score") else "left", no_wrap=True)
-    for match in found[:top]:
+    for match in found.matches:
         own = match.entry.card
         score = "" if own.score is None else f"{own.score:.1f}"
         table.add_row(*map(Text, (match.entry.name, f"{match.similarity:.3f}", match.of, own.task, own.method, score)))
     console = wide_console()
-    if found:
+    if found.matches:
         console.print(table)
-    left_out = len(stored.entries) - len(found)
+    left_out = len(stored.entries) - found.compared
     console.print(
-        f"{len(found)} prompts compared"
-        + (f", {min(top, len(found))} shown" if len(found) > top else "")
+        f"{found.compared} prompts compared"
+        + (f", {len(found.matches)} shown" if found.compared > len(found.matches) else "")
         + (f"; {left_out} not: itself, or of another model or size" if left_out else "")
     )
-    if found and all(match.of == "prompts" for match in found):
-        shared = card.init_hash and any(match.entry.card.init_hash == card.init_hash for match in found)
+    if found.matches and found.matches[0].of == "prompts":  # task vectors would come first
+        shared = stored.shares_start(card)
         way_out = "; --start names it" if shared else ""
         console.print(f"no task vectors: {'P_init is not in the library' if shared else 'no common P_init'}{way_out}")

@@ -1,0 +1,230 @@
+"""A library of trained prompts: a folder that finds which of a million resemble a given one.
+
+For each prompt `<name>.safetensors` and its card `<name>.json`; `starts/` holds the prompts P_init that several of them
+were trained from, by hash. `index.sqlite` repeats the cards with the sizes and times of the files; what does not agree
+with the files is read again, so that they can be added, changed and removed by any means.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import promptkernels as pk
+from prompttransfer.durable import write_json
+from prompttransfer.interchange import Card, read_prompt, read_tensors, write_tensors
+from prompttransfer.interchange.files import TENSOR
+from prompttransfer.library.index import Entry, Index
+from prompttransfer.library.reading import read_blocks
+
+METRICS = ("cosine", "token_mean_cosine")
+
+
+@dataclass(frozen=True)
+class Match:
+    """A stored prompt and its similarity, -1 to 1; of: what was compared."""
+
+    entry: Entry
+    similarity: float
+    of: Literal["task vectors", "prompts"]
+
+
+@dataclass(frozen=True)
+class Found:
+    """The matches asked for, the most similar first; compared: how many prompts were compared."""
+
+    matches: list[Match]
+    compared: int
+
+
+@dataclass
+class Library:
+    """The prompts of a folder, by name.
+
+    problems: files that are no prompts or no cards, with what is wrong.
+    """
+
+    folder: Path
+    entries: Mapping[str, Entry] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    @classmethod
+    def open(cls, folder: Path) -> Library:
+        """Read a library; of files that are as they were, only the index is read.
+
+        Raises:
+            ValueError: there is no such folder.
+        """
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise ValueError(f"{folder}: no such library; prompttransfer library add makes one")
+        index = Index(folder)
+        return cls(folder, index, index.update())
+
+    def add(self, path: Path, name: str, *, replace: bool = False, **facts: Any) -> str:
+        """Add a prompt file and return its name.
+
+        Args:
+            facts: fields of `Card` that go before those in the file.
+            replace: a prompt of that name may be there already.
+
+        Raises:
+            ValueError: not a prompt file, or another prompt has the name.
+        """
+        read_prompt(path)
+        tensors, metadata = read_tensors(path)
+        day = datetime.fromtimestamp(Path(path).stat().st_mtime, timezone.utc).date().isoformat()
+        known = {"date": day} | Card.of(metadata, path).model_dump(exclude_defaults=True)
+        card = Card.checked(known | facts, path)
+        name = re.sub(r"[^\w.-]+", "-", name).strip("-.")
+        target = self.folder / f"{name}.safetensors"
+        if not name:
+            raise ValueError(f"{path}: want a name of letters and digits")
+        if target.exists() and not replace and not _same(read_tensors(target)[0], tensors):
+            raise ValueError(
+                f"{self.folder}: there is another prompt {name!r}; want --replace, or --prefix for a new name"
+            )
+        write_tensors(target, tensors, card.metadata())
+        write_json(target.with_suffix(".json"), card.model_dump(mode="json", exclude_defaults=True))
+        return name
+
+    def add_start(self, path: Path) -> None:
+        """Keep a P_init, without which its prompts have no task vectors."""
+        start, _ = read_prompt(path)
+        from prompttransfer.prompts import init_hash
+
+        target = self._start(init_hash(start))
+        if not target.is_file():
+            write_tensors(target, {TENSOR: start}, {"init_hash": init_hash(start)})
+
+    def add_run(self, folder: Path, *, prefix: str | None = None, replace: bool = False, **facts: Any) -> list[str]:
+        """Add every target and source prompt of a run folder, with its scores, and their starts; returns the names.
+
+        Args:
+            prefix: of the names; that of the folder, or of the prompt file it belongs to, if None.
+
+        Raises:
+            ValueError: not a run folder, or a prompt of it is missing.
+        """
+        folder = Path(folder)
+        try:
+            results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+            rows = [*results["sources"], *results["rows"]]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{folder}: neither a prompt file nor a run folder with results.json") from error
+        if prefix is None:
+            prefix = folder.resolve().name.removesuffix(".run").removesuffix(".safetensors")
+        names = []
+        for row in rows:
+            path = folder / row["prompt"]
+            scores = {name: row[name] for name in ("majority", "zero_shot") if row.get(name) is not None}
+            kind = Path(row["prompt"]).parent.name
+            name = "-".join(filter(None, (prefix, kind, path.stem)))
+            names.append(self.add(path, name, replace=replace, scores=scores, metric=row["metric"], **facts))
+        for start in sorted(folder.glob("prompts/P_init-*.safetensors")):
+            self.add_start(start)
+        return names
+
+    def similar(
+        self,
+        prompt: Tensor,
+        card: Card,
+        *,
+        metric: str = "cosine",
+        start: Tensor | None = None,
+        but: Path | None = None,
+        top: int | None = None,
+    ) -> Found:
+        """Stored prompts by their similarity to a prompt (L, H), the most similar first.
+
+        Prompts that were trained from the same P_init are compared by their task vectors, and come first: the others
+        are compared as they are, which says less. Of other models, and of other shapes, none is compared;
+        `token_mean_cosine` compares prompts of any length. Every file is read once, a few blocks of prompts are in
+        memory. A prompt with infinite or undefined numbers is left out and named in `problems`.
+
+        Args:
+            card: of the prompt.
+            start: its P_init, if it is not in the library.
+            but: a file that is not compared, such as that of the prompt itself.
+            top: so many matches at most; all if None.
+
+        Raises:
+            ValueError: unknown metric, a start of another shape, or a file that changed since the library was opened.
+        """
+        if metric not in METRICS:
+            raise ValueError(f"metric: got {metric!r}, want {' or '.join(METRICS)}")
+        index = self._index()
+        if start is None and card.init_hash and self._start(card.init_hash).is_file():
+            start, _ = read_prompt(self._start(card.init_hash))
+        if start is not None and start.shape != prompt.shape:
+            raise ValueError(f"start: got shape {tuple(start.shape)}, want that of the prompt, {tuple(prompt.shape)}")
+        length, width = prompt.shape
+        stored = index.comparable(
+            width,
+            length if metric == "cosine" else None,
+            card.model_fingerprint,
+            card.init_hash if start is not None else "",
+        )
+        left_out = but.stat() if but is not None and but.exists() else None
+        ids, values, shares = [], [], []
+        for block in read_blocks(self.folder, stored, left_out):
+            if not block.ids:
+                continue
+            shared = block.shares and block.prompts.shape[1:] == prompt.shape
+            ids.append(np.array(block.ids, np.int64))
+            values.append(_similarity(prompt, block.prompts, start if shared else None, metric))
+            shares.append(np.full(len(block.ids), shared))
+        if not ids:
+            return Found([], 0)
+        return self._best(index, np.concatenate(ids), np.concatenate(values), np.concatenate(shares), top)
+
+    def shares_start(self, card: Card) -> bool:
+        """Whether a stored prompt was trained from the same P_init as that of a card, which may be unknown."""
+        return bool(card.init_hash) and self._index().shares_start(card.init_hash)
+
+    def _index(self) -> Index:
+        if not isinstance(self.entries, Index):
+            raise ValueError(f"{self.folder}: want a library that was opened with Library.open")
+        return self.entries
+
+    def _best(self, index: Index, ids: np.ndarray, values: np.ndarray, shares: np.ndarray, top: int | None) -> Found:
+        finite = np.isfinite(values)
+        self.problems += [
+            f"{index.by_id(int(number)).path}: tensor {TENSOR!r} holds infinite or undefined numbers"
+            for number in ids[~finite]
+        ]
+        ids, values, shares = ids[finite], values[finite], shares[finite]
+        order = np.lexsort((-values, ~shares))
+        if top is not None and top < len(order):
+            last = order[top - 1]  # its equals are kept until the names decide
+            ties = (values[order[top:]] == values[last]) & (shares[order[top:]] == shares[last])
+            order = order[: top + int(ties.sum())]
+        matches = [
+            Match(index.by_id(int(ids[at])), float(values[at]), "task vectors" if shares[at] else "prompts")
+            for at in order
+        ]
+        matches.sort(key=lambda match: (match.of == "prompts", -match.similarity, match.entry.name))
+        return Found(matches[:top], int(finite.sum()))
+
+    def _start(self, init_hash: str) -> Path:
+        return self.folder / "starts" / f"{re.sub(r'[^0-9a-f]', '', init_hash)}.safetensors"
+
+
+def _similarity(prompt: Tensor, block: Tensor, reference: Tensor | None, metric: str) -> np.ndarray:
+    """Of a prompt (L, H) with a block (B, L', H)."""
+    if metric == "token_mean_cosine" and block.shape[1] != prompt.shape[0]:
+        prompt, block, metric = prompt.mean(dim=0, keepdim=True), block.mean(dim=1, keepdim=True), "cosine"
+    return pk.task_similarity(block, reference, prompt[None], metric=metric)[:, 0].double().numpy()
+
+
+def _same(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
+    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)

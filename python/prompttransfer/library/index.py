@@ -1,0 +1,254 @@
+"""What the files of a library say, in a database beside them, so that none is read again that is as it was.
+
+A million prompts are listed, compared with the index and chosen from without all of them being in memory. The index can
+be deleted at any time: it is made anew from the files.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from safetensors import SafetensorError, safe_open
+
+from prompttransfer.interchange import Card
+from prompttransfer.interchange.files import TENSOR
+
+NAME = "index.sqlite"
+FORMAT = 2
+_CHUNK = 1024  # files described between two commits
+_SCHEMA = (
+    "DROP TABLE IF EXISTS prompts",
+    "DROP TABLE IF EXISTS cards",
+    "CREATE TABLE prompts(id INTEGER PRIMARY KEY, name TEXT UNIQUE, size INT, mtime INT, card_size INT, card_mtime INT,"
+    " length INT, width INT, dtype TEXT, offset INT, model TEXT, start TEXT)",
+    "CREATE TABLE cards(id INTEGER PRIMARY KEY, card TEXT)",
+    f"PRAGMA user_version = {FORMAT}",
+)
+_FILES = """
+CREATE TEMP TABLE IF NOT EXISTS files(name TEXT, kind TEXT, size INT, mtime INT, PRIMARY KEY(name, kind)) WITHOUT ROWID
+"""
+_CHANGED = """
+SELECT file.name, file.size, file.mtime, card.size, card.mtime FROM temp.files file
+LEFT JOIN temp.files card ON card.name = file.name AND card.kind = '.json'
+LEFT JOIN prompts known ON known.name = file.name
+WHERE file.kind = '.safetensors' AND file.name > ? AND (
+    known.name IS NULL OR known.size IS NOT file.size OR known.mtime IS NOT file.mtime
+    OR known.card_size IS NOT card.size OR known.card_mtime IS NOT card.mtime
+) ORDER BY file.name LIMIT ?
+"""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A stored prompt: its card, and the length and width of its matrix."""
+
+    name: str
+    path: Path
+    card: Card
+    shape: tuple[int, int]
+
+
+class Stored(NamedTuple):
+    """Where the matrix of a prompt lies in its file, which has this size and time; shares: its start is the one that
+    was asked for."""
+
+    id: int
+    name: str
+    size: int
+    mtime: int
+    length: int
+    width: int
+    dtype: str
+    offset: int
+    shares: bool
+
+
+class Index(Mapping[str, Entry]):
+    """The prompts of a folder by name, once it was told to `update`; see the head of this file."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._database = _connected("")
+
+    def __len__(self) -> int:
+        return int(self._database.execute("SELECT count(*) FROM prompts").fetchone()[0])
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for (name,) in self._database.execute("SELECT name FROM prompts ORDER BY name"))
+
+    def __getitem__(self, name: str) -> Entry:
+        return self._entry("name", name)
+
+    def by_id(self, number: int) -> Entry:
+        """The entry of a `Stored`."""
+        return self._entry("id", number)
+
+    def _entry(self, column: str, value: str | int) -> Entry:
+        query = f"SELECT name, length, width, card FROM prompts JOIN cards USING (id) WHERE {column} = ?"
+        found = self._database.execute(query, (value,)).fetchone()
+        if found is None:
+            raise KeyError(value)
+        name, length, width, card = found
+        path = self._folder / f"{name}.safetensors"
+        return Entry(name, path, Card.checked(json.loads(card), path), (length, width))
+
+    def comparable(self, width: int, length: int | None, model: str, start: str) -> Iterator[Stored]:
+        """Prompts of a width (and length) that are of the model or do not say of which, those of the start first, then
+        by length and type.
+
+        Args:
+            model: fingerprint; "": of any.
+            start: hash of P_init; "": of none.
+        """
+        query = (
+            "SELECT id, name, size, mtime, length, width, dtype, offset, start = :start AND :start <> '' AS shares "
+            "FROM prompts WHERE width = :width AND (:length IS NULL OR length = :length) "
+            "AND (:model = '' OR model IN ('', :model)) ORDER BY shares DESC, length, dtype, id"
+        )
+        given = {"width": width, "length": length, "model": model, "start": start}
+        return (Stored(*row) for row in self._database.execute(query, given))
+
+    def shares_start(self, start: str) -> bool:
+        """Whether a prompt has a start of this hash."""
+        return self._database.execute("SELECT 1 FROM prompts WHERE start = ? LIMIT 1", (start,)).fetchone() is not None
+
+    def update(self) -> list[str]:
+        """Follow the files; returns what is wrong with those that are left out.
+
+        A prompt that is left out is read again next time.
+        """
+        path = self._folder / NAME
+        try:
+            return self._follow(_connected(path))
+        except sqlite3.OperationalError:
+            pass  # somebody else's library, or a full disk: it is read as it is
+        except sqlite3.DatabaseError:  # damaged, or another file of this name
+            with suppress(sqlite3.OperationalError, OSError):
+                path.unlink()
+                return self._follow(_connected(path))
+        try:
+            return self._follow(_copied(path))
+        except sqlite3.DatabaseError:
+            return self._follow(_connected(""))
+
+    def _follow(self, database: sqlite3.Connection) -> list[str]:
+        self._database, problems = database, list[str]()
+        _prepare(database)
+        with database:
+            database.execute(_FILES)
+            database.execute("DELETE FROM temp.files")
+            database.executemany("INSERT INTO temp.files VALUES (?, ?, ?, ?)", self._listing(problems))
+            there = "SELECT name FROM temp.files WHERE kind = '.safetensors'"
+            database.execute(f"DELETE FROM cards WHERE id IN (SELECT id FROM prompts WHERE name NOT IN ({there}))")
+            database.execute(f"DELETE FROM prompts WHERE name NOT IN ({there})")
+        last = ""
+        while changed := database.execute(_CHANGED, (last, _CHUNK)).fetchall():
+            with database:
+                for name, *state in changed:
+                    self._describe(name, state, problems)
+            last = changed[-1][0]
+        return problems
+
+    def _listing(self, problems: list[str]) -> Iterator[tuple[str, str, int, int]]:
+        """Name without its ending, ending, size and time of the prompts and JSON files of the folder."""
+        with os.scandir(self._folder) as files:
+            for file in files:
+                name, kind = os.path.splitext(file.name)
+                if kind not in (".safetensors", ".json") or name.startswith(".") or not file.is_file():
+                    continue
+                try:
+                    name.encode()
+                    stat = file.stat()
+                except UnicodeEncodeError:
+                    problems.append(f"{os.fsencode(file.path)!r}: want a name in UTF-8")
+                except FileNotFoundError:
+                    continue  # removed in between
+                else:
+                    yield name, kind, stat.st_size, stat.st_mtime_ns
+
+    def _describe(self, name: str, state: list[int | None], problems: list[str]) -> None:
+        """Write down a new or changed prompt in place of what is known of it."""
+        database, path = self._database, self._folder / f"{name}.safetensors"
+        database.execute("DELETE FROM cards WHERE id IN (SELECT id FROM prompts WHERE name = ?)", (name,))
+        database.execute("DELETE FROM prompts WHERE name = ?", (name,))
+        try:
+            place, card = described(path, None if state[2] is None else path.with_suffix(".json"))
+        except ValueError as error:
+            problems.append(str(error))
+            return
+        facts = (name, *state, *place, card.model_fingerprint, card.init_hash)
+        marks = ", ".join("?" * (1 + len(facts)))
+        number = database.execute(f"INSERT INTO prompts VALUES ({marks})", (None, *facts)).lastrowid
+        known = card.model_dump(mode="json", exclude_defaults=True)
+        database.execute("INSERT INTO cards VALUES (?, ?)", (number, json.dumps(known)))
+
+
+def described(path: Path, card: Path | None) -> tuple[tuple[int, int, str, int], Card]:
+    """Length, width, type and place of the matrix in a prompt file, and the card; only the file's head is read.
+
+    Raises:
+        ValueError: it is none, or its card is wrong.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            matrix = file.get_slice(TENSOR) if TENSOR in file.keys() else None  # noqa: SIM118
+            shape, dtype = (matrix.get_shape(), matrix.get_dtype()) if matrix else ([], "")
+            metadata = dict(file.metadata() or {})
+        with open(path, "rb") as file:
+            head = int.from_bytes(file.read(8), "little")
+            places = json.loads(file.read(head))
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path}: not a readable safetensors file, or not all of it ({error})") from error
+    if len(shape) != 2 or 0 in shape or dtype not in DTYPES:
+        got = f"{tuple(shape)} of type {dtype}" if shape else "none"
+        raise ValueError(f"{path}: want a tensor {TENSOR!r} of shape (L, H) and type {', '.join(DTYPES)}, got {got}")
+    place = (shape[0], shape[1], dtype, 8 + head + places[TENSOR]["data_offsets"][0])
+    checked = Card.of(metadata, path)
+    if card is not None:
+        try:
+            content = json.loads(card.read_text(encoding="utf-8"))
+        except (ValueError, OSError) as error:
+            raise ValueError(f"{card}: not JSON: {error}") from error
+        if not isinstance(content, dict):
+            raise ValueError(f"{card}: got a {type(content).__name__}, want the fields of a card")
+        checked = Card.checked(content, card)
+    return place, checked
+
+
+DTYPES = ("F32", "F64", "F16", "BF16")  # as safetensors calls them
+
+
+def _connected(path: Path | str, **more: Any) -> sqlite3.Connection:
+    """A database; of no name: a private one in a file that goes with the connection."""
+    connection: sqlite3.Connection = sqlite3.connect(path, timeout=60, check_same_thread=False, **more)
+    return connection
+
+
+def _copied(path: Path) -> sqlite3.Connection:
+    """A private database with what a file holds, if that can be read."""
+    private = _connected("")
+    with suppress(sqlite3.Error), closing(_connected(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as shared:
+        shared.backup(private)
+    return private
+
+
+def _prepare(database: sqlite3.Connection) -> None:
+    """Empty tables, unless there are tables of this format."""
+
+    def is_ready() -> bool:
+        return bool(database.execute("PRAGMA user_version").fetchone()[0] == FORMAT)
+
+    if is_ready():
+        return
+    with database:
+        database.execute("BEGIN IMMEDIATE")
+        if not is_ready():  # another process was first
+            for statement in _SCHEMA:
+                database.execute(statement)

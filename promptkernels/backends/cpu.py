@@ -1,11 +1,12 @@
 """Backend ``cpu``: C++ kernels for AVX-512, AVX2 and baseline x86-64 (or plain vectors elsewhere), chosen at run time.
 
-Threads come from torch's own OpenMP pool, as many as `torch.get_num_threads` says.
+Threads come from torch's own OpenMP pool, as many as `torch.get_num_threads` says, or `use_threads` for one thread.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from threading import local
 from typing import Any
 
 import torch
@@ -29,8 +30,18 @@ def facts() -> dict[str, str]:
     return {} if _C is None else {key: str(value) for key, value in _C.build_info().items()}
 
 
+_own = local()
+
+
+def use_threads(count: int) -> None:
+    """Operations that the calling thread starts from now on use so many threads: 1 in a pool that fills the cores."""
+    if count < 1:
+        raise ValueError(f"count must be >= 1, got {count}")
+    _own.threads = count
+
+
 def _run(function: Callable[..., Any], _device: torch.device, *arguments: Any) -> None:
-    function(*arguments, torch.get_num_threads())
+    function(*arguments, getattr(_own, "threads", 0) or torch.get_num_threads())
 
 
 _ops = NativeOps(_C, _run)

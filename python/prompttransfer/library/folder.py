@@ -24,7 +24,7 @@ from prompttransfer.durable import write_json
 from prompttransfer.interchange import Card, read_prompt, read_tensors, write_tensors
 from prompttransfer.interchange.files import TENSOR
 from prompttransfer.library.index import Entry, Index
-from prompttransfer.library.reading import read_blocks
+from prompttransfer.library.reading import parts
 
 METRICS = ("cosine", "token_mean_cosine")
 
@@ -169,22 +169,22 @@ class Library:
             raise ValueError(f"start: got shape {tuple(start.shape)}, want that of the prompt, {tuple(prompt.shape)}")
         length, width = prompt.shape
         stored = index.comparable(
+            length,
             width,
-            length if metric == "cosine" else None,
-            card.model_fingerprint,
-            card.init_hash if start is not None else "",
+            any_length=metric == "token_mean_cosine",
+            model=card.model_fingerprint,
+            start=card.init_hash if start is not None else "",
         )
         left_out = but.stat() if but is not None and but.exists() else None
-        ids, values, shares = [], [], []
-        for block in read_blocks(self.folder, stored, left_out):
-            if not block.ids:
-                continue
-            shared = block.shares and block.prompts.shape[1:] == prompt.shape
-            ids.append(np.array(block.ids, np.int64))
-            values.append(_similarity(prompt, block.prompts, start if shared else None, metric))
-            shares.append(np.full(len(block.ids), shared))
-        if not ids:
-            return Found([], 0)
+
+        def work(prompts: Tensor, shares: bool) -> np.ndarray:
+            return _similarity(prompt, prompts, start if shares else None, metric)
+
+        ids, values, shares = [np.empty(0, np.int64)], [np.empty(0)], [np.empty(0, bool)]
+        for part in parts(self.folder, stored, work, left_out):
+            ids.append(np.array(part.ids, np.int64))
+            values.append(part.values)
+            shares.append(np.full(len(part.ids), part.shares))
         return self._best(index, np.concatenate(ids), np.concatenate(values), np.concatenate(shares), top)
 
     def shares_start(self, card: Card) -> bool:

@@ -99,20 +99,22 @@ class Index(Mapping[str, Entry]):
         path = self._folder / f"{name}.safetensors"
         return Entry(name, path, Card.checked(json.loads(card), path), (length, width))
 
-    def comparable(self, width: int, length: int | None, model: str, start: str) -> Iterator[Stored]:
-        """Prompts of a width (and length) that are of the model or do not say of which, those of the start first, then
-        by length and type.
+    def comparable(self, length: int, width: int, *, any_length: bool, model: str, start: str) -> Iterator[Stored]:
+        """Prompts of a shape that are of the model or do not say of which, those of the start first, then by length and
+        type.
 
         Args:
+            any_length: only the width has to fit; the start is shared by those of the length alone.
             model: fingerprint; "": of any.
             start: hash of P_init; "": of none.
         """
         query = (
-            "SELECT id, name, size, mtime, length, width, dtype, offset, start = :start AND :start <> '' AS shares "
-            "FROM prompts WHERE width = :width AND (:length IS NULL OR length = :length) "
+            "SELECT id, name, size, mtime, length, width, dtype, offset,"
+            " start = :start AND :start <> '' AND length = :long AS shares "
+            "FROM prompts WHERE width = :width AND (:any OR length = :long) "
             "AND (:model = '' OR model IN ('', :model)) ORDER BY shares DESC, length, dtype, id"
         )
-        given = {"width": width, "length": length, "model": model, "start": start}
+        given = {"long": length, "width": width, "any": any_length, "model": model, "start": start}
         return (Stored(*row) for row in self._database.execute(query, given))
 
     def shares_start(self, start: str) -> bool:

@@ -1,64 +1,87 @@
 """Matrices of many prompt files, block by block: each byte is read once, and a few blocks are in memory.
 
-Threads read the next blocks while one is worked on. A file is read into a buffer that is used again and again and so
-stays in a cache; mapping every file into memory instead costs a page fault for each few pages and an unmapping for each
-file, which takes longer than to copy a prompt of some hundred kilobytes.
+Every thread reads a block of files into a buffer of its own and works on it while it is still in that core's cache.
+Mapping the files into memory instead costs a page fault for each few pages and an unmapping for each file, which takes
+longer than to copy a prompt of some hundred kilobytes.
 """
 
 from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from threading import local
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from promptkernels.backends import cpu
 from prompttransfer.library.index import Stored
 
-BLOCK_BYTES = 1 << 22
-READERS = min(8, 2 * (os.cpu_count() or 1))
+BLOCK_BYTES = 1 << 22  # read and worked on at once
+BLOCKS = 8  # of a part: what a thread takes over from the pool
+READERS = min(16, 2 * (os.cpu_count() or 1))  # more than cores: a disk wants several requests at once
 _DTYPES = {"F32": torch.float32, "F64": torch.float64, "F16": torch.float16, "BF16": torch.bfloat16}
 
+Work = Callable[[Tensor, bool], np.ndarray]
 
-class Block(NamedTuple):
-    """Prompts of one shape: prompts (B, L, H) float32 or float64; shares: their start is the one asked for."""
+
+class Part(NamedTuple):
+    """Prompts of one kind, and a value for each; shares: their start is the one that was asked for."""
 
     ids: list[int]
-    prompts: Tensor
+    values: np.ndarray
     shares: bool
 
 
-def read_blocks(folder: Path, stored: Iterable[Stored], but: os.stat_result | None = None) -> Iterator[Block]:
-    """The matrices of files in their order; a block is overwritten after the next one was asked for.
+def parts(folder: Path, stored: Iterable[Stored], work: Work, but: os.stat_result | None = None) -> Iterator[Part]:
+    """What `work` makes of the matrices of files, in their order.
 
     Args:
+        work: (prompts (B, L, H) float32 or float64, shares) -> values (B,); called by several threads, the prompts are
+            overwritten afterwards.
         but: of a file that is left out.
 
     Raises:
         ValueError: a file is no longer the one that was indexed.
     """
-    waiting: deque[tuple[Future[Block], np.ndarray]] = deque()
-    free: list[np.ndarray] = []
-    with ThreadPoolExecutor(READERS, "prompt-reader") as pool:
-        for rows in _cut(stored):
-            wanted = sum(map(_bytes, rows))
-            buffer = next((one for one in free if one.nbytes >= wanted), None)
-            free = [one for one in free if one is not buffer]
-            if buffer is None:
-                free.clear()  # of smaller prompts
-                buffer = np.empty(max(wanted, BLOCK_BYTES), np.uint8)
-            waiting.append((pool.submit(_filled, folder, rows, buffer, but), buffer))
-            if len(waiting) > READERS:
-                done, buffer = waiting.popleft()
-                yield done.result()
-                free.append(buffer)
-        for done, _ in waiting:
-            yield done.result()
+    waiting: deque[Future[Part]] = deque()
+    own = local()
+
+    def begin() -> None:
+        own.buffer = np.empty(0, np.uint8)
+        cpu.use_threads(1)  # the threads of this pool are enough
+
+    def run(rows: Sequence[Stored]) -> Part:
+        ids, values = list[int](), []
+        step = max(1, BLOCK_BYTES // _bytes(rows[0]))
+        dtype, shares = _DTYPES[rows[0].dtype], bool(rows[0].shares)
+        if own.buffer.nbytes < (wanted := step * _bytes(rows[0])):
+            own.buffer = np.empty(wanted, np.uint8)
+        for first in range(0, len(rows), step):
+            got = _fill(own.buffer, folder, rows[first : first + step], but)
+            block = torch.from_numpy(own.buffer[: len(got) * _bytes(rows[0])])
+            prompts = block.view(dtype).view(len(got), rows[0].length, rows[0].width)
+            if dtype not in (torch.float32, torch.float64):
+                prompts = prompts.float()
+            ids += got
+            values.append(work(prompts, shares) if got else np.empty(0))
+        return Part(ids, np.concatenate(values), shares)
+
+    with ThreadPoolExecutor(READERS, "prompt-reader", begin) as pool:
+        try:
+            for rows in _cut(stored):
+                waiting.append(pool.submit(run, rows))
+                if len(waiting) > 2 * READERS:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _bytes(stored: Stored) -> int:
@@ -66,11 +89,11 @@ def _bytes(stored: Stored) -> int:
 
 
 def _cut(stored: Iterable[Stored]) -> Iterator[list[Stored]]:
-    """As many of one kind as a block holds, at least one."""
+    """As many of one kind as a part holds, at least one."""
     rows: list[Stored] = []
     for row in stored:
         same = rows and (row.shares, row.length, row.dtype) == (rows[0].shares, rows[0].length, rows[0].dtype)
-        if rows and not (same and (len(rows) + 1) * _bytes(row) <= BLOCK_BYTES):
+        if rows and not (same and (len(rows) + 1) * _bytes(row) <= BLOCKS * BLOCK_BYTES):
             yield rows
             rows = []
         rows.append(row)
@@ -78,7 +101,8 @@ def _cut(stored: Iterable[Stored]) -> Iterator[list[Stored]]:
         yield rows
 
 
-def _filled(folder: Path, rows: Sequence[Stored], buffer: np.ndarray, but: os.stat_result | None) -> Block:
+def _fill(buffer: np.ndarray, folder: Path, rows: Sequence[Stored], but: os.stat_result | None) -> list[int]:
+    """Read matrices one behind the other; returns the ids of those that were read."""
     size, ids = _bytes(rows[0]), list[int]()
     for row in rows:
         path = os.path.join(folder, f"{row.name}.safetensors")
@@ -94,6 +118,4 @@ def _filled(folder: Path, rows: Sequence[Stored], buffer: np.ndarray, but: os.st
         if (stat.st_size, stat.st_mtime_ns, got) != (row.size, row.mtime, size):
             raise ValueError(f"{path}: changed since the library was opened; start again")
         ids.append(row.id)
-    dtype = _DTYPES[rows[0].dtype]
-    prompts = torch.from_numpy(buffer[: len(ids) * size]).view(dtype).view(len(ids), rows[0].length, rows[0].width)
-    return Block(ids, prompts if dtype in (torch.float32, torch.float64) else prompts.float(), bool(rows[0].shares))
+    return ids

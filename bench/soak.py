@@ -107,8 +107,8 @@ class Work:
         RuntimeError: a round finds other scores than the first one of its model did.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, methods: Sequence[str] = METHODS) -> None:
+        self.folder, self.methods = folder, tuple(methods)
         self.models = [write_model(folder / family, family) for family in ("llama", "t5")]
         self.tasks = write_tasks(folder / "tasks", ["one", "two", "three"], rows=48)
         self.scores: dict[Path, list[Any]] = {}
@@ -133,7 +133,7 @@ class Work:
             model=str(model),
             sources=tuple(self.tasks[:2]),
             targets=tuple(self.tasks[2:]),
-            methods=METHODS,
+            methods=self.methods,
             prompt_length=4,
             train_rows=12,
             test_rows=12,

@@ -17,11 +17,23 @@ METRICS = ("cosine", "token_mean_cosine", "token_mean_dot")
 CONVENTIONS = ("liu2016", "numpyro", "blackjax")
 
 
+def _wrong_type(name: str, tensor: Tensor) -> ValueError:
+    return ValueError(f"{name} must be float32, float64, bfloat16 or float16, got {tensor.dtype}")
+
+
+def _misplaced(name: str, tensor: Tensor, shape: str, device: int) -> ValueError:
+    place = "the CPU" if device < 0 else f"device {device}"
+    got = f"{tuple(tensor.shape)} on {tensor.device}"
+    return ValueError(f"{name} must have shape {shape} and lie on {place} as the first argument, got {got}")
+
+
 def _fit(name: str, tensor: Tensor | None, shape: tuple[int, ...], device: int) -> None:
-    if tensor is not None and (tensor.shape != shape or tensor.get_device() != device):
-        place = "the CPU" if device < 0 else f"device {device}"
-        got = f"{tuple(tensor.shape)} on {tensor.device}"
-        raise ValueError(f"{name} must have shape {tuple(shape)} and lie on {place} as the first argument, got {got}")
+    if tensor is None:
+        return
+    if tensor.shape != shape or tensor.get_device() != device:
+        raise _misplaced(name, tensor, str(tuple(shape)), device)
+    if tensor.dtype not in FLOATING:
+        raise _wrong_type(name, tensor)
 
 
 def _saved(name: str, tensor: Tensor, shape: tuple[int, ...], device: int, dtype: torch.dtype) -> None:
@@ -31,16 +43,12 @@ def _saved(name: str, tensor: Tensor, shape: tuple[int, ...], device: int, dtype
         raise ValueError(f"{name} must be {dtype}, as the forward operation made it, got {tensor.dtype}")
 
 
-def _floating(name: str, tensor: Tensor) -> None:
-    """For what the kernels read in its own type; everything else is converted first."""
-    if tensor.dtype not in FLOATING:
-        raise ValueError(f"{name} must be float32, float64, bfloat16 or float16, got {tensor.dtype}")
-
-
 def _rank(name: str, tensor: Tensor, dims: str) -> tuple[int, ...]:
     shape = tensor.shape
     if len(shape) != len(dims) or 0 in shape:
         raise ValueError(f"{name} must have shape ({', '.join(dims)}), none of them 0, got {tuple(shape)}")
+    if tensor.dtype not in FLOATING:
+        raise _wrong_type(name, tensor)
     return shape
 
 
@@ -95,7 +103,6 @@ def svgd_direction(
 ) -> None:
     shape = _rank("particles", particles, "MLH")
     _fit("scores", scores, shape, particles.get_device())
-    _floating("scores", scores)
     _fit("reference", reference, shape[1:], particles.get_device())
     _known("convention", convention, ("fixed", *CONVENTIONS))
 
@@ -127,20 +134,18 @@ def compose_prompts(shared: Tensor, u: Tensor, v: Tensor, task_ids: Tensor) -> N
     if wide is not torch.int64 and wide is not torch.int32:
         raise ValueError(f"task_ids must be int32 or int64, got {wide}")
     if task_ids.dim() != 1 or task_ids.get_device() != device:
-        _fit("task_ids", task_ids, (task_ids.numel(),), device)
+        raise _misplaced("task_ids", task_ids, f"({task_ids.numel()},)", device)
 
 
 def compose_prompts_backward(grad: Tensor, shared: Tensor, u: Tensor, v: Tensor, task_ids: Tensor) -> None:
     compose_prompts(shared, u, v, task_ids)
     _fit("grad", grad, (task_ids.shape[0], *shared.shape), shared.get_device())
-    _floating("grad", grad)
 
 
 def prepend_prompts(shared: Tensor, u: Tensor, v: Tensor, task_ids: Tensor, input_embeds: Tensor) -> None:
     compose_prompts(shared, u, v, task_ids)
     text = input_embeds.shape[1] if input_embeds.dim() == 3 else 0
     _fit("input_embeds", input_embeds, (task_ids.shape[0], text, shared.shape[1]), shared.get_device())
-    _floating("input_embeds", input_embeds)
 
 
 def merge_task_vectors(reference: Tensor, prompts: Tensor, scale: Tensor | None, weights: Tensor | None) -> None:

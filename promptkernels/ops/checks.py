@@ -36,6 +36,9 @@ class Sizes:
     def _tensor(self, name: str, tensor: Tensor) -> None:
         if not isinstance(tensor, Tensor):
             raise ValueError(f"{name} must be a torch.Tensor, got {type(tensor).__name__}")
+        if tensor.layout != torch.strided or tensor.is_nested:
+            kind = "a nested tensor" if tensor.is_nested else tensor.layout
+            raise ValueError(f"{name} must be a dense tensor (torch.strided), got {kind}")
         if self._device is None:
             self._device = (tensor.device, name)
         elif tensor.device != self._device[0]:
@@ -61,6 +64,14 @@ def _wanted(name: str, dims: str) -> str:
     return f"{name} must have shape ({', '.join(dims)}{',' if len(dims) == 1 else ''})"
 
 
+def is_positive(value: object) -> bool:
+    """Whether it is a number > 0 that a float can hold."""
+    try:
+        return isinstance(value, (int, float)) and float(value) > 0
+    except OverflowError:
+        return False
+
+
 def one_of(name: str, value: object, known: tuple[str, ...], also: str = "") -> None:
-    if value not in known:
+    if not isinstance(value, str) or value not in known:
         raise ValueError(f"{name} must be one of {', '.join(known)}{also}, got {value!r}")

@@ -33,11 +33,13 @@ def select_group(similarity: Tensor, target: int) -> Tensor:
         of `merge_task_vectors`. Not differentiable.
 
     Raises:
-        ValueError: similarity is not a square floating matrix.
+        ValueError: similarity is not a square floating matrix, or target no int.
         IndexError: target is outside 0..T.
     """
     sizes = Sizes()
     sizes.floating("similarity", similarity, "NN")
+    if not isinstance(target, int):
+        raise ValueError(f"target must be an int, got {target!r}")
     if not 0 <= target < similarity.shape[0]:
         raise IndexError(f"target must be in 0..{similarity.shape[0] - 1}, got {target}")
     return _select(similarity.detach(), target)

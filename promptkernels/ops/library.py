@@ -6,6 +6,7 @@ there. So each operation is opaque to `torch.compile`, and forcing a backend wor
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -18,12 +19,22 @@ from promptkernels.ops import arguments
 
 LIBRARY = torch.library.Library("promptkernels", "DEF")
 
+# Tensors with a memory of plain strides, on any device: torch itself refuses sparse, quantized and nested ones, whose
+# memory is something else.
+_DENSE = ("CPU", "CUDA", "XPU", "MPS", "HPU", "MTIA", "MAIA", "PrivateUse1")
+
 
 def register(name: str, schema: str, fake: Callable[..., Any]) -> Any:
     """Define ``promptkernels::name`` and return its overload; ``schema`` is the part after the name."""
     check = getattr(arguments, name)
+    parameters = inspect.signature(check).parameters
+    names = tuple(parameters)
+    required = [place for place, name in enumerate(names) if parameters[name].annotation == "Tensor"]
 
     def kernel(*args: Any) -> Any:
+        for place in required:
+            if args[place] is None:  # torch lets it through
+                raise ValueError(f"{names[place]} must be a tensor, got None")
         check(*args)
         first = args[0]
         backend = registry.choose(first.device.type, first.dtype)
@@ -33,8 +44,17 @@ def register(name: str, schema: str, fake: Callable[..., Any]) -> Any:
         return getattr(backend, name)(*args)
 
     LIBRARY.define(name + schema, tags=(torch.Tag.pt2_compliant_tag,))
-    LIBRARY.impl(name, kernel, "CompositeExplicitAutograd")
-    torch.library.register_fake(f"promptkernels::{name}", fake, lib=LIBRARY)
+    for key in _DENSE:
+        LIBRARY.impl(name, kernel, key)
+
+    def checked_fake(*args: Any) -> Any:
+        for argument, value in zip(names, args, strict=True):
+            # Of tensors on several devices, one of them "meta", torch calls the fake kernel.
+            if isinstance(value, torch.Tensor) and value.device != args[0].device:
+                raise ValueError(f"{argument} must be on {args[0].device} as {names[0]} is, got {value.device}")
+        return fake(*args)
+
+    torch.library.register_fake(f"promptkernels::{name}", checked_fake, lib=LIBRARY)
     return getattr(torch.ops.promptkernels, name).default
 
 

@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 
 from promptkernels.backends.types import accumulation_type
 from promptkernels.ops.arguments import METRICS
-from promptkernels.ops.checks import Sizes, one_of
+from promptkernels.ops.checks import Sizes, is_positive, one_of
 from promptkernels.ops.library import needs_gradient, register
 
 
@@ -86,8 +86,8 @@ def task_similarity(
         ValueError: an argument of a wrong rank, size, type, device or value.
     """
     one_of("metric", metric, METRICS)
-    if not eps > 0:
-        raise ValueError(f"eps must be > 0, got {eps}")
+    if not is_positive(eps):
+        raise ValueError(f"eps must be a number > 0, got {eps!r}")
     sizes = Sizes()
     flat = isinstance(prompts, Tensor) and prompts.dim() == 2
     inner = "D" if flat else "LH"

@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 
 from promptkernels.backends.types import accumulation_type
 from promptkernels.ops.arguments import CONVENTIONS
-from promptkernels.ops.checks import Sizes, one_of
+from promptkernels.ops.checks import Sizes, is_positive, one_of
 from promptkernels.ops.library import needs_gradient, register
 
 
@@ -119,12 +119,14 @@ def svgd_direction(
     if isinstance(bandwidth, str):
         one_of("bandwidth", bandwidth, CONVENTIONS, " or a number > 0")
         value, convention = 0.0, bandwidth
-    elif isinstance(bandwidth, (int, float)) and bandwidth > 0:
+    elif is_positive(bandwidth):
         value, convention = float(bandwidth), "fixed"
     else:
         # A tensor may lie on another device or want a gradient; neither a copy to the host nor its loss goes unsaid.
         hint = "; pass float(bandwidth), it is a constant here" if isinstance(bandwidth, Tensor) else ""
         raise ValueError(f"bandwidth must be a number > 0 or one of {', '.join(CONVENTIONS)}, got {bandwidth!r}{hint}")
+    if not isinstance(per_token, bool):
+        raise ValueError(f"per_token must be True or False, got {per_token!r}")
     if per_token and flat:
         raise ValueError(f"per_token needs particles of shape (M, L, H), got {tuple(particles.shape)}")
     shape = particles.shape

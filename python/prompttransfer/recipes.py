@@ -10,7 +10,6 @@ A file holds settings of `RunConfig` by name. Beside them it may say what they a
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from prompttransfer.config import RunConfig
+from prompttransfer.json_file import read_json
 from prompttransfer.method_config import Settings
 from prompttransfer.yaml_file import read_yaml
 
@@ -79,7 +79,7 @@ def read_recipe(name: str | Path | None) -> Recipe:
         )
     if not path.is_file():
         raise FileNotFoundError(f"settings file {path} does not exist")
-    content = _read_json(path) if path.suffix.lower() == ".json" else read_yaml(path)
+    content = read_json(path) if path.suffix.lower() == ".json" else read_yaml(path)
     if not isinstance(content, dict):
         kind = "nothing" if content is None else f"a {type(content).__name__}"
         raise ValueError(f"{path}: got {kind}, want settings by name, such as train_rows: 32")
@@ -211,19 +211,3 @@ def _in(given: Mapping[str, Any], loc: tuple[Any, ...]) -> tuple[Any, ...]:
             return loc[:depth]
         value = value[part]
     return loc
-
-
-def _read_json(path: Path) -> Any:
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        names = [name for name, _ in pairs]
-        twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
-        if twice:
-            raise ValueError(f"{path}: key {twice[0]!r} is given twice")
-        return dict(pairs)
-
-    try:
-        return json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=unique)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 ({error.reason} at byte {error.start})") from error
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}, line {error.lineno}, column {error.colno}: is not JSON: {error.msg}") from error

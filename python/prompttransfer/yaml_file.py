@@ -9,6 +9,8 @@ from typing import Any
 
 import yaml
 
+_MOST_VALUES = 1_000_000  # of a file, with what its aliases repeat
+
 
 class _Loader(yaml.SafeLoader):
     """Safe YAML with the booleans and numbers of YAML 1.2: `choices: [no, yes]` are two words, 1e-3 is a number."""
@@ -24,6 +26,15 @@ class _Loader(yaml.SafeLoader):
                     )
                 seen.add(key)
         return super().construct_mapping(node, deep)
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, LookupError, AttributeError, TypeError, OverflowError) as error:
+            # Of !!int and the like before something else, and of dates that do not exist.
+            tag = node.tag.removeprefix("tag:yaml.org,2002:")
+            shown = f"{node.value[:40]!r} " if isinstance(node, yaml.ScalarNode) else ""
+            raise yaml.constructor.ConstructorError(None, None, f"{shown}is no {tag}", node.start_mark) from error
 
 
 _REPLACED = {"tag:yaml.org,2002:bool", "tag:yaml.org,2002:float"}
@@ -47,17 +58,48 @@ def read_yaml(path: Path) -> Any:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: not YAML, or a key given twice; names the file, the line and the column.
+        ValueError: not YAML, a key given twice, or aliases that lead back to themselves or multiply; names the file,
+            the line and the column.
     """
     try:
-        return yaml.load(path.read_text(encoding="utf-8-sig"), Loader=_Loader)
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path} does not exist") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not a UTF-8 text file ({error.reason} at byte {error.start})") from error
+    try:
+        value = yaml.load(text, Loader=_Loader)
+        _count(value, {})
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise ValueError(f"{path}{place}: {error.problem or error.context}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise ValueError(f"{path}: not YAML: {error}") from error
+    except RecursionError:
+        raise ValueError(f"{path}: not YAML of ours: nested too deep") from None
+    return value
+
+
+def _count(value: Any, known: dict[int, int]) -> int:
+    """How many values there are when everything that an alias repeats is counted again.
+
+    Raises:
+        ValueError: one is inside itself; there are more than any file needs, for a few lines of aliases can stand for
+            more than fits into memory; or a text that no file can hold.
+    """
+    if isinstance(value, str):
+        if not value.isascii():
+            value.encode()  # "\\ud800", half of a surrogate pair
+        return 1
+    if not isinstance(value, (dict, list, tuple, set)):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = 0
+        inner = [*value, *value.values()] if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_count(item, known) for item in inner)
+    if not known[id(value)]:
+        raise ValueError("an alias (*) leads back to itself")
+    if known[id(value)] > _MOST_VALUES:
+        raise ValueError(f"its aliases (*) repeat more than {_MOST_VALUES:,} values")
+    return known[id(value)]

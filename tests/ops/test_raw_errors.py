@@ -54,6 +54,18 @@ def bad_calls():
             (sim, p, None, o, None, *saved, [True, True, False, False]),
             r"needs asks for the gradient of reference",
         ),
+        "complex reference": (
+            "task_similarity",
+            (p, r.to(torch.complex64), None, None, *cosine),
+            r"reference must be float32.*got torch.complex64",
+        ),
+        "whole numbers": (
+            "task_similarity",
+            (p.int(), None, None, None, *cosine),
+            r"prompts must be float32.*torch.int32",
+        ),
+        "no scores": ("svgd_direction", (p, None, None, *liu), r"scores must be a tensor, got None"),
+        "meta": ("task_similarity", (p, r.to("meta"), None, None, *cosine), r"reference must be on .*, got meta"),
         "scores": ("svgd_direction", (p, p[:3], None, *liu), r"scores .*\(4, 3, 5\).*got \(3, 3, 5\)"),
         "svgd reference": ("svgd_direction", (p, p, r.T, *liu), r"reference .*\(3, 5\).*got \(5, 3\)"),
         "scores type": ("svgd_direction", (p, p.int(), None, *liu), r"scores must be float32.*got torch.int32"),
@@ -133,6 +145,28 @@ def test_task_id_out_of_range(backend, bad, dtype):
     ]:
         with pytest.raises(IndexError, match=rf"task_ids holds {bad}.*0\.\.2"):
             getattr(OPS, name)(*arguments)
+
+
+@pytest.mark.parametrize("kind", ["sparse", "quantized", "nested"])
+def test_tensor_without_plain_memory(kind):
+    """Torch refuses it before a kernel asks for an address."""
+    dense = torch.ones(3, 5)
+    make = {
+        "sparse": dense.to_sparse,
+        "quantized": lambda: torch.quantize_per_tensor(dense, 0.5, 0, torch.qint8),
+        "nested": lambda: torch.nested.nested_tensor([dense]),
+    }
+    with pytest.raises(NotImplementedError, match="promptkernels::task_similarity"):
+        OPS.task_similarity(torch.ones(4, 3, 5), make[kind](), None, None, "cosine", 1e-8)
+
+
+def test_negative_views_and_zero_tensors(backend):
+    """Their memory holds other numbers than they do, or there is none."""
+    p, r = rand(4, 3, 5), rand(3, 5)
+    want = OPS.merge_task_vectors(r, p, None, None)
+    assert torch.equal(OPS.merge_task_vectors(torch._neg_view(-r), torch._neg_view(-p), None, None), want)
+    zero = torch._efficientzerotensor((3, 5), device=p.device)
+    assert torch.equal(OPS.merge_task_vectors(zero, p, None, None), OPS.merge_task_vectors(r * 0, p, None, None))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs two kinds of device")

@@ -202,7 +202,10 @@ def test_misspelt_setting_has_a_suggestion(tmp_path: Path) -> None:
     result = run("compare", "--config", file)
     assert result.exit_code == 2 and "did you mean 'train_rows'" in result.stderr
     file.write_text("{train_rows}")
-    assert "line 1, column 2: is not JSON" in run("compare", "--config", file).stderr
+    assert (
+        "not JSON: Expecting property name enclosed in double quotes in line 1, column 2"
+        in run("compare", "--config", file).stderr
+    )
 
 
 def test_assets_are_listed_with_size_and_licence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

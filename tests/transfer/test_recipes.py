@@ -245,7 +245,7 @@ def test_a_bad_file_is_told_with_its_place(text: str, message: str, tmp_path: Pa
     ("text", "message"),
     [
         ('{"train_rows": 1, "train_rows": 2}', "key 'train_rows' is given twice"),
-        ('{"train_rows": 1,\n "seeds": }', "line 2, column 11: is not JSON"),
+        ('{"train_rows": 1,\n "seeds": }', "not JSON: Expecting value in line 2, column 11"),
     ],
 )
 def test_bad_json(text: str, message: str, tmp_path: Path) -> None:

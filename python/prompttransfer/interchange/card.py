@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BeforeValidator, Field, ValidationError
 
 from prompttransfer.interchange.files import read_tensors
+from prompttransfer.json_file import parse_json
 from prompttransfer.method_config import Settings
 from prompttransfer.recipes import explain
 
@@ -21,9 +22,10 @@ Kind = TypeVar("Kind")
 
 def _parsed(given: Any) -> Any:
     """A list or a table, also from the string that it is in metadata."""
-    return json.loads(given) if isinstance(given, str) else given
+    return parse_json(given) if isinstance(given, str) else given
 
 
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 Texts = Annotated[tuple[str, ...], BeforeValidator(_parsed)]
 Named = Annotated[dict[str, Kind], BeforeValidator(_parsed)]
 
@@ -42,8 +44,8 @@ class Card(Settings):
     method: str = ""
     seed: int | None = None
     metric: str = Field("", description="of the score")
-    score: float | None = Field(None, description="in per cent, on test rows")
-    scores: Named[float] = Field(default_factory=dict, description="what the score has to be compared with")
+    score: Finite | None = Field(None, description="in per cent, on test rows")
+    scores: Named[Finite] = Field(default_factory=dict, description="what the score has to be compared with")
     scoring: Literal["first-token", "full", "generate"] | None = Field(None, description="how an answer is chosen")
     choices: Texts = Field((), description="the answers; none: free text")
     template: str = Field("", description="what the model reads, with fields in braces")

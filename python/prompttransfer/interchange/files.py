@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from prompttransfer.prompts import InstancePrompt
 
 TENSOR = "prompt"
+# What `safe_open` and its tensors raise for a file that is none, is damaged, or holds types that torch has not.
+UNREADABLE = (SafetensorError, OSError, RuntimeError, TypeError, AttributeError, ValueError)
+_FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 _MODULE = {"sources", "target", "down", "up", "norm.weight", "norm.bias", "temperature", "mask_padding"}
 
 
@@ -72,7 +75,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+    except UNREADABLE as error:
         raise ValueError(f"{path}: not a readable safetensors file, or not all of it ({error})") from error
 
 
@@ -96,8 +99,13 @@ def read_factors(path: Path) -> Factors | None:
     prompt = _prompt(path, tensors)
     if not set(Factors._fields) <= tensors.keys():
         return None
-    shared, u, v = (tensors[name].float() for name in Factors._fields)
-    if shared.shape != prompt.shape or u.shape != (len(prompt), len(v)) or v.shape[1:] != prompt.shape[1:]:
+    shared, u, v = (as_float32(tensors[name], f"{path}: tensor {name!r}") for name in Factors._fields)
+    if (
+        shared.shape != prompt.shape
+        or v.dim() != 2
+        or u.shape != (len(prompt), len(v))
+        or v.shape[1] != prompt.shape[1]
+    ):
         shapes = ", ".join(f"{name} {tuple(tensors[name].shape)}" for name in (TENSOR, *Factors._fields))
         raise ValueError(f"{path}: got {shapes}, want (L, H), (L, H), (L, R), (R, H)")
     return Factors(shared, u, v)
@@ -113,7 +121,10 @@ def read_trained(path: Path) -> tuple[Tensor | InstancePrompt, dict[str, str]]:
     if tensors.keys() >= _MODULE:
         from prompttransfer.prompts import InstancePrompt  # imports transformers, which takes seconds
 
-        return InstancePrompt.of(tensors), metadata
+        try:
+            return InstancePrompt.of(tensors), metadata
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
     return _prompt(path, tensors), metadata
 
 
@@ -122,8 +133,20 @@ def _prompt(path: Path, tensors: Mapping[str, Tensor]) -> Tensor:
         why = "; a prompt that depends on the row (ATTEMPT) has no matrix" if tensors.keys() >= _MODULE else ""
         raise ValueError(f"{path}: holds {', '.join(tensors) or 'nothing'}, want a tensor {TENSOR!r}{why}")
     prompt = tensors[TENSOR]
-    if prompt.dim() != 2 or not prompt.numel() or not prompt.is_floating_point():
-        raise ValueError(f"{path}: tensor {TENSOR!r} has shape {tuple(prompt.shape)}, want (L, H) floating")
-    if not prompt.isfinite().all():
-        raise ValueError(f"{path}: tensor {TENSOR!r} holds infinite or undefined numbers")
-    return prompt.to(torch.float32)
+    if prompt.dim() != 2 or not prompt.numel():
+        raise ValueError(f"{path}: tensor {TENSOR!r} has shape {tuple(prompt.shape)}, want (L, H)")
+    return as_float32(prompt, f"{path}: tensor {TENSOR!r}")
+
+
+def as_float32(tensor: Tensor, name: str) -> Tensor:
+    """A tensor out of a file in the type of prompts.
+
+    Raises:
+        ValueError: it holds other numbers than finite floating ones.
+    """
+    if tensor.dtype not in _FLOATING:
+        raise ValueError(f"{name} holds {tensor.dtype}, want float32, float64, bfloat16 or float16")
+    single = tensor.to(torch.float32)
+    if not single.isfinite().all():
+        raise ValueError(f"{name} holds infinite or undefined numbers")
+    return single

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import pickle
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,8 +10,9 @@ import torch
 from torch import Tensor
 
 from prompttransfer.interchange.card import Card
-from prompttransfer.interchange.files import Factors, read_tensors
+from prompttransfer.interchange.files import Factors, as_float32, read_tensors
 from prompttransfer.interchange.peft_export import CARDS
+from prompttransfer.json_file import read_json
 
 _KINDS = {
     "PROMPT_TUNING": ("prompt_embeddings",),
@@ -50,31 +50,31 @@ def import_peft(folder: Path) -> list[Imported]:
     if set(tensors) != set(_KINDS[kind]):
         got, want = ", ".join(sorted(tensors)) or "nothing", ", ".join(_KINDS[kind])
         raise ValueError(f"{folder}: the checkpoint holds {got}, want {want}")
-    parts = config.get("num_transformer_submodules") or (2 if task_type == "SEQ_2_SEQ_LM" else 1)
-    rows, hidden = config.get("num_virtual_tokens", 0) * parts, config.get("token_dim")
-    wanted: dict[str, tuple[Any, ...]] = {"prompt_embeddings": (rows, hidden)}
+    count = partial(_count, file, config)
+    parts = count("num_transformer_submodules", 2 if task_type == "SEQ_2_SEQ_LM" else 1)
+    rows, hidden = count("num_virtual_tokens") * parts, count("token_dim")
+    tasks, ranks = (count("num_tasks", 1), count("num_ranks", 1)) if kind == "MULTITASK_PROMPT_TUNING" else (1, 1)
+    wanted: dict[str, tuple[int, ...]] = {"prompt_embeddings": (rows, hidden)}
     if kind == "MULTITASK_PROMPT_TUNING":
-        tasks, ranks = config.get("num_tasks", 1), config.get("num_ranks", 1)
         wanted |= {"prefix_task_cols": (tasks, rows, ranks), "prefix_task_rows": (tasks, ranks, hidden)}
     for name, shape in wanted.items():
         if tuple(tensors[name].shape) != shape:
             raise ValueError(f"{folder}: {name} has shape {tuple(tensors[name].shape)}, its configuration says {shape}")
-        if not tensors[name].isfinite().all():
-            raise ValueError(f"{folder}: {name} holds infinite or undefined numbers")
-    shared = tensors["prompt_embeddings"].float()
+        tensors[name] = as_float32(tensors[name], f"{folder}: {name}")
+    shared = tensors["prompt_embeddings"]
     form = {
         "architecture": _TASK_TYPES[task_type],
         "placement": "encoder-decoder" if parts == 2 and kind != "PROMPT_TUNING" else "encoder",
     }
     method = "PT" if kind == "PROMPT_TUNING" else "MPT"
-    origin = {"model": config.get("base_model_name_or_path") or "", "method": method}
+    origin = {"model": str(config.get("base_model_name_or_path") or ""), "method": method}
     cards = [
         card.model_copy(update=form | {name: value for name, value in origin.items() if not getattr(card, name)})
-        for card in _cards(folder, config.get("num_tasks", 1) if kind != "PROMPT_TUNING" else 1)
+        for card in _cards(folder, tasks)
     ]
     if kind == "PROMPT_TUNING":
         return [Imported(shared[: rows // parts].clone(), cards[0])]
-    cols, own = tensors["prefix_task_cols"].float(), tensors["prefix_task_rows"].float()
+    cols, own = tensors["prefix_task_cols"], tensors["prefix_task_rows"]
     factors = [Factors(shared, u, v) for u, v in zip(cols, own, strict=True)]
     return [Imported(one.composed(), card, one) for one, card in zip(factors, cards, strict=True)]
 
@@ -84,13 +84,19 @@ def _config(folder: Path) -> dict[str, Any]:
     if not file.is_file():
         hint = "" if folder.is_dir() else "; fetch one of the hub with: hf download NAME --local-dir FOLDER"
         raise ValueError(f"{folder}: not an adapter folder, there is no adapter_config.json{hint}")
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file}: not JSON: {error}") from error
+    content = read_json(file)
     if not isinstance(content, dict):
         raise ValueError(f"{file}: got a {type(content).__name__}, want a configuration of PEFT")
     return content
+
+
+def _count(file: Path, config: dict[str, Any], name: str, default: int | None = None) -> int:
+    """A size in the configuration; null, or nothing, is the default."""
+    value = config.get(name)
+    value = default if value is None else value
+    if type(value) is not int or value < 1:
+        raise ValueError(f"{file}: {name}: got {value!r}, want a whole number of at least 1")
+    return value
 
 
 def _checkpoint(folder: Path) -> dict[str, Tensor]:
@@ -102,7 +108,7 @@ def _checkpoint(folder: Path) -> dict[str, Tensor]:
         raise ValueError(f"{folder}: there is no adapter_model.safetensors")
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+    except Exception as error:  # the unpickler raises whatever a damaged file leads it to
         raise ValueError(
             f"{file}: damaged, or holds more than tensors, which could run code; want adapter_model.safetensors"
         ) from error
@@ -116,10 +122,10 @@ def _cards(folder: Path, count: int) -> list[Card]:
     file = folder / CARDS
     if not file.is_file():
         return [Card()] * count
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file}: not JSON: {error}") from error
+    content = read_json(file)
     if not isinstance(content, list) or len(content) != count:
         raise ValueError(f"{file}: want a list of {count} cards, one for each task")
+    for card in content:
+        if not isinstance(card, dict):
+            raise ValueError(f"{file}: got a {type(card).__name__}, want the fields of a card")
     return [Card.checked(card, file) for card in content]

@@ -60,9 +60,18 @@ class InstancePrompt(PromptModule):
 
     @classmethod
     def of(cls, tensors: dict[str, Tensor]) -> InstancePrompt:
-        """The prompt of such a file."""
+        """The prompt of such a file.
+
+        Raises:
+            ValueError: tensors that do not fit together.
+        """
+        if tensors["sources"].dim() != 3 or tensors["target"].dim() != 2 or tensors["down"].dim() != 2:
+            raise ValueError("sources, target and down: want (K, L, H), (L, H) and (projection, H)")
         prompt = cls(tensors["sources"], tensors["target"], projection=tensors["down"].shape[0])
         for name, tensor in prompt.tensors().items():
+            if tensors[name].shape != tensor.shape or not tensors[name].isfinite().all():
+                got = f"{tuple(tensors[name].shape)} {tensors[name].dtype}"
+                raise ValueError(f"tensor {name!r}: got {got}, want finite numbers of shape {tuple(tensor.shape)}")
             tensor.copy_(tensors[name])
         return prompt
 

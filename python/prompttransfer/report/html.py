@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from html import escape
 from urllib.parse import quote
 
+from prompttransfer.report.escaping import escape
 from prompttransfer.report.pictures import Picture
 from prompttransfer.report.svg import inline, key_mark
 from prompttransfer.report.theme import STYLE
@@ -26,7 +26,8 @@ def text(words: str) -> str:
 
 def link(path: str, words: str) -> Markup:
     """A link to a file below or beside the page. Nothing in the path can name another scheme or host."""
-    return Markup(f'<a href="{escape(quote(path))}">{escape(words)}</a>')
+    target = escape(quote(path, errors="replace"))
+    return Markup(f'<a href="{target}">{escape(words)}</a>')
 
 
 def document(title: str, intro: Sequence[str], sections: Sequence[tuple[str, str]]) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
+from prompttransfer.report.escaping import escape
 from prompttransfer.report.html import Markup, document, figure, link, paragraph, table
 from prompttransfer.report.pictures import Picture
 from prompttransfer.report.results import Results

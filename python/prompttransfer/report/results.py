@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,12 +9,9 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from prompttransfer.json_file import read_json
+from prompttransfer.report.form import Content, History, check_form
 from prompttransfer.tasks.scales import Scale, averaged, scale_of
-
-_NEEDED = (
-    *("method", "target", "seed", "metric", "score", "majority", "zero_shot", "collapsed", "test_rows", "train_rows"),
-    *("trainable_parameters", "target_updates", "target_examples", "source_updates", "seconds"),
-)
 
 
 @dataclass(frozen=True)
@@ -111,7 +107,10 @@ class Results:
         cell = self.cell(method, target)
         seeds = cell.seeds if cell else ()
         paths = [self.folder / "history" / f"{method}-{target}-seed{seed}.json" for seed in seeds]
-        return [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.is_file()]
+        found = [(path, read_json(path)) for path in paths if path.is_file()]
+        for path, history in found:
+            check_form(History, history, f"{path}: not the history of a run")
+        return [history for _, history in found]
 
 
 def read_results(folder: str | Path) -> Results:
@@ -125,16 +124,10 @@ def read_results(folder: str | Path) -> Results:
     path = folder / "results.json"
     if not path.is_file():
         raise FileNotFoundError(f"{folder} is not a run folder: it has no results.json")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not JSON: {error}") from error
+    content = read_json(path)
     if not isinstance(content, dict) or not isinstance(content.get("rows"), list):
         raise ValueError(f"{path}: not a result of `prompttransfer compare`: it has no list of rows")
-    for place, row in enumerate(content["rows"]):
-        lacks = [name for name in _NEEDED if name not in row] if isinstance(row, dict) else list(_NEEDED)
-        if lacks:
-            raise ValueError(f"{path}: not a result of `prompttransfer compare`: row {place} has no {', '.join(lacks)}")
+    check_form(Content, content, f"{path}: not a result of `prompttransfer compare`")
     return Results(folder, content)
 
 

@@ -8,8 +8,8 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 
+from prompttransfer.report.escaping import escape
 from prompttransfer.report.theme import CLASSES, LIGHT, SERIES
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from prompttransfer.json_file import parse_json, read_json
 from prompttransfer.tasks.cells import ClassName
 from prompttransfer.tasks.tables import Row, check_columns
 
@@ -34,7 +34,7 @@ def file_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
             reader = _arrow_reader(source)
             check_columns(path, columns, reader.schema.names)
             yield from _rows(path, reader.schema, _batches(reader), _tops(columns, reader.schema.names))
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+    except (pa.ArrowException, OSError, OverflowError, UnicodeError) as error:
         raise ValueError(f"{path}: not a {path.suffix.lower().lstrip('.')} file that can be read: {error}") from error
 
 
@@ -59,9 +59,19 @@ def folder_rows(path: Path, columns: Sequence[str], split: str) -> Iterator[Row]
 
 
 def folder_splits(path: Path) -> tuple[str, ...]:
-    """Names of the splits of a DatasetDict folder; none for a Dataset."""
+    """Names of the splits of a DatasetDict folder; none for a Dataset.
+
+    Raises:
+        ValueError: the file that names them is damaged.
+    """
     file = path / "dataset_dict.json"
-    return tuple(json.loads(file.read_text(encoding="utf-8"))["splits"]) if file.is_file() else ()
+    if not file.is_file():
+        return ()
+    content = read_json(file)
+    splits = content.get("splits") if isinstance(content, dict) else None
+    if not isinstance(splits, list) or not all(isinstance(split, str) for split in splits):
+        raise ValueError(f"{file}: want a list of the names of its splits")
+    return tuple(splits)
 
 
 def _arrow_reader(source: pa.MemoryMappedFile) -> Any:
@@ -95,6 +105,8 @@ def _rows(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch], name
     for whole in batches:
         for start in range(0, len(whole), _BATCH):  # a file may be one batch
             batch = whole.slice(start, _BATCH)
+            # Of a damaged file, offsets may point anywhere: reading its values unchecked could end the process.
+            batch.validate(full=True)
             columns = [_values(batch.column(name), classes.get(name)) for name in names]
             for values in zip(*columns, strict=True):
                 number += 1
@@ -118,10 +130,16 @@ def _values(column: pa.Array, classes: Sequence[str] | None) -> list[Any]:
 
 def _class_names(schema: pa.Schema) -> dict[str, list[str]]:
     """Names of the classes of each ClassLabel column, which the datasets library keeps in the schema."""
-    described = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    features = (described.get("info") or {}).get("features") or {}
-    return {
-        name: feature["names"]
-        for name, feature in features.items()
-        if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and feature.get("names")
-    }
+    try:
+        described: Any = parse_json((schema.metadata or {}).get(b"huggingface", b"{}").decode())
+    except ValueError:
+        return {}  # another program's words
+    for name in ("info", "features"):
+        described = described.get(name) if isinstance(described, dict) else None
+    features = described.items() if isinstance(described, dict) else ()
+    return {name: feature["names"] for name, feature in features if _is_class_label(feature)}
+
+
+def _is_class_label(feature: Any) -> bool:
+    names = feature.get("names") if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" else None
+    return isinstance(names, list) and bool(names) and all(isinstance(name, str) for name in names)

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
 
 class Misfit(ValueError):
     """A row, or a cell of it, that does not fit the description of the task."""
@@ -74,7 +76,10 @@ def text_of(value: Any) -> str:
         raise Misfit(f"got a struct of {known}; want text: name one of its fields with a dot, such as column.field")
     if isinstance(value, (bytes, bytearray)):
         raise Misfit(f"got {len(value)} bytes, want text")
-    return str(value)
+    text = str(value)
+    if not text.isascii() and _SURROGATE.search(text):  # JSON's "\\ud800" alone: no file can hold it
+        raise Misfit("got half of a surrogate pair, want text")
+    return text
 
 
 def label_of(value: Any) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import codecs
+import io
 import re
 from difflib import get_close_matches
 from glob import glob, has_magic
@@ -91,8 +91,8 @@ class Description(Settings):
     @classmethod
     def _known_encoding(cls, encoding: str) -> str:
         try:
-            codecs.lookup(encoding)
-        except LookupError as error:
+            io.TextIOWrapper(io.BytesIO(), encoding)  # unlike codecs.lookup, of text encodings only
+        except (LookupError, ValueError) as error:
             raise ValueError("want one that Python knows, such as utf-8, latin-1") from error
         return encoding
 

@@ -21,6 +21,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, TextIO
 
+from prompttransfer.json_file import parse_json
 from prompttransfer.tasks.names import PACKED, TABLES, is_dataset_folder, table_suffix
 
 # A text field may be a whole document; the csv module stops at 128 KiB unless it is told otherwise.
@@ -108,7 +109,8 @@ def _opened(path: Path, encoding: str) -> Iterator[TextIO]:
         ):
             yield file
     except UnicodeError as error:
-        raise ValueError(f"{path}: {_not_decoded(path, encoding, packed)} ({error.reason})") from error
+        reason = getattr(error, "reason", error)  # a codec may also raise the bare error
+        raise ValueError(f"{path}: {_not_decoded(path, encoding, packed)} ({reason})") from error
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ValueError(f"{path}: not a gzip file, or not all of it: {error}") from error
 
@@ -199,9 +201,9 @@ def _json_lines(path: Path, encoding: str) -> Iterator[Row]:
         for number, line in enumerate(file, start=1):
             if line.strip():
                 try:
-                    yield _object(f"{path}, row {number}", json.loads(line))
-                except json.JSONDecodeError as error:
-                    yield Row(f"{path}, row {number}", problem=f"not JSON: {error}")
+                    yield _object(f"{path}, row {number}", parse_json(line))
+                except ValueError as error:
+                    yield Row(f"{path}, row {number}", problem=str(error))
 
 
 def _json_objects(path: Path, encoding: str) -> Iterator[Row]:
@@ -220,7 +222,9 @@ def _json_objects(path: Path, encoding: str) -> Iterator[Row]:
             elif at < len(text):
                 try:
                     item, at = decoder.raw_decode(text, at)
-                except json.JSONDecodeError as error:
+                except RecursionError:
+                    broken = "not JSON of ours: nested too deep"
+                except ValueError as error:  # also a number of thousands of digits
                     broken = f"not JSON: {error}"
                 else:
                     number += 1

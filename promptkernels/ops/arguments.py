@@ -58,6 +58,8 @@ def _known(name: str, value: str, names: tuple[str, ...]) -> None:
 
 
 def _needed(needs: list[bool], **tensors: Tensor | None) -> None:
+    if len(needs) != len(tensors):
+        raise ValueError(f"needs must hold {len(tensors)} truth values, got {len(needs)}")
     for need, (name, tensor) in zip(needs, tensors.items(), strict=True):
         if need and tensor is None:
             raise ValueError(f"needs asks for the gradient of {name}, which is not given")

@@ -66,6 +66,7 @@ def bad_calls():
         ),
         "no scores": ("svgd_direction", (p, None, None, *liu), r"scores must be a tensor, got None"),
         "meta": ("task_similarity", (p, r.to("meta"), None, None, *cosine), r"reference must be on .*, got meta"),
+        "no needs": ("merge_task_vectors_backward", (r, r, p, s, w, []), r"needs must hold 4 truth values, got 0"),
         "scores": ("svgd_direction", (p, p[:3], None, *liu), r"scores .*\(4, 3, 5\).*got \(3, 3, 5\)"),
         "svgd reference": ("svgd_direction", (p, p, r.T, *liu), r"reference .*\(3, 5\).*got \(5, 3\)"),
         "scores type": ("svgd_direction", (p, p.int(), None, *liu), r"scores must be float32.*got torch.int32"),

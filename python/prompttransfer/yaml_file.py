@@ -76,6 +76,8 @@ def read_yaml(path: Path) -> Any:
         raise ValueError(f"{path}{place}: {error.problem or error.context}") from error
     except (yaml.YAMLError, ValueError) as error:
         raise ValueError(f"{path}: not YAML: {error}") from error
+    except (TypeError, LookupError, AttributeError) as error:  # of a tag before what it is not for: "!!set word"
+        raise ValueError(f"{path}: not YAML of ours: {error}") from error
     except RecursionError:
         raise ValueError(f"{path}: not YAML of ours: nested too deep") from None
     return value

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from prompttransfer.interchange import Card
-from prompttransfer.interchange.files import TENSOR
+from prompttransfer.interchange.files import TENSOR, UNREADABLE
+from prompttransfer.json_file import read_json
 
 NAME = "index.sqlite"
 FORMAT = 2
@@ -206,7 +207,7 @@ def described(path: Path, card: Path | None) -> tuple[tuple[int, int, str, int],
         with open(path, "rb") as file:
             head = int.from_bytes(file.read(8), "little")
             places = json.loads(file.read(head))
-    except (SafetensorError, OSError) as error:
+    except UNREADABLE as error:
         raise ValueError(f"{path}: not a readable safetensors file, or not all of it ({error})") from error
     if len(shape) != 2 or 0 in shape or dtype not in DTYPES:
         got = f"{tuple(shape)} of type {dtype}" if shape else "none"
@@ -215,9 +216,9 @@ def described(path: Path, card: Path | None) -> tuple[tuple[int, int, str, int],
     checked = Card.of(metadata, path)
     if card is not None:
         try:
-            content = json.loads(card.read_text(encoding="utf-8"))
-        except (ValueError, OSError) as error:
-            raise ValueError(f"{card}: not JSON: {error}") from error
+            content = read_json(card)
+        except OSError as error:
+            raise ValueError(f"{card}: not readable ({error})") from error
         if not isinstance(content, dict):
             raise ValueError(f"{card}: got a {type(content).__name__}, want the fields of a card")
         checked = Card.checked(content, card)
@@ -230,6 +231,7 @@ DTYPES = ("F32", "F64", "F16", "BF16")  # as safetensors calls them
 def _connected(path: Path | str, **more: Any) -> sqlite3.Connection:
     """A database; of no name: a private one in a file that goes with the connection."""
     connection: sqlite3.Connection = sqlite3.connect(path, timeout=60, check_same_thread=False, **more)
+    connection.execute("PRAGMA trusted_schema = OFF")  # a library may be anybody's: its schema runs no functions
     return connection
 
 

@@ -1,7 +1,12 @@
-"""The CPU kernels under AddressSanitizer and UBSan: a stray access or undefined behaviour ends the test."""
+"""The CPU kernels under AddressSanitizer and UBSan, and on several threads under ThreadSanitizer.
+
+A stray access, undefined behaviour or a data race ends the test.
+"""
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -62,3 +67,31 @@ module.select_group(similarity.data_ptr(), False, 6, 0, chosen.data_ptr(), 1)
     done = subprocess.run([sys.executable, "-c", code], env=sanitized_environment(), capture_output=True, text=True)
     assert done.returncode != 0
     assert "AddressSanitizer: heap-buffer-overflow" in done.stderr and "select_group" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def threads(tmp_path_factory) -> Path:
+    """A program of the kernels and of threads that ThreadSanitizer understands; see the head of its source."""
+    compiler = shutil.which(os.environ.get("CXX") or "c++")
+    if sys.platform != "linux" or compiler is None:
+        pytest.skip("needs Linux and a compiler")
+    path, cpu_sources = tmp_path_factory.mktemp("threads") / "threads", ROOT / "csrc" / "cpu"
+    sources = [file for file in sorted(cpu_sources.rglob("*.cpp")) if file.parent.name in ("cpu", "simd")]
+    command = [compiler, "-std=c++20", "-O1", "-g1", "-fsanitize=thread", "-rdynamic", "-DPK_ISA=baseline", "-w"]
+    command += [f"-I{ROOT / 'csrc' / 'include'}", str(ROOT / "tests" / "cpu_threads.cpp"), *map(str, sources)]
+    done = subprocess.run([*command, "-o", str(path), "-ldl", "-pthread"], capture_output=True, text=True)
+    if "cannot find" in done.stderr and "tsan" in done.stderr:
+        pytest.skip(f"{compiler} has no ThreadSanitizer")
+    assert done.returncode == 0, done.stderr
+    return path
+
+
+def test_no_data_races_and_the_same_bits(threads):
+    """Every kernel with 1, 2, 3 and 8 threads, and with two callers at once."""
+    done = subprocess.run([threads], capture_output=True, text=True)
+    assert done.returncode == 0 and "ThreadSanitizer" not in done.stderr, done.stdout + done.stderr[-8000:]
+
+
+def test_a_data_race_is_reported(threads):
+    done = subprocess.run([threads, "race"], capture_output=True, text=True)
+    assert "ThreadSanitizer: data race" in done.stderr

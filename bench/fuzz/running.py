@@ -52,9 +52,10 @@ class Outcome:
 
 
 def target(name: str) -> Target:
-    """The target of a name of `TARGETS`."""
-    found: dict[str, Target] = importlib.import_module(f"bench.fuzz.{TARGETS[name]}").targets()
-    return found[name]
+    """The target of a name of `TARGETS`, or "module:name" of one of your own, out of what `targets()` there returns."""
+    module, _, own = name.rpartition(":")
+    found: dict[str, Target] = importlib.import_module(module or f"bench.fuzz.{TARGETS[own]}").targets()
+    return found[own]
 
 
 def fuzz(name: str, inputs: int, seed: int, scratch: Path, keep: Path) -> Outcome:
@@ -84,7 +85,7 @@ def fuzz(name: str, inputs: int, seed: int, scratch: Path, keep: Path) -> Outcom
     if not left:
         return Outcome(accepted, refused)
     keep.mkdir(parents=True, exist_ok=True)
-    kept = keep / f"{name}-{hashlib.sha256(left[0].read_bytes()).hexdigest()[:12]}"
+    kept = keep / f"{name.rpartition(':')[2]}-{hashlib.sha256(left[0].read_bytes()).hexdigest()[:12]}"
     shutil.copy(left[0], kept)
     return Outcome(accepted, refused, kept, done.stdout[-4000:])
 

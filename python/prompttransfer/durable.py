@@ -6,11 +6,12 @@ files, in the format of `sha256sum`: `sha256sum -c SHA256SUMS` says the same as 
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 SEAL = "SHA256SUMS"
 _TEMPORARY = ".tmp"
 _BLOCK = 1 << 20
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 class Damaged(ValueError):
@@ -48,6 +50,22 @@ def write_json(path: Path, content: Any) -> None:
     """Write JSON so that a reader sees the old file or the new one, never half of it."""
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         json.dump(content, file, indent=1, allow_nan=False)
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows of equal keys as CSV for people's spreadsheets, which take some texts for formulas and run them.
+
+    Such a text (it begins with =, +, -, @, a tab or a carriage return) gets an apostrophe before it, as spreadsheets
+    themselves mark text; numbers stay numbers.
+    """
+
+    def harmless(value: Any) -> Any:
+        return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else ["method"])
+        writer.writeheader()
+        writer.writerows({name: harmless(value) for name, value in row.items()} for row in rows)
 
 
 def write_record(path: Path, content: Any) -> None:

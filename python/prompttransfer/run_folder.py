@@ -8,7 +8,6 @@ time.
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import platform
@@ -32,7 +31,7 @@ from prompttransfer.durable import (
     file_hash,
     read_record,
     remove_leftovers,
-    replacing,
+    write_csv,
     write_json,
     write_record,
 )
@@ -143,13 +142,7 @@ class RunFolder:
             "finished": len(found) == len(self._keys),
         }
         write_json(self.folder / "results.json", results)
-        with (
-            replacing(self.folder / "results.csv") as temporary,
-            temporary.open("w", newline="", encoding="utf-8") as file,
-        ):
-            writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else ["method"])
-            writer.writeheader()
-            writer.writerows(rows)
+        write_csv(self.folder / "results.csv", rows)
 
     def card(self, **facts: Any) -> dict[str, str]:
         """Metadata of a prompt file: the model, and what is known of the prompt (fields of `Card`)."""

@@ -38,8 +38,10 @@ def _convert(source: Path, file: str, target: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     with redirect_stderr(io.StringIO()):  # several progress bars of a second each
-        model = AutoModelForCausalLM.from_pretrained(source, gguf_file=file, dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=file)
+        model = AutoModelForCausalLM.from_pretrained(
+            source, gguf_file=file, dtype=torch.float32, trust_remote_code=False
+        )
+        tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=file, trust_remote_code=False)
     # The weights are plain float32 now; a model that calls itself quantized would be loaded as such.
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config

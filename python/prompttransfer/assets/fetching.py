@@ -154,7 +154,13 @@ def _extract(asset: Asset, archive: Path, target: Path) -> None:
             data = _member(archive, outer)
             if data is not None and inner:
                 data = _member(io.BytesIO(data), inner)
-        except (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile) as error:
+        except (
+            OSError,
+            EOFError,
+            KeyError,
+            tarfile.TarError,
+            zipfile.BadZipFile,
+        ) as error:  # KeyError: a link to nothing
             raise AssetError(f"{asset.file} cannot be read: {error}") from error
         if data is None:
             raise AssetError(f"{asset.file} has no member {path}")

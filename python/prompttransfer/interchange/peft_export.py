@@ -180,7 +180,9 @@ def _is_seq2seq(card: Card, base_model: str, path: Path) -> bool:
     from transformers import AutoConfig
 
     try:
-        return bool(AutoConfig.from_pretrained(base_model, local_files_only=True).is_encoder_decoder)
+        return bool(
+            AutoConfig.from_pretrained(base_model, local_files_only=True, trust_remote_code=False).is_encoder_decoder
+        )
     except (OSError, ValueError) as error:
         raise ValueError(
             f"{path} does not say what kind of model {base_model!r} is, and it is not on this machine; "

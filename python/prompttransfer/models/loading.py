@@ -68,11 +68,13 @@ def load_model(
     options |= _quantized(quantization, device)
     if precision == "auto":
         precision = "bfloat16" if native_bfloat16(device) else "float32"
-    tokenizer = AutoTokenizer.from_pretrained(name)
+    tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     mesh = init_device_mesh(device.type, (processes.count(),)) if sharded else None
     with processes.in_turn() if sharded else nullcontext():
         with quiet_transformers():
-            model = kind.from_pretrained(name, dtype=torch.float32, use_safetensors=True, **options)
+            model = kind.from_pretrained(
+                name, dtype=torch.float32, use_safetensors=True, **options, trust_remote_code=False
+            )
         if quantization == "none" and not sharded:
             model = model.to(device)  # a quantized one is where it belongs already
         backbone = Backbone(
@@ -97,7 +99,7 @@ def _configuration(name: str) -> Any:
     level = hub.level
     hub.setLevel(logging.ERROR)  # a warning at every try to reach a hub that does not answer
     try:
-        return AutoConfig.from_pretrained(name)
+        return AutoConfig.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise _no_model(name, error) from error
     finally:

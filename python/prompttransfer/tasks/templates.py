@@ -18,12 +18,16 @@ def fields_of(template: str) -> tuple[str, ...]:
     """Names of the fields of a template such as "Review: {text}\\nSentiment:", in order.
 
     Raises:
-        ValueError: the template is malformed or names no field.
+        ValueError: the template is malformed, names no field, or says more of a field than its name ({text:>9}).
     """
     try:
-        names = [name for _, name, _, _ in Formatter().parse(template) if name is not None]
+        parts = [part for part in Formatter().parse(template) if part[1] is not None]
     except ValueError as error:
         raise ValueError(f"template {template!r}: {error}") from error
+    for _, name, form, conversion in parts:
+        if form or conversion:
+            raise ValueError(f"template {template!r}: want the name alone in braces, such as {{{name}}}")
+    names = [str(name) for _, name, _, _ in parts]
     if not names or not all(name.isidentifier() for name in names):
         raise ValueError(f'template {template!r}: got fields {names}, want names in braces, such as "{{text}}"')
     return tuple(dict.fromkeys(names))

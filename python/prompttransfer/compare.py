@@ -6,10 +6,11 @@ so a comparison that was interrupted goes on where it was, whoever goes on with 
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import inspect
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from prompttransfer.progress import NullProgress
 from prompttransfer.prompts import initial_prompt
 from prompttransfer.run_folder import PLACES, Made, PromptFile, RunFolder
 from prompttransfer.store import Store, default_folder, key_hash
-from prompttransfer.tasks import drop_leaks, load_task
+from prompttransfer.tasks import drop_leaks_of, load_task
 from prompttransfer.tasks.scales import scale_of
 from prompttransfer.tasks.task import Task
 
@@ -53,7 +54,10 @@ def compare(config: RunConfig, progress: Any = None) -> Path:
     contexts = [work.context(seed) for seed in config.seeds]
     jobs = {job.name: job for job in _jobs(config, contexts)}
     keys = {name: job.key for name, job in jobs.items()}
-    with RunFolder(config, work.backbone, progress, keys) if processes.is_main() else nullcontext() as run:
+    with (
+        _tasks_never_garbage(),
+        RunFolder(config, work.backbone, progress, keys) if processes.is_main() else nullcontext() as run,
+    ):
         if run:
             for ctx in contexts:
                 path = f"prompts/P_init-seed{ctx.source_seed}.safetensors"
@@ -65,6 +69,17 @@ def compare(config: RunConfig, progress: Any = None) -> Path:
         if run:
             run.collect()
     return config.output
+
+
+@contextmanager
+def _tasks_never_garbage() -> Iterator[None]:
+    """What is loaded stays: every stage ends with a garbage collection, which need not look through all tasks again."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 @dataclass(frozen=True)
@@ -174,10 +189,8 @@ class Workbench:
         options = task_options(config) | {"progress": progress}
         targets = {name: load_task(name, **options) for name in config.targets}
         # What a source teaches must not hold the rows that a target is judged on.
-        sources = [
-            drop_leaks(load_task(name, **options), targets.values()).limit(config.source_rows)
-            for name in (config.sources if config.transfers else ())
-        ]
+        sources = [load_task(name, **options) for name in (config.sources if config.transfers else ())]
+        sources = [task.limit(config.source_rows) for task in drop_leaks_of(sources, targets.values())]
 
         def judged(task: Task) -> Task:
             task = task.on_validation() if config.evaluate_on == "validation" else task

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 from datasets.arrow_writer import ArrowWriter
 
-from prompttransfer.tasks import DEMO_TASKS, drop_leaks, load_task
+from prompttransfer.tasks import DEMO_TASKS, drop_leaks, drop_leaks_of, load_task
 from prompttransfer.tasks.leakage import leaking_rows, normalize, word_count
 from prompttransfer.tasks.names import file_paths, is_file_name
 from prompttransfer.tasks.task import Example, Task, split_examples, to_dataset
@@ -120,7 +120,8 @@ def test_sources_lose_rows_of_the_targets_tests() -> None:
         "source", ["one two three four five", "its own test row here", "kept row of it"], ["own test row here"]
     )
     target = make_task("target", ["unrelated"], ["One, two, three, four"])
-    cleaned = drop_leaks(source, [target])
+    first, cleaned = drop_leaks_of([drop_leaks(target), drop_leaks(source)], [target])
+    assert list(first.train["raw"]) == ["unrelated"] and first.leaked == 0
     assert list(cleaned.train["raw"]) == ["kept row of it"]
     assert cleaned.leaked == 2 and list(cleaned.test["raw"]) == ["own test row here"]
 

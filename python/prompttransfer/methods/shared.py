@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 import promptkernels as pk
@@ -14,6 +15,8 @@ from prompttransfer.methods.sampler import row_batches, split_updates
 from prompttransfer.prompts import SoftPrompt
 from prompttransfer.rows import Rows
 from prompttransfer.store import Result
+
+_SHOWN = 64  # a picture of more pairs shows nothing, and its numbers fill megabytes for every row of the results
 
 
 def source_prompt(ctx: Context, source: EncodedTask) -> tuple[Tensor, Result]:
@@ -72,5 +75,7 @@ def joined_loss(first: Result, second: Result) -> list[list[float]]:
 
 
 def similarity_history(names: list[str], prompts: Tensor, start: Tensor) -> dict[str, list]:
-    """Cosines of the task vectors, prompts (T, L, H), for the report."""
+    """Cosines of the task vectors, prompts (T, L, H), for the report; of more than 64 the first ones and the last."""
+    if len(names) > _SHOWN:
+        names, prompts = [*names[: _SHOWN - 1], names[-1]], torch.cat([prompts[: _SHOWN - 1], prompts[-1:]])
     return {"names": names, "matrix": pk.task_similarity(prompts, start).tolist()}

@@ -9,12 +9,12 @@ from typing import Any, Literal
 from prompttransfer.tasks.demo import DEMO_TASKS, load_demo
 from prompttransfer.tasks.description import read_description
 from prompttransfer.tasks.files import load_described, load_files
-from prompttransfer.tasks.leakage import drop_leaks
+from prompttransfer.tasks.leakage import drop_leaks, drop_leaks_of
 from prompttransfer.tasks.names import file_paths, is_dataset_folder, is_description, is_file_name
 from prompttransfer.tasks.papers import PAPER_TASKS, load_paper
 from prompttransfer.tasks.task import Task
 
-__all__ = ["DEMO_TASKS", "PAPER_TASKS", "Task", "check_name", "drop_leaks", "load_task"]
+__all__ = ["DEMO_TASKS", "PAPER_TASKS", "Task", "check_name", "drop_leaks", "drop_leaks_of", "load_task"]
 
 
 def load_task(

@@ -12,7 +12,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
-from datasets import Dataset
 
 from prompttransfer.tasks.task import Task
 
@@ -39,7 +38,7 @@ def word_count(text: str) -> int:
     return len(_WORD.findall(text))
 
 
-def leaking_rows(train: Sequence[str], test: Sequence[str]) -> set[int]:
+def leaking_rows(train: Iterable[str], test: Sequence[str]) -> set[int]:
     """Indices of the train texts that contain a test text, are contained in one, or equal one; see above.
 
     Texts without a letter or digit never leak.
@@ -65,23 +64,36 @@ def leaking_rows(train: Sequence[str], test: Sequence[str]) -> set[int]:
     return leaking
 
 
-def drop_leaks(task: Task, others: Iterable[Task] = ()) -> Task:
-    """The task without training rows that leak rows it is judged on, its own or those of `others` (its targets).
+def drop_leaks(task: Task) -> Task:
+    """The task without rows that leak rows it is judged on: validation rows that leak test rows go, and training rows
+    that leak test or validation rows."""
+    return drop_leaks_of([task], [task])[0]
 
-    Validation rows that leak test rows go, and training rows that leak test or validation rows.
+
+def drop_leaks_of(tasks: Sequence[Task], judges: Iterable[Task]) -> list[Task]:
+    """Tasks without rows that leak rows of the judges, as `drop_leaks` has it.
+
+    The rows of all tasks are looked for at once, so that the judges' are read once, however many tasks there are.
     """
-    judges = (task, *others)
-    tests = [text for judge in judges for text in judge.test["raw"]]
-    validations = [text for judge in judges for text in judge.validation["raw"]]
+    tests, validations = list[str](), list[str]()
+    for judge in judges:
+        tests += judge.test["raw"]
+        validations += judge.validation["raw"]
 
-    def kept(split: Dataset, judged: Sequence[str]) -> list[int]:
-        leaking = leaking_rows(split["raw"], judged)
-        return [row for row in range(len(split)) if row not in leaking]
+    def kept(split: str, judged: Sequence[str]) -> list[list[int]]:
+        leaking = leaking_rows((text for task in tasks for text in getattr(task, split)["raw"]), judged)
+        rows, first = [], 0
+        for task in tasks:
+            count = len(getattr(task, split))
+            rows.append([row for row in range(count) if first + row not in leaking])
+            first += count
+        return rows
 
-    return task.select_training(kept(task.train, [*tests, *validations]), kept(task.validation, tests))
+    pairs = zip(kept("train", [*tests, *validations]), kept("validation", tests), strict=True)
+    return [task.select_training(*rows) for task, rows in zip(tasks, pairs, strict=True)]
 
 
-def _chunks(texts: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
+def _chunks(texts: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
     """First index and texts of each piece; a piece ends with the text that fills it."""
     chunk: list[str] = []
     size = start = 0

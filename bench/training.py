@@ -27,7 +27,7 @@ from typing import Any
 import peft
 import torch
 import transformers
-from torch import Tensor, nn
+from torch import Tensor
 from training_setup import (
     ANSWERS,
     FULL,
@@ -46,6 +46,7 @@ from training_setup import (
     own_attention,
     start_prompt,
     train_seconds,
+    update,
 )
 
 from prompttransfer.answering import Reader
@@ -53,8 +54,7 @@ from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.posterior import ParticleLoss, PriorLoss, gaussian_penalty
 from prompttransfer.methods.sampler import row_batches
 from prompttransfer.models import Backbone
-from prompttransfer.prompts import GroupedPrompt, MultitaskPrompt, ParticlePrompts, PromptModule, SoftPrompt
-from prompttransfer.rows import Row
+from prompttransfer.prompts import GroupedPrompt, MultitaskPrompt, ParticlePrompts, SoftPrompt
 
 TASKS, PARTICLES, SOURCES = 4, 4, 6
 
@@ -83,27 +83,6 @@ def in_turns(cases: dict[str, Callable[[], float]], rounds: int) -> dict[str, li
 def ratio(above: Sequence[float], below: Sequence[float]) -> float:
     """Median over the rounds of the quotient within a round: what slows a whole round down cancels."""
     return median(a / b for a, b in zip(above, below, strict=True))
-
-
-def update(
-    backbone: Backbone, prompt: PromptModule, objective: Callable, rows: list[Row], after: Callable | None = None
-) -> Callable[[], None]:
-    """One update as the Trainer makes it: forward, backward, clipping, AdamW."""
-    prompt.to(backbone.device)
-    batch = backbone.collate([row.ids for row in rows], [row.answer for row in rows])
-    batch["task_ids"] = torch.tensor([row.task for row in rows])
-    batch = {name: tensor.to(backbone.device) for name, tensor in batch.items()}
-    optimizer = torch.optim.AdamW(prompt.parameter_groups(0.01), weight_decay=1e-5)
-
-    def run() -> None:
-        objective(backbone, prompt, batch).backward()
-        nn.utils.clip_grad_norm_(prompt.parameters(), 1.0)
-        if after:
-            after()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    return run
 
 
 def steps(backbone: Backbone, sizes: Sizes, start: Tensor, rounds: int) -> list[dict[str, Any]]:

@@ -26,7 +26,7 @@ from transformers import (
 
 from prompttransfer.methods.objectives import task_loss
 from prompttransfer.models import Backbone, quiet_transformers
-from prompttransfer.prompts import SoftPrompt
+from prompttransfer.prompts import PromptModule, SoftPrompt
 from prompttransfer.rows import Row
 from prompttransfer.training import FixedBatches, Plan, PromptTrainer
 
@@ -104,6 +104,27 @@ def make_rows(sizes: Sizes, count: int, tasks: int = 1) -> list[Row]:
         )
         for index, length in enumerate(lengths)
     ]
+
+
+def update(
+    backbone: Backbone, prompt: PromptModule, objective: Callable, rows: list[Row], after: Callable | None = None
+) -> Callable[[], None]:
+    """One update as the Trainer makes it: forward, backward, clipping, AdamW."""
+    prompt.to(backbone.device)
+    batch = backbone.collate([row.ids for row in rows], [row.answer for row in rows])
+    batch["task_ids"] = torch.tensor([row.task for row in rows])
+    batch = {name: tensor.to(backbone.device) for name, tensor in batch.items()}
+    optimizer = torch.optim.AdamW(prompt.parameter_groups(0.01), weight_decay=1e-5)
+
+    def run() -> None:
+        objective(backbone, prompt, batch).backward()
+        nn.utils.clip_grad_norm_(prompt.parameters(), 1.0)
+        if after:
+            after()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return run
 
 
 def make_peft(model: nn.Module, start: Tensor) -> nn.Module:

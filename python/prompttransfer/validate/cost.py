@@ -92,14 +92,18 @@ def memory(config: RunConfig, model: ModelFacts, stages: Sequence[Stage], short:
     )
 
 
+def operations(stage: Stage, model: ModelFacts) -> float:
+    """Of one update; of a scoring, which trains nothing, of all its rows."""
+    both = 2 * 2 * (stage.trained_on * model.read + stage.written * model.written)
+    once = 2 * stage.read_only * model.read
+    return both + once if stage.trained else once
+
+
 def seconds(stage: Stage, model: ModelFacts, machine: Machine) -> float | None:
     """One run of a stage; None where its updates are not known."""
     if stage.updates is None or stage.rows is None:
         return None
-    both = 2 * 2 * (stage.trained_on * model.read + stage.written * model.written)
-    once = 2 * stage.read_only * model.read
-    # The tokens of the scoring are those of all rows.
-    return (stage.updates * (both + once) if stage.trained else once) / (SHARE * machine.rate)
+    return (stage.updates if stage.trained else 1) * operations(stage, model) / (SHARE * machine.rate)
 
 
 def disk(config: RunConfig, model: ModelFacts, stages: Sequence[Stage], here: bool) -> int:

@@ -1,0 +1,4 @@
+"""What training and scoring cost against tasks, particles, prompt length, model and rows: measured, fitted, predicted.
+
+python -m bench.scaling measure | page
+"""

@@ -1,0 +1,86 @@
+"""What many tasks cost beside the model's work: whole runs on a toy model with more and more source tasks."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from bench.toy import write_model, write_tasks
+from prompttransfer.compare import Workbench, compare
+from prompttransfer.config import RunConfig
+from prompttransfer.progress import NullProgress
+
+ROWS = 100
+
+
+def many_tasks(counts: Sequence[int]) -> list[dict[str, Any]]:
+    """For each number of sources: seconds to load all tasks without leaks, of the run and of a target's row when all
+    sources are done; files and bytes that are left."""
+    return [_run(count) for count in counts]
+
+
+def _run(count: int) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(prefix="tasks-") as name:
+        folder = Path(name)
+        before = os.environ.get("PROMPTTRANSFER_CACHE")
+        os.environ["PROMPTTRANSFER_CACHE"] = str(folder / "cache")  # rendered rows
+        try:
+            return {"sources": count, **_measured(folder, count)}
+        finally:
+            del os.environ["PROMPTTRANSFER_CACHE"]
+            if before is not None:
+                os.environ["PROMPTTRANSFER_CACHE"] = before
+
+
+def _measured(folder: Path, count: int) -> dict[str, Any]:
+    sources = write_tasks(folder / "tasks", [f"s{index}" for index in range(count)], ROWS)
+    targets = write_tasks(folder / "tasks", ["t0", "t1"], ROWS, seed=1_000_000)
+
+    def config(*given: str) -> RunConfig:
+        return RunConfig(
+            model=str(folder / "model"),
+            sources=tuple(sources),
+            targets=given,
+            methods=("SPoT", "DTVG"),
+            prompt_length=4,
+            train_rows=8,
+            test_rows=8,
+            source_updates=2,
+            target_updates=2,
+            batch_size=4,
+            source_batch_size=4,
+            precision="float32",
+            output=folder / f"run-{len(given)}",
+            cache=folder / "stages",
+        )
+
+    write_model(folder / "model")
+    rss = psutil.Process().memory_info().rss
+    started = time.perf_counter()
+    work = Workbench.open(config(*targets), NullProgress())
+    work.context(42)
+    loaded = time.perf_counter()
+    grown = psutil.Process().memory_info().rss - rss
+    del work
+    compare(config(targets[0]))
+    done = time.perf_counter()
+    compare(config(*targets))  # the sources are in the store
+    again = time.perf_counter()
+    left = {
+        place: [file.stat().st_size for file in (folder / place).rglob("*") if file.is_file()]
+        for place in ("stages", "run-2")
+    }
+    return {
+        "seconds_to_load": loaded - started,
+        "loaded_mib": grown / 2**20,
+        "seconds_of_run": done - loaded,
+        "seconds_with_sources_done": again - done,
+        **{f"files_{place}": len(sizes) for place, sizes in left.items()},
+        **{f"bytes_{place}": sum(sizes) for place, sizes in left.items()},
+    }

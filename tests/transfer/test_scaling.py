@@ -45,13 +45,15 @@ def test_terms_count_what_the_modules_have() -> None:
 
 
 def test_page_holds_what_was_measured(tmp_path: Path) -> None:
-    results = json.loads(json.dumps({"machine": MACHINE, "points": POINTS, "operations": OPERATIONS, "tasks": [TASKS]}))
+    uses = (("fitted", 2), ("fitted", 4), ("beyond", 6))
+    points = [_point(method, use, rows) for method in METHODS for use, rows in uses]
+    results = json.loads(json.dumps({"machine": MACHINE, "points": points, "operations": OPERATIONS, "tasks": [TASKS]}))
     text = tmp_path / "scaling.md"
     text.write_text(f"before\n{page.BEGIN}\nold\n{page.END}\nafter\n")
     page.write(results, LIBRARY, text)
     written = text.read_text()
     assert written.startswith(f"before\n{page.BEGIN}\n\nMeasured on a CPU") and written.endswith(f"{page.END}\nafter\n")
-    assert "old" not in written and "| 100 x 8192 | 3277 GB |" in written and "**0.80** over mapped" in written
+    assert "\nold\n" not in written and "| 100 x 8192 | 3277 GB |" in written and "**0.80** over mapped" in written
     picture = (tmp_path / "figures" / "scaling.svg").read_bytes()
     page.write(results, LIBRARY, text)
     assert text.read_text() == written and (tmp_path / "figures" / "scaling.svg").read_bytes() == picture
@@ -103,6 +105,3 @@ LIBRARY = {
     "warm": _PACES,
     "cold": _PACES,
 }
-POINTS = [
-    _point(method, use, rows) for method in METHODS for use, rows in (("fitted", 2), ("fitted", 4), ("beyond", 6))
-]

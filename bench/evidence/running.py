@@ -16,13 +16,13 @@ from typing import Any
 
 from bench.evidence.studies import PLACES, Study
 from prompttransfer.compare import WITHOUT_SOURCE_PROMPTS, Workbench, result_row, source_row
+from prompttransfer.divergence import Diverged
 from prompttransfer.durable import write_json
 from prompttransfer.methods import METHODS, Context, EncodedTask
 from prompttransfer.methods.context import CODE_VERSION
 from prompttransfer.progress import NullProgress, Stage
 from prompttransfer.report import Results
 from prompttransfer.run_folder import machine_facts
-from prompttransfer.training import Diverged
 
 
 def run_study(

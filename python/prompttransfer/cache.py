@@ -11,6 +11,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from prompttransfer.durable import Damaged, check_seal
+
 
 def cache_folder() -> Path:
     """$PROMPTTRANSFER_CACHE, else ~/.cache/prompttransfer."""
@@ -19,10 +21,20 @@ def cache_folder() -> Path:
 
 
 @contextmanager
-def built_once(folder: Path) -> Iterator[Path | None]:
-    """A scratch folder in which `folder` is made, or None when it is there; one process at a time, nothing left."""
+def built_once(folder: Path, *, sealed: bool = False) -> Iterator[Path | None]:
+    """A scratch folder in which `folder` is made, or None when it is there; one process at a time, nothing left.
+
+    Args:
+        sealed: it has the hashes of its files (`prompttransfer.durable.seal`); without them, or when a file is not what
+            was written, it is deleted and made again.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(folder.name + ".lock")):
+        if folder.is_dir() and sealed:
+            try:
+                check_seal(folder, required=True)
+            except Damaged:
+                shutil.rmtree(folder)
         if folder.is_dir():
             yield None
             return

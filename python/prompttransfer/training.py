@@ -27,6 +27,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from prompttransfer import processes
 from prompttransfer.checkpoints import last_checkpoint
+from prompttransfer.divergence import LastGood
 from prompttransfer.durable import seal
 from prompttransfer.models import Backbone, Batch, quiet_transformers
 from prompttransfer.prompts import PromptModule
@@ -34,10 +35,6 @@ from prompttransfer.rows import Row
 from prompttransfer.shares import counted, share_of
 
 Objective = Callable[[Backbone, PromptModule, Batch], Tensor]
-
-
-class Diverged(RuntimeError):
-    """The loss is no longer finite."""
 
 
 @dataclass
@@ -95,12 +92,14 @@ def train(
         advance: called with 1 and loss=... after every update.
 
     Raises:
-        Diverged: the loss is no longer finite.
+        prompttransfer.divergence.Diverged: the loss, or the prompt, is no longer finite; the last good prompt is in a
+            file of the folder, and plan.prompt is that prompt.
     """
     processes.start()
     with quiet_transformers(), _checkpoint_of_all(folder) as checkpoint:
         trainer = PromptTrainer(backbone, plan, folder, checkpoint_updates, advance)
         trainer.train(resume_from_checkpoint=checkpoint)
+        trainer.good.finish(len(plan.batches))
     history = [[entry["step"], entry["loss"]] for entry in trainer.state.log_history if "loss" in entry]
     examples = sum(map(len, plan.batches))
     return TrainingLog(len(plan.batches), examples, trainer.seconds, history)
@@ -198,6 +197,8 @@ class PromptTrainer(Trainer):
         self.backbone = backbone
         self.seconds = 0.0
         model = PromptedModel(backbone, plan.prompt.to(backbone.device), plan.objective)
+        way_out = f"lower the learning rate (now {plan.learning_rate}) or use precision float32"
+        self.good = LastGood(plan.prompt, folder, way_out)
         super().__init__(
             model=model,
             args=args,
@@ -298,6 +299,10 @@ class _Hooks(TrainerCallback):
         if self.advance and state.global_step:
             self.advance(state.global_step)
 
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if (state.global_step + 1) % args.logging_steps == 0:
+            self.trainer.good.reading(state.global_step)
+
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if self.trainer.plan.before_step:
             self.trainer.plan.before_step()
@@ -310,9 +315,6 @@ class _Hooks(TrainerCallback):
             self.advance(1, **({} if math.isnan(self.loss) else {"loss": self.loss}))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
-        self.loss = float((logs or {}).get("loss", self.loss))
-        if logs and "loss" in logs and not math.isfinite(self.loss):
-            raise Diverged(
-                f"the loss is {self.loss} at update {state.global_step}; lower the learning rate "
-                f"(now {self.trainer.plan.learning_rate}) or use precision float32"
-            )
+        if logs and "loss" in logs:
+            self.loss = float(logs["loss"])
+            self.trainer.good.judge(self.loss, state.global_step)

@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import typer
+from safetensors import SafetensorError
 from typer.testing import CliRunner
 
 from prompttransfer import cli
@@ -34,7 +36,12 @@ STRANGE = [
     (RuntimeError("shapes differ\nand more"), 1, "error: RuntimeError: shapes differ\n", True),
     (KeyError("x"), 1, "error: KeyError: 'x'\n", True),
     (MemoryError(), 1, "error: out of memory: MemoryError\n", False),
-    (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), 1, "error: out of memory: ", True),
+    (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), 1, "error: out of memory: ", False),
+    (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nand more"), 1, "--batch-size", False),
+    (SafetensorError("I/O error: No space left on device (os error 28)"), 1, "written: No space left on device", False),
+    (RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos"), 1, "No space left on device", False),
+    (RuntimeError("basic_ios::clear: iostream error"), 1, "No space left on device", False),
+    (OSError(errno.EROFS, "Read-only file system", "a/b"), 1, "a/b: Read-only file system; name another", False),
     (OSError(errno.ENOSPC, "No space left on device", "a/b"), 1, "error: a/b: No space left on device; free ", False),
     (FileNotFoundError(errno.ENOENT, "No such file or directory", "a/b"), 2, "error: a/b: No such file", False),
     (ModuleNotFoundError("No module named 'gguf'", name="gguf"), 1, "error: gguf is not installed: pip install", True),

@@ -11,14 +11,16 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 
 from prompttransfer.checkpoints import last_checkpoint
+from prompttransfer.divergence import Diverged
 from prompttransfer.durable import seal
+from prompttransfer.interchange import read_prompt
 from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.posterior import ParticleLoss
 from prompttransfer.methods.sampler import row_batches
 from prompttransfer.models import Backbone
 from prompttransfer.prompts import GroupedPrompt, ParticlePrompts, PromptModule, SoftPrompt, initial_prompt
 from prompttransfer.rows import Row
-from prompttransfer.training import Diverged, Plan, rate_factor, train
+from prompttransfer.training import Plan, rate_factor, train
 
 ROWS = [
     Row(tuple(8 + (index * 5 + place) % 40 for place in range(2 + index % 4)), (4 + index % 2,)) for index in range(12)
@@ -151,12 +153,42 @@ def test_dtvg_with_all_source_scales_zero_is_prompt_tuning(llama: Backbone, tmp_
     torch.testing.assert_close(grouped.composed(), tuned.composed(), rtol=1e-4, atol=1e-5)
 
 
-def test_a_loss_that_is_not_finite_stops_with_advice(llama: Backbone, tmp_path: Path) -> None:
+@pytest.mark.parametrize("fifth", ["loss", "gradient"])
+def test_a_run_that_diverges_keeps_the_last_good_prompt(llama: Backbone, tmp_path: Path, fifth: str) -> None:
+    """The fifth loss is not finite; or its gradient is not, which the sixth update tells."""
+    seen = []
+
+    def objective(backbone: Backbone, prompt: PromptModule, batch: dict) -> torch.Tensor:
+        seen.append(prompt.composed())
+        loss = task_loss(backbone, prompt, batch)
+        if len(seen) != 5:
+            return loss
+        if fifth == "gradient":
+            loss.register_hook(lambda gradient: gradient * float("nan"))
+        return loss * (float("nan") if fifth == "loss" else 1.0)
+
     prompt = soft(llama)
-    with torch.no_grad():
-        prompt.prompt.fill_(float("nan"))
-    with pytest.raises(Diverged, match="learning rate"):
-        train(llama, plan(prompt), tmp_path)
+    with pytest.raises(Diverged, match=r"lower the learning rate \(now 0.05\)") as stopped:
+        train(llama, plan(prompt, objective=objective), tmp_path)
+    update, good = {"loss": (5, 3), "gradient": (6, 4)}[fifth]
+    assert f"the loss is nan at update {update}; " in str(stopped.value)
+    kept, metadata = read_prompt(tmp_path / "last-good.safetensors")
+    assert str(stopped.value).endswith(f"of update {good}: {tmp_path / 'last-good.safetensors'}")
+    assert torch.equal(kept, seen[good]) and torch.equal(prompt.composed(), kept) and metadata["updates"] == str(good)
+
+
+def test_a_prompt_that_the_last_update_spoils_is_no_result(llama: Backbone, tmp_path: Path) -> None:
+    prompt = soft(llama)
+
+    def spoil() -> None:
+        updates.append(1)
+        if len(updates) == 8:
+            prompt.prompt.grad.fill_(float("nan"))
+
+    updates: list[int] = []
+    with pytest.raises(Diverged, match="the prompt is not finite after update 8"):
+        train(llama, plan(prompt, before_step=spoil), tmp_path)
+    assert prompt.composed().isfinite().all()
 
 
 def test_a_checkpoint_that_is_not_whole_is_passed_over(tmp_path: Path) -> None:

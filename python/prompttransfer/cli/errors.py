@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -21,10 +22,10 @@ EXIT_CODES = {
 }
 _OF_THE_USER = (ValueError, FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError)
 _OUT_OF_MEMORY = (
-    "less memory: a smaller --batch-size or --max-length, or `checkpointing: true` in a recipe; `prompttransfer "
-    "validate` estimates what a recipe needs"
+    "less memory: a smaller --batch-size or --max-length, or in a recipe `checkpointing: true`, a smaller "
+    "eval_batch_size or fewer bmtpt.particles; `prompttransfer validate` estimates what a recipe needs"
 )
-
+_PLACES = "--output for results, the variable PROMPTTRANSFER_CACHE for finished stages"
 _INSTALL = "pip install 'promptkernels[transfer]'"
 
 
@@ -62,16 +63,33 @@ def _message(error: Exception) -> str:
     kind = type(error).__name__
     if isinstance(error, ValidationError):
         return "\n".join(text for _, text in explain(error))
-    if isinstance(error, MemoryError) or kind == "OutOfMemoryError" or "can't allocate memory" in str(error):
+    if _out_of_memory(error):
         return f"out of memory: {_first_line(error) or kind}\n{_OUT_OF_MEMORY}"
+    if _disk_full(error):
+        where = getattr(error, "filename", None) or "a file cannot be written"
+        return f"{where}: {os.strerror(errno.ENOSPC)}; free some, or name another disk: {_PLACES}"
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        space = "; free some, or name another disk in PROMPTTRANSFER_CACHE" if error.errno == errno.ENOSPC else ""
-        return f"{error.filename}: {error.strerror}{space}"
+        hint = f"; name another folder: {_PLACES}" if error.errno == errno.EROFS else ""
+        return f"{error.filename}: {error.strerror}{hint}"
     if isinstance(error, ModuleNotFoundError) and str(error).startswith("No module named"):
         return f"{error.name} is not installed: {_INSTALL}"
     if _expected(error):
         return str(error) or kind
     return f"{kind}: {_first_line(error)}"
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Of the GPU, of Python, or of torch on the CPU."""
+    kind = type(error).__name__
+    return isinstance(error, MemoryError) or kind == "OutOfMemoryError" or "can't allocate memory" in str(error)
+
+
+def _disk_full(error: Exception) -> bool:
+    """Told by the system, by safetensors, or by torch.save, which says what it expected and not why."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    signs = (os.strerror(errno.ENOSPC), "inline_container", "iostream error")
+    return any(sign in str(error) for sign in signs)
 
 
 def _first_line(error: Exception) -> str:
@@ -80,7 +98,7 @@ def _first_line(error: Exception) -> str:
 
 def _expected(error: Exception) -> bool:
     """Whether the message was written for the user: by this package, or by the operating system."""
-    if isinstance(error, (OSError, MemoryError, ValidationError)):
+    if isinstance(error, (OSError, ValidationError)) or _out_of_memory(error) or _disk_full(error):
         return True
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:

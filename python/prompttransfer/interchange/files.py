@@ -1,11 +1,14 @@
 """Prompt files: safetensors with a card of strings.
 
-A file holds the finished matrix `prompt` (L, H); one of MPT also what it is composed of. The prompt of ATTEMPT depends
-on the row and has a file of another kind, with all that the prompts of rows depend on.
+A file says in its metadata what its tensors hash to, so that damage is told from a prompt; files of other programs say
+nothing and are read as they are. A file holds the finished matrix `prompt` (L, H); one of MPT also what it is composed
+of. The prompt of ATTEMPT depends on the row and has a file of another kind, with all that the prompts of rows depend
+on.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -24,6 +27,7 @@ TENSOR = "prompt"
 # What `safe_open` and its tensors raise for a file that is none, is damaged, or holds types that torch has not.
 UNREADABLE = (SafetensorError, OSError, RuntimeError, TypeError, AttributeError, ValueError)
 _FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+_HASH = "tensors_sha256"
 _MODULE = {"sources", "target", "down", "up", "norm.weight", "norm.bias", "temperature", "mask_padding"}
 
 
@@ -60,11 +64,11 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     """Write named tensors with their metadata; a reader sees the old file or the new one, never half."""
     content = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with replacing(Path(path)) as temporary:
-        save_file(content, temporary, metadata=dict(metadata))
+        save_file(content, temporary, metadata={**metadata, _HASH: _content_hash(content)})
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """All tensors of a safetensors file and its metadata.
+    """All tensors of a safetensors file and its metadata, without the hash.
 
     Raises:
         ValueError: no such file, or it is damaged or none of that format.
@@ -74,9 +78,14 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise ValueError(f"{path}: no such prompt file")
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            metadata = dict(file.metadata() or {})
     except UNREADABLE as error:
         raise ValueError(f"{path}: not a readable safetensors file, or not all of it ({error})") from error
+    digest = metadata.pop(_HASH, None)
+    if digest is not None and digest != _content_hash(tensors):
+        raise ValueError(f"{path}: damaged: its tensors are not those that were written; take another copy")
+    return tensors, metadata
 
 
 def read_prompt(path: Path) -> tuple[Tensor, dict[str, str]]:
@@ -126,6 +135,14 @@ def read_trained(path: Path) -> tuple[Tensor | InstancePrompt, dict[str, str]]:
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
     return _prompt(path, tensors), metadata
+
+
+def _content_hash(tensors: Mapping[str, Tensor]) -> str:
+    state = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        state.update(f"{name};{tensor.dtype};{tuple(tensor.shape)};".encode())
+        state.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().data if tensor.numel() else b"")
+    return state.hexdigest()
 
 
 def _prompt(path: Path, tensors: Mapping[str, Tensor]) -> Tensor:

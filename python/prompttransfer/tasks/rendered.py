@@ -1,4 +1,7 @@
-"""Rendered rows on disk: written once, row by row, and from then on read through the memory map."""
+"""Rendered rows on disk: written once, row by row, and from then on read through the memory map.
+
+They carry the hashes of their files, which are compared whenever rows are asked for; damaged ones are rendered again.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ import pyarrow as pa
 from datasets import Dataset
 
 from prompttransfer.cache import built_once, cache_folder
+from prompttransfer.durable import seal
 from prompttransfer.tasks.task import FEATURES, Example
 
 # Part of every key: a change of how rows are rendered makes what is stored stale.
@@ -49,12 +53,13 @@ def stored(key: str, write: Callable[[Path], Mapping[str, Any]]) -> tuple[dict[s
             that JSON holds. When it fails, nothing is stored.
     """
     folder = rendered_folder() / key
-    with built_once(folder) as scratch:
+    with built_once(folder, sealed=True) as scratch:
         if scratch is not None:
             made = scratch / "made"
             made.mkdir()
             facts = write(made)
             (made / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
+            seal(made)
             made.rename(folder)
     datasets = {path.stem: Dataset.from_file(str(path)) for path in sorted(folder.glob("*.arrow"))}
     return datasets, json.loads((folder / "facts.json").read_text(encoding="utf-8"))

@@ -1,0 +1,35 @@
+"""What runs survive: python -m bench.reliability --help. The outcomes are in docs/reliability.md."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from pathlib import Path
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # children are forked
+
+from bench.reliability.kill import kill_at_random
+from bench.reliability.workers import kill_workers
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.reliability", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    kill = commands.add_parser("kill", help="kill -9 at random moments of a run, which is started again each time")
+    workers = commands.add_parser("workers", help="kill -9 at random workers of a run that several share")
+    workers.add_argument("--workers", type=int, default=3)
+    for each, times in ((kill, 50), (workers, 10)):
+        each.add_argument("--times", type=int, default=times, help="kills in all")
+        each.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        if options.command == "kill":
+            report = kill_at_random(Path(folder), options.times, options.seed, print)
+        else:
+            report = kill_workers(Path(folder), options.workers, options.times, options.seed, print)
+    print(report.line())
+
+
+if __name__ == "__main__":
+    main()

@@ -75,6 +75,8 @@ def task_similarity(
         _fit("others", others, (_rank("others", others, "SLH")[0], length, hidden), device)
     _fit("scale", scale, (n, length), device)
     _known("metric", metric, METRICS)
+    if not eps > 0:
+        raise ValueError(f"eps must be > 0, got {eps}")
 
 
 def task_similarity_backward(
@@ -107,6 +109,8 @@ def svgd_direction(
     _fit("scores", scores, shape, particles.get_device())
     _fit("reference", reference, shape[1:], particles.get_device())
     _known("convention", convention, ("fixed", *CONVENTIONS))
+    if convention == "fixed" and not bandwidth > 0:
+        raise ValueError(f"bandwidth must be > 0 where the convention is fixed, got {bandwidth}")
 
 
 def svgd_direction_backward(
@@ -118,7 +122,7 @@ def svgd_direction_backward(
     h: Tensor,
     per_token: bool,
 ) -> None:
-    svgd_direction(particles, scores, reference, 0.0, "fixed", per_token)
+    svgd_direction(particles, scores, reference, 1.0, "fixed", per_token)
     (m, length, _), device = particles.shape, particles.get_device()
     groups, acc = length if per_token else 1, accumulation_type(particles, scores, reference)
     _fit("grad", grad, particles.shape, device)

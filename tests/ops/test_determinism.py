@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from cases import hadamard, rand
@@ -16,7 +21,9 @@ def everything(dtype):
     shared, u, v, task_ids, embeds = hadamard((13, 4, 20, 2, 768, 9), dtype)
     calls = [
         (lambda p, r, s: pk.task_similarity(p, r, scale=s), (prompts, start, scale)),
+        (lambda p, r: pk.task_similarity(p, r, metric="token_mean_cosine"), (prompts, start)),
         (lambda p, r: pk.task_similarity(p, r, metric="token_mean_dot"), (prompts, start)),
+        (lambda p, r, o: pk.task_similarity(p, r, o), (prompts, start, scores)),
         (lambda p, s: pk.svgd_direction(p, s), (prompts, scores)),
         (lambda p, s: pk.svgd_direction(p, s, per_token=True), (prompts, scores)),
         (lambda *f: pk.compose_prompts(*f, task_ids), (shared, u, v)),
@@ -28,7 +35,7 @@ def everything(dtype):
         leaves = [t.detach().requires_grad_() for t in tensors]
         out = function(*leaves)
         found += [out.detach(), *torch.autograd.grad(out, leaves, rand(*out.shape, seed=9).to(out.dtype))]
-    return found
+    return [*found, pk.select_group(pk.task_similarity(prompts), 3)]
 
 
 @pytest.mark.large
@@ -38,18 +45,41 @@ def test_twice(backend, dtype):
         assert torch.equal(first, second)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_one_and_two_threads(dtype):
-    """Of the default backend on the CPU: the sums of the plain reference are torch's own."""
+@pytest.fixture(scope="module")
+def alone() -> dict[torch.dtype, list[torch.Tensor]]:
+    """Of one thread, on the default backend on the CPU: the sums of the plain reference are torch's own."""
     if not pk.backends()["cpu"].available:
         pytest.skip(pk.backends()["cpu"].reason)
+    return {dtype: with_threads(1, dtype) for dtype in (torch.float32, torch.float64, torch.bfloat16)}
+
+
+def with_threads(count: int, dtype: torch.dtype) -> list[torch.Tensor]:
     before = torch.get_num_threads()
     try:
-        torch.set_num_threads(1)
-        alone = everything(dtype)
-        torch.set_num_threads(2)
-        together = everything(dtype)
+        torch.set_num_threads(count)
+        return everything(dtype)
     finally:
         torch.set_num_threads(before)
-    for first, second in zip(alone, together, strict=True):
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("count", [2, 3, 8])
+def test_any_number_of_threads(alone, count, dtype):
+    for first, second in zip(alone[dtype], with_threads(count, dtype), strict=True):
         assert torch.equal(first, second)
+
+
+def test_another_process(alone):
+    code = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+import torch
+from test_determinism import hashed, with_threads
+print(hashed(with_threads(2, torch.float32)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == hashed(alone[torch.float32]), done.stderr
+
+
+def hashed(tensors: list[torch.Tensor]) -> str:
+    return hashlib.sha256(b"".join(tensor.contiguous().numpy().tobytes() for tensor in tensors)).hexdigest()

@@ -70,6 +70,8 @@ def bad_calls():
         "scores": ("svgd_direction", (p, p[:3], None, *liu), r"scores .*\(4, 3, 5\).*got \(3, 3, 5\)"),
         "svgd reference": ("svgd_direction", (p, p, r.T, *liu), r"reference .*\(3, 5\).*got \(5, 3\)"),
         "scores type": ("svgd_direction", (p, p.int(), None, *liu), r"scores must be float32.*got torch.int32"),
+        "eps": ("task_similarity", (p, r, None, s, "cosine", float("nan")), r"eps must be > 0, got nan"),
+        "bandwidth": ("svgd_direction", (p, p, None, -1.0, "fixed", False), r"bandwidth must be > 0 .*got -1"),
         "convention": ("svgd_direction", (p, p, None, 0.0, "median", False), r"convention .*liu2016.*got 'median'"),
         "svgd grad": ("svgd_direction_backward", (r, p, p, None, kernel, h, True), r"grad .*\(4, 3, 5\).*got \(3, 5\)"),
         "kernel": (

@@ -26,9 +26,9 @@ class Report:
 
     def line(self) -> str:
         return (
-            f"{self.workers} workers, {self.kills} of them killed and replaced in {self.runs} runs: {self.rows} rows, each "
-            f"once and equal to that of one process, bit for bit; {self.done - self.updates} of {self.updates} updates "
-            "were done again"
+            f"{self.workers} workers, {self.kills} of them killed and replaced in {self.runs} runs: {self.rows} rows, "
+            f"each once and equal to that of one process, bit for bit; {self.done - self.updates} of {self.updates} "
+            "updates were done again"
         )
 
 

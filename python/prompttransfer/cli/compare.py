@@ -99,6 +99,9 @@ def compare(
     scoring: o.Scoring = None,
     variant: o.Variant = None,
     output: Annotated[Path | None, typer.Option(help="Run folder.", show_default=default_of("output"))] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Processes of this machine that share the rows, each on a GPU of its own if any.")
+    ] = 1,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
     debug: o.Debug = False,
@@ -115,7 +118,8 @@ def compare(
 
     `prompttransfer compare --recipe papers/mpt_t5_base --limit 32`
 
-    Stopped with Ctrl-C, the same command goes on where it was; finished stages are never repeated.
+    Stopped with Ctrl-C, the same command goes on where it was; finished stages are never repeated. Started in several
+    shells, or on several machines that share the run folder, the same command shares the work.
     """
     given = {
         "model": model,
@@ -142,4 +146,4 @@ def compare(
         "output": output,
     }
     with friendly_errors(debug, resumes=True):
-        print_run(run(run_config(read_recipe(recipe), given, limit=limit), quiet or as_json), as_json)
+        print_run(run(run_config(read_recipe(recipe), given, limit=limit), quiet or as_json, workers), as_json)

@@ -74,17 +74,23 @@ def shown_progress(silent: bool) -> Any:
     return NullProgress() if silent else Progress()
 
 
-def run(config: RunConfig, silent: bool) -> Any:
-    """Compare, write the report, and return the results; of several processes, only the main one returns."""
+def run(config: RunConfig, silent: bool, workers: int = 1) -> Any:
+    """Compare, write the report, and return the results; of several processes, only the main one returns.
+
+    Args:
+        workers: how many processes of this machine share the rows.
+    """
     with shown_progress(silent or not processes.is_main()) as progress:
         progress.note("loading libraries")
         from prompttransfer.compare import compare as run_comparison
+        from prompttransfer.local_workers import local_workers
         from prompttransfer.report import read_results, write_report
         from prompttransfer.tasks import check_name
 
         for name in (*config.sources, *config.targets):  # before the model is fetched and loaded
             check_name(name)
-        folder = run_comparison(config, progress)
+        with local_workers(config, workers, progress):
+            folder = run_comparison(config, progress)
         processes.finish()
         if not processes.is_main():
             raise typer.Exit

@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 TOOLS := $(VENV)/.tools
 
-.PHONY: demo test bench evidence lint format docs wheel clean
+.PHONY: demo test bench evidence lint format docs audit wheel clean
 
 demo: $(INSTALLED)
 	@echo "environment: $(VENV), made once and reused"
@@ -37,6 +37,11 @@ format: $(TOOLS)
 docs: $(TOOLS)
 	$(BIN)/zensical build --strict --clean
 	@echo "documentation: build/site/index.html"
+
+# Not part of CI: it asks an index of advisories over the network.
+audit: $(INSTALLED)
+	@$(PIP) pip-audit
+	$(BIN)/python .ci/audit.py
 
 # The wheel is built from the sdist, so that what is missing there is missed here.
 wheel: $(TOOLS)

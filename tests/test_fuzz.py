@@ -32,7 +32,7 @@ def test_target(name: str) -> None:
         pytest.importorskip("prompttransfer.recipes")
     target = running.target(name)
 
-    @settings(max_examples=200, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=120, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
     @given(inputs(target))
     def holds(data: bytes) -> None:
         target.check(data)

@@ -124,6 +124,8 @@ class _Svgd(Answer):
         found = reference.svgd_direction_backward(
             grad, call["particles"], call["scores"], None, kernel, h, bool(call["per_token"])
         )
+        if math.isinf(self.floor):
+            return dict(zip(("particles", "scores"), found, strict=True)), math.inf
         size = float(call["particles"].abs().max()) * call["particles"].shape[-1]
         floor = self.floor * float(grad.abs().max()) * len(grad) * (1 + self.pull * size) * 4
         return dict(zip(("particles", "scores"), found, strict=True)), floor

@@ -106,7 +106,11 @@ def _child(name: str, inputs: int, seed: int, scratch: str) -> None:
     counts = [0, 0]
 
     def one(data: bytes) -> None:
-        counts[not fuzzed.check(data)] += 1
+        try:
+            counts[not fuzzed.check(data)] += 1
+        except BaseException:
+            (folder / "findings" / "exception").write_bytes(data)
+            raise
         _COUNTS.pack_into(memory, 0, *counts)
 
     options = [f"-runs={inputs}", f"-seed={seed}", f"-max_len={fuzzed.longest}", f"-timeout={SECONDS}"]

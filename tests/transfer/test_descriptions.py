@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from prompttransfer.tasks import check_name, load_task
+from prompttransfer.tasks.description import read_description
 from prompttransfer.tasks.rendered import Reservoir
 from prompttransfer.tasks.task import Example, Task
 from prompttransfer.yaml_file import read_yaml
@@ -317,3 +318,30 @@ def test_yaml_of_people(tmp_path: Path) -> None:
     path.write_text("a: !!python/object:os.system x", encoding="utf-8")
     with pytest.raises(ValueError, match="could not determine a constructor"):
         read_yaml(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a: &a [*a]\n", "an alias .* leads back to itself"),
+        (
+            "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 40)),
+            "aliases .* repeat",
+        ),
+        ("a: " + "[" * 5000, "nested too deep"),
+        ("a: !!timestamp word\n", "line 1, column 4: 'word' is no timestamp"),
+        ("a: !!bool perhaps\n", "line 1, column 4: 'perhaps' is no bool"),
+        ("a: 2020-13-45\n", "line 1, column 4: '2020-13-45' is no timestamp"),
+        ("a: 0b_\n", "line 1, column 4: '0b_' is no int"),
+        ("a: " + "9" * 5000 + "\n", "line 1, column 4: '999.*is no int"),
+        ("!!set word: 1\n", "not YAML of ours"),
+        ('a: "\\ud800"\n', "not YAML: .*surrogates not allowed"),
+        ("train: " + "x" * 300 + ".csv\n", "xxx.csv does not exist"),
+        ("train: a.csv\nencoding: rot13\n", "encoding: want one that Python knows"),
+    ],
+)
+def test_yaml_that_other_readers_stumble_over(tmp_path: Path, content: str, message: str) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(content)
+    with pytest.raises((ValueError, FileNotFoundError), match=rf"(?s)mine\.yaml.*{message}"):
+        read_description(file)

@@ -33,6 +33,7 @@ from prompttransfer.interchange import (
     read_card,
     read_factors,
     read_prompt,
+    read_trained,
     write_prompt,
 )
 
@@ -348,3 +349,35 @@ def test_imported_prompts_are_told_how_to_read_text(tmp_path: Path) -> None:
     assert result.exit_code == 0 and "3 tokens, PT, for some/model" in result.stdout, result.output
     card = read_card(tmp_path / "p.safetensors")
     assert (card.template, card.choices, card.licence, card.task) == ("{text}\nLabel:", ("no", "yes"), "MIT", "p")
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("num_virtual_tokens", "3"), ("num_virtual_tokens", 3.0), ("token_dim", None), ("num_transformer_submodules", [])],
+)
+def test_sizes_of_adapters_are_whole_numbers(tmp_path: Path, setting: str, value: object) -> None:
+    folder = adapter(tmp_path / "adapter")
+    file = folder / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {setting: value}))
+    with pytest.raises(ValueError, match=rf"adapter_config\.json: {setting}: got .* want a whole number"):
+        import_peft(folder)
+
+
+def test_prompt_files_with_numbers_of_another_kind(tmp_path: Path) -> None:
+    """What float32 cannot hold, whole numbers, factors that are no matrices, tensors of ATTEMPT that do not fit."""
+    file, prompt = tmp_path / "a.safetensors", torch.ones(2, 3)
+    for wrong in (torch.full((2, 3), 1e300, dtype=torch.float64), torch.ones(2, 3, dtype=torch.int64)):
+        save_file({"prompt": wrong}, file)
+        with pytest.raises(ValueError, match=r"a\.safetensors: tensor 'prompt' holds (infinite|torch.int64)"):
+            read_prompt(file)
+    save_file({"prompt": prompt, "shared": prompt.clone(), "u": torch.ones(2, 1), "v": torch.tensor(1.0)}, file)
+    with pytest.raises(ValueError, match=r"a\.safetensors: got .*v \(\)"):
+        read_factors(file)
+    tensors = {name: torch.ones(2, 3) for name in ("target", "down", "up", "norm.weight", "norm.bias")}
+    more = {"sources": torch.ones(2, 2, 3), "temperature": torch.tensor(1.0), "mask_padding": torch.tensor(True)}
+    save_file(tensors | more, file)
+    with pytest.raises(ValueError, match=r"a\.safetensors: tensor 'up': got \(2, 3\)"):
+        read_trained(file)
+    save_file({"prompt": prompt}, file, metadata={"score": "nan"})
+    with pytest.raises(ValueError, match=r"a\.safetensors: score: .*finite"):
+        read_card(file)

@@ -15,6 +15,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -440,3 +441,44 @@ def test_names_of_tasks() -> None:
     for name in ("sst2", "glue/mnli", "others/paws"):
         assert not is_file_name(name)
     assert task_name(Path("a/b.csv.gz")) == "b" and task_name(Path("my set/train.parquet")) == "my-set"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.jsonl", b"[" * 3000, "row 1: not JSON of ours: nested too deep"),
+        ("a.json", b"[" + b"[" * 3000, "row 1: not JSON of ours: nested too deep"),
+        ("a.jsonl", b'{"text": ' + b"9" * 5000 + b"}", "row 1: .*digits"),
+        ("a.json", b'{"text": ' + b"9" * 5000 + b"}", "row 1: .*digits"),
+        (
+            "a.jsonl",
+            b'{"text": "\\ud800", "label": 1}\n{"text": "a", "label": 2}',
+            "column 'text': got half of a surrogate pair",
+        ),
+    ],
+)
+def test_json_that_other_readers_stumble_over(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    file = tmp_path / name
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"{name}.*{message}"):
+        load_task(str(file))
+
+
+def test_an_encoding_whose_errors_have_no_reason(tmp_path: Path) -> None:
+    file = tmp_path / "a.csv"
+    file.write_bytes(b"text,label\n")
+    with pytest.raises(ValueError, match=r"a\.csv: not a UTF-16 text file.*BOM"):
+        list(read_rows(file, ("text",), encoding="utf-16"))
+
+
+def test_arrow_offsets_that_point_elsewhere_are_refused(tmp_path: Path) -> None:
+    """Unchecked, the last value would be read from four gigabytes behind the file."""
+    file = tmp_path / "a.arrow"
+    table = pa.table({"text": ["a" * 9, "b" * 9, "c" * 9]})
+    with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    content, offsets = file.read_bytes(), np.array([0, 9, 18, 27], np.int32).tobytes()
+    assert content.count(offsets) == 1
+    file.write_bytes(content.replace(offsets, np.array([0, 9, 18, 2**31 - 1], np.int32).tobytes()))
+    with pytest.raises(ValueError, match=r"a\.arrow: not a arrow file that can be read"):
+        list(read_rows(file, ("text",)))

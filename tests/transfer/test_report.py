@@ -249,6 +249,17 @@ def test_terminal_tables_are_complete(tmp_path: Path, width: int) -> None:
     assert "…" not in text
 
 
+def test_names_that_no_file_can_have_have_no_history(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", targets=["PLACE"])
+    file = run / "results.json"
+    for name in ("long" * 100, "nul\\u0000", "half\\ud800"):
+        content = file.read_text(encoding="utf-8")
+        (run / "results.json").write_text(content.replace("PLACE", name), encoding="utf-8")
+        assert read_results(run).histories("PT", read_results(run).targets[0]) == []
+        assert write_report(run).is_file()
+        file.write_text(content, encoding="utf-8")
+
+
 def test_bad_run_folders(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"not a run folder: it has no results\.json"):
         write_report(tmp_path)
@@ -261,3 +272,7 @@ def test_bad_run_folders(tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text('{"rows": [{"method": "PT", "target": "a", "seed": 1, "metric": "f1"}]}')
     with pytest.raises(ValueError, match=r"rows\.0\.score: Field required"):
         write_report(tmp_path)
+    run = write_run(tmp_path / "run", seeds=(1,), targets=["a"])
+    (run / "history" / "PT-a-seed1.json").write_text('{"loss": [[1, "low"]]}')
+    with pytest.raises(ValueError, match=r"PT-a-seed1\.json: not the history of a run: loss\.0\.1: .*got 'low'"):
+        write_report(run)

@@ -9,6 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import pytest
 import torch
 from recipes import context
 from tiny import tiny_llama, tiny_tokenizer, toy_task
@@ -31,6 +32,7 @@ def trained(folder: Path) -> dict[str, str]:
     return found
 
 
+@pytest.mark.slow
 def test_every_method_in_two_processes(tmp_path: Path) -> None:
     first = trained(tmp_path)
     assert len(set(first.values())) > 5  # the hashes see a difference

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -107,7 +108,7 @@ class Results:
         cell = self.cell(method, target)
         seeds = cell.seeds if cell else ()
         paths = [self.folder / "history" / f"{method}-{target}-seed{seed}.json" for seed in seeds]
-        found = [(path, read_json(path)) for path in paths if path.is_file()]
+        found = [(path, read_json(path)) for path in paths if os.path.isfile(path)]  # False, too, for no possible name
         for path, history in found:
             check_form(History, history, f"{path}: not the history of a run")
         return [history for _, history in found]

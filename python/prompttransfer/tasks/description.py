@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 from difflib import get_close_matches
 from glob import glob, has_magic
@@ -160,7 +161,7 @@ def _found(description: Path, split: str, files: tuple[Path, ...]) -> tuple[Path
     paths: list[Path] = []
     for file in files:
         path = description.parent / file.expanduser()
-        if path.exists():
+        if os.path.exists(path):  # unlike the path's own method, False for a name that is too long
             paths.append(path)
             continue
         matches = sorted(map(Path, glob(str(path), recursive=True))) if has_magic(str(path)) else []

@@ -58,6 +58,10 @@ def _blocks(results: dict[str, Any], library: dict[str, Any], fits: dict[str, An
     yield "Constants of this machine, and what each term is at the centre of the sweep:"
     yield _constants(results["points"], fits["time"]["constants"])
     yield _methods(results["points"])
+    yield (
+        "Memory is fitted to the same terms as the estimate of `prompttransfer validate`, which is made for whole "
+        f"processes: {_factors(fits['memory']['constants'])}."
+    )
     yield "### Operations"
     yield _operations(results["operations"])
     yield "### Many tasks beside the model's work"
@@ -97,6 +101,10 @@ def _constants(points: Sequence[dict[str, Any]], constants: dict[str, float]) ->
             said = f"{factor * constant if unit == 'µs' else factor / constant:.3g} {unit}"
         rows.append((name, said, f"{100 * constant * centre[name] / total:.0f} %"))
     return _table(("term", "constant", f"share, {points[0]['method']}"), rows)
+
+
+def _factors(constants: dict[str, float]) -> str:
+    return ", ".join(f"{value:.2f} times {name}" for name, value in constants.items() if value)
 
 
 def _methods(points: Sequence[dict[str, Any]]) -> str:

@@ -7,12 +7,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from recipes import context
 
 import promptkernels as pk
 from prompttransfer.methods import METHODS, Context
+from prompttransfer.methods.shared import similarity_history
 from prompttransfer.models import Backbone
 from prompttransfer.tasks.task import Task
 
@@ -178,3 +180,14 @@ def test_prompt_tuning_learns_a_toy_source(llama: Backbone, tasks: dict[str, Tas
     history = METHODS["PT"](ctx, target).history["loss"]
     first, last = (sum(loss for _, loss in part) / 10 for part in (history[:10], history[-10:]))
     assert last < 0.75 * first
+
+
+def test_history_of_many_sources_keeps_some_and_the_target() -> None:
+    start, prompts = torch.zeros(2, 3), torch.randn(100, 2, 3, generator=torch.Generator().manual_seed(0))
+    names = [str(number) for number in range(100)]
+    found = similarity_history(names, prompts, start)
+    assert found["names"] == [*names[:63], "99"] and np.shape(found["matrix"]) == (64, 64)
+    rows = prompts.flatten(1).double().numpy()
+    wanted = rows @ rows[99] / np.linalg.norm(rows, axis=1) / np.linalg.norm(rows[99])
+    np.testing.assert_allclose(found["matrix"][-1], [*wanted[:63], 1], atol=1e-6)
+    assert similarity_history(names[:64], prompts[:64], start)["names"] == names[:64]

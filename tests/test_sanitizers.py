@@ -53,6 +53,13 @@ def test_module_by_itself(module):
     assert done.returncode == 0, done.stdout[-8000:]
 
 
+def test_any_input(module):
+    """Drawn calls of the public functions and of the raw operations, right and spoiled ones."""
+    suite = ["tests/test_fuzz.py", "-k", "test_target and operations"]
+    done = run_pytest(suite, {"promptkernels._C_cpu": module}, sanitized=True)
+    assert done.returncode == 0, done.stdout[-8000:]
+
+
 def test_a_read_past_the_end_is_reported(module):
     """What the tests above rely on: the loaded module is the sanitized one, and it sees torch's allocations."""
     code = f"""

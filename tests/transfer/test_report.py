@@ -276,3 +276,6 @@ def test_bad_run_folders(tmp_path: Path) -> None:
     (run / "history" / "PT-a-seed1.json").write_text('{"loss": [[1, "low"]]}')
     with pytest.raises(ValueError, match=r"PT-a-seed1\.json: not the history of a run: loss\.0\.1: .*got 'low'"):
         write_report(run)
+    (run / "history" / "PT-a-seed1.json").write_text('{"groups": [[2, ["a"]], [1, ["a"]]]}')
+    with pytest.raises(ValueError, match=r"PT-a-seed1\.json: not the history of a run: .*want updates that increase"):
+        write_report(run)

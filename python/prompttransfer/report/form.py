@@ -86,6 +86,13 @@ class History(_Form):
     particles: Particles | None = None
     attention: dict[str, Number] | None = None
 
+    @model_validator(mode="after")
+    def _in_order(self) -> History:
+        updates = [update for update, _ in self.groups or []]
+        if updates != sorted(set(updates)):
+            raise ValueError("groups: want updates that increase")
+        return self
+
 
 def check_form(form: type[_Form], content: Any, what: str) -> None:
     """Check what JSON holds.

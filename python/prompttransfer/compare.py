@@ -203,7 +203,10 @@ class Workbench:
         for kind, tasks in (("sources", sources), ("targets", targets.values())):
             names = [task.name for task in tasks]
             if len(set(names)) < len(names):
-                raise ValueError(f"{kind} must have different names, got {', '.join(names)}")
+                raise ValueError(
+                    f"{kind} must have different names, got {', '.join(names)}; a task is named after its file, or by "
+                    "`name` in a YAML description"
+                )
         return cls(config, backbone, Store(config.cache or default_folder(), progress.note), progress, sources, targets)
 
     def context(self, seed: int) -> Context:

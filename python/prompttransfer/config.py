@@ -31,7 +31,9 @@ WITHOUT_SOURCE_PROMPTS = {"PT", "Multi-PT", "BMTPT"}  # train no prompt for each
 
 def _method(name: str) -> str:
     if name not in known_methods:
-        near = get_close_matches(name, known_methods, n=1)
+        # Swapped letters first: else MTP would be taken for BMTPT.
+        near = [known for known in known_methods if sorted(known.lower()) == sorted(name.lower())]
+        near = near or get_close_matches(name, known_methods, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known_methods)}"
         raise ValueError(f"unknown method; {hint}")
     return name

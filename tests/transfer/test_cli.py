@@ -179,6 +179,7 @@ BAD = [
     (["compare", "--targets", "sst2,missing.csv"], "task file missing.csv does not exist"),
     (["train", "a.csv,b.csv", "p"], "a colon joins a training and a test file: train.csv:test.csv"),
     (["compare", "--methods", "PTT"], "methods.0: unknown method; did you mean 'PT'?"),
+    (["compare", "--methods", "PT,MTP"], "methods.1: unknown method; did you mean 'MPT'?"),
     (["compare", "--train-rows", "0"], "train_rows: Input should be greater than or equal to 1, got '0'"),
     (["compare", "--seeds", "one"], "seeds.0"),
     (["compare", "--config", "none.json"], "settings file none.json does not exist"),

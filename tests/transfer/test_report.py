@@ -260,6 +260,17 @@ def test_names_that_no_file_can_have_have_no_history(tmp_path: Path) -> None:
         file.write_text(content, encoding="utf-8")
 
 
+def test_few_test_rows_are_told(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", seeds=(1,))
+    results = json.loads((run / "results.json").read_text())
+    for rows, told in ((60, False), (5, True)):
+        results["rows"] = [row | {"test_rows": rows} for row in results["rows"]]
+        (run / "results.json").write_text(json.dumps(results))
+        console = Console(width=120, record=True, file=(tmp_path / "out").open("w"))
+        print_results(read_results(run), console)
+        assert ("Few test rows: of 5, one is 20 %" in console.export_text()) == told
+
+
 def test_bad_run_folders(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"not a run folder: it has no results\.json"):
         write_report(tmp_path)

@@ -87,6 +87,12 @@ def test_names_are_as_short_as_they_can_be(tmp_path: Path) -> None:
         read_runs([folders[0], tmp_path / "a" / ".." / "a" / "run"])
 
 
+def test_runs_of_equal_scores_have_an_axis_in_points(tmp_path: Path) -> None:
+    folders = [write_run(tmp_path / name, (1,)) for name in ("a", "b")]
+    page = write_comparison(folders, tmp_path / "equal.html").read_text()
+    assert "points above" in page and "e-09" not in page
+
+
 def test_the_page_is_escaped_and_links_the_reports(runs: Runs, tmp_path: Path) -> None:
     folders = [results.folder for results in runs.results.values()]
     (folders[0] / "report.html").write_text("")

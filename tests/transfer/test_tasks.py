@@ -173,6 +173,8 @@ def test_left_out_rows_of_a_file_are_told(tmp_path: Path) -> None:
     train, test = write_csv(tmp_path / "a.csv", reviews(20)), write_csv(tmp_path / "b.csv", reviews(23, start=18))
     assert load_task(f"{train}:{test}", progress=progress).leaked == 2
     assert notes == ["a: 2 training rows are left out, as they overlap with others"]
+    load_task(f"{train}:{write_csv(tmp_path / 'c.csv', reviews(22, start=19))}", progress=progress)
+    assert notes.pop() == "a: 1 training row is left out, as it overlaps with others"
     load_task(train, progress=progress)
     assert len(notes) == 1
 
@@ -220,10 +222,11 @@ def test_numeric_labels_are_ordered_by_value(tmp_path: Path) -> None:
 BAD_FILES = [
     ("a.csv", "text,label\nfine words,1\n,0\n", r"a\.csv, row 2, column 'text': got nothing"),
     ("a.csv", "body,label\nfine words,1\n", r"no column 'text', only 'body', 'label'"),
+    ("a.csv", "id;body;stars\n1;fine words;2\n", r"no column 'text', only 'id', 'body', 'stars'"),
     ("a.csv", "text,label\nfine,1,2\n", r"row 1: got more fields than the 2 columns"),
     ("a.csv", "text,label\nfine words\n", r"row 1, column 'label': got nothing"),
     ("a.csv", "text,label\n", r"got no rows"),
-    ("a.csv", "text,label\n" + "same words,1\n" * 20, r"column 'label': got 1 labels, want 2 to"),
+    ("a.csv", "text,label\n" + "same words,1\n" * 20, r"column 'label': got only the label '1', want 2 to"),
     ("a.csv", "text,label\nfew,1\nrows,0\n", r"got 2 rows, want at least 10"),
     ("a.jsonl", '{"text": "x", "label": 1}\n{"text": \n', r"a\.jsonl, row 2: not JSON"),
     ("a.jsonl", "[1, 2]\n", r"row 1: got list, want an object"),

@@ -98,7 +98,13 @@ def compare(
     max_length: o.MaxLength = None,
     scoring: o.Scoring = None,
     variant: o.Variant = None,
-    output: Annotated[Path | None, typer.Option(help="Run folder.", show_default=default_of("output"))] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help="Run folder; results of other settings in it move to a folder beside it.",
+            show_default=default_of("output"),
+        ),
+    ] = None,
     workers: Annotated[
         int, typer.Option(min=1, help="Processes of this machine that share the rows, each on a GPU of its own if any.")
     ] = 1,

@@ -38,7 +38,9 @@ def doctor(
         if as_json:
             typer.echo(json.dumps({"healthy": not problem, "findings": [f._asdict() for f in findings]}, indent=1))
         else:
-            _print([f for f in findings if not quiet or f.state == "problem"])
+            shown = [f for f in findings if not quiet or f.state == "problem"]
+            if shown:
+                _print(shown)
             typer.echo("something keeps training from running here" if problem else "training can run here")
     raise typer.Exit(FAILED if problem else 0)
 

@@ -70,7 +70,8 @@ def _message(error: Exception) -> str:
         return f"{where}: {os.strerror(errno.ENOSPC)}; free some, or name another disk: {_PLACES}"
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         hint = f"; name another folder: {_PLACES}" if error.errno == errno.EROFS else ""
-        return f"{error.filename}: {error.strerror}{hint}"
+        said = "exists and is no folder" if error.errno == errno.EEXIST else error.strerror
+        return f"{error.filename}: {said}{hint}"
     if isinstance(error, ModuleNotFoundError) and str(error).startswith("No module named"):
         return f"{error.name} is not installed: {_INSTALL}"
     if _expected(error):

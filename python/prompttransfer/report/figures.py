@@ -76,7 +76,7 @@ def differences(found: Sequence[Comparison], against: str, digits: int = 1) -> l
         return []
     dots = [comparison.targets[name].mean for comparison in found for name in comparison.averaged]
     # Intervals of two seeds are far wider than what there is to see: those that leave the frame are cut.
-    reach = max(1e-9, max(abs(value) for value in dots)) * 1.5
+    reach = (max(abs(value) for value in dots) or 1.0) * 1.5
     left = min(150.0, max(text_width(comparison.method) for comparison in found) + 10)
     chart = Chart(
         f"Difference to {against}", 460, 66 + 34 * len(found), (-reach, reach), (len(found) - 0.5, -0.5), left=left

@@ -18,6 +18,7 @@ from prompttransfer.report.tables import (
     Table,
     cost_rows,
     fact_rows,
+    few_rows,
     leaderboard_rows,
     left_out_rows,
     note_rows,
@@ -105,6 +106,8 @@ def _intro(results: Results) -> list[str]:
         parts.append(paragraph("This run is not finished: the tables hold what is done so far.", "warn"))
     if seeds == 1:
         parts.append(paragraph("One seed: differences of a few points may be chance.", "warn"))
+    if few := few_rows(results):
+        parts.append(paragraph(f"{few}.", "warn"))
     return parts
 
 

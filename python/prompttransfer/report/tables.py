@@ -12,6 +12,13 @@ from prompttransfer.tasks.scales import scale_of
 
 Table = tuple[list[str], list[list[str]]]
 BASELINES = ("zero-shot", "majority")
+_FEW = 50  # test rows; of fewer, one weighs more than 2 %
+
+
+def few_rows(results: Results) -> str:
+    """Says so where a target has few rows to judge on; else empty."""
+    fewest = min((cell.test_rows for cell in results.cells() if cell.test_rows), default=_FEW)
+    return "" if fewest >= _FEW else f"Few {results.judged_on} rows: of {fewest}, one is {100 / fewest:.3g} %"
 
 
 def score_text(cell: Cell | None) -> str:

@@ -64,7 +64,8 @@ def load_task(
         task = load_files(name, seed=seed, bad_rows=bad_rows, progress=progress, **file_options)
     task = drop_leaks(task)
     if task.leaked and progress is not None and name not in DEMO_TASKS:
-        progress.note(f"{task.name}: {task.leaked} training rows are left out, as they overlap with others")
+        rows = "row is left out, as it overlaps" if task.leaked == 1 else "rows are left out, as they overlap"
+        progress.note(f"{task.name}: {task.leaked} training {rows} with others")
     return task.limit(train_rows, test_rows)
 
 

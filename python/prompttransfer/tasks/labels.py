@@ -84,8 +84,9 @@ class Labels:
             if len(seen) > MAX_CHOICES:
                 break
         if not 2 <= len(seen) <= MAX_CHOICES:
-            count = f"more than {MAX_CHOICES}" if len(seen) > MAX_CHOICES else str(len(seen))
-            raise ValueError(f"{place}: got {count} labels, want 2 to {MAX_CHOICES} classes")
+            only = f"only the label {next(iter(seen))!r}" if len(seen) == 1 else "no label"
+            got = f"more than {MAX_CHOICES} labels" if seen and len(seen) > 1 else only
+            raise ValueError(f"{place}: got {got}, want 2 to {MAX_CHOICES} classes")
         if all(number is not None for number in seen.values()):
             ordered = sorted(seen, key=lambda label: seen[label])
         elif all(re.fullmatch(r"-?\d+", label) for label in seen):

@@ -157,7 +157,8 @@ def _separated(path: Path, columns: Sequence[str], encoding: str, quotes: bool, 
 def _heading(
     path: Path, columns: Sequence[str], encoding: str, quotes: bool, delimiter: str
 ) -> tuple[str, tuple[str, ...]]:
-    """Delimiter and column names. Where the usual delimiter makes one column of them all, the others are tried."""
+    """Delimiter and column names. Where the usual delimiter makes one column of them all, the others are tried: one
+    that makes the columns that are needed, or else most columns, so that an error names those of the file."""
 
     def names(delimiter: str) -> tuple[str, ...]:
         with _opened(path, encoding) as file:
@@ -168,7 +169,8 @@ def _heading(
         for other in _DELIMITERS:
             if set(columns) <= set(names(other)):
                 return other, names(other)
-    return delimiter, usual
+        delimiter = max((delimiter, *_DELIMITERS), key=lambda other: len(names(other)))
+    return delimiter, names(delimiter)
 
 
 def _cells(lines: Iterator[str], delimiter: str, quotes: bool) -> Iterator[list[str]]:

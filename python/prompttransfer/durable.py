@@ -27,10 +27,10 @@ class Damaged(ValueError):
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, sync: bool = True) -> Iterator[Path]:
     """A file to write, which takes the place of `path` when the block ends well, and is gone when it does not.
 
-    A reader sees the old file or the new one, never half; after a power cut it is one of the two as well.
+    A reader sees the old file or the new one, never half; with `sync`, after a power cut as well.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_TEMPORARY)
@@ -39,9 +39,11 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.chmod(0o644)
-        sync_file(temporary)
+        if sync:
+            sync_file(temporary)
         os.replace(temporary, path)
-        sync_folder(path.parent)
+        if sync:
+            sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -89,16 +91,18 @@ def read_record(path: Path) -> Any:
     raise Damaged(f"{path}: not what was written there")
 
 
-def seal(folder: Path) -> None:
-    """Write the hashes of all files of a folder beside them, and bring everything to the disk.
+def seal(folder: Path, *, sync: bool = True) -> None:
+    """Write the hashes of all files of a folder beside them; the last line is a comment with the hash of the others.
 
-    The last line is a comment with the hash of the lines before it.
+    Args:
+        sync: bring everything to the disk, so that a power cut leaves the folder whole; else it may be found damaged.
     """
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SEAL)
     text = "".join(f"{file_hash(path)}  {path.relative_to(folder).as_posix()}\n" for path in files)
-    for path in files:
-        sync_file(path)
-    with replacing(folder / SEAL) as temporary:
+    if sync:
+        for path in files:
+            sync_file(path)
+    with replacing(folder / SEAL, sync=sync) as temporary:
         temporary.write_text(f"{text}{_own_line(text)}", encoding="utf-8")
 
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from prompttransfer import processes
 from prompttransfer.cache import cache_folder
-from prompttransfer.durable import Damaged, check_seal, seal, sync_folder, write_json
+from prompttransfer.durable import Damaged, check_seal, seal, sync_folder
 
 _PATIENCE = 2.0  # seconds at a lock before it is said what is waited for
 
@@ -162,8 +162,8 @@ def _write(folder: Path, scratch: Path, key: dict[str, Any], result: Result) -> 
         shutil.rmtree(scratch)
     scratch.mkdir()
     try:
-        write_json(scratch / "key.json", key)
-        write_json(scratch / "facts.json", result.facts)
+        for name, content in (("key.json", key), ("facts.json", result.facts)):
+            (scratch / name).write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
         if result.tensors:
             tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in result.tensors.items()}
             save_file(tensors, scratch / "tensors.safetensors")

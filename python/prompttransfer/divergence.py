@@ -71,4 +71,5 @@ class LastGood:
                 composed = [self.prompt.composed(task) for task in range(self.prompt.count)]
                 tensors = {TENSOR if not task else f"{TENSOR}.{task}": value for task, value in enumerate(composed)}
             write_tensors(self.path, tensors, {"updates": str(updates)})
-        return Diverged(f"{what}; {self.way_out}\nthe last good prompt, of update {updates}: {self.path}")
+        path = processes.broadcast(self.path)  # written by now, whichever process ends first
+        return Diverged(f"{what}; {self.way_out}\nthe last good prompt, of update {updates}: {path}")

@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from prompttransfer import processes
 from prompttransfer.config import RunConfig
 from prompttransfer.durable import (
     Damaged,
@@ -41,7 +42,7 @@ from prompttransfer.store import key_hash
 from prompttransfer.work_list import WorkList
 
 FORMAT = 1
-PLACES = ("output", "cache")  # settings that may differ between the workers of a run
+PLACES = ("output", "cache", "shard_model")  # settings that may differ between the workers of a run
 _ASIDE = ".aside"
 
 
@@ -237,6 +238,7 @@ def machine_facts(backbone: Backbone) -> dict[str, Any]:
             "python": platform.python_version(),
             "cpu_count": os.cpu_count(),
             "threads": torch.get_num_threads(),
+            "processes": processes.count(),
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
             "precision": backbone.precision,
         },

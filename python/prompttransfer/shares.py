@@ -36,7 +36,9 @@ def counted(times: Tensor | None) -> Iterator[None]:
 
 
 def whole_mean(mean: Tensor, count: Tensor | int) -> Tensor:
-    """The mean over the whole batch, from the mean over this process's part of it.
+    """The mean over the whole batch, from the mean over this process's part of it; with one process, that mean.
+
+    Every process must call it, in the same order.
 
     Args:
         mean: of this process's part; its gradient is kept.

@@ -250,6 +250,8 @@ class PromptTrainer(Trainer):
             seal(Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}", sync=False)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        if not self.args.should_save:  # another process than the main one, which holds the same
+            return
         folder = Path(output_dir or self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         prompt = self.plan.prompt
@@ -260,7 +262,7 @@ class PromptTrainer(Trainer):
         (folder / "history.json").write_text(json.dumps({"seconds": self.seconds, "prompt": prompt.history()}))
 
     def _save_rng_state(self, output_dir: str) -> None:
-        if self.args.should_save:  # nothing random happens in training, and the others have no folder
+        if self.args.should_save:
             super()._save_rng_state(output_dir)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:

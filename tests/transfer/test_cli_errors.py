@@ -81,3 +81,11 @@ def test_command_without_its_packages_says_how_to_get_them() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 1 and done.stdout == ""
     assert done.stderr == "error: typer is not installed: pip install 'promptkernels[transfer]'\n"
+
+
+def test_a_launcher_may_not_start_every_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    monkeypatch.setenv("RANK", "1")
+    refused = CliRunner().invoke(cli.app, ["assets"])
+    assert refused.exit_code == 2
+    assert "assets is for one process, got 3" in refused.output

@@ -6,10 +6,11 @@ from typing import Annotated
 
 import typer
 
+from prompttransfer import processes
 from prompttransfer.cli.assets import assets
 from prompttransfer.cli.compare import compare
 from prompttransfer.cli.doctor import doctor
-from prompttransfer.cli.errors import EXIT_CODES
+from prompttransfer.cli.errors import EXIT_CODES, friendly_errors
 from prompttransfer.cli.evaluate import evaluate
 from prompttransfer.cli.export import export
 from prompttransfer.cli.import_ import import_
@@ -58,6 +59,7 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def main(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
@@ -67,3 +69,9 @@ def main(
     Start with `prompttransfer compare`: without options it runs the demo on a small real model and real data.
     `prompttransfer doctor` tells what works on this machine.
     """
+    if processes.count() > 1 and context.invoked_subcommand not in ("compare", "train"):
+        with friendly_errors(False):
+            raise ValueError(
+                f"{context.invoked_subcommand} is for one process, got {processes.count()}; torchrun and accelerate "
+                "launch are for compare and train"
+            )

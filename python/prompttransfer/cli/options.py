@@ -116,6 +116,15 @@ Precision = Annotated[
         show_default=default_of("precision"),
     ),
 ]
+ShardModel = Annotated[
+    bool | None,
+    typer.Option(
+        "--shard-model",
+        rich_help_panel=MODEL,
+        help="Spread the model's layers over the processes of torchrun or accelerate launch.",
+        show_default=default_of("shard_model"),
+    ),
+]
 MaxLength = Annotated[
     int | None,
     typer.Option(

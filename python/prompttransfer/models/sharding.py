@@ -6,6 +6,8 @@ the last norm and the output layer stay whole: prompts and labels meet them outs
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
@@ -28,20 +30,8 @@ def shard_layers(model: nn.Module, mesh: DeviceMesh) -> None:
     outside = {parameter for parameter in model.parameters() if id(parameter) not in inside}
     for layer in layers:
         fully_shard(layer, mesh=mesh)
-    # The stacks that call the layers, so that one layer is gathered while the one before it computes.
-    for stack in _parents(model, layers):
-        fully_shard(stack, mesh=mesh, ignored_params=outside)
+    # The whole model knows the order of its layers: one is gathered while the one before it computes.
+    fully_shard(model, mesh=mesh, ignored_params=outside)
     model.to(torch.device(mesh.device_type))
-
-
-def _parents(model: nn.Module, layers: list[nn.Module]) -> list[nn.Module]:
-    """The modules with a list of layers, such as an encoder and a decoder."""
-    wanted = set(map(id, layers))
-    return [
-        module
-        for module in model.modules()
-        if any(
-            isinstance(child, nn.ModuleList) and any(id(entry) in wanted for entry in child)
-            for child in module.children()
-        )
-    ]
+    # That outputs must not be changed in place: they are not.
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view")

@@ -203,8 +203,9 @@ def test_a_loaded_model_keeps_bfloat16_products_in_bfloat16(tmp_path, make) -> N
     wide.precision = "bfloat16"  # narrowed by autocast at every call
     assert loaded.fingerprint == wide.fingerprint
     assert loaded.embedding.weight.dtype == torch.float32
-    kinds = {m.weight.dtype for m in loaded.modules() if isinstance(m, torch.nn.Linear)}
-    assert kinds == {torch.bfloat16}
+    head = loaded.model.get_output_embeddings()
+    kinds = {m.weight.dtype for m in loaded.modules() if isinstance(m, torch.nn.Linear) and m is not head}
+    assert kinds == {torch.bfloat16} and head.weight.dtype == torch.float32
     batch = wide.collate([[8, 9, 10, 3], [11, 12, 3]])
     found = []
     for backbone in (loaded, wide):
@@ -213,6 +214,19 @@ def test_a_loaded_model_keeps_bfloat16_products_in_bfloat16(tmp_path, make) -> N
         logits.square().sum().backward()
         found.append((logits.detach(), prompt.prompt.grad))
     assert torch.equal(found[0][0], found[1][0]) and torch.equal(found[0][1], found[1][1])
+
+
+@pytest.mark.parametrize("make", [tiny_llama, tiny_t5])
+def test_logits_are_finer_than_bfloat16(make) -> None:
+    """Steps of an eighth near 20 would make answers tie."""
+    half = Backbone(make(), tiny_tokenizer(), precision="bfloat16")
+    seen = []
+    half.model.get_output_embeddings().register_forward_hook(lambda head, given, made: seen.append((given[0], made)))
+    logits = half(SoftPrompt(start(half)), half.collate(ROWS, [[8]] * 3)).logits
+    hidden, made = seen[-1]
+    weight = half.model.get_output_embeddings().weight.double()
+    torch.testing.assert_close(made.double(), hidden.double() @ weight.T, rtol=1e-5, atol=1e-5)
+    assert made.dtype == torch.float32 and not torch.equal(logits, logits.bfloat16().float())
 
 
 def test_bfloat16_runs_the_products_only_in_bfloat16(llama: Backbone) -> None:

@@ -25,6 +25,7 @@ from transformers.utils import logging
 from prompttransfer import processes
 from prompttransfer.models.abilities import learned_positions, reads_embeddings, window
 from prompttransfer.models.fingerprint import fingerprint
+from prompttransfer.models.head import keep_float32
 from prompttransfer.models.memory import recompute_layers
 from prompttransfer.models.padding import extended, padded, without_gap
 from prompttransfer.models.prefix import Prefix
@@ -87,8 +88,8 @@ class Backbone(nn.Module):
     Args:
         model: a transformers causal or encoder-decoder model; frozen and kept in evaluation mode here.
         tokenizer: its tokenizer.
-        precision: "float32", "bfloat16" (autocast; weights and prompts stay float32) or "auto": bfloat16 where the
-            device multiplies it natively. Never float16: prompts and some models (T5) overflow in it.
+        precision: "float32", "bfloat16" (autocast; weights, prompts and logits stay float32) or "auto": bfloat16 where
+            the device multiplies it natively. Never float16: prompts and some models (T5) overflow in it.
         max_length: text tokens kept of a row; the last ones, because templates end in the question to be answered.
         placement: "encoder", or "encoder-decoder" (for models that have both): half of the prompt before each.
         checkpointing: compute activations again in the backward pass: less memory, more time.
@@ -130,6 +131,8 @@ class Backbone(nn.Module):
         accepted = set(inspect.signature(model.forward).parameters)
         self._keeps_logits = "logits_to_keep" in accepted
         self._takes_positions = "position_ids" in accepted
+        if self._keeps_logits or self.seq2seq:  # of other models they are computed for all positions, which costs more
+            keep_float32(model)
         pad = tokenizer.pad_token_id
         self.pad = pad if pad is not None else (tokenizer.eos_token_id or 0)
 
@@ -337,7 +340,8 @@ class Backbone(nn.Module):
             except Exception:  # every family refuses in its own way
                 return False
         # A computation that differs is off by the size of the logits; rounding is not, be it that of TF32 or bfloat16.
-        tolerance = max(1e-2, torch.finfo(plain.dtype).eps ** 0.5)
+        inside = torch.bfloat16 if self.precision == "bfloat16" else plain.dtype
+        tolerance = max(1e-2, torch.finfo(inside).eps ** 0.5)
         return bool((shared - plain).abs().max() <= tolerance * plain.std())
 
     def check_embeddings(self) -> None:

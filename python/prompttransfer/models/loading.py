@@ -25,6 +25,7 @@ from transformers.pytorch_utils import Conv1D
 from prompttransfer import processes
 from prompttransfer.model_names import suggestion
 from prompttransfer.models import Backbone, native_bfloat16, quiet_transformers
+from prompttransfer.models.head import is_kept
 from prompttransfer.models.sharding import shard_layers
 
 QUANTIZATIONS = ("none", "8bit", "4bit")
@@ -157,9 +158,12 @@ def _quantized(quantization: str, device: torch.device) -> dict[str, Any]:
 
 
 def narrow_products(model: nn.Module) -> None:
-    """Store in bfloat16 what autocast would narrow at every call: the same products, in less time and memory."""
+    """Store in bfloat16 what autocast would narrow at every call: the same products, in less time and memory.
+
+    Not the layer that makes logits, see `prompttransfer.models.head`.
+    """
     for module in model.modules():
-        if isinstance(module, (nn.Linear, Conv1D)):
+        if isinstance(module, (nn.Linear, Conv1D)) and not is_kept(module):
             for name, parameter in module.named_parameters(recurse=False):
                 # A new parameter: an embedding that is tied to this one keeps its own.
                 setattr(module, name, nn.Parameter(parameter.detach().bfloat16(), requires_grad=False))

@@ -154,7 +154,7 @@ def test_dev_is_all_extras_together() -> None:
         found.add(extra := waiting.pop())
         own = [requirement for requirement in map(Requirement, extras[extra]) if requirement.name == "promptkernels"]
         waiting |= {name for requirement in own for name in requirement.extras} - found
-    assert found == set(extras) == {"transfer", "generation", "peft", "triton", "bench", "docs", "dev"}
+    assert found == set(extras) == {"transfer", "generation", "peft", "triton", "bench", "fuzz", "docs", "dev"}
 
 
 def test_every_import_is_declared() -> None:

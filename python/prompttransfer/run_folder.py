@@ -81,7 +81,7 @@ class RunFolder:
         self._progress = progress
         self._keys = jobs
         self._found: dict[str, dict[str, Any]] = {}
-        self._work = WorkList(self.folder / "claims", key_hash(dict(jobs)), progress.note)
+        self._work = WorkList(self.folder / "claims", key_hash(dict(jobs)), progress.note, last=self._clear)
         self._model = {"model": config.model, "model_fingerprint": backbone.fingerprint}
         self._reading = {
             "architecture": "seq2seq" if backbone.seq2seq else "causal",
@@ -180,18 +180,22 @@ class RunFolder:
 
     def _agree(self) -> None:
         """One set of settings in one folder: joins those at work, moves results of other settings aside."""
-        others = self._work.others()
-        if any(other.key != self._work.me.key for other in others):
-            raise ValueError(
-                f"{self.folder}: {', '.join(map(str, others))} at work there with {self._difference()}; wait for the "
-                "end, or give this run an --output of its own"
-            )
-        with self._work.alone("config.json"):
+        with self._work.door():
+            others = self._work.others()
+            if any(other.key != self._work.me.key for other in others):
+                raise ValueError(
+                    f"{self.folder}: {', '.join(map(str, others))} at work there with {self._difference()}; wait for "
+                    "the end, or give this run an --output of its own"
+                )
             if not others:
-                remove_leftovers(self.folder)
+                self._clear()
             if self._other_settings():
                 self._move_aside()
             write_json(self.folder / "config.json", self._settings)
+
+    def _clear(self) -> None:
+        """Delete what killed workers were writing."""
+        remove_leftovers(self.folder)
 
     def _before(self) -> dict[str, Any] | None:
         """The settings in the folder; None: none that can be read."""

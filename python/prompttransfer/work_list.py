@@ -26,7 +26,7 @@ import psutil
 
 BEAT, STALE, POLL = 20.0, 180.0, 2.0  # seconds: between two renewals, until a job is free, between two looks
 
-_PRESENCE, _CLAIM = ".worker", ".claim"
+_PRESENCE, _CLAIM, _DOOR = ".worker", ".claim", ".door"
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,7 @@ class WorkList:
         folder: where the files are, shared by all workers; gone when the last worker leaves.
         key: see `Worker`.
         note: told, in a line, whom this worker waits for.
+        last: called by the last worker that leaves, while nobody comes.
         beat, stale, poll: see the head of this file; the same for all workers.
     """
 
@@ -74,6 +75,7 @@ class WorkList:
         key: str,
         note: Callable[[str], None] = lambda text: None,
         *,
+        last: Callable[[], None] = lambda: None,
         beat: float = BEAT,
         stale: float = STALE,
         poll: float = POLL,
@@ -81,6 +83,7 @@ class WorkList:
         self.folder = folder
         self.me = Worker.here(key)
         self._note = note
+        self._last = last
         self._beat, self._stale, self._poll = beat, stale, poll
         self._presence = folder / f"{self.me.host}-{self.me.pid}-{uuid4().hex[:8]}{_PRESENCE}"
         self._held: dict[str, int] = {}
@@ -98,12 +101,29 @@ class WorkList:
         with suppress(OSError):  # a folder that is gone or full must not hide why this worker ends
             for name in list(self._held):
                 self._release(name)
-            others = self.others()
-            self._presence.unlink()
-            if not others:  # what dead workers left; a worker that comes at this moment keeps the folder
-                for path in self._files():
-                    path.unlink()
-                self.folder.rmdir()
+            with self.door():
+                self._leave()
+            self.folder.rmdir()  # refused unless this was the last one
+
+    @contextmanager
+    def door(self) -> Iterator[None]:
+        """A block that one worker at a time runs; workers leave through it too, so whom it finds there stays."""
+        while not self._claim(_DOOR, self._generations().get(_DOOR, -1)):
+            time.sleep(self._poll)
+        try:
+            yield
+        finally:
+            self._release(_DOOR)
+
+    def _leave(self) -> None:
+        """The last one takes along what dead workers left."""
+        now, door = self._now(), self._path(_DOOR, self._held[_DOOR])
+        self._presence.unlink()
+        files = [path for path in self._files() if path != door]
+        if not any(path.suffix == _PRESENCE and self._worker(path, now) for path in files):
+            for path in files:
+                path.unlink(missing_ok=True)
+            self._last()
 
     def others(self) -> list[Worker]:
         """The workers that are there beside this one."""
@@ -140,16 +160,6 @@ class WorkList:
                     self._note(text)
                     told = text
                 time.sleep(self._poll)
-
-    @contextmanager
-    def alone(self, name: str) -> Iterator[None]:
-        """A block that one worker at a time runs."""
-        while not self._claim(name, self._generations().get(_stem(name), -1)):
-            time.sleep(self._poll)
-        try:
-            yield
-        finally:
-            self._release(name)
 
     def _claim(self, name: str, newest: int) -> bool:
         """Whether the job is this worker's now; newest: generation of its file, -1 for none."""

@@ -86,6 +86,7 @@ class Silent:
     """As little of a backbone as a run folder asks for."""
 
     fingerprint, seq2seq, placement, precision = "f" * 16, False, "encoder", "float32"
+    device = torch.device("cpu")
 
 
 def test_other_settings_are_refused_while_others_are_at_work(toy: RunConfig, tmp_path: Path) -> None:
@@ -103,3 +104,12 @@ def test_other_settings_are_refused_while_others_are_at_work(toy: RunConfig, tmp
         assert at_work.others() == [], "who was refused is gone"
     assert (config.output / "config.json").read_text() == config.model_dump_json()
     assert not config.output.with_name("run-1").exists()
+
+
+def test_what_a_killed_worker_was_writing_goes_with_the_last_one(toy: RunConfig, tmp_path: Path) -> None:
+    config = placed(toy, tmp_path / "x")
+    with RunFolder(config, Silent(), NullProgress(), {"PT-goal-seed1": "k"}):
+        half = config.output / "prompts" / "sources" / ".red-seed42.safetensors.l0qj4aq3.tmp"
+        half.parent.mkdir(parents=True)
+        half.touch()
+    assert not half.exists() and (config.output / "config.json").exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,45 @@ def test_one_of_many_takes_over(tmp_path: Path) -> None:
     assert len(winners) == 1
     for jobs in lists:
         jobs.__exit__(None, None, None)
+    assert not folder.exists()
+
+
+def test_of_many_that_leave_at_once_one_is_the_last(tmp_path: Path) -> None:
+    folder, gate, calls = tmp_path / "c", threading.Barrier(8), []
+
+    def come_and_go() -> None:
+        with WorkList(folder, "k", last=lambda: calls.append(sorted(folder.iterdir())), **QUICK):
+            gate.wait()
+
+    for _ in range(20):
+        threads = [threading.Thread(target=come_and_go) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert calls == [[folder / ".door.0.claim"]] and not folder.exists()
+        calls.clear()
+
+
+def test_who_comes_while_the_last_one_leaves_waits_and_stays(tmp_path: Path) -> None:
+    folder, coming, order = tmp_path / "c", WorkList(tmp_path / "c", "k", **QUICK), []
+
+    def last() -> None:
+        coming.__enter__()
+        thread.start()
+        time.sleep(0.1)
+        order.append("left")
+
+    def enter() -> None:
+        with coming.door():
+            order.append("came")
+
+    thread = threading.Thread(target=enter)
+    with WorkList(folder, "k", last=last, **QUICK):
+        pass
+    thread.join()
+    assert order == ["left", "came"] and [path.suffix for path in folder.iterdir()] == [".worker"]
+    coming.__exit__(None, None, None)
     assert not folder.exists()
 
 

@@ -3,15 +3,16 @@
 A worker has a file that says that it is there, and one for the job it is at. Both are created exclusively (O_EXCL), so
 one of several workers gets a job, and a thread renews their time while the worker lives. A job is free again when the
 time of its file is `STALE` seconds old, by the clock of the file system, or its process is gone from this machine.
-Whoever takes it over creates the file of the next generation, exclusively again; no file is changed by others, so there
-is no moment in which two of them can win. What a worker that only slept takes up again is done twice, no worse: jobs
-must have the same result whoever does them.
+Whoever takes it over creates the file of the next generation, exclusively again, and looks once more whether another
+one was created meanwhile; no file is changed by others, so there is no moment in which two of them can win. What a
+worker that only slept takes up again is done twice, no worse: jobs must have the same result whoever does them.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import random
 import socket
 import threading
 import time
@@ -109,7 +110,7 @@ class WorkList:
     def door(self) -> Iterator[None]:
         """A block that one worker at a time runs; workers leave through it too, so whom it finds there stays."""
         while not self._claim(_DOOR, self._generations().get(_DOOR, -1)):
-            time.sleep(self._poll)
+            time.sleep(self._poll * random.uniform(0.5, 1))  # or two that met would meet again
         try:
             yield
         finally:
@@ -163,11 +164,19 @@ class WorkList:
 
     def _claim(self, name: str, newest: int) -> bool:
         """Whether the job is this worker's now; newest: generation of its file, -1 for none."""
-        if newest >= 0 and self._worker(self._path(name, newest), self._now()):
-            return False
+        if newest >= 0:
+            path = self._path(name, newest)
+            if self._worker(path, self._now()) or not path.exists():  # one that was just released: look again
+                return False
+        mine = self._path(name, newest + 1)
         try:
-            self._create(self._path(name, newest + 1))
+            self._create(mine)
         except FileExistsError:
+            return False
+        # Who looked before a release and who looked after it may have created files of different generations.
+        there = [path for path in self._files() if path.suffix == _CLAIM and _job_of(path) == _stem(name)]
+        if mine not in there or any(self._worker(path, self._now()) for path in there if path != mine):
+            mine.unlink(missing_ok=True)
             return False
         self._held[name] = newest + 1
         return True
@@ -206,8 +215,8 @@ class WorkList:
         newest: dict[str, int] = {}
         for path in self._files():
             if path.suffix == _CLAIM:
-                stem, _, generation = path.stem.rpartition(".")
-                newest[stem] = max(newest.get(stem, -1), int(generation))
+                stem, generation = _job_of(path), int(path.stem.rpartition(".")[2])
+                newest[stem] = max(newest.get(stem, -1), generation)
         return newest
 
     def _holders(self, names: Iterable[str]) -> list[Worker]:
@@ -243,6 +252,11 @@ class WorkList:
 
 def _stem(name: str) -> str:
     return name.replace("/", "@")
+
+
+def _job_of(claim: Path) -> str:
+    """The stem of the name of the job that a file claims."""
+    return claim.stem.rpartition(".")[0]
 
 
 def _namespace() -> str:

@@ -152,6 +152,15 @@ def test_who_comes_while_the_last_one_leaves_waits_and_stays(tmp_path: Path) -> 
     assert not folder.exists()
 
 
+def test_who_looked_too_early_does_not_win(tmp_path: Path) -> None:
+    folder = tmp_path / "c"
+    with WorkList(folder, "k", **QUICK) as one, WorkList(folder, "k", **QUICK) as other:
+        assert not one._claim("a", 0), "it was there when it looked, and was released since"
+        assert other._claim("a", -1)
+        (folder / "a.0.claim").rename(folder / "a.1.claim")  # as if taken over from a dead one, which is cleared away
+        assert not one._claim("a", -1) and [path.name for path in folder.glob("a.*")] == ["a.1.claim"]
+
+
 def test_an_error_frees_the_job(tmp_path: Path) -> None:
     with pytest.raises(KeyError), WorkList(tmp_path / "c", "k", **QUICK) as jobs:
         for name in jobs.jobs(["a"], lambda name: False):

@@ -7,6 +7,7 @@ processes read a part of the batches each, and all of them get all answers.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -169,8 +170,8 @@ class Reader:
         own = backbone.model.generation_config
         model_ends = own.eos_token_id if isinstance(own.eos_token_id, list) else [own.eos_token_id]
         ends = sorted({backbone.tokenizer.eos_token_id, *model_ends} - {None})
-        if source.decoder is not None:
-            return self._written_behind_decoder_prompt(source, max_tokens, ends)
+        if source.decoder is not None or not _generates_from_embeddings(backbone):
+            return self._written_by_hand(source, max_tokens, ends)
         settings = GenerationConfig(
             max_new_tokens=max_tokens,
             do_sample=False,
@@ -188,20 +189,34 @@ class Reader:
             )
         return written[:, lead["decoder_input_ids"].shape[1] :] if lead else written
 
-    def _written_behind_decoder_prompt(self, source: Source, max_tokens: int, ends: list[int]) -> Tensor:
-        """The same by hand: `generate` knows no embeddings before a decoder's input."""
+    def _written_by_hand(self, source: Source, max_tokens: int, ends: list[int]) -> Tensor:
+        """The same where `generate` cannot: of embeddings before a decoder's input, or of any, for some families."""
         backbone = self.backbone
         with backbone.autocast():
-            state = backbone.encoder(source)
-        written = torch.empty(len(state), 0, dtype=torch.int64, device=state.device)
-        ended = torch.zeros(len(state), dtype=torch.bool, device=state.device)
+            state = backbone.encoder(source) if backbone.seq2seq else None
+        written = torch.empty(len(source.mask), 0, dtype=torch.int64, device=source.mask.device)
+        ended = torch.zeros(len(written), dtype=torch.bool, device=written.device)
         for _ in range(max_tokens):
-            token = backbone.decode(state, source, written)[:, -1].argmax(dim=-1).masked_fill(ended, backbone.pad)
+            logits = self._behind(source, written) if state is None else backbone.decode(state, source, written)
+            token = logits[:, -1].argmax(dim=-1).masked_fill(ended, backbone.pad)
             written = torch.cat([written, token[:, None]], dim=1)
             ended |= torch.isin(token, torch.tensor(ends, device=token.device))
             if ended.all():
                 break
         return written
+
+    def _behind(self, source: Source, written: Tensor) -> Tensor:
+        """Logits of a causal model that reads placed rows and what it wrote behind them (B, n) from their start."""
+        embeds = torch.cat([source.embeds, self.backbone.embedding(written)], dim=1)
+        mask = torch.cat([source.mask, torch.ones_like(written)], dim=1)
+        with self.backbone.autocast():
+            return self.backbone.run(Source(embeds, mask, mask)).logits
+
+
+def _generates_from_embeddings(backbone: Backbone) -> bool:
+    """Whether `generate` takes embeddings, asked as transformers asks it."""
+    taken = inspect.signature(backbone.model.prepare_inputs_for_generation).parameters
+    return backbone.seq2seq or "inputs_embeds" in taken
 
 
 @contextmanager

@@ -24,6 +24,8 @@ from transformers import (
     GPT2LMHeadModel,
     GPTNeoXConfig,
     GPTNeoXForCausalLM,
+    GptOssConfig,
+    GptOssForCausalLM,
     JambaConfig,
     JambaForCausalLM,
     MistralConfig,
@@ -32,6 +34,8 @@ from transformers import (
     MptForCausalLM,
     MT5Config,
     MT5ForConditionalGeneration,
+    OpenAIGPTConfig,
+    OpenAIGPTLMHeadModel,
     OPTConfig,
     OPTForCausalLM,
     PhiConfig,
@@ -97,6 +101,17 @@ def _gpt2() -> PreTrainedModel:
     return GPT2LMHeadModel(GPT2Config(n_positions=64, n_embd=16, n_layer=2, n_head=2, initializer_range=0.3, **_WORDS))
 
 
+def _gpt() -> PreTrainedModel:
+    sizes = {"n_positions": 64, "n_embd": 16, "n_layer": 2, "n_head": 2, "initializer_range": 0.3}
+    return OpenAIGPTLMHeadModel(OpenAIGPTConfig(**_WORDS | sizes))
+
+
+def _gpt_oss() -> PreTrainedModel:
+    experts = {"num_local_experts": 2, "num_experts_per_tok": 1}
+    layers = {"sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"]}
+    return GptOssForCausalLM(GptOssConfig(**_LLAMA_LIKE | experts | layers))
+
+
 def _jamba() -> PreTrainedModel:
     recurrent = {"mamba_d_state": 4, "mamba_dt_rank": 2, "use_mamba_kernels": False}
     layers = {"attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_period": 2, "num_experts": 2}
@@ -122,7 +137,9 @@ SEQ2SEQ: dict[str, Make] = {
 # A window of 4 is shorter than prompts, one of 8 than prompts and texts; one of 13 holds the longest without an answer.
 CAUSAL: dict[str, Make] = {
     "llama": tiny_llama,
+    "gpt": _gpt,
     "gpt2": _gpt2,
+    "gpt_oss": _gpt_oss,
     "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**_SIZES | {"num_key_value_heads": 1})),
     "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**_LLAMA_LIKE)),
     "gemma": lambda: GemmaForCausalLM(GemmaConfig(**_LLAMA_LIKE)),

@@ -7,14 +7,23 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from families import FAMILIES, load
+from families import CAUSAL, FAMILIES, SEQ2SEQ, load
 from literal import literal_answer_logits
 from tiny import tiny_llama, tiny_tokenizer
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PegasusConfig, PegasusForConditionalGeneration, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    PegasusConfig,
+    PegasusForConditionalGeneration,
+    PreTrainedModel,
+    RecurrentGemmaForCausalLM,
+    RwkvForCausalLM,
+    XLNetLMHeadModel,
+)
 
 from prompttransfer.answering import Reader
 from prompttransfer.models import Backbone, loading
+from prompttransfer.models.fitness import check_fitness
 from prompttransfer.models.loading import load_model
 from prompttransfer.prompts import SoftPrompt, initial_prompt
 
@@ -99,6 +108,40 @@ def test_a_model_that_reads_embeddings_otherwise_than_tokens_is_refused(tmp_path
             continue
         with pytest.raises(ValueError, match="PegasusForConditionalGeneration computes something else from embeddings"):
             load_model(folder)
+
+
+@pytest.mark.parametrize(
+    ("kind", "sizes", "message"),
+    [
+        (RwkvForCausalLM, {"num_hidden_layers": 2, "attention_hidden_size": 16}, "for a row with padding"),
+        (
+            RecurrentGemmaForCausalLM,
+            {"num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 64, "lru_width": 16},
+            "for a row with padding",
+        ),
+        (
+            XLNetLMHeadModel,
+            {"d_model": 16, "n_layer": 2, "n_head": 2, "d_inner": 32},
+            "for a token once later ones are there",
+        ),
+    ],
+)
+def test_models_that_no_prompt_can_be_trained_for_are_refused(
+    kind: type[PreTrainedModel], sizes: dict[str, int], message: str
+) -> None:
+    torch.manual_seed(0)
+    model = kind(kind.config_class(**{"vocab_size": 48, "hidden_size": 16} | sizes))
+    for parameter in model.parameters():  # as they are made, layers do nearly nothing
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=0.3)
+    with pytest.raises(ValueError, match=f"{kind.__name__} computes something else {message}"):
+        check_fitness(Backbone(model, tiny_tokenizer(), precision="float32"))
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("family", [*CAUSAL, *SEQ2SEQ])
+def test_families_that_are_tested_are_fit(family: str, precision: str) -> None:
+    check_fitness(load(family, precision=precision))
 
 
 class Int8Linear(nn.Linear):

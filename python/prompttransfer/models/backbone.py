@@ -23,7 +23,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils import logging
 
 from prompttransfer import processes
-from prompttransfer.models.abilities import learned_positions, reads_embeddings, window
+from prompttransfer.models.abilities import learned_positions, window
 from prompttransfer.models.fingerprint import fingerprint
 from prompttransfer.models.head import keep_float32
 from prompttransfer.models.memory import recompute_layers
@@ -343,19 +343,6 @@ class Backbone(nn.Module):
         inside = torch.bfloat16 if self.precision == "bfloat16" else plain.dtype
         tolerance = max(1e-2, torch.finfo(inside).eps ** 0.5)
         return bool((shared - plain).abs().max() <= tolerance * plain.std())
-
-    def check_embeddings(self) -> None:
-        """Ask the model whether it can read a prompt at all.
-
-        Raises:
-            ValueError: from embeddings it does not compute what it computes from the tokens themselves.
-        """
-        with self.autocast():
-            if not reads_embeddings(self.model):
-                raise ValueError(
-                    f"{type(self.model).__name__} computes something else from embeddings than from the tokens they "
-                    "belong to, so no prompt can stand before its text"
-                )
 
     @cached_property
     def positions(self) -> int | None:

@@ -25,6 +25,7 @@ from transformers.pytorch_utils import Conv1D
 from prompttransfer import processes
 from prompttransfer.model_names import suggestion
 from prompttransfer.models import Backbone, native_bfloat16, quiet_transformers
+from prompttransfer.models.fitness import check_fitness
 from prompttransfer.models.head import is_kept
 from prompttransfer.models.sharding import shard_layers
 
@@ -52,7 +53,7 @@ def load_model(
             processes of a machine load the model in turn, so that its memory has to hold it once.
 
     Raises:
-        ValueError: there is no such model, it cannot read embeddings, or this machine cannot quantize or shard it.
+        ValueError: there is no such model, it is not fit for prompts, or this machine cannot quantize or shard it.
         ConnectionError: it is not on this machine, and the hub does not answer.
     """
     processes.start()
@@ -91,7 +92,7 @@ def load_model(
         if mesh is not None:
             shard_layers(model, mesh)
             backbone.sharded = True
-    backbone.check_embeddings()
+    check_fitness(backbone)
     return backbone
 
 

@@ -12,7 +12,7 @@ from promptkernels.backends.registry import PREFERENCE, BackendUnavailable, choo
 
 
 def main() -> None:
-    print(f"promptkernels {promptkernels.__version__}, torch {torch.__version__}, {torch.get_num_threads()} threads\n")
+    print(f"promptkernels {promptkernels.__version__}, torch {torch.__version__}, threads: {torch.get_num_threads()}\n")
     for status in promptkernels.backends().values():
         devices = "any device" if status.devices == ("*",) else ", ".join(status.devices)
         print(f"{status.name:<10} {'available' if status.available else 'unavailable: ' + status.reason} ({devices})")

@@ -28,7 +28,8 @@ class Results:
     @property
     def where(self) -> str:
         """The machine in a few words, for captions."""
-        threads = f", {self.machine['threads']} threads" if self.machine["device_type"] == "cpu" else ""
+        count = self.machine["threads"]
+        threads = f", {count} thread{'' if count == 1 else 's'}" if self.machine["device_type"] == "cpu" else ""
         return f"{self.machine['device']}{threads}"
 
     @property

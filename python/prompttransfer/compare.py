@@ -184,8 +184,7 @@ class Workbench:
 
     @classmethod
     def open(cls, config: RunConfig, progress: Any) -> Workbench:
-        """Load what the settings name."""
-        backbone = load_backbone(config, progress)
+        """Load what the settings name; the model last, since mistakes in tables are found sooner."""
         options = task_options(config) | {"progress": progress}
         targets = {name: load_task(name, **options) for name in config.targets}
         # What a source teaches must not hold the rows that a target is judged on.
@@ -207,6 +206,7 @@ class Workbench:
                     f"{kind} must have different names, got {', '.join(names)}; a task is named after its file, or by "
                     "`name` in a YAML description"
                 )
+        backbone = load_backbone(config, progress)
         return cls(config, backbone, Store(config.cache or default_folder(), progress.note), progress, sources, targets)
 
     def context(self, seed: int) -> Context:

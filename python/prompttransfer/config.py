@@ -39,7 +39,15 @@ def _method(name: str) -> str:
     return name
 
 
-Rows = Annotated[int | None, Field(ge=1), BeforeValidator(lambda given: None if given == "all" else given)]
+def _rows(given: Any) -> Any:
+    if given == "all":
+        return None
+    if isinstance(given, str) and not given.strip().lstrip("+-").isdecimal():
+        raise ValueError("want a whole number of rows, or all")
+    return given
+
+
+Rows = Annotated[int | None, Field(ge=1), BeforeValidator(_rows)]
 Epochs = Annotated[float, Field(gt=0)]
 EpochsBySize = Annotated[dict[Annotated[int, Field(ge=0)], Epochs], Field(min_length=1)]
 

@@ -34,7 +34,7 @@ def evaluate_file(path: Path, config: RunConfig, progress: Any, *, given: Contai
     task = load_task(name, test_rows=limit, progress=progress, whole=True, **task_options(config))
     progress.note(f"{task.name}: {len(task.test)} rows are scored")
     if not len(task.train) and card.task == task.name:
-        progress.note("note: this prompt was trained on a task of that name; rows it has seen count as well")
+        progress.warn("note: this prompt was trained on a task of that name; rows it has seen count as well")
     backbone = load_backbone(config, progress)
     check_model(path, prompt, card, backbone, progress)
     encoded = EncodedTask.of(task, backbone, config.scoring, trains=False)
@@ -96,4 +96,4 @@ def check_model(path: Path, prompt: Tensor | PromptModule, card: Card, backbone:
         own = f"; it was trained with {card.model}" if card.model else ""
         raise ValueError(f"{path}: got a prompt of width {width}, the model wants {backbone.hidden_size}{own}")
     if card.model_fingerprint and card.model_fingerprint != backbone.fingerprint:
-        progress.note("note: this prompt was trained on a model with other weights")
+        progress.warn("note: this prompt was trained on a model with other weights")

@@ -62,7 +62,7 @@ def local_workers(config: RunConfig, count: int, progress: Any) -> Iterator[None
         for place, (child, log) in enumerate(zip(children, logs, strict=True), 2):
             if child.returncode:
                 said = log.read_text(encoding="utf-8", errors="replace").strip()
-                progress.note(f"worker {place} ended with code {child.returncode}: {said}")
+                progress.warn(f"worker {place} ended with code {child.returncode}: {said}")
 
 
 def _environment(place: int, threads: int) -> dict[str, str]:

@@ -48,27 +48,16 @@ class Predictor:
         """Read a prompt file and load its model.
 
         Args:
-            given: goes before what the card says: model, template, choices, scoring, max_length, precision.
+            given: of `read_answering_prompt`.
 
         Raises:
             ValueError: not a prompt file, it does not say enough, or it does not fit the model.
         """
         progress = progress or NullProgress()
-        prompt, card = read_trained_prompt(path)
-        given = {name: value for name, value in given.items() if value is not None}
-        # What was found out with other answers, or about other fields, does not hold.
-        stale = {"choices": "scoring", "template": "columns"}
-        known = card.model_dump(exclude={stale[name] for name in given.keys() & stale.keys()})
-        card = Card.checked(known | given, path)
-        check_card(card, path)
+        prompt, card = read_answering_prompt(path, **given)
         backbone = load_backbone(as_trained(RunConfig(sources=(), methods=("PT",)), card), progress)
         check_model(path, prompt, card, backbone, progress)
         return cls(backbone, prompt, card, batch_size)
-
-    @property
-    def fields(self) -> tuple[str, ...]:
-        """What a text is made of."""
-        return fields_of(self.card.template)
 
     def __call__(self, rows: Sequence[Fields | str]) -> list[Prediction]:
         """Answer rows, each the values of the template's fields, or the text itself where it has one field.
@@ -88,9 +77,10 @@ class Predictor:
         ]
 
     def _fields(self, row: Fields | str) -> Fields:
+        fields = fields_of(self.card.template)
         if isinstance(row, str):
-            row = {self.fields[0]: row} if len(self.fields) == 1 else {}
-        missing = [name for name in self.fields if name not in row]
+            row = {fields[0]: row} if len(fields) == 1 else {}
+        missing = [name for name in fields if name not in row]
         if missing:
             raise ValueError(f"got a row without {' and '.join(missing)}, want it for the text {self.card.template!r}")
         return row
@@ -109,6 +99,25 @@ class Predictor:
             max_answer=card.max_answer or Task.max_answer,
         )
         return EncodedTask.of(task, self.backbone, card.scoring or "auto", trains=False)
+
+
+def read_answering_prompt(path: Path, **given: Any) -> tuple[Tensor | PromptModule, Card]:
+    """A prompt (L, H), or one that depends on the row, and the card that says how texts are read and answered.
+
+    Args:
+        given: goes before what the card says: model, template, choices, scoring, max_length, precision.
+
+    Raises:
+        ValueError: not a prompt file, or it does not say enough.
+    """
+    prompt, card = read_trained_prompt(path)
+    given = {name: value for name, value in given.items() if value is not None}
+    # What was found out with other answers, or about other fields, does not hold.
+    stale = {"choices": "scoring", "template": "columns"}
+    known = card.model_dump(exclude={stale[name] for name in given.keys() & stale.keys()})
+    card = Card.checked(known | given, path)
+    check_card(card, path)
+    return prompt, card
 
 
 def check_card(card: Card, path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 
 from rich.console import Console
@@ -46,13 +47,23 @@ class NullProgress:
         return Stage(title, total)
 
     def note(self, text: str) -> None:
-        pass
+        """What is done."""
+
+    def warn(self, text: str) -> None:
+        """What has to be known, whether progress is shown or not."""
 
     def __enter__(self) -> NullProgress:
         return self
 
     def __exit__(self, *_: object) -> None:
         pass
+
+
+class QuietProgress(NullProgress):
+    """Warnings alone, on the error stream."""
+
+    def warn(self, text: str) -> None:
+        print(text, file=sys.stderr)
 
 
 class Progress(NullProgress):
@@ -84,6 +95,9 @@ class Progress(NullProgress):
         if text != self._last_note:  # such as the third task from one archive
             self.console.print(text, markup=False, soft_wrap=True)
         self._last_note = text
+
+    def warn(self, text: str) -> None:
+        self.note(text)
 
     def __enter__(self) -> Progress:
         if self._bars is not None:

@@ -39,6 +39,7 @@ from prompttransfer.durable import (
 from prompttransfer.interchange import Card, Factors, write_prompt, write_tensors
 from prompttransfer.models import Backbone
 from prompttransfer.store import key_hash
+from prompttransfer.tasks.scales import scale_of
 from prompttransfer.work_list import WorkList
 
 FORMAT = 1
@@ -126,6 +127,9 @@ class RunFolder:
         write_record(self._path(job), {"job": job, "key": self._keys[job], "row": made.row, "files": files})
         self._found[job] = made.row
         self.collect()
+        metric = made.row["metric"]
+        score = f"{metric} {scale_of(metric).text(made.row['score'])}"
+        self._progress.note(f"row {len(self._found)} of {len(self._keys)}: {job}, {score}")
 
     def collect(self) -> None:
         """Write results.json and results.csv from the rows that are there."""
@@ -173,7 +177,7 @@ class RunFolder:
         except FileNotFoundError:
             return False
         except Damaged as error:
-            self._progress.note(f"{job}: made again ({error})")
+            self._progress.warn(f"{job}: made again ({error})")
             return False
         self._found[job] = record["row"]
         return True
@@ -228,7 +232,7 @@ class RunFolder:
         for name in sorted(names, key=lambda name: name == "config.json"):  # last: until then this is to be done
             (self.folder / name).rename(inside / name)
         inside.rename(aside)
-        self._progress.note(f"{self.folder} holds results of other settings: moved to {aside}")
+        self._progress.warn(f"{self.folder} holds results of other settings: moved to {aside}")
 
 
 def machine_facts(backbone: Backbone) -> dict[str, Any]:

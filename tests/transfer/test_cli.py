@@ -158,10 +158,15 @@ def test_evaluate_scores_a_whole_file_as_trained(loaded: list[RunConfig], tmp_pa
     shown = run("evaluate", prompt, one)
     assert shown.exit_code == 0, shown.output
     assert "a: 30 rows are scored" in shown.stderr and "rows it has seen count as well" in shown.stderr
-    options = [[one], [pair], [one, "--test-rows", 5, "--max-length", 7, "--precision", "auto", "--model", "n"]]
+    options = [
+        [one],
+        [pair],
+        [one, "--test-rows", "all"],
+        [one, "--test-rows", 5, "--max-length", 7, "--precision", "auto", "--model", "n"],
+    ]
     facts = [json.loads(run("evaluate", prompt, *arguments, "--json").stdout) for arguments in options]
-    assert [fact["test_rows"] for fact in facts] == [30, 12, 5]
-    assert [(c.model, c.max_length, c.precision) for c in loaded[1:]] == [("m", 9, "float32")] * 2 + [("n", 7, "auto")]
+    assert [fact["test_rows"] for fact in facts] == [30, 12, 30, 5]
+    assert [(c.model, c.max_length, c.precision) for c in loaded[1:]] == [("m", 9, "float32")] * 3 + [("n", 7, "auto")]
 
 
 def test_export_writes_an_adapter(tmp_path: Path) -> None:
@@ -181,7 +186,10 @@ BAD = [
     (["compare", "--methods", "PTT"], "methods.0: unknown method; did you mean 'PT'?"),
     (["compare", "--methods", "PT,MTP"], "methods.1: unknown method; did you mean 'MPT'?"),
     (["compare", "--train-rows", "0"], "train_rows: Input should be greater than or equal to 1, got '0'"),
+    (["compare", "--train-rows", "many"], "train_rows: want a whole number of rows, or all, got 'many'"),
+    (["train", "sst2", "p", "--test-rows", "2.5"], "test_rows: want a whole number of rows, or all, got '2.5'"),
     (["compare", "--seeds", "one"], "seeds.0"),
+    (["compare", "--model", "./nowhere"], "model './nowhere': no such folder"),
     (["compare", "--config", "none.json"], "settings file none.json does not exist"),
     (["compare", "--precision", "float23"], "or 'bfloat16', got 'float23'; did you mean 'float32'?"),
     (["evaluate", "none.safetensors", "sst2"], "none.safetensors: no such prompt file"),

@@ -45,6 +45,7 @@ class Progress:
     def __init__(self) -> None:
         self.stages: list[str] = []
         self.notes: list[str] = []
+        self.warnings: list[str] = []
 
     def stage(self, title: str, total: int) -> Progress:
         self.stages.append(title)
@@ -56,6 +57,9 @@ class Progress:
 
     def note(self, text: str) -> None:
         self.notes.append(text)
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
 
 
 @pytest.fixture
@@ -140,9 +144,29 @@ def test_results_of_other_settings_move_aside(config: RunConfig) -> None:
     told = Progress()
     folder = compare(config.model_copy(update={"methods": ("SPoT",)}), told)
     assert (folder.with_name(f"{folder.name}-1") / "results.json").read_text() == first
-    assert [row["method"] for row in json.loads((folder / "results.json").read_text())["rows"]] == ["SPoT"]
+    results = json.loads((folder / "results.json").read_text())
+    (row,), sources = results["rows"], list(enumerate((each["source"], each["score"]) for each in results["sources"]))
+    assert row["method"] == "SPoT"
     assert (folder / "prompts" / "SPoT" / "goal-seed1-own.safetensors").is_file()
-    assert any("moved to" in note for note in told.notes)
+    assert told.warnings == [f"{folder} holds results of other settings: moved to {folder}-1"]
+    assert [note for note in told.notes if note.startswith("row ")] == [
+        *(f"row {place + 1} of 3: sources/{name}-seed1, accuracy {score:.1f}" for place, (name, score) in sources),
+        f"row 3 of 3: SPoT-goal-seed1, accuracy {row['score']:.1f}",
+    ]
+
+
+def test_mistakes_in_a_table_are_told_before_the_model_is_loaded(
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong(name: str, **_: object) -> Task:
+        raise ValueError("no such column")
+
+    loaded: list[str] = []
+    monkeypatch.setattr("prompttransfer.compare.load_model", lambda name, **_: loaded.append(name))
+    monkeypatch.setattr("prompttransfer.compare.load_task", wrong)
+    with pytest.raises(ValueError, match="no such column"):
+        Workbench.open(config, Progress())
+    assert loaded == []
 
 
 def test_an_interrupted_run_goes_on_and_ends_with_the_same_scores(

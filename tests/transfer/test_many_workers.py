@@ -72,7 +72,7 @@ def test_workers_of_this_machine_and_of_an_array_make_what_one_process_makes(toy
 def test_a_worker_that_fails_is_told_of(toy: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     notes: list[str] = []
     progress = NullProgress()
-    monkeypatch.setattr(progress, "note", notes.append)
+    monkeypatch.setattr(progress, "warn", notes.append)
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with local_workers(toy, 2, progress):
         pass

@@ -101,6 +101,17 @@ def test_texts_from_anywhere_are_the_same_texts(loaded: Backbone, prompt: Tensor
         bad = run("predict", file, *arguments)
         assert bad.exit_code == 2 and message in bad.stderr
     assert run("predict", file, stdin="").exit_code == 2
+    bad = run("predict", file, TEXTS[0], " ")
+    assert bad.exit_code == 2 and "text 2 is empty" in bad.stderr
+
+
+def test_mistakes_in_texts_are_told_before_the_model_is_loaded(prompt: Tensor, tmp_path: Path) -> None:
+    file = stored(tmp_path / "p.safetensors", prompt, model="./nowhere", columns={"text": "review"})
+    (tmp_path / "t.csv").write_text("body\nw1\n")
+    for arguments, message in (([""], "text 1 is empty"), (["--file", tmp_path / "t.csv"], "no column 'review'")):
+        bad = run("predict", file, *arguments)
+        assert bad.exit_code == 2 and message in bad.stderr
+    assert "no such folder" in run("predict", file, "w1").stderr
 
 
 def test_a_text_of_several_fields(loaded: Backbone, prompt: Tensor, tmp_path: Path) -> None:

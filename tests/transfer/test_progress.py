@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from prompttransfer import progress as module
-from prompttransfer.progress import NullProgress, Progress
+from prompttransfer.progress import NullProgress, Progress, QuietProgress
 
 
 def console(terminal: bool) -> Console:
@@ -58,4 +58,13 @@ def test_null_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
         stage.advance(1, loss=1.0)
         stage.close()
         progress.note("x")
+        progress.warn("x")
     assert capsys.readouterr() == ("", "")
+
+
+def test_quiet_lets_warnings_through(capsys: pytest.CaptureFixture[str]) -> None:
+    with QuietProgress() as progress:
+        progress.stage("train", 2).close()
+        progress.note("x")
+        progress.warn("results moved")
+    assert capsys.readouterr() == ("", "results moved\n")

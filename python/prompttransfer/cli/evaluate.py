@@ -37,9 +37,11 @@ def evaluate(
     answers: o.Answers = None,
     bad_rows: o.BadRows = None,
     test_rows: Annotated[
-        int | None,
+        str | None,
         typer.Option(
-            help="At most so many rows.", show_default="all of a file, 200 of a named task", rich_help_panel=o.DATA
+            help="At most so many rows, or all.",
+            show_default="all of a file, 200 of a named task",
+            rich_help_panel=o.DATA,
         ),
     ] = None,
     precision: Annotated[

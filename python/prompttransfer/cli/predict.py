@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Mapping
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,7 +16,8 @@ from prompttransfer.cli import options as o
 from prompttransfer.cli.support import friendly_errors, shown_progress, task_names
 
 if TYPE_CHECKING:
-    from prompttransfer.predicting import Fields, Prediction, Predictor
+    from prompttransfer.interchange import Card
+    from prompttransfer.predicting import Fields, Prediction
 
 _ROWS_AT_ONCE = 512
 _SHOWN_CHOICES = 6  # as columns of the table
@@ -90,49 +91,54 @@ def predict(
     `cat lines.txt | prompttransfer predict reviews.safetensors`
     """
     with friendly_errors(debug):
-        from prompttransfer.predicting import Predictor
+        from prompttransfer.predicting import Predictor, read_answering_prompt
 
         if texts and file:
             raise ValueError(f"got texts and --file {file}, want one of them")
-        names = task_names(choices)
+        given = {
+            "model": model,
+            "template": None if template is None else template.replace("\\n", "\n"),
+            "choices": task_names(choices),
+            "scoring": scoring,
+        }
+        _, card = read_answering_prompt(prompt, **given)
+        parts = _parts(_rows(card, texts, file, text_column))
+        first = next(parts, None)  # before the model is loaded: what is wrong with texts is told at once
+        if first is None:
+            raise ValueError("got no text")
         with shown_progress(quiet or as_json) as progress:
-            predictor = Predictor.open(
-                prompt,
-                progress=progress,
-                batch_size=batch_size,
-                model=model,
-                template=None if template is None else template.replace("\\n", "\n"),
-                choices=names,
-                scoring=scoring,
-            )
-        rows = _rows(predictor, texts, file, text_column)
-        answered = ((row, answer) for part in _parts(rows) for row, answer in zip(part, predictor(part), strict=True))
+            predictor = Predictor.open(prompt, progress=progress, batch_size=batch_size, **given)
+        answered = (
+            (row, answer) for part in chain([first], parts) for row, answer in zip(part, predictor(part), strict=True)
+        )
         if as_json:
             for row, answer in answered:
                 typer.echo(json.dumps({**row, "label": answer.label, **_scores(answer)}, ensure_ascii=False))
         else:
-            _print_table(list(answered), predictor)
+            _print_table(list(answered), card)
 
 
 def _scores(answer: Prediction) -> dict[str, Any]:
     return {"scores": {choice: round(share, 6) for choice, share in answer.scores.items()}} if answer.scores else {}
 
 
-def _rows(
-    predictor: Predictor, texts: list[str] | None, file: Path | None, text_column: str | None
-) -> Iterator[Fields]:
+def _rows(card: Card, texts: list[str] | None, file: Path | None, text_column: str | None) -> Iterator[Fields]:
     """Fields of every text, one after the other."""
-    fields = predictor.fields
+    from prompttransfer.tasks.templates import fields_of
+
+    fields = fields_of(card.template)
     if text_column and len(fields) > 1:
         raise ValueError(f"--text-column names one column, but a text has the fields {', '.join(fields)}")
     if file is None or file.suffix.lower() == ".txt":
         for number, line in enumerate(texts or _lines(file), start=1):
+            if not line.strip():
+                raise ValueError(f"text {number} is empty; want what is to be answered")
             yield {fields[0]: line} if len(fields) == 1 else _object(line, fields, number)
         return
     from prompttransfer.tasks.cells import Misfit, pick, text_of
     from prompttransfer.tasks.tables import read_rows
 
-    columns = {name: text_column or predictor.card.columns.get(name, name) for name in fields}
+    columns = {name: text_column or card.columns.get(name, name) for name in fields}
     for row in read_rows(file, tuple(columns.values())):
         if row.problem:
             raise ValueError(f"{row.place}: {row.problem}")
@@ -170,16 +176,14 @@ def _parts(rows: Iterator[Fields]) -> Iterator[list[Fields]]:
         yield part
 
 
-def _print_table(answered: list[tuple[Fields, Prediction]], predictor: Predictor) -> None:
+def _print_table(answered: list[tuple[Fields, Prediction]], card: Card) -> None:
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     from prompttransfer.listing import wide_console
 
-    if not answered:
-        raise ValueError("got no text")
-    shown = predictor.card.choices if answered[0][1].scores else ()
+    shown = card.choices if answered[0][1].scores else ()
     shown = shown if len(shown) <= _SHOWN_CHOICES else ()
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("text")

@@ -20,9 +20,9 @@ _HEAD = """# Command line
 complete commands, options and names of tasks, methods, models and recipes.
 
 Results go to standard output, progress and messages to standard error. With `--json` standard output is JSON and
-nothing else; `--quiet` leaves progress out. Bars and colours are for terminals: a pipe or a file gets plain lines, as
-wide as `COLUMNS` says, and `NO_COLOR=1` is obeyed. An error takes a line or two and says what to do; `--debug` shows
-its traceback.
+nothing else; `--quiet` leaves progress out, but no warning. Bars and colours are for terminals: a pipe or a file gets
+plain lines, as wide as `COLUMNS` says, and `NO_COLOR=1` is obeyed. An error takes a line or two and says what to do;
+`--debug` shows its traceback.
 
 | exit code | meaning |
 |---|---|

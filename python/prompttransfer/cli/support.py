@@ -69,9 +69,9 @@ def train_settings(recipe: Recipe, options: dict[str, Any], limit: int | None = 
 
 
 def shown_progress(silent: bool) -> Any:
-    from prompttransfer.progress import NullProgress, Progress
+    from prompttransfer.progress import Progress, QuietProgress
 
-    return NullProgress() if silent else Progress()
+    return QuietProgress() if silent else Progress()
 
 
 def run(config: RunConfig, silent: bool, workers: int = 1) -> Any:
@@ -84,11 +84,15 @@ def run(config: RunConfig, silent: bool, workers: int = 1) -> Any:
         progress.note("loading libraries")
         from prompttransfer.compare import compare as run_comparison
         from prompttransfer.local_workers import local_workers
+        from prompttransfer.models.loading import read_configuration
         from prompttransfer.report import read_results, write_report
         from prompttransfer.tasks import check_name
 
-        for name in (*config.sources, *config.targets):  # before the model is fetched and loaded
+        # Before anything is fetched.
+        for name in (*config.sources, *config.targets):
             check_name(name)
+        if config.model != "demo":
+            read_configuration(config.model)
         with local_workers(config, workers, progress):
             folder = run_comparison(config, progress)
         processes.finish()

@@ -57,7 +57,7 @@ def load_model(
         ConnectionError: it is not on this machine, and the hub does not answer.
     """
     processes.start()
-    config = _configuration(str(name))
+    config = read_configuration(str(name))
     if sharded and (quantization != "none" or processes.count() == 1):
         raise ValueError(
             "shard_model spreads the layers of a model that is not quantized over several processes; start them with "
@@ -96,7 +96,13 @@ def load_model(
     return backbone
 
 
-def _configuration(name: str) -> Any:
+def read_configuration(name: str) -> Any:
+    """The configuration of a hub id or a local folder: a few kilobytes, which tell whether there is such a model.
+
+    Raises:
+        ValueError: there is no such model.
+        ConnectionError: it is not on this machine, and the hub does not answer.
+    """
     hub = logging.getLogger("huggingface_hub")
     level = hub.level
     hub.setLevel(logging.ERROR)  # a warning at every try to reach a hub that does not answer

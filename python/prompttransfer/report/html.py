@@ -59,6 +59,7 @@ def table(
     """A table that scrolls in its own box.
 
     Args:
+        head: words above the columns; all empty: no such line.
         words: so many first columns are set left, the others right.
         base: rows and columns named here are set back: what scores are compared with.
         long: columns whose words may wrap, set left.
@@ -86,7 +87,8 @@ def table(
         lines.append(f'<tr{style}><th scope="row"{name}>{first}</th>{cells}</tr>')
     body = "\n".join(lines)
     # Focusable, so that it scrolls by keyboard too.
-    inside = f"<table><thead><tr>{top}</tr></thead>\n<tbody>\n{body}\n</tbody></table>"
+    thead = f"<thead><tr>{top}</tr></thead>\n" if any(head) else ""
+    inside = f"<table>{thead}<tbody>\n{body}\n</tbody></table>"
     return f'<div class="scroll" tabindex="0">{inside}</div>'
 
 

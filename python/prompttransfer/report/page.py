@@ -33,7 +33,8 @@ _ABOUT_SCORES = (
 _ABOUT_DIFFERENCES = (
     "Above or below PT in pairs of the same target and seed, with 95 % t intervals: of a target over its seeds; of the "
     "mean over targets, for other draws of rows on these targets and for other targets like these. Pairs won, tied, "
-    "lost. Intervals need two seeds (or targets) and are not corrected for the number of comparisons."
+    "lost. Intervals need two seeds (or targets) and are not corrected for the number of comparisons; where these few values "
+    "are equal by chance, an interval has no width and tells nothing."
 )
 
 

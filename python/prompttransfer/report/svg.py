@@ -161,8 +161,17 @@ def ticks(low: float, high: float, count: int = 5, integer: bool = False) -> lis
 
 def text_width(words: str) -> float:
     """About how wide words are drawn: no font is at hand here, so the estimate is that of a wide one."""
-    wide = {letter for letter in words if unicodedata.east_asian_width(letter) in "WF"}
-    return sum(12.0 if letter in wide else 8.2 if letter.isupper() or letter in "mw%@" else 6.6 for letter in words)
+    return sum(map(_letter_width, words))
+
+
+def _letter_width(letter: str) -> float:
+    if unicodedata.east_asian_width(letter) in "WF":
+        return 12.0
+    if letter in "mMW%@":
+        return 10.9
+    if letter.isupper() or letter == "w":
+        return 8.6
+    return 4.6 if letter in " .,:;|'!()[]/fijlrt" else 7.0
 
 
 def shortened(words: str, width: float) -> str:

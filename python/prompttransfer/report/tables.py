@@ -91,7 +91,8 @@ def leaderboard_rows(results: Results, baseline: str = "PT") -> Table:
 
 
 def fact_rows(cells: Sequence[Cell]) -> Table:
-    """The honest table: every score with what it has to be compared with and what it cost."""
+    """The honest table: every score with what it has to be compared with and what it cost; other metrics where there
+    are any."""
     head = ["target", "method", "score", "majority", "zero-shot", "collapsed", "metric", "other metrics", "scoring"]
     head += ["test rows", "train rows", "seeds", "updates", "parameters", "seconds"]
     rows = [
@@ -114,6 +115,9 @@ def fact_rows(cells: Sequence[Cell]) -> Table:
         ]
         for cell in cells
     ]
+    if not any(cell.other for cell in cells):
+        place = head.index("other metrics")
+        head, *rows = ([*line[:place], *line[place + 1 :]] for line in (head, *rows))
     return head, rows
 
 

@@ -95,7 +95,7 @@ summary{{cursor:pointer;padding:.3rem 0}}
 .free{{display:flex;flex-wrap:wrap;gap:.6rem 1.6rem;align-items:flex-start}}
 .free>div{{overflow-x:auto;max-width:100%}}
 .panel{{display:block;height:auto}}
-.panels .panel{{width:100%;max-width:460px}}
+.panels .panel{{width:100%;max-width:calc(var(--w)*1.3px)}}
 .free .panel{{width:calc(var(--w)*1.15px);min-width:calc(var(--w)*.72px);max-width:100%}}
 .legend{{display:flex;flex-wrap:wrap;gap:.1rem 1rem;font-size:.88rem;margin:.4rem 0;padding:0;list-style:none}}
 .legend svg{{vertical-align:middle;margin-right:.35rem}}

@@ -66,7 +66,7 @@ def probe(precision: str, seconds: float = _SECONDS) -> Machine:
             count += 1
         rates[kind] = (count - 1) * 2 * size**3 / (time.perf_counter() - start)
     best = max(rates, key=rates.__getitem__)
-    name = torch.cuda.get_device_name(device) if cuda else f"CPU, {torch.get_num_threads()} threads"
+    name = torch.cuda.get_device_name(device) if cuda else f"CPU, threads: {torch.get_num_threads()}"
     memory = torch.cuda.mem_get_info(device)[0] if cuda else _free_memory()
     return Machine(name, memory, rates[best], best is torch.bfloat16)
 

@@ -27,8 +27,14 @@ for (const page of pages) for (const width of widths) {
   frame.onload = () => {
     const inside = frame.contentDocument, root = inside.documentElement;
     const scale = svg => svg.getBoundingClientRect().width / svg.viewBox.baseVal.width;
-    const least = Math.min(...[...inside.querySelectorAll("svg.panel")].map(scale)).toFixed(3);
-    document.body.append(`[${page} ${width}: ${root.scrollWidth - root.clientWidth} ${least} ${root.scrollHeight}]`);
+    const scales = [...inside.querySelectorAll("svg.panel")].map(scale);
+    const range = `${Math.min(...scales).toFixed(3)} ${Math.max(...scales).toFixed(3)}`;
+    const cut = [...inside.querySelectorAll("svg.panel text")].filter(text => {
+      const own = text.getBoundingClientRect(), room = text.closest("svg").getBoundingClientRect();
+      return own.left < room.left - 1 || own.right > room.right + 1;
+    }).length;
+    const beyond = root.scrollWidth - root.clientWidth;
+    document.body.append(`[${page} ${width}: ${beyond} ${range} ${cut} ${root.scrollHeight}]`);
     if (--open === 0) document.body.append("[all]");
   };
   document.body.append(frame);
@@ -41,7 +47,7 @@ def test_pages_fit_phone_and_wide_windows_and_log_nothing(tmp_path: Path) -> Non
         "a_name_that_is_far_longer_than_a_phone_is_wide_without_a_blank",
         *(f"target-{place}" for place in range(25)),
     ]
-    write_report(write_run(tmp_path / "small"))
+    write_report(write_run(tmp_path / "small", sources=("gamma", "MMMM")))
     write_report(
         write_run(tmp_path / "many", (1, 2), targets=many, methods=("PT", "ATTEMPT", "DTVG", "BMTPT"), updates=50)
     )
@@ -60,12 +66,14 @@ def test_pages_fit_phone_and_wide_windows_and_log_nothing(tmp_path: Path) -> Non
     ran = subprocess.run([CHROMIUM, *options, frames.as_uri()], capture_output=True, text=True, timeout=120)
     assert "CONSOLE" not in ran.stderr, ran.stderr
     assert "[all]" in ran.stdout
-    found = re.findall(r"\[(\S+) (\d+): (\d+) ([\d.]+) (\d+)\]", ran.stdout)
+    found = re.findall(r"\[(\S+) (\d+): (\d+) ([\d.]+) ([\d.]+) (\d+) (\d+)\]", ran.stdout)
     assert {(page, int(width)) for page, width, *_ in found} == {(page, width) for page in pages for width in WIDTHS}
-    for page, width, beyond, scale, height in found:
+    for page, width, beyond, least, most, cut, height in found:
         assert int(beyond) == 0, f"{page} is {beyond} pixels wider than a window of {width}"
-        # Words in pictures are 11 units high; below 0.7 they can no longer be read.
-        assert float(scale) >= 0.7 and int(height) > 800, f"{page} at {width}: scale {scale}, height {height}"
+        assert int(cut) == 0, f"{page} at {width}: {cut} words stick out of their pictures"
+        # Words in pictures are 11 units high: below 0.7 they cannot be read, far above 1 they are larger than the text.
+        assert float(least) >= 0.7 and float(most) <= 1.35, f"{page} at {width}: scales {least} to {most}"
+        assert int(height) > 800
 
 
 def test_a_screenshot_has_the_size_of_the_window(tmp_path: Path) -> None:

@@ -190,7 +190,7 @@ def _heat_map(
     left = min(130.0, max(map(text_width, rows)) + 10)
     top = 38 + min(100.0, max(map(text_width, columns))) * 0.72
     # The last name leans out to the right.
-    width = max(200.0, left + wide * len(columns) + min(100.0, text_width(columns[-1])) * 0.72)
+    width = max(1.2 * text_width(title) + 6, left + wide * len(columns) + min(100.0, text_width(columns[-1])) * 0.72)
     chart = Chart(title, width, top + high * len(rows) + 8, (0, 1), (0, 1))
     for place, name in enumerate(columns):
         chart.text(left + wide * (place + 0.5), top - 6, shortened(name, 100), turn=-45, tip=name)

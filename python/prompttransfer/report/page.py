@@ -33,8 +33,8 @@ _ABOUT_SCORES = (
 _ABOUT_DIFFERENCES = (
     "Above or below PT in pairs of the same target and seed, with 95 % t intervals: of a target over its seeds; of the "
     "mean over targets, for other draws of rows on these targets and for other targets like these. Pairs won, tied, "
-    "lost. Intervals need two seeds (or targets) and are not corrected for the number of comparisons; where these few values "
-    "are equal by chance, an interval has no width and tells nothing."
+    "lost. Intervals need two seeds (or targets) and are not corrected for the number of comparisons. One without "
+    "width is of values that are equal: of few values that is chance, not certainty."
 )
 
 
@@ -121,7 +121,7 @@ def _about_mean(results: Results) -> str:
 
 
 def _linked(results: Results, path: Path) -> Table:
-    """Every score with its terms, and the prompts of its seeds."""
+    """Every score with its terms; in place of the number of seeds, their prompts."""
     cells = results.cells()
     head, rows = fact_rows(cells)
     prompts: dict[tuple[str, str], list[dict[str, Any]]] = {}
@@ -131,7 +131,9 @@ def _linked(results: Results, path: Path) -> Table:
         Markup(" ".join(_prompt_link(results, path, row) for row in prompts[cell.method, cell.target]))
         for cell in cells
     ]
-    return [*head, "prompts by seed"], [[*row, found] for row, found in zip(rows, links, strict=True)]
+    place = head.index("seeds")
+    head[place] = "prompts by seed"
+    return head, [[*row[:place], found, *row[place + 1 :]] for row, found in zip(rows, links, strict=True)]
 
 
 def _with_prompts(results: Results, path: Path, head: list[str], rows: list[list[str]]) -> Table:

@@ -263,6 +263,7 @@ def test_encoding_and_quotes_are_of_the_description(tmp_path: Path, describe: De
         ("train: a.jsonl\nchoices: [a, a]", r"choices: got 'a', 'a', want at least two different answers"),
         ("train: a.jsonl\nchoices: {0: a, 1: a}", r"choices: got 'a', 'a', want at least two different answers"),
         ("train: a.jsonl\nencoding: latin9000", r"encoding: want one that Python knows, .* got 'latin9000'"),
+        ('train: a.csv\ndelimiter: "||"', r"delimiter: want one character, .* got '\|\|'"),
         ("train: a.jsonl\nname: a/b", r"name: want letters, .* got 'a/b'"),
         ("train: a.jsonl\ntrain: b.jsonl", r"mine\.yaml, line 2, column 1: key 'train' is given twice"),
         ("train: [a.jsonl", r"mine\.yaml, line 1, column 16: "),
@@ -276,6 +277,15 @@ def test_wrong_descriptions_are_named_before_anything_is_read(text: str, message
     (Path(describe("")).parent / "a.jsonl").write_text("not even JSON", encoding="utf-8")
     with pytest.raises(ValueError, match=message):
         check_name(describe(text))
+
+
+def test_delimiter_and_heading_are_of_the_description(tmp_path: Path, describe: Describe) -> None:
+    lines = [f"{['no', 'yes'][n % 2]}^film {n}^it is number {n}" for n in range(20)]
+    (tmp_path / "a.csv").write_text("\n".join(lines), encoding="utf-8")
+    path = describe('train: a.csv\ndelimiter: "^"\nheading: [label, title, text]\ntemplate: "{title}: {text}"\n')
+    task = load_task(str(path))
+    texts = {row["text"] for split in (task.train, task.validation, task.test) for row in split}
+    assert task.choices == ("no", "yes") and texts == {f"film {n}: it is number {n}" for n in range(20)}
 
 
 def test_files_that_are_not_there(tmp_path: Path, describe: Describe) -> None:

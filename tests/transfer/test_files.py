@@ -119,7 +119,7 @@ def test_what_is_written_is_read(suffix: str, rows: list[tuple[str, str]]) -> No
 @settings(max_examples=40, deadline=None)
 def test_objects_of_an_array_may_lie_across_pieces_of_the_file(chunk: int, rows: Rows) -> None:
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("prompttransfer.tasks.tables._CHUNK", chunk)
+        patch.setattr("prompttransfer.tasks.json_tables._CHUNK", chunk)
         path = Path(folder, "rows.json")
         for text in (json.dumps(rows, indent=1), "\n".join(map(json.dumps, rows))):
             path.write_text(text, encoding="utf-8")
@@ -136,6 +136,9 @@ TEXT_FILES = {
     "bars": b"id|text|label\n1|one|x\n2|two|y\n",
     "quoted heading": b'"text";"label"\n"one";"x"\n"two";"y"\n',
     "spaces in the heading": b"text , label\none,x\ntwo,y\n",
+    "spaces behind commas": b'"text", "label"\n"one", "x"\n"two", "y"\n',
+    "spaces behind commas, no quotation marks": b"text, label\none, x\ntwo, y\n",
+    "UTF-16 with its mark": "text;label\none;x\ntwo;y\n".encode("utf-16"),
     "columns nobody asked for": b",text,note,note,label\n0,one,,,x\n1,two,,,y\n",
 }
 
@@ -165,10 +168,108 @@ def test_encoding_is_named_and_can_be_given(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"a\.csv: not a UTF-8 text file, line 3; .* encoding: latin-1"):
         cells(path)
     assert cells(path, encoding="latin-1")[1]["text"] == "café"
-    path.write_bytes("text,label\ncafé,y\n".encode("utf-16"))
-    with pytest.raises(ValueError, match=r"not a UTF-8 text file, line 1; .* encoding: utf-16"):
+    path.write_bytes("text,label\n“fine”,x\n".encode("cp1252"))
+    with pytest.raises(ValueError, match=r"line 2; .* encoding: cp1252"):
         cells(path)
-    assert cells(path, encoding="utf-16")[0]["text"] == "café"
+    path.write_bytes("text,label\ncafé,y\n".encode("utf-16-le"))
+    assert cells(path, encoding="utf-16-le")[0]["text"] == "café"
+
+
+ROWS_WITHOUT_HEADING = {
+    "commas": 'x,"one, two"\ny,three\n',
+    "tabs in a .csv": "x\tone, two\ny\tthree\n",
+    "bars": "x|one, two\ny|three\n",
+}
+
+
+@pytest.mark.parametrize("name", ROWS_WITHOUT_HEADING)
+def test_a_first_line_that_is_a_row(name: str, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(ROWS_WITHOUT_HEADING[name], encoding="utf-8")
+    found = list(read_rows(tmp_path / "a.csv", ("text", "label"), heading=("label", "text")))
+    assert [row.cells for row in found] == [{"label": "x", "text": "one, two"}, {"label": "y", "text": "three"}]
+    assert found[0].place.endswith("row 1")
+    with pytest.raises(ValueError, match=r"there is no column 'text', only .*heading there, of a file whose first"):
+        cells(tmp_path / "a.csv")
+
+
+def test_delimiters_that_nothing_tells(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("text^label\na, b^x\n", encoding="utf-8")
+    assert cells(path, delimiter="^") == [{"text": "a, b", "label": "x"}]
+    path.write_text("a, b\tx\nc, d\ty\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"a\.csv: ',', '\\t' all make 2 columns; want a delimiter"):
+        cells(path, heading=("text", "label"))
+    assert cells(path, heading=("text", "label"), delimiter="\t")[1] == {"text": "c, d", "label": "y"}
+
+
+COLUMNS = {"text": ["one", "two"], "label": ["x", "y"], "other": [1]}
+OBJECTS = {
+    "columns": COLUMNS,
+    "columns of pandas": {name: dict(enumerate(values)) for name, values in COLUMNS.items()},
+    "an array inside": {"version": 1, "data": [{"text": "one", "label": "x"}, {"text": "two", "label": "y"}]},
+}
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 1 << 18])
+@pytest.mark.parametrize("name", OBJECTS)
+def test_one_object_of_json_may_hold_all_rows(
+    name: str, chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("prompttransfer.tasks.json_tables._CHUNK", chunk)
+    (tmp_path / "a.json").write_text(json.dumps(OBJECTS[name], indent=1) + "\n \n", encoding="utf-8")
+    assert cells(tmp_path / "a.json") == [{"text": "one", "label": "x"}, {"text": "two", "label": "y"}]
+
+
+def test_one_object_of_json_may_be_a_row(tmp_path: Path) -> None:
+    row = {"text": "one", "label": "x", "more": [{"text": "no row"}]}
+    (tmp_path / "a.json").write_text(json.dumps(row), encoding="utf-8")
+    assert cells(tmp_path / "a.json") == [{"text": "one", "label": "x"}]
+    (tmp_path / "a.json").write_text(json.dumps({"review": {"text": "one", "stars": "x"}}), encoding="utf-8")
+    (found,) = read_rows(tmp_path / "a.json", ("review.text", "review.stars"))
+    assert pick(found.cells, "review.text") == "one"
+
+
+def test_columns_of_different_lengths_are_told(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(json.dumps({"text": ["one", "two"], "label": ["x"]}), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"a\.json: got 2 of 'text', 1 of 'label', want as many values"):
+        cells(tmp_path / "a.json")
+
+
+FOLDERS = {
+    "as on the hub": ("data/train-00000-of-00002.parquet", "data/train-00001-of-00002.parquet", "data/test-0.parquet"),
+    "by name": ("train.csv", "my train_2.csv", "test.csv"),
+    "a folder each": ("train/one.jsonl.gz", "train/two.jsonl.gz", "eval/rows.jsonl.gz"),
+}
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_a_folder_with_files_of_splits(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = (reviews(30)[:12], reviews(30)[12:20], reviews(30)[20:])
+    for file, rows in zip(FOLDERS[name], parts, strict=True):
+        path = tmp_path / "reviews" / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(WRITERS[path.name[path.name.index(".") :]](rows))
+    (tmp_path / "reviews" / "README.md").write_text("training, testing", encoding="utf-8")
+    (tmp_path / "described.yaml").write_text("train: reviews\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    for file in ("reviews", str(tmp_path / "reviews"), "described.yaml"):
+        task = load_task(file)
+        assert {row["raw"] for row in task.test} == {row["text"] for row in parts[2]}
+        assert (len(task.train), len(task.validation)) == (18, 2)
+    assert load_task("reviews").name == "reviews"
+
+
+def test_folders_that_do_not_tell_their_splits(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no table in this folder is named after a split .* it holds nothing"):
+        check_name(str(tmp_path))
+    (tmp_path / "reviews.csv").write_bytes(as_csv(reviews()))
+    (tmp_path / "contest.csv").write_bytes(as_csv(reviews()))
+    with pytest.raises(ValueError, match=r"it holds contest\.csv, reviews\.csv; name a file, or several"):
+        check_name(str(tmp_path))
+    for name in ("train.csv", "train.jsonl"):
+        (tmp_path / name).write_bytes(WRITERS[Path(name).suffix](reviews()))
+    with pytest.raises(ValueError, match=r"the files of split 'train' end in \.csv and \.jsonl"):
+        check_name(str(tmp_path))
 
 
 def test_a_quotation_mark_that_is_never_closed(tmp_path: Path) -> None:
@@ -318,7 +419,7 @@ def test_folder_with_splits_stands_for_all_of_them(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="there is no split 'train', only 'test'"):
         load_task(str(tmp_path / "other"))
     (tmp_path / "plain").mkdir()
-    with pytest.raises(FileNotFoundError, match="plain does not exist"):
+    with pytest.raises(ValueError, match="plain: no table in this folder is named after a split"):
         check_name(f"{tmp_path}/plain")
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from prompttransfer.tasks.demo import DEMO_TASKS, load_demo
 from prompttransfer.tasks.description import read_description
 from prompttransfer.tasks.files import load_described, load_files
+from prompttransfer.tasks.folders import split_tables
 from prompttransfer.tasks.leakage import drop_leaks, drop_leaks_of
 from prompttransfer.tasks.names import file_paths, is_dataset_folder, is_description, is_file_name
 from prompttransfer.tasks.papers import PAPER_TASKS, load_paper
@@ -29,8 +30,8 @@ def load_task(
     bad_rows: Literal["error", "skip"] = "error",
     **file_options: Any,
 ) -> Task:
-    """A task by demo name, by name of a data set of the papers, by file ("reviews.csv", or "train.csv:test.csv"), or
-    by its YAML description ("reviews.yaml").
+    """A task by demo name, by name of a data set of the papers, by file ("reviews.csv", or "train.csv:test.csv"), by a
+    folder with files of its splits, or by its YAML description ("reviews.yaml").
 
     Training rows that overlap with test or validation rows are dropped (`drop_leaks`), then training and test rows are
     cut to the asked number.
@@ -83,7 +84,9 @@ def check_name(name: str) -> None:
         return
     if is_file_name(name) and not _looks_like_paper(name):
         for path in file_paths(name):
-            if not path.is_file() and not is_dataset_folder(path):
+            if path.is_dir() and not is_dataset_folder(path):
+                split_tables(path)
+            elif not path.exists():
                 hint = "; a colon joins a training and a test file: train.csv:test.csv" if "," in name else ""
                 raise FileNotFoundError(f"task file {path} does not exist{hint}")
         return
@@ -92,7 +95,7 @@ def check_name(name: str) -> None:
     papers = ", ".join(f"{group}/…" for group in _paper_groups())
     raise ValueError(
         f"unknown task {name!r}; {hint}demo tasks: {', '.join(DEMO_TASKS)}; data sets of the papers: {papers}; "
-        "or name a file: .csv, .tsv, .jsonl, .json, .parquet, .arrow, or a .yaml description"
+        "or name a file: .csv, .tsv, .jsonl, .json, .parquet, .arrow, a folder of them, or a .yaml description"
     )
 
 

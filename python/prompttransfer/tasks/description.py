@@ -77,6 +77,10 @@ class Description(Settings):
     )
     encoding: str = Field("utf-8", description="of text files")
     quotes: bool = Field(True, description="quotation marks enclose fields of CSV and TSV files; false: they are text")
+    delimiter: str | None = Field(
+        None, description="between fields of CSV and TSV files; none: as their first line tells"
+    )
+    heading: tuple[str, ...] = Field((), description="column names of CSV and TSV files whose first line is a row")
     streaming: bool = Field(False, description="draw the rows in one pass, without a copy of all of them on disk")
     rows: Rows = Field(default_factory=Rows, description="at most so many rows, drawn at random")
     seed: int | None = Field(None, ge=0, description="of the splits and draws; none: as the run says")
@@ -96,6 +100,13 @@ class Description(Settings):
         except (LookupError, ValueError) as error:
             raise ValueError("want one that Python knows, such as utf-8, latin-1") from error
         return encoding
+
+    @field_validator("delimiter")
+    @classmethod
+    def _one_character(cls, delimiter: str | None) -> str | None:
+        if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n'):
+            raise ValueError("want one character, and no quotation mark or line break")
+        return delimiter
 
     @model_validator(mode="after")
     def _fits_together(self) -> Description:
@@ -130,6 +141,11 @@ class Description(Settings):
     def target(self) -> str:
         """Column of the label or of the answer."""
         return self.answer or self.label or "label"
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """How text files are read, see `prompttransfer.tasks.tables.read_rows`."""
+        return {name: getattr(self, name) for name in ("encoding", "quotes", "delimiter", "heading")}
 
     @property
     def metrics(self) -> tuple[str, ...]:

@@ -18,8 +18,9 @@ from datasets import Dataset
 from prompttransfer.tasks.arrow_tables import folder_splits
 from prompttransfer.tasks.cells import Misfit, answers_of, label_of, pick, text_of
 from prompttransfer.tasks.description import SPLITS, Description
+from prompttransfer.tasks.folders import split_tables
 from prompttransfer.tasks.labels import Labels
-from prompttransfer.tasks.names import file_paths, task_name
+from prompttransfer.tasks.names import file_paths, is_dataset_folder, task_name
 from prompttransfer.tasks.rendered import Reservoir, RowFile, content_key, stored
 from prompttransfer.tasks.tables import Row, read_rows
 from prompttransfer.tasks.task import Example, Task, Wording
@@ -100,7 +101,8 @@ def load_described(
     source = _Source(description, files, (description.bad_rows or bad_rows) == "skip")
     shares = _shares(files, whole)
     settings = description.model_dump(
-        mode="json", include={"template", "answer", "choices", "max_words", "encoding", "quotes"}
+        mode="json",
+        include={"template", "answer", "choices", "max_words", "encoding", "quotes", "delimiter", "heading"},
     )
     settings |= {"columns": description.columns, "target": description.target, "skip": source.skip}
     if description.streaming:
@@ -145,10 +147,12 @@ def load_described(
 
 
 def _files(description: Description) -> dict[str, tuple[Path, ...]]:
-    """Files of each split that has some; the splits of a DatasetDict folder stand for themselves."""
+    """Files of each split that has some; a folder as training file stands for all splits that it holds."""
     files = {split: getattr(description, split) for split in SPLITS}
-    if len(files["train"]) == 1:
-        inner = folder_splits(files["train"][0])
+    if len(files["train"]) == 1 and (folder := files["train"][0]).is_dir():
+        if not is_dataset_folder(folder):
+            return split_tables(folder) | {split: paths for split, paths in files.items() if paths and split != "train"}
+        inner = folder_splits(folder)
         files |= {split: files["train"] for split in SPLITS if not files[split] and split in inner}
     return {split: paths for split, paths in files.items() if paths}
 
@@ -275,8 +279,7 @@ class _Source:
                         raise
 
     def _read(self, path: Path, columns: Sequence[str], split: str) -> Iterator[Row]:
-        described = self.description
-        return read_rows(path, columns, encoding=described.encoding, quotes=described.quotes, split=split)
+        return read_rows(path, columns, split=split, **self.description.reading)
 
 
 def _label(value: Any) -> Any:

@@ -18,7 +18,7 @@ def is_file_name(name: str) -> bool:
     """Whether a task is named by files ("reviews.csv", "train.csv:test.csv"), not by a name of the house."""
     if name.startswith(("/", "./", "../", "~")) or is_description(name):
         return True
-    if any(table_suffix(path) for path in file_paths(name)) or is_dataset_folder(Path(name)):
+    if any(table_suffix(path) for path in file_paths(name)) or (name and Path(name).is_dir()):
         return True
     return "/" in name and bool(Path(name).suffix)  # "data/reviews.xlsx" is told what files are wanted
 

@@ -1,0 +1,116 @@
+"""Rows of JSON files: an object on every line, an array of objects, or an object of columns."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from prompttransfer.json_file import parse_json
+from prompttransfer.tasks.tables import Row, opened
+
+_CHUNK = 1 << 18
+_ARRAY, _BETWEEN = re.compile(r"\s*\["), re.compile(r"[\s,]*")
+
+
+def json_lines(path: Path, encoding: str) -> Iterator[Row]:
+    with opened(path, encoding) as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                try:
+                    yield _object(f"{path}, row {number}", parse_json(line))
+                except ValueError as error:
+                    yield Row(f"{path}, row {number}", problem=str(error))
+
+
+def json_objects(path: Path, columns: Sequence[str], encoding: str) -> Iterator[Row]:
+    """The objects of an array, or one object after the other; only what is being read is in memory.
+
+    A file of one object may hold whole columns, or the array, see `_inside`.
+    """
+    decoder = json.JSONDecoder()
+    with opened(path, encoding) as file:
+        text, at, number = file.read(_CHUNK), 0, 0
+        start = _ARRAY.match(text)
+        closing = "]" if start else ""
+        at = start.end() if start else 0
+        while True:
+            at = _BETWEEN.match(text, at).end()
+            broken = "the end of the array is missing" if closing else ""
+            if closing and text.startswith("]", at) and not text[at + 1 :].strip():
+                broken = ""
+            elif at < len(text):
+                try:
+                    item, at = decoder.raw_decode(text, at)
+                except RecursionError:
+                    broken = "not JSON of ours: nested too deep"
+                except ValueError as error:  # also a number of thousands of digits
+                    broken = f"not JSON: {error}"
+                else:
+                    number += 1
+                    if number == 1 and not closing and not text[at:].strip():
+                        text, at = _next_text(file), 0
+                        if not text:
+                            yield from _inside(path, item, columns)
+                            return
+                    yield _object(f"{path}, row {number}", item)
+                    continue
+            # As much again as is there already, so that a long object is not decoded too often.
+            more = file.read(max(_CHUNK, len(text) - at))
+            if not more:
+                if broken:
+                    raise ValueError(f"{path}, row {number + 1}: {broken}")
+                return
+            text, at = text[at:] + more, 0
+
+
+def _next_text(file: TextIO) -> str:
+    """What follows in a file, from a piece on that is not blank; empty at its end."""
+    while text := file.read(_CHUNK):
+        if text.strip():
+            break
+    return text
+
+
+def _inside(path: Path, item: Any, columns: Sequence[str]) -> Iterator[Row]:
+    """The rows that a file of one object stands for.
+
+    Those of its columns, where the needed ones are lists or, as pandas writes them, objects with a value for every row;
+    else those of its only list of objects; else itself.
+
+    Raises:
+        ValueError: the columns are not of one length.
+    """
+    known = item if isinstance(item, dict) else {}
+    names = [column if column in known else column.split(".")[0] for column in columns]
+    needed = {name: known.get(name) for name in names}
+    lists = [values for values in known.values() if isinstance(values, list) and isinstance((*values, None)[0], dict)]
+    if needed and all(isinstance(values, list) for values in needed.values()):
+        yield from _of_columns(path, needed)
+    elif needed and names == list(columns) and all(isinstance(values, dict) for values in needed.values()):
+        rows = next(iter(needed.values()))
+        yield from _of_columns(
+            path, {name: [values[row] for row in rows if row in values] for name, values in needed.items()}
+        )
+    elif len(lists) == 1 and all(values is None for values in needed.values()):
+        for number, row in enumerate(lists[0], start=1):
+            yield _object(f"{path}, row {number}", row)
+    else:
+        yield _object(f"{path}, row 1", item)
+
+
+def _of_columns(path: Path, columns: Mapping[str, Sequence[Any]]) -> Iterator[Row]:
+    lengths = {name: len(values) for name, values in columns.items()}
+    if len(set(lengths.values())) > 1:
+        got = ", ".join(f"{length} of {name!r}" for name, length in lengths.items())
+        raise ValueError(f"{path}: got {got}, want as many values in every column")
+    for number, values in enumerate(zip(*columns.values(), strict=True), start=1):
+        yield Row(f"{path}, row {number}", dict(zip(columns, values, strict=True)))
+
+
+def _object(place: str, item: Any) -> Row:
+    if isinstance(item, dict):
+        return Row(place, item)
+    return Row(place, problem=f"got {type(item).__name__}, want an object with named columns")

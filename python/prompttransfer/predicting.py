@@ -48,7 +48,7 @@ class Predictor:
         """Read a prompt file and load its model.
 
         Args:
-            given: of `read_answering_prompt`.
+            given: goes before what the card says: model, template, choices, scoring, max_length, precision.
 
         Raises:
             ValueError: not a prompt file, it does not say enough, or it does not fit the model.
@@ -105,7 +105,7 @@ def read_answering_prompt(path: Path, **given: Any) -> tuple[Tensor | PromptModu
     """A prompt (L, H), or one that depends on the row, and the card that says how texts are read and answered.
 
     Args:
-        given: goes before what the card says: model, template, choices, scoring, max_length, precision.
+        given: as in `Predictor.open`.
 
     Raises:
         ValueError: not a prompt file, or it does not say enough.

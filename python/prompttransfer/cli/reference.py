@@ -28,6 +28,7 @@ plain lines, as wide as `COLUMNS` says, and `NO_COLOR=1` is obeyed. An error tak
 |---|---|
 {codes}
 """
+_WIDTH = 96  # of a command
 _COMMON = ("--debug", "--help")  # every command has them
 _EXAMPLE = re.compile(r"`([^`]*\bprompttransfer [^`]*)`(?:  ?\((.*)\))?", re.DOTALL)
 
@@ -80,7 +81,7 @@ def _text(command: Any) -> str:
     for block in _paragraphs(command):
         found = _EXAMPLE.fullmatch(block)
         if found:
-            shown.append(found.group(1) + (f"  # {found.group(2)}" if found.group(2) else ""))
+            shown += [*([f"# {found.group(2)}"] if found.group(2) else ()), *_wrapped(found.group(1))]
             continue
         lines += _code(shown)
         shown = []
@@ -90,7 +91,19 @@ def _text(command: Any) -> str:
 
 
 def _code(lines: list[str]) -> list[str]:
-    return ["```", *lines, "```", ""] if lines else []
+    return ["```bash", *lines, "```", ""] if lines else []
+
+
+def _wrapped(command: str) -> list[str]:
+    """A command on lines as long as the page has room for, cut before an option."""
+    lines = [""]
+    for part in re.split(r" (?=--)", command):
+        if lines[-1] and len(f"{lines[-1]} {part}") > _WIDTH:
+            lines[-1] += " \\"
+            lines.append(f"    {part}")
+        else:
+            lines[-1] = f"{lines[-1]} {part}".strip()
+    return lines
 
 
 def _usage(argument: Any) -> str:

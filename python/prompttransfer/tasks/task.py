@@ -59,8 +59,9 @@ class Task:
 
     Attributes:
         name: also the name of its files in a run folder.
-        train, validation, test: a column for each field of `Example`. Their order is shuffled, so that the first n
-            rows are a random draw.
+        train: a column for each field of `Example`; shuffled, so that the first n rows are a random draw.
+        validation: likewise.
+        test: likewise.
         choices: the answer strings the model chooses from, by label; empty where the answer is free text.
         metric: the score that is reported; known to `prompttransfer.tasks.metrics`, or `text_metrics` for free text.
         more_metrics: reported beside it.

@@ -29,17 +29,21 @@ def describe(name: str) -> str:
     return "\n".join(lines)
 
 
-def markdown_table() -> str:
-    """All sets, for docs/tasks.md."""
-    head = ("name", "hub", "text", "answers in words", "splits", "metric", "tokens", "used by")
-    rows = [head, ["---"] * len(head)]
+def markdown_tables() -> str:
+    """All sets, for docs/tasks.md: what they ask, and where they are from."""
+    asked = [["name", "text", "answers in words", "metric", "tokens"]]
+    origin = [["name", "hub", "splits", "used by"]]
     for spec in PAPER_TASKS.values():
+        name, metrics = f"`{spec.name}`", ", ".join((spec.metric, *spec.more_metrics))
+        asked.append([name, f"`{spec.template}`", _words(spec), metrics, str(spec.max_length)])
         hub = f"`{spec.hub}`{f', `{spec.config}`' if spec.config else ''}"
-        splits = f"{_splits(spec.splits)}{_cap(spec)}"
-        metrics = ", ".join((spec.metric, *spec.more_metrics))
-        cells = (f"`{spec.name}`", hub, f"`{spec.template}`", _words(spec), splits, metrics, str(spec.max_length))
-        rows.append([*cells, _roles(spec)])
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+        origin.append([name, hub, f"{_splits(spec.splits)}{_cap(spec)}", _roles(spec)])
+    return "\n\n".join(map(_markdown, (asked, origin)))
+
+
+def _markdown(rows: Sequence[Sequence[str]]) -> str:
+    head, *others = rows
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *others))
 
 
 def _answers(spec: PaperTask) -> str:
@@ -70,5 +74,5 @@ def _cap(spec: PaperTask) -> str:
 
 
 def _roles(spec: PaperTask) -> str:
-    roles = [f"{paper} (source)" for paper in spec.source_of] + [f"{paper} (target)" for paper in spec.target_of]
-    return ", ".join(roles)
+    roles = (("source", spec.source_of), ("target", spec.target_of))
+    return "; ".join(f"{role} of {' and '.join(papers)}" for role, papers in roles if papers)

@@ -176,6 +176,15 @@ def test_export_writes_an_adapter(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == "some/model" and config["num_virtual_tokens"] == 2
+    told = json.loads(run("export", tmp_path / "p.safetensors", tmp_path / "again", "--json").stdout)
+    assert told == {
+        "adapter": str(tmp_path / "again"),
+        "peft_type": "PROMPT_TUNING",
+        "base_model_name_or_path": "some/model",
+        "num_virtual_tokens": 2,
+    }
+    back = json.loads(run("import", tmp_path / "again", tmp_path / "q.safetensors", "--json").stdout)
+    assert back == [{"prompt": str(tmp_path / "q.safetensors"), "tokens": 2, "method": "PT", "model": "some/model"}]
 
 
 BAD = [

@@ -35,10 +35,10 @@ def test_page_of_the_documentation_is_up_to_date() -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_has_an_example_and_shows_tracebacks(name: str) -> None:
+def test_every_command_has_an_example_speaks_json_and_shows_tracebacks(name: str) -> None:
     command = COMMANDS[name]
     assert any(re.search(rf"{name}\b", example) for example in reference.examples(command))
-    assert "--debug" in {option for each in command.params for option in each.opts}
+    assert {"--debug", "--json"} <= {option for each in command.params for option in each.opts}
 
 
 def shell(example: str) -> Any:

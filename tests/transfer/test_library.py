@@ -81,7 +81,8 @@ def test_another_prompt_of_a_name_is_not_lost(tmp_path: Path) -> None:
     result = run("library", "add", one, "--library", library)
     assert result.exit_code == 2 and "'p'" in result.stderr and "--replace" in result.stderr
     assert torch.equal(read_prompt(library / "p.safetensors")[0], torch.ones(2, 3))
-    assert run("library", "add", one, "--library", library, "--prefix", "new").exit_code == 0
+    told = json.loads(run("library", "add", one, "--library", library, "--prefix", "new", "--json").stdout)
+    assert told["added"] == [f"new-{one.stem}"] and told["library"] == str(library)
     assert run("library", "add", one, "--library", library, "--replace").exit_code == 0
     assert torch.equal(read_prompt(library / "p.safetensors")[0], torch.zeros(2, 3))
     assert list(Library.open(library).entries) == ["new-p", "p"]

@@ -26,6 +26,7 @@ def export(
     multitask: Annotated[
         bool, typer.Option("--multitask", help="Keep the factors of a prompt of MPT, for MULTITASK_PROMPT_TUNING.")
     ] = False,
+    as_json: o.Json = False,
     quiet: o.Quiet = False,
     debug: o.Debug = False,
 ) -> None:
@@ -42,13 +43,18 @@ def export(
     with friendly_errors(debug):
         from prompttransfer.interchange import export_files, read_card
 
-        with shown_progress(quiet) as progress:
+        with shown_progress(quiet or as_json) as progress:
             if (model or read_card(prompts[0]).model) == "demo":
                 from prompttransfer.assets import demo_model
 
                 model = str(demo_model(progress))
             export_files(prompts, folder, base_model=model, seq2seq=seq2seq, multitask=multitask)
         config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        if as_json:
+            shown = ("peft_type", "base_model_name_or_path", "num_tasks", "num_virtual_tokens")
+            facts = {"adapter": str(folder), **{name: config[name] for name in shown if name in config}}
+            typer.echo(json.dumps(facts, indent=1))
+            return
         typer.echo(f"adapter: {folder} ({config['peft_type']}, base model {config['base_model_name_or_path']})")
         if config["peft_type"] == "MULTITASK_PROMPT_TUNING":
             tasks = config["num_tasks"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -26,6 +27,7 @@ def import_(
         str | None, typer.Option(help="first-token, full or generate (free text): how an answer is chosen.")
     ] = None,
     licence: Annotated[str | None, typer.Option(help="Written on the card.")] = None,
+    as_json: o.Json = False,
     debug: o.Debug = False,
 ) -> None:
     """Turn a PEFT adapter into prompt files that `evaluate`, `predict`, `similar` and `export` read.
@@ -60,9 +62,15 @@ def import_(
         for path in paths:
             if path.exists():
                 raise FileExistsError(f"{path} exists; name a new prompt file")
+        written = []
         for path, one in zip(paths, imported, strict=True):
             card = Card.checked({"task": path.stem} | one.card.model_dump(exclude_defaults=True) | given, adapter)
             write_prompt(path, one.prompt, card.metadata(), one.factors)
-            typer.echo(
-                f"prompt: {path} ({len(one.prompt)} tokens, {card.method}, for {card.model or 'an unnamed model'})"
-            )
+            facts = {"prompt": str(path), "tokens": len(one.prompt), "method": card.method, "model": card.model}
+            written.append(facts)
+        if as_json:
+            typer.echo(json.dumps(written, indent=1, ensure_ascii=False))
+            return
+        for facts in written:
+            owner = facts["model"] or "an unnamed model"
+            typer.echo(f"prompt: {facts['prompt']} ({facts['tokens']} tokens, {facts['method']}, for {owner})")

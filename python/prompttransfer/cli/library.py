@@ -27,6 +27,7 @@ def add(
     ] = None,
     licence: Annotated[str | None, typer.Option(help="Written on the cards.")] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace other prompts of the same names.")] = False,
+    as_json: o.Json = False,
     debug: o.Debug = False,
 ) -> None:
     """Add prompts, each with a JSON card: model, start, task, method, scores, licence, date.
@@ -51,7 +52,10 @@ def add(
                 name = "-".join(filter(None, (prefix, source.stem)))
                 names.append(stored.add(source, name, replace=replace, **facts))
         total = len(Library.open(library).entries)
-        typer.echo(f"{len(names)} prompts added, {total} in {library}")
+        if as_json:
+            typer.echo(json.dumps({"added": names, "prompts": total, "library": str(library)}, indent=1))
+        else:
+            typer.echo(f"{len(names)} prompts added, {total} in {library}")
 
 
 @library.command("list")

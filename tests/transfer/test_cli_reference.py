@@ -1,5 +1,7 @@
-"""The help of every command: its examples run, the page in the documentation says the same, the shell completes it."""
+"""The help of every command: its examples run, as do those of the pages; its own page says the same; the shell
+completes it."""
 
+import gzip
 import json
 import re
 import shlex
@@ -10,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from documented import ROOT, shown
+from pyarrow import csv, parquet
 from tiny import byte_tokenizer, tiny_llama, toy_task
 from typer.testing import CliRunner
 
@@ -20,9 +24,10 @@ from prompttransfer.tasks import DEMO_TASKS, PAPER_TASKS
 from prompttransfer.tasks.task import Wording
 
 COMMANDS = dict(reference.commands())
-PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
+PAGE = ROOT / "docs" / "cli.md"
 # The models of the papers' recipes are not here; recipes are run from end to end by their own tests.
 NOT_RUN = ["prompttransfer compare --recipe papers/mpt_t5_base --limit 32"]
+PAGES = ("index.md", "tasks.md", "recipes.md", "prompts.md")
 
 
 def examples() -> Iterator[str]:
@@ -59,15 +64,19 @@ def shell(example: str) -> Any:
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with what the examples name; named tasks are toys, the demo's model is a tiny one."""
     tokenizer = byte_tokenizer()
-    for folder in (tmp_path / "my" / "folder", tmp_path / "demo-model"):
+    for folder in (tmp_path / "my" / "folder", tmp_path / "path" / "to" / "model", tmp_path / "demo-model"):
         tiny_llama(len(tokenizer)).save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-    rows = [f"w{n} w{n + 1},{'good' if n % 3 else 'bad'},w{n},{n % 2}" for n in range(40)]
-    for name in ("reviews.csv", "new-reviews.csv", "train.csv", "test.csv"):
-        own = rows[20:] if name == "test.csv" else rows[:20]
-        (tmp_path / name).write_text("\n".join(["text,label,review,stars", *own]) + "\n")
+    tables = ("reviews", "tweets", "new-reviews", "train", "mine-train", "test", "mine-test")
+    for place, name in enumerate(tables):
+        first = 20 * place
+        rows = [f"w{n} v{n},{'good' if n % 3 else 'bad'},w{n},b{n},{n % 2}" for n in range(first, first + 20)]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["text,label,review,body,stars", *rows]) + "\n")
+    parquet.write_table(csv.read_csv(tmp_path / "train.csv"), tmp_path / "train.parquet")
+    lines = [json.dumps(row) for row in csv.read_csv(tmp_path / "test.csv").to_pylist()]
+    (tmp_path / "test.jsonl.gz").write_bytes(gzip.compress("\n".join(lines).encode()))
     (tmp_path / "lines.txt").write_text("w1 w2\nw3\n")
-    (tmp_path / "my-recipe.yaml").write_text("model: my/folder\ntargets: [reviews.csv]\nmethods: [PT]\nsources: []\n")
+    (tmp_path / "my-recipe.yaml").write_text("model: my/folder\ntargets: [reviews.csv]\nsources: [tweets.csv]\n")
     words = {name: number for number, name in enumerate([*DEMO_TASKS, *PAPER_TASKS])}
 
     def toy(name: str, **_: Any) -> Any:
@@ -102,6 +111,18 @@ def test_examples_run_one_after_the_other(desk: Path) -> None:
         if "--json" in example:
             for line in result.stdout.splitlines() if "predict" in example else [result.stdout]:
                 json.loads(line)
+
+
+def test_commands_of_the_pages_run(desk: Path) -> None:
+    assert shell("prompttransfer compare").exit_code == 0  # whose folder some of them name
+    for page in PAGES:
+        commands = [command for command in shown(ROOT / "docs" / page) if command.startswith("prompttransfer")]
+        assert commands, page
+        for command in commands:
+            if command not in NOT_RUN:
+                result = shell(command)
+                allowed = (0, 1) if command.startswith("prompttransfer validate") else (0,)
+                assert result.exit_code in allowed, f"{page}: {command}\n{result.output}"
 
 
 TYPED = [

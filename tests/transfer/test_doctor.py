@@ -77,6 +77,11 @@ def test_missing_and_old_packages_are_a_problem(monkeypatch: pytest.MonkeyPatch)
     assert result.stdout.splitlines()[-1] == "something keeps training from running here"
 
 
+def test_quiet_is_silent_where_training_can_run() -> None:
+    result = CliRunner().invoke(cli.app, ["doctor", "--offline", "--quiet"])
+    assert (result.exit_code, result.stdout) == (0, "")
+
+
 def test_missing_extras_are_noted_with_what_they_are_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor.metadata, "requires", lambda name: ["torch>=2", 'nltk>=3; extra == "generation"'])
     versions(monkeypatch, nltk=None)

@@ -41,7 +41,10 @@ def doctor(
             shown = [f for f in findings if not quiet or f.state == "problem"]
             if shown:
                 _print(shown)
-            typer.echo("something keeps training from running here" if problem else "training can run here")
+            if problem:
+                typer.echo("something keeps training from running here")
+            elif not quiet:
+                typer.echo("training can run here")
     raise typer.Exit(FAILED if problem else 0)
 
 

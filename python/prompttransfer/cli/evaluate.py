@@ -103,4 +103,6 @@ def evaluate(
             return
         width = max(map(len, facts))
         for name, value in facts.items():
+            if value == "":  # no other scores
+                continue
             typer.echo(f"{name.replace('_', ' '):<{width}}  {f'{value:.1f}' if isinstance(value, float) else value}")

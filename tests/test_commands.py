@@ -1,0 +1,85 @@
+"""Every command that a page shows exists with its options; what no other test runs is run here, in small."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from documented import PAGES, ROOT, named, shown
+
+from prompttransfer.cli import reference
+
+COMMANDS = dict(reference.commands())
+EVERY = sorted({command for page in PAGES for command in (*shown(page), *named(page))})
+
+
+def of(start: str) -> list[str]:
+    """Commands that start so, also behind a launcher or a python of one's own."""
+    return [command[command.index(start) :] for command in EVERY if re.search(rf"(^|\s|/){re.escape(start)}", command)]
+
+
+@pytest.mark.parametrize("command", of("prompttransfer "))
+def test_options_of_prompttransfer_are_known(command: str) -> None:
+    words = shlex.split(command)[1:]
+    if words[0].startswith("--") or words[0].isupper():  # of the command itself, or any of its commands
+        assert words[0] in ("--install-completion", "COMMAND")
+        return
+    size = 2 if words[0] == "library" else 1
+    known = COMMANDS[" ".join(["prompttransfer", *words[:size]])]
+    if words[size:]:  # else it is merely named
+        known.make_context(words[0], words[size:])
+
+
+@pytest.mark.parametrize("command", of("python -m ") + of("python bench/"))
+def test_modules_files_and_options_of_python_exist(command: str) -> None:
+    _, *words = shlex.split(command)
+    if words[:2] == ["-m", "pytest"]:
+        files = [word for word in words[2:] if "/" in word or word == "bench"]
+        assert all((ROOT / file).exists() for file in files)
+        return
+    if words[0] != "-m":
+        sources, rest = [ROOT / words[0]], words[1:]
+    elif words[1].startswith("bench.") or words[1] == "promptkernels":
+        if "*" in words[1]:
+            return
+        found = importlib.util.find_spec(words[1])
+        assert found, f"there is no module {words[1]}"
+        folder = [Path(place) for place in found.submodule_search_locations or ()]
+        sources, rest = [path for place in folder for path in place.rglob("*.py")] or [Path(found.origin)], words[2:]
+    else:
+        assert words[1] in ("prompttransfer", "nltk.downloader")
+        return
+    text = "\n".join(path.read_text(encoding="utf-8") for path in sources)
+    for option in re.findall(r"(?:^|\s)(--[a-z-]+)", " ".join(rest)):
+        assert f'"{option}"' in text, f"{command}: {option} is not known"
+
+
+def test_scripts_can_be_read_by_their_shell() -> None:
+    scripts = {word for command in EVERY for word in command.split() if word.endswith(".sh")}
+    scripts |= {str(path.relative_to(ROOT)) for path in (ROOT / "bench").glob("*.sh")}
+    for script in scripts:
+        assert os.access(ROOT / script, os.X_OK), f"{script} cannot be run"
+        subprocess.run(["bash", "-n", ROOT / script], check=True)
+
+
+SMALL = {
+    "library": "-m bench.library --prompts 20 --length 2 --hidden 8 --rounds 1 --json {out}",
+    "training": "bench/training.py --small --parts scoring --rounds 1 --rows 4 --json {out}",
+    "regressions": "-m pytest bench -q --benchmark-json {out} -k similarity -p no:cacheprovider",
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_benchmarks_that_no_other_test_runs(name: str, tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    words = SMALL[name].format(out=out).split()
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "python")))}
+    done = subprocess.run([sys.executable, *words], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert out.stat().st_size > 100

@@ -213,7 +213,7 @@ class Workbench:
         """Model, tasks and P_init for one seed."""
         config = self.config
         source_seed = seed if config.retrain_sources else config.seeds[0]
-        sources = [EncodedTask.of(task, self.backbone, config.scoring, store=self.store) for task in self.source_tasks]
+        sources = [self._encoded(task) for task in self.source_tasks]
         start = initial_prompt(
             self.backbone,
             config.prompt_length,
@@ -229,7 +229,20 @@ class Workbench:
         """A target with its few-shot rows of this seed."""
         task, rows = self.target_tasks[name], self.config.train_rows
         few = task if rows is None else task.few_shot(rows, seed)
-        return EncodedTask.of(few, self.backbone, self.config.scoring, store=self.store)
+        return self._encoded(few)
+
+    def _encoded(self, task: Task) -> EncodedTask:
+        """A task in the model's tokens, with its validation rows where they are looked at."""
+        encoded = EncodedTask.of(task, self.backbone, self.config.scoring, store=self.store)
+        if self.config.select_updates is None:
+            return encoded
+        if not len(task.validation):
+            raise ValueError(
+                f"task {task.name!r} has no validation rows for select_updates to look at; evaluate_on 'validation' "
+                "scores on them, and a table needs 10 rows to be split"
+            )
+        held_out = replace(task, train=task.train.select([])).on_validation().limit(test_rows=self.config.test_rows)
+        return replace(encoded, validation=EncodedTask.of(held_out, self.backbone, self.config.scoring, trains=False))
 
 
 def task_options(config: RunConfig) -> dict[str, Any]:

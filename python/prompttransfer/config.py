@@ -127,6 +127,12 @@ class RunConfig(Settings):
     max_length: int = Field(
         64, ge=1, description="text tokens kept (the last ones) of a row, where its task does not say"
     )
+    select_updates: int | None = Field(
+        None,
+        ge=1,
+        description="of every stage on one task, keep the prompt that does best on its validation rows, by the mean of "
+        "its metrics; they are answered after so many updates each, and at the end; none: keep the last prompt",
+    )
     checkpoint_updates: int = Field(10, ge=1, description="updates between two checkpoints of a stage")
     output: Path = Field(Path("runs/demo"), description="run folder")
     cache: Path | None = Field(None, description="store of finished stages; none: $PROMPTTRANSFER_CACHE or ~/.cache")

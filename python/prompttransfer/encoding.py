@@ -33,6 +33,7 @@ class EncodedTask:
         choices, references: the choices as text, and all right answers of every test row, for what the model writes.
         wording, max_length, cut: how its texts are made and shortened, see `Task`.
         leaked, skipped: rows left out, see `Task`.
+        validation: the same task with its validation rows in place of the test rows, where training looks at them.
     """
 
     name: str
@@ -50,6 +51,7 @@ class EncodedTask:
     cut: str = "start"
     leaked: int = 0
     skipped: int = 0
+    validation: EncodedTask | None = None
 
     @property
     def metric(self) -> str:
@@ -62,6 +64,8 @@ class EncodedTask:
         state = hashlib.sha256(self.train.digest.encode())
         judged = (self.test, self.labels, self.answers, self.choices, self.references)
         state.update(repr((*judged, self.metrics, self.scoring, self.max_answer)).encode())
+        if self.validation is not None:
+            state.update(self.validation.digest.encode())
         return state.hexdigest()[:32]
 
     @classmethod

@@ -32,6 +32,7 @@ from prompttransfer.durable import seal
 from prompttransfer.models import Backbone, Batch, quiet_transformers
 from prompttransfer.prompts import PromptModule
 from prompttransfer.rows import Row
+from prompttransfer.selection import Best, Selection
 from prompttransfer.shares import counted, share_of
 
 Objective = Callable[[Backbone, PromptModule, Batch], Tensor]
@@ -50,6 +51,7 @@ class Plan:
         groups: parameter groups with their peak rates; the prompt's own at learning_rate when not given.
         before_step: called after the backward pass (and the clipping) of every update.
         whole_batches: every process reads whole batches; the objective shares the work out in another way.
+        selection: keep the prompt that is best on validation rows; none: the last one.
     """
 
     prompt: PromptModule
@@ -65,16 +67,18 @@ class Plan:
     before_step: Callable[[], None] | None = None
     seed: int = 42
     whole_batches: bool = False
+    selection: Selection | None = None
 
 
 @dataclass
 class TrainingLog:
-    """What a finished optimization reports."""
+    """What a finished optimization reports; kept: the update whose prompt validation rows chose, and its score."""
 
     updates: int
     examples: int
     seconds: float
     loss: list[list[float]] = field(default_factory=list)
+    kept: tuple[int, float] | None = None
 
 
 def train(
@@ -100,9 +104,12 @@ def train(
         trainer = PromptTrainer(backbone, plan, folder, checkpoint_updates, advance)
         trainer.train(resume_from_checkpoint=checkpoint)
         trainer.good.finish(len(plan.batches))
+        if trainer.best:
+            trainer.best.put_back()
     history = [[entry["step"], entry["loss"]] for entry in trainer.state.log_history if "loss" in entry]
     examples = sum(map(len, plan.batches))
-    return TrainingLog(len(plan.batches), examples, trainer.seconds, history)
+    kept = (trainer.best.update, trainer.best.score) if trainer.best else None
+    return TrainingLog(len(plan.batches), examples, trainer.seconds, history, kept)
 
 
 def rate_factor(schedule: str, warmup: int, updates: int) -> Callable[[int], float]:
@@ -199,6 +206,7 @@ class PromptTrainer(Trainer):
         model = PromptedModel(backbone, plan.prompt.to(backbone.device), plan.objective)
         way_out = f"lower the learning rate (now {plan.learning_rate}) or use precision float32"
         self.good = LastGood(plan.prompt, folder, way_out)
+        self.best = Best(plan.selection, backbone, plan.prompt, folder) if plan.selection else None
         super().__init__(
             model=model,
             args=args,
@@ -298,6 +306,8 @@ class _Hooks(TrainerCallback):
         self.loss = math.nan
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self.trainer.best:
+            self.trainer.best.take_up(state.global_step)
         self.clock = time.perf_counter()
         if self.advance and state.global_step:
             self.advance(state.global_step)
@@ -313,7 +323,9 @@ class _Hooks(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         now = time.perf_counter()
         self.trainer.seconds += now - self.clock
-        self.clock = now
+        if self.trainer.best:
+            self.trainer.best.look(state.global_step, last=state.global_step == state.max_steps)
+        self.clock = time.perf_counter()
         if self.advance:
             self.advance(1, **({} if math.isnan(self.loss) else {"loss": self.loss}))
 

@@ -80,6 +80,7 @@ def configs(assets: Path) -> dict[str, RunConfig]:
         methods=("MPT", "BMTPT"),
         mpt={"ablation": "prompt-mse"},
         bmtpt={"parallel": "particles", "particles": 3, "rows": 3},
+        select_updates=2,
     )
     return {"every method": every, "other settings": other}
 

@@ -186,6 +186,20 @@ def test_tokens_of_an_update() -> None:
     assert (both["t0: PT"].trained_on, both["t0: PT"].written) == (8 * (100 + 20), 8 * 2)
 
 
+def test_rows_that_choose_a_prompt_are_read_at_every_look() -> None:
+    config = RunConfig(model="demo", sources=["s"], targets=["t"], methods=["PT", "MPT"], select_updates=20)
+    source, target = (
+        TaskFacts(name, role, True, 300, 100, True, "accuracy", 20, 2.0, False, validation=rows)
+        for name, role, rows in (("s", "source", 500), ("t", "target", 50))
+    )
+    for model, prompt in (("demo", 0), ("google-t5/t5-base", 16)):
+        facts = model_facts(model)[0]
+        plan = {stage.title: stage for stage in stages(config, facts, [source], [target])}
+        assert plan["t: PT"].read_only == plan["t: MPT"].read_only == 50 * (prompt + 20 + 2) / 20
+        assert plan["source s"].read_only == 500 * (prompt + 20 + 2) / 20
+        assert plan["MPT: joint sources"].read_only == plan["MPT: joint sources"].trained_on  # the teachers only
+
+
 def test_costs_by_hand() -> None:
     model = model_facts("google-t5/t5-base")[0]
     stage = Stage("s", 10, 5, 8, 100, trained_on=1000.0, read_only=10.0, written=20.0, longest=50.0, times=2)

@@ -178,7 +178,7 @@ def run(ctx: Context, target: EncodedTask) -> MethodResult:
             "std_floor": bmtpt.prior_std_floor,
             "particles": tensor_hash(particles),
         }
-    plan = ctx.plan(prompt, loss, target.train, ctx.target_batches(target), rate, groups=groups)
+    plan = ctx.plan(prompt, loss, target.train, ctx.target_batches(target), rate, [target], groups=groups)
     facts = ctx.run(f"{target.name}: BMTPT", plan, settings).facts
     return MethodResult(
         prompt=prompt.composed().cpu(),

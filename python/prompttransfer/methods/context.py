@@ -20,6 +20,7 @@ from prompttransfer.methods.sampler import row_batches
 from prompttransfer.models import Backbone
 from prompttransfer.prompts import PromptModule, init_hash
 from prompttransfer.rows import Row, Rows
+from prompttransfer.selection import Selection
 from prompttransfer.store import Result, Store, tensor_hash
 from prompttransfer.training import Objective, Plan, train
 
@@ -88,15 +89,24 @@ class Context:
         rows: Sequence[Row],
         batches: Sequence[Sequence[int]],
         rate: float,
+        judged: Sequence[EncodedTask] = (),
         **more: Any,
     ) -> Plan:
-        """A plan with the run's optimizer settings."""
+        """A plan with the run's optimizer settings.
+
+        Args:
+            judged: tasks whose validation rows choose the prompt that is kept, if the settings say so; one for each
+                prompt of the module.
+        """
         config = self.config
-        settings = {
+        settings: dict[str, Any] = {
             "schedule": config.schedule,
             "warmup_updates": warmup_updates(config, len(batches)),
             "weight_decay": config.weight_decay,
         }
+        held_out = [task.validation for task in judged if task.validation is not None]
+        if held_out and config.select_updates is not None:
+            settings["selection"] = Selection(held_out, config.select_updates, config.eval_batch_size)
         return Plan(
             prompt, objective, rows, batches, rate, **({"max_grad_norm": config.max_grad_norm} | settings | more)
         )
@@ -129,6 +139,8 @@ class Context:
             "plan": _plan_hash(plan),
             "settings": settings or {},
         }
+        if plan.selection:
+            key["selection"] = plan.selection.key
 
         def compute(work: Path) -> Result:
             handle = self.progress.stage(title, len(plan.batches))
@@ -150,9 +162,14 @@ class Context:
                 "history": plan.prompt.history(),
                 "trainable_parameters": plan.prompt.trainable_parameters(),
             }
+            if log.kept:
+                facts["kept"] = log.kept
             return Result(dict(plan.prompt.state_dict()), facts)
 
         result = self.store.cached(key, compute, title)
+        if result.news and "kept" in result.facts:
+            update, score = result.facts["kept"]
+            self.progress.note(f"{title}: kept the prompt of update {update}, {score:.1f} on validation rows")
         if result.reused:
             if result.news:
                 self.progress.note(f"{title}: reused from the store")

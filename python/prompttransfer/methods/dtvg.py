@@ -37,7 +37,7 @@ def run(ctx: Context, target: EncodedTask) -> MethodResult:
         config.target_rate, dtvg.target_scale_learning_rate, dtvg.source_scale_learning_rate
     )
     decay = {} if dtvg.weight_decay is None else {"weight_decay": dtvg.weight_decay}
-    plan = ctx.plan(prompt, task_loss, target.train, batches, config.target_rate, groups=groups, **decay)
+    plan = ctx.plan(prompt, task_loss, target.train, batches, config.target_rate, [target], groups=groups, **decay)
     second = ctx.run(f"{target.name}: DTVG", plan, {"rule": dtvg.rule} | rule | settings)
     names = [*(source.name for source in ctx.sources), target.name]
     offset = first.facts["updates"]

@@ -116,7 +116,9 @@ def _adapt(ctx: Context, target: EncodedTask, group: list[EncodedTask], title: s
     # A target whose budget is spent has no rows in the updates that are left to others.
     updates = zip_longest(*(ctx.target_batches(task) for task in group), fillvalue=[])
     batches = flatten([[(task, row) for task, own in enumerate(update) for row in own] for update in updates], sizes)
-    facts = ctx.run(title, ctx.plan(prompt, task_loss, rows, batches, parameters[0]["lr"], groups=parameters)).facts
+    facts = ctx.run(
+        title, ctx.plan(prompt, task_loss, rows, batches, parameters[0]["lr"], group, groups=parameters)
+    ).facts
     index = next(place for place, task in enumerate(group) if task.name == target.name)
     return MethodResult(
         prompt=prompt.composed(index).cpu(),

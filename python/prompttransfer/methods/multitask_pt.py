@@ -22,7 +22,7 @@ def run(ctx: Context, target: EncodedTask) -> MethodResult:
     plan = ctx.plan(joint, task_loss, rows, flatten(batches, sizes), config.learning_rate)
     source = ctx.run("Multi-PT: mixture of the sources", plan).facts
     prompt = SoftPrompt(joint.composed())
-    plan = ctx.plan(prompt, task_loss, target.train, ctx.target_batches(target), config.target_rate)
+    plan = ctx.plan(prompt, task_loss, target.train, ctx.target_batches(target), config.target_rate, [target])
     facts = ctx.run(f"{target.name}: Multi-PT", plan).facts
     return MethodResult(
         prompt=prompt.composed().cpu(),

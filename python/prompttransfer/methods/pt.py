@@ -9,7 +9,7 @@ from prompttransfer.prompts import SoftPrompt
 
 def run(ctx: Context, target: EncodedTask) -> MethodResult:
     prompt = SoftPrompt(ctx.start)
-    plan = ctx.plan(prompt, task_loss, target.train, ctx.target_batches(target), ctx.config.target_rate)
+    plan = ctx.plan(prompt, task_loss, target.train, ctx.target_batches(target), ctx.config.target_rate, [target])
     facts = ctx.run(f"{target.name}: PT", plan).facts
     return MethodResult(
         prompt=prompt.composed().cpu(),

@@ -26,7 +26,9 @@ def source_prompt(ctx: Context, source: EncodedTask) -> tuple[Tensor, Result]:
     updates = source_updates(config, len(source.train))
     batches = row_batches(len(source.train), config.source_batch_size, updates, ctx.source_seed, lengths=lengths)
     prompt = SoftPrompt(ctx.start)
-    result = ctx.run(f"source {source.name}", ctx.plan(prompt, task_loss, source.train, batches, config.learning_rate))
+    result = ctx.run(
+        f"source {source.name}", ctx.plan(prompt, task_loss, source.train, batches, config.learning_rate, [source])
+    )
     return prompt.composed().cpu(), result
 
 
@@ -58,7 +60,7 @@ def own_prompt(
     """
     batches = ctx.target_batches(target)
     prompt = SoftPrompt(ctx.start)
-    plan = ctx.plan(prompt, task_loss, target.train, batches[:updates], rate or ctx.config.target_rate)
+    plan = ctx.plan(prompt, task_loss, target.train, batches[:updates], rate or ctx.config.target_rate, [target])
     result = ctx.run(f"{target.name}: own prompt", plan)
     return prompt.composed().cpu(), result, batches[updates:]
 

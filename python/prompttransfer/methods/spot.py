@@ -28,7 +28,9 @@ def run(ctx: Context, target: EncodedTask) -> MethodResult:
     similarity = pk.task_similarity(own[None], others=sources, metric="token_mean_cosine")[0]
     best = int(similarity.argmax())
     prompt = SoftPrompt(sources[best])
-    second = ctx.run(f"{target.name}: SPoT", ctx.plan(prompt, task_loss, target.train, batches, ctx.config.target_rate))
+    second = ctx.run(
+        f"{target.name}: SPoT", ctx.plan(prompt, task_loss, target.train, batches, ctx.config.target_rate, [target])
+    )
     names = [source.name for source in ctx.sources]
     return MethodResult(
         prompt=prompt.composed().cpu(),

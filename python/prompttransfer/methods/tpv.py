@@ -22,7 +22,7 @@ def run(ctx: Context, target: EncodedTask) -> MethodResult:
     prompt = SoftPrompt(start)
     facts = {"trainable_parameters": 0, "updates": 0, "examples": 0, "seconds": 0.0, "loss": []}
     if tpv.tune:
-        plan = ctx.plan(prompt, task_loss, target.train, ctx.target_batches(target), config.target_rate)
+        plan = ctx.plan(prompt, task_loss, target.train, ctx.target_batches(target), config.target_rate, [target])
         facts = ctx.run(f"{target.name}: TPV", plan).facts
     return MethodResult(
         prompt=prompt.composed().cpu(),

@@ -108,7 +108,7 @@ class _Plan:
         rows = _sum(task.train for task in self.sources)
         batch = batch or self.config.source_batch_size
         updates = None if rows is None else joint_updates(self.config, block, rows, batch)
-        return self._stage(title, self.sources, updates, batch, kind, prompts=prompts)
+        return self._stage(title, self.sources, updates, batch, kind, prompts=prompts, chosen=False)
 
     def _target_stages(self, methods: set[str], target: TaskFacts) -> Iterator[Stage]:
         own = self.config.for_task(target.name)
@@ -142,9 +142,7 @@ class _Plan:
         if methods - WITHOUT_SOURCE_PROMPTS:
             runs += [(task, 2 * (len(config.seeds) if config.retrain_sources else 1)) for task in self.sources]
         rows = _sum(None if task.test is None else task.test * times for task, times in runs)
-        # A causal model reads a prompt once for all rows.
-        prompt = config.prompt_length if self.model is not None and self.model.seq2seq else 0
-        tokens = sum((task.test or 0) * times * (prompt + task.text + task.answer) for task, times in runs)
+        tokens = sum((task.test or 0) * times * (self._unshared + task.text + task.answer) for task, times in runs)
         return Stage("scoring", rows, 0, config.eval_batch_size, 0, read_only=tokens)
 
     def _stage(
@@ -155,7 +153,9 @@ class _Plan:
         batch: int,
         kind: str,
         prompts: int = 1,
+        chosen: bool = True,
     ) -> Stage:
+        """chosen: validation rows choose its prompt, where the settings ask for it."""
         length = self.config.prompt_length
         rows = _sum(task.train for task in tasks)
         text, answer = _mean(tasks, "text"), _mean(tasks, "answer")
@@ -169,9 +169,22 @@ class _Plan:
             batch,
             self._trained(kind),
             trained_on=tokens + (0 if seq2seq else batch * answer),
+            read_only=self._choice(tasks) if chosen else 0.0,
             written=batch * answer if seq2seq else 0.0,
             longest=length + text,
         )
+
+    def _choice(self, tasks: Sequence[TaskFacts]) -> float:
+        """Tokens of validation rows, for each update."""
+        if self.config.select_updates is None:
+            return 0.0
+        tokens = sum((task.validation or 0) * (self._unshared + task.text + task.answer) for task in tasks)
+        return tokens / self.config.select_updates
+
+    @property
+    def _unshared(self) -> int:
+        """Prompt tokens of a row that is scored: a causal model reads a prompt once for all rows."""
+        return self.config.prompt_length if self.model is not None and self.model.seq2seq else 0
 
     def _trained(self, kind: str) -> int | None:
         """The formulas at the head of this file."""

@@ -61,6 +61,7 @@ class TaskFacts:
         text, answer: tokens of a text and of an answer, about; a text's limit where the rows are not here.
         free_text: whether answers are written.
         majority: score of the most frequent answer, per cent; None: not known.
+        validation: rows that choose a prompt, where the settings ask for it; None: not known.
     """
 
     name: str
@@ -74,12 +75,14 @@ class TaskFacts:
     answer: float
     free_text: bool
     majority: float | None = None
+    validation: int | None = None
 
 
 def task_facts(config: RunConfig, name: str, role: str) -> tuple[TaskFacts, list[Missing]]:
     """A task's facts and what is missing for it."""
     from prompttransfer.tasks import DEMO_TASKS
     from prompttransfer.tasks.papers import PAPER_TASKS
+    from prompttransfer.tasks.papers.splits import VALIDATION_ROWS
 
     spec = PAPER_TASKS.get(name)
     lacks = _metric_lacks(spec) if spec else []
@@ -105,6 +108,8 @@ def task_facts(config: RunConfig, name: str, role: str) -> tuple[TaskFacts, list
         text=config.length_of(name) or (spec.max_length if spec else config.max_length),
         answer=20.0 if spec and not spec.words else 2.0,
         free_text=bool(spec and not spec.words),
+        # Of other rules about as many as test rows.
+        validation=_fewer(VALIDATION_ROWS if spec and spec.splits.rule == "thousand" else test, config.test_rows),
     )
     return facts, lacks + ([absent] if absent else [])
 
@@ -142,6 +147,7 @@ def _loaded(config: RunConfig, name: str, role: str) -> TaskFacts:
         answer=sum(answers) / max(1, len(answers)),
         free_text=task.free_text,
         majority=majority_score(task.metric, list(task.test["label"])) if task.choices and len(task.test) else None,
+        validation=_fewer(len(task.validation), config.test_rows),
     )
 
 

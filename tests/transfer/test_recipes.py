@@ -219,7 +219,7 @@ BAD = [
     ("trian_rows: 3\n", "FILE: trian_rows: unknown setting; did you mean 'train_rows'?"),
     ("per_task:\n  cb: {bach_size: 3}\n", "FILE: per_task.cb.bach_size: unknown setting; did you mean 'batch_size'?"),
     ("mpt:\n  rnk: 1\n  hiden: last\n", "FILE: mpt.hiden: unknown setting; did you mean 'hidden'?"),
-    ("train_rows: many\n", "FILE: train_rows: Input should be a valid integer"),
+    ("train_rows: many\n", "FILE: train_rows: want a whole number of rows, or all, got 'many'"),
     ("mpt: {rank: [1]}\n", "FILE: mpt.rank: Input should be a valid integer, got [1]"),
     ("bmtpt: {bandwidth: wide}\n", "FILE: bmtpt.bandwidth: Input should be a valid number"),
     ("bmtpt: {bandwidth: wide}\n", "or: Input should be 'liu2016', 'numpyro' or 'blackjax', got 'wide'"),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import runpy
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +45,8 @@ def main_of(name: str) -> Any:
 
 
 def test_every_example_is_short_and_tested() -> None:
-    files = sorted(path.relative_to(EXAMPLES) for path in EXAMPLES.rglob("*.py"))
-    tested = Path(__file__).read_text()
+    files = sorted(path.relative_to(EXAMPLES) for kind in ("*.py", "*.sh") for path in EXAMPLES.rglob(kind))
+    tested = Path(__file__).read_text() + (Path(__file__).parent / "transfer" / "test_many_workers.py").read_text()
     for file in files:
         assert f'"{file}"' in tested, f"no test runs {file}"
         assert 20 <= len((EXAMPLES / file).read_text().splitlines()) <= 60
@@ -107,3 +109,18 @@ def test_custom_method(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
     weights = [float(weight) for weight in rows["soup"]["notes"].removeprefix("weights ").split(", ")]
     assert sum(weights) == pytest.approx(1, abs=0.02) and len(weights) == 2
     assert (settings["output"] / "prompts" / "soup" / "goal-seed42.safetensors").is_file()
+
+
+@pytest.mark.parametrize("nodes", [1, 3])
+def test_multi_gpu(nodes: int) -> None:
+    """What it hands to torchrun, which test_distributed.py starts for real."""
+    from torch.distributed.run import get_args_parser
+
+    environment = {**os.environ, "PYTHON": "echo", "PROCESSES": "2", "NODES": str(nodes), "ENDPOINT": "host:1"}
+    command = [EXAMPLES / "multi_gpu.sh", "--limit", "8"]
+    words = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.split()
+    assert words[:2] == ["-m", "torch.distributed.run"]
+    asked = get_args_parser().parse_args(words[2:])
+    assert (asked.nproc_per_node, asked.nnodes, asked.module) == ("2", str(nodes) if nodes > 1 else "1:1", True)
+    assert (asked.standalone, asked.rdzv_endpoint) == ((True, "") if nodes == 1 else (False, "host:1"))
+    assert [asked.training_script, *asked.training_script_args] == ["prompttransfer", "compare", "--limit", "8"]

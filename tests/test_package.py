@@ -69,6 +69,7 @@ def test_sdist_holds_what_the_project_needs(sdist: Path) -> None:
         "examples/custom_task/reviews.csv",
         "docs/index.md",
         "bench/evidence/studies.py",
+        *(".ci/run", ".ci/audit.py", ".clang-format"),
     ]
     sources = [path for folder in ("csrc", "cmake") for path in (ROOT / folder).rglob("*") if path.is_file()]
     assert not {*wanted, *(str(path.relative_to(ROOT)) for path in sources)} - names

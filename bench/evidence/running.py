@@ -16,6 +16,7 @@ from typing import Any
 
 from bench.evidence.studies import PLACES, Study
 from prompttransfer.compare import WITHOUT_SOURCE_PROMPTS, Workbench, result_row, source_row
+from prompttransfer.config import RunConfig
 from prompttransfer.divergence import Diverged
 from prompttransfer.durable import write_json
 from prompttransfer.methods import METHODS, Context, EncodedTask
@@ -94,7 +95,7 @@ def collect(study: Study, folder: Path) -> Results:
         if not path.is_file():
             continue
         cell = json.loads(path.read_text(encoding="utf-8"))
-        if cell["settings"] == study.facts_of(label) and cell["version"] == CODE_VERSION:
+        if _same_settings(cell["settings"], study.facts_of(label)) and cell["version"] == CODE_VERSION:
             found.append(cell)
             rows += [cell["row"]] if cell["row"] else []
     order = list(study.config.targets)
@@ -128,6 +129,14 @@ def _cell(ctx: Context, target: EncodedTask, method: str, label: str, folder: Pa
     found = ctx.evaluate(f"{target.name}: score of {label}", target, result.evaluated)
     write_json(folder / "history" / f"{label}-{target.name}-seed{ctx.seed}.json", result.history)
     return {"row": result_row(label, target, ctx, result, found, zero_shot), "error": ""}
+
+
+def _same_settings(cell: dict[str, Any], wanted: dict[str, Any]) -> bool:
+    """Whether a cell was run as is wanted; settings that did not exist then had the effect of their defaults."""
+    try:
+        return RunConfig(**cell).model_dump(mode="json", exclude=PLACES) == wanted
+    except ValueError:
+        return False
 
 
 def _path(folder: Path, label: str, target: str, seed: int) -> Path:

@@ -149,6 +149,11 @@ def test_cells_of_other_settings_do_not_count(study: Study, tmp_path: Path) -> N
     assert len(collect(study, tmp_path).rows) == 4
     other = study.model_copy(update={"settings": study.settings | {"target_updates": 6}})
     assert collect(other, tmp_path).rows == []
+    for path in (tmp_path / "cells").iterdir():  # as if some settings had not existed yet
+        cell = json.loads(path.read_text(encoding="utf-8"))
+        del cell["settings"]["select_updates"], cell["settings"]["dtvg"]
+        path.write_text(json.dumps(cell), encoding="utf-8")
+    assert len(collect(study, tmp_path).rows) == 4
 
 
 def test_tuning_reads_validation_rows_only_and_takes_the_best(

@@ -45,7 +45,7 @@ def _parts(page: Path) -> Iterator[tuple[str | None, str]]:
 
 def _commands(text: str) -> Iterator[str]:
     for line in text.replace("\\\n", " ").splitlines():
-        command = re.sub(r"\s+#.*", "", line).strip()
+        command = re.sub(r"(^|\s+)#.*", "", line).strip()
         command = re.sub(r"^cat \S+ \| ", "", command)
         if re.match("|".join(_STARTS), command) and "[OPTIONS]" not in command:
             yield " ".join(command.split(" > ")[0].split())

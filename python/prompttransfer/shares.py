@@ -41,8 +41,11 @@ def whole_mean(mean: Tensor, count: Tensor | int) -> Tensor:
     Every process must call it, in the same order.
 
     Args:
-        mean: of this process's part; its gradient is kept.
-        count: how many tokens (or rows, or positions) that is a mean of.
+        mean: (), of this process's part; its gradient is kept.
+        count: how many tokens (or rows, or positions) that is a mean of, a tensor () or a number.
+
+    Returns:
+        (), of the type of mean.
     """
     if processes.count() == 1:
         return mean

@@ -159,7 +159,7 @@ class Backbone(nn.Module):
         return batches if self.sharded else processes.mine(batches)
 
     def joined(self, part: Tensor) -> Tensor:
-        """The results of all processes, each of which left those of the others at 0."""
+        """The results of all processes, each of which left those of the others at 0; shape and type stay."""
         return part if self.sharded else processes.total(part)
 
     def collected(self, part: T) -> list[T]:

@@ -35,6 +35,9 @@ class PromptModule(nn.Module, ABC):
         Args:
             task_ids: (B,), choose the prompt of each row.
             mask: (B, S), 1 where a token is text and 0 where it is padding; read by per-instance prompts only.
+
+        Raises:
+            ValueError: a prompt of several tasks got no task_ids.
         """
 
     @abstractmethod

@@ -111,7 +111,11 @@ class Task:
         return not self.choices
 
     def few_shot(self, rows: int, seed: int) -> Task:
-        """This task with `rows` training rows in total, drawn at random (not stratified); all when it has fewer."""
+        """This task with `rows` training rows in total, drawn at random (not stratified); all when it has fewer.
+
+        Raises:
+            ValueError: rows is less than 1.
+        """
         if rows < 1:
             raise ValueError(f"rows: got {rows}, want at least 1")
         order = np.random.default_rng(seed).permutation(len(self.train))[:rows]

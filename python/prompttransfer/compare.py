@@ -247,7 +247,7 @@ class Workbench:
 
 def task_options(config: RunConfig) -> dict[str, Any]:
     """How a run's tasks are to be read."""
-    names = ("text_column", "label_column", "answers", "data_dir", "bad_rows")
+    names = ("text_column", "label_column", "answers", "cue", "data_dir", "bad_rows")
     return {name: getattr(config, name) for name in names}
 
 
@@ -279,6 +279,7 @@ def task_facts(task: EncodedTask) -> dict[str, Any]:
         "choices": task.choices,
         "max_length": task.max_length,
         "cut": task.cut,
+        "cue": task.cue,
     }
     if not task.choices:
         facts["max_answer"] = task.max_answer

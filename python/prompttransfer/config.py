@@ -145,6 +145,10 @@ class RunConfig(Settings):
         None,
         description="verbalisers of tasks with a name: digits or words; none: the papers' digits, the demo's words",
     )
+    cue: str = Field(
+        "",
+        description="what a causal model reads between a text of the papers' sets and its answer, such as ' Label :'",
+    )
     data_dir: Path | None = Field(
         None, description="folder with a copy of the papers' data sets, in the layout of the hub; none: the hub"
     )

@@ -31,7 +31,7 @@ class EncodedTask:
         labels, answers: index of the right choice of every test row, and the token ids of each choice; of a task with
             choices.
         choices, references: the choices as text, and all right answers of every test row, for what the model writes.
-        wording, max_length, cut: how its texts are made and shortened, see `Task`.
+        wording, max_length, cut, cue: how its texts are made and shortened, see `Task`.
         leaked, skipped: rows left out, see `Task`.
         validation: the same task with its validation rows in place of the test rows, where training looks at them.
     """
@@ -49,6 +49,7 @@ class EncodedTask:
     wording: Wording | None = None
     max_length: int | None = None
     cut: str = "start"
+    cue: str = ""
     leaked: int = 0
     skipped: int = 0
     validation: EncodedTask | None = None
@@ -87,8 +88,10 @@ class EncodedTask:
             store: keeps the tokens of many training rows.
 
         Raises:
-            ValueError: rows are missing, or the answers cannot be told apart as asked.
+            ValueError: rows are missing, or the answers cannot be told apart as asked; or a cue for an encoder-decoder.
         """
+        if task.cue and backbone.seq2seq:
+            raise ValueError(f"cue: got {task.cue!r} for an encoder-decoder, whose answers do not follow the text")
         if not len(task.test) or (trains and not len(task.train)):
             raise ValueError(
                 f"task {task.name!r} has {len(task.train)} training and {len(task.test)} test rows; both need some"
@@ -101,6 +104,7 @@ class EncodedTask:
             "wording": task.wording,
             "max_length": task.max_length or backbone.max_length,
             "cut": task.cut,
+            "cue": task.cue,
             "leaked": task.leaked,
             "skipped": task.skipped,
         }
@@ -132,7 +136,7 @@ def shared_lead(answers: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class _Texts:
-    """The rows of a task as tokens; lead: tokens behind every text."""
+    """The rows of a task as tokens; lead: tokens behind every text and its cue."""
 
     task: Task
     backbone: Backbone
@@ -143,8 +147,11 @@ class _Texts:
         return {"train": self._train(answers, store), "test": tuple(self._ids(self.task.test["text"]))}
 
     def _ids(self, texts: Sequence[str]) -> Iterator[tuple[int, ...]]:
-        for ids in self.backbone.encode(texts, self.task.max_length, self.task.cut):
-            yield (*ids, *self.lead)
+        tokenizer, cue = self.backbone.tokenizer, self.task.cue.rstrip()
+        behind = (*(tokenizer(cue, add_special_tokens=False)["input_ids"] if cue else ()), *self.lead)
+        room = max(1, (self.task.max_length or self.backbone.max_length) - len(behind) + len(self.lead))
+        for ids in self.backbone.encode(texts, room, self.task.cut):
+            yield (*ids, *behind)
 
     def _parts(self) -> Iterator[dict[str, list[Any]]]:
         for first in range(0, len(self.task.train), _ROWS_AT_ONCE):
@@ -173,6 +180,7 @@ class _Texts:
             "rows": content.hexdigest(),
             "answers": answers,
             "lead": self.lead,
+            **({"cue": task.cue} if task.cue else {}),
             "lengths": [task.max_length or self.backbone.max_length, task.max_answer],
             "cut": task.cut,
         }

@@ -80,7 +80,7 @@ def read_trained_prompt(path: Path) -> tuple[Tensor | PromptModule, Card]:
 
 def as_trained(config: RunConfig, card: Card, given: Container[str] = ()) -> RunConfig:
     """Settings with what the prompt was trained with, where no other value was asked for by name."""
-    names = ("model", "precision", "max_length", "placement")
+    names = ("model", "precision", "max_length", "placement", "cue")
     own = {name: getattr(card, name) for name in names if name not in given and getattr(card, name)}
     return RunConfig(**{**config.model_dump(), **own})
 

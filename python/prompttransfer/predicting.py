@@ -96,6 +96,7 @@ class Predictor:
             choices=card.choices,
             metric="accuracy" if card.choices else "exact-match",
             cut=card.cut,
+            cue=card.cue,
             max_answer=card.max_answer or Task.max_answer,
         )
         return EncodedTask.of(task, self.backbone, card.scoring or "auto", trains=False)

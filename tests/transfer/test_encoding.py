@@ -43,6 +43,19 @@ def test_what_all_answers_start_with_belongs_to_the_text(llama: Backbone, scorin
     }
 
 
+def test_a_cue_stands_between_text_and_answer_and_is_never_cut(llama: Backbone, t5: Backbone) -> None:
+    cued = replace(choosing("no w1", "yes"), cue=" w8 w9 ")
+    encoded = EncodedTask.of(cued, llama)
+    assert list(encoded.train[:2]) == [Row(ids("w1 w2 w8 w9"), ids("no")), Row(ids("w1 w2 w8 w9"), ids("yes"))]
+    assert set(encoded.test) == {ids("w1 w2 w8 w9")} and encoded.cue == cued.cue
+    for cut, kept in (("start", "w2"), ("end", "w1")):
+        assert EncodedTask.of(replace(cued, max_length=3, cut=cut), llama).test[0] == ids(f"{kept} w8 w9")
+    alike = replace(choosing("no w1", "no w2"), cue="w8")
+    assert EncodedTask.of(alike, llama, "first-token").test[0] == ids("w1 w2 w8 no")
+    with pytest.raises(ValueError, match="cue: got ' w8 w9 ' for an encoder-decoder"):
+        EncodedTask.of(cued, t5)
+
+
 @pytest.mark.parametrize("scoring", ["full", "generate"])
 def test_answers_are_read_whole_when_asked(backbone: Backbone, scoring: str) -> None:
     encoded = EncodedTask.of(choosing("no w1", "no w2"), backbone, scoring)

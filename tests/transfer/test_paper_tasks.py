@@ -138,6 +138,13 @@ def test_a_set_loads_through_the_door_with_every_label_in_range(hub: Path, name:
                 assert 0 <= row["label"] < len(task.choices) and not row["answer"]
 
 
+def test_a_cue_is_of_the_papers_sets_only(hub: Path, tmp_path: Path) -> None:
+    assert load_task("glue/rte", data_dir=hub, cue=" Label :").cue == " Label :"
+    assert load_task("glue/rte", data_dir=hub).cue == ""
+    (tmp_path / "mine.csv").write_text("text,label\n" + "".join(f"text {n},{n % 2}\n" for n in range(20)))
+    assert load_task(str(tmp_path / "mine.csv"), cue=" Label :").cue == ""
+
+
 def test_class_names_of_the_hub_are_the_words() -> None:
     named = {"glue/mnli", "glue/qqp", "glue/qnli", "glue/sst2", "glue/mrpc", "glue/rte", "glue/cola", "extra/anli"}
     named |= {"superglue/" + name for name in ("multirc", "boolq", "wic", "wsc", "cb")}

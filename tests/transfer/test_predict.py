@@ -126,6 +126,17 @@ def test_a_text_of_several_fields(loaded: Backbone, prompt: Tensor, tmp_path: Pa
         Predictor.open(file)([{"one": "w1"}])
 
 
+def test_the_cue_of_a_card_is_read(loaded: Backbone, prompt: Tensor, tmp_path: Path) -> None:
+    file = stored(tmp_path / "p.safetensors", prompt, cue=" w8")
+    result = run("predict", file, "w1 w2", "--json")
+    if loaded.seq2seq:
+        assert result.exit_code == 2 and "cue: got ' w8' for an encoder-decoder" in result.output
+        return
+    found = logits(loaded, prompt, "w1 w2 Answer: w8", [0])[0]
+    want = found[[VOCABULARY.index(choice) for choice in ("no", "yes")]].double().softmax(0).tolist()
+    assert list(json.loads(result.stdout)["scores"].values()) == pytest.approx(want, abs=1e-4)
+
+
 def test_whole_answers_and_written_ones(loaded: Backbone, prompt: Tensor, tmp_path: Path) -> None:
     file = stored(tmp_path / "p.safetensors", prompt, choices=("yes w1", "yes w2", "no"), scoring="full")
     scores = json.loads(run("predict", file, "w3", "--json").stdout)["scores"]

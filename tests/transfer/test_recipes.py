@@ -78,6 +78,7 @@ STATED: dict[str, dict[str, Any]] = {
     "papers/dtvg_llama_1b": {
         "model": LLAMA,
         "max_length": 256,
+        "cue": " Label :",
         "source_batch_size": 16,
         "batch_size": 16,
         "learning_rate": 1e-3,

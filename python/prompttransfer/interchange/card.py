@@ -53,6 +53,7 @@ class Card(Settings):
     max_words: int | None = Field(None, ge=1, description="words kept of each field")
     max_length: int | None = Field(None, ge=1, description="text tokens kept of a row")
     cut: Literal["start", "end"] = Field("start", description="the end of a longer text that gives way")
+    cue: str = Field("", description="what a causal model reads between text and answer")
     max_answer: int | None = Field(None, ge=1, description="tokens of an answer in free text at most")
     precision: Literal["auto", "float32", "bfloat16"] | None = Field(None, description="of the model's products")
     licence: str = ""

@@ -26,6 +26,7 @@ def load_task(
     seed: int = 42,
     progress: Any = None,
     answers: Literal["digits", "words"] | None = None,
+    cue: str = "",
     data_dir: str | Path | None = None,
     bad_rows: Literal["error", "skip"] = "error",
     **file_options: Any,
@@ -40,7 +41,7 @@ def load_task(
         train_rows, test_rows: at most so many rows; None: all.
         seed: of the splits.
         answers: digits or words, of a task with a name; None: as the papers have them, and words for the demo.
-        data_dir: of `prompttransfer.tasks.papers.load_paper`; other tasks do without it.
+        cue, data_dir: of `prompttransfer.tasks.papers.load_paper`; other tasks do without them.
         bad_rows: error, or skip: rows that do not fit are left out and counted.
         file_options: of `prompttransfer.tasks.files.load_files`; tasks with a name do without them, and to a
             description only `whole` matters.
@@ -55,7 +56,13 @@ def load_task(
         task = load_demo(name, answers=answers or "words", seed=seed, progress=progress)
     elif name in PAPER_TASKS:
         task = load_paper(
-            name, answers=answers or "digits", data_dir=data_dir, bad_rows=bad_rows, seed=seed, progress=progress
+            name,
+            answers=answers or "digits",
+            cue=cue,
+            data_dir=data_dir,
+            bad_rows=bad_rows,
+            seed=seed,
+            progress=progress,
         )
     elif is_description(name):
         whole = file_options.get("whole", False)

@@ -68,6 +68,7 @@ class Task:
         max_length: text tokens kept of a row; None: as the run says.
         cut: the end of a text that gives way where it is longer: "start", or "end" for texts that begin with what is
             asked.
+        cue: what a causal model reads between text and answer, where the texts do not end with it; never cut.
         max_answer: tokens of an answer at most, when it is free text.
         wording: how texts are made, for texts to come; None where it is not known.
         origin: where the rows came from.
@@ -84,6 +85,7 @@ class Task:
     more_metrics: tuple[str, ...] = ()
     max_length: int | None = None
     cut: str = "start"
+    cue: str = ""
     max_answer: int = 128
     wording: Wording | None = None
     origin: str = ""

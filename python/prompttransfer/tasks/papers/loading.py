@@ -26,6 +26,7 @@ def load_paper(
     name: str,
     *,
     answers: Literal["digits", "words"] = "digits",
+    cue: str = "",
     data_dir: str | Path | None = None,
     bad_rows: Literal["error", "skip"] = "error",
     seed: int = 42,
@@ -36,6 +37,7 @@ def load_paper(
     Args:
         name: in `PAPER_TASKS`, such as "glue/mnli".
         answers: verbalisers: digits, as in the papers, or words.
+        cue: of `Task`.
         data_dir: folder with a copy of the hub's files (`prompttransfer.tasks.papers.sources`); None: the hub.
         bad_rows: what happens to rows with a missing field, an empty text or a label outside the set: an error, or
             they are left out and counted.
@@ -82,6 +84,7 @@ def load_paper(
         more_metrics=more_metrics,
         max_length=spec.max_length,
         cut="end",  # the texts begin with what is asked
+        cue=cue,
         wording=Wording(" ".join([spec.prefix, *(f"{name}: {{{name}}}" for name in spec.inputs.names)])),
         origin=f"{spec.content} ({', '.join(filter(None, (spec.hub, spec.config)))})",
         skipped=len(problems),

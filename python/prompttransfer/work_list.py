@@ -102,8 +102,11 @@ class WorkList:
         with suppress(OSError):  # a folder that is gone or full must not hide why this worker ends
             for name in list(self._held):
                 self._release(name)
-            with self.door():
-                self._leave()
+            try:
+                with self.door():
+                    self._leave()
+            finally:
+                self._presence.unlink(missing_ok=True)  # also where a full disk has no room for the door
             self.folder.rmdir()  # refused unless this was the last one
 
     @contextmanager

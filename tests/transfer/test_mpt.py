@@ -238,9 +238,9 @@ def test_a_group_shares_its_prompt_and_each_target_spends_its_own_budget(
     ctx.targets = [goal, other]
     plans, original = [], Context.plan
 
-    def spy(self: Context, prompt, objective, rows, batches, rate, **more):
+    def spy(self: Context, prompt, objective, rows, batches, *rest, **more):
         plans.append((rows, batches))
-        return original(self, prompt, objective, rows, batches, rate, **more)
+        return original(self, prompt, objective, rows, batches, *rest, **more)
 
     monkeypatch.setattr(Context, "plan", spy)
     first = METHODS["MPT-group"](ctx, goal)

@@ -7,6 +7,7 @@ gloo between CPUs. With one process nothing here does anything, and neither torc
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -64,6 +65,9 @@ def finish() -> None:
 
     if count() > 1 and torch.distributed.is_initialized():
         wait()
+        # A training that is done but not collected yet would keep the group, whose threads abort the process if they
+        # let go of a tensor while Python ends.
+        gc.collect()
         torch.distributed.destroy_process_group()
 
 

@@ -145,6 +145,13 @@ def everything(configs: dict[str, RunConfig], model: Path, folder: Path) -> None
     for name, config in configs.items():
         compared(config, folder / name)
     trainings(model, folder / "trainings")
+    processes.finish()
+    torch.save(threads(), folder / "trainings" / f"rank{processes.rank()}" / "threads.pt")
+
+
+def threads() -> list[str]:
+    """The names of this process's threads, of every library's; on Linux."""
+    return [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
 
 
 def trained_and_asked(backbone: Backbone, table: Path, folder: Path) -> dict[str, Any]:

@@ -182,6 +182,13 @@ def test_a_diverged_loss_stops_all_processes(together: Path) -> None:
     assert len(results) > 1 and all(result["diverged"] for result in results)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have names in /proc only")
+def test_no_thread_of_the_group_is_left_to_abort_a_process_that_ends(together: Path) -> None:
+    found = [torch.load(path) for path in (together / "trainings").glob("rank*/threads.pt")]
+    assert len(found) > 1
+    assert not [name for names in found for name in names if "gloo" in name]
+
+
 def test_a_sharded_model_trains_and_answers_like_a_whole_one(assets: Path, tmp_path: Path) -> None:
     models = {assets / "llama": False, assets / "t5": True}
     start_processes(2, sharded, models, assets / "goal.csv", tmp_path)

@@ -318,7 +318,7 @@ class Backbone(nn.Module):
             return None
         embeds = prompt.prepend(self.embedding.weight.new_empty(prompts, 0, self.hidden_size), tasks)
         with self.autocast():
-            return self._prefix(embeds, index)
+            return self._prefix(embeds, index if prompts > 1 else None)  # None: repeated without a copy of its own
 
     @cached_property
     def reads_prompts_once(self) -> bool:

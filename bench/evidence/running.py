@@ -123,7 +123,7 @@ def _cell(ctx: Context, target: EncodedTask, method: str, label: str, folder: Pa
     """Train and score; a loss that is no longer finite ends this cell, not the study."""
     zero_shot = ctx.evaluate(f"{target.name}: zero-shot", target, None)
     try:
-        result = METHODS[method](ctx.of(target), target)
+        result = METHODS[method](ctx.of(target, method), target)
     except Diverged as error:
         return {"row": None, "error": f"{label} on {target.name}, seed {ctx.seed}: {error}"}
     found = ctx.evaluate(f"{target.name}: score of {label}", target, result.evaluated)

@@ -127,7 +127,7 @@ class TargetJob:
     def do(self) -> Made:
         ctx, target, method = self.ctx, self.target, self.method
         zero_shot = ctx.evaluate(f"{target.name}: zero-shot", target, None)
-        result = METHODS[method](ctx.of(target), target)
+        result = METHODS[method](ctx.of(target, method), target)
         found = ctx.evaluate(f"{target.name}: test of {method}", target, result.evaluated)
         row = result_row(method, target, ctx, result, found, zero_shot)
         stem = f"prompts/{method}/{target.name}-seed{ctx.seed}"

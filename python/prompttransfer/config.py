@@ -70,6 +70,12 @@ class TaskSettings(Settings):
         return self
 
 
+class MethodSettings(Settings):
+    """What may be set for one method only; none: as in the run. Budgets are equal for all, so none is here."""
+
+    target_learning_rate: float | None = Field(None, gt=0, description="peak rate on target rows")
+
+
 class RunConfig(Settings):
     """Everything a comparison needs. Two runs with equal settings do the same work and share its results."""
 
@@ -174,6 +180,9 @@ class RunConfig(Settings):
         default_factory=dict,
         description="exceptions for targets, by name or pattern (mrqa/*); where several fit, the last one wins",
     )
+    per_method: dict[Annotated[str, AfterValidator(_method)], MethodSettings] = Field(
+        default_factory=dict, description="a rate for each method, as tuning finds it; per_task goes before it"
+    )
     multi_pt: MultiPTConfig = Field(default_factory=MultiPTConfig, description="settings of Multi-PT")
     spot: SPoTConfig = Field(default_factory=SPoTConfig, description="settings of SPoT")
     tpv: TPVConfig = Field(default_factory=TPVConfig, description="settings of TPV")
@@ -234,9 +243,10 @@ class RunConfig(Settings):
                 )
         return self
 
-    def for_task(self, name: str) -> RunConfig:
-        """These settings with the exceptions of `per_task` for a target."""
-        changes: dict[str, Any] = {}
+    def for_task(self, name: str, method: str = "") -> RunConfig:
+        """These settings with the exceptions of `per_method`, and before these of `per_task`, for a target."""
+        own = self.per_method.get(method)
+        changes: dict[str, Any] = own.model_dump(exclude_none=True) if own else {}
         for settings in self._exceptions(name):
             changes |= settings.model_dump(exclude_none=True)
             if settings.target_updates is not None:

@@ -179,16 +179,16 @@ def _about(name: str, content: dict[str, Any], settings: dict[str, Any]) -> Abou
 
 def _without_rivals(settings: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """Without the settings that would go before a given option: epochs before updates, exceptions before the rule."""
-    if "per_task" in settings and isinstance(settings["per_task"], dict):
-        overruled = set(given) | ({"target_epochs"} if "target_updates" in given else set())
-        settings = settings | {
-            "per_task": {
-                pattern: {key: value for key, value in exception.items() if key not in overruled}
+    overruled = set(given) | ({"target_epochs"} if "target_updates" in given else set())
+    for block in ("per_method", "per_task"):
+        if isinstance(settings.get(block), dict):
+            rest = {
+                name: {key: value for key, value in exception.items() if key not in overruled}
                 if isinstance(exception, dict)
                 else exception
-                for pattern, exception in settings["per_task"].items()
+                for name, exception in settings[block].items()
             }
-        }
+            settings = settings | {block: rest}
     if "target_updates" in given:
         settings = {key: value for key, value in settings.items() if key != "target_epochs"}
     if "source_updates" in given:

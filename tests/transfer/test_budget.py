@@ -98,9 +98,22 @@ def test_exceptions_of_a_task() -> None:
     assert config.for_task("glue/rte") is config
 
 
+def test_exceptions_of_a_method() -> None:
+    config = RunConfig(
+        target_learning_rate=0.3,
+        per_method={"MPT": {"target_learning_rate": 0.01}, "DTVG": {}},
+        per_task={"cb": {"target_learning_rate": 0.1}},
+    )
+    pairs = [("rte", "PT"), ("rte", "MPT"), ("rte", "DTVG"), ("cb", "MPT")]
+    assert [config.for_task(*pair).target_rate for pair in pairs] == [0.3, 0.01, 0.3, 0.1]
+    assert config.for_task("rte", "PT") is config
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"per_method": {"MTP": {"target_learning_rate": 0.1}}}, "did you mean 'MPT'"),
+        ({"per_method": {"MPT": {"target_updates": 9}}}, "target_updates"),
         ({"per_task": {"a": {"target_epochs": 1, "target_updates": 2}}}, "want one"),
         ({"target_updates": 1, "methods": ["SPoT"]}, "target_updates=1 with spot.own_fraction=0.5"),
         ({"max_updates": 1, "methods": ["DTVG"]}, "max_updates=1 with dtvg.own_fraction=0.5"),

@@ -5,15 +5,17 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file
 from tiny import VOCABULARY, tiny_llama, tiny_tokenizer
 
 from prompttransfer import training
 from prompttransfer.compare import Workbench, compare
-from prompttransfer.config import RunConfig
+from prompttransfer.config import MethodSettings, RunConfig
 from prompttransfer.tasks.task import Task
 
 COLUMNS = {
@@ -198,6 +200,18 @@ def test_other_seeds_draw_other_rows_but_share_the_sources(config: RunConfig) ->
     compare(config.model_copy(update={"methods": ("PT", "SPoT")}), progress)
     assert sum(stage.startswith("source red") and "shot" not in stage for stage in progress.stages) == 2  # train, test
     assert sum(stage == "goal: PT" for stage in progress.stages) == 2
+
+
+def test_a_method_may_have_a_rate_of_its_own(config: RunConfig, tmp_path: Path) -> None:
+    def prompts(folder: str, **settings: Any) -> dict[str, torch.Tensor]:
+        output = compare(config.model_copy(update={"output": tmp_path / folder, "methods": ("PT", "MPT"), **settings}))
+        names = ("PT", "MPT")
+        return {name: load_file(output / f"prompts/{name}/goal-seed1.safetensors")["prompt"] for name in names}
+
+    plain, fast = prompts("plain"), prompts("fast", target_learning_rate=0.1)
+    own = prompts("own", per_method={"MPT": MethodSettings(target_learning_rate=0.1)})
+    assert torch.equal(own["PT"], plain["PT"]) and torch.equal(own["MPT"], fast["MPT"])
+    assert not torch.equal(own["MPT"], plain["MPT"])
 
 
 def test_methods_beyond_the_demo_leave_their_files(config: RunConfig) -> None:

@@ -201,6 +201,12 @@ def test_options_win_over_exceptions_of_tasks(tmp_path: Path) -> None:
     assert config.target_learning_rate == 0.5
 
 
+def test_options_win_over_exceptions_of_methods() -> None:
+    recipe = Recipe(settings={"per_method": {"MPT": {"target_learning_rate": 0.5}}})
+    assert run_config(recipe, {}).for_task("sst2", "MPT").target_rate == 0.5
+    assert run_config(recipe, {"target_learning_rate": 0.1}).for_task("sst2", "MPT").target_rate == 0.1
+
+
 def test_yaml_and_json_say_the_same(tmp_path: Path) -> None:
     settings = {"methods": ["PT", "MPT"], "mpt": {"rank": 2}, "train_rows": "all", "warmup": 1e-2}
     (tmp_path / "r.json").write_text(json.dumps(settings))

@@ -119,9 +119,9 @@ class Context:
         # Few rows: short pools, or the same rows would meet in every batch.
         return row_batches(len(lengths), config.batch_size, updates, self.seed, lengths=lengths, pool=2)
 
-    def of(self, target: EncodedTask) -> Context:
-        """With the settings of a target."""
-        return replace(self, config=self.config.for_task(target.name))
+    def of(self, target: EncodedTask, method: str = "") -> Context:
+        """With the settings of a target and of a method on it."""
+        return replace(self, config=self.config.for_task(target.name, method))
 
     def run(self, title: str, plan: Plan, settings: dict[str, Any] | None = None) -> Result:
         """Train plan.prompt in place, or load it when a stage with equal inputs is in the store.

@@ -106,7 +106,7 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=3
 
 @pytest.mark.parametrize("suffix", WRITERS)
 @given(rows=st.lists(st.tuples(TEXTS, st.sampled_from(["a", "b;c", 'd"e'])), min_size=1, max_size=20))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15, deadline=None, derandomize=True)
 def test_what_is_written_is_read(suffix: str, rows: list[tuple[str, str]]) -> None:
     written = [{"text": text.replace("\0", ""), "label": label} for text, label in rows]
     with tempfile.TemporaryDirectory() as folder:
@@ -116,7 +116,7 @@ def test_what_is_written_is_read(suffix: str, rows: list[tuple[str, str]]) -> No
 
 
 @given(chunk=st.integers(1, 40), rows=st.lists(st.dictionaries(TEXTS, st.integers() | TEXTS | st.lists(TEXTS))))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, derandomize=True)
 def test_objects_of_an_array_may_lie_across_pieces_of_the_file(chunk: int, rows: Rows) -> None:
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr("prompttransfer.tasks.json_tables._CHUNK", chunk)

@@ -70,20 +70,27 @@ def test_a_dead_process_of_this_machine_leaves_its_job_at_once(tmp_path: Path) -
     assert not folder.exists()
 
 
-def test_a_worker_of_another_machine_is_believed_until_it_is_silent(tmp_path: Path) -> None:
-    folder, told = tmp_path / "c", []
-    with WorkList(folder, "k", told.append, **QUICK) as jobs:
+def test_a_worker_of_another_machine_is_believed_until_it_is_silent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, told, times = tmp_path / "c", [], [100.0]
+    with WorkList(folder, "k", told.append, beat=20, stale=0.5, poll=0.3) as jobs:
         away = folder / "far-1-00000000.worker"
         claim = folder / "a.4.claim"
         for path in (away, claim):
             path.write_text('{"host": "far", "pid": 1, "namespace": "x", "started": 0.0, "key": "k"}')
+            os.utime(path, (times[0], times[0]))
+
+        def sleep(seconds: float) -> None:
+            times.append(times[-1] + seconds)
+            if len(times) == 2:
+                os.utime(claim, (times[-1], times[-1]))  # its last sign of life
+
+        monkeypatch.setattr(jobs, "_now", lambda: times[-1])
+        monkeypatch.setattr("prompttransfer.work_list.time.sleep", sleep)
         assert jobs.others() == [Worker("far", 1, "x", 0.0, "k")]
-        beats = threading.Timer(0.3, os.utime, [claim])
-        beats.start()
-        start = threading.Event()
-        threading.Timer(0.6, start.set).start()  # silent for 0.6 s but for the beat in between
         assert next(jobs.jobs(["a"], lambda name: False)) == "a"
-        assert start.is_set() and (folder / "a.5.claim").is_file()
+        assert len(times) == 4 and (folder / "a.5.claim").is_file()
     assert told == ["waiting for 1 jobs of far (pid 1)"]
 
 

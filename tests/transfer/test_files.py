@@ -285,7 +285,11 @@ BROKEN = [
     ("a.csv", b"texts,label\na,x\n", r"no column 'text', only 'texts', 'label'; did you mean 'texts'\?"),
     ("a.csv", b"", r"no column 'text', only none"),
     ("a.csv.gz", b"text,label\n", r"a\.csv\.gz: not a gzip file"),
-    ("a.csv.gz", gzip.compress(b"text,label\na,x\n" * 99, mtime=0)[:-9], r"a\.csv\.gz: .* or not all of it"),
+    (
+        "a.csv.gz",
+        gzip.compress(b"text,label\na,x\n" * 99, mtime=0)[:-9],
+        r"a\.csv\.gz: not a gzip file, or not all of it",
+    ),
     ("a.json", b'[{"text": "a", "label": 1}, {"text": ', r"a\.json, row 2: not JSON"),
     ("a.json", b'[{"text": "a", "label": 1}', r"a\.json, row 2: the end of the array is missing"),
     ("a.json", b'{"text": "a"} nonsense', r"a\.json, row 2: not JSON"),

@@ -1,12 +1,13 @@
 """Files and folders that are complete or absent after a crash or a power cut, and that tell when they are damaged.
 
-A file is written beside its place, brought to the disk (fsync) and renamed. A folder gets a list of the SHA-256 of its
-files, in the format of `sha256sum`: `sha256sum -c SHA256SUMS` says the same as `check_seal`.
+A file is written beside its place, under a lock, brought to the disk (fsync) and renamed. A folder gets a list of the
+SHA-256 of its files, in the format of `sha256sum`: `sha256sum -c SHA256SUMS` says the same as `check_seal`.
 """
 
 from __future__ import annotations
 
 import csv
+import fcntl
 import hashlib
 import json
 import os
@@ -33,9 +34,7 @@ def replacing(path: Path, *, sync: bool = True) -> Iterator[Path]:
     A reader sees the old file or the new one, never half; with `sync`, after a power cut as well.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_TEMPORARY)
-    os.close(handle)
-    temporary = Path(name)
+    handle, temporary = _locked_beside(path)
     try:
         yield temporary
         temporary.chmod(0o644)
@@ -46,6 +45,7 @@ def replacing(path: Path, *, sync: bool = True) -> Iterator[Path]:
             sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+        os.close(handle)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -172,9 +172,32 @@ def sync_folder(path: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete what a killed process was writing below a folder; nobody else may be writing there."""
+    """Delete what a killed process was writing below a folder; what a living one is writing is locked, and stays."""
     for path in folder.rglob(f".*{_TEMPORARY}"):
-        path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError), path.open("r+b") as file:
+            if _locked(file.fileno(), fcntl.LOCK_NB):
+                path.unlink()
+
+
+def _locked_beside(path: Path) -> tuple[int, Path]:
+    """A new file in the folder of a path, locked until its handle is closed or its process ends."""
+    while True:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_TEMPORARY)
+        _locked(handle)
+        if os.fstat(handle).st_nlink:  # else taken for a leftover before it was locked
+            return handle, Path(name)
+        os.close(handle)
+
+
+def _locked(handle: int, how: int = 0) -> bool:
+    """Lock an open file; False: another process has it. A file system without locks has no other."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | how)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    return True
 
 
 def _own_line(text: str) -> str:

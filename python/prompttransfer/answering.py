@@ -74,8 +74,9 @@ class Reader:
     def write(self, rows: Rows, max_tokens: int) -> list[str]:
         """What the model writes after each row, token by token the likeliest one, at most so many."""
         texts = [""] * len(rows)
+        prefix = self._prefix()
         for chosen, batch in self._batches(rows):
-            written = self._written(batch, max_tokens + 1)  # the end token is one of them
+            written = self._written(batch, max_tokens + 1, prefix)  # the end token is one of them
             decoded = self.backbone.tokenizer.batch_decode(written, skip_special_tokens=True)
             for place, text in zip(chosen, decoded, strict=True):
                 texts[place] = text.strip()
@@ -163,15 +164,21 @@ class Reader:
         logits[wanted != IGNORED] = flat
         return logits
 
-    def _written(self, batch: Batch, max_tokens: int) -> Tensor:
+    def _written(self, batch: Batch, max_tokens: int, prefix: Prefix | None) -> Tensor:
         """Token ids (B, at most max_tokens) that the model writes, an end token among them."""
         backbone = self.backbone
-        source = backbone.place(self.module, backbone.embedding(batch["input_ids"]), batch["attention_mask"])
+        rows, length = batch["input_ids"].shape
+        if prefix is not None and not backbone.sees(prefix.length + length + max_tokens):
+            prefix = None
+        source = backbone.place(
+            self.module, backbone.embedding(batch["input_ids"]), batch["attention_mask"], prefix=prefix
+        )
         own = backbone.model.generation_config
         model_ends = own.eos_token_id if isinstance(own.eos_token_id, list) else [own.eos_token_id]
         ends = sorted({backbone.tokenizer.eos_token_id, *model_ends} - {None})
-        if source.decoder is not None or not _generates_from_embeddings(backbone):
-            return self._written_by_hand(source, max_tokens, ends)
+        if prefix is not None or source.decoder is not None or not _generates_from_embeddings(backbone):
+            read = self._behind_a_prefix(source) if prefix is not None else self._behind_the_start(source)
+            return self._written_by_hand(rows, max_tokens, ends, read)
         settings = GenerationConfig(
             max_new_tokens=max_tokens,
             do_sample=False,
@@ -182,35 +189,63 @@ class Reader:
         )
         lead = {}
         if backbone.seq2seq:
-            lead["decoder_input_ids"] = backbone.decoder_lead.to(backbone.device).repeat(len(source.mask), 1)
+            lead["decoder_input_ids"] = backbone.decoder_lead.to(backbone.device).repeat(rows, 1)
         with quiet_transformers(), backbone.autocast(), _only(backbone.model, settings):
             written = backbone.model.generate(
                 inputs_embeds=source.embeds, attention_mask=source.mask, generation_config=settings, **lead
             )
         return written[:, lead["decoder_input_ids"].shape[1] :] if lead else written
 
-    def _written_by_hand(self, source: Source, max_tokens: int, ends: list[int]) -> Tensor:
-        """The same where `generate` cannot: of embeddings before a decoder's input, or of any, for some families."""
-        backbone = self.backbone
-        with backbone.autocast():
-            state = backbone.encoder(source) if backbone.seq2seq else None
-        written = torch.empty(len(source.mask), 0, dtype=torch.int64, device=source.mask.device)
-        ended = torch.zeros(len(written), dtype=torch.bool, device=written.device)
+    def _written_by_hand(self, rows: int, max_tokens: int, ends: list[int], read: Callable[[Tensor], Tensor]) -> Tensor:
+        """The same where `generate` cannot: behind a prefix, of embeddings before a decoder's input, some families.
+
+        Args:
+            read: logits (B, n, V), the last ones after what is written so far (B, n); asked for every token in turn.
+        """
+        written = torch.empty(rows, 0, dtype=torch.int64, device=self.backbone.device)
+        ended = torch.zeros(rows, dtype=torch.bool, device=written.device)
         for _ in range(max_tokens):
-            logits = self._behind(source, written) if state is None else backbone.decode(state, source, written)
-            token = logits[:, -1].argmax(dim=-1).masked_fill(ended, backbone.pad)
+            token = read(written)[:, -1].argmax(dim=-1).masked_fill(ended, self.backbone.pad)
             written = torch.cat([written, token[:, None]], dim=1)
             ended |= torch.isin(token, torch.tensor(ends, device=token.device))
             if ended.all():
                 break
         return written
 
-    def _behind(self, source: Source, written: Tensor) -> Tensor:
-        """Logits of a causal model that reads placed rows and what it wrote behind them (B, n) from their start."""
-        embeds = torch.cat([source.embeds, self.backbone.embedding(written)], dim=1)
-        mask = torch.cat([source.mask, torch.ones_like(written)], dim=1)
-        with self.backbone.autocast():
-            return self.backbone.run(Source(embeds, mask, mask)).logits
+    def _behind_a_prefix(self, source: Source) -> Callable[[Tensor], Tensor]:
+        """Placed rows are read at the first call, of what is written only the last token."""
+        backbone, prefix = self.backbone, source.prefix
+        assert prefix is not None
+        cache = prefix.cache(grows=True)
+
+        def read(written: Tensor) -> Tensor:
+            if not written.shape[1]:
+                step = source
+            else:
+                mask = torch.cat([source.mask, torch.ones_like(written)], dim=1)
+                step = Source(backbone.embedding(written[:, -1:]), mask, mask[:, -1:])
+            with backbone.autocast():
+                logits: Tensor = backbone.run(step, cache=cache).logits
+            return logits
+
+        return read
+
+    def _behind_the_start(self, source: Source) -> Callable[[Tensor], Tensor]:
+        """A causal model reads placed rows and what is written behind them anew for every token."""
+        backbone = self.backbone
+        with backbone.autocast():
+            state = backbone.encoder(source) if backbone.seq2seq else None
+
+        def read(written: Tensor) -> Tensor:
+            if state is not None:
+                return backbone.decode(state, source, written)
+            embeds = torch.cat([source.embeds, backbone.embedding(written)], dim=1)
+            mask = torch.cat([source.mask, torch.ones_like(written)], dim=1)
+            with backbone.autocast():
+                logits: Tensor = backbone.run(Source(embeds, mask, mask)).logits
+            return logits
+
+        return read
 
 
 def _generates_from_embeddings(backbone: Backbone) -> bool:

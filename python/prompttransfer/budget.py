@@ -1,7 +1,7 @@
 """How many updates every stage makes: what the settings say in updates or in epochs, for so many rows.
 
-Epochs are counted in rows: E epochs over N rows in batches of B are ceil(E N / B) updates. `max_updates` ends any
-stage.
+Epochs are counted in rows: E epochs over N rows in batches of B are ceil(E N / B) updates; on a mixture of sources,
+whose batches are drawn, an epoch is floor(N / B) batches, as in the sampler of MPT. `max_updates` ends any stage.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ def joint_updates(
     """
     size = batch_size or config.source_batch_size
     found = (
-        _updates(block.source_epochs, rows, size)
+        _drawn(block.source_epochs, rows, size)
         or block.source_updates
-        or _updates(config.source_epochs, rows, size)
+        or _drawn(config.source_epochs, rows, size)
         or config.source_updates
     )
     return _capped(config, found)
@@ -78,6 +78,10 @@ def bmtpt_rows(config: RunConfig) -> int:
 
 def _updates(epochs: float | None, rows: int, batch_size: int) -> int | None:
     return None if epochs is None else max(1, math.ceil(epochs * rows / batch_size))
+
+
+def _drawn(epochs: float | None, rows: int, batch_size: int) -> int | None:
+    return None if epochs is None else max(1, math.floor(epochs * (rows // batch_size)))
 
 
 def _capped(config: RunConfig, updates: int) -> int:

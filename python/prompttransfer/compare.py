@@ -227,18 +227,20 @@ class Workbench:
 
     def target(self, name: str, seed: int) -> EncodedTask:
         """A target with its few-shot rows of this seed."""
-        task, rows = self.target_tasks[name], self.config.train_rows
+        task, rows, config = self.target_tasks[name], self.config.train_rows, self.config
         few = task if rows is None else task.few_shot(rows, seed)
-        return self._encoded(few)
+        validated = "BMTPT" in config.methods and config.bmtpt.aggregation == "best-on-validation"
+        return self._encoded(few, "bmtpt.aggregation" if validated else None)
 
-    def _encoded(self, task: Task) -> EncodedTask:
-        """A task in the model's tokens, with its validation rows where they are looked at."""
+    def _encoded(self, task: Task, setting: str | None = None) -> EncodedTask:
+        """A task in the model's tokens, with its validation rows where a setting wants to look at them."""
         encoded = EncodedTask.of(task, self.backbone, self.config.scoring, store=self.store)
-        if self.config.select_updates is None:
+        setting = setting or ("select_updates" if self.config.select_updates is not None else None)
+        if setting is None:
             return encoded
         if not len(task.validation):
             raise ValueError(
-                f"task {task.name!r} has no validation rows for select_updates to look at; evaluate_on 'validation' "
+                f"task {task.name!r} has no validation rows for {setting} to look at; evaluate_on 'validation' "
                 "scores on them, and a table needs 10 rows to be split"
             )
         held_out = replace(task, train=task.train.select([])).on_validation().limit(test_rows=self.config.test_rows)

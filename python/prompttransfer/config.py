@@ -233,6 +233,11 @@ class RunConfig(Settings):
                     f"{name}={budget} with {method.lower()}.own_fraction={fraction} leaves no updates to a stage of "
                     f"{method}"
                 )
+        if "MPT-group" in self.methods:
+            rates = {name: self.for_task(name, "MPT-group").target_rate for name in self.targets}
+            if len(set(rates.values())) > 1:
+                told = ", ".join(f"{rate} for {name}" for name, rate in rates.items())
+                raise ValueError(f"MPT-group trains its targets together: want one rate for all of them, got {told}")
         if "DTVG" in self.methods and self.dtvg.rule.endswith("subset"):
             from prompttransfer.prompts.grouping import MAX_SOURCES
 

@@ -157,9 +157,14 @@ class MPTConfig(Presets):
         "fit", description="start of the target's factors: rank-R fit of the mean u_k v_k, or means of u and of v"
     )
     trained: Literal["both", "shared", "factors"] = Field("both", description="what trains on the target")
-    shared_learning_rate: float | None = Field(None, gt=0, description="rate of the shared prompt; none: learning_rate")
+    shared_learning_rate: float | None = Field(
+        None,
+        gt=0,
+        description="rate of the joint source stage and, on the target, of the shared prompt; none: learning_rate and "
+        "target_learning_rate",
+    )
     factor_learning_rate: float | None = Field(
-        None, gt=0, description="target rate of u and v; none: 4/3 of learning_rate (0.4 : 0.3 in the paper)"
+        None, gt=0, description="target rate of u and v; none: 4/3 of the shared prompt's (0.4 : 0.3 in the paper)"
     )
 
     @property
@@ -202,17 +207,18 @@ class BMTPTConfig(Settings):
     evidence: Annotated[float, Field(gt=0)] | Literal["all"] = Field(
         100.0,
         description="tempering: rows of evidence that the mean source loss stands for in log p(D|theta); all: the "
-        "sources' training rows",
+        "sources' training rows, with weights 'proportional' the untempered posterior",
     )
     weights: Literal["uniform", "proportional"] = Field(
         "uniform", description="weight of each source in the likelihood"
     )
     source_prior: Literal["flat", "gaussian"] = Field("flat", description="p(theta) of the source posterior")
     source_prior_std: float = Field(1.0, gt=0, description="std of the gaussian source prior around P_init")
-    aggregation: Literal["mean", "best", "kernel-weighted"] = Field(
+    aggregation: Literal["mean", "best", "best-on-validation", "kernel-weighted"] = Field(
         "mean",
         description="start of the target prompt: mean of the particles, the one of least loss on the target's training "
-        "rows, or their mean weighted by kernel density",
+        "rows, the one of the highest score on its validation rows (which have labels: no longer few-shot), or their "
+        "mean weighted by kernel density",
     )
     parametrisation: Literal["factored", "full"] = Field(
         "factored", description="target prompt: full-rank matrix times low-rank factors that start at one, or without"

@@ -99,6 +99,11 @@ class Rows(Sequence[Row]):
         lengths: list[int] = np.diff(self._ends, prepend=0).tolist()
         return lengths
 
+    @property
+    def answer_tokens(self) -> int:
+        """Tokens of all answers together."""
+        return len(self._answers)
+
     @cached_property
     def digest(self) -> str:
         """Hash of the content."""

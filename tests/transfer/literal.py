@@ -42,6 +42,19 @@ def literal_answer_logits(
     return backbone.model(inputs_embeds=embeds, use_cache=False).logits[0, -len(answer) :]
 
 
+def literal_text(backbone: Backbone, prompt: PromptModule | None, row: Sequence[int], tokens: int) -> str:
+    """The likeliest token again and again, each from the start."""
+    answer: list[int] = []
+    while len(answer) < tokens:
+        with torch.no_grad():
+            token = int(literal_answer_logits(backbone, prompt, row, [*answer, 0])[-1].argmax())
+        if token == backbone.tokenizer.eos_token_id:
+            break
+        answer.append(token)
+    text: str = backbone.tokenizer.decode(answer, skip_special_tokens=True)
+    return text.strip()
+
+
 def positions_read(backbone: Backbone, run: Callable[[], object]) -> int:
     """Positions, of all rows together, that pass through the first block of the model during a call."""
     block = next(module for module in backbone.model.modules() if isinstance(module, nn.ModuleList))[0]

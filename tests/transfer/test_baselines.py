@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from literal import literal_answer_logits
 from recipes import context, random
 from safetensors.torch import load_file
 from torch import Tensor
 
+from prompttransfer.answering import Reader
 from prompttransfer.config import RunConfig
 from prompttransfer.interchange import read_prompt, write_tensors
 from prompttransfer.methods import METHODS, Context
@@ -110,6 +112,26 @@ def test_attempt_is_evaluated_row_by_row(backbone: Backbone, tasks: dict[str, Ta
     attention = result.history["attention"]
     assert list(attention) == ["red", "green", "blue", "goal"]
     assert sum(attention.values()) == pytest.approx(1, abs=1e-5)
+
+
+def test_attempt_sees_the_text_and_never_the_answer(backbone: Backbone) -> None:
+    """In training, whatever the answer's length; and where answers are scored with the text read anew for each."""
+    torch.manual_seed(0)
+    prompt = instance_prompt(backbone.hidden_size, temperature=0.3)
+    texts, answers = [(10, 11, 12, 13), (15, 16), (17,)], [(44, 45, 2), (30, 2), (46, 2)]
+    got = backbone(prompt, backbone.collate(texts, answers)).logits
+    expected = []
+    for text, answer in zip(texts, answers, strict=True):
+        own = literal(prompt, backbone.embedding(torch.tensor(text)).detach(), 0.3)[1]
+        frozen = FrozenPrompts(torch.tensor(own, dtype=torch.float32)[None])
+        expected.append(literal_answer_logits(backbone, frozen, text, answer))
+    torch.testing.assert_close(got, torch.cat(expected), rtol=1e-3, atol=1e-4)
+    shared = Reader(backbone, prompt).answer_scores(texts, answers)
+    backbone.__dict__["reads_prompts_once"] = False
+    try:
+        torch.testing.assert_close(Reader(backbone, prompt).answer_scores(texts, answers), shared)
+    finally:
+        del backbone.__dict__["reads_prompts_once"]
 
 
 def test_attempt_is_kept_whole_beside_its_mean_prompt(tmp_path: Path) -> None:

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from literal import literal_answer_logits, literal_logits
 from recipes import batch_of, context, random
 
 import promptkernels as pk
 from prompttransfer.config import RunConfig
-from prompttransfer.methods import METHODS
-from prompttransfer.methods.bmtpt import aggregate, particle_losses, source_batches, start_particles, target_prompt
+from prompttransfer.methods import METHODS, Context
+from prompttransfer.methods.bmtpt import (
+    aggregate,
+    particle_losses,
+    source_batches,
+    source_stage,
+    start_particles,
+    target_prompt,
+)
 from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.posterior import ParticleLoss, PriorLoss, gaussian_penalty, mixture_penalty
 from prompttransfer.models import Backbone
@@ -304,6 +314,99 @@ def test_the_best_particle_has_the_least_loss_on_the_target(
     assert torch.equal(aggregate(ctx, prompt, target), prompt.particles[min(range(3), key=losses.__getitem__)])
 
 
+def test_the_best_particle_on_validation_rows_answers_most_of_them(
+    llama: Backbone, tasks: dict[str, Task], tmp_path: Path
+) -> None:
+    ctx, target = context(llama, tasks, tmp_path, bmtpt={"aggregation": "best-on-validation"})
+    particles = random(6, 3, 16, seed=2)
+    prompt = ParticlePrompts(particles, ctx.start)
+    right = []
+    for particle in particles:
+        logits = literal_logits(llama, SoftPrompt(particle), target.test)
+        found = logits[:, [token for (token,) in target.answers]].argmax(dim=1)
+        right.append(int((found == torch.tensor(target.labels)).sum()))
+    assert len(set(right)) > 1
+    judged = replace(target, validation=target)
+    assert torch.equal(aggregate(ctx, prompt, judged), particles[right.index(max(right))])
+    with pytest.raises(ValueError, match=r"'goal' has no validation rows for bmtpt\.aggregation"):
+        aggregate(ctx, prompt, target)
+
+
+@pytest.mark.parametrize("per_token", [False, True])
+@pytest.mark.parametrize("weights", ["uniform", "proportional"])
+def test_an_update_of_the_sources_is_the_literal_one(
+    llama: Backbone,
+    tasks: dict[str, Task],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    weights: str,
+    per_token: bool,
+) -> None:
+    """From rows read alone, with answers of several tokens, to what the optimizer gets: float64 loops."""
+    for name, answers in (("red", ("no w1 w2", "no w3")), ("green", ("w4", "no w5 w6 w7"))):
+        tasks[name] = replace(tasks[name], choices=answers)
+    tasks["red"] = replace(tasks["red"], train=tasks["red"].train.select(range(10)))
+    settings = {"particles": 3, "weights": weights, "evidence": "all", "source_prior": "gaussian", "rows": 7}
+    more = {"source_prior_std": 0.5, "spread": 1.0, "per_token": per_token}
+    ctx, _ = context(llama, tasks, tmp_path, scoring="full", bmtpt=settings | more)
+    plans, original = [], Context.plan
+
+    def spy(self: Context, *rest, **more):
+        plans.append(original(self, *rest, **more))
+        return plans[-1]
+
+    monkeypatch.setattr(Context, "plan", spy)
+    source_stage(ctx)
+    (plan,) = plans
+    rows = [plan.rows[index] for index in plan.batches[0]]
+    assert len({len(row.answer) for row in rows}) > 1 and {row.task for row in rows} == {0, 1, 2}
+
+    sizes = [len(source.train) for source in ctx.sources]
+    assert sizes == [10, 30, 30]
+    shares = [size / 70 for size in sizes] if weights == "proportional" else [1 / 3] * 3
+    starts = start_particles(ctx.start, 3, 1.0, 1)
+    theta = starts.double().numpy()
+    scores = -(theta - ctx.start.double().numpy()) / 0.5**2
+    for particle, score in zip(starts, scores, strict=True):
+        for task, share in enumerate(shares):
+            own = [row for row in rows if row.task == task]
+            for row in own:
+                prompt = SoftPrompt(particle)
+                logs = literal_answer_logits(llama, prompt, row.ids, row.answer).double().log_softmax(dim=-1)
+                likelihood = logs[range(len(row.answer)), list(row.answer)].sum()
+                (gradient,) = torch.autograd.grad(likelihood, prompt.prompt)
+                score += 70 * share * gradient.double().numpy() / len(own)
+    expected = np.empty_like(theta)
+    parts = [slice(token, token + 1) for token in range(3)] if per_token else [slice(None)]
+    for part in parts:  # one kernel for each
+        expected[:, part] = literal_direction(theta[:, part], scores[:, part])
+    expected *= -1 / 70
+    norms = np.linalg.norm(expected.reshape(3, -1), axis=1)
+    largest = float(np.median(norms))  # one particle's step is longer and is cut, one is shorter
+    expected *= np.minimum(1, largest / norms)[:, None, None]
+
+    plan.prompt.load_state_dict({"particles": starts})
+    batch = llama.collate([row.ids for row in rows], [row.answer for row in rows])
+    batch["task_ids"] = torch.tensor([row.task for row in rows])
+    plan.objective(llama, plan.prompt, batch).backward()
+    ctx.config.max_grad_norm = largest
+    plan.before_step()
+    np.testing.assert_allclose(plan.prompt.particles.grad.numpy(), expected, rtol=1e-3, atol=1e-5 * norms.max())
+
+
+def literal_direction(theta: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """phi (Liu & Wang 2016, eq. 8) of particles (M, ...), h from the median over the whole matrix as in their code."""
+    count = len(theta)
+    squares = np.array([[((a - b) ** 2).sum() for b in theta] for a in theta])
+    h = np.median(squares) / np.log(count + 1)
+    phi = np.zeros_like(theta)
+    for i in range(count):
+        for j in range(count):
+            kernel = np.exp(-squares[i, j] / h)
+            phi[i] += (kernel * scores[j] + 2 / h * kernel * (theta[i] - theta[j])) / count
+    return phi
+
+
 def test_the_target_prompt_starts_at_the_aggregate_with_the_papers_number_of_parameters() -> None:
     start = random(100, 768)
     for settings, count, rates in (
@@ -352,7 +455,7 @@ def test_slices_are_no_part_of_a_stage(llama: Backbone, tasks: dict[str, Task], 
 
 def test_fused_and_reference_operations_train_alike(llama: Backbone, tasks: dict[str, Task], tmp_path: Path) -> None:
     curves = []
-    for name in (None, "reference"):
+    for name in ("cpu", "reference"):
         with pk.use_backend(name):
             ctx, target = context(llama, tasks, tmp_path / str(name), bmtpt={"source_updates": 50})
             ctx.config.target_updates = 50

@@ -333,7 +333,7 @@ def test_a_fixed_group_stays_and_names_itself(llama: Backbone, tasks: dict[str, 
 
 def test_fused_and_reference_operations_train_alike(llama: Backbone, tasks: dict[str, Task], tmp_path: Path) -> None:
     curves = []
-    for name in (None, "reference"):
+    for name in ("cpu", "reference"):
         with pk.use_backend(name):
             ctx, target = context(llama, tasks, tmp_path / str(name))
             ctx.config.target_updates = 100

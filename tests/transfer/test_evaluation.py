@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
-from literal import literal_answer_logits, literal_logits, positions_read
+from literal import literal_answer_logits, literal_logits, literal_text, positions_read
 from tiny import VOCABULARY, tiny_t5, tiny_tokenizer
 from torch import Tensor
 
+from prompttransfer.answering import Reader
 from prompttransfer.encoding import EncodedTask
 from prompttransfer.evaluation import evaluate, predict
-from prompttransfer.models import Backbone
+from prompttransfer.models import Backbone, Batch
 from prompttransfer.prompts import FrozenPrompts, PromptModule, SoftPrompt, initial_prompt
 
 ROWS = tuple(tuple(8 + (index * 7 + place * 3) % 40 for place in range(1 + index % 6)) for index in range(23))
@@ -41,18 +43,6 @@ def expected_whole(backbone: Backbone, prompt: PromptModule | None) -> Tensor:
                 logs = literal_answer_logits(backbone, prompt, row, answer).double().log_softmax(dim=-1)
                 scores[i, j] = sum(logs[place, token] for place, token in enumerate(answer)) / len(answer)
     return scores
-
-
-def written(backbone: Backbone, prompt: PromptModule | None, row: tuple[int, ...], tokens: int) -> str:
-    """The likeliest token again and again, each from the start."""
-    answer: list[int] = []
-    while len(answer) < tokens:
-        with torch.no_grad():
-            token = int(literal_answer_logits(backbone, prompt, row, [*answer, 0])[-1].argmax())
-        if token == END:
-            break
-        answer.append(token)
-    return backbone.tokenizer.decode(answer, skip_special_tokens=True).strip()
 
 
 @pytest.mark.parametrize("batch_size", [1, 8, 64])
@@ -107,7 +97,7 @@ def test_free_text_is_the_likeliest_token_again_and_again(backbone: Backbone, ze
     got = predict(backbone, start, task, batch_size=8)
     prompt = None if zero_shot else SoftPrompt(start)
     # The last token may be the end: one more than max_answer is written.
-    assert got == [written(backbone, prompt, row, 5) for row in ROWS]
+    assert got == [literal_text(backbone, prompt, row, 5) for row in ROWS]
     assert len(set(got)) > 1
 
 
@@ -134,7 +124,7 @@ def test_prompts_of_a_decoder_are_read_before_it_writes() -> None:
 
 
 def test_a_choice_that_is_written_counts_and_anything_else_is_none(llama: Backbone) -> None:
-    texts = [written(llama, None, row, 3) for row in ROWS]
+    texts = [literal_text(llama, None, row, 3) for row in ROWS]
     choices = (texts[0], "yes", next(text for text in texts if text != texts[0]))
     task = asked(((1, 2), (5, 2), (3, 2)), "generate", choices=choices)
     got = predict(llama, None, replace(task, answers=((1, 2), (5, 2), (3, 2))), batch_size=8)
@@ -143,7 +133,7 @@ def test_a_choice_that_is_written_counts_and_anything_else_is_none(llama: Backbo
 
 
 def test_free_text_is_scored_against_its_references(llama: Backbone) -> None:
-    texts = [written(llama, None, row, 5) for row in ROWS]
+    texts = [literal_text(llama, None, row, 5) for row in ROWS]
     right = tuple((text, "other") if index % 2 else ("nothing of that",) for index, text in enumerate(texts))
     task = replace(asked((), "generate", max_answer=4), metrics=("exact-match", "squad-f1"), references=right)
     found = evaluate(llama, None, task, batch_size=8)
@@ -157,6 +147,25 @@ def test_the_prompt_is_read_once_for_all_batches(llama: Backbone) -> None:
     lengths = sorted(map(len, ROWS))
     padded = sum(len(part) * part[-1] for part in (lengths[first : first + 8] for first in range(0, len(lengths), 8)))
     assert positions_read(llama, lambda: predict(llama, start, asked(), batch_size=8)) == 5 + padded
+
+
+def test_prompt_and_text_are_read_once_for_what_is_written(llama: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert llama.reads_prompts_once
+    start = initial_prompt(llama, 5, seed=3)
+    lengths = sorted(map(len, ROWS))
+    parts = [lengths[first : first + 8] for first in range(0, len(lengths), 8)]
+    batches = []
+
+    def kept(self: Reader, batch: Batch, *rest: Any) -> Tensor:
+        batches.append(written_by(self, batch, *rest))
+        return batches[-1]
+
+    written_by = Reader._written
+    monkeypatch.setattr(Reader, "_written", kept)
+    read = positions_read(llama, lambda: predict(llama, start, asked((), "generate", max_answer=4), batch_size=8))
+    # The last token that is written is not read.
+    assert read == 5 + sum(len(part) * part[-1] for part in parts) + sum(w[:, 1:].numel() for w in batches)
+    assert len(batches) == len(parts) and max(w.shape[1] for w in batches) > 1
 
 
 def test_a_text_is_read_once_for_all_answers(llama: Backbone) -> None:

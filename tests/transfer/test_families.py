@@ -8,14 +8,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from families import CAUSAL, SEQ2SEQ, load
-from literal import literal_answer_logits
+from literal import literal_answer_logits, literal_text
 from tiny import VOCABULARY
 from tokenizers.processors import TemplateProcessing
 from torch import Tensor
 from transformers import GenerationConfig
 
 from prompttransfer.answering import Reader
-from prompttransfer.models import Backbone
 from prompttransfer.prompts import SoftPrompt, initial_prompt
 
 # The longest row, the prompt and the longest answer are longer than the windows of families.py.
@@ -67,20 +66,11 @@ def test_scores_of_whole_answers_are_those_of_every_answer_alone(family: str) ->
     torch.testing.assert_close(Reader(backbone, prompt.composed()).answer_scores(ROWS, ANSWERS), want)
 
 
-def literally_written(backbone: Backbone, prompt: SoftPrompt, row: tuple[int, ...], tokens: int) -> str:
-    """The likeliest token again and again, each time from the start."""
-    answer: list[int] = []
-    with torch.no_grad():
-        while len(answer) < tokens and END not in answer:
-            answer.append(int(literal_answer_logits(backbone, prompt, row, [*answer, 0])[-1].argmax()))
-    return backbone.tokenizer.decode(answer, skip_special_tokens=True).strip()
-
-
 @pytest.mark.parametrize("family", NAMES)
 def test_what_is_written_is_the_likeliest_token_again_and_again(family: str) -> None:
     backbone, found = shared(family), []
     for prompt in map(prompt_of, range(3)):
-        want = [literally_written(backbone, prompt, row, 7) for row in ROWS]
+        want = [literal_text(backbone, prompt, row, 7) for row in ROWS]
         assert Reader(backbone, prompt.composed()).write(ROWS, 6) == want
         found += want
     assert any(found)
@@ -91,7 +81,7 @@ def test_a_model_that_has_generation_settings_of_its_own_writes_the_likeliest_to
     backbone, prompt = load(family), prompt_of(3)
     own = GenerationConfig(min_length=9, no_repeat_ngram_size=1, repetition_penalty=9.0, num_beams=2, do_sample=True)
     backbone.model.generation_config = own
-    want = [literally_written(backbone, prompt, row, 7) for row in ROWS]
+    want = [literal_text(backbone, prompt, row, 7) for row in ROWS]
     assert Reader(backbone, prompt.composed()).write(ROWS, 6) == want
     assert backbone.model.generation_config is own
 

@@ -76,6 +76,41 @@ def test_hidden_distillation_ignores_padding(llama: Backbone) -> None:
     torch.testing.assert_close(loss([[13], [10, 11, 12, 14, 15]]), (short + 5 * long) / 6, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("positions", ["text", "all"])
+@pytest.mark.parametrize("layers", ["last", "all"])
+def test_hidden_distillation_is_the_literal_mean_over_rows_read_alone(
+    backbone: Backbone, layers: str, positions: str
+) -> None:
+    """The model's own hidden states, without a batch; those of an encoder-decoder from both of its halves."""
+    texts, answers, tasks = [(10, 11, 12, 13), (15,), (16, 17)], [(44, 45, 2), (30, 2), (46,)], (1, 0, 1)
+    student, teacher = random(2, 3, 16), random(2, 3, 16, seed=1)
+    batch = backbone.collate(texts, answers)
+    outputs = [
+        backbone(FrozenPrompts(p), batch, task_ids=torch.tensor(tasks), hidden=layers, hidden_positions=positions)
+        for p in (student, teacher)
+    ]
+
+    def states(prompt: torch.Tensor, text: tuple[int, ...], answer: tuple[int, ...]) -> list[torch.Tensor]:
+        """Of every chosen layer (positions, H), in float64."""
+        read = torch.tensor(text if backbone.seq2seq else text + answer[:-1])
+        own = {} if not backbone.seq2seq else {"decoder_input_ids": torch.tensor([[0, *answer[:-1]]])}
+        embeds = torch.cat([prompt, backbone.embedding(read)])[None]
+        with torch.no_grad():
+            found = backbone.model(inputs_embeds=embeds, output_hidden_states=True, use_cache=False, **own)
+        chosen = slice(-1, None) if layers == "last" else slice(1, None)  # not the embeddings
+        ours = found.encoder_hidden_states if backbone.seq2seq else found.hidden_states
+        kept = [state[0, (3 if positions == "text" else 0) :].double() for state in ours[chosen]]
+        return kept + ([state[0].double() for state in found.decoder_hidden_states[chosen]] if own else [])
+
+    squares: list[list[torch.Tensor]] = []  # per layer, of all rows
+    for text, answer, task in zip(texts, answers, tasks, strict=True):
+        pairs = zip(*(states(p[task], text, answer) for p in (student, teacher)), strict=True)
+        squares.append([(a - b).square() for a, b in pairs])
+    expected = torch.stack([torch.cat(layer).mean() for layer in zip(*squares, strict=True)]).mean()
+    assert len(outputs[0].hidden) == len(squares[0]) == (1 if layers == "last" else 2) * (2 if backbone.seq2seq else 1)
+    torch.testing.assert_close(hidden_distillation(*outputs).double(), expected, rtol=1e-4, atol=1e-6)
+
+
 def test_temperature_softens_and_may_be_made_up_for(llama: Backbone) -> None:
     batch, prompts = batch_of(llama), FrozenPrompts(random(2, 3, 16))
     prompt = MultitaskPrompt(random(3, 16, seed=1), 2)
@@ -261,6 +296,37 @@ def test_a_group_shares_its_prompt_and_each_target_spends_its_own_budget(
     assert not torch.allclose(first.prompt, second.prompt)
 
 
+def test_exceptions_of_a_target_stay_its_own_in_a_group(
+    llama: Backbone, tasks: dict[str, Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exceptions = {"blue": {"target_updates": 3, "batch_size": 2}}
+    ctx, goal = context(llama, tasks, tmp_path, targets=("goal", "blue"), per_task=exceptions)
+    blue = EncodedTask.of(tasks["blue"], llama)
+    ctx.targets = [goal, blue]
+    titles, original = [], Context.run
+
+    def spy(self: Context, title: str, *rest):
+        result = original(self, title, *rest)
+        titles.append((title, result.reused))
+        return result
+
+    monkeypatch.setattr(Context, "run", spy)
+    spent = {"goal": (6, 24), "blue": (3, 6)}
+    for task in (blue, goal):
+        result = METHODS["MPT-group"](ctx.of(task, "MPT-group"), task)
+        assert (result.target_updates, result.target_examples) == spent[task.name]
+    groups = [reused for title, reused in titles if title == "goal, blue: MPT-group"]
+    assert groups == [False, True], "one training, whichever target is asked for"
+
+
+def test_a_group_has_one_rate() -> None:
+    rates = {"goal": {"target_learning_rate": 0.5}}
+    with pytest.raises(ValueError, match=r"MPT-group trains its targets together: want one rate .* 0\.5 for goal, 0"):
+        RunConfig(targets=("goal", "blue"), methods=("MPT-group",), target_learning_rate=0.1, per_task=rates)
+    RunConfig(targets=("goal",), methods=("MPT-group",), per_task=rates)
+    RunConfig(targets=("goal", "blue"), methods=("MPT",), per_task=rates)
+
+
 def test_a_group_of_one_is_mpt(llama: Backbone, tasks: dict[str, Task], tmp_path: Path) -> None:
     ctx, goal = context(llama, tasks, tmp_path)
     alone, group = METHODS["MPT"](ctx, goal), METHODS["MPT-group"](ctx, goal)
@@ -273,14 +339,11 @@ def test_fused_and_plain_operations_give_one_loss_curve(
     llama: Backbone, tasks: dict[str, Task], tmp_path: Path
 ) -> None:
     curves = []
-    for backend in (None, "reference"):
-        ctx, target = context(llama, tasks, tmp_path / str(backend), mpt={"rank": 2, "source_updates": 50})
+    for backend in ("cpu", "reference"):
+        ctx, target = context(llama, tasks, tmp_path / backend, mpt={"rank": 2, "source_updates": 50})
         ctx.config.target_updates = 50
-        if backend is None:
+        with pk.use_backend(backend):
             result = METHODS["MPT"](ctx, target)
-        else:
-            with pk.use_backend(backend):
-                result = METHODS["MPT"](ctx, target)
         curves.append([torch.tensor(result.history[name], dtype=torch.float64) for name in ("source_loss", "loss")])
     for fused, plain in zip(*curves, strict=True):
         assert len(fused) == 50

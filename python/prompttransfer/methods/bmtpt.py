@@ -23,6 +23,7 @@ from prompttransfer.methods.sampler import Cursor, flatten
 from prompttransfer.methods.shared import joined_rows
 from prompttransfer.prompts import FrozenPrompts, MultitaskPrompt, ParticlePrompts, PromptModule, SoftPrompt
 from prompttransfer.rows import Rows
+from prompttransfer.selection import mean_score
 from prompttransfer.store import Result, tensor_hash
 
 _ROWS_TO_CHOOSE = 256  # target rows at most that the best particle is chosen on
@@ -108,7 +109,7 @@ def source_stage(ctx: Context) -> tuple[ParticlePrompts, dict]:
 
 
 def particle_losses(ctx: Context, particles: Tensor, target: EncodedTask) -> list[float]:
-    """Mean loss of every particle (M, L, H) on the target's training rows, 256 of them at most; no updates are made."""
+    """Mean of -log p(y | x) of every particle (M, L, H) over the target's training rows, 256 of them at most."""
     rows, size, device = target.train[:_ROWS_TO_CHOOSE], ctx.config.eval_batch_size, ctx.backbone.device
     key = {
         "stage": "particle losses",
@@ -142,12 +143,29 @@ def particle_losses(ctx: Context, particles: Tensor, target: EncodedTask) -> lis
     return ctx.store.cached(key, compute).facts["losses"]
 
 
+def particle_scores(ctx: Context, particles: Tensor, target: EncodedTask) -> list[float]:
+    """Mean of the metrics of every particle (M, L, H) on the target's validation rows.
+
+    Raises:
+        ValueError: it has none.
+    """
+    held_out = target.validation
+    if held_out is None:
+        raise ValueError(f"task {target.name!r} has no validation rows for bmtpt.aggregation to look at")
+    title = f"{target.name}: validation of particle"
+    found = [ctx.evaluate(f"{title} {index}", held_out, particle) for index, particle in enumerate(particles)]
+    return [mean_score(held_out, each) for each in found]
+
+
 def aggregate(ctx: Context, posterior: ParticlePrompts, target: EncodedTask) -> Tensor:
     """Start of the target prompt (L, H): mean, kernel-weighted mean, or the particle best on the target's rows."""
     particles = posterior.particles.detach()
     if ctx.config.bmtpt.aggregation == "best":
         losses = particle_losses(ctx, particles, target)
         return particles[losses.index(min(losses))]
+    if ctx.config.bmtpt.aggregation == "best-on-validation":
+        scores = particle_scores(ctx, particles, target)
+        return particles[scores.index(max(scores))]
     return posterior.kernel_mean() if ctx.config.bmtpt.aggregation == "kernel-weighted" else particles.mean(dim=0)
 
 
@@ -170,7 +188,8 @@ def run(ctx: Context, target: EncodedTask) -> MethodResult:
     loss, settings = task_loss, {}
     if bmtpt.prior != "none" and bmtpt.beta > 0:
         fit = gaussian_penalty if bmtpt.prior == "gaussian" else mixture_penalty
-        strength = bmtpt.beta / len(target.train)  # the task loss is a mean over rows, the log posterior a sum
+        # The task loss is a mean over answer tokens, the log posterior a sum over those of all rows.
+        strength = bmtpt.beta / Rows.of(target.train).answer_tokens
         loss = PriorLoss(fit(particles.to(ctx.backbone.device), bmtpt.prior_std_floor), strength)
         settings = {
             "loss": bmtpt.prior,

@@ -25,7 +25,7 @@ from prompttransfer.store import Result, Store, tensor_hash
 from prompttransfer.training import Objective, Plan, train
 
 # Part of every stage's key: raise it when a change of the code changes what a stage computes.
-CODE_VERSION = 5
+CODE_VERSION = 6
 
 
 @dataclass
@@ -66,6 +66,7 @@ class Context:
         source_seed: batches of the sources.
         progress: as `prompttransfer.progress`.
         targets: all targets of the run with their few-shot rows of this seed, for methods that adapt them together.
+        run_config: settings of the run where `config` has the exceptions of a target, see `of`.
     """
 
     backbone: Backbone
@@ -77,6 +78,7 @@ class Context:
     seed: int
     source_seed: int
     targets: list[EncodedTask] = field(default_factory=list)
+    run_config: RunConfig | None = None
 
     @property
     def start_hash(self) -> str:
@@ -113,7 +115,7 @@ class Context:
 
     def target_batches(self, target: EncodedTask) -> list[list[int]]:
         """The batches of the whole target budget: the same for every method."""
-        config = self.config.for_task(target.name)
+        config = (self.run_config or self.config).for_task(target.name)
         updates = target_budget(config, len(target.train)).total
         lengths = target.train.lengths
         # Few rows: short pools, or the same rows would meet in every batch.
@@ -121,7 +123,8 @@ class Context:
 
     def of(self, target: EncodedTask, method: str = "") -> Context:
         """With the settings of a target and of a method on it."""
-        return replace(self, config=self.config.for_task(target.name, method))
+        common = self.run_config or self.config
+        return replace(self, config=common.for_task(target.name, method), run_config=common)
 
     def run(self, title: str, plan: Plan, settings: dict[str, Any] | None = None) -> Result:
         """Train plan.prompt in place, or load it when a stage with equal inputs is in the store.

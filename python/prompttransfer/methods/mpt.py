@@ -114,7 +114,8 @@ def _adapt(ctx: Context, target: EncodedTask, group: list[EncodedTask], title: s
     prompt, parameters = target_prompt(ctx, joint, len(group))
     rows, sizes = joined_rows(group)
     # A target whose budget is spent has no rows in the updates that are left to others.
-    updates = zip_longest(*(ctx.target_batches(task) for task in group), fillvalue=[])
+    alone = [ctx.target_batches(task) for task in group]
+    updates = zip_longest(*alone, fillvalue=[])
     batches = flatten([[(task, row) for task, own in enumerate(update) for row in own] for update in updates], sizes)
     facts = ctx.run(
         title, ctx.plan(prompt, task_loss, rows, batches, parameters[0]["lr"], group, groups=parameters)
@@ -125,8 +126,8 @@ def _adapt(ctx: Context, target: EncodedTask, group: list[EncodedTask], title: s
         factors=_factors(prompt, index),
         other_prompts={"shared": joint.composed() if isinstance(joint, SoftPrompt) else joint.shared.detach()},
         trainable_parameters=facts["trainable_parameters"] // len(group),
-        target_updates=facts["updates"],
-        target_examples=facts["examples"] // len(group),
+        target_updates=len(alone[index]),
+        target_examples=sum(map(len, alone[index])),
         source_updates=source_updates,
         seconds=facts["seconds"] / len(group),
         history={"loss": facts["loss"], "source_loss": source.facts["loss"]},

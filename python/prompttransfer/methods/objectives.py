@@ -20,7 +20,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, reduction: str = "mean") -> Te
     """Cross-entropy of logits (N, V) of the answer tokens that labels (B, A) hold, row after row.
 
     Args:
-        reduction: "mean" over all tokens, or "rows": the mean of each row, (B,).
+        reduction: "mean" over all tokens, or "rows": -log p(y | x) of each row, the sum over its tokens, (B,).
     """
     if labels.shape[1] == 1:  # one token for every row: no look at the labels, which would wait for a GPU
         return F.cross_entropy(logits, labels[:, 0], reduction="none" if reduction == "rows" else reduction)
@@ -29,4 +29,4 @@ def cross_entropy(logits: Tensor, labels: Tensor, reduction: str = "mean") -> Te
         return F.cross_entropy(logits, labels[real])
     losses = logits.new_zeros(labels.shape)
     losses[real] = F.cross_entropy(logits, labels[real], reduction="none")
-    return losses.sum(dim=1) / real.sum(dim=1)
+    return losses.sum(dim=1)

@@ -21,7 +21,8 @@ class ParticleLoss:
     """-log p(theta_m | sources) / evidence, mean over the M particles; every particle reads all rows of the batch.
 
     log p(theta | sources) = evidence * sum_k w_k * mean log-likelihood of source k + log p(theta): the likelihood is
-    tempered to `evidence` rows, and the prior is counted once. A batch that holds P of the K sources stands for all of
+    tempered to `evidence` rows, and the prior is counted once. A row's log-likelihood is the sum over its answer's
+    tokens. A batch that holds P of the K sources stands for all of
     them (weights times K / P, the inverse of the chance to be in it).
 
     The particles are independent given the batch, so they can be read in slices: the gradient of a slice is taken

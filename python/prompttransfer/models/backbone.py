@@ -249,7 +249,7 @@ class Backbone(nn.Module):
             prefix = None  # it holds no hidden states of the prompt, and rows behind it are padded in between
         elif prompt is not None and prefix is None:
             prefix = self.read(prompt, task_ids, rows=len(mask))
-        source = self.place(prompt, text, mask, task_ids, prefix)
+        source = self.place(prompt, text, mask, task_ids, prefix, seen=batch["input_ids"].shape[1])
         options: dict[str, Any] = {"output_hidden_states": hidden != "none", "return_dict": True}
         if self.seq2seq:
             lead = self.decoder_lead.to(mask.device).expand(len(mask), -1)
@@ -268,8 +268,13 @@ class Backbone(nn.Module):
         mask: Tensor,
         task_ids: Tensor | None = None,
         prefix: Prefix | None = None,
+        seen: int | None = None,
     ) -> Source:
         """Put a prompt in front of embedded rows (B, S, H) with their mask (B, S).
+
+        Args:
+            seen: positions that a prompt that depends on the row may look at, all by default; the others are those of
+                the answer.
 
         Raises:
             ValueError: rows are longer than the model's table of positions.
@@ -284,7 +289,11 @@ class Backbone(nn.Module):
             return Source(text, mask, mask)
         if prefix is not None:
             return Source(text, extended(mask, prompt.length), mask, prefix=prefix)
-        embeds = prompt.prepend(text, task_ids, mask)
+        if prompt.per_instance and seen is not None:
+            first = prompt.prepend(text[:, :seen], task_ids, mask[:, :seen])
+            embeds = torch.cat([first, text[:, seen:]], dim=1)
+        else:
+            embeds = prompt.prepend(text, task_ids, mask)
         if not self.seq2seq:
             return Source(*without_gap(embeds, mask, prompt.length), mask)
         if self.placement == "encoder":

@@ -21,7 +21,7 @@ class Prefix:
 
     Args:
         layers: per layer the keys and values, each (G, heads, L, head size).
-        index: (B,), the prompt that each row reads; None: all rows read the first one.
+        index: (B,), the prompt that each row reads; None: all rows read the only one, or each its own.
     """
 
     layers: tuple[tuple[Tensor, Tensor], ...]
@@ -45,7 +45,7 @@ class Prefix:
         return self.layers[0][0].shape[-2]
 
     def cache(self, *, grows: bool = False) -> DynamicCache:
-        """A cache for one forward of the model or many: it is never written to, unless it `grows` by what is read."""
+        """A cache for any number of batches: it is never written to, unless it `grows` by what one batch reads."""
         cache = DynamicCache()
         kind = _GrowingLayer if grows else _PrefixLayer
         cache.layers = [kind(keys, values, self.index) for keys, values in self.layers]
@@ -71,17 +71,18 @@ class _PrefixLayer(DynamicLayer):
 
     def _joined(self, prefix: Tensor, rows: Tensor) -> Tensor:
         if self._index is None:
-            prefix = prefix[:1].expand(rows.shape[0], -1, -1, -1)
+            prefix = prefix.expand(rows.shape[0], -1, -1, -1)
         else:
             prefix = prefix.index_select(0, self._index)
         return torch.cat([prefix, rows], dim=-2)
 
 
 class _GrowingLayer(_PrefixLayer):
-    """A layer that keeps the prefix joined with the rows that have read it, for one forward."""
+    """A layer that keeps the prefix joined with the rows that have read it, and with what they read later."""
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
     ) -> tuple[Tensor, Tensor]:
         self.keys, self.values = super().update(key_states, value_states)
+        self._index = None  # every row has its own from now on
         return self.keys, self.values

@@ -1,9 +1,10 @@
 """Cost of a training step, training and scoring speed, and peak memory, against PEFT + transformers.Trainer.
 
-python bench/training.py [--small] [--parts steps,training,scoring,memory] [--rounds 5] [--json FILE] [--markdown FILE]
+python bench/training.py [--small] [--model llama] [--parts steps,training,scoring,memory] [--rounds 5] [--json FILE]
 
-The model is a random Llama of the size of SmolLM2-135M (--small: a toy of the same shape). Everything that is compared
-is measured in turns, round by round; a number is the median of its rounds. Peak memory is that of a process of its own.
+The model is a random Llama of the size of SmolLM2-135M or a random T5 of the size of T5-small (--small: toys).
+Everything that is compared is measured in turns, round by round; a number is the median of its rounds. Peak memory is
+that of a process of its own.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from typing import Any
 import peft
 import torch
 import transformers
-from torch import Tensor
+from torch import Tensor, nn
 from training_setup import (
     ANSWERS,
     FULL,
@@ -36,25 +37,26 @@ from training_setup import (
     AllLogits,
     PeftTrainer,
     Sizes,
+    as_inputs,
+    attentions,
     configured,
-    left_padded,
     make_backbone,
     make_model,
     make_peft,
     make_rows,
     ours,
-    own_attention,
     start_prompt,
     train_seconds,
     update,
 )
 
 from prompttransfer.answering import Reader
+from prompttransfer.methods.distillation import DistillationLoss, TeacherForward
 from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.posterior import ParticleLoss, PriorLoss, gaussian_penalty
 from prompttransfer.methods.sampler import row_batches
-from prompttransfer.models import Backbone
-from prompttransfer.prompts import GroupedPrompt, MultitaskPrompt, ParticlePrompts, SoftPrompt
+from prompttransfer.models import Backbone, Output
+from prompttransfer.prompts import FrozenPrompts, GroupedPrompt, MultitaskPrompt, ParticlePrompts, SoftPrompt
 
 TASKS, PARTICLES, SOURCES = 4, 4, 6
 
@@ -85,29 +87,42 @@ def ratio(above: Sequence[float], below: Sequence[float]) -> float:
     return median(a / b for a, b in zip(above, below, strict=True))
 
 
-def steps(backbone: Backbone, sizes: Sizes, start: Tensor, rounds: int) -> list[dict[str, Any]]:
-    """Cost of a method's update over that of prompt tuning on the same tokens."""
+def method_updates(backbone: Backbone, sizes: Sizes, start: Tensor) -> dict[str, Callable[[], None]]:
+    """An update of every method, with its whole loss; what MPT's teachers say of the batch is there already."""
     one, mixed = make_rows(sizes, sizes.batch), make_rows(sizes, sizes.batch, TASKS)
     noise = torch.randn(SOURCES, *start.shape, generator=torch.Generator().manual_seed(2)) * start.std()
     particles = start + noise[:PARTICLES]
     cloud = ParticlePrompts(particles, start)
     sources = ParticleLoss([1 / TASKS] * TASKS, 100.0)
     prior = PriorLoss(gaussian_penalty(particles.to(backbone.device), 1e-3), 0.01)
-    updates = {
+    told: list[Output] = []
+    forward = TeacherForward(FrozenPrompts(start + noise[:TASKS]).to(backbone.device))
+
+    def teacher(*given: Any) -> Output:
+        if not told:  # in the first call, which is not timed
+            told.append(forward(*given))
+        return told[0]
+
+    return {
         "PT": update(backbone, SoftPrompt(start), task_loss, one),
         "MPT, target": update(backbone, MultitaskPrompt(start), task_loss, one),
         "DTVG": update(backbone, GroupedPrompt(start, start + noise, start), task_loss, one),
-        "BMTPT, target": update(backbone, SoftPrompt(start), prior, one),
+        "BMTPT, target": update(backbone, MultitaskPrompt(start), prior, one),
         "PT, a prompt per task": update(backbone, ParticlePrompts(start + noise[:TASKS], start), task_loss, mixed),
-        "MPT, sources without teachers": update(backbone, MultitaskPrompt(start, TASKS), task_loss, mixed),
+        "MPT, sources": update(backbone, MultitaskPrompt(start, TASKS), DistillationLoss(teacher), mixed),
         f"BMTPT, sources, {PARTICLES} particles": update(
             backbone, cloud, sources, mixed, lambda: cloud.turn_gradient(100.0)
         ),
     }
+
+
+def steps(backbone: Backbone, sizes: Sizes, start: Tensor, rounds: int) -> list[dict[str, Any]]:
+    """Cost of a method's update over that of prompt tuning on the same tokens."""
+    updates = method_updates(backbone, sizes, start)
     for run in updates.values():
         run()
     seconds = in_turns({name: partial(timed, run) for name, run in updates.items()}, rounds)
-    against = {"MPT, sources without teachers": ("PT, a prompt per task", 1), list(updates)[-1]: ("PT", PARTICLES)}
+    against = {"MPT, sources": ("PT, a prompt per task", 1), list(updates)[-1]: ("PT", PARTICLES)}
     rows = []
     for name, taken in seconds.items():
         base, times = against.get(name, ("PT", 1))
@@ -126,7 +141,7 @@ def training(
     shuffled = row_batches(len(rows), sizes.batch, updates, 0)
     sorted_ = row_batches(len(rows), sizes.batch, updates, 0, lengths=lengths)
     shuffled, sorted_ = shuffled[:1] * SKIP + shuffled, sorted_[:1] * SKIP + sorted_
-    precision, own = backbone.precision, own_attention(backbone.device.type)
+    precision, (usual, own) = backbone.precision, attentions(backbone)
     wrapped = make_peft(backbone.model, start)
 
     def peft_case(batches: list[list[int]], attention: str) -> Callable[[], float]:
@@ -138,13 +153,21 @@ def training(
         return partial(configured, own, which, shares, run)
 
     cases = {
-        "PEFT + Trainer": peft_case(shuffled, "sdpa"),
+        "PEFT + Trainer": peft_case(shuffled, usual),
         f"PEFT + Trainer, {own} attention, batches of like length": peft_case(sorted_, own),
-        "ours: all logits, shuffled batches, prompt in every row": our_case(everything, shuffled, False),
-        "ours: logits of the answer only": our_case(backbone, shuffled, False),
-        "ours: and batches of like length": our_case(backbone, sorted_, False),
-        "ours: and the prompt read once": our_case(backbone, sorted_, True),
     }
+    if backbone.seq2seq:  # its decoder has the logits of the answer only, and its encoder looks both ways
+        cases |= {
+            "ours: shuffled batches": our_case(backbone, shuffled, False),
+            "ours: batches of like length": our_case(backbone, sorted_, False),
+        }
+    else:
+        cases |= {
+            "ours: all logits, shuffled batches, prompt in every row": our_case(everything, shuffled, False),
+            "ours: logits of the answer only": our_case(backbone, shuffled, False),
+            "ours: and batches of like length": our_case(backbone, sorted_, False),
+            "ours: and the prompt read once": our_case(backbone, sorted_, True),
+        }
     seconds = in_turns(cases, rounds)
     tokens = sum(lengths) + sizes.length * len(rows)  # what the method asks for, whatever is really computed
     first = seconds["PEFT + Trainer"]
@@ -157,14 +180,17 @@ def training(
 def scoring(backbone: Backbone, sizes: Sizes, start: Tensor, rounds: int, count: int) -> list[dict[str, Any]]:
     """Rows per second of scoring a finished prompt."""
     rows = sorted((row.ids for row in make_rows(sizes, count)), key=len)
-    own, size = own_attention(backbone.device.type), 2 * sizes.batch
+    (usual, own), size = attentions(backbone), 2 * sizes.batch
     wrapped = make_peft(backbone.model, start).eval()
 
     @torch.no_grad()
     def peft_predict() -> list[int]:
         found = []
         for first in range(0, count, size):
-            batch = {name: t.to(backbone.device) for name, t in left_padded(rows[first : first + size]).items()}
+            batch = as_inputs(rows[first : first + size], backbone.seq2seq)
+            if backbone.seq2seq:
+                batch["decoder_input_ids"] = torch.zeros(len(batch["input_ids"]), 1, dtype=torch.int64)
+            batch = {name: tensor.to(backbone.device) for name, tensor in batch.items()}
             with backbone.autocast():
                 logits = wrapped(**batch).logits[:, -1]
             found += logits[:, list(ANSWERS)].argmax(dim=1).tolist()
@@ -174,11 +200,9 @@ def scoring(backbone: Backbone, sizes: Sizes, start: Tensor, rounds: int, count:
         scores = Reader(backbone, start, size).first_token_scores(rows, ANSWERS)
         return scores.argmax(dim=1).tolist()
 
-    plans = {
-        "PEFT": ("sdpa", False, peft_predict),
-        "ours: prompt in every row": (own, False, our_predict),
-        "ours: prompt read once": (own, True, our_predict),
-    }
+    plans = {"PEFT": (usual, False, peft_predict), "ours: prompt in every row": (own, False, our_predict)}
+    if not backbone.seq2seq:
+        plans["ours: prompt read once"] = (own, True, our_predict)
     answers: dict[str, list[int]] = {}
 
     def case(name: str) -> float:
@@ -186,46 +210,63 @@ def scoring(backbone: Backbone, sizes: Sizes, start: Tensor, rounds: int, count:
         return configured(attention, backbone, shares, lambda: timed(lambda: answers.update({name: run()})))
 
     seconds = in_turns({name: partial(case, name) for name in plans}, rounds)
-    once, every = answers["ours: prompt read once"], answers["ours: prompt in every row"]
+    every = answers["ours: prompt in every row"]
     return [
         {
             "scoring": name,
             "rows_per_second": count / median(taken),
             "speedup": ratio(seconds["PEFT"], taken),
-            "same_answers": sum(a == b for a, b in zip(answers[name], every, strict=True)) / len(once),
+            "same_answers": sum(a == b for a, b in zip(answers[name], every, strict=True)) / len(every),
         }
         for name, taken in seconds.items()
     ]
 
 
-def memory(arguments: list[str]) -> list[dict[str, Any]]:
+PEAKS = {
+    "PEFT + Trainer": "peft",
+    "ours: prompt in every row": "plain",
+    "ours: prompt read once": "once",
+    "update of PT": "PT",
+    "update of MPT, target": "MPT, target",
+    "update of MPT, sources": "MPT, sources",
+    "update of BMTPT, target": "BMTPT, target",
+    f"update of BMTPT, sources, {PARTICLES} particles": f"BMTPT, sources, {PARTICLES} particles",
+    "update of DTVG": "DTVG",
+}
+
+
+def memory(arguments: list[str], reads_once: bool) -> list[dict[str, Any]]:
     """Peak MiB of a process that makes three updates, and what it is above one that only has the model."""
-    peaks = {}
-    for name in ("model", "peft", "plain", "once"):
+
+    def of(name: str) -> float:
         command = [sys.executable, __file__, *arguments, "--peak", name]
-        peaks[name] = json.loads(
-            subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1]
-        )
-    labels = {"peft": "PEFT + Trainer", "plain": "ours: prompt in every row", "once": "ours: prompt read once"}
-    return [
-        {"memory": label, "peak_mib": peaks[name], "above_model_mib": peaks[name] - peaks["model"]}
-        for name, label in labels.items()
-    ]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+        return float(json.loads(done.stdout.splitlines()[-1]))
+
+    model = of("model")
+    peaks = {label: of(name) for label, name in PEAKS.items() if name != "once" or reads_once}
+    return [{"memory": label, "peak_mib": mib, "above_model_mib": mib - model} for label, mib in peaks.items()]
 
 
-def peak(name: str, sizes: Sizes, device: str, precision: str) -> float:
-    """Peak MiB of this process (of the device, on a GPU) after three updates on the same batches."""
-    backbone = make_backbone(make_model(sizes, device), precision)
+def peak(name: str, model: nn.Module, sizes: Sizes, precision: str) -> float:
+    """Peak MiB of this process (of the device, on a GPU) after three updates."""
+    backbone = make_backbone(model, precision)
     start = start_prompt(backbone, sizes)
     rows = make_rows(sizes, 3 * sizes.batch)
     batches = row_batches(len(rows), sizes.batch, 3, 0)
+    own = attentions(backbone)[1]
     if name == "peft":
         wrapped = make_peft(backbone.model, start)
         train_seconds(lambda folder: PeftTrainer(wrapped, rows, batches, backbone.precision, folder))
-    elif name != "model":
+    elif name in ("plain", "once"):
         run = partial(train_seconds, lambda folder: ours(backbone, start, rows, batches, folder))
-        configured(own_attention(device), backbone, name == "once", run)
-    if device != "cpu":
+        configured(own, backbone, name == "once", run)
+    elif name != "model":
+        backbone.model.set_attn_implementation(own)
+        run_once = method_updates(backbone, sizes, start)[name]
+        for _ in range(3):
+            run_once()
+    if backbone.device.type != "cpu":
         return torch.cuda.max_memory_allocated() / 2**20
     unit = 2**20 if sys.platform == "darwin" else 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
@@ -241,6 +282,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--small", action="store_true", help="a toy model, to try the benchmark itself")
+    parser.add_argument("--model", default="llama", choices=list(FULL))
     parser.add_argument("--parts", default="steps,training,scoring,memory")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--updates", type=int, default=8, help="timed updates of a training run")
@@ -249,25 +291,27 @@ def main() -> None:
     parser.add_argument("--precision", default="auto", choices=["auto", "float32", "bfloat16"])
     parser.add_argument("--json", type=Path)
     parser.add_argument("--markdown", type=Path)
-    parser.add_argument("--peak", choices=["model", "peft", "plain", "once"], help=argparse.SUPPRESS)
+    parser.add_argument("--peak", choices=["model", *PEAKS.values()], help=argparse.SUPPRESS)
     args = parser.parse_args()
-    sizes = SMALL if args.small else FULL
+    sizes = (SMALL if args.small else FULL)[args.model]
+    model = make_model(args.model, sizes, args.device)
     if args.peak:
-        print(peak(args.peak, sizes, args.device, args.precision))
+        print(peak(args.peak, model, sizes, args.precision))
         return
-    model = make_model(sizes, args.device)
     backbone = make_backbone(model, args.precision)
     start = start_prompt(backbone, sizes)
-    shared = ["--device", args.device, "--precision", args.precision] + ["--small"] * args.small
+    shared = ["--model", args.model, "--device", args.device, "--precision", args.precision]
+    shared += ["--small"] * args.small
     everything = make_backbone(model, args.precision, AllLogits)
-    model.set_attn_implementation(own_attention(args.device))
+    model.set_attn_implementation(attentions(backbone)[1])
     parts = {
         "steps": lambda: steps(backbone, sizes, start, 3 * args.rounds),
         "training": lambda: training(backbone, everything, sizes, start, args.rounds, args.updates),
         "scoring": lambda: scoring(backbone, sizes, start, args.rounds, args.rows),
-        "memory": lambda: memory(shared),
+        "memory": lambda: memory(shared, reads_once=not backbone.seq2seq),
     }
     report: dict[str, Any] = {
+        "model": args.model,
         "sizes": asdict(sizes),
         "device": torch.cuda.get_device_name() if args.device == "cuda" else platform.processor() or "cpu",
         "precision": backbone.precision,

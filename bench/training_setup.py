@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from transformers import (
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
     PrinterCallback,
+    T5Config,
+    T5ForConditionalGeneration,
     Trainer,
     TrainerCallback,
     TrainingArguments,
@@ -26,6 +29,7 @@ from transformers import (
 
 from prompttransfer.methods.objectives import task_loss
 from prompttransfer.models import Backbone, quiet_transformers
+from prompttransfer.models.padding import padded
 from prompttransfer.prompts import PromptModule, SoftPrompt
 from prompttransfer.rows import Row
 from prompttransfer.training import FixedBatches, Plan, PromptTrainer
@@ -49,13 +53,31 @@ class Sizes:
     longest: int = 96
 
 
-FULL = Sizes(576, 30, 9, 3, 1536, 49152)  # SmolLM2-135M
-SMALL = Sizes(64, 4, 4, 2, 128, 512, length=20, batch=8, text=8, longest=24)
+# Of SmolLM2-135M and T5-small, and toys of the same shape.
+FULL = {"llama": Sizes(576, 30, 9, 3, 1536, 49152), "t5": Sizes(512, 6, 8, 8, 2048, 32128)}
+SMALL = {
+    "llama": Sizes(64, 4, 4, 2, 128, 512, length=20, batch=8, text=8, longest=24),
+    "t5": Sizes(64, 2, 4, 4, 128, 512, length=20, batch=8, text=8, longest=24),
+}
 
 
-def make_model(sizes: Sizes, device: str) -> LlamaForCausalLM:
-    """Llama with random weights (seed 0), float32."""
+def make_model(family: str, sizes: Sizes, device: str) -> nn.Module:
+    """Llama or T5 with random weights (seed 0), float32; without dropout, which a frozen model does without here."""
     torch.manual_seed(0)
+    if family == "t5":
+        config = T5Config(
+            vocab_size=sizes.vocabulary,
+            d_model=sizes.hidden,
+            d_kv=sizes.hidden // sizes.heads,
+            d_ff=sizes.intermediate,
+            num_layers=sizes.layers,
+            num_heads=sizes.heads,
+            dropout_rate=0.0,
+            decoder_start_token_id=0,
+            pad_token_id=0,
+            eos_token_id=2,
+        )
+        return T5ForConditionalGeneration(config).to(device)
     config = LlamaConfig(
         vocab_size=sizes.vocabulary,
         hidden_size=sizes.hidden,
@@ -129,26 +151,33 @@ def update(
 
 def make_peft(model: nn.Module, start: Tensor) -> nn.Module:
     """PEFT prompt tuning from a given start (L, H)."""
-    config = PromptTuningConfig(task_type=TaskType.CAUSAL_LM, num_virtual_tokens=start.shape[0])
+    seq2seq = model.config.is_encoder_decoder
+    config = PromptTuningConfig(
+        task_type=TaskType.SEQ_2_SEQ_LM if seq2seq else TaskType.CAUSAL_LM,
+        num_virtual_tokens=start.shape[0],
+        num_transformer_submodules=1,  # before the encoder only
+    )
     wrapped = get_peft_model(model, config)
     with torch.no_grad():
         wrapped.prompt_encoder["default"].embedding.weight.copy_(start)
     return wrapped
 
 
-def left_padded(rows: Sequence[Sequence[int]]) -> dict[str, Tensor]:
-    """input_ids and attention_mask (B, S)."""
-    longest = max(map(len, rows))
-    ids = [[0] * (longest - len(row)) + list(row) for row in rows]
-    mask = [[0] * (longest - len(row)) + [1] * len(row) for row in rows]
-    return {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}
+def as_inputs(rows: Sequence[Sequence[int]], seq2seq: bool) -> dict[str, Tensor]:
+    """input_ids and attention_mask (B, S), padded on the left for a causal model."""
+    ids, mask = padded(rows, 0, left=not seq2seq)
+    return {"input_ids": ids, "attention_mask": mask}
 
 
-def with_labels(rows: Sequence[Row]) -> dict[str, Tensor]:
-    """A batch in the form that PEFT's examples use: the answer stands behind the text, the text has no label."""
-    batch = left_padded([(*row.ids, row.answer) for row in rows])
+def with_labels(rows: Sequence[Row], seq2seq: bool) -> dict[str, Tensor]:
+    """A batch in the form that PEFT's examples use: of a causal model, the answer stands behind the text, which has no
+    label."""
+    answers = torch.tensor([row.answer for row in rows])
+    if seq2seq:
+        return as_inputs([row.ids for row in rows], seq2seq) | {"labels": answers}
+    batch = as_inputs([(*row.ids, *row.answer) for row in rows], seq2seq)
     labels = torch.full_like(batch["input_ids"], -100)
-    labels[:, -1] = torch.tensor([row.answer[0] for row in rows])
+    labels[:, -answers.shape[1] :] = answers
     return batch | {"labels": labels}
 
 
@@ -189,11 +218,12 @@ class PeftTrainer(Trainer):
         )
         args._n_gpu = min(args.n_gpu, 1)
         self.batches = batches
-        super().__init__(model=model, args=args, train_dataset=rows, data_collator=with_labels)
+        collate = partial(with_labels, seq2seq=model.config.is_encoder_decoder)
+        super().__init__(model=model, args=args, train_dataset=rows, data_collator=collate)
         self.remove_callback(PrinterCallback)
 
     def get_train_dataloader(self) -> DataLoader:
-        loader = DataLoader(self.train_dataset, batch_sampler=FixedBatches(self.batches), collate_fn=with_labels)
+        loader = DataLoader(self.train_dataset, batch_sampler=FixedBatches(self.batches), collate_fn=self.data_collator)
         return self.accelerator.prepare(loader)
 
 
@@ -219,5 +249,8 @@ def configured(attention: str, backbone: Backbone, shares: bool, run: Callable[[
     return run()
 
 
-def own_attention(device: str) -> str:
-    return "eager" if device == "cpu" else "sdpa"  # as Backbone.load chooses
+def attentions(backbone: Backbone) -> tuple[str, str]:
+    """The attention of PEFT's model, which is transformers' own choice, and ours, as `load_model` chooses it."""
+    if backbone.seq2seq:
+        return "eager", "eager"  # T5 has one kind
+    return "sdpa", "eager" if backbone.device.type == "cpu" else "sdpa"

@@ -59,7 +59,7 @@ def points() -> Iterator[Point]:
 @lru_cache(maxsize=2)
 def backbone(hidden: int, layers: int) -> Backbone:
     heads = hidden // 64
-    model = make_model(Sizes(hidden, layers, heads, heads, 3 * hidden, VOCABULARY), "cpu")
+    model = make_model("llama", Sizes(hidden, layers, heads, heads, 3 * hidden, VOCABULARY), "cpu")
     model.set_attn_implementation("eager")  # as on any CPU
     return make_backbone(model, "float32")
 

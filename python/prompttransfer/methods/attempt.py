@@ -27,7 +27,7 @@ def run(ctx: Context, target: EncodedTask) -> MethodResult:
     groups = prompt.parameter_groups(config.target_rate, attempt.attention_learning_rate)
     batches = ctx.target_batches(target)
     plan = ctx.plan(prompt, task_loss, target.train, batches, config.target_rate, [target], groups=groups)
-    facts = ctx.run(f"{target.name}: ATTEMPT", plan).facts
+    facts = ctx.run(f"{target.name}: ATTEMPT", plan, {"attends to": "text"}).facts
     mean, attention = average_over(ctx.backbone, prompt, target.train, config.eval_batch_size)
     names = [*(source.name for source in ctx.sources), target.name]
     return MethodResult(

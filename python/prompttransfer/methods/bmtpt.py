@@ -98,6 +98,7 @@ def source_stage(ctx: Context) -> tuple[ParticlePrompts, dict]:
     )
     settings = {
         "loss": "svgd",
+        "likelihood": "whole answers",
         "weights": weights,
         "evidence": evidence,
         "prior_std": prior_std,
@@ -113,6 +114,7 @@ def particle_losses(ctx: Context, particles: Tensor, target: EncodedTask) -> lis
     rows, size, device = target.train[:_ROWS_TO_CHOOSE], ctx.config.eval_batch_size, ctx.backbone.device
     key = {
         "stage": "particle losses",
+        "likelihood": "whole answers",
         "version": CODE_VERSION,
         **ctx.backbone.identity,
         "particles": tensor_hash(particles),

@@ -38,6 +38,7 @@ from training_setup import (
     PeftTrainer,
     Sizes,
     as_inputs,
+    as_loaded,
     attentions,
     configured,
     make_backbone,
@@ -59,6 +60,7 @@ from prompttransfer.models import Backbone, Output
 from prompttransfer.prompts import FrozenPrompts, GroupedPrompt, MultitaskPrompt, ParticlePrompts, SoftPrompt
 
 TASKS, PARTICLES, SOURCES = 4, 4, 6
+NARROWED = "ours: and weights kept in bfloat16"
 
 
 def timed(run: Callable[[], object]) -> float:
@@ -133,7 +135,7 @@ def steps(backbone: Backbone, sizes: Sizes, start: Tensor, rounds: int) -> list[
 
 
 def training(
-    backbone: Backbone, everything: Backbone, sizes: Sizes, start: Tensor, rounds: int, updates: int
+    backbone: Backbone, loaded: Backbone, everything: Backbone, sizes: Sizes, start: Tensor, rounds: int, updates: int
 ) -> list[dict[str, Any]]:
     """Tokens per second: PEFT + Trainer, and what each difference of this trainer brings, one on top of the other."""
     rows = make_rows(sizes, sizes.batch * updates)
@@ -168,6 +170,8 @@ def training(
             "ours: and batches of like length": our_case(backbone, sorted_, False),
             "ours: and the prompt read once": our_case(backbone, sorted_, True),
         }
+    if loaded is not backbone:
+        cases[NARROWED] = our_case(loaded, sorted_, not loaded.seq2seq)
     seconds = in_turns(cases, rounds)
     tokens = sum(lengths) + sizes.length * len(rows)  # what the method asks for, whatever is really computed
     first = seconds["PEFT + Trainer"]
@@ -177,7 +181,9 @@ def training(
     ]
 
 
-def scoring(backbone: Backbone, sizes: Sizes, start: Tensor, rounds: int, count: int) -> list[dict[str, Any]]:
+def scoring(
+    backbone: Backbone, loaded: Backbone, sizes: Sizes, start: Tensor, rounds: int, count: int
+) -> list[dict[str, Any]]:
     """Rows per second of scoring a finished prompt."""
     rows = sorted((row.ids for row in make_rows(sizes, count)), key=len)
     (usual, own), size = attentions(backbone), 2 * sizes.batch
@@ -196,18 +202,24 @@ def scoring(backbone: Backbone, sizes: Sizes, start: Tensor, rounds: int, count:
             found += logits[:, list(ANSWERS)].argmax(dim=1).tolist()
         return found
 
-    def our_predict() -> list[int]:
-        scores = Reader(backbone, start, size).first_token_scores(rows, ANSWERS)
+    def our_predict(which: Backbone) -> list[int]:
+        scores = Reader(which, start, size).first_token_scores(rows, ANSWERS)
         return scores.argmax(dim=1).tolist()
 
-    plans = {"PEFT": (usual, False, peft_predict), "ours: prompt in every row": (own, False, our_predict)}
+    ours_here, ours_loaded = partial(our_predict, backbone), partial(our_predict, loaded)
+    plans: dict[str, tuple[str, Backbone, bool, Callable[[], list[int]]]] = {
+        "PEFT": (usual, backbone, False, peft_predict),
+        "ours: prompt in every row": (own, backbone, False, ours_here),
+    }
     if not backbone.seq2seq:
-        plans["ours: prompt read once"] = (own, True, our_predict)
+        plans["ours: prompt read once"] = (own, backbone, True, ours_here)
+    if loaded is not backbone:
+        plans[NARROWED] = (own, loaded, not loaded.seq2seq, ours_loaded)
     answers: dict[str, list[int]] = {}
 
     def case(name: str) -> float:
-        attention, shares, run = plans[name]
-        return configured(attention, backbone, shares, lambda: timed(lambda: answers.update({name: run()})))
+        attention, which, shares, run = plans[name]
+        return configured(attention, which, shares, lambda: timed(lambda: answers.update({name: run()})))
 
     seconds = in_turns({name: partial(case, name) for name in plans}, rounds)
     every = answers["ours: prompt in every row"]
@@ -303,11 +315,12 @@ def main() -> None:
     shared = ["--model", args.model, "--device", args.device, "--precision", args.precision]
     shared += ["--small"] * args.small
     everything = make_backbone(model, args.precision, AllLogits)
+    loaded = as_loaded(backbone)
     model.set_attn_implementation(attentions(backbone)[1])
     parts = {
-        "steps": lambda: steps(backbone, sizes, start, 3 * args.rounds),
-        "training": lambda: training(backbone, everything, sizes, start, args.rounds, args.updates),
-        "scoring": lambda: scoring(backbone, sizes, start, args.rounds, args.rows),
+        "steps": lambda: steps(loaded, sizes, start, 3 * args.rounds),
+        "training": lambda: training(backbone, loaded, everything, sizes, start, args.rounds, args.updates),
+        "scoring": lambda: scoring(backbone, loaded, sizes, start, args.rounds, args.rows),
         "memory": lambda: memory(shared, reads_once=not backbone.seq2seq),
     }
     report: dict[str, Any] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -29,6 +30,7 @@ from transformers import (
 
 from prompttransfer.methods.objectives import task_loss
 from prompttransfer.models import Backbone, quiet_transformers
+from prompttransfer.models.loading import narrow_products
 from prompttransfer.models.padding import padded
 from prompttransfer.prompts import PromptModule, SoftPrompt
 from prompttransfer.rows import Row
@@ -106,6 +108,16 @@ def make_backbone(model: nn.Module, precision: str, kind: type[Backbone] = Backb
     words = {f"w{index}": index for index in range(8)}
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel(words, "w1")), pad_token="w0")
     return kind(model, tokenizer, precision=precision)
+
+
+def as_loaded(backbone: Backbone) -> Backbone:
+    """The backbone as `load_model` leaves it: the weights of bfloat16 products are kept in bfloat16, in a copy here."""
+    if backbone.precision != "bfloat16":
+        return backbone
+    model = copy.deepcopy(backbone.model)
+    narrow_products(model)
+    model.set_attn_implementation(attentions(backbone)[1])
+    return make_backbone(model, backbone.precision)
 
 
 def start_prompt(backbone: Backbone, sizes: Sizes) -> Tensor:

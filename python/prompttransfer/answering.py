@@ -231,7 +231,7 @@ class Reader:
         return read
 
     def _behind_the_start(self, source: Source) -> Callable[[Tensor], Tensor]:
-        """A causal model reads placed rows and what is written behind them anew for every token."""
+        """All that is written is read anew for every token: by a decoder, or with the placed rows before it."""
         backbone = self.backbone
         with backbone.autocast():
             state = backbone.encoder(source) if backbone.seq2seq else None

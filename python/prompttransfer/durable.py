@@ -174,7 +174,7 @@ def sync_folder(path: Path) -> None:
 def remove_leftovers(folder: Path) -> None:
     """Delete what a killed process was writing below a folder; what a living one is writing is locked, and stays."""
     for path in folder.rglob(f".*{_TEMPORARY}"):
-        with suppress(FileNotFoundError), path.open("r+b") as file:
+        with suppress(FileNotFoundError, PermissionError), path.open("r+b") as file:  # it is gone, or not ours
             if _locked(file.fileno(), fcntl.LOCK_NB):
                 path.unlink()
 

@@ -115,7 +115,7 @@ class Context:
 
     def target_batches(self, target: EncodedTask) -> list[list[int]]:
         """The batches of the whole target budget: the same for every method."""
-        config = (self.run_config or self.config).for_task(target.name)
+        config = self.of(target).config
         updates = target_budget(config, len(target.train)).total
         lengths = target.train.lengths
         # Few rows: short pools, or the same rows would meet in every batch.

@@ -146,16 +146,12 @@ def test_the_repulsive_term_is_the_numerical_gradient_of_the_kernel() -> None:
 
 
 def test_particles_turn_the_gradient_by_the_stein_formula() -> None:
-    particles, gradient = random(3, 2, 4).double(), random(3, 2, 4, seed=1).double()
+    particles, gradient = random(3, 2, 4), random(3, 2, 4, seed=1)
     prompt = ParticlePrompts(particles, torch.zeros(2, 4), bandwidth=5.0)
-    prompt.particles.grad = gradient.float()
+    prompt.particles.grad = gradient.clone()
     prompt.turn_gradient(evidence=10.0)
-    phi = torch.zeros(3, 2, 4, dtype=torch.float64)
-    for i in range(3):
-        for j in range(3):
-            kernel = torch.exp(-(particles[i] - particles[j]).square().sum() / 5)
-            phi[i] += (kernel * -10 * gradient[j] + 2 / 5 * kernel * (particles[i] - particles[j])) / 3
-    torch.testing.assert_close(prompt.particles.grad, (-phi / 10).float(), rtol=1e-5, atol=1e-6)
+    phi = literal_direction(particles.double().numpy(), -10 * gradient.double().numpy(), h=5.0)
+    torch.testing.assert_close(prompt.particles.grad, torch.from_numpy(-phi / 10).float(), rtol=1e-5, atol=1e-6)
 
 
 def test_particle_prompt_selects_by_row_and_measures_distance() -> None:
@@ -394,11 +390,11 @@ def test_an_update_of_the_sources_is_the_literal_one(
     np.testing.assert_allclose(plan.prompt.particles.grad.numpy(), expected, rtol=1e-3, atol=1e-5 * norms.max())
 
 
-def literal_direction(theta: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """phi (Liu & Wang 2016, eq. 8) of particles (M, ...), h from the median over the whole matrix as in their code."""
+def literal_direction(theta: np.ndarray, scores: np.ndarray, h: float | None = None) -> np.ndarray:
+    """phi (Liu & Wang 2016, eq. 8) of particles (M, ...), h from the median over all pairs unless given."""
     count = len(theta)
     squares = np.array([[((a - b) ** 2).sum() for b in theta] for a in theta])
-    h = np.median(squares) / np.log(count + 1)
+    h = h or np.median(squares) / np.log(count + 1)
     phi = np.zeros_like(theta)
     for i in range(count):
         for j in range(count):

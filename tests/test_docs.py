@@ -48,6 +48,19 @@ def test_every_page_is_in_the_navigation() -> None:
     assert set(pages(config["nav"])) == written
 
 
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted(DOCS.glob("methods/*.md"))], ids=lambda page: str(page.relative_to(ROOT))
+)
+def test_differences_that_are_quoted_stand_on_the_pages_of_results(page: Path) -> None:
+    """Those pages are written by the studies, these by hand."""
+    difference = re.compile(r"([+-]\d+\.\d)\s\[([+-]\d+\.\d),\s([+-]\d+\.\d)\]")
+    results = [results.read_text("utf-8") for results in DOCS.glob("results/*.md")]
+    measured = {found for text in results for found in difference.findall(text)}
+    quoted = set(difference.findall(page.read_text("utf-8")))
+    assert quoted or page.name not in ("README.md", "mpt.md", "bmtpt.md", "dtvg.md")
+    assert quoted <= measured
+
+
 def test_every_variable_that_is_read_is_documented() -> None:
     """Of the package and its build; what tests set for themselves is not for users."""
     sources = [ROOT / "setup.py", *(ROOT / "promptkernels").rglob("*.py"), *(ROOT / "python").rglob("*.py")]

@@ -54,8 +54,9 @@ def test_every_page_is_in_the_navigation() -> None:
 def test_differences_that_are_quoted_stand_on_the_pages_of_results(page: Path) -> None:
     """Those pages are written by the studies, these by hand."""
     difference = re.compile(r"([+-]\d+\.\d)\s\[([+-]\d+\.\d),\s([+-]\d+\.\d)\]")
-    results = [results.read_text("utf-8") for results in DOCS.glob("results/*.md")]
-    measured = {found for text in results for found in difference.findall(text)}
+    measured = {
+        found for written in DOCS.glob("results/*.md") for found in difference.findall(written.read_text("utf-8"))
+    }
     quoted = set(difference.findall(page.read_text("utf-8")))
     assert quoted or page.name not in ("README.md", "mpt.md", "bmtpt.md", "dtvg.md")
     assert quoted <= measured

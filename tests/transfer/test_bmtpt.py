@@ -391,10 +391,10 @@ def test_an_update_of_the_sources_is_the_literal_one(
 
 
 def literal_direction(theta: np.ndarray, scores: np.ndarray, h: float | None = None) -> np.ndarray:
-    """phi (Liu & Wang 2016, eq. 8) of particles (M, ...), h from the median over all pairs unless given."""
+    """phi (Liu & Wang 2016, eq. 8) of particles (M, ...), h from the median over the whole matrix if not given."""
     count = len(theta)
     squares = np.array([[((a - b) ** 2).sum() for b in theta] for a in theta])
-    h = h or np.median(squares) / np.log(count + 1)
+    h = np.median(squares) / np.log(count + 1) if h is None else h
     phi = np.zeros_like(theta)
     for i in range(count):
         for j in range(count):

@@ -51,14 +51,13 @@ def run(options: argparse.Namespace, progress: Any) -> None:
 
 
 def report(options: argparse.Namespace, progress: Any) -> None:
-    """Write the pages of all studies that have results."""
-    done = []
-    for study in _studies(options):
+    """Write the pages of the studies that have cells here; those of the others stay as they are."""
+    studies = _studies(options)
+    for study in studies:
         results = collect(study, options.runs / study.name)
         if results.rows:
             write_study(study, results, options.results)
-            done.append((study, results))
-    write_index(done, options.results)
+    write_index(studies, options.results)
     progress.note(f"pages: {options.results / 'README.md'}")
 
 
@@ -80,7 +79,7 @@ def _options() -> argparse.Namespace:
     for name, text in (
         ("tune", "choose every method's settings on validation rows"),
         ("run", "run studies; stopped, the same command goes on where it was"),
-        ("report", "write the pages from the cells that are there"),
+        ("report", "write the pages of the studies that have cells here"),
         ("all", "tune, run all studies, report"),
     ):
         command = commands.add_parser(name, help=text, description=text)

@@ -11,6 +11,7 @@ from typing import Any
 from bench.evidence.studies import BASELINE, Study
 from bench.evidence.tuning import settings_text
 from prompttransfer.report import Results, pictures
+from prompttransfer.report.form import Row
 from prompttransfer.report.statistics import difference_rows, interval_text, paired
 from prompttransfer.report.tables import cost_rows, overview_rows, source_rows
 
@@ -78,10 +79,17 @@ def write_study(study: Study, results: Results, folder: Path) -> None:
     (folder / f"{study.name}.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
-def write_index(done: Sequence[tuple[Study, Results]], folder: Path) -> None:
-    """README.md: the protocol, and in every study the mean difference to PT of what is compared with it."""
+def write_index(studies: Sequence[Study], folder: Path) -> None:
+    """README.md: the protocol, and in every study the mean difference to PT of what is compared with it.
+
+    It reads the CSVs that stand in `folder`, so it also holds the studies whose cells are on another machine.
+    """
     parts = ["# Results", "Made by `make evidence`; nothing on these pages is typed by hand.", PROTOCOL]
-    for study, results in done:
+    for study in studies:
+        path = folder / f"{study.name}.csv"
+        if not path.is_file():
+            continue
+        results = Results(folder, {"rows": _read_csv(path)})
         rows = []
         for label in results.methods:
             if study.entries[label].against != BASELINE:
@@ -94,7 +102,8 @@ def write_index(done: Sequence[tuple[Study, Results]], folder: Path) -> None:
                 pairs = f"{found.wins}/{found.ties}/{found.losses}"
                 rows.append([*line, interval_text(found.these_targets), interval_text(found.such_targets), pairs])
         head = ["method", "mean score", "to PT, these targets", "to PT, such targets", "won/tied/lost"]
-        state = "" if results.content["finished"] else " Not finished."
+        scored, cells = len(results.rows), len(study.cells)
+        state = "" if scored == cells else f" {scored} of {cells} cells have a score."
         title = f"## [{study.name}]({study.name}.md)"
         parts += [title, f"{study.about}{state} Targets: {', '.join(results.targets)}.", table(head, rows)]
     folder.mkdir(parents=True, exist_ok=True)
@@ -171,3 +180,8 @@ def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
+
+
+def _read_csv(path: Path) -> list[dict[str, Any]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return [Row.model_validate_strings(row, strict=False).model_dump() for row in csv.DictReader(file)]

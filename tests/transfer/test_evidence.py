@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,13 +16,15 @@ import pytest
 from recipes import Silent
 from tiny import WORDS, tiny_llama, tiny_tokenizer
 
+from bench.evidence.__main__ import RESULTS
 from bench.evidence.running import collect, run_study
 from bench.evidence.studies import REPORTED, Study, grid_entries, merged, read_study
-from bench.evidence.tuning import choose, settings_text
+from bench.evidence.tuning import best_settings, choose, settings_text
 from bench.evidence.writing import table, write_index, write_study, write_tuning
 from prompttransfer.config import METHODS
 from prompttransfer.evaluation import evaluate
 from prompttransfer.report import Results
+from prompttransfer.report.statistics import interval_text, paired
 from prompttransfer.tasks.task import Example, Task, to_dataset
 
 ANY_BEST: dict[str, dict[str, Any]] = {method: {} for method in METHODS}
@@ -211,7 +214,7 @@ def test_pages_hold_every_table(study: Study, tmp_path: Path) -> None:
     run_study(study, tmp_path / "run", Counting())
     results, pages = collect(study, tmp_path / "run"), tmp_path / "pages"
     write_study(study, results, pages)
-    write_index([(study, results)], pages)
+    write_index([study, study.model_copy(update={"name": "never run"})], pages)
     text = (pages / "toy.md").read_text()
     titles = re.findall(r"^## (.*)$", text, flags=re.MULTILINE)
     assert titles[:3] == ["Scores", "Difference to PT, pair by pair", "Difference to DTVG, pair by pair"]
@@ -226,6 +229,23 @@ def test_pages_hold_every_table(study: Study, tmp_path: Path) -> None:
         assert len(list(csv.DictReader(file))) == len(results.rows)
     index = (pages / "README.md").read_text()
     assert "[toy](toy.md)" in index and "| SPoT |" in index and "| DTVG all |" not in index
+    assert "have a score" not in index and "never run" not in index
+    spot = paired(results.rows, "SPoT")
+    assert spot and f"| {interval_text(spot.these_targets)} | {interval_text(spot.such_targets)} |" in index
+    lines = (pages / "toy.csv").read_text().splitlines(keepends=True)
+    (pages / "toy.csv").write_text("".join(lines[:-1]))
+    write_index([study], pages)
+    cells = len(study.cells)
+    assert f"{cells - 1} of {cells} cells have a score." in (pages / "README.md").read_text()
+
+
+def test_the_index_says_what_the_published_rows_say(tmp_path: Path) -> None:
+    """Whoever writes one study's page on a new machine does not lose the others from the index."""
+    studies = [read_study(name, best_settings(RESULTS / "tuning.json")) for name in REPORTED]
+    for path in RESULTS.glob("*.csv"):
+        shutil.copy(path, tmp_path)
+    write_index(studies, tmp_path)
+    assert (tmp_path / "README.md").read_text() == (RESULTS / "README.md").read_text()
 
 
 def test_tables_keep_their_columns() -> None:

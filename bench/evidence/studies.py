@@ -22,6 +22,7 @@ from pydantic import Field, model_validator
 
 from prompttransfer.config import METHODS, RunConfig
 from prompttransfer.method_config import Settings
+from prompttransfer.overlay import merged, nested
 
 HERE = Path(__file__).parent
 REPORTED = ("few16", "few32", "full", "ablations")
@@ -126,21 +127,10 @@ def grid_entries(grids: Mapping[str, Mapping[str, list[Any]]]) -> dict[str, Entr
         for number, values in enumerate(product(*grid.values()), 1):
             settings: dict[str, Any] = {}
             for name, value in zip(grid, values, strict=True):
-                block, _, inner = name.partition(".")
-                settings = merged(settings, {block: {inner: value}} if inner else {block: value})
+                settings = merged(settings, nested(name, value))
             entries[f"{method} {number}"] = Entry(method=method, settings=settings)
     # Tuning compares settings of one method with each other; no entry stands for the baseline.
     return {label: entry.model_copy(update={"against": label}) for label, entry in entries.items()}
-
-
-def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Two nested settings in one; `above` wins."""
-    both = {name: merged(below[name], above[name]) for name in above if _are_blocks(below.get(name), above[name])}
-    return {**below, **above, **both}
-
-
-def _are_blocks(*values: Any) -> bool:
-    return all(isinstance(value, Mapping) for value in values)
 
 
 def _tuned(entry: Entry, best: Mapping[str, dict[str, Any]] | None) -> Entry:

@@ -22,6 +22,7 @@ from pydantic import Field, ValidationError
 from prompttransfer.config import RunConfig
 from prompttransfer.json_file import read_json
 from prompttransfer.method_config import Settings
+from prompttransfer.overlay import block_of, overlaid
 from prompttransfer.yaml_file import read_yaml
 
 FOLDER = Path(__file__).parent / "recipes"
@@ -87,17 +88,17 @@ def read_recipe(name: str | Path | None) -> Recipe:
     return Recipe(text, settings, _about(text, content, settings))
 
 
-def run_config(recipe: Recipe, options: Mapping[str, Any], *, limit: int | None = None) -> RunConfig:
-    """The settings of a recipe and the options that are given (not None), which win.
+def run_config(recipe: Recipe, given: Mapping[str, Any], *, limit: int | None = None) -> RunConfig:
+    """The settings of a recipe and those that are given beside it, which win.
 
     Args:
         limit: at most so many training, test and source rows of a task, and updates of a stage.
 
     Raises:
-        SettingsError: names file, path and what is wanted; an option has no file.
+        SettingsError: names file, path and what is wanted; what was given has no file.
+        ValueError: one thing is given in two units, such as updates and epochs.
     """
-    given = {name: value for name, value in options.items() if value is not None}
-    merged = {**_without_rivals(recipe.settings, given), **given}
+    merged = overlaid(recipe.settings, given)
     try:
         config = RunConfig(**merged)
         return config if limit is None else RunConfig(**limited(config, limit))
@@ -105,7 +106,7 @@ def run_config(recipe: Recipe, options: Mapping[str, Any], *, limit: int | None 
         lines = list(explain(error, merged))
         file = f"{recipe.name}: " if recipe.name else ""
         raise SettingsError(
-            "\n".join(text if path and path[0] in given else f"{file}{text}" for path, text in lines)
+            "\n".join(text if path and _in(given, path) == path else f"{file}{text}" for path, text in lines)
         ) from error
 
 
@@ -155,9 +156,7 @@ def setting_paths(settings: Mapping[str, Any], inside: str = "") -> Iterator[str
     """Dotted path of every single value of nested settings: train_rows, mpt.rank."""
     for name, value in settings.items():
         path = f"{inside}{name}"
-        block = RunConfig.model_fields.get(path)
-        annotation = block.annotation if block else None
-        if isinstance(value, dict) and isinstance(annotation, type) and issubclass(annotation, Settings):
+        if isinstance(value, dict) and block_of(RunConfig, path):
             yield from setting_paths(value, f"{path}.")
         else:
             yield path
@@ -175,29 +174,6 @@ def _about(name: str, content: dict[str, Any], settings: dict[str, Any]) -> Abou
             if path not in paths:
                 raise ValueError(f"{name}: {key}.{path}: the file has no setting {path!r} that this could be about")
     return about
-
-
-def _without_rivals(settings: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Without the settings that would go before a given option: epochs before updates, exceptions before the rule."""
-    overruled = set(given) | ({"target_epochs"} if "target_updates" in given else set())
-    for block in ("per_method", "per_task"):
-        if isinstance(settings.get(block), dict):
-            rest = {
-                name: {key: value for key, value in exception.items() if key not in overruled}
-                if isinstance(exception, dict)
-                else exception
-                for name, exception in settings[block].items()
-            }
-            settings = settings | {block: rest}
-    if "target_updates" in given:
-        settings = {key: value for key, value in settings.items() if key != "target_epochs"}
-    if "source_updates" in given:
-        settings = {key: value for key, value in settings.items() if key != "source_epochs"}
-        for block in ("multi_pt", "mpt", "bmtpt"):
-            if isinstance(settings.get(block), dict):
-                rest = {k: v for k, v in settings[block].items() if k not in ("source_epochs", "source_updates")}
-                settings = settings | {block: rest}
-    return settings
 
 
 def _in(given: Mapping[str, Any], loc: tuple[Any, ...]) -> tuple[Any, ...]:

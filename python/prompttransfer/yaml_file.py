@@ -1,4 +1,4 @@
-"""YAML files of people: a key given twice is refused, errors name line and column, and `no` is a word."""
+"""YAML that people write: a key given twice is refused, errors name line and column, and `no` is a word."""
 
 from __future__ import annotations
 
@@ -58,8 +58,7 @@ def read_yaml(path: Path) -> Any:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: not YAML, a key given twice, or aliases that lead back to themselves or multiply; names the file,
-            the line and the column.
+        ValueError: as `parse_yaml`, with the file.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -67,19 +66,29 @@ def read_yaml(path: Path) -> Any:
         raise FileNotFoundError(f"{path} does not exist") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not a UTF-8 text file ({error.reason} at byte {error.start})") from error
+    return parse_yaml(text, str(path))
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """What YAML text holds; `where` begins the messages.
+
+    Raises:
+        ValueError: not YAML, a key given twice, or aliases that lead back to themselves or multiply; names the line and
+            the column.
+    """
     try:
         value = yaml.load(text, Loader=_Loader)
         _count(value, {})
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise ValueError(f"{path}{place}: {error.problem or error.context}") from error
+        raise ValueError(f"{where}{place}: {error.problem or error.context}") from error
     except (yaml.YAMLError, ValueError) as error:
-        raise ValueError(f"{path}: not YAML: {error}") from error
+        raise ValueError(f"{where}: not YAML: {error}") from error
     except (TypeError, LookupError, AttributeError) as error:  # of a tag before what it is not for: "!!set word"
-        raise ValueError(f"{path}: not YAML of ours: {error}") from error
+        raise ValueError(f"{where}: not YAML of ours: {error}") from error
     except RecursionError:
-        raise ValueError(f"{path}: not YAML of ours: nested too deep") from None
+        raise ValueError(f"{where}: not YAML of ours: nested too deep") from None
     return value
 
 

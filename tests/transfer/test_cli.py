@@ -103,6 +103,21 @@ def test_config_file_with_options_before_it(comparison: list[RunConfig], tmp_pat
     assert (comparison[0].train_rows, comparison[0].test_rows, comparison[0].mpt.rank) == (4, 50, 2)
 
 
+def test_any_setting_goes_before_the_file(comparison: list[RunConfig], tmp_path: Path) -> None:
+    file = tmp_path / "c.json"
+    file.write_text(json.dumps({"mpt": {"rank": 2, "distillation": 0.5}}))
+    given = ["--set", "mpt.ablation=no-distillation", "--set", "bmtpt.particles=3"]
+    for command in (["compare", "--output", tmp_path / "run"], ["train", "amazon", tmp_path / "p.safetensors"]):
+        result = run(*command, "--config", file, *given, "-q")
+        assert result.exit_code == 0, result.output
+    for config in comparison:
+        assert (config.mpt.rank, config.mpt.distillation, config.bmtpt.particles) == (2, 0.0, 3)
+    stages = json.loads(run("validate", file, "--set", "bmtpt.particles=7", "--json").stdout)["stages"]
+    assert [stage["trained"] for stage in stages if stage["title"] == "BMTPT: particles"] == [7 * 16 * 576]
+    refused = run("compare", "--set", "mpt.rnk=2")
+    assert refused.exit_code == 2 and "mpt.rnk: unknown setting; did you mean 'rank'?" in refused.stderr
+
+
 def test_train_writes_the_prompt(comparison: list[RunConfig], tmp_path: Path) -> None:
     result = run("train", "amazon", tmp_path / "p.safetensors", "--updates", 7, "-q")
     assert result.exit_code == 0, result.output

@@ -155,6 +155,10 @@ def test_names_to_complete_are_those_of_the_tasks() -> None:
     assert (*DEMO_TASKS, *PAPER_TASKS) == completion.TASK_NAMES
     assert completion.setting("scoring")("") == ["auto", "first-token", "full", "generate"]
     assert completion.setting("variant")("") == ["paper", "code"] and "variant" in RunConfig.model_fields
+    assert {"train_rows=", "mpt.rank=", "dtvg.rule="} <= set(completion.assignment(""))
+    assert completion.assignment("dtvg.own_f") == ["dtvg.own_fraction="]
+    assert completion.assignment("mpt.variant=p") == ["mpt.variant=paper"]
+    assert completion.assignment("nothing=") == [] == completion.assignment("mpt.rank=")
 
 
 def test_models_of_the_hub_are_completed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from tiny import WORDS, tiny_llama, tiny_tokenizer
 
 from bench.evidence.__main__ import RESULTS
 from bench.evidence.running import collect, run_study
-from bench.evidence.studies import REPORTED, Study, grid_entries, merged, read_study
+from bench.evidence.studies import REPORTED, Study, grid_entries, read_study
 from bench.evidence.tuning import best_settings, choose, settings_text
 from bench.evidence.writing import table, write_index, write_study, write_tuning
 from prompttransfer.config import METHODS
@@ -92,10 +92,6 @@ def test_chosen_settings_stand_below_those_of_an_entry() -> None:
     assert config.methods == ("MPT",) and study.config_of("PT").target_learning_rate is None
     with pytest.raises(ValueError, match="PT is not tuned yet"):
         read_study("few16")
-    assert merged({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 4}, "d": {"e": 5}}) == {
-        "a": {"b": 4, "c": 2},
-        "d": {"e": 5},
-    }
 
 
 def test_bad_studies_are_refused(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import typer
 
 from prompttransfer.cli import completion
 from prompttransfer.cli import options as o
+from prompttransfer.cli.given import given_settings
 from prompttransfer.cli.support import (
     default_of,
     friendly_errors,
@@ -23,6 +24,7 @@ from prompttransfer.recipes import read_recipe, run_config
 
 def compare(
     recipe: o.Recipe = None,
+    assigned: o.Assigned = None,
     limit: o.Limit = None,
     sources: Annotated[
         list[str] | None,
@@ -125,10 +127,12 @@ def compare(
 
     `prompttransfer compare --recipe papers/mpt_t5_base --limit 32`
 
+    `prompttransfer compare --methods PT,MPT --set mpt.ablation=no-distillation --set mpt.rank=2`
+
     Stopped with Ctrl-C, the same command goes on where it was; finished stages are never repeated. Started in several
     shells, or on several machines that share the run folder, the same command shares the work.
     """
-    given = {
+    options = {
         "model": model,
         "sources": task_names(sources),
         "targets": task_names(targets),
@@ -154,4 +158,5 @@ def compare(
         "output": output,
     }
     with friendly_errors(debug, resumes=True):
-        print_run(run(run_config(read_recipe(recipe), given, limit=limit), quiet or as_json, workers), as_json)
+        config = run_config(read_recipe(recipe), given_settings(options, assigned), limit=limit)
+        print_run(run(config, quiet or as_json, workers), as_json)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, get_args
 
 from prompttransfer.assets.table import ASSETS
 from prompttransfer.config import METHODS, RunConfig
+from prompttransfer.method_config import Settings
 from prompttransfer.model_names import hub_models
+from prompttransfer.overlay import block_of
 from prompttransfer.recipes import recipe_names
 
 # Names of the tasks: their descriptions take seconds to import, so a test keeps this list the same as theirs.
@@ -45,6 +47,25 @@ def several_of(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]
 def setting(name: str) -> Callable[[str], list[str]]:
     """Completion of a setting that has one of a few values."""
     return one_of(lambda: _values(RunConfig.model_fields[name].annotation))
+
+
+def assignment(incomplete: str) -> list[str]:
+    """Completion of NAME=VALUE: names of all settings, then the values of one that has a few."""
+    name, equals, begun = incomplete.partition("=")
+    kinds = dict(_settings())
+    if not equals:
+        return [f"{path}=" for path in kinds if path.startswith(name)]
+    return [f"{name}={value}" for value in _values(kinds.get(name)) if value.startswith(begun)]
+
+
+def _settings(kind: type[Settings] = RunConfig, inside: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted name and type of every single setting."""
+    for name, field in kind.model_fields.items():
+        block = block_of(kind, name)
+        if block:
+            yield from _settings(block, f"{inside}{name}.")
+        else:
+            yield f"{inside}{name}", field.annotation
 
 
 def _values(annotation: Any) -> list[str]:

@@ -10,6 +10,7 @@ import typer
 
 from prompttransfer.cli import completion
 from prompttransfer.cli import options as o
+from prompttransfer.cli.given import given_settings
 from prompttransfer.cli.support import default_of, friendly_errors, shown_progress
 from prompttransfer.recipes import Recipe, run_config
 
@@ -96,8 +97,8 @@ def evaluate(
             "scoring": scoring,
         }
         with shown_progress(quiet or as_json) as progress:
-            given = {name for name, value in options.items() if value is not None}
-            facts = evaluate_file(prompt, run_config(Recipe(), options), progress, given=given)
+            given = given_settings(options)
+            facts = evaluate_file(prompt, run_config(Recipe(), given), progress, given=set(given))
         if as_json:
             typer.echo(json.dumps(facts, indent=1))
             return

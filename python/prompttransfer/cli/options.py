@@ -39,6 +39,16 @@ Recipe = Annotated[
         "such as config.json of a run. Options go before it.",
     ),
 ]
+Assigned = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        autocompletion=completion.assignment,
+        help="Any setting that has no option, by its name in a recipe, such as mpt.ablation=neither; repeat it for "
+        "more.",
+    ),
+]
 Limit = Annotated[
     int | None,
     typer.Option(

@@ -49,23 +49,22 @@ def method_names(values: list[str] | None) -> tuple[str, ...] | None:
 TRAIN_DEFAULTS = {"methods": ("PT",), "train_rows": 2000, "test_rows": 200, "target_updates": 100, "seeds": (42,)}
 
 
-def train_settings(recipe: Recipe, options: dict[str, Any], limit: int | None = None) -> RunConfig:
+def train_settings(recipe: Recipe, given: dict[str, Any], limit: int | None = None) -> RunConfig:
     """Settings of `train`: one task, one method, one seed.
 
     Of several methods or seeds in a recipe, such as that of a comparison, the first is meant. Without named sources,
     the demo's serve, but never the task itself.
     """
-    options = {name: value for name, value in options.items() if value is not None}
     settings = {**TRAIN_DEFAULTS, **recipe.settings}
     for name in ("methods", "seeds"):
         if isinstance(settings[name], list | tuple):  # anything else is refused below
             settings[name] = tuple(settings[name][:1])
-    if options.get("methods", settings["methods"]) == ("PT",):
-        settings["sources"], options["sources"] = (), None
-    elif "sources" not in settings | options:
+    if given.get("methods", settings["methods"]) == ("PT",):
+        given = given | {"sources": ()}
+    elif "sources" not in settings | given:
         default = RunConfig.model_fields["sources"].default
-        settings["sources"] = tuple(name for name in default if name not in options["targets"])
-    return run_config(replace(recipe, settings=settings), options, limit=limit)
+        settings["sources"] = tuple(name for name in default if name not in given["targets"])
+    return run_config(replace(recipe, settings=settings), given, limit=limit)
 
 
 def shown_progress(silent: bool) -> Any:

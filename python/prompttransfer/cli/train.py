@@ -9,6 +9,7 @@ import typer
 
 from prompttransfer.cli import completion
 from prompttransfer.cli import options as o
+from prompttransfer.cli.given import given_settings
 from prompttransfer.cli.support import (
     default_of,
     friendly_errors,
@@ -31,6 +32,7 @@ def train(
     ],
     prompt: Annotated[Path, typer.Argument(help="Prompt file to write (.safetensors).")],
     recipe: o.Recipe = None,
+    assigned: o.Assigned = None,
     limit: o.Limit = None,
     method: Annotated[
         str | None,
@@ -88,7 +90,7 @@ def train(
 
     The folder `<prompt>.run` beside the file keeps the settings, results and learning curve.
     """
-    given = {
+    options = {
         "model": model,
         "sources": task_names(sources),
         "targets": (task,),
@@ -113,7 +115,8 @@ def train(
         "output": prompt.with_name(prompt.name + ".run"),
     }
     with friendly_errors(debug, resumes=True):
-        results = run(train_settings(read_recipe(recipe), given, limit), quiet or as_json)
+        config = train_settings(read_recipe(recipe), given_settings(options, assigned), limit)
+        results = run(config, quiet or as_json)
         from prompttransfer.interchange import read_tensors, write_tensors
 
         made = results.folder / results.rows[0]["prompt"]

@@ -9,6 +9,7 @@ import typer
 
 from prompttransfer.cli import completion
 from prompttransfer.cli import options as o
+from prompttransfer.cli.given import given_settings
 from prompttransfer.cli.support import friendly_errors
 from prompttransfer.recipes import read_recipe, run_config
 
@@ -22,6 +23,7 @@ def validate(
             help="A recipe that is shipped, such as demo, or a YAML or JSON file.",
         ),
     ],
+    assigned: o.Assigned = None,
     limit: o.Limit = None,
     model: o.Model = None,
     data_dir: o.DataDir = None,
@@ -44,7 +46,8 @@ def validate(
     """
     with friendly_errors(debug):
         asked = read_recipe(recipe)
-        config = run_config(asked, {"model": model, "data_dir": data_dir}, limit=limit)
+        given = given_settings({"model": model, "data_dir": data_dir}, assigned)
+        config = run_config(asked, given, limit=limit)
         from prompttransfer.validate import explain, print_explanation
 
         explanation = explain(config, asked)

@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from bench.evidence.archive import archive_of, pack, unpack
 from bench.evidence.running import collect, run_study
-from bench.evidence.studies import REPORTED, Study, read_study
+from bench.evidence.studies import REPORTED, TUNING, Study, read_study
 from bench.evidence.tuning import best_settings, choose
 from bench.evidence.writing import write_index, write_study, write_tuning
 from prompttransfer.durable import write_json
@@ -32,38 +33,48 @@ def main() -> None:
 
 def tune(options: argparse.Namespace, progress: Any) -> None:
     """Try every setting of the grids on validation rows, and write down the best once no cell is missing."""
-    study, folder = read_study("tune"), options.runs / "tune"
-    run_study(study, folder, progress, **_parts(options))
-    results = collect(study, folder)
-    if not results.content["finished"]:
-        missing = results.content["cells"] - len(results.rows) - len(results.content["errors"])
-        progress.note(f"tune: {missing} cells are missing; nothing is chosen yet")
-        return
-    chosen = choose(study, results)
-    write_json(options.results / "tuning.json", chosen)
-    write_tuning(chosen, options.results / "tuning.md")
-    progress.note(f"chosen settings: {options.results / 'tuning.json'}")
+    for name in getattr(options, "tunings", None) or TUNING:
+        study = read_study(name)
+        folder = _folder(study, options)
+        run_study(study, folder, progress, **_parts(options))
+        results = collect(study, folder)
+        pack(folder, archive_of(study, options.results))
+        if not results.content["finished"]:
+            missing = results.content["cells"] - len(results.rows) - len(results.content["errors"])
+            progress.note(f"{name}: {missing} cells are missing; nothing is chosen yet")
+            continue
+        chosen = choose(study, results)
+        write_json(options.results / f"{name}.json", chosen)
+        write_tuning(chosen, options.results / f"{name}.md")
+        progress.note(f"chosen settings: {options.results / f'{name}.json'}")
 
 
 def run(options: argparse.Namespace, progress: Any) -> None:
     for study in _studies(options):
-        run_study(study, options.runs / study.name, progress, **_parts(options))
+        run_study(study, _folder(study, options), progress, **_parts(options))
 
 
 def report(options: argparse.Namespace, progress: Any) -> None:
     """Write the pages of the studies that have cells here; those of the others stay as they are."""
     studies = _studies(options)
     for study in studies:
-        results = collect(study, options.runs / study.name)
+        results = collect(study, _folder(study, options))
         if results.rows:
             write_study(study, results, options.results)
     write_index(studies, options.results)
     progress.note(f"pages: {options.results / 'README.md'}")
 
 
+def _folder(study: Study, options: argparse.Namespace) -> Path:
+    """Where the cells of a study lie, with those that were published."""
+    folder: Path = options.runs / study.name
+    unpack(archive_of(study, options.results), folder)
+    return folder
+
+
 def _studies(options: argparse.Namespace) -> list[Study]:
     names = getattr(options, "studies", None) or ["all"]
-    best = best_settings(options.results / "tuning.json")
+    best = best_settings(options.results)
     return [read_study(name, best) for name in (REPORTED if "all" in names else names)]
 
 
@@ -83,6 +94,8 @@ def _options() -> argparse.Namespace:
         ("all", "tune, run all studies, report"),
     ):
         command = commands.add_parser(name, help=text, description=text)
+        if name == "tune":
+            command.add_argument("tunings", nargs="*", help=f"{', '.join(TUNING)}; none: all of them")
         if name == "run":
             command.add_argument("studies", nargs="+", help=f"{', '.join(REPORTED)}, or all")
         if name != "report":

@@ -1,14 +1,14 @@
 """A study cell by cell: a cell is one entry on one target and seed, in a file of its own.
 
-All stages go through the store, so cells that are done, and stages that cells or studies share, cost nothing the second
-time. Parts of a study may be run by several processes; the files of all of them together are the study.
+Cells that are done are not run again, and all stages go through the store, so those that cells or studies share cost
+nothing the second time. Parts of a study may be run by several processes; the files of all of them are the study.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -54,7 +54,6 @@ def run_study(
         for cell in study.cells
         if all(not wanted or part in wanted for part, wanted in zip(cell, (seeds, targets, labels), strict=True))
     ]
-    progress.note(f"{study.name}: {len(cells)} cells of {len(study.cells)}")
     work = Workbench.open(config, _OnlyStages(progress))
     facts = {
         "version": CODE_VERSION,
@@ -62,6 +61,9 @@ def run_study(
         "model_fingerprint": work.backbone.fingerprint,
         **machine_facts(work.backbone),
     }
+    asked = len(cells)
+    cells = [cell for cell in cells if not _is_done(study, folder, cell, facts)]
+    progress.note(f"{study.name}: {asked} cells of {len(study.cells)}, {asked - len(cells)} are done")
     taken: list[float] = []
     base: Context | None = None
     sources: list[dict[str, Any]] | None = None
@@ -85,17 +87,11 @@ def run_study(
 
 
 def collect(study: Study, folder: Path) -> Results:
-    """What all processes have finished of a study so far, as a run folder that the report reads.
-
-    Cells that were run with other settings, or by code whose results differ, are left out.
-    """
+    """What all processes have finished of a study so far, as a run folder that the report reads."""
     rows, found = [], []
     for seed, target, label in sorted(study.cells, key=lambda cell: list(study.entries).index(cell[2])):
-        path = _path(folder, label, target, seed)
-        if not path.is_file():
-            continue
-        cell = json.loads(path.read_text(encoding="utf-8"))
-        if _same_settings(cell["settings"], study.facts_of(label)) and cell["version"] == CODE_VERSION:
+        cell = _read(study, folder, (seed, target, label))
+        if cell:
             found.append(cell)
             rows += [cell["row"]] if cell["row"] else []
     order = list(study.config.targets)
@@ -117,6 +113,22 @@ def collect(study: Study, folder: Path) -> Results:
     }
     write_json(folder / "results.json", content)
     return Results(folder, content)
+
+
+def _is_done(study: Study, folder: Path, cell: tuple[int, str, str], facts: Mapping[str, Any]) -> bool:
+    done = _read(study, folder, cell)
+    return done is not None and bool(done["model_fingerprint"] == facts["model_fingerprint"])
+
+
+def _read(study: Study, folder: Path, cell: tuple[int, str, str]) -> dict[str, Any] | None:
+    """What is written of a cell; None where nothing is, or of other settings, or by code whose results differ."""
+    seed, target, label = cell
+    path = _path(folder, label, target, seed)
+    if not path.is_file():
+        return None
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    same = _same_settings(found["settings"], study.facts_of(label)) and found["version"] == CODE_VERSION
+    return found if same else None
 
 
 def _cell(ctx: Context, target: EncodedTask, method: str, label: str, folder: Path) -> dict[str, Any]:
@@ -144,7 +156,7 @@ def _path(folder: Path, label: str, target: str, seed: int) -> Path:
 
 
 def _left(taken: list[float], cells: int) -> str:
-    """Time left, from the cells of this process that were not in the store."""
+    """Time left, from the cells of this process whose stages were not in the store."""
     worked = [seconds for seconds in taken if seconds > 1] or taken
     minutes = cells * median(worked) / 60
     return f"about {minutes / 60:.1f} h left" if minutes > 90 else f"about {minutes:.0f} min left"

@@ -7,7 +7,7 @@ Settings files stand beside this file. `common.json` holds what all studies shar
     entries    label -> {"method": ..., "against": label it is compared with, settings}; all methods when not given
     grids      in place of entries, for tuning: method -> {setting: values}; every combination is an entry
     pictures   names of the pictures of its page; all when not given
-    tuned      whether the settings chosen by tuning apply (they do unless false)
+    tuned      the study of tuning whose choice applies; "tuning" when not given
 """
 
 from __future__ import annotations
@@ -25,11 +25,13 @@ from prompttransfer.method_config import Settings
 from prompttransfer.overlay import merged, nested
 
 HERE = Path(__file__).parent
+TUNING = ("tuning", "tuning-full")
 REPORTED = ("few16", "few32", "full", "ablations")
 BASELINE = "PT"
 # What an entry may set: nothing that changes the rows, the model, or P_init, which all entries share.
 _BLOCKS = ("multi_pt", "spot", "tpv", "attempt", "mpt", "bmtpt", "dtvg")
 _OWN = ("target_learning_rate", "schedule", "warmup", "weight_decay", *_BLOCKS)
+Best = Mapping[str, Mapping[str, dict[str, Any]]]  # study of tuning -> method -> settings
 PLACES = {"output", "cache"}  # where files lie: no part of what is computed
 
 
@@ -79,11 +81,12 @@ class Study(Settings):
         return [(seed, target, label) for seed in config.seeds for target in config.targets for label in self.entries]
 
 
-def read_study(name: str, best: Mapping[str, dict[str, Any]] | None = None, folder: Path = HERE) -> Study:
+def read_study(name: str, best: Best | None = None, folder: Path = HERE) -> Study:
     """A study by the name of its file.
 
     Args:
-        best: settings chosen by tuning, by method; they stand below what an entry sets itself.
+        best: settings chosen by tuning, see `bench.evidence.tuning.best_settings`; they stand below what an entry sets
+            itself.
         folder: of the settings files.
 
     Raises:
@@ -102,8 +105,8 @@ def read_study(name: str, best: Mapping[str, dict[str, Any]] | None = None, fold
     else:
         given = content.pop("entries", {method: {"method": method} for method in METHODS})
         entries = {label: Entry(**entry) for label, entry in given.items()}
-        if content.pop("tuned", True):
-            entries = {label: _tuned(entry, best) for label, entry in entries.items()}
+        chosen = (best or {}).get(tuning := content.pop("tuned", "tuning"), {})
+        entries = {label: _tuned(entry, chosen, tuning) for label, entry in entries.items()}
     study = Study(name=name, settings=settings, entries=entries, **content)
     for label, entry in entries.items():
         if entry.against not in entries:
@@ -133,7 +136,7 @@ def grid_entries(grids: Mapping[str, Mapping[str, list[Any]]]) -> dict[str, Entr
     return {label: entry.model_copy(update={"against": label}) for label, entry in entries.items()}
 
 
-def _tuned(entry: Entry, best: Mapping[str, dict[str, Any]] | None) -> Entry:
-    if best is None or entry.method not in best:
-        raise ValueError(f"{entry.method} is not tuned yet; run `python -m bench.evidence tune` first")
-    return entry.model_copy(update={"settings": merged(best[entry.method], entry.settings)})
+def _tuned(entry: Entry, chosen: Mapping[str, dict[str, Any]], tuning: str) -> Entry:
+    if entry.method not in chosen:
+        raise ValueError(f"{entry.method} is not tuned yet; run `python -m bench.evidence tune {tuning}` first")
+    return entry.model_copy(update={"settings": merged(chosen[entry.method], entry.settings)})

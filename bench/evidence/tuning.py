@@ -8,12 +8,12 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from bench.evidence.studies import Study
+from bench.evidence.studies import TUNING, Best, Study
 from prompttransfer.report import Results
 
 
 def choose(study: Study, results: Results) -> dict[str, Any]:
-    """What is written to tuning.json: every setting tried with its scores, and the best of each method.
+    """What is written to <study>.json: every setting tried with its scores, and the best of each method.
 
     The best has the largest mean over targets of the mean over seeds; of equal ones the first in the grid. A setting
     that diverged in a cell cannot win.
@@ -24,7 +24,7 @@ def choose(study: Study, results: Results) -> dict[str, Any]:
     if results.judged_on != "validation":
         raise ValueError(f"{study.name}: settings are chosen on validation rows, got evaluate_on={results.judged_on!r}")
     if not results.content["finished"]:
-        raise ValueError(f"{study.name} is not finished; run `python -m bench.evidence tune`")
+        raise ValueError(f"{study.name} is not finished; run `python -m bench.evidence tune {study.name}`")
     tried = []
     for label, entry in study.entries.items():
         cells = [results.cell(label, target) for target in study.config.targets]
@@ -43,9 +43,12 @@ def choose(study: Study, results: Results) -> dict[str, Any]:
     return {**facts, "best": best, "tried": tried}
 
 
-def best_settings(path: Path) -> Mapping[str, dict[str, Any]] | None:
-    """The chosen settings by method; None when nothing has been tuned yet."""
-    return json.loads(path.read_text(encoding="utf-8"))["best"] if path.is_file() else None
+def best_settings(results: Path) -> Best:
+    """The chosen settings, by study of tuning and by method, of the studies that are finished."""
+    paths = {name: results / f"{name}.json" for name in TUNING}
+    return {
+        name: json.loads(path.read_text(encoding="utf-8"))["best"] for name, path in paths.items() if path.is_file()
+    }
 
 
 def settings_text(settings: Mapping[str, Any], prefix: str = "") -> str:

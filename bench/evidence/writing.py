@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from bench.evidence.archive import archive_of, pack
 from bench.evidence.studies import BASELINE, Study
 from bench.evidence.tuning import settings_text
 from prompttransfer.report import Results, pictures
@@ -31,20 +32,23 @@ of this kind would give; it holds both kinds of chance, and is wide with few tar
 
 
 def write_study(study: Study, results: Results, folder: Path) -> None:
-    """<study>.md, <study>.csv and <study>-<picture>.svg."""
+    """<study>.md, <study>.csv, <study>-<picture>.svg, and the archive of the cells."""
     folder.mkdir(parents=True, exist_ok=True)
     _write_csv(folder / f"{study.name}.csv", results.rows)
+    archive = archive_of(study, folder)
+    pack(results.folder, archive)
     config, content = study.config, results.content
     parts = [f"# {study.name}", study.about]
     if not content["finished"]:
         cells = len(results.rows) + len(content["errors"])
         parts.append(f"**Not finished: {cells} of {content['cells']} cells.**")
+    source_seed = config.seeds[0] if config.source_seed is None else config.source_seed
     parts.append(
         f"{config.train_rows:,} training rows per target at most, {config.target_updates} updates of "
         f"{config.batch_size} rows; {config.test_rows} test rows at most; {config.prompt_length} prompt tokens. "
         f"Sources: {', '.join(config.sources)}; {config.source_updates} updates of {config.source_batch_size} rows "
         f"each. Seeds {', '.join(map(str, config.seeds))}; sources trained "
-        f"{'anew for every seed' if config.retrain_sources else 'once, for the first seed'}."
+        f"{'anew for every seed' if config.retrain_sources else f'once, with seed {source_seed}'}."
     )
     parts += [
         "## Scores",
@@ -76,6 +80,7 @@ def write_study(study: Study, results: Results, folder: Path) -> None:
     parts += [f"- errors: {error}" for error in content["errors"]]
     common = {name: value for name, value in study.settings.items() if name not in ("sources", "targets", "seeds")}
     parts += ["## Origin", origin(content), f"Common settings: {settings_text(common)}."]
+    parts.append(f"Every row: [{study.name}.csv]({study.name}.csv); all cells: [{archive.name}]({archive.name}).")
     (folder / f"{study.name}.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 

@@ -212,7 +212,8 @@ class Workbench:
     def context(self, seed: int) -> Context:
         """Model, tasks and P_init for one seed."""
         config = self.config
-        source_seed = seed if config.retrain_sources else config.seeds[0]
+        first = config.seeds[0] if config.source_seed is None else config.source_seed
+        source_seed = seed if config.retrain_sources else first
         sources = [self._encoded(task) for task in self.source_tasks]
         start = initial_prompt(
             self.backbone,

@@ -91,6 +91,9 @@ class RunConfig(Settings):
     retrain_sources: bool = Field(
         False, description="new P_init and sources for every seed; else those of the first seed"
     )
+    source_seed: int | None = Field(
+        None, description="seed of P_init and the sources in place of the first one, as when seeds are added to a run"
+    )
     prompt_length: int = Field(16, ge=1, description="prompt tokens L")
     init: Literal["vocabulary", "text", "labels", "uniform"] = Field(
         "vocabulary",
@@ -219,6 +222,8 @@ class RunConfig(Settings):
             raise ValueError(
                 f"sources is empty, but {', '.join(needing)} transfer from source tasks; name some or use PT"
             )
+        if self.retrain_sources and self.source_seed is not None:
+            raise ValueError("source_seed is one for all seeds, but retrain_sources asks for new sources for each")
         if self.init == "text" and not self.init_text.strip():
             raise ValueError("init is 'text' but init_text is empty")
         shares = {"SPoT": self.spot.own_fraction}

@@ -17,17 +17,18 @@ from recipes import Silent
 from tiny import WORDS, tiny_llama, tiny_tokenizer
 
 from bench.evidence.__main__ import RESULTS
+from bench.evidence.archive import archive_of, unpack
 from bench.evidence.running import collect, run_study
-from bench.evidence.studies import REPORTED, Study, grid_entries, read_study
+from bench.evidence.studies import REPORTED, TUNING, Study, grid_entries, read_study
 from bench.evidence.tuning import best_settings, choose, settings_text
 from bench.evidence.writing import table, write_index, write_study, write_tuning
-from prompttransfer.config import METHODS
+from prompttransfer.config import METHODS, RunConfig
 from prompttransfer.evaluation import evaluate
 from prompttransfer.report import Results
 from prompttransfer.report.statistics import interval_text, paired
 from prompttransfer.tasks.task import Example, Task, to_dataset
 
-ANY_BEST: dict[str, dict[str, Any]] = {method: {} for method in METHODS}
+ANY_BEST: dict[str, dict[str, dict[str, Any]]] = {name: {method: {} for method in METHODS} for name in TUNING}
 
 
 class Counting(Silent):
@@ -70,12 +71,14 @@ def test_the_studies_are_sound() -> None:
     for study in reported.values():
         assert not set(study.config.sources) & set(study.config.targets)
         assert study.config.evaluate_on == "test" and len(study.cells) == len(set(study.cells))
-    tuned = read_study("tune")
-    assert {entry.method for entry in tuned.entries.values()} == set(METHODS)
-    assert tuned.config.evaluate_on == "validation" and set(tuned.config.targets) <= set(
-        reported["few16"].config.targets
-    )
-    assert not set(tuned.config.seeds) & {seed for study in reported.values() for seed in study.config.seeds}
+    assert len(reported["full"].config.seeds) >= 5 and len(reported["full"].config.targets) >= 5
+    for tuned in map(read_study, TUNING):
+        assert {entry.method for entry in tuned.entries.values()} == set(METHODS)
+        assert tuned.config.evaluate_on == "validation"
+        assert set(tuned.config.targets) <= set(reported["few16"].config.targets)
+        assert not set(tuned.config.seeds) & {seed for study in reported.values() for seed in study.config.seeds}
+    full, tuned = reported["full"].config, read_study("tuning-full").config
+    assert (full.train_rows, full.target_updates) == (tuned.train_rows, tuned.target_updates)
     ablated = {
         entry.settings.get(name, {}).get("ablation")
         for entry in reported["ablations"].entries.values()
@@ -85,7 +88,7 @@ def test_the_studies_are_sound() -> None:
 
 
 def test_chosen_settings_stand_below_those_of_an_entry() -> None:
-    best = ANY_BEST | {"MPT": {"target_learning_rate": 0.5, "mpt": {"rank": 2}}}
+    best = {"tuning": ANY_BEST["tuning"] | {"MPT": {"target_learning_rate": 0.5, "mpt": {"rank": 2}}}}
     study = read_study("ablations", best)
     config = study.config_of("MPT no-hidden")
     assert config.target_learning_rate == 0.5 and config.mpt.rank == 2 and config.mpt.hidden == "none"
@@ -138,9 +141,43 @@ def test_parts_of_a_study_add_up_to_it_and_nothing_is_done_twice(study: Study, t
     assert timeless(collect(apart, parts)) == timeless(expected)
     again = Counting()
     run_study(study, whole, again)
-    assert again.stages == [] and "min left" in again.notes[-1]
+    assert again.stages == [] and again.notes[-1] == "toy: 16 cells of 16, 16 are done"
     with pytest.raises(ValueError, match="toy has targets blue, goal; got gaol"):
         run_study(study, whole, again, targets=["gaol"])
+
+
+def test_another_machine_goes_on_with_what_was_published(study: Study, tmp_path: Path) -> None:
+    """From the archive beside the page, without the store and the folder of the first machine."""
+    run_study(study, tmp_path / "first", Counting(), seeds=[1])
+    results, pages = collect(study, tmp_path / "first"), tmp_path / "pages"
+    write_study(study, results, pages)
+    second, archive = tmp_path / "second", archive_of(study, pages)
+    unpack(archive, second)
+    assert timeless(collect(study, second)) == timeless(results)
+    assert collect(study, second).histories("DTVG", "blue") == results.histories("DTVG", "blue") != []
+    elsewhere = study.model_copy(update={"settings": study.settings | {"cache": str(tmp_path / "empty")}})
+    watched = Counting()
+    run_study(elsewhere, second, watched, seeds=[1])
+    assert watched.stages == []
+    run_study(elsewhere, second, watched)
+    assert watched.stages != [] and len(collect(study, second).rows) == 16
+    cell = next((second / "cells").iterdir())
+    cell.write_text("{}")  # what is there stays
+    unpack(archive, second)
+    assert cell.read_text() == "{}"
+    unpack(tmp_path / "none", tmp_path / "third")
+    assert not (tmp_path / "third").exists()
+
+
+def test_seeds_added_later_have_the_same_sources(study: Study, tmp_path: Path) -> None:
+    run_study(study, tmp_path / "both", Counting(), labels=["SPoT"])
+    settings = study.settings | {"seeds": [2], "source_seed": 1, "cache": str(tmp_path / "other")}
+    later = study.model_copy(update={"settings": settings})
+    run_study(later, tmp_path / "later", Counting(), labels=["SPoT"])
+    of_both = [row for row in timeless(collect(study, tmp_path / "both")) if row["seed"] == 2]
+    assert timeless(collect(later, tmp_path / "later")) == of_both != []
+    with pytest.raises(ValueError, match="source_seed is one for all seeds"):
+        RunConfig(source_seed=1, retrain_sources=True)
 
 
 def test_cells_of_other_settings_do_not_count(study: Study, tmp_path: Path) -> None:
@@ -164,7 +201,7 @@ def test_tuning_reads_validation_rows_only_and_takes_the_best(
         tasks[name] = replace(task, test=poison)
     settings = study.settings | {"evaluate_on": "validation", "test_rows": 10}
     grids = {"PT": {"target_learning_rate": [1e-5, 0.3]}, "SPoT": {"spot.own_fraction": [0.25, 0.5]}}
-    tuned = Study(name="tune", about="", settings=settings, entries=grid_entries(grids))
+    tuned = Study(name="tuning", about="", settings=settings, entries=grid_entries(grids))
     scored: list[list[int]] = []
 
     def watched(backbone: Any, prompt: Any, task: Any, **more: Any) -> Any:
@@ -197,7 +234,7 @@ def test_tuning_reads_validation_rows_only_and_takes_the_best(
 def test_a_setting_that_diverges_cannot_win(study: Study, tmp_path: Path) -> None:
     settings = study.settings | {"evaluate_on": "validation", "max_grad_norm": 0.0, "targets": ["goal"], "seeds": [1]}
     grids = {"PT": {"target_learning_rate": [1e30, 0.01]}}
-    tuned = Study(name="tune", about="", settings=settings, entries=grid_entries(grids))
+    tuned = Study(name="tuning", about="", settings=settings, entries=grid_entries(grids))
     run_study(tuned, tmp_path, Counting())
     results = collect(tuned, tmp_path)
     assert results.content["finished"] and len(results.content["errors"]) == 1
@@ -237,7 +274,7 @@ def test_pages_hold_every_table(study: Study, tmp_path: Path) -> None:
 
 def test_the_index_says_what_the_published_rows_say(tmp_path: Path) -> None:
     """Whoever writes one study's page on a new machine does not lose the others from the index."""
-    studies = [read_study(name, best_settings(RESULTS / "tuning.json")) for name in REPORTED]
+    studies = [read_study(name, best_settings(RESULTS)) for name in REPORTED]
     for path in RESULTS.glob("*.csv"):
         shutil.copy(path, tmp_path)
     write_index(studies, tmp_path)

@@ -1,0 +1,34 @@
+"""All cells of a study in one file beside its page: another machine goes on with them, and a reader can check them."""
+
+from __future__ import annotations
+
+import json
+import lzma
+from pathlib import Path
+
+from bench.evidence.studies import Study
+
+_FOLDERS = ("cells", "history")
+
+
+def archive_of(study: Study, results: Path) -> Path:
+    """Its path beside the page."""
+    return results / f"{study.name}.json.xz"
+
+
+def pack(folder: Path, archive: Path) -> None:
+    """Write the cells and histories of a study's folder as one JSON object: path -> content."""
+    paths = sorted(path for name in _FOLDERS for path in (folder / name).glob("*.json"))
+    content = {str(path.relative_to(folder)): json.loads(path.read_text(encoding="utf-8")) for path in paths}
+    archive.write_bytes(lzma.compress(json.dumps(content).encode()))
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Put the cells and histories of an archive into a study's folder, but for those that are there."""
+    if not archive.is_file():
+        return
+    for name, value in json.loads(lzma.decompress(archive.read_bytes())).items():
+        path = folder / name
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(value), encoding="utf-8")

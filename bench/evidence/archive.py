@@ -7,6 +7,7 @@ import lzma
 from pathlib import Path
 
 from bench.evidence.studies import Study
+from prompttransfer.durable import replacing, write_json
 
 _FOLDERS = ("cells", "history")
 
@@ -20,7 +21,8 @@ def pack(folder: Path, archive: Path) -> None:
     """Write the cells and histories of a study's folder as one JSON object: path -> content."""
     paths = sorted(path for name in _FOLDERS for path in (folder / name).glob("*.json"))
     content = {str(path.relative_to(folder)): json.loads(path.read_text(encoding="utf-8")) for path in paths}
-    archive.write_bytes(lzma.compress(json.dumps(content).encode()))
+    with replacing(archive) as temporary:
+        temporary.write_bytes(lzma.compress(json.dumps(content).encode()))
 
 
 def unpack(archive: Path, folder: Path) -> None:
@@ -30,5 +32,4 @@ def unpack(archive: Path, folder: Path) -> None:
     for name, value in json.loads(lzma.decompress(archive.read_bytes())).items():
         path = folder / name
         if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(value), encoding="utf-8")
+            write_json(path, value)

@@ -128,7 +128,9 @@ def timeless(results: Results) -> list[dict[str, Any]]:
 
 def test_parts_of_a_study_add_up_to_it_and_nothing_is_done_twice(study: Study, tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    run_study(study, whole, Counting())
+    first = Counting()
+    run_study(study, whole, first)
+    assert "min left" in first.notes[-1]
     expected = collect(study, whole)
     assert expected.content["finished"] and len(expected.rows) == 2 * 2 * 4
     assert expected.methods == list(study.entries) and expected.targets == ["blue", "goal"]

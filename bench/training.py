@@ -4,7 +4,7 @@ python bench/training.py [--small] [--model llama] [--parts steps,training,scori
 
 The model is a random Llama of the size of SmolLM2-135M or a random T5 of the size of T5-small (--small: toys).
 Everything that is compared is measured in turns, round by round; a number is the median of its rounds. Peak memory is
-that of a process of its own.
+counted at torch's allocator: no chance in it, so measured once.
 """
 
 from __future__ import annotations
@@ -14,9 +14,6 @@ import gc
 import json
 import os
 import platform
-import resource
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -28,7 +25,7 @@ from typing import Any
 import peft
 import torch
 import transformers
-from torch import Tensor, nn
+from torch import Tensor
 from training_setup import (
     ANSWERS,
     FULL,
@@ -51,12 +48,13 @@ from training_setup import (
     update,
 )
 
+from promptkernels.bench.memory import peak_bytes
 from prompttransfer.answering import Reader
 from prompttransfer.methods.distillation import DistillationLoss, TeacherForward
 from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.posterior import ParticleLoss, PriorLoss, gaussian_penalty
 from prompttransfer.methods.sampler import row_batches
-from prompttransfer.models import Backbone, Output
+from prompttransfer.models import Backbone, Batch, Output
 from prompttransfer.prompts import FrozenPrompts, GroupedPrompt, MultitaskPrompt, ParticlePrompts, SoftPrompt
 
 TASKS, PARTICLES, SOURCES = 4, 4, 6
@@ -97,12 +95,12 @@ def method_updates(backbone: Backbone, sizes: Sizes, start: Tensor) -> dict[str,
     cloud = ParticlePrompts(particles, start)
     sources = ParticleLoss([1 / TASKS] * TASKS, 100.0)
     prior = PriorLoss(gaussian_penalty(particles.to(backbone.device), 1e-3), 0.01)
-    told: list[Output] = []
+    told: list[Callable[[Output], Output]] = []
     forward = TeacherForward(FrozenPrompts(start + noise[:TASKS]).to(backbone.device))
 
-    def teacher(*given: Any) -> Output:
+    def teacher(backbone: Backbone, batch: Batch) -> Callable[[Output], Output]:
         if not told:  # in the first call, which is not timed
-            told.append(forward(*given))
+            told.append(forward(backbone, batch))
         return told[0]
 
     return {
@@ -234,54 +232,37 @@ def scoring(
     ]
 
 
-PEAKS = {
-    "PEFT + Trainer": "peft",
-    "ours: prompt in every row": "plain",
-    "ours: prompt read once": "once",
-    "update of PT": "PT",
-    "update of MPT, target": "MPT, target",
-    "update of MPT, sources": "MPT, sources",
-    "update of BMTPT, target": "BMTPT, target",
-    f"update of BMTPT, sources, {PARTICLES} particles": f"BMTPT, sources, {PARTICLES} particles",
-    "update of DTVG": "DTVG",
-}
+def memory(backbone: Backbone, sizes: Sizes, start: Tensor) -> list[dict[str, Any]]:
+    """Peak of what three updates take from torch's allocator, on top of the model; the Trainer's runs hold its own."""
+    updates = 3
+    rows = make_rows(sizes, updates * sizes.batch)
+    batches = row_batches(len(rows), sizes.batch, updates, 0)
+    theirs, own = attentions(backbone)
+    wrapped = make_peft(backbone.model, start)
 
+    def trained() -> float:
+        return train_seconds(lambda folder: ours(backbone, start, rows, batches, folder))
 
-def memory(arguments: list[str], reads_once: bool) -> list[dict[str, Any]]:
-    """Peak MiB of a process that makes three updates, and what it is above one that only has the model."""
+    def peft_trained() -> float:
+        return train_seconds(lambda folder: PeftTrainer(wrapped, rows, batches, backbone.precision, folder))
 
-    def of(name: str) -> float:
-        command = [sys.executable, __file__, *arguments, "--peak", name]
-        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-        return float(json.loads(done.stdout.splitlines()[-1]))
-
-    model = of("model")
-    peaks = {label: of(name) for label, name in PEAKS.items() if name != "once" or reads_once}
-    return [{"memory": label, "peak_mib": mib, "above_model_mib": mib - model} for label, mib in peaks.items()]
-
-
-def peak(name: str, model: nn.Module, sizes: Sizes, precision: str) -> float:
-    """Peak MiB of this process (of the device, on a GPU) after three updates."""
-    backbone = make_backbone(model, precision)
-    start = start_prompt(backbone, sizes)
-    rows = make_rows(sizes, 3 * sizes.batch)
-    batches = row_batches(len(rows), sizes.batch, 3, 0)
-    own = attentions(backbone)[1]
-    if name == "peft":
-        wrapped = make_peft(backbone.model, start)
-        train_seconds(lambda folder: PeftTrainer(wrapped, rows, batches, backbone.precision, folder))
-    elif name in ("plain", "once"):
-        run = partial(train_seconds, lambda folder: ours(backbone, start, rows, batches, folder))
-        configured(own, backbone, name == "once", run)
-    elif name != "model":
-        backbone.model.set_attn_implementation(own)
-        run_once = method_updates(backbone, sizes, start)[name]
-        for _ in range(3):
+    def repeated(run_once: Callable[[], None]) -> None:
+        for _ in batches:
             run_once()
-    if backbone.device.type != "cpu":
-        return torch.cuda.max_memory_allocated() / 2**20
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+    runs: dict[str, Callable[[], object]] = {
+        "PEFT + Trainer": partial(configured, theirs, backbone, False, peft_trained),
+        "ours: prompt in every row": partial(configured, own, backbone, False, trained),
+    }
+    if not backbone.seq2seq:
+        runs["ours: prompt read once"] = partial(configured, own, backbone, True, trained)
+    for name, run_once in method_updates(backbone, sizes, start).items():
+        run = partial(repeated, run_once)
+        runs[f"update of {name}"] = partial(configured, own, backbone, not backbone.seq2seq, run)
+    peaks = {name: peak_bytes(run, backbone.device) / 2**20 for name, run in runs.items()}
+    return [
+        {"memory": name, "mib": round(mib), "of_peft": mib / peaks["PEFT + Trainer"]} for name, mib in peaks.items()
+    ]
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -303,17 +284,11 @@ def main() -> None:
     parser.add_argument("--precision", default="auto", choices=["auto", "float32", "bfloat16"])
     parser.add_argument("--json", type=Path)
     parser.add_argument("--markdown", type=Path)
-    parser.add_argument("--peak", choices=["model", *PEAKS.values()], help=argparse.SUPPRESS)
     args = parser.parse_args()
     sizes = (SMALL if args.small else FULL)[args.model]
     model = make_model(args.model, sizes, args.device)
-    if args.peak:
-        print(peak(args.peak, model, sizes, args.precision))
-        return
     backbone = make_backbone(model, args.precision)
     start = start_prompt(backbone, sizes)
-    shared = ["--model", args.model, "--device", args.device, "--precision", args.precision]
-    shared += ["--small"] * args.small
     everything = make_backbone(model, args.precision, AllLogits)
     loaded = as_loaded(backbone)
     model.set_attn_implementation(attentions(backbone)[1])
@@ -321,7 +296,7 @@ def main() -> None:
         "steps": lambda: steps(loaded, sizes, start, 3 * args.rounds),
         "training": lambda: training(backbone, loaded, everything, sizes, start, args.rounds, args.updates),
         "scoring": lambda: scoring(backbone, loaded, sizes, start, args.rounds, args.rows),
-        "memory": lambda: memory(shared, reads_once=not backbone.seq2seq),
+        "memory": lambda: memory(backbone, sizes, start),
     }
     report: dict[str, Any] = {
         "model": args.model,

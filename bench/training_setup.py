@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from peft import PromptTuningConfig, TaskType, get_peft_model
@@ -37,6 +37,7 @@ from prompttransfer.rows import Row
 from prompttransfer.training import FixedBatches, Plan, PromptTrainer
 
 ANSWERS = (5, 6)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -254,7 +255,7 @@ def ours(backbone: Backbone, start: Tensor, rows: list[Row], batches: list[list[
     return PromptTrainer(backbone, plan, Path(folder), checkpoint_updates=len(batches) + 1)
 
 
-def configured(attention: str, backbone: Backbone, shares: bool, run: Callable[[], float]) -> float:
+def configured(attention: str, backbone: Backbone, shares: bool, run: Callable[[], T]) -> T:
     """Run with an attention implementation, with or without reading prompts once."""
     backbone.model.set_attn_implementation(attention)
     backbone.reads_prompts_once = shares

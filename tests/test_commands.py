@@ -71,8 +71,8 @@ def test_scripts_can_be_read_by_their_shell() -> None:
 SMALL = {
     "library": "-m bench.library --prompts 20 --length 2 --hidden 8 --rounds 1 --json {out}",
     **{
-        f"training of {model}": f"bench/training.py --small --model {model} --parts steps,training,scoring --rounds 1 "
-        "--rows 4 --updates 1 --json {out}"
+        f"training of {model}": f"bench/training.py --small --model {model} --rounds 1 --rows 4 --updates 1 "
+        "--json {out}"
         for model in ("llama", "t5")
     },
     "regressions": "-m pytest bench -q --benchmark-json {out} -k similarity -p no:cacheprovider",

@@ -58,6 +58,7 @@ class Study(Settings):
     settings: dict[str, Any]
     entries: dict[str, Entry]
     pictures: tuple[str, ...] | None = None
+    tuned: str | None = None  # the study of tuning its settings come from; None for a tuning itself
 
     @property
     def config(self) -> RunConfig:
@@ -105,7 +106,8 @@ def read_study(name: str, best: Best | None = None, folder: Path = HERE) -> Stud
     else:
         given = content.pop("entries", {method: {"method": method} for method in METHODS})
         entries = {label: Entry(**entry) for label, entry in given.items()}
-        chosen = (best or {}).get(tuning := content.pop("tuned", "tuning"), {})
+        tuning = content.setdefault("tuned", "tuning")
+        chosen = (best or {}).get(tuning, {})
         entries = {label: _tuned(entry, chosen, tuning) for label, entry in entries.items()}
     study = Study(name=name, settings=settings, entries=entries, **content)
     for label, entry in entries.items():

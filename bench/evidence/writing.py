@@ -60,6 +60,7 @@ def write_study(study: Study, results: Results, folder: Path) -> None:
         head, rows = difference_rows([row for row in results.rows if row["method"] in labels], baseline)
         if rows:
             parts += [f"## Difference to {baseline}, pair by pair", table(head, rows)]
+    chosen_by = f" What its name does not tell was chosen by [{study.tuned}]({study.tuned}.md)." if study.tuned else ""
     drawn = pictures(results)
     for picture in drawn:
         if study.pictures is None or picture.name in study.pictures:
@@ -73,7 +74,7 @@ def write_study(study: Study, results: Results, folder: Path) -> None:
         ),
         ("Source prompts", *source_rows(results), "Scores of the sources on their own test rows."),
         ("Cost", *cost_rows(results), "Of one target and seed, target stage; seconds are medians and depend on load."),
-        ("Settings", *settings_rows(study), "What an entry sets; all else is as in the list below."),
+        ("Settings", *settings_rows(study), f"What an entry sets; all else is as in the list below.{chosen_by}"),
     ):
         if rows:
             parts += [f"## {title}", text, table(head, rows, text=2 if title == "Settings" else 1)]
@@ -116,14 +117,15 @@ def write_index(studies: Sequence[Study], folder: Path) -> None:
 
 
 def write_tuning(chosen: Mapping[str, Any], path: Path) -> None:
-    """tuning.md: every setting that was tried, with its validation scores."""
+    """The page of a tuning: every setting that was tried, with its validation scores."""
     settings = chosen["settings"]
     targets = settings["targets"]
     parts = [
-        "# Choice of the settings",
+        f"# Choice of the settings: {path.stem}",
         "Every method gets as many settings to try. Scores are on validation rows, per cent, means over the seeds "
-        f"{', '.join(map(str, settings['seeds']))} (none of them is reported); {settings['train_rows']} training rows "
-        f"per target. The best mean over targets is used in all studies. The same numbers: [tuning.json](tuning.json).",
+        f"{', '.join(map(str, settings['seeds']))} (none of them is reported); {settings['train_rows']:,} training "
+        f"rows per target at most, {settings['target_updates']} updates. The best mean over targets, in bold, is "
+        f"used; the [overview](README.md) tells where. The same numbers: [{path.stem}.json]({path.stem}.json).",
     ]
     for method in chosen["best"]:
         tried = [row for row in chosen["tried"] if row["method"] == method]

@@ -10,12 +10,14 @@ import torch
 from recipes import batch_of, context, random
 
 import promptkernels as pk
+from promptkernels.bench.memory import peak_bytes
 from prompttransfer.config import RunConfig
 from prompttransfer.method_config import MPTConfig
 from prompttransfer.methods import METHODS, Context, EncodedTask, mpt
 from prompttransfer.methods.distillation import (
     DistillationLoss,
     PromptDistance,
+    Teacher,
     TeacherForward,
     hidden_distillation,
     logit_distillation,
@@ -62,6 +64,21 @@ def test_the_source_loss_of_mpt_adds_its_three_parts(backbone: Backbone) -> None
     torch.testing.assert_close(DistillationLoss(TeacherForward(teachers))(backbone, prompt, batch), expected)
     without = DistillationLoss(TeacherForward(teachers), weight=0.0)(backbone, prompt, batch)
     torch.testing.assert_close(without, task_loss(backbone, prompt, batch))
+
+
+def test_the_teachers_forward_adds_no_more_than_its_output_to_the_peak_of_an_update(backbone: Backbone) -> None:
+    """It is over, and its scratch free, before the student's graph is there."""
+    batch, prompt = batch_of(backbone), MultitaskPrompt(random(3, 16, seed=1), 2)
+    forward = TeacherForward(FrozenPrompts(random(2, 3, 16)))
+    known, output = forward(backbone, batch), forward.output(backbone, batch)
+
+    def peak(teacher: Teacher) -> int:
+        return peak_bytes(lambda: DistillationLoss(teacher)(backbone, prompt, batch).backward(), torch.device("cpu"))
+
+    peak(forward)  # the first forward of a model makes tables that stay
+    tensors = [output.logits, *(tensor for pair in output.hidden for tensor in pair)]
+    kept = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
+    assert peak(forward) <= peak(lambda *_: known) + sum(kept.values())
 
 
 def test_hidden_distillation_ignores_padding(llama: Backbone) -> None:

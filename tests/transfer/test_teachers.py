@@ -23,7 +23,7 @@ def outputs_of(backbone: Backbone, rows: list[Row], teacher: TeacherForward, siz
         chosen = order[first : first + size]
         batch = backbone.collate([ids for _, ids, _ in chosen], [answer for _, _, answer in chosen])
         batch["task_ids"] = torch.tensor([task for task, _, _ in chosen])
-        tensors |= {f"{name}.{first}": tensor for name, tensor in pack(teacher(backbone, batch)).items()}
+        tensors |= {f"{name}.{first}": tensor for name, tensor in pack(teacher.output(backbone, batch)).items()}
     return TeacherOutputs(order, size, tensors)
 
 
@@ -46,7 +46,7 @@ def test_kept_outputs_are_those_of_a_forward_in_any_batch(backbone: Backbone, hi
         batch["task_ids"] = torch.tensor([ROWS[index].task for index in chosen])
         student = SoftPrompt(random(3, 16, seed=1))
         ours = backbone(student, batch, hidden=hidden, hidden_positions=positions)
-        got, expected = kept(backbone, batch, ours), teacher(backbone, batch)
+        got, expected = kept(backbone, batch)(ours), teacher.output(backbone, batch)
         torch.testing.assert_close(got.logits, expected.logits, rtol=1e-4, atol=1e-5)
         assert len(got.hidden) == len(expected.hidden)
         for (state, mask), (wanted, same) in zip(got.hidden, expected.hidden, strict=True):
@@ -56,7 +56,7 @@ def test_kept_outputs_are_those_of_a_forward_in_any_batch(backbone: Backbone, hi
 
 def test_outputs_of_a_model_in_bfloat16_take_half_the_room_and_lose_nothing(llama: Backbone) -> None:
     batch = batch_of(llama)
-    output = TeacherForward(FrozenPrompts(random(2, 3, 16)))(llama, batch)
+    output = TeacherForward(FrozenPrompts(random(2, 3, 16))).output(llama, batch)
     assert pack(output)["logits"].dtype == torch.float32
     output.logits = output.logits.bfloat16().float()
     short = pack(output)["logits"]
@@ -88,17 +88,16 @@ def test_auto_measures_only_where_rows_come_again_and_takes_what_is_there(
     teacher = TeacherForward(FrozenPrompts(random(2, 3, 16)))
     batch = llama.collate([row.ids for row in ROWS], [row.answer for row in ROWS])
     batch["task_ids"] = torch.tensor([row.task for row in ROWS])
-    student = llama(SoftPrompt(random(3, 16)), batch, hidden="last", hidden_positions="text")
 
     def files(uses: int, keep: str) -> int:
-        KeptTeacher(ctx, teacher, ROWS, uses, keep, 1.0)(llama, batch, student)
+        KeptTeacher(ctx, teacher, ROWS, uses, keep, 1.0)(llama, batch)
         return len(list((tmp_path / "done").iterdir()))
 
     assert (files(5, "auto"), len(measured)) == (0, 0)
     assert (files(6, "auto"), len(measured)) == (0, 1)
     assert (files(6, "never"), len(measured)) == (0, 1)
     assert (files(1, "always"), len(measured)) == (1, 1)
-    monkeypatch.setattr(TeacherForward, "__call__", None)  # from here on there is only the file
+    monkeypatch.setattr(TeacherForward, "output", None)  # from here on there is only the file
     assert (files(6, "auto"), len(measured)) == (1, 1)
 
 

@@ -14,8 +14,9 @@ from prompttransfer.models import Backbone, Batch, Output
 from prompttransfer.prompts import FrozenPrompts, PromptModule
 from prompttransfer.shares import whole_mean
 
-# (backbone, batch, the student's output) -> the teachers' output for the same rows, in the same layout.
-Teacher = Callable[[Backbone, Batch, Output], Output]
+# (backbone, batch) -> a function of the student's output: the teachers' for the same rows, in its layout. Two steps, so
+# that what the teachers' forward takes is free again before the student's graph is there.
+Teacher = Callable[[Backbone, Batch], Callable[[Output], Output]]
 
 
 def logit_distillation(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
@@ -43,8 +44,12 @@ class TeacherForward:
     hidden: str = "last"
     hidden_positions: str = "text"
 
+    def __call__(self, backbone: Backbone, batch: Batch) -> Callable[[Output], Output]:
+        output = self.output(backbone, batch)
+        return lambda student: output  # it has the student's layout: the same forward of the same batch
+
     @torch.no_grad()
-    def __call__(self, backbone: Backbone, batch: Batch, student: Output | None = None) -> Output:
+    def output(self, backbone: Backbone, batch: Batch) -> Output:
         wanted = {"hidden": self.hidden, "hidden_positions": self.hidden_positions}
         return backbone(self.prompts, batch, task_ids=batch["task_ids"], **wanted)
 
@@ -68,10 +73,11 @@ class DistillationLoss:
     hidden_positions: str = "text"
 
     def __call__(self, backbone: Backbone, prompt: PromptModule, batch: Batch) -> Tensor:
+        taught = self.teacher(backbone, batch)
         wanted = {"hidden": self.hidden, "hidden_positions": self.hidden_positions}
         student = backbone(prompt, batch, task_ids=batch["task_ids"], **wanted)
         loss = whole_mean(cross_entropy(student.logits, batch["labels"]), len(student.logits))
-        teacher = self.teacher(backbone, batch, student)
+        teacher = taught(student)
         if self.logits:
             scale = self.temperature**2 if self.temperature_squared else 1.0
             divergence = logit_distillation(student.logits, teacher.logits, self.temperature)

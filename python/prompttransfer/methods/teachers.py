@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from torch import Tensor
 
 from prompttransfer import processes
 from prompttransfer.methods.context import CODE_VERSION, Context
-from prompttransfer.methods.distillation import TeacherForward
+from prompttransfer.methods.distillation import Teacher, TeacherForward
 from prompttransfer.models import IGNORED, Backbone, Batch, Output
 from prompttransfer.rows import Row, Rows
 from prompttransfer.store import Result, tensor_hash
@@ -70,12 +70,12 @@ class KeptTeacher:
         self.uses = uses
         self.keep = keep
         self.limit = limit_gb * _GIB
-        self._source: Callable[[Backbone, Batch, Output], Output] | None = None
+        self._source: Teacher | None = None
 
-    def __call__(self, backbone: Backbone, batch: Batch, student: Output) -> Output:
+    def __call__(self, backbone: Backbone, batch: Batch) -> Callable[[Output], Output]:
         if self._source is None:  # what one process measured holds for all
             self._source = self._outputs() if processes.broadcast(self._worth(batch)) else self.teacher
-        return self._source(backbone, batch, student)
+        return self._source(backbone, batch)
 
     @cached_property
     def _order(self) -> list[_Key]:
@@ -114,7 +114,7 @@ class KeptTeacher:
             try:
                 for first in ctx.backbone.share(range(0, len(order), size)):
                     chosen = order[first : first + size]
-                    packed = pack(teacher(ctx.backbone, _batch(ctx.backbone, chosen)))
+                    packed = pack(teacher.output(ctx.backbone, _batch(ctx.backbone, chosen)))
                     tensors |= {f"{name}.{first}": tensor for name, tensor in packed.items()}
                     handle.advance(len(chosen))
             finally:
@@ -149,7 +149,10 @@ class TeacherOutputs:
             if name.startswith("positions.")
         }
 
-    def __call__(self, backbone: Backbone, batch: Batch, student: Output) -> Output:
+    def __call__(self, backbone: Backbone, batch: Batch) -> Callable[[Output], Output]:
+        return partial(self._laid_out, batch)
+
+    def _laid_out(self, batch: Batch, student: Output) -> Output:
         ids, masks = batch["input_ids"].tolist(), batch["attention_mask"].tolist()
         logits, pieces = [], []
         for task, row, mask, labels in zip(
@@ -196,7 +199,7 @@ def measure(backbone: Backbone, teacher: TeacherForward, batch: Batch, folder: P
         return (time.perf_counter() - start) / rows, result
 
     def forward_once() -> Output:
-        output = teacher(backbone, batch)
+        output = teacher.output(backbone, batch)
         output.logits.sum().item()  # waits for the device
         return output
 

@@ -26,7 +26,7 @@ from prompttransfer.overlay import merged, nested
 
 HERE = Path(__file__).parent
 TUNING = ("tuning", "tuning-full")
-REPORTED = ("few16", "few32", "full", "ablations")
+REPORTED = ("few16", "few32", "full", "ablations", "full-dtvg")
 BASELINE = "PT"
 # What an entry may set: nothing that changes the rows, the model, or P_init, which all entries share.
 _BLOCKS = ("multi_pt", "spot", "tpv", "attempt", "mpt", "bmtpt", "dtvg")

@@ -23,7 +23,8 @@ a test or validation row of a target. A seed draws the target's training rows an
 prompts are those of the first seed where a page does not say otherwise: intervals then hold no chance of the sources.
 
 Settings were chosen per method from grids of equal size by the mean validation score over the targets, with seeds that
-are not reported and without reading a test row: [tuning](tuning.md).
+are not reported and without reading a test row: [tuning](tuning.md) for 16 and 32 rows and for the parts of the
+methods, [tuning-full](tuning-full.md) for all rows.
 
 Differences are taken between runs of the same target and seed, which have seen the same rows and are scored on the same
 rows. In brackets: 95 % intervals of Student's t. *These targets*: each seed averaged over the targets, then over the
@@ -122,10 +123,10 @@ def write_tuning(chosen: Mapping[str, Any], path: Path) -> None:
     targets = settings["targets"]
     parts = [
         f"# Choice of the settings: {path.stem}",
-        "Every method gets as many settings to try. Scores are on validation rows, per cent, means over the seeds "
-        f"{', '.join(map(str, settings['seeds']))} (none of them is reported); {settings['train_rows']:,} training "
-        f"rows per target at most, {settings['target_updates']} updates. The best mean over targets, in bold, is "
-        f"used; the [overview](README.md) tells where. The same numbers: [{path.stem}.json]({path.stem}.json).",
+        "Every method gets as many settings to try. Scores are on validation rows, per cent, means over seeds that are "
+        f"not reported: {', '.join(map(str, settings['seeds']))}; {settings['train_rows']:,} training rows per target "
+        f"at most, {settings['target_updates']} updates. The best mean over targets, in bold, is used; the "
+        f"[overview](README.md) tells where. The same numbers: [{path.stem}.json]({path.stem}.json).",
     ]
     for method in chosen["best"]:
         tried = [row for row in chosen["tried"] if row["method"] == method]

@@ -264,6 +264,5 @@ def configured(attention: str, backbone: Backbone, shares: bool, run: Callable[[
 
 def attentions(backbone: Backbone) -> tuple[str, str]:
     """The attention of PEFT's model, which is transformers' own choice, and ours, as `load_model` chooses it."""
-    if backbone.seq2seq:
-        return "eager", "eager"  # T5 has one kind
-    return "sdpa", "eager" if backbone.device.type == "cpu" else "sdpa"
+    theirs = "sdpa" if backbone.model._supports_sdpa else "eager"  # not every model has it
+    return theirs, "eager" if backbone.device.type == "cpu" else theirs

@@ -70,21 +70,20 @@ void similarity_backward(Address grad, Address prompts, Address reference, Addre
                                  {at(d_prompts), at(d_reference), at(d_others), at(d_scale)}, PK_WHERE(where));
 }
 
-void svgd(Address particles, Address scores, Address reference, index_t m, index_t length, index_t hidden, int type,
-          int scores_type, int convention, double bandwidth, bool per_token, Address phi, Address kernel, Address h,
-          Where where) {
+void svgd(Address particles, Address scores, index_t m, index_t length, index_t hidden, int type, int scores_type,
+          int convention, double bandwidth, bool per_token, Address phi, Address kernel, Address h, Where where) {
     MaybeRelease release(m * length * hidden);
-    backend::svgd(rows(particles, reference, 0, m, length, hidden, type),
-                  rows(scores, 0, 0, m, length, hidden, scores_type), static_cast<promptkernels::Bandwidth>(convention),
-                  bandwidth, per_token, at(phi), at(kernel), at(h), PK_WHERE(where));
+    backend::svgd(rows(particles, 0, 0, m, length, hidden, type), rows(scores, 0, 0, m, length, hidden, scores_type),
+                  static_cast<promptkernels::Bandwidth>(convention), bandwidth, per_token, at(phi), at(kernel), at(h),
+                  PK_WHERE(where));
 }
 
-void svgd_backward(Address grad, Address particles, Address scores, Address reference, index_t m, index_t length,
-                   index_t hidden, int grad_type, int type, int scores_type, Address kernel, Address h, bool per_token,
+void svgd_backward(Address grad, Address particles, Address scores, index_t m, index_t length, index_t hidden,
+                   int grad_type, int type, int scores_type, Address kernel, Address h, bool per_token,
                    Address d_particles, Address d_scores, Where where) {
     MaybeRelease release(m * length * hidden);
     backend::svgd_backward(rows(grad, 0, 0, m, length, hidden, grad_type),
-                           rows(particles, reference, 0, m, length, hidden, type),
+                           rows(particles, 0, 0, m, length, hidden, type),
                            rows(scores, 0, 0, m, length, hidden, scores_type), at(kernel), at(h), per_token,
                            at(d_particles), at(d_scores), PK_WHERE(where));
 }
@@ -109,7 +108,7 @@ void select_group(Address similarity, bool wide, index_t n, index_t target, Addr
 
 // Raised with every change of the functions' arguments; promptkernels/backends/native.py holds the same number, so that
 // a module left over from another version is not called with arguments it does not expect.
-constexpr int kInterface = 2;
+constexpr int kInterface = 3;
 
 void add_common(py::module_& module) {
     module.attr("INTERFACE") = kInterface;

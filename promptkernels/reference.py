@@ -139,6 +139,11 @@ def _bandwidth(squared: Tensor, bandwidth: float, convention: str) -> Tensor:
     return _median(squared[:, i, j].sqrt()) ** 2 / math.log(m)
 
 
+def _centred(particles: Tensor, acc: torch.dtype) -> Tensor:
+    """Differences to particle 0: any row gives the same distances, one of the particles without cancellation."""
+    return particles.to(acc) - particles[0].to(acc)
+
+
 def _groups(rows: Tensor, per_token: bool) -> Tensor:
     """(M, L, H) as one group per kernel: (1, M, L*H), or (L, M, H) with a kernel per token."""
     return rows.transpose(0, 1) if per_token else rows.flatten(1).unsqueeze(0)
@@ -155,11 +160,10 @@ def _repulsion(kernel: Tensor, h: Tensor) -> Tensor:
 
 
 def svgd_direction(
-    particles: Tensor, scores: Tensor, reference: Tensor | None, bandwidth: float, convention: str, per_token: bool
+    particles: Tensor, scores: Tensor, bandwidth: float, convention: str, per_token: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    acc = accumulation_type(particles, scores, reference)
-    centre = particles[0] if reference is None else reference
-    x = _groups(particles.to(acc) - centre.to(acc), per_token)
+    acc = accumulation_type(particles, scores)
+    x = _groups(_centred(particles, acc), per_token)
     s = _groups(scores.to(acc), per_token)
     # Differences first: equal particles are exactly 0 apart, wherever they lie.
     squared = torch.stack([(x - row).square().sum(-1) for row in x.split(1, dim=-2)], dim=-2)
@@ -175,15 +179,13 @@ def svgd_direction_backward(
     grad: Tensor,
     particles: Tensor,
     scores: Tensor,
-    reference: Tensor | None,
     kernel: Tensor,
     h: Tensor,
     per_token: bool,
 ) -> tuple[Tensor, Tensor]:
     """Through the kernel and the directions; the bandwidth h is a constant, as in every published implementation."""
     acc = kernel.dtype
-    centre = particles[0] if reference is None else reference
-    x = _groups(particles.to(acc) - centre.to(acc), per_token)
+    x = _groups(_centred(particles, acc), per_token)
     s, g = _groups(scores.to(acc), per_token), _groups(grad.to(acc), per_token)
     m = kernel.shape[-1]
     repulsion = _repulsion(kernel, h)

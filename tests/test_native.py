@@ -43,10 +43,10 @@ def every_op(module, dtype: torch.dtype, t: int = 7, length: int = 12, hidden: i
             results[name + " backward"] = module.task_similarity_backward(grad, *arguments, *forward, needs)
     for per_token in (False, True):
         phi, kernel, h = results[f"svgd {per_token}"] = module.svgd_direction(
-            prompts, scores, None, 0.0, "liu2016", per_token
+            prompts, scores, 0.0, "liu2016", per_token
         )
         results[f"svgd backward {per_token}"] = module.svgd_direction_backward(
-            rand(*phi.shape).to(phi.dtype), prompts, scores, None, kernel, h, per_token
+            rand(*phi.shape).to(phi.dtype), prompts, scores, kernel, h, per_token
         )
     results["compose"] = (module.compose_prompts(shared, u, v, ids),)
     results["prepend"] = (module.prepend_prompts(shared, u, v, ids, embeds),)
@@ -143,8 +143,8 @@ def test_gram_accuracy_for_close_particles():
     torch.manual_seed(0)
     start = rand(100, 768)
     particles, scores = start + 0.01 * rand(16, 100, 768), 0.01 * rand(16, 100, 768)
-    phi, _, _ = cpu.svgd_direction(particles, scores, None, 0.0, "liu2016", False)
-    exact, _, _ = reference.svgd_direction(particles.double(), scores.double(), None, 0.0, "liu2016", False)
+    phi, _, _ = cpu.svgd_direction(particles, scores, 0.0, "liu2016", False)
+    exact, _, _ = reference.svgd_direction(particles.double(), scores.double(), 0.0, "liu2016", False)
     assert (phi.double() - exact).norm() / exact.norm() < 1e-6
 
 
@@ -178,7 +178,7 @@ from promptkernels.backends import cpu
 torch.set_num_threads(2)
 torch.randn(512, 4096).exp().sum()
 before = len(os.listdir("/proc/self/task"))
-cpu.svgd_direction(torch.randn(8, 16, 4096), torch.randn(8, 16, 4096), None, 1.0, "fixed", False)
+cpu.svgd_direction(torch.randn(8, 16, 4096), torch.randn(8, 16, 4096), 1.0, "fixed", False)
 after = len(os.listdir("/proc/self/task"))
 names = ("libgomp", "libiomp", "libomp")
 runtimes = {line.split()[-1] for line in open("/proc/self/maps") if any(n in line for n in names)}

@@ -109,7 +109,7 @@ class _Svgd(Answer):
     def forward(self, call: dict[str, Any]) -> tuple[Tensor, ...]:
         rule = call["bandwidth"]
         options = (0.0, rule) if isinstance(rule, str) else (float(rule), "fixed")
-        arguments = call["particles"], call["scores"], None, *options, bool(call["per_token"])
+        arguments = call["particles"], call["scores"], *options, bool(call["per_token"])
         self.saved = phi, kernel, h = reference.svgd_direction(*arguments)
         spread = h[h > 0]
         self.pull = float(2 / spread.min()) if spread.numel() else 0.0
@@ -122,7 +122,7 @@ class _Svgd(Answer):
     def backward(self, grad: Tensor) -> tuple[dict[str, Tensor], float]:
         call, (_, kernel, h) = self.call, self.saved
         found = reference.svgd_direction_backward(
-            grad, call["particles"], call["scores"], None, kernel, h, bool(call["per_token"])
+            grad, call["particles"], call["scores"], kernel, h, bool(call["per_token"])
         )
         if math.isinf(self.floor):
             return dict(zip(("particles", "scores"), found, strict=True)), math.inf

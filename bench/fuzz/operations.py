@@ -118,7 +118,7 @@ def _raw_call(make: Maker) -> tuple[str, dict[str, Any]]:
     if base == "svgd_direction":
         rule = call["bandwidth"]
         options = (0.0, rule) if isinstance(rule, str) else (float(rule), "fixed")
-        call = {key: call[key] for key in ("particles", "scores", "reference")}
+        call = {key: call[key] for key in ("particles", "scores")}
         call |= {"bandwidth": options[0], "convention": options[1], "per_token": draw.below(2) == 1}
     if name == base:
         return name, call
@@ -131,7 +131,7 @@ def _raw_call(make: Maker) -> tuple[str, dict[str, Any]]:
         saved = dict(zip(("similarity", "left_norm", "right_norm"), outs, strict=True))
         return name, {**grad, **call, **saved, "needs": _needs(draw, call, 4)}
     if name == "svgd_direction_backward":
-        inputs = {key: call[key] for key in ("particles", "scores", "reference")}
+        inputs = {key: call[key] for key in ("particles", "scores")}
         return name, {**grad, **inputs, "kernel": outs[1], "h": outs[2], "per_token": call["per_token"]}
     needs = {"needs": _needs(draw, call, 4)} if name == "merge_task_vectors_backward" else {}
     return name, {**grad, **call, **needs}

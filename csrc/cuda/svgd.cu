@@ -141,9 +141,9 @@ struct BackwardFinish {
     }
 };
 
-// Any centre gives the same distances; near the particles it gives them without cancellation.
+// Any centre gives the same distances; one of the particles gives them without cancellation.
 Rows centred_on_first(Rows x) {
-    if (!x.reference) x.reference = x.data;
+    x.reference = x.data;
     return x;
 }
 

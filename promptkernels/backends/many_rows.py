@@ -65,11 +65,10 @@ def task_similarity(
 
 
 def svgd_direction(
-    particles: Tensor, scores: Tensor, reference: Tensor | None, bandwidth: float, convention: str, per_token: bool
+    particles: Tensor, scores: Tensor, bandwidth: float, convention: str, per_token: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    acc = accumulation_type(particles, scores, reference)
-    centre = particles[0] if reference is None else reference
-    x = plain._groups(particles.to(acc) - centre.to(acc), per_token)
+    acc = accumulation_type(particles, scores)
+    x = plain._groups(plain._centred(particles, acc), per_token)
     s = plain._groups(scores.to(acc), per_token)
     products = gram(x, x)
     norms = products.diagonal(dim1=-2, dim2=-1)

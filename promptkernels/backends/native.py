@@ -17,7 +17,7 @@ from torch import Tensor
 from promptkernels.backends.types import accumulation_type
 
 # That of the compiled modules this file knows how to call: kInterface in csrc/bindings.h.
-INTERFACE = 2
+INTERFACE = 3
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
@@ -136,21 +136,19 @@ class NativeOps:
         self,
         particles: Tensor,
         scores: Tensor,
-        reference: Tensor | None,
         bandwidth: float,
         convention: str,
         per_token: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        acc = accumulation_type(particles, scores, reference)
-        particles, reference = _common(acc, particles, reference)
-        (scores,) = _common(acc, scores)
+        acc = accumulation_type(particles, scores)
+        (particles,), (scores,) = _common(acc, particles), _common(acc, scores)
         m, length, hidden = particles.shape
         groups = length if per_token else 1
         phi = particles.new_empty((m, length, hidden), dtype=acc)
         kernel, h = particles.new_empty((groups, m, m), dtype=acc), particles.new_empty(groups, dtype=acc)
         self.run(
             self.module.svgd, particles.device,
-            particles.data_ptr(), scores.data_ptr(), _address(reference), m, length, hidden,
+            particles.data_ptr(), scores.data_ptr(), m, length, hidden,
             _CODES[particles.dtype], _CODES[scores.dtype], _CONVENTIONS[convention], bandwidth, per_token,
             phi.data_ptr(), kernel.data_ptr(), h.data_ptr(),
         )  # fmt: skip
@@ -161,14 +159,13 @@ class NativeOps:
         grad: Tensor,
         particles: Tensor,
         scores: Tensor,
-        reference: Tensor | None,
         kernel: Tensor,
         h: Tensor,
         per_token: bool,
     ) -> tuple[Tensor, Tensor]:
         acc = kernel.dtype
-        particles, reference = _common(acc, particles, reference)
-        (scores,), grad, kernel, h = _common(acc, scores), _as(acc, grad), kernel.contiguous(), h.contiguous()
+        (particles,), (scores,) = _common(acc, particles), _common(acc, scores)
+        grad, kernel, h = _as(acc, grad), kernel.contiguous(), h.contiguous()
         m, length, hidden = particles.shape
         d_particles, d_scores = (
             particles.new_empty(particles.shape, dtype=acc),
@@ -176,7 +173,7 @@ class NativeOps:
         )
         self.run(
             self.module.svgd_backward, particles.device,
-            grad.data_ptr(), particles.data_ptr(), scores.data_ptr(), _address(reference), m, length, hidden,
+            grad.data_ptr(), particles.data_ptr(), scores.data_ptr(), m, length, hidden,
             _CODES[acc], _CODES[particles.dtype], _CODES[scores.dtype],
             kernel.data_ptr(), h.data_ptr(), per_token,
             d_particles.data_ptr(), d_scores.data_ptr(),

@@ -102,12 +102,9 @@ def task_similarity_backward(
     _needed(needs, prompts=prompts, reference=reference, others=others, scale=scale)
 
 
-def svgd_direction(
-    particles: Tensor, scores: Tensor, reference: Tensor | None, bandwidth: float, convention: str, per_token: bool
-) -> None:
+def svgd_direction(particles: Tensor, scores: Tensor, bandwidth: float, convention: str, per_token: bool) -> None:
     shape = _rank("particles", particles, "MLH")
     _fit("scores", scores, shape, particles.get_device())
-    _fit("reference", reference, shape[1:], particles.get_device())
     _known("convention", convention, ("fixed", *CONVENTIONS))
     if convention == "fixed" and not bandwidth > 0:
         raise ValueError(f"bandwidth must be > 0 where the convention is fixed, got {bandwidth}")
@@ -117,14 +114,13 @@ def svgd_direction_backward(
     grad: Tensor,
     particles: Tensor,
     scores: Tensor,
-    reference: Tensor | None,
     kernel: Tensor,
     h: Tensor,
     per_token: bool,
 ) -> None:
-    svgd_direction(particles, scores, reference, 1.0, "fixed", per_token)
+    svgd_direction(particles, scores, 1.0, "fixed", per_token)
     (m, length, _), device = particles.shape, particles.get_device()
-    groups, acc = length if per_token else 1, accumulation_type(particles, scores, reference)
+    groups, acc = length if per_token else 1, accumulation_type(particles, scores)
     _fit("grad", grad, particles.shape, device)
     _saved("kernel", kernel, (groups, m, m), device, acc)
     _saved("h", h, (groups,), device, acc)

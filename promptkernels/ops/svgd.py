@@ -14,10 +14,8 @@ from promptkernels.ops.checks import Sizes, is_positive, one_of
 from promptkernels.ops.library import needs_gradient, register
 
 
-def _fake(
-    particles: Tensor, scores: Tensor, reference: Tensor | None, bandwidth: float, convention: str, per_token: bool
-) -> tuple[Tensor, ...]:
-    acc = accumulation_type(particles, scores, reference)
+def _fake(particles: Tensor, scores: Tensor, bandwidth: float, convention: str, per_token: bool) -> tuple[Tensor, ...]:
+    acc = accumulation_type(particles, scores)
     m, length, _ = particles.shape
     groups = length if per_token else 1
     return tuple(particles.new_empty(shape, dtype=acc) for shape in (particles.shape, (groups, m, m), (groups,)))
@@ -27,7 +25,6 @@ def _fake_backward(
     grad: Tensor,
     particles: Tensor,
     scores: Tensor,
-    reference: Tensor | None,
     kernel: Tensor,
     h: Tensor,
     per_token: bool,
@@ -37,13 +34,13 @@ def _fake_backward(
 
 _direction = register(
     "svgd_direction",
-    "(Tensor particles, Tensor scores, Tensor? reference, float bandwidth, str convention, bool per_token)"
+    "(Tensor particles, Tensor scores, float bandwidth, str convention, bool per_token)"
     " -> (Tensor phi, Tensor kernel, Tensor h)",
     _fake,
 )
 _direction_backward = register(
     "svgd_direction_backward",
-    "(Tensor grad, Tensor particles, Tensor scores, Tensor? reference, Tensor kernel, Tensor h, bool per_token)"
+    "(Tensor grad, Tensor particles, Tensor scores, Tensor kernel, Tensor h, bool per_token)"
     " -> (Tensor d_particles, Tensor d_scores)",
     _fake_backward,
 )
@@ -135,7 +132,7 @@ def svgd_direction(
     if needs_gradient(particles, scores):
         phi, kernel, h = _SVGDDirection.apply(particles, scores, value, convention, per_token)
     else:
-        phi, kernel, h = _direction(particles, scores, None, value, convention, per_token)
+        phi, kernel, h = _direction(particles, scores, value, convention, per_token)
     phi = phi.view(shape)
     if not return_kernel:
         return phi
@@ -147,7 +144,7 @@ class _SVGDDirection(torch.autograd.Function):
     def forward(
         ctx: Any, particles: Tensor, scores: Tensor, bandwidth: float, convention: str, per_token: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
-        phi, kernel, h = _direction(particles, scores, None, bandwidth, convention, per_token)
+        phi, kernel, h = _direction(particles, scores, bandwidth, convention, per_token)
         ctx.save_for_backward(particles, scores, kernel, h)
         ctx.per_token = per_token
         ctx.mark_non_differentiable(kernel, h)
@@ -157,5 +154,5 @@ class _SVGDDirection(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, _grad_kernel: Tensor, _grad_h: Tensor) -> tuple[Tensor | None, ...]:
         particles, scores, kernel, h = ctx.saved_tensors
-        d_particles, d_scores = _direction_backward(grad, particles, scores, None, kernel, h, ctx.per_token)
+        d_particles, d_scores = _direction_backward(grad, particles, scores, kernel, h, ctx.per_token)
         return d_particles, d_scores, None, None, None

@@ -26,8 +26,8 @@ def test_many_blocks(emulated_backend, rows, columns, dtype):
     want = reference.task_similarity(*(a.double() if torch.is_tensor(a) else a for a in arguments))
     for one, other in zip(got, want, strict=True):
         assert_close(one, other, tolerance)
-    got = emulated_backend.svgd_direction(prompts, scores, None, 0.0, "liu2016", False)
-    want = reference.svgd_direction(prompts.double(), scores.double(), None, 0.0, "liu2016", False)
+    got = emulated_backend.svgd_direction(prompts, scores, 0.0, "liu2016", False)
+    want = reference.svgd_direction(prompts.double(), scores.double(), 0.0, "liu2016", False)
     for one, other in zip(got, want, strict=True):
         assert_close(one, other, tolerance)
 

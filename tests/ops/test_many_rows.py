@@ -38,7 +38,7 @@ def test_similarity_of_many_rows(dtype, metric, others):
 @pytest.mark.parametrize("per_token", [False, True])
 def test_svgd_of_many_close_particles(convention, per_token):
     particles = rand(1, 2, 2100, seed=1) + 0.01 * rand(70, 2, 2100)
-    arguments = particles, rand(70, 2, 2100, seed=2), None, 0.3, convention, per_token
+    arguments = particles, rand(70, 2, 2100, seed=2), 0.3, convention, per_token
     want = in_double(reference.svgd_direction, *arguments)
     for got, expected in zip(many_rows.svgd_direction(*arguments), want, strict=True):
         # NumPyro adds the machine epsilon of the type, which differs between the two; here it is 1e-6 of h.
@@ -52,7 +52,7 @@ def test_degenerate_rows_among_many():
     similarity, _, _ = many_rows.task_similarity(prompts, None, None, None, "cosine", 1e-8)
     assert not similarity[1, 3:].any() and similarity[2].isnan().all() and similarity[0, 3:].isfinite().all()
     same = rand(1, 2, 5).repeat(66, 1, 1)
-    phi, kernel, h = many_rows.svgd_direction(same, prompts[3:].new_ones(66, 2, 5), None, 0.0, "liu2016", False)
+    phi, kernel, h = many_rows.svgd_direction(same, prompts[3:].new_ones(66, 2, 5), 0.0, "liu2016", False)
     assert h == 0 and bool((kernel == 1).all()) and torch.allclose(phi, torch.ones_like(phi))
 
 

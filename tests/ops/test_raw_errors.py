@@ -16,7 +16,7 @@ def bad_calls():
     shared, u, v, ids, embeds = hadamard((6, 3, 5, 2, 10, 4))
     grad = rand(6, 5, 10)
     sim, left, right = OPS.task_similarity(p, r, o, s, "cosine", 1e-8)
-    _, kernel, h = OPS.svgd_direction(p, p, None, 0.0, "liu2016", True)
+    _, kernel, h = OPS.svgd_direction(p, p, 0.0, "liu2016", True)
     cosine, needs = ("cosine", 1e-8), [True] * 4
     liu = (0.0, "liu2016", False)
     saved = (*cosine, sim, left, right)
@@ -64,25 +64,24 @@ def bad_calls():
             (p.int(), None, None, None, *cosine),
             r"prompts must be float32.*torch.int32",
         ),
-        "no scores": ("svgd_direction", (p, None, None, *liu), r"scores must be a tensor, got None"),
+        "no scores": ("svgd_direction", (p, None, *liu), r"scores must be a tensor, got None"),
         "meta": ("task_similarity", (p, r.to("meta"), None, None, *cosine), r"reference must be on .*, got meta"),
         "no needs": ("merge_task_vectors_backward", (r, r, p, s, w, []), r"needs must hold 4 truth values, got 0"),
-        "scores": ("svgd_direction", (p, p[:3], None, *liu), r"scores .*\(4, 3, 5\).*got \(3, 3, 5\)"),
-        "svgd reference": ("svgd_direction", (p, p, r.T, *liu), r"reference .*\(3, 5\).*got \(5, 3\)"),
-        "scores type": ("svgd_direction", (p, p.int(), None, *liu), r"scores must be float32.*got torch.int32"),
+        "scores": ("svgd_direction", (p, p[:3], *liu), r"scores .*\(4, 3, 5\).*got \(3, 3, 5\)"),
+        "scores type": ("svgd_direction", (p, p.int(), *liu), r"scores must be float32.*got torch.int32"),
         "eps": ("task_similarity", (p, r, None, s, "cosine", float("nan")), r"eps must be > 0, got nan"),
-        "bandwidth": ("svgd_direction", (p, p, None, -1.0, "fixed", False), r"bandwidth must be > 0 .*got -1"),
-        "convention": ("svgd_direction", (p, p, None, 0.0, "median", False), r"convention .*liu2016.*got 'median'"),
-        "svgd grad": ("svgd_direction_backward", (r, p, p, None, kernel, h, True), r"grad .*\(4, 3, 5\).*got \(3, 5\)"),
+        "bandwidth": ("svgd_direction", (p, p, -1.0, "fixed", False), r"bandwidth must be > 0 .*got -1"),
+        "convention": ("svgd_direction", (p, p, 0.0, "median", False), r"convention .*liu2016.*got 'median'"),
+        "svgd grad": ("svgd_direction_backward", (r, p, p, kernel, h, True), r"grad .*\(4, 3, 5\).*got \(3, 5\)"),
         "kernel": (
             "svgd_direction_backward",
-            (p, p, p, None, kernel, h, False),
+            (p, p, p, kernel, h, False),
             r"kernel .*\(1, 4, 4\).*got \(3, 4, 4\)",
         ),
-        "h": ("svgd_direction_backward", (p, p, p, None, kernel, h[:1], True), r"h .*\(3,\).*got \(1,\)"),
+        "h": ("svgd_direction_backward", (p, p, p, kernel, h[:1], True), r"h .*\(3,\).*got \(1,\)"),
         "kernel type": (
             "svgd_direction_backward",
-            (p, p, p, None, kernel.double(), h, True),
+            (p, p, p, kernel.double(), h, True),
             r"kernel must be torch.float32.*got torch.float64",
         ),
         "u": ("compose_prompts", (shared, u[:, :4], v, ids), r"u .*\(3, 5, 2\).*got \(3, 4, 2\)"),

@@ -21,9 +21,9 @@ SCHEMAS = {
     "task_similarity_backward": "(Tensor grad, Tensor prompts, Tensor? reference, Tensor? others, Tensor? scale, "
     "str metric, float eps, Tensor similarity, Tensor left_norm, Tensor right_norm, bool[4] needs) -> "
     "(Tensor d_prompts, Tensor d_reference, Tensor d_others, Tensor d_scale)",
-    "svgd_direction": "(Tensor particles, Tensor scores, Tensor? reference, float bandwidth, str convention, "
+    "svgd_direction": "(Tensor particles, Tensor scores, float bandwidth, str convention, "
     "bool per_token) -> (Tensor phi, Tensor kernel, Tensor h)",
-    "svgd_direction_backward": "(Tensor grad, Tensor particles, Tensor scores, Tensor? reference, Tensor kernel, "
+    "svgd_direction_backward": "(Tensor grad, Tensor particles, Tensor scores, Tensor kernel, "
     "Tensor h, bool per_token) -> (Tensor d_particles, Tensor d_scores)",
     "compose_prompts": "(Tensor shared, Tensor u, Tensor v, Tensor task_ids) -> Tensor",
     "compose_prompts_backward": "(Tensor grad, Tensor shared, Tensor u, Tensor v, Tensor task_ids) -> "
@@ -42,7 +42,7 @@ def samples(dtype=torch.float32):
     prompts, reference, others, scale = rand(4, 3, 10), rand(3, 10, seed=1), rand(2, 3, 10, seed=2), rand(4, 3, seed=3)
     shared, u, v, task_ids, embeds = hadamard((6, 3, 5, 2, 10, 4), dtype)
     similarity = OPS.task_similarity(prompts, reference, others, scale, "cosine", 1e-8)
-    _, kernel, h = OPS.svgd_direction(prompts, prompts, None, 0.0, "liu2016", True)
+    _, kernel, h = OPS.svgd_direction(prompts, prompts, 0.0, "liu2016", True)
     long_grad = rand(6, 9, 10, seed=6)
     return {
         "task_similarity": [
@@ -54,10 +54,10 @@ def samples(dtype=torch.float32):
             (rand(4, 2), prompts, reference, others, scale, "cosine", 1e-8, *similarity, [True, False, False, False]),
         ],
         "svgd_direction": [
-            (prompts, prompts * 2, None, 0.0, "liu2016", False),
-            (prompts, prompts * 2, reference, 1.0, "fixed", True),
+            (prompts, prompts * 2, 0.0, "liu2016", False),
+            (prompts, prompts * 2, 1.0, "fixed", True),
         ],
-        "svgd_direction_backward": [(prompts, prompts * 3, prompts * 2, None, kernel, h, True)],
+        "svgd_direction_backward": [(prompts, prompts * 3, prompts * 2, kernel, h, True)],
         "compose_prompts": [(shared, u, v, task_ids)],
         "compose_prompts_backward": [(long_grad[:, :5], shared, u, v, task_ids)],
         "prepend_prompts": [(shared, u, v, task_ids, embeds), (shared, u, v, task_ids, embeds.bfloat16())],

@@ -73,8 +73,8 @@ def operations(dtype: torch.dtype) -> None:
             needs = [True, True, rows is not None, True]
             tk.task_similarity_backward(saved[0], prompts, reference, rows, scale, metric, 1e-8, *saved, needs)
     for convention in ("fixed", "liu2016", "numpyro", "blackjax"):
-        phi, kernel, h = tk.svgd_direction(prompts, prompts, None, 1.0, convention, False)
-    tk.svgd_direction_backward(phi, prompts, prompts, None, kernel, h, False)
+        phi, kernel, h = tk.svgd_direction(prompts, prompts, 1.0, convention, False)
+    tk.svgd_direction_backward(phi, prompts, prompts, kernel, h, False)
     shared, u, v, task_ids, embeds = hadamard((4, 8, 100, 2, 768, 9), dtype)
     task_ids.zero_()
     tk.compose_prompts(shared, u, v, task_ids)

@@ -135,12 +135,12 @@ def _tile(product: Gram, n: int) -> dict[str, int]:
 
 
 def svgd_direction(
-    particles: Tensor, scores: Tensor, reference: Tensor | None, bandwidth: float, convention: str, per_token: bool
+    particles: Tensor, scores: Tensor, bandwidth: float, convention: str, per_token: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     n, length, _ = particles.shape
     if n > MOST_PARTICLES:
-        return in_plain_torch(plain.svgd_direction, particles, scores, reference, bandwidth, convention, per_token)
-    acc = accumulation_type(particles, scores, reference)
+        return in_plain_torch(plain.svgd_direction, particles, scores, bandwidth, convention, per_token)
+    acc = accumulation_type(particles, scores)
     particles, scores = contiguous(particles, scores)
     x, groups = Rows(particles, centre=particles), length if per_token else 1  # the first row of particles is read
     product = gram(x, None, acc, groups=groups)
@@ -164,14 +164,13 @@ def svgd_direction_backward(
     grad: Tensor,
     particles: Tensor,
     scores: Tensor,
-    reference: Tensor | None,
     kernel: Tensor,
     h: Tensor,
     per_token: bool,
 ) -> tuple[Tensor, Tensor]:
     n, length, _ = particles.shape
     if n > MOST_PARTICLES:
-        arguments = (particles, scores, reference, kernel, h, per_token)
+        arguments = (particles, scores, kernel, h, per_token)
         return in_plain_torch(plain.svgd_direction_backward, grad, *arguments)
     acc, groups = kernel.dtype, length if per_token else 1
     grad, particles, scores, kernel, h = contiguous(grad, particles, scores, kernel, h)

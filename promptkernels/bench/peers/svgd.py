@@ -74,4 +74,4 @@ def peers(case: Case, inputs: Inputs) -> dict[str, Function]:
 
 
 def plain(case: Case) -> Function:
-    return lambda x: reference.svgd_direction(x["prompts"], x["scores"], x["start"], 0.0, "liu2016", False)[0]
+    return lambda x: reference.svgd_direction(x["prompts"], x["scores"], 0.0, "liu2016", False)[0]

@@ -50,12 +50,12 @@ Factors factors(Address shared, Address u, Address v, index_t tasks, index_t len
 
 void similarity(Address prompts, Address reference, Address others, Address scale, index_t n, index_t m, index_t length,
                 index_t hidden, int type, int metric, double eps, Address out, Address left_norm, Address right_norm,
-                Where where) {
+                Address z, Where where) {
     MaybeRelease release(n * length * hidden);
     const Rows left = rows(prompts, reference, scale, n, length, hidden, type);
     const Rows right = rows(others, reference, 0, m, length, hidden, type);
     backend::similarity(left, others ? &right : nullptr, static_cast<promptkernels::Metric>(metric), eps, at(out),
-                        at(left_norm), at(right_norm), PK_WHERE(where));
+                        at(left_norm), at(right_norm), at(z), PK_WHERE(where));
 }
 
 void similarity_backward(Address grad, Address prompts, Address reference, Address others, Address scale, index_t n,
@@ -108,7 +108,7 @@ void select_group(Address similarity, bool wide, index_t n, index_t target, Addr
 
 // Raised with every change of the functions' arguments; promptkernels/backends/native.py holds the same number, so that
 // a module left over from another version is not called with arguments it does not expect.
-constexpr int kInterface = 3;
+constexpr int kInterface = 4;
 
 void add_common(py::module_& module) {
     module.attr("INTERFACE") = kInterface;

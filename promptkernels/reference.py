@@ -67,6 +67,20 @@ def task_similarity(
     return similarity, left_norm, right_norm
 
 
+def task_similarity_z(
+    prompts: Tensor, reference: Tensor | None, others: Tensor | None, scale: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    acc = accumulation_type(prompts, reference, others, scale)
+    left = _task_vectors(prompts, reference, scale, acc)
+    right = left if others is None else _task_vectors(others, reference, None, acc)
+    products = torch.einsum("ilh,jlh->ijl", left, right)
+    # Divided by the largest: squares of small products would be 0 in float32. z is 0 where all products are.
+    largest = products.abs().amax(-1, keepdim=True)
+    products = products / torch.where(largest == 0, 1.0, largest)
+    z = products.sum(-1) / torch.linalg.vector_norm(products, dim=-1).clamp_min(1.0)
+    return (*task_similarity(prompts, reference, others, scale, "cosine", eps), z)
+
+
 def task_similarity_backward(
     grad: Tensor,
     prompts: Tensor,

@@ -40,6 +40,8 @@ def every_op(module, dtype: torch.dtype, t: int = 7, length: int = 12, hidden: i
             forward = results[name] = module.task_similarity(*arguments)
             grad = rand(*forward[0].shape).to(forward[0].dtype)
             needs = [True, True, right is not None, True]
+            if metric == "cosine":
+                results[name + " z"] = module.task_similarity_z(prompts, start, right, scale, 1e-8)[3:]
             results[name + " backward"] = module.task_similarity_backward(grad, *arguments, *forward, needs)
     for per_token in (False, True):
         phi, kernel, h = results[f"svgd {per_token}"] = module.svgd_direction(

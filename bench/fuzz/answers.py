@@ -94,7 +94,10 @@ class _Similarity(Answer):
     def forward(self, call: dict[str, Any]) -> tuple[Tensor, ...]:
         self.arguments = [call[key] for key in ("prompts", "reference", "others", "scale", "metric", "eps")]
         self.saved = reference.task_similarity(*self.arguments)
-        return self.saved[:1]
+        if not call.get("return_z"):
+            return self.saved[:1]
+        prompts, start, others, scale, _, eps = self.arguments
+        return self.saved[0], reference.task_similarity_z(prompts, start, others, scale, eps)[3]
 
     def backward(self, grad: Tensor) -> tuple[dict[str, Tensor], float]:
         names = ("prompts", "reference", "others", "scale")

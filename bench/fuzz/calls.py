@@ -142,7 +142,7 @@ def _similarity_call(make: Maker) -> dict[str, Any]:
         "scale": make.maybe(lambda: make.floats(t, 1 if flat else length)),
         "metric": draw.of(METRICS),
         "eps": draw.of((1e-8, 1e-3, 1.0)),
-    }
+    } | ({"metric": "cosine", "return_z": True} if not flat and draw.one_in(3) else {})
 
 
 def _svgd_call(make: Maker) -> dict[str, Any]:

@@ -85,7 +85,8 @@ def _check_answer(
         if exact.get("reference") is not None:
             exact["reference"] = exact["reference"].unsqueeze(0)
     answer = ANSWERS[name](exact)
-    first, *others = (out[0], *out[1]) if isinstance(out, tuple) else (out,)
+    first, second = out if isinstance(out, tuple) else (out, ())
+    others = second if isinstance(second, tuple) else (second,)
     for place, (got, want) in enumerate(zip((first, *others), answer.outs, strict=bool(others))):
         compare(f"{name}[{place}]", got, want.view(got.shape), answer.floor)
     if not wanted or not first.requires_grad:
@@ -102,9 +103,9 @@ def _check_answer(
 def _raw_call(make: Maker) -> tuple[str, dict[str, Any]]:
     """A raw operation with its arguments in order; those of a backward pass come from a forward pass."""
     draw = make.draw
-    name = draw.of((*CALLS, "task_similarity_backward", "svgd_direction_backward", "compose_prompts_backward",
-                    "merge_task_vectors_backward"))  # fmt: skip
-    base = name.removesuffix("_backward")
+    name = draw.of((*CALLS, "task_similarity_z", "task_similarity_backward", "svgd_direction_backward",
+                    "compose_prompts_backward", "merge_task_vectors_backward"))  # fmt: skip
+    base = name.removesuffix("_backward").removesuffix("_z")
     call = CALLS[base](make)
     if base in ("task_similarity", "svgd_direction"):
         wide = ("prompts", "others", "particles", "scores")
@@ -114,13 +115,13 @@ def _raw_call(make: Maker) -> tuple[str, dict[str, Any]]:
             call["reference"] = call["reference"].unsqueeze(0)
     if base == "task_similarity":
         order = ("prompts", "reference", "others", "scale", "metric", "eps")
-        call = {key: call[key] for key in order}
+        call = {key: call[key] for key in order if key != "metric" or name != "task_similarity_z"}
     if base == "svgd_direction":
         rule = call["bandwidth"]
         options = (0.0, rule) if isinstance(rule, str) else (float(rule), "fixed")
         call = {key: call[key] for key in ("particles", "scores")}
         call |= {"bandwidth": options[0], "convention": options[1], "per_token": draw.below(2) == 1}
-    if name == base:
+    if not name.endswith("_backward"):
         return name, call
     if "task_ids" in call:
         call["task_ids"] = call["task_ids"].clamp(0, len(call["u"]) - 1)

@@ -10,4 +10,8 @@ namespace promptkernels::cpu {
 void full_gram(const Rows& x, const Rows* y, index_t begin, index_t end, double* gram, double* left_squares,
                double* right_squares, int threads);
 
+// The same over all columns, one Gram matrix per token: gram is their sum, gram_squares (n, m) that of their squares.
+void token_gram(const Rows& x, const Rows* y, double* gram, double* gram_squares, double* left_squares,
+                double* right_squares, int threads);
+
 }  // namespace promptkernels::cpu

@@ -49,13 +49,17 @@ double at_least(double x, double floor) { return x < floor ? floor : x; }
 
 template <class A>
 void similarity_of(const Rows& left, const Rows* others, Metric metric, double eps, A* similarity, A* left_norm,
-                   A* right_norm, int threads) {
+                   A* right_norm, A* z, int threads) {
     const Compared rows = compared<A>(left, others, metric, threads);
     const index_t n = rows.left.count, m = rows.right.count;
-    double* gram = static_cast<double*>(scratch(Slot::gram, static_cast<std::size_t>(n * m + n + m) * sizeof(double)));
-    double *a = gram + n * m, *b = a + n;
-    full_gram(rows.left, others ? &rows.right : nullptr, 0, rows.left.columns(), gram, others ? a : nullptr,
-              others ? b : nullptr, threads);
+    const index_t doubles = (z ? 2 : 1) * n * m + n + m;
+    double* gram = static_cast<double*>(scratch(Slot::gram, static_cast<std::size_t>(doubles) * sizeof(double)));
+    double *a = gram + n * m, *b = a + n, *token_squares = b + m;
+    const Rows* right = others ? &rows.right : nullptr;
+    if (z)
+        token_gram(rows.left, right, gram, token_squares, others ? a : nullptr, others ? b : nullptr, threads);
+    else
+        full_gram(rows.left, right, 0, rows.left.columns(), gram, others ? a : nullptr, others ? b : nullptr, threads);
     if (!others)
         for (index_t i = 0; i < n; ++i) a[i] = b[i] = gram[i * n + i];
     for (index_t i = 0; i < n; ++i) left_norm[i] = static_cast<A>(a[i] = std::sqrt(a[i]));
@@ -63,6 +67,10 @@ void similarity_of(const Rows& left, const Rows* others, Metric metric, double e
     for (index_t i = 0; i < n; ++i)
         for (index_t j = 0; j < m; ++j) {
             double value = gram[i * m + j];
+            if (z) {
+                const double squares = token_squares[i * m + j];
+                z[i * m + j] = static_cast<A>(squares == 0 ? 0 : value / std::sqrt(squares));  // NaN stays NaN
+            }
             if (metric != Metric::token_mean_dot) {
                 value = value / at_least(a[i], eps) / at_least(b[j], eps);
                 if (!others && i == j && a[i] > eps && std::isfinite(a[i])) value = 1;
@@ -207,12 +215,13 @@ void backward_of(const A* grad, const Rows& left, const Rows* others, Metric met
 }  // namespace
 
 void similarity(const Rows& left, const Rows* others, Metric metric, double eps, void* similarity, void* left_norm,
-                void* right_norm, int threads) {
+                void* right_norm, void* z, int threads) {
     if (wide(left.type))
         return similarity_of(left, others, metric, eps, static_cast<double*>(similarity),
-                             static_cast<double*>(left_norm), static_cast<double*>(right_norm), threads);
+                             static_cast<double*>(left_norm), static_cast<double*>(right_norm), static_cast<double*>(z),
+                             threads);
     similarity_of(left, others, metric, eps, static_cast<float*>(similarity), static_cast<float*>(left_norm),
-                  static_cast<float*>(right_norm), threads);
+                  static_cast<float*>(right_norm), static_cast<float*>(z), threads);
 }
 
 void similarity_backward(const void* grad, const Rows& left, const Rows* others, Metric metric, double eps,

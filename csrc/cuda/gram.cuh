@@ -266,18 +266,19 @@ __global__ void __launch_bounds__(kThreads, 2)
 }
 
 template <class A, int T, class Finish>
-void launch_gram(const char* what, const Stack& z, index_t groups, const Finish& finish, const Where& where) {
+double* launch_gram(const char* what, const Stack& z, index_t groups, const Finish& finish, const Where& where) {
     using S = GramShape<A, T>;
     const GramPlan plan = plan_gram<S>(z, groups);
     double* partials = scratch<double>(plan.parts > 1 ? plan.parts * S::entries : 0, where);
     double* grams = scratch<double>(groups * z.count() * z.count(), where);
     launch(what, gram_kernel<A, T, Finish>, static_cast<unsigned>(groups * plan.parts), kThreads, where, z, plan,
            partials, grams, where.tickets, finish);
+    return grams;
 }
 
-// Enqueues the Gram matrices of a stack and their finish.
+// Enqueues the Gram matrices of a stack and their finish; returns where the matrices (groups, k, k) will lie.
 template <class A, class Finish>
-void gram(const char* what, const Stack& z, index_t groups, const Finish& finish, const Where& where) {
+double* gram(const char* what, const Stack& z, index_t groups, const Finish& finish, const Where& where) {
     const int k = z.count();
     if constexpr (sizeof(A) == 4) {
         if (k <= 8) return launch_gram<A, 8>(what, z, groups, finish, where);

@@ -1,6 +1,6 @@
 // Similarity of task vectors and its gradients on the GPU; the formulas stand in cpu/similarity.cpp.
-// Forwards: one launch (two where tokens are averaged first). Backwards: weights, one mix, and what is asked for
-// beside.
+// Forwards: one launch (two where tokens are averaged first, or have a Gram matrix each). Backwards: weights, one mix,
+// and what is asked for beside.
 #include "mix.cuh"
 
 namespace promptkernels::cuda {
@@ -60,6 +60,12 @@ Stack compared(const Rows& x, const Rows* others, Metric metric, const Where& wh
     return z;
 }
 
+// Of a product and two norms; NaN stays NaN.
+__device__ inline double cosine(double product, double a, double b, double eps, bool itself) {
+    if (itself && a > eps && isfinite(a)) return 1;
+    return product / (a < eps ? eps : a) / (b < eps ? eps : b);
+}
+
 // Left row i is row i of the Gram matrix, right row j is row right + j.
 template <class A>
 struct SimilarityFinish {
@@ -76,19 +82,44 @@ struct SimilarityFinish {
         for (index_t e = threadIdx.x; e < n * m; e += kThreads) {
             const index_t i = e / m, j = right + e % m;
             double value = gram[i * k + j];
-            if (metric != Metric::token_mean_dot) {
-                const double a = sqrt(gram[i * k + i]), b = sqrt(gram[j * k + j]);
-                value = value / (a < eps ? eps : a) / (b < eps ? eps : b);  // NaN stays NaN
-                if (i == j && a > eps && isfinite(a)) value = 1;
-            }
+            if (metric != Metric::token_mean_dot)
+                value = cosine(value, sqrt(gram[i * k + i]), sqrt(gram[j * k + j]), eps, i == j);
             similarity[e] = static_cast<A>(value);
         }
     }
 };
 
+struct NoFinish {
+    __device__ void operator()(const double*, double*, index_t) const {}
+};
+
+// Block (i, j): the Gram matrices (tokens, k, k) added up over tokens, and their squares for z (n, m).
+template <class A>
+__global__ void token_finish_kernel(const double* grams, index_t tokens, SimilarityFinish<A> to, A* z) {
+    const index_t i = blockIdx.x / to.m, j = blockIdx.x % to.m, row = to.right + j, k = to.right + to.m;
+    double product = 0, squares = 0, a = 0, b = 0;
+    for (index_t token = threadIdx.x; token < tokens; token += kThreads) {
+        const double* gram = grams + token * k * k;
+        const double p = gram[i * k + row];
+        product += p;
+        squares += p * p;
+        a += gram[i * k + i];
+        b += gram[row * k + row];
+    }
+    product = block_sum(product);
+    squares = block_sum(squares);
+    a = sqrt(block_sum(a));
+    b = sqrt(block_sum(b));
+    if (threadIdx.x > 0) return;
+    to.similarity[blockIdx.x] = static_cast<A>(cosine(product, a, b, to.eps, i == row));
+    z[blockIdx.x] = static_cast<A>(squares == 0 ? 0 : product / sqrt(squares));  // NaN stays NaN
+    if (j == 0) to.left_norm[i] = static_cast<A>(a);
+    if (i == 0) to.right_norm[j] = static_cast<A>(b);
+}
+
 template <class A>
 void forward(const Rows& left, const Rows* others, Metric metric, double eps, void* out, void* left_norm,
-             void* right_norm, const Where& where) {
+             void* right_norm, void* z, const Where& where) {
     const index_t n = left.count, m = others ? others->count : n;
     const SimilarityFinish<A> finish{metric,
                                      eps,
@@ -98,7 +129,14 @@ void forward(const Rows& left, const Rows* others, Metric metric, double eps, vo
                                      static_cast<A*>(out),
                                      static_cast<A*>(left_norm),
                                      static_cast<A*>(right_norm)};
-    gram<A>("similarity", compared<A>(left, others, metric, where), 1, finish, where);
+    const Stack rows = compared<A>(left, others, metric, where);
+    if (!z) {
+        gram<A>("similarity", rows, 1, finish, where);
+        return;
+    }
+    const double* grams = gram<A>("similarity per token", rows, left.length, NoFinish{}, where);
+    launch("similarity and z", token_finish_kernel<A>, static_cast<unsigned>(n * m), kThreads, where, grams,
+           left.length, finish, static_cast<A*>(z));
 }
 
 // weights (n + m, k), of the stacked rows in the gradients of left rows and, with other rows, of those (self: (n, n)).
@@ -223,8 +261,9 @@ void backward(const void* grad, const Rows& left, const Rows* others, Metric met
 }  // namespace
 
 void similarity(const Rows& left, const Rows* others, Metric metric, double eps, void* out, void* left_norm,
-                void* right_norm, const Where& where) {
-    (wide(left.type) ? forward<double> : forward<float>)(left, others, metric, eps, out, left_norm, right_norm, where);
+                void* right_norm, void* z, const Where& where) {
+    (wide(left.type) ? forward<double> : forward<float>)(left, others, metric, eps, out, left_norm, right_norm, z,
+                                                         where);
 }
 
 void similarity_backward(const void* grad, const Rows& left, const Rows* others, Metric metric, double eps,

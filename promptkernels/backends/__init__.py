@@ -3,6 +3,7 @@
 # The functions that a backend is made of; promptkernels/reference.py has their arguments and formulas.
 OPERATIONS = (
     "task_similarity",
+    "task_similarity_z",
     "task_similarity_backward",
     "svgd_direction",
     "svgd_direction_backward",

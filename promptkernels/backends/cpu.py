@@ -46,6 +46,7 @@ def _run(function: Callable[..., Any], _device: torch.device, *arguments: Any) -
 
 _ops = NativeOps(_C, _run)
 task_similarity = _ops.task_similarity
+task_similarity_z = _ops.task_similarity_z
 task_similarity_backward = _ops.task_similarity_backward
 svgd_direction = _ops.svgd_direction
 svgd_direction_backward = _ops.svgd_direction_backward

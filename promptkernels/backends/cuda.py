@@ -127,6 +127,12 @@ class CudaOps(NativeOps):
             return many_rows.task_similarity(prompts, reference, others, scale, metric, eps)
         return super().task_similarity(prompts, reference, others, scale, metric, eps)
 
+    def task_similarity_z(self, prompts, reference, others, scale, eps):
+        rows = prompts.shape[0] + (0 if others is None else others.shape[0])
+        if rows > self.module.MOST_ROWS:
+            return many_rows.task_similarity_z(prompts, reference, others, scale, eps)
+        return super().task_similarity_z(prompts, reference, others, scale, eps)
+
     def task_similarity_backward(self, grad, prompts, reference, others, *rest):
         rows = prompts.shape[0] + (0 if others is None else others.shape[0])
         if rows > self.module.MOST_ROWS:
@@ -149,6 +155,7 @@ class CudaOps(NativeOps):
 _tickets = Tickets()
 _ops = CudaOps(_C, _run)
 task_similarity = _ops.task_similarity
+task_similarity_z = _ops.task_similarity_z
 task_similarity_backward = _ops.task_similarity_backward
 svgd_direction = _ops.svgd_direction
 svgd_direction_backward = _ops.svgd_direction_backward

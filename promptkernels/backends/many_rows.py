@@ -16,6 +16,7 @@ from torch.nn.functional import pad
 from promptkernels import reference as plain
 from promptkernels.backends.types import accumulation_type
 
+TOKEN_PRODUCTS = 2**22  # numbers of the Gram matrices per token that are held at once: 32 MiB
 COLUMNS = 2048  # of a chunk; at least as many as there are rows, so that the Gram matrices stay smaller than the rows
 
 
@@ -50,8 +51,35 @@ def task_similarity(
     acc = accumulation_type(prompts, reference, others, scale)
     left = plain._rows(plain._task_vectors(prompts, reference, scale, acc), metric)
     right = left if others is None else plain._rows(plain._task_vectors(others, reference, None, acc), metric)
-    similarity = gram(left.unsqueeze(0), left.unsqueeze(0) if others is None else right.unsqueeze(0))[0]
-    if others is None:
+    products = gram(left.unsqueeze(0), left.unsqueeze(0) if others is None else right.unsqueeze(0))[0]
+    return _normalised(products, left, None if others is None else right, metric, eps)
+
+
+def task_similarity_z(
+    prompts: Tensor, reference: Tensor | None, others: Tensor | None, scale: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    acc = accumulation_type(prompts, reference, others, scale)
+    left = plain._task_vectors(prompts, reference, scale, acc)
+    right = left if others is None else plain._task_vectors(others, reference, None, acc)
+    products, squares = (left.new_zeros(left.shape[0], right.shape[0], dtype=torch.float64) for _ in range(2))
+    at_once = max(1, TOKEN_PRODUCTS // products.numel())
+    for tokens in range(0, left.shape[1], at_once):
+        x = left[:, tokens : tokens + at_once].transpose(0, 1)
+        y = x if others is None else right[:, tokens : tokens + at_once].transpose(0, 1)
+        per_token = gram(x, y)
+        products += per_token.sum(0)
+        squares += per_token.square().sum(0)
+    z = torch.where(squares == 0, 0.0, products / squares.sqrt())
+    saved = _normalised(products, left.flatten(1), None if others is None else right.flatten(1), "cosine", eps)
+    return (*saved, z.to(acc))
+
+
+def _normalised(
+    similarity: Tensor, left: Tensor, right: Tensor | None, metric: str, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Dot products of rows (float64) -> similarity and both norms in the type of the rows."""
+    acc = left.dtype
+    if right is None:
         left_norm = similarity.diagonal().sqrt()
         right_norm = left_norm.clone()
     else:
@@ -59,7 +87,7 @@ def task_similarity(
         right_norm = torch.linalg.vector_norm(right, dim=1, dtype=torch.float64)
     if metric != "token_mean_dot":
         similarity = similarity / left_norm.clamp_min(eps).unsqueeze(1) / right_norm.clamp_min(eps)
-        if others is None:
+        if right is None:
             similarity.diagonal().masked_fill_((left_norm > eps) & left_norm.isfinite(), 1.0)
     return similarity.to(acc), left_norm.to(acc), right_norm.to(acc)
 

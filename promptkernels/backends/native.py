@@ -17,7 +17,7 @@ from torch import Tensor
 from promptkernels.backends.types import accumulation_type
 
 # That of the compiled modules this file knows how to call: kInterface in csrc/bindings.h.
-INTERFACE = 3
+INTERFACE = 4
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
@@ -85,6 +85,7 @@ class NativeOps:
         scale: Tensor | None,
         metric: str,
         eps: float,
+        z: Tensor | None = None,  # where to write it, if it is wanted
     ) -> tuple[Tensor, Tensor, Tensor]:
         acc = accumulation_type(prompts, reference, others, scale)
         prompts, reference, others = _common(acc, prompts, reference, others)
@@ -97,9 +98,16 @@ class NativeOps:
             self.module.similarity, prompts.device,
             prompts.data_ptr(), _address(reference), _address(others), _address(scale), n, m, length, hidden,
             _CODES[prompts.dtype], _METRICS[metric], eps,
-            similarity.data_ptr(), left_norm.data_ptr(), right_norm.data_ptr(),
+            similarity.data_ptr(), left_norm.data_ptr(), right_norm.data_ptr(), _address(z),
         )  # fmt: skip
         return similarity, left_norm, right_norm
+
+    def task_similarity_z(
+        self, prompts: Tensor, reference: Tensor | None, others: Tensor | None, scale: Tensor | None, eps: float
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        shape = prompts.shape[0], (prompts if others is None else others).shape[0]
+        z = prompts.new_empty(shape, dtype=accumulation_type(prompts, reference, others, scale))
+        return (*NativeOps.task_similarity(self, prompts, reference, others, scale, "cosine", eps, z), z)
 
     def task_similarity_backward(
         self,

@@ -69,6 +69,18 @@ def similarity(tasks: int, length: int, hidden: int) -> Case:
     )
 
 
+def similarity_z(tasks: int, length: int, hidden: int) -> Case:
+    """The cosine and its z score, one matrix below the other, so that nobody may leave one out."""
+    return Case(
+        "similarity_z",
+        {"T": tasks, "L": length, "H": hidden},
+        lambda device: _around_start(device, tasks, length, hidden),
+        lambda x: torch.cat(pk.task_similarity(x["prompts"], x["start"], return_z=True)),
+        (),
+        4 * (tasks + 1) * length * hidden,
+    )
+
+
 def svgd(particles: int, length: int, hidden: int) -> Case:
     def make(device: torch.device) -> Inputs:
         inputs = _around_start(device, particles, length, hidden)
@@ -152,6 +164,7 @@ _BATCHES = [(32, 8, 100, 768, 256), (32, 8, 100, 2048, 512), (16, 6, 20, 576, 48
 
 CASES: list[Case] = [
     *(similarity(*shape) for shape in _PROMPTS),
+    *(similarity_z(*shape) for shape in _PROMPTS),
     *(svgd(*shape) for shape in [(5, 100, 768), *_PROMPTS]),
     *(compose(*shape, rank) for shape in _BATCHES for rank in (1, 4)),
     *(prepend(*shape, rank) for shape in _BATCHES for rank in (1, 4)),

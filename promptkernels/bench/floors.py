@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+import promptkernels as pk
 from promptkernels.bench.cases import Case, Function, Inputs
 
 EMPTY = "empty kernels"
@@ -12,6 +13,8 @@ EMPTY = "empty kernels"
 
 def floors(case: Case, inputs: Inputs) -> dict[str, Function]:
     """Floors of a forward pass by name, the output allocated like everyone's."""
+    if case.op == "similarity_z":
+        return {"similarity alone": lambda x: pk.task_similarity(x["prompts"], x["start"])}
     if case.op == "compose":
         return {"write output": _write_output(case, inputs)}
     if case.op == "prepend":

@@ -79,6 +79,12 @@ def task_similarity(
         raise ValueError(f"eps must be > 0, got {eps}")
 
 
+def task_similarity_z(
+    prompts: Tensor, reference: Tensor | None, others: Tensor | None, scale: Tensor | None, eps: float
+) -> None:
+    task_similarity(prompts, reference, others, scale, "cosine", eps)
+
+
 def task_similarity_backward(
     grad: Tensor,
     prompts: Tensor,

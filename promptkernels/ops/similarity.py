@@ -1,8 +1,8 @@
-"""Similarity of task vectors: cosine, and the token-mean forms of SPoT and DTVG."""
+"""Similarity of task vectors: cosine, its z score over tokens, and the token-mean forms of SPoT and DTVG."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
@@ -20,6 +20,13 @@ def _fake(
     acc = accumulation_type(prompts, reference, others, scale)
     n, m = prompts.shape[0], (prompts if others is None else others).shape[0]
     return tuple(prompts.new_empty(shape, dtype=acc) for shape in ((n, m), (n,), (m,)))
+
+
+def _fake_z(
+    prompts: Tensor, reference: Tensor | None, others: Tensor | None, scale: Tensor | None, eps: float
+) -> tuple[Tensor, ...]:
+    similarity, left_norm, right_norm = _fake(prompts, reference, others, scale, "cosine", eps)
+    return similarity, left_norm, right_norm, torch.empty_like(similarity)
 
 
 def _fake_backward(
@@ -45,6 +52,12 @@ _similarity = register(
     " -> (Tensor similarity, Tensor left_norm, Tensor right_norm)",
     _fake,
 )
+_similarity_z = register(
+    "task_similarity_z",
+    "(Tensor prompts, Tensor? reference, Tensor? others, Tensor? scale, float eps)"
+    " -> (Tensor similarity, Tensor left_norm, Tensor right_norm, Tensor z)",
+    _fake_z,
+)
 _similarity_backward = register(
     "task_similarity_backward",
     "(Tensor grad, Tensor prompts, Tensor? reference, Tensor? others, Tensor? scale, str metric, float eps,"
@@ -52,6 +65,32 @@ _similarity_backward = register(
     " -> (Tensor d_prompts, Tensor d_reference, Tensor d_others, Tensor d_scale)",
     _fake_backward,
 )
+
+
+@overload
+def task_similarity(
+    prompts: Tensor,
+    reference: Tensor | None = ...,
+    others: Tensor | None = ...,
+    *,
+    metric: str = ...,
+    scale: Tensor | None = ...,
+    eps: float = ...,
+    return_z: Literal[False] = ...,
+) -> Tensor: ...
+
+
+@overload
+def task_similarity(
+    prompts: Tensor,
+    reference: Tensor | None = ...,
+    others: Tensor | None = ...,
+    *,
+    metric: str = ...,
+    scale: Tensor | None = ...,
+    eps: float = ...,
+    return_z: Literal[True],
+) -> tuple[Tensor, Tensor]: ...
 
 
 def task_similarity(
@@ -62,7 +101,8 @@ def task_similarity(
     metric: str = "cosine",
     scale: Tensor | None = None,
     eps: float = 1e-8,
-) -> Tensor:
+    return_z: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
     """Pairwise similarity of the task vectors ``scale * (prompts - reference)``.
 
     The reference is subtracted and the scale applied while the prompts are read, so no task vector is ever stored. A
@@ -77,10 +117,14 @@ def task_similarity(
             (SPoT, Vu et al. 2022); ``token_mean_dot``, the dot product of these means (DTVG 2025, sim(T_1, T_2)).
         scale: (T, L) [or (T, 1) for flat vectors], factors per token (DTVG's alpha).
         eps: norms are not taken smaller than this; no unit beyond that of the prompts.
+        return_z: also return z, which tells whether a cosine is beyond chance; ``cosine`` of (T, L, H) prompts only.
+            With p_l the dot product of the two task vectors of token l, z = sum_l p_l / sqrt(sum_l p_l^2). Under the
+            null hypothesis that the sign of every p_l is random, independent of the others, z has mean 0 and variance
+            1. It lies between -sqrt(L) and sqrt(L); it is 0 where all p_l are 0. The prompts are read once for both.
 
     Returns:
         (T, T), or (T, S) with ``others``; float32, or float64 when an argument is float64. Differentiable once in every
-        tensor.
+        tensor. With ``return_z`` ``(similarity, z)``, both of that shape and type; z is not differentiable.
 
     Raises:
         ValueError: an argument of a wrong rank, size, type, device or value.
@@ -90,6 +134,8 @@ def task_similarity(
         raise ValueError(f"eps must be a number > 0, got {eps!r}")
     sizes = Sizes()
     flat = isinstance(prompts, Tensor) and prompts.dim() == 2
+    if return_z is not False:
+        _check_return_z(return_z, metric, flat, prompts)
     inner = "D" if flat else "LH"
     sizes.floating("prompts", prompts, "T" + inner)
     if reference is not None:
@@ -105,8 +151,23 @@ def task_similarity(
         reference = None if reference is None else reference.unsqueeze(0)
         others = None if others is None else others.unsqueeze(1)
     if needs_gradient(prompts, reference, others, scale):
-        return _TaskSimilarity.apply(prompts, reference, others, scale, metric, eps)
+        return _TaskSimilarity.apply(prompts, reference, others, scale, metric, eps, return_z)
+    if return_z:
+        similarity, _, _, z = _similarity_z(prompts, reference, others, scale, eps)
+        return similarity, z
     return _similarity(prompts, reference, others, scale, metric, eps)[0]
+
+
+def _check_return_z(return_z: object, metric: str, flat: bool, prompts: Tensor) -> None:
+    if not isinstance(return_z, bool):
+        raise ValueError(f"return_z must be True or False, got {return_z!r}")
+    if metric != "cosine":
+        raise ValueError(
+            f"return_z needs metric 'cosine', got {metric!r}: means over tokens have no dot products per token; "
+            f"call task_similarity once more with metric='cosine' for z"
+        )
+    if flat:
+        raise ValueError(f"return_z needs prompts of shape (T, L, H), got {tuple(prompts.shape)}: they have no tokens")
 
 
 class _TaskSimilarity(torch.autograd.Function):
@@ -119,18 +180,25 @@ class _TaskSimilarity(torch.autograd.Function):
         scale: Tensor | None,
         metric: str,
         eps: float,
-    ) -> Tensor:
-        similarity, left_norm, right_norm = _similarity(prompts, reference, others, scale, metric, eps)
+        return_z: bool,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        if return_z:
+            similarity, left_norm, right_norm, z = _similarity_z(prompts, reference, others, scale, eps)
+        else:
+            similarity, left_norm, right_norm = _similarity(prompts, reference, others, scale, metric, eps)
         ctx.save_for_backward(prompts, reference, others, scale, similarity, left_norm, right_norm)
         ctx.metric, ctx.eps = metric, eps
-        return similarity
+        if not return_z:
+            return similarity
+        ctx.mark_non_differentiable(z)
+        return similarity, z
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor, _grad_z: Tensor | None = None) -> tuple[Tensor | None, ...]:
         prompts, reference, others, scale, similarity, left_norm, right_norm = ctx.saved_tensors
         needs = list(ctx.needs_input_grad[:4])
         gradients = _similarity_backward(
             grad, prompts, reference, others, scale, ctx.metric, ctx.eps, similarity, left_norm, right_norm, needs
         )
-        return (*(g if need else None for g, need in zip(gradients, needs, strict=True)), None, None)
+        return (*(g if need else None for g, need in zip(gradients, needs, strict=True)), None, None, None)

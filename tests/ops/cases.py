@@ -117,6 +117,12 @@ def strided(tensor: Tensor, layout: str) -> Tensor:
     return view.copy_(tensor)
 
 
+def similarity_plus_z(**tensors: Tensor) -> Tensor:
+    """Both outputs in one; the gradient is that of the similarity."""
+    similarity, z = pk.task_similarity(**tensors, return_z=True)
+    return similarity + z
+
+
 def public_calls(
     tasks: int = 7, length: int = 6, hidden: int = 33, rows: int = 12
 ) -> dict[str, tuple[partial, dict[str, Tensor]]]:
@@ -134,6 +140,7 @@ def public_calls(
     return {
         **similarity,
         "cosine others": (partial(pk.task_similarity), {**prompts, **others, **scale}),
+        "cosine and z": (partial(similarity_plus_z), {**prompts, **others, **scale}),
         "svgd": (partial(pk.svgd_direction), stein),
         "svgd per token": (partial(pk.svgd_direction, per_token=True), stein),
         "compose": (partial(pk.compose_prompts, task_ids=task_ids), factors),

@@ -42,6 +42,20 @@ def task_similarity(prompts, reference=None, others=None, scale=None, metric="co
     return out
 
 
+def sign_flip_z(prompts, reference=None, others=None, scale=None) -> np.ndarray:
+    """sum_l p_l / sqrt(sum_l p_l^2), p_l the dot product of the task vectors of token l."""
+    prompts, reference, others, scale = map(_np, (prompts, reference, others, scale))
+    left = _vectors(prompts, reference, scale)
+    right = left if others is None else _vectors(others, reference, None)
+    out = np.zeros((len(left), len(right)))
+    for i, a in enumerate(left):
+        for j, b in enumerate(right):
+            p = [float(a[token] @ b[token]) for token in range(len(a))]
+            if any(p):
+                out[i, j] = sum(p) / math.sqrt(sum(value**2 for value in p))
+    return out
+
+
 def bandwidth(distances: np.ndarray, rule: float | str) -> float:
     """h from the full (M, M) matrix of distances, as each published implementation has it."""
     m = len(distances)

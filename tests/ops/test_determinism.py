@@ -24,6 +24,8 @@ def everything(dtype):
         (lambda p, r: pk.task_similarity(p, r, metric="token_mean_cosine"), (prompts, start)),
         (lambda p, r: pk.task_similarity(p, r, metric="token_mean_dot"), (prompts, start)),
         (lambda p, r, o: pk.task_similarity(p, r, o), (prompts, start, scores)),
+        (lambda p, r: sum(pk.task_similarity(p, r, return_z=True)), (prompts, start)),
+        (lambda p, r, o: sum(pk.task_similarity(p, r, o[:1], return_z=True)), (prompts, start, scores)),
         (lambda p, s: pk.svgd_direction(p, s), (prompts, scores)),
         (lambda p, s: pk.svgd_direction(p, s, per_token=True), (prompts, scores)),
         (lambda *f: pk.compose_prompts(*f, task_ids), (shared, u, v)),

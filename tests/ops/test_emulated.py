@@ -26,6 +26,10 @@ def test_many_blocks(emulated_backend, rows, columns, dtype):
     want = reference.task_similarity(*(a.double() if torch.is_tensor(a) else a for a in arguments))
     for one, other in zip(got, want, strict=True):
         assert_close(one, other, tolerance)
+    got = emulated_backend.task_similarity_z(prompts, start, None, scale, 1e-8)
+    want = reference.task_similarity_z(prompts.double(), start.double(), None, scale.double(), 1e-8)
+    for one, other in zip(got, want, strict=True):
+        assert_close(one, other, tolerance)
     got = emulated_backend.svgd_direction(prompts, scores, 0.0, "liu2016", False)
     want = reference.svgd_direction(prompts.double(), scores.double(), 0.0, "liu2016", False)
     for one, other in zip(got, want, strict=True):

@@ -29,6 +29,15 @@ BAD = {
     "eps none": (lambda: pk.task_similarity(P, eps=None), r"eps must be a number > 0, got None"),
     "eps too large": (lambda: pk.task_similarity(P, eps=10**400), r"eps must be a number > 0, got 1000"),
     "metric list": (lambda: pk.task_similarity(P, metric=[]), r"metric must be one of cosine.*got \[\]"),
+    "return_z": (lambda: pk.task_similarity(P, return_z=1), r"return_z must be True or False, got 1"),
+    "z of token means": (
+        lambda: pk.task_similarity(P, metric="token_mean_dot", return_z=True),
+        r"return_z needs metric 'cosine', got 'token_mean_dot'.*metric='cosine' for z",
+    ),
+    "z of flat prompts": (
+        lambda: pk.task_similarity(rand(4, 9), return_z=True),
+        r"return_z needs prompts of shape \(T, L, H\), got \(4, 9\)",
+    ),
     "sparse": (lambda: pk.task_similarity(P, R.to_sparse()), r"reference must be a dense tensor.*got torch.sparse_coo"),
     "nested": (
         lambda: pk.task_similarity(torch.nested.nested_tensor([R])),

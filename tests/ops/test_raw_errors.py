@@ -28,6 +28,8 @@ def bad_calls():
         "others flat": ("task_similarity", (p, r, r, None, *cosine), r"others .*\(S, L, H\).*got \(3, 5\)"),
         "scale": ("task_similarity", (p, r, None, s[:3], *cosine), r"scale .*\(4, 3\).*got \(3, 3\)"),
         "metric": ("task_similarity", (p, r, None, s, "dot", 1e-8), r"metric must be one of cosine.*got 'dot'"),
+        "z others": ("task_similarity_z", (p, r, o[:, :2], None, 1e-8), r"others .*\(2, 3, 5\).*got \(2, 2, 5\)"),
+        "z eps": ("task_similarity_z", (p, r, o, s, 0.0), r"eps must be > 0, got 0"),
         "similarity grad": ("task_similarity_backward", (sim.T, p, r, o, s, *saved, needs), r"grad .*\(4, 2\)"),
         "left_norm": (
             "task_similarity_backward",

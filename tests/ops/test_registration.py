@@ -18,6 +18,8 @@ OPS = torch.ops.promptkernels
 SCHEMAS = {
     "task_similarity": "(Tensor prompts, Tensor? reference, Tensor? others, Tensor? scale, str metric, float eps) -> "
     "(Tensor similarity, Tensor left_norm, Tensor right_norm)",
+    "task_similarity_z": "(Tensor prompts, Tensor? reference, Tensor? others, Tensor? scale, float eps) -> "
+    "(Tensor similarity, Tensor left_norm, Tensor right_norm, Tensor z)",
     "task_similarity_backward": "(Tensor grad, Tensor prompts, Tensor? reference, Tensor? others, Tensor? scale, "
     "str metric, float eps, Tensor similarity, Tensor left_norm, Tensor right_norm, bool[4] needs) -> "
     "(Tensor d_prompts, Tensor d_reference, Tensor d_others, Tensor d_scale)",
@@ -49,6 +51,7 @@ def samples(dtype=torch.float32):
             (prompts, None, None, None, "cosine", 1e-8),
             (prompts, reference, others, scale, "token_mean_cosine", 1e-8),
         ],
+        "task_similarity_z": [(prompts, None, None, None, 1e-8), (prompts, reference, others, scale, 1e-8)],
         "task_similarity_backward": [
             (rand(4, 2), prompts, reference, others, scale, "cosine", 1e-8, *similarity, [True, True, True, True]),
             (rand(4, 2), prompts, reference, others, scale, "cosine", 1e-8, *similarity, [True, False, False, False]),
@@ -114,11 +117,14 @@ def training_step(prompts, reference, scale, shared, u, v, task_ids, embeds):
     """Every public function once, with a gradient through it."""
     similarity = pk.task_similarity(prompts, reference, metric="token_mean_dot", scale=scale)
     group = pk.select_group(similarity, 0)
-    merged = pk.merge_task_vectors(reference, prompts, scale, group.float())
+    cosine, z = pk.task_similarity(prompts, reference, scale=scale, return_z=True)
+    beyond_chance = group & (z[:, 0] > 0)
+    merged = pk.merge_task_vectors(reference, prompts, scale, beyond_chance.float())
     phi = pk.svgd_direction(prompts, prompts.detach() * 0.5)
     composed = pk.compose_prompts(shared, u, v, task_ids)
     joined = pk.prepend_prompts(shared, u, v, task_ids, embeds)
-    return similarity.sum() + merged.square().sum() + phi.square().sum() + composed.mean() + joined.square().mean()
+    sums = similarity.sum() + cosine.sum() + merged.square().sum() + phi.square().sum()
+    return sums + composed.mean() + joined.square().mean()
 
 
 def step_inputs(tasks, rows):

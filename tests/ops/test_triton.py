@@ -17,7 +17,10 @@ import promptkernels as pk
 from promptkernels.backends import triton as backend_module
 
 ROOT = Path(__file__).parents[2]
-SUITE = [f"tests/ops/test_{name}.py" for name in ("oracle", "autograd", "degenerate", "errors", "formulas", "triton")]
+SUITE = [
+    f"tests/ops/test_{name}.py"
+    for name in ("oracle", "autograd", "degenerate", "errors", "formulas", "sign_flip", "triton")
+]
 # Finite differences take hundreds of calls; gradients are compared with the reference's instead.
 TOO_MANY_CALLS = [
     f"tests/ops/test_autograd.py::test_{name}"
@@ -72,6 +75,8 @@ def operations(dtype: torch.dtype) -> None:
             saved = tk.task_similarity(prompts, reference, rows, scale, metric, 1e-8)
             needs = [True, True, rows is not None, True]
             tk.task_similarity_backward(saved[0], prompts, reference, rows, scale, metric, 1e-8, *saved, needs)
+    for rows in (None, others):
+        tk.task_similarity_z(prompts, reference, rows, scale, 1e-8)
     for convention in ("fixed", "liu2016", "numpyro", "blackjax"):
         phi, kernel, h = tk.svgd_direction(prompts, prompts, 1.0, convention, False)
     tk.svgd_direction_backward(phi, prompts, prompts, kernel, h, False)

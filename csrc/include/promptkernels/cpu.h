@@ -16,8 +16,9 @@ void choose_isa(const std::string& name);  // throws std::invalid_argument for o
 std::string openmp_library();              // path of the OpenMP runtime that the kernels run on; empty without one
 
 // similarity (n, m), left_norm (n), right_norm (m), all acc. `others` null compares `left` with itself.
+// z (n, m) acc, of the tokens' dot products, unless null; only with Metric::cosine.
 void similarity(const Rows& left, const Rows* others, Metric metric, double eps, void* similarity, void* left_norm,
-                void* right_norm, int threads);
+                void* right_norm, void* z, int threads);
 
 void similarity_backward(const void* grad, const Rows& left, const Rows* others, Metric metric, double eps,
                          const void* similarity, const void* left_norm, const void* right_norm,

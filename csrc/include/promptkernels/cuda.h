@@ -24,7 +24,7 @@ constexpr index_t kMostRows = 64;
 int runtime_version();  // of the CUDA runtime compiled in; asks no driver
 
 void similarity(const Rows& left, const Rows* others, Metric metric, double eps, void* similarity, void* left_norm,
-                void* right_norm, const Where& where);
+                void* right_norm, void* z, const Where& where);
 void similarity_backward(const void* grad, const Rows& left, const Rows* others, Metric metric, double eps,
                          const void* similarity, const void* left_norm, const void* right_norm,
                          const SimilarityGradients& out, const Where& where);

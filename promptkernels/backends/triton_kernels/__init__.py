@@ -7,7 +7,11 @@ from promptkernels.backends.triton_kernels.hadamard import (
     prepend_prompts,
 )
 from promptkernels.backends.triton_kernels.merge import merge_task_vectors, merge_task_vectors_backward
-from promptkernels.backends.triton_kernels.similarity import task_similarity, task_similarity_backward
+from promptkernels.backends.triton_kernels.similarity import (
+    task_similarity,
+    task_similarity_backward,
+    task_similarity_z,
+)
 from promptkernels.backends.triton_kernels.svgd import svgd_direction, svgd_direction_backward
 
 __all__ = [
@@ -21,4 +25,5 @@ __all__ = [
     "svgd_direction_backward",
     "task_similarity",
     "task_similarity_backward",
+    "task_similarity_z",
 ]

@@ -100,14 +100,14 @@ def gram_kernel(
 
 
 @triton.jit
-def sum_parts(partials, offsets, mask, parts, size, block_parts: tl.constexpr):
-    """The sum over parts of partials (parts, size) at flat offsets."""
+def sum_parts(partials, offsets, mask, parts, size, block_parts: tl.constexpr, squared: tl.constexpr = False):
+    """The sum over parts of partials (parts, size), or of their squares, at flat offsets."""
     total = tl.zeros(offsets.shape, dtype=tl.float64)
     for first in range(0, parts, block_parts):
         part = first + tl.arange(0, block_parts)
         inside = (part < parts)[:, None] & mask[None, :]
         tile = tl.load(partials + part[:, None].to(tl.int64) * size + offsets[None, :], mask=inside, other=0.0)
-        total += tl.sum(tile, 0)
+        total += tl.sum(tile * tile if squared else tile, 0)
     return total
 
 
@@ -135,13 +135,18 @@ class Gram:
         return self.partials.shape[1]
 
 
-def gram(x: Rows, y: Rows | None, acc: torch.dtype, *, groups: int = 1, squares: bool = False) -> Gram:
-    """Of x against y, or against itself; columns in ``groups`` equal ranges with a matrix each."""
+def gram(
+    x: Rows, y: Rows | None, acc: torch.dtype, *, groups: int = 1, squares: bool = False, by_token: bool = False
+) -> Gram:
+    """Of x against y, or against itself; columns in ``groups`` equal ranges with a matrix each.
+
+    Without groups a part of the columns may be a token (``by_token``).
+    """
     n, m = x.count, x.count if y is None else y.count
     columns, symmetric, y = x.length * x.hidden // groups, y is None, x if y is None else y
     block = row_block(max(n, m))
     # Enough programs to fill a device, as long as adding up the parts stays a small step.
-    parts = min(triton.cdiv(columns, _PART_COLUMNS), 128, max(16, 2**17 // (n * m)))
+    parts = x.length if by_token else min(triton.cdiv(columns, _PART_COLUMNS), 128, max(16, 2**17 // (n * m)))
     partials = torch.empty((groups, parts, n, m), dtype=torch.float64, device=x.data.device)
     left, right = (partials.new_empty(parts, k) if squares else None for k in (n, m))
     launch(

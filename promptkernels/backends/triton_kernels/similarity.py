@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from promptkernels.backends import many_rows
 from promptkernels.backends.triton_kernels.gram import (
     Rows,
     column_block,
@@ -17,8 +18,11 @@ from promptkernels.backends.triton_kernels.gram import (
     row_block,
     sum_parts,
 )
-from promptkernels.backends.triton_kernels.launch import ACC, contiguous, launch, or_empty
+from promptkernels.backends.triton_kernels.launch import ACC, contiguous, in_plain_torch, launch, or_empty
 from promptkernels.backends.types import accumulation_type
+
+# Every token has a Gram matrix of its own for z: 256 MiB of them, and beyond that plain torch takes a few at a time.
+MOST_TOKEN_PRODUCTS = 2**25
 
 
 @triton.jit
@@ -54,15 +58,21 @@ def _token_means(x: Rows, acc: torch.dtype) -> Rows:
 
 @triton.jit(do_not_specialize=["n", "m", "parts"])
 def finish_kernel(
-    similarity, left_norm, right_norm, partials, left_squares, right_squares, n, m, parts, eps: tl.float64,
+    similarity, left_norm, right_norm, z, partials, left_squares, right_squares, n, m, parts, eps: tl.float64,
     normalise: tl.constexpr, symmetric: tl.constexpr, acc: tl.constexpr, block_rows: tl.constexpr,
     block: tl.constexpr, block_parts: tl.constexpr,
 ):  # fmt: skip
-    """Program per block of entries (i, j): adds up the parts, divides by the norms."""
+    """Program per block of entries (i, j): adds up the parts, divides by the norms; z where a part is a token."""
     entry = tl.program_id(0) * block + tl.arange(0, block)
     inside = entry < n * m
     i, j = entry // m, entry % m
-    value = sum_parts(partials, gram_offset(i, j, m, symmetric, block_rows), inside, parts, n * m, block_parts)
+    at = gram_offset(i, j, m, symmetric, block_rows)
+    value = sum_parts(partials, at, inside, parts, n * m, block_parts)
+    if z is not None:
+        squares = sum_parts(partials, at, inside, parts, n * m, block_parts, True)
+        zero = squares == 0
+        score = tl.where(zero, 0.0, value / tl.sqrt(tl.where(zero, 1.0, squares)))  # NaN stays NaN
+        tl.store(z + entry, score.to(acc), mask=inside)
     if symmetric:
         a = sum_parts(partials, i * m + i, inside, parts, n * m, block_parts)
         b = sum_parts(partials, j * m + j, inside, parts, n * m, block_parts)
@@ -82,23 +92,45 @@ def finish_kernel(
 def task_similarity(
     prompts: Tensor, reference: Tensor | None, others: Tensor | None, scale: Tensor | None, metric: str, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
+    return _similarity(prompts, reference, others, scale, metric, eps, False)[:3]
+
+
+def task_similarity_z(
+    prompts: Tensor, reference: Tensor | None, others: Tensor | None, scale: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    n, length, _ = prompts.shape
+    if length * n * (prompts if others is None else others).shape[0] > MOST_TOKEN_PRODUCTS:
+        return in_plain_torch(many_rows.task_similarity_z, prompts, reference, others, scale, eps)
+    return _similarity(prompts, reference, others, scale, "cosine", eps, True)
+
+
+def _similarity(
+    prompts: Tensor,
+    reference: Tensor | None,
+    others: Tensor | None,
+    scale: Tensor | None,
+    metric: str,
+    eps: float,
+    with_z: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     acc = accumulation_type(prompts, reference, others, scale)
     prompts, reference, others, scale = contiguous(prompts, reference, others, scale)
     x, y = Rows(prompts, reference, scale), None if others is None else Rows(others, reference)
     if metric != "cosine":
         x, y = _token_means(x, acc), None if y is None else _token_means(y, acc)
-    product = gram(x, y, acc, squares=y is not None)
+    product = gram(x, y, acc, squares=y is not None, by_token=with_z)
     _, parts, n, m = product.partials.shape
     similarity = torch.empty((n, m), dtype=acc, device=prompts.device)
     left_norm, right_norm = similarity.new_empty(n), similarity.new_empty(m)
+    z = torch.empty_like(similarity) if with_z else None
     launch(
         finish_kernel, (triton.cdiv(n * m, 64),),
-        similarity, left_norm, right_norm, product.partials, product.left_squares, product.right_squares,
+        similarity, left_norm, right_norm, z, product.partials, product.left_squares, product.right_squares,
         n, m, parts, eps,
         normalise=metric != "token_mean_dot", symmetric=product.symmetric, acc=ACC[acc], block_rows=product.block_rows,
         block=64, block_parts=32, num_warps=4,
     )  # fmt: skip
-    return similarity, left_norm, right_norm
+    return similarity, left_norm, right_norm, z
 
 
 @triton.jit

@@ -8,7 +8,14 @@ from promptkernels.bench.cases import Case, Function, Inputs
 from promptkernels.bench.peers import dtvg, hadamard, similarity, svgd
 
 COMPILED = "torch.compile"
-FAMILIES = {"similarity": similarity, "svgd": svgd, "compose": hadamard, "prepend": hadamard, "dtvg": dtvg}
+FAMILIES = {
+    "similarity": similarity,
+    "similarity_z": similarity,
+    "svgd": svgd,
+    "compose": hadamard,
+    "prepend": hadamard,
+    "dtvg": dtvg,
+}
 
 
 def eager_peers(case: Case, inputs: Inputs) -> dict[str, Function]:

@@ -1,4 +1,4 @@
-"""Pairwise cosine of task vectors."""
+"""Pairwise cosine of task vectors, and with it the z score over tokens."""
 
 from __future__ import annotations
 
@@ -23,7 +23,25 @@ def torchmetrics_cosine(x: Inputs) -> Tensor:
     return pairwise_cosine_similarity(vectors, zero_diagonal=False)
 
 
+def einsum_z(x: Inputs) -> Tensor:
+    """The cosine from the dot products per token as well: one product of the vectors serves both."""
+    vectors = x["prompts"] - x["start"]
+    per_token = torch.einsum("ilh,jlh->ijl", vectors, vectors)
+    products = per_token.sum(-1)
+    norms = products.diagonal().sqrt()
+    return torch.cat([products / norms / norms[:, None], products / torch.linalg.vector_norm(per_token, dim=-1)])
+
+
+def normalise_matmul_z(x: Inputs) -> Tensor:
+    """The cosine as it is, and a pass of its own for z."""
+    by_token = (x["prompts"] - x["start"]).transpose(0, 1)
+    per_token = by_token @ by_token.mT
+    return torch.cat([normalise_matmul(x), per_token.sum(0) / torch.linalg.vector_norm(per_token, dim=0)])
+
+
 def peers(case: Case, inputs: Inputs) -> dict[str, Function]:
+    if case.op == "similarity_z":
+        return {"einsum per token": einsum_z, "normalise + matmul, then z": normalise_matmul_z}
     found: dict[str, Function] = {"normalise + matmul": normalise_matmul}
     if find_spec("torchmetrics"):
         found["torchmetrics"] = torchmetrics_cosine
@@ -31,4 +49,6 @@ def peers(case: Case, inputs: Inputs) -> dict[str, Function]:
 
 
 def plain(case: Case) -> Function:
+    if case.op == "similarity_z":
+        return lambda x: torch.cat(reference.task_similarity_z(x["prompts"], x["start"], None, None, 1e-8)[::3])
     return lambda x: reference.task_similarity(x["prompts"], x["start"], None, None, "cosine", 1e-8)[0]

@@ -272,14 +272,6 @@ def test_folders_that_do_not_tell_their_splits(tmp_path: Path) -> None:
         check_name(str(tmp_path))
 
 
-def test_a_quotation_mark_that_is_never_closed(tmp_path: Path) -> None:
-    path = tmp_path / "a.tsv"
-    path.write_text('text\tlabel\nfine\tx\n"bad\ty\nlost\tx\n', encoding="utf-8")
-    rows = list(read_rows(path, ("text", "label")))
-    assert [row.problem for row in rows] == ["", "a quotation mark is never closed (quotes: false reads them as text)"]
-    assert [row["text"] for row in cells(path, quotes=False)] == ["fine", '"bad', "lost"]
-
-
 BROKEN = [
     ("a.csv", b"text,text,label\na,b,x\n", r"a\.csv: there are 2 columns 'text', want one"),
     ("a.csv", b"texts,label\na,x\n", r"no column 'text', only 'texts', 'label'; did you mean 'texts'\?"),

@@ -77,6 +77,9 @@ class Description(Settings):
     )
     encoding: str = Field("utf-8", description="of text files")
     quotes: bool = Field(True, description="quotation marks enclose fields of CSV and TSV files; false: they are text")
+    escape: str | None = Field(
+        None, description="character of CSV and TSV files before a quotation mark that is text, such as a backslash"
+    )
     delimiter: str | None = Field(
         None, description="between fields of CSV and TSV files; none: as their first line tells"
     )
@@ -101,17 +104,19 @@ class Description(Settings):
             raise ValueError("want one that Python knows, such as utf-8, latin-1") from error
         return encoding
 
-    @field_validator("delimiter")
+    @field_validator("delimiter", "escape")
     @classmethod
-    def _one_character(cls, delimiter: str | None) -> str | None:
-        if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n'):
+    def _one_character(cls, character: str | None) -> str | None:
+        if character is not None and (len(character) != 1 or character in '"\r\n'):
             raise ValueError("want one character, and no quotation mark or line break")
-        return delimiter
+        return character
 
     @model_validator(mode="after")
     def _fits_together(self) -> Description:
         if not self.train and not self.test:
             raise ValueError("names no files: want train, or at least test")
+        if self.escape is not None and self.escape == self.delimiter:
+            raise ValueError(f"got {self.escape!r} for both delimiter and escape, want two characters")
         known = fields_of(self.template)
         for name in self.fields:
             if name not in known:
@@ -145,7 +150,7 @@ class Description(Settings):
     @property
     def reading(self) -> dict[str, Any]:
         """How text files are read, see `prompttransfer.tasks.tables.read_rows`."""
-        return {name: getattr(self, name) for name in ("encoding", "quotes", "delimiter", "heading")}
+        return {name: getattr(self, name) for name in ("encoding", "quotes", "escape", "delimiter", "heading")}
 
     @property
     def metrics(self) -> tuple[str, ...]:

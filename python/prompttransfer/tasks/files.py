@@ -102,7 +102,7 @@ def load_described(
     shares = _shares(files, whole)
     settings = description.model_dump(
         mode="json",
-        include={"template", "answer", "choices", "max_words", "encoding", "quotes", "delimiter", "heading"},
+        include={"template", "answer", "choices", "max_words", "encoding", "quotes", "escape", "delimiter", "heading"},
     )
     settings |= {"columns": description.columns, "target": description.target, "skip": source.skip}
     if description.streaming:

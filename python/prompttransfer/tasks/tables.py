@@ -36,6 +36,7 @@ def read_rows(
     *,
     encoding: str = "utf-8",
     quotes: bool = True,
+    escape: str | None = None,
     delimiter: str | None = None,
     heading: Sequence[str] = (),
     split: str = "train",
@@ -46,7 +47,8 @@ def read_rows(
         columns: columns that are needed ("a.b": field b of the struct a).
         encoding: of text files; a mark at the start of a UTF-8 file is no part of it, one of UTF-16 is believed.
         quotes: whether quotation marks enclose fields of a CSV or TSV file; False: they are text.
-        delimiter: between the fields of a CSV or TSV file; None: what its first line tells.
+        escape: a character of a CSV or TSV file that makes text of a quotation mark behind it, such as a backslash.
+        delimiter: between the fields of a CSV or TSV file; None: what its first lines tell.
         heading: names of the columns of a CSV or TSV file whose first line is a row.
         split: which part of a folder of the `datasets` library that has several.
 
@@ -74,7 +76,7 @@ def read_rows(
         from prompttransfer.tasks.separated import separated_rows
 
         usual = "\t" if suffix.startswith(".tsv") else ","
-        return separated_rows(path, columns, encoding, quotes, delimiter, usual, heading)
+        return separated_rows(path, columns, encoding, quotes, escape, delimiter, usual, heading)
     from prompttransfer.tasks.json_tables import json_lines, json_objects
 
     return (

@@ -9,6 +9,8 @@ from typing import Any
 
 import yaml
 
+from prompttransfer.file_kinds import HEAD, check_text
+
 _MOST_VALUES = 1_000_000  # of a file, with what its aliases repeat
 
 
@@ -61,7 +63,9 @@ def read_yaml(path: Path) -> Any:
         ValueError: as `parse_yaml`, with the file.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        content = path.read_bytes()
+        check_text(content[:HEAD], path)
+        text = content.decode("utf-8-sig")
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path} does not exist") from error
     except UnicodeDecodeError as error:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
+from prompttransfer.excerpt import listed
 from prompttransfer.method_config import Settings
 from prompttransfer.recipes import explain
 from prompttransfer.tasks.cells import label_of
@@ -35,7 +36,11 @@ def _as_texts(value: Any) -> Any:
         return str(item).lower() if isinstance(item, bool) else str(item) if isinstance(item, (int, float)) else item
 
     if isinstance(value, dict):
-        return {label_of(key): text(answer) for key, answer in value.items()}
+        answers: dict[str, Any] = {}
+        for key, answer in value.items():
+            if answers.setdefault(label := label_of(key), text(answer)) != text(answer):
+                raise ValueError(f"label {label!r} is given twice, with the answers {answers[label]!r} and {answer!r}")
+        return answers
     return [text(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
@@ -129,7 +134,7 @@ class Description(Settings):
         if answers is not None:
             twice = isinstance(answers, tuple) and len(set(answers)) < len(answers)
             if len(set(answers)) < 2 or twice or not all(answer.strip() for answer in answers):
-                raise ValueError(f"choices: got {', '.join(map(repr, answers))}, want at least two different answers")
+                raise ValueError(f"choices: got {listed(answers)}, want at least two different answers")
         metrics = TEXT_METRICS if self.answer is not None else METRICS
         for metric in self.metrics:
             if metric not in metrics:

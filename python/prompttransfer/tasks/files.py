@@ -117,9 +117,13 @@ def load_described(
                 with RowFile(folder / f"{split}.arrow") as file:
                     for example in source.examples(split):
                         file.show(example)
-        return {"choices": source.choices, "skipped": source.skipped, "first": source.first}
+        notes = source.labels.notes if source.labels else ()
+        return {"choices": source.choices, "notes": notes, "skipped": source.skipped, "first": source.first}
 
     data, facts = stored(content_key(files, settings), write)
+    if progress is not None:
+        for note in facts["notes"]:
+            progress.note(f"{description.name}: {note}")
     if facts["skipped"] and progress is not None:
         left_out = f"{facts['skipped']}; the first: {facts['first']}"
         progress.note(f"{description.name}: rows left out because they do not fit: {left_out}")

@@ -12,10 +12,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-_ADVICE = r"""(in a YAML description, quotes: false reads quotation marks as text; escape: '\' reads \" as a mark)"""
-UNCLOSED = f"a quotation mark is never closed {_ADVICE}"
-BROKEN = f"a quotation mark within a quoted field is not doubled {_ADVICE}"
-JOINED = f"a quotation mark encloses the rows that follow {_ADVICE}"
+ADVICE = r"""(in a YAML description, quotes: false reads quotation marks as text; escape: '\' reads \" as a mark)"""
+UNCLOSED = f"a quotation mark is never closed {ADVICE}"
+FOLLOWED = f"a quotation mark that closes a field is followed by text {ADVICE}"
+JOINED = f"a quotation mark encloses the rows that follow {ADVICE}"
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Dialect:
                 line, at = more, 0
             behind = self._behind.match(line, end + enclosed)
             if behind is None:
-                return Record([], read, BROKEN)
+                return Record([], read, UNCLOSED if len(read) > 1 else FOLLOWED)
             cells.append(self._text("".join(pieces), enclosed))
             if behind[1] != self.delimiter:
                 return Record(cells, read)

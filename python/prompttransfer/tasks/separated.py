@@ -10,7 +10,7 @@ from itertools import islice, zip_longest
 from pathlib import Path
 
 from prompttransfer.tasks.joined_rows import JoinedRows
-from prompttransfer.tasks.records import JOINED, Dialect, Lines, Record
+from prompttransfer.tasks.records import ADVICE, JOINED, Dialect, Lines, Record
 from prompttransfer.tasks.tables import Row, check_columns, opened
 
 _DELIMITERS = (",", "\t", ";", "|")
@@ -61,7 +61,8 @@ def separated_rows(
                     raise ValueError(f"{place}: {problem}")
                 yield Row(place, problem=problem)
             elif len(record.cells) > len(names):
-                yield Row(place, problem=f"got {len(record.cells)} fields, more than the {len(names)} columns")
+                advice = f" {ADVICE}" if any('"' in line for line in record.lines) else ""
+                yield Row(place, problem=f"got more fields than the {len(names)} columns{advice}")
             elif number:
                 yield Row(place, dict(zip_longest(names, record.cells)))
 

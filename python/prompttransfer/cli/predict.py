@@ -14,6 +14,7 @@ import typer
 from prompttransfer.cli import completion
 from prompttransfer.cli import options as o
 from prompttransfer.cli.support import friendly_errors, shown_progress, task_names
+from prompttransfer.excerpt import cut
 
 if TYPE_CHECKING:
     from prompttransfer.interchange import Card
@@ -167,7 +168,7 @@ def _object(line: str, fields: tuple[str, ...], number: int) -> Mapping[str, str
     except ValueError:
         raise ValueError(f"text {number}: a text has several fields; want a JSON object such as {wanted}") from None
     if not isinstance(row, dict) or not all(isinstance(row.get(name), str) for name in fields):
-        raise ValueError(f"text {number}: got {line}, want {wanted}")
+        raise ValueError(f"text {number}: got {cut(line)}, want {wanted}")
     return {name: row[name] for name in fields}
 
 

@@ -15,6 +15,7 @@ from prompttransfer.cli import completion
 from prompttransfer.cli import options as o
 from prompttransfer.cli.support import friendly_errors, shown_progress, task_names
 from prompttransfer.excerpt import cut
+from prompttransfer.file_kinds import HEAD, check_text
 
 if TYPE_CHECKING:
     from prompttransfer.interchange import Card
@@ -154,6 +155,9 @@ def _lines(file: Path | None) -> Iterator[str]:
         typer.echo("reading texts from the keyboard, one on a line; Ctrl-D ends them", err=True)
     if file is not None and not file.is_file():
         raise FileNotFoundError(f"{file} does not exist")
+    if file is not None:
+        with file.open("rb") as raw:
+            check_text(raw.read(HEAD), file)
     try:
         with file.open(encoding="utf-8-sig") if file else sys.stdin as source:
             yield from (line.rstrip("\n") for line in source if line.strip())

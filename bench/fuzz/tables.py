@@ -29,25 +29,34 @@ _TABLE_SEEDS = [
     b"\x04\x00text,label\na,1\n",
     b"\x05\x00" + b'{"text": "a", "label": 1}\n' * 3,
     b"\x00\x01" + "text,label\nä,1\n".encode("utf-16"),
+    b'\x01\x00text\tlabel\n"a\t1\nb"\t0\nc\t1\n',
+    b'\x00\x80sep=;\ntext;label\n"a \\"b\\"";1\n',
+    b'\x03\x00{"columns": ["text", "label"], "index": [0], "data": [["a", 1]]}',
+    b'\x03\x00{"0": {"text": "a", "label": 1}, "1": {"text": "b", "label": "1.0"}}',
 ]
 _TABLE_WORDS = [
     b"text", b"label", b'"', b'""', b"\n", b"\r\n", b"\r", b"\x00", b"\xef\xbb\xbf", b"\xff\xfe", b"\xff", b"\t",
     b";", b"|", b"{", b"}", b"[", b"]", b":", b",", b"null", b"NaN", b"-Infinity", b"1e999", b"9" * 400, b"\\ud800",
-    b"\\u0000", b"[" * 60, b'{"a":' * 30, b"\x85", b"\xe2\x80\xa8",
+    b"\\u0000", b'\\"', b"sep=;", b"[" * 60, b'{"a":' * 30, b"\x85", b"\xe2\x80\xa8",
 ]  # fmt: skip
 
 
 def check_table(data: bytes) -> bool:
     draw = Draw(data)
     suffix, options = draw.of(_TABLES), draw.byte()
-    encoding, quotes = _ENCODINGS[options % len(_ENCODINGS)], options < 128
+    encoding, quotes = _ENCODINGS[options % len(_ENCODINGS)], options < 192
+    escape = "\\" if options >= 128 else None
     content = data[2:]
     with Folder() as folder:
         path = folder / f"a{suffix}"
         whole = gzip.compress(content, 1) if suffix.endswith(".gz") and options % 7 else content
         path.write_bytes(whole)
         rows: list[Any] = []
-        if refuses(lambda: rows.extend(read_rows(path, ("text",), encoding=encoding, quotes=quotes)), path.name):
+
+        def read() -> None:
+            rows.extend(read_rows(path, ("text",), encoding=encoding, quotes=quotes, escape=escape))
+
+        if refuses(read, path.name):
             return False
         fitting = [row for row in rows if not row.problem]
         for row in rows:
@@ -60,7 +69,9 @@ def check_table(data: bytes) -> bool:
                     except Misfit:
                         continue
                     "".join(found).encode()  # a text is one that can be written
-        if suffix == ".csv" and encoding == "utf-8" and quotes and fitting and len(fitting) == len(rows):
+                    if meaning is label_of and label_of(found) != found:
+                        raise Finding(f"{value!r} is the label {found!r}, and that one {label_of(found)!r}")
+        if suffix == ".csv" and encoding == "utf-8" and options < 128 and fitting and len(fitting) == len(rows):
             _check_csv(path, fitting)
         return True
 

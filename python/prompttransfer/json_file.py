@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from prompttransfer.file_kinds import HEAD, check_text
+
 
 def read_json(path: Path) -> Any:
     """What a JSON file holds.
@@ -15,7 +17,9 @@ def read_json(path: Path) -> Any:
         ValueError: not UTF-8, not JSON, or a key given twice; names the file and where in it.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        content = path.read_bytes()
+        check_text(content[:HEAD], path)
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not UTF-8 ({error.reason} at byte {error.start})") from error
     try:

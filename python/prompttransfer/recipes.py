@@ -14,12 +14,14 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field, ValidationError
 
 from prompttransfer.config import RunConfig
+from prompttransfer.excerpt import MOST, shown
 from prompttransfer.json_file import read_json
 from prompttransfer.method_config import Settings
 from prompttransfer.overlay import block_of, overlaid
@@ -138,13 +140,15 @@ def explain(error: ValidationError, given: Mapping[str, Any] | None = None) -> I
         if item["type"] == "literal_error" and isinstance(item["input"], str):
             near = get_close_matches(item["input"], _quoted(item["msg"]), n=1)
             meant[path] = f"; did you mean {near[0]!r}?" if near else ""
-    for path, messages in found.items():
-        if any(path == other[: len(path)] != other for other in found):
-            continue  # a block is refused because of a part that another message names
+    blocks = {path[:size] for path in found for size in range(len(path))}
+    refused = {path: messages for path, messages in found.items() if path not in blocks}  # blocks: because of a part
+    for path, messages in islice(refused.items(), MOST):
         value = values[path]
-        got = "" if not path or isinstance(value, dict) else f", got {value!r}"
+        got = "" if not path or isinstance(value, dict) else f", got {shown(value)}"
         name = f"{'.'.join(map(str, path))}: " if path else ""
         yield path, f"{name}{'; or: '.join(dict.fromkeys(messages))}{got}{meant.get(path, '')}"
+    if len(refused) > MOST:
+        yield (), f"and {len(refused) - MOST} more values are refused"
 
 
 def _quoted(message: str) -> list[str]:

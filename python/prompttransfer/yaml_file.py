@@ -9,6 +9,9 @@ from typing import Any
 
 import yaml
 
+from prompttransfer.excerpt import shown
+from prompttransfer.file_kinds import HEAD, check_text
+
 _MOST_VALUES = 1_000_000  # of a file, with what its aliases repeat
 
 
@@ -22,7 +25,7 @@ class _Loader(yaml.SafeLoader):
                 key = self.construct_object(key_node)
                 if key in seen:
                     raise yaml.constructor.ConstructorError(
-                        None, None, f"key {key!r} is given twice", key_node.start_mark
+                        None, None, f"key {shown(key)} is given twice", key_node.start_mark
                     )
                 seen.add(key)
         return super().construct_mapping(node, deep)
@@ -61,7 +64,9 @@ def read_yaml(path: Path) -> Any:
         ValueError: as `parse_yaml`, with the file.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        content = path.read_bytes()
+        check_text(content[:HEAD], path)
+        text = content.decode("utf-8-sig")
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path} does not exist") from error
     except UnicodeDecodeError as error:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import bz2
 import csv
 import gzip
 import io
 import json
+import lzma
 import math
+import pickle
+import re
+import sqlite3
 import tempfile
 import tracemalloc
+import zipfile
 from collections.abc import Callable
+from contextlib import closing
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -17,12 +24,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.orc as orc
 import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from prompttransfer.json_file import read_json
 from prompttransfer.tasks import check_name, load_task
 from prompttransfer.tasks.cells import Misfit, answers_of, label_of, pick, text_of
 from prompttransfer.tasks.labels import Labels
@@ -58,6 +67,31 @@ def ipc(rows: Rows, open_writer: Callable[..., Any]) -> bytes:
 def as_parquet(rows: Rows) -> bytes:
     sink = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows), sink, row_group_size=7)
+    return sink.getvalue()
+
+
+def zipped(name: str, content: bytes) -> bytes:
+    sink = io.BytesIO()
+    with zipfile.ZipFile(sink, "w") as file:
+        file.writestr(name, content)
+    return sink.getvalue()
+
+
+def sqlite() -> bytes:
+    with closing(sqlite3.connect(":memory:")) as database:
+        database.execute("create table reviews (text, label)")
+        return database.serialize() if hasattr(database, "serialize") else b"SQLite format 3\0" + bytes(84)
+
+
+def as_orc(rows: Rows) -> bytes:
+    sink = io.BytesIO()
+    orc.write_table(pa.Table.from_pylist(rows), sink)
+    return sink.getvalue()
+
+
+def as_npy() -> bytes:
+    sink = io.BytesIO()
+    np.save(sink, np.arange(3))
     return sink.getvalue()
 
 
@@ -272,14 +306,6 @@ def test_folders_that_do_not_tell_their_splits(tmp_path: Path) -> None:
         check_name(str(tmp_path))
 
 
-def test_a_quotation_mark_that_is_never_closed(tmp_path: Path) -> None:
-    path = tmp_path / "a.tsv"
-    path.write_text('text\tlabel\nfine\tx\n"bad\ty\nlost\tx\n', encoding="utf-8")
-    rows = list(read_rows(path, ("text", "label")))
-    assert [row.problem for row in rows] == ["", "a quotation mark is never closed (quotes: false reads them as text)"]
-    assert [row["text"] for row in cells(path, quotes=False)] == ["fine", '"bad', "lost"]
-
-
 BROKEN = [
     ("a.csv", b"text,text,label\na,b,x\n", r"a\.csv: there are 2 columns 'text', want one"),
     ("a.csv", b"texts,label\na,x\n", r"no column 'text', only 'texts', 'label'; did you mean 'texts'\?"),
@@ -305,6 +331,76 @@ def test_files_that_are_not_what_they_say(name: str, raw: bytes, message: str, t
     (tmp_path / name).write_bytes(raw)
     with pytest.raises(ValueError, match=message):
         cells(tmp_path / name)
+
+
+OTHER_KINDS = {
+    "gzip": (gzip.compress(as_csv(reviews()), mtime=0), r"this is a gzip file; want its name to end in \.gz"),
+    "zip": (zipped("reviews.csv", as_csv(reviews())), r"this is a zip file or an Excel workbook"),
+    "Excel": (zipped("xl/workbook.xml", b"<w/>"), r"this is a zip file or an Excel workbook"),
+    "Parquet": (as_parquet(reviews()), r"this is a Parquet file; want its name to end in \.parquet"),
+    "Arrow file": (ipc(reviews(), pa.ipc.new_file), r"this is an Arrow file; want its name to end in \.arrow"),
+    "Arrow stream": (ipc(reviews(), pa.ipc.new_stream), r"this is an Arrow file"),
+    "xz": (lzma.compress(as_csv(reviews())), "this is an xz file; want it unpacked"),
+    "bzip2": (bz2.compress(as_csv(reviews())), "this is a bzip2 file; want it unpacked"),
+    "zstd": (pa.compress(as_csv(reviews()), "zstd", asbytes=True), "this is a zstd file; want it unpacked"),
+    "SQLite": (sqlite(), "this is an SQLite database"),
+    "ORC": (as_orc(reviews()), "this is an ORC file"),
+    "pickle": (pickle.dumps(reviews()), "this is a pickle"),
+    "NumPy": (as_npy(), "this is a NumPy file"),
+    "UTF-16 without a mark": (as_csv(reviews()).decode().encode("utf-16-le"), "UTF-16 text .* encoding: utf-16-le"),
+    "UTF-16 without a mark, the other way": (
+        as_csv(reviews()).decode().encode("utf-16-be"),
+        "UTF-16 text .* encoding: utf-16-be",
+    ),
+    "UTF-32": (as_csv(reviews()).decode().encode("utf-32"), "this is UTF-32 text"),
+}
+
+
+@pytest.mark.parametrize("name", [".csv", ".tsv", ".json", ".jsonl", ".csv.gz"])
+@pytest.mark.parametrize("kind", OTHER_KINDS)
+def test_other_kinds_of_files_are_told_by_their_content(kind: str, name: str, tmp_path: Path) -> None:
+    raw, message = OTHER_KINDS[kind]
+    path = tmp_path / f"a{name}"
+    path.write_bytes(gzip.compress(raw) if name.endswith(".gz") else raw)
+    for encoding in ("utf-8", *(["latin-1"] if "UTF" not in kind else [])):
+        with pytest.raises(
+            ValueError, match=rf"a{re.escape(name)}: this is {message.removeprefix('this is ')}"
+        ) as error:
+            cells(path, encoding=encoding)
+        assert len(str(error.value)) < len(str(path)) + 150
+    if name.endswith(".gz") and "gzip" not in kind and "UTF-16" not in kind:
+        path.write_bytes(raw)
+        with pytest.raises(ValueError, match=f"not a gzip file: this is {message.removeprefix('this is ')}"):
+            cells(path)
+
+
+def test_other_kinds_of_files_in_yaml_and_json(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_bytes(gzip.compress(b"train: a.csv\n"))
+    with pytest.raises(ValueError, match=r"a\.yaml: this is a gzip file"):
+        load_task(str(tmp_path / "a.yaml"))
+    (tmp_path / "a.json").write_bytes(zipped("a.json", b"{}"))
+    with pytest.raises(ValueError, match=r"a\.json: this is a zip file"):
+        read_json(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("start", ["PK", "PAR1", "ORC", "BZh9", "Obj", "7z", "Rar!", "%PDF", "\ufffd\ufffd", "()µ"])
+def test_texts_that_begin_like_other_kinds(start: str, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(f"{start},text,label\n1,one,x\n", encoding="utf-8")
+    assert cells(tmp_path / "a.csv") == [{"text": "one", "label": "x"}]
+
+
+def test_a_stray_byte_in_utf8_is_no_other_encoding(tmp_path: Path) -> None:
+    good = "".join(f"café numéro {n},{n % 2}\n" for n in range(20))
+    path = tmp_path / "a.csv"
+    for stray, place in (("naïve,1\n", "line 22, byte 3 \\(0xef\\)"), ("é naïve,1\n", "line 22, byte 1 .* and 1 more")):
+        path.write_bytes(f"text,label\n{good}".encode() + stray.encode("latin-1"))
+        with pytest.raises(ValueError, match=rf"a\.csv: UTF-8 text that is damaged or mixed .*: {place}") as error:
+            cells(path)
+        assert "latin-1" not in str(error.value)
+    # By chance É and a dash of Windows are a letter of UTF-8.
+    path.write_bytes(f"text,label\nCAFÉ—,x\n{good}".encode("cp1252"))
+    with pytest.raises(ValueError, match=r"not a UTF-8 text file, line 3; .* encoding: latin-1"):
+        cells(path)
 
 
 def test_duplicate_columns_of_parquet(tmp_path: Path) -> None:

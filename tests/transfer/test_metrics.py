@@ -111,6 +111,8 @@ def test_majority_is_the_best_constant_answer() -> None:
     constant = [score("accuracy", labels, [answer] * 6) for answer in range(3)]
     assert majority_score("accuracy", labels) == max(constant) == 50.0
     assert majority_score("matthews", labels) == 0.0
+    # Of equally frequent classes the lowest one, whichever comes first.
+    assert majority_score("f1", [1, 0]) == majority_score("f1", [0, 1]) == 0.0
 
 
 def test_collapsed_starts_at_the_share() -> None:

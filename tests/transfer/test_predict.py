@@ -1,5 +1,6 @@
 """Texts in, answers out: `prompttransfer predict`, and prompt files that are enough for it."""
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -108,7 +109,12 @@ def test_texts_from_anywhere_are_the_same_texts(loaded: Backbone, prompt: Tensor
 def test_mistakes_in_texts_are_told_before_the_model_is_loaded(prompt: Tensor, tmp_path: Path) -> None:
     file = stored(tmp_path / "p.safetensors", prompt, model="./nowhere", columns={"text": "review"})
     (tmp_path / "t.csv").write_text("body\nw1\n")
-    for arguments, message in (([""], "text 1 is empty"), (["--file", tmp_path / "t.csv"], "no column 'review'")):
+    (tmp_path / "t.txt").write_bytes(gzip.compress(b"w1\n"))
+    for arguments, message in (
+        ([""], "text 1 is empty"),
+        (["--file", tmp_path / "t.csv"], "no column 'review'"),
+        (["--file", tmp_path / "t.txt"], "t.txt: this is a gzip file"),
+    ):
         bad = run("predict", file, *arguments)
         assert bad.exit_code == 2 and message in bad.stderr
     assert "no such folder" in run("predict", file, "w1").stderr

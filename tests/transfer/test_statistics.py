@@ -123,6 +123,12 @@ def test_scores_on_other_scales_are_not_averaged() -> None:
     assert mixed and mixed.averaged == () and mixed.these_targets is None and mixed.such_targets is None
 
 
+def test_of_an_error_rate_the_lower_one_wins() -> None:
+    rows = rows_of({("PT", "a"): [70.0, 60.0, 50.0], ("MPT", "a"): [65.0, 55.0, 50.0]}, a="ter")
+    found = paired(rows, "MPT")
+    assert found and (found.wins, found.ties, found.losses) == (2, 1, 0)
+
+
 def test_many_targets_stand_below_each_other() -> None:
     values = {(method, f"t{t}"): [60.0 + t] for method in ("PT", "MPT") for t in range(9)}
     head, lines = difference_rows(rows_of(values))

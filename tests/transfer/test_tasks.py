@@ -14,10 +14,11 @@ import pytest
 from datasets.arrow_writer import ArrowWriter
 
 from prompttransfer.tasks import DEMO_TASKS, drop_leaks, drop_leaks_of, load_task
-from prompttransfer.tasks.leakage import leaking_rows, normalize, word_count
+from prompttransfer.tasks.leakage import leaking_rows, normalize
 from prompttransfer.tasks.names import file_paths, is_file_name
 from prompttransfer.tasks.task import Example, Task, split_examples, to_dataset
 from prompttransfer.tasks.templates import fields_of, render, shorten
+from prompttransfer.tasks.words import word_count
 
 
 def write_csv(path: Path, rows: list[dict[str, str]]) -> str:

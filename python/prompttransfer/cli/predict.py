@@ -14,6 +14,8 @@ import typer
 from prompttransfer.cli import completion
 from prompttransfer.cli import options as o
 from prompttransfer.cli.support import friendly_errors, shown_progress, task_names
+from prompttransfer.excerpt import cut
+from prompttransfer.file_kinds import HEAD, check_text
 
 if TYPE_CHECKING:
     from prompttransfer.interchange import Card
@@ -153,6 +155,9 @@ def _lines(file: Path | None) -> Iterator[str]:
         typer.echo("reading texts from the keyboard, one on a line; Ctrl-D ends them", err=True)
     if file is not None and not file.is_file():
         raise FileNotFoundError(f"{file} does not exist")
+    if file is not None:
+        with file.open("rb") as raw:
+            check_text(raw.read(HEAD), file)
     try:
         with file.open(encoding="utf-8-sig") if file else sys.stdin as source:
             yield from (line.rstrip("\n") for line in source if line.strip())
@@ -167,7 +172,7 @@ def _object(line: str, fields: tuple[str, ...], number: int) -> Mapping[str, str
     except ValueError:
         raise ValueError(f"text {number}: a text has several fields; want a JSON object such as {wanted}") from None
     if not isinstance(row, dict) or not all(isinstance(row.get(name), str) for name in fields):
-        raise ValueError(f"text {number}: got {line}, want {wanted}")
+        raise ValueError(f"text {number}: got {cut(line)}, want {wanted}")
     return {name: row[name] for name in fields}
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from prompttransfer.excerpt import listed
 from prompttransfer.json_file import parse_json, read_json
 from prompttransfer.tasks.cells import ClassName
 from prompttransfer.tasks.tables import Row, check_columns
@@ -49,7 +50,7 @@ def folder_rows(path: Path, columns: Sequence[str], split: str) -> Iterator[Row]
     saved = load_from_disk(str(path))
     if isinstance(saved, DatasetDict):
         if split not in saved:
-            raise ValueError(f"{path}: there is no split {split!r}, only {', '.join(map(repr, saved))}")
+            raise ValueError(f"{path}: there is no split {split!r}, only {listed(saved)}")
         saved, path = saved[split], path / split
     schema = saved.features.arrow_schema
     check_columns(path, columns, schema.names)
@@ -119,6 +120,8 @@ def _values(column: pa.Array, classes: Sequence[str] | None) -> list[Any]:
     if pa.types.is_timestamp(column.type) and column.type.unit == "ns":  # finer than Python's datetime
         column = column.cast(pa.timestamp("us", column.type.tz), safe=False)
     values = column.to_pylist()
+    if "float" in str(column.type):  # not double
+        values = [_shortest(value, column.type) for value in values]
     if classes is None:
         return values
     # -1 stands for a label that is not told, as in the test rows of many public sets.
@@ -126,6 +129,19 @@ def _values(column: pa.Array, classes: Sequence[str] | None) -> list[Any]:
         ClassName(classes[value], value) if value is not None and 0 <= value < len(classes) else None
         for value in values
     ]
+
+
+def _shortest(value: Any, kind: pa.DataType) -> Any:
+    """A value with its float32 and float16 numbers as short as they are written: 0.1, not 0.10000000149011612."""
+    if value is None:
+        return None
+    if pa.types.is_float32(kind) or pa.types.is_float16(kind):
+        return float(str(kind.to_pandas_dtype()(value)))
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        return [_shortest(item, kind.value_type) for item in value]
+    if pa.types.is_struct(kind):
+        return {field.name: _shortest(value[field.name], field.type) for field in kind}
+    return value
 
 
 def _class_names(schema: pa.Schema) -> dict[str, list[str]]:

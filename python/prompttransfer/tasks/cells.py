@@ -8,10 +8,19 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections.abc import Mapping
-from decimal import Decimal
+from decimal import Context, Decimal
+from functools import lru_cache
 from typing import Any
 
+from prompttransfer.excerpt import cut, listed, shown
+
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,2})?")
+_CODE = re.compile(r"[+-]?0[0-9]")
+_EXACT = Context(prec=200)
+_LONGEST_NUMBER = 40
+_INVISIBLE = dict.fromkeys(map(ord, "\u200b\ufeff"))  # a space of no width, a mark of byte order
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -42,12 +51,12 @@ def pick(row: Any, column: str) -> Any:
         for dot in (match.start() for match in re.finditer(r"\.", column)):
             if column[:dot] in row:
                 return pick(row[column[:dot]], column[dot + 1 :])
-        raise Misfit(f"there is no column {column!r}, only {', '.join(repr(str(name)) for name in row) or 'none'}")
+        raise Misfit(f"there is no column {shown(column)}, only {listed(map(str, row)) or 'none'}")
     if isinstance(row, (list, tuple)):
         return [pick(item, column) for item in row]
     if row is None:
         return None
-    raise Misfit(f"there is no field {column!r} in a {_kind(row)}")
+    raise Misfit(f"there is no field {shown(column)} in a {_kind(row)}")
 
 
 def is_missing(value: Any) -> bool:
@@ -72,8 +81,9 @@ def text_of(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, Mapping):
-        known = ", ".join(map(str, value))
-        raise Misfit(f"got a struct of {known}; want text: name one of its fields with a dot, such as column.field")
+        raise Misfit(
+            f"got a struct of {listed(map(str, value), cut)}; want text: name a field with a dot, such as column.field"
+        )
     if isinstance(value, (bytes, bytearray)):
         raise Misfit(f"got {len(value)} bytes, want text")
     text = str(value)
@@ -83,15 +93,33 @@ def text_of(value: Any) -> str:
 
 
 def label_of(value: Any) -> str:
-    """A label as text, equal for equal labels of different formats: 1.0 and "1", true and "true".
+    """A label as text, the same for one label in all formats and spellings.
+
+    - Numbers are compared by value: 1, 1.0, "1.00", "+1" and "1e0" are "1", "-0.0" is "0", ".50" is "0.5". With zeros
+      in front it is a code: "01" stays "01".
+    - True and "TRUE" are "true".
+    - White space at the ends goes, any inside is one space, characters of no width go; accents are composed (NFC).
 
     Raises:
         Misfit: nothing stands there, or a list or a struct.
     """
     if isinstance(value, (list, tuple, Mapping)):
         raise Misfit(f"got a {_kind(value)}, want one label")
-    text = text_of(value).strip()
-    return text.split(".")[0] if re.fullmatch(r"-?\d+\.0+", text) else text
+    label = _label(text_of(value))
+    if not label:
+        raise Misfit("got nothing, want a value")
+    return label
+
+
+@lru_cache(1000)
+def _label(text: str) -> str:
+    text = " ".join(unicodedata.normalize("NFC", text).translate(_INVISIBLE).split())
+    if text.casefold() in ("true", "false"):
+        return text.casefold()
+    if len(text) > _LONGEST_NUMBER or not _NUMBER.fullmatch(text) or _CODE.match(text):
+        return text
+    number = Decimal(text)
+    return f"{number.normalize(_EXACT):f}" if number else "0"
 
 
 def answers_of(value: Any) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
+from prompttransfer.excerpt import listed
 from prompttransfer.method_config import Settings
 from prompttransfer.recipes import explain
 from prompttransfer.tasks.cells import label_of
@@ -35,7 +36,11 @@ def _as_texts(value: Any) -> Any:
         return str(item).lower() if isinstance(item, bool) else str(item) if isinstance(item, (int, float)) else item
 
     if isinstance(value, dict):
-        return {label_of(key): text(answer) for key, answer in value.items()}
+        answers: dict[str, Any] = {}
+        for key, answer in value.items():
+            if answers.setdefault(label := label_of(key), text(answer)) != text(answer):
+                raise ValueError(f"label {label!r} is given twice, with the answers {answers[label]!r} and {answer!r}")
+        return answers
     return [text(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
@@ -77,6 +82,9 @@ class Description(Settings):
     )
     encoding: str = Field("utf-8", description="of text files")
     quotes: bool = Field(True, description="quotation marks enclose fields of CSV and TSV files; false: they are text")
+    escape: str | None = Field(
+        None, description="character of CSV and TSV files before a quotation mark that is text, such as a backslash"
+    )
     delimiter: str | None = Field(
         None, description="between fields of CSV and TSV files; none: as their first line tells"
     )
@@ -101,17 +109,19 @@ class Description(Settings):
             raise ValueError("want one that Python knows, such as utf-8, latin-1") from error
         return encoding
 
-    @field_validator("delimiter")
+    @field_validator("delimiter", "escape")
     @classmethod
-    def _one_character(cls, delimiter: str | None) -> str | None:
-        if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n'):
+    def _one_character(cls, character: str | None) -> str | None:
+        if character is not None and (len(character) != 1 or character in '"\r\n'):
             raise ValueError("want one character, and no quotation mark or line break")
-        return delimiter
+        return character
 
     @model_validator(mode="after")
     def _fits_together(self) -> Description:
         if not self.train and not self.test:
             raise ValueError("names no files: want train, or at least test")
+        if self.escape is not None and self.escape == self.delimiter:
+            raise ValueError(f"got {self.escape!r} for both delimiter and escape, want two characters")
         known = fields_of(self.template)
         for name in self.fields:
             if name not in known:
@@ -124,7 +134,7 @@ class Description(Settings):
         if answers is not None:
             twice = isinstance(answers, tuple) and len(set(answers)) < len(answers)
             if len(set(answers)) < 2 or twice or not all(answer.strip() for answer in answers):
-                raise ValueError(f"choices: got {', '.join(map(repr, answers))}, want at least two different answers")
+                raise ValueError(f"choices: got {listed(answers)}, want at least two different answers")
         metrics = TEXT_METRICS if self.answer is not None else METRICS
         for metric in self.metrics:
             if metric not in metrics:
@@ -145,7 +155,7 @@ class Description(Settings):
     @property
     def reading(self) -> dict[str, Any]:
         """How text files are read, see `prompttransfer.tasks.tables.read_rows`."""
-        return {name: getattr(self, name) for name in ("encoding", "quotes", "delimiter", "heading")}
+        return {name: getattr(self, name) for name in ("encoding", "quotes", "escape", "delimiter", "heading")}
 
     @property
     def metrics(self) -> tuple[str, ...]:

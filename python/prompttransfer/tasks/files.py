@@ -102,7 +102,7 @@ def load_described(
     shares = _shares(files, whole)
     settings = description.model_dump(
         mode="json",
-        include={"template", "answer", "choices", "max_words", "encoding", "quotes", "delimiter", "heading"},
+        include={"template", "answer", "choices", "max_words", "encoding", "quotes", "escape", "delimiter", "heading"},
     )
     settings |= {"columns": description.columns, "target": description.target, "skip": source.skip}
     if description.streaming:
@@ -117,9 +117,13 @@ def load_described(
                 with RowFile(folder / f"{split}.arrow") as file:
                     for example in source.examples(split):
                         file.show(example)
-        return {"choices": source.choices, "skipped": source.skipped, "first": source.first}
+        notes = source.labels.notes if source.labels else ()
+        return {"choices": source.choices, "notes": notes, "skipped": source.skipped, "first": source.first}
 
     data, facts = stored(content_key(files, settings), write)
+    if progress is not None:
+        for note in facts["notes"]:
+            progress.note(f"{description.name}: {note}")
     if facts["skipped"] and progress is not None:
         left_out = f"{facts['skipped']}; the first: {facts['first']}"
         progress.note(f"{description.name}: rows left out because they do not fit: {left_out}")

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
-from prompttransfer.tasks.cells import ClassName, Misfit, label_of
+from prompttransfer.excerpt import listed, shown
+from prompttransfer.tasks.cells import ClassName, Misfit, label_of, text_of
 
 MAX_CHOICES = 100
 
 _NUMBER_OF_TRUTH = {"true": "1", "false": "0"}
+_TRUTHS = {*_NUMBER_OF_TRUTH, *_NUMBER_OF_TRUTH.values()}
+_SHOWN = 5  # notes of a kind, and spellings in one
 
 
 class Labels:
@@ -20,9 +24,11 @@ class Labels:
     by that of a ClassLabel, or by 1 and 0 for true and false.
     """
 
-    def __init__(self, choices: Sequence[str], index: Mapping[str, int]) -> None:
-        """choices: the answers; index: label, as `cells.label_of` writes it -> which of them."""
+    def __init__(self, choices: Sequence[str], index: Mapping[str, int], notes: Sequence[str] = ()) -> None:
+        """choices: the answers; index: label, as `cells.label_of` writes it -> which of them; notes: what is worth
+        telling about the labels."""
         self.choices = tuple(choices)
+        self.notes = tuple(notes)
         self._index = dict(index)
         folded: dict[str, set[int]] = {}
         for label, number in index.items():
@@ -44,7 +50,7 @@ class Labels:
         for other in others:
             if other in self._folded:
                 return self._folded[other]
-        raise Misfit(f"got label {str(value).strip()!r}, want one of {', '.join(map(repr, self._index))}")
+        raise Misfit(f"got label {shown(str(value).strip())}, want one of {listed(self._index)}")
 
     @classmethod
     def of_mapping(cls, meanings: Mapping[str, str]) -> Labels:
@@ -56,41 +62,65 @@ class Labels:
     def of_choices(cls, choices: Sequence[str], values: Iterable[Any]) -> Labels:
         """From the answers; whether the labels in the files are their names or their numbers, the training rows tell:
         what explains more different labels is meant."""
-        names = {label_of(name): index for index, name in enumerate(choices)}
+        labels = [label_of(name) for name in choices]
+        # Two answers such as 1.1 and 1.10 are one label: it tells neither.
+        names = {label: index for index, label in enumerate(labels) if labels.count(label) == 1}
         numbers = {str(index): index for index in range(len(choices))}
         by_name, by_number = cls(choices, names), cls(choices, numbers)
         named, numbered = set(), set()
         for value in values:
-            for labels, found in ((by_name, named), (by_number, numbered)):
+            for known, found in ((by_name, named), (by_number, numbered)):
                 try:
-                    found.add(labels(value))
+                    found.add(known(value))
                 except Misfit:
                     continue
         return by_number if len(numbered) > len(named) else by_name
 
     @classmethod
     def of_values(cls, values: Iterable[Any], place: str) -> Labels:
-        """The labels of the training rows are the answers: whole numbers by value, classes by number, else sorted.
+        """The labels of the training rows are the answers: numbers by value, classes by number, else sorted.
 
         Raises:
             ValueError: there are not 2 to 100 of them; place says where.
         """
         seen: dict[str, int | None] = {}
+        spellings: dict[str, dict[str, None]] = {}
         for value in values:
             try:
-                seen.setdefault(label_of(value), getattr(value, "number", None))
+                label = label_of(value)
             except Misfit:
                 continue
+            seen.setdefault(label, getattr(value, "number", None))
             if len(seen) > MAX_CHOICES:
                 break
+            ways = spellings.setdefault(label, {})
+            if len(ways) < _SHOWN:
+                ways[text_of(value).strip()] = None
+        if len(seen) > 2 and seen.keys() <= _TRUTHS:
+            seen = {"0": None, "1": None}  # `Labels` finds true and false by them
         if not 2 <= len(seen) <= MAX_CHOICES:
-            only = f"only the label {next(iter(seen))!r}" if len(seen) == 1 else "no label"
+            only = f"only the label {shown(next(iter(seen)))}" if len(seen) == 1 else "no label"
             got = f"more than {MAX_CHOICES} labels" if seen and len(seen) > 1 else only
             raise ValueError(f"{place}: got {got}, want 2 to {MAX_CHOICES} classes")
         if all(number is not None for number in seen.values()):
             ordered = sorted(seen, key=lambda label: seen[label])
-        elif all(re.fullmatch(r"-?\d+", label) for label in seen):
-            ordered = sorted(seen, key=int)
+        elif all(re.fullmatch(r"-?\d+(\.\d+)?", label) for label in seen):
+            ordered = sorted(seen, key=Decimal)
         else:
             ordered = sorted(seen)
-        return cls(ordered, {label: index for index, label in enumerate(ordered)})
+        return cls(ordered, {label: index for index, label in enumerate(ordered)}, _notes(spellings))
+
+
+def _notes(spellings: Mapping[str, Mapping[str, None]]) -> list[str]:
+    """What a user may not expect: spellings that count as one label, and labels that differ in case only."""
+    cases: dict[str, list[str]] = {}
+    for label in spellings:
+        cases.setdefault(label.casefold(), []).append(label)
+    joined = [f"labels {listed(ways)} are read as one" for ways in spellings.values() if len(ways) > 1]
+    apart = [
+        f"labels {listed(labels)} differ in case only and stay apart (choices in a YAML description can give them one "
+        "answer)"
+        for labels in cases.values()
+        if len(labels) > 1
+    ]
+    return [*joined[:_SHOWN], *apart[:_SHOWN]]

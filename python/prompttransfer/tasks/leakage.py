@@ -2,7 +2,8 @@
 
 Some public sets are cut from the same texts (SST-2 and the movie snippets, for instance). A training row leaks when it
 contains a test row or is contained in one, after lower-casing and removing everything but letters and digits. The inner
-one must have at least four words: that "good" stands in another text means nothing. Shorter ones leak when equal.
+one must have at least four words: that "good" stands in another text means nothing. Shorter ones leak when equal. In
+scripts without blanks between words, a few characters count as a word (`words`).
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from prompttransfer.tasks.task import Task
+from prompttransfer.tasks.words import word_count
 
 MIN_WORDS = 4
 
 _OTHER = re.compile(r"[\W_]+")
-_WORD = re.compile(r"[^\W_]\S*")
 # A text is looked for by a hash of its first characters, as many as the largest of these that it has.
 _WINDOWS = (64, 32, 16, 8, 4, 1)
 # Characters of training text in memory at a time, and of text whose windows are hashed at once.
@@ -31,11 +32,6 @@ _TABLE_BITS = 22
 def normalize(text: str) -> str:
     """Lower-cased letters and digits only."""
     return _OTHER.sub("", text.lower())
-
-
-def word_count(text: str) -> int:
-    """Words with a letter or digit."""
-    return len(_WORD.findall(text))
 
 
 def leaking_rows(train: Iterable[str], test: Sequence[str]) -> set[int]:

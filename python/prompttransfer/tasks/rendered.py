@@ -20,7 +20,7 @@ from prompttransfer.durable import seal
 from prompttransfer.tasks.task import FEATURES, Example
 
 # Part of every key: a change of how rows are rendered makes what is stored stale.
-VERSION = 2
+VERSION = 3
 _BATCH = 1000
 _BLOCK = 1 << 20
 

@@ -2,43 +2,21 @@
 
 from __future__ import annotations
 
-import csv
-import sys
+import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import replace
 from itertools import islice, zip_longest
 from pathlib import Path
-from typing import TextIO
 
+from prompttransfer.tasks.joined_rows import JoinedRows
+from prompttransfer.tasks.records import ADVICE, JOINED, Dialect, Lines, Record
 from prompttransfer.tasks.tables import Row, check_columns, opened
 
-# A text field may be a whole document; the csv module stops at 128 KiB unless it is told otherwise.
-_LONGEST_FIELD = min(sys.maxsize, 2**31 - 1)
 _DELIMITERS = (",", "\t", ";", "|")
 _NO_HEADING = "; heading there, of a file whose first line is a row, and delimiter"
 _SEEN = 20  # lines that tell the delimiter of a file without heading
-
-
-@dataclass(frozen=True)
-class _Form:
-    """How a line becomes cells. spaced: a delimiter is followed by a space that is no part of the cell."""
-
-    delimiter: str
-    quotes: bool
-    spaced: bool = False
-
-    def cells(self, lines: Iterator[str]) -> Iterator[list[str]]:
-        """Cells of all lines that are not blank, the heading first."""
-        csv.field_size_limit(_LONGEST_FIELD)
-        quoting = csv.QUOTE_MINIMAL if self.quotes else csv.QUOTE_NONE
-        reader = csv.reader(lines, delimiter=self.delimiter, quoting=quoting, skipinitialspace=self.spaced)
-        return (cells for cells in reader if len(cells) > 1 or any(cell.strip() for cell in cells))
-
-    def first(self, path: Path, encoding: str, count: int = 1) -> list[tuple[str, ...]]:
-        """Cells of the first lines, at least one of them."""
-        with opened(path, encoding) as file:
-            found = [tuple(cells) for cells in islice(self.cells(_Lines(file)), count)]
-        return found or [()]
+_DECLARED = re.compile(r'"?sep=([^\w"\r\n])"?[\r\n]*', re.IGNORECASE)
 
 
 def separated_rows(
@@ -46,6 +24,7 @@ def separated_rows(
     columns: Sequence[str],
     encoding: str,
     quotes: bool,
+    escape: str | None,
     delimiter: str | None,
     usual: str,
     heading: Sequence[str],
@@ -53,79 +32,117 @@ def separated_rows(
     """Rows of a CSV or TSV file; arguments as those of `tables.read_rows`, and the delimiter that is usual for it.
 
     Raises:
-        ValueError: the file does not have the columns, or cannot be read.
+        ValueError: the file does not have the columns, cannot be read, or a broken quotation mark leaves it open where
+            the next row begins.
     """
-    form = _Form(delimiter or usual, quotes)
+    delimiter = delimiter or _declared(path, encoding)
+    dialect = Dialect(delimiter or usual, quotes, escape)
     if delimiter is None and heading:
-        form = _told_by_rows(form, path, encoding, len(heading))
+        dialect = _told_by_rows(dialect, path, encoding, len(heading))
     elif delimiter is None:
-        form = _told_by_heading(form, path, columns, encoding)
+        dialect = _told_by_heading(dialect, path, columns, encoding)
+    first = _first(dialect, path, encoding)
     # A space before the names of the heading is one before every cell, and quotation marks stand behind it.
-    form = replace(form, spaced=any(cell.startswith(" ") for cell in form.first(path, encoding)[0][1:]))
-    names = tuple(heading) or _names(form, path, encoding)
+    dialect = replace(dialect, spaced=any(cell.startswith(" ") for cell in first.cells[1:]))
+    first = _first(dialect, path, encoding)
+    if first.problem and not heading:
+        raise ValueError(f"{path}, heading: {first.problem}")
+    names = tuple(heading) or _names(first)
     check_columns(path, columns, names, "" if heading else _NO_HEADING)
+    joined = JoinedRows(dialect, len(names), lambda: _records(dialect, path, encoding))
     number = 0 if heading else -1  # the heading is no row
+    with _lines(path, encoding) as lines:
+        for record in dialect.records(lines):
+            number += 1
+            place = f"{path}, row {number}" if number else f"{path}, heading"
+            problem = record.problem or (JOINED if joined(record) else "")
+            if problem:
+                if not (number and _next_row_is_known(dialect, record, lines, len(names))):
+                    raise ValueError(f"{place}: {problem}")
+                yield Row(place, problem=problem)
+            elif len(record.cells) > len(names):
+                advice = f" {ADVICE}" if any('"' in line for line in record.lines) else ""
+                yield Row(place, problem=f"got more fields than the {len(names)} columns{advice}")
+            elif number:
+                yield Row(place, dict(zip_longest(names, record.cells)))
+
+
+@contextmanager
+def _lines(path: Path, encoding: str) -> Iterator[Lines]:
+    """The lines of a file, without one that declares the delimiter."""
     with opened(path, encoding) as file:
-        lines = _Lines(file)
-        try:
-            for cells in form.cells(lines):
-                number += 1
-                place = f"{path}, row {number}"
-                if lines.ended:
-                    yield Row(place, problem="a quotation mark is never closed (quotes: false reads them as text)")
-                elif len(cells) > len(names):
-                    yield Row(place, problem=f"got more fields than the {len(names)} columns")
-                elif number:
-                    yield Row(place, dict(zip_longest(names, cells)))
-        except csv.Error as error:
-            raise ValueError(f"{path}, row {number + 1}: {error}") from error
+        lines = Lines(file)
+        first = lines.next()
+        if first is not None and not _DECLARED.fullmatch(first):
+            lines.put_back([first])
+        yield lines
 
 
-def _names(form: _Form, path: Path, encoding: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in form.first(path, encoding)[0])
+def _records(dialect: Dialect, path: Path, encoding: str) -> Iterator[Record]:
+    """All records of a file, from its start."""
+    with _lines(path, encoding) as lines:
+        yield from dialect.records(lines)
 
 
-def _told_by_heading(form: _Form, path: Path, columns: Sequence[str], encoding: str) -> _Form:
+def _declared(path: Path, encoding: str) -> str | None:
+    """The delimiter that a first line `sep=;` declares, as in files for Excel."""
+    with opened(path, encoding) as file:
+        found = _DECLARED.fullmatch(file.readline())
+    return found[1] if found else None
+
+
+def _first(dialect: Dialect, path: Path, encoding: str) -> Record:
+    return next(_records(dialect, path, encoding), Record([], []))
+
+
+def _names(heading: Record) -> tuple[str, ...]:
+    """Names of the columns; the whole line is one where the heading has a problem."""
+    return tuple(name.strip() for name in (heading.lines[:1] if heading.problem else heading.cells))
+
+
+def _told_by_heading(dialect: Dialect, path: Path, columns: Sequence[str], encoding: str) -> Dialect:
     """Where the usual delimiter makes one column of them all, the others are tried: one that makes the columns that are
     needed, or else most columns, so that an error names those of the file."""
-    usual = _names(form, path, encoding)
+    usual = _names(_first(dialect, path, encoding))
     if len(usual) > 1 or set(columns) <= set(usual):
-        return form
-    found = {form: usual}
-    for other in (replace(form, delimiter=delimiter) for delimiter in _DELIMITERS):
-        found[other] = _names(other, path, encoding)
+        return dialect
+    found = {dialect: usual}
+    for other in (replace(dialect, delimiter=delimiter) for delimiter in _DELIMITERS):
+        found[other] = _names(_first(other, path, encoding))
         if set(columns) <= set(found[other]):
             return other
     return max(found, key=lambda other: len(found[other]))
 
 
-def _told_by_rows(form: _Form, path: Path, encoding: str, count: int) -> _Form:
-    """The delimiter that makes so many cells of every row.
+def _told_by_rows(dialect: Dialect, path: Path, encoding: str, count: int) -> Dialect:
+    """The delimiter that makes so many cells of every row that has no problem.
 
     Raises:
         ValueError: several do.
     """
-    forms = dict.fromkeys((form, *(replace(form, delimiter=other) for other in _DELIMITERS)))
-    fitting = [one for one in forms if all(len(cells) == count for cells in one.first(path, encoding, _SEEN))]
+
+    def fits(one: Dialect) -> bool:
+        records = islice(_records(one, path, encoding), _SEEN)
+        sizes = [len(record.cells) for record in records if not record.problem]
+        return bool(sizes) and all(size == count for size in sizes)
+
+    dialects = dict.fromkeys((dialect, *(replace(dialect, delimiter=other) for other in _DELIMITERS)))
+    fitting = [one for one in dialects if fits(one)]
     if len(fitting) > 1 and count > 1:
         shown = ", ".join(repr(one.delimiter) for one in fitting)
         raise ValueError(f"{path}: {shown} all make {count} columns; want a delimiter in its YAML description")
-    return fitting[0] if fitting else form
+    return fitting[0] if fitting else dialect
 
 
-class _Lines:
-    """Lines of a file, and whether one was asked for after the last: then a quoted field was still open."""
+def _next_row_is_known(dialect: Dialect, record: Record, lines: Lines, count: int) -> bool:
+    """After a record with a problem, put back all its lines but the first, if the next row surely begins there.
 
-    def __init__(self, file: TextIO) -> None:
-        self._file = file
-        self.ended = False
-
-    def __iter__(self) -> _Lines:
-        return self
-
-    def __next__(self) -> str:
-        line = self._file.readline()
-        if not line:
-            self.ended = True
-            raise StopIteration
-        return line
+    It does where the first line and the one behind it each make a row of `count` cells, or where the file ends.
+    """
+    behind = record.lines[1:]
+    if not behind and (line := lines.next()) is not None:
+        behind = [line]
+    if behind and not all(len(dialect.split(line)) == count for line in (record.lines[0], behind[0])):
+        return False
+    lines.put_back(behind)
+    return True

@@ -16,9 +16,13 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TextIO
 
+from prompttransfer.excerpt import listed, shown
+from prompttransfer.file_kinds import HEAD, check_text, kind_of
 from prompttransfer.tasks.names import PACKED, TABLES, is_dataset_folder, table_suffix
 
 _MARKS_OF_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_OTHER_ENCODING = "a YAML description may name another, such as encoding"
+_CHANCE = 10
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,7 @@ def read_rows(
     *,
     encoding: str = "utf-8",
     quotes: bool = True,
+    escape: str | None = None,
     delimiter: str | None = None,
     heading: Sequence[str] = (),
     split: str = "train",
@@ -46,7 +51,8 @@ def read_rows(
         columns: columns that are needed ("a.b": field b of the struct a).
         encoding: of text files; a mark at the start of a UTF-8 file is no part of it, one of UTF-16 is believed.
         quotes: whether quotation marks enclose fields of a CSV or TSV file; False: they are text.
-        delimiter: between the fields of a CSV or TSV file; None: what its first line tells.
+        escape: a character of a CSV or TSV file that makes text of a quotation mark behind it, such as a backslash.
+        delimiter: between the fields of a CSV or TSV file; None: what its first lines tell.
         heading: names of the columns of a CSV or TSV file whose first line is a row.
         split: which part of a folder of the `datasets` library that has several.
 
@@ -74,7 +80,7 @@ def read_rows(
         from prompttransfer.tasks.separated import separated_rows
 
         usual = "\t" if suffix.startswith(".tsv") else ","
-        return separated_rows(path, columns, encoding, quotes, delimiter, usual, heading)
+        return separated_rows(path, columns, encoding, quotes, escape, delimiter, usual, heading)
     from prompttransfer.tasks.json_tables import json_lines, json_objects
 
     return (
@@ -97,13 +103,13 @@ def check_columns(path: Path, columns: Sequence[str], known: Sequence[str], hint
         starts = [name for name in known if column == name or column.startswith(f"{name}.")]
         if not starts:
             near = get_close_matches(column, known, n=1)
-            meant = f"; did you mean {near[0]!r}?" if near else ""
+            meant = f"; did you mean {shown(near[0])}?" if near else ""
             raise ValueError(
-                f"{path}: there is no column {column!r}, only {', '.join(map(repr, known)) or 'none'}{meant} "
+                f"{path}: there is no column {shown(column)}, only {listed(known) or 'none'}{meant} "
                 f"(--text-column and --label-column name others, or fields and label of a YAML description{hint})"
             )
         if known.count(column) > 1:
-            raise ValueError(f"{path}: there are {known.count(column)} columns {column!r}, want one")
+            raise ValueError(f"{path}: there are {known.count(column)} columns {shown(column)}, want one")
 
 
 @contextmanager
@@ -112,35 +118,45 @@ def opened(path: Path, encoding: str) -> Iterator[TextIO]:
     packed = path.suffix.lower() == ".gz"
     try:
         with gzip.open(path, "rb") if packed else path.open("rb") as raw:
-            codec = encoding
-            if codecs.lookup(encoding).name == "utf-8":
-                codec = "utf-16" if raw.read(2) in _MARKS_OF_UTF16 else "utf-8-sig"
-                raw.seek(0)
+            head, codec = raw.read(HEAD), codecs.lookup(encoding).name
+            raw.seek(0)
+            check_text(head, path, codec)
+            if codec == "utf-8":
+                codec = "utf-16" if head.startswith(_MARKS_OF_UTF16) else "utf-8-sig"
             with io.TextIOWrapper(raw, encoding=codec, newline="") as file:
                 yield file
     except UnicodeError as error:
         reason = getattr(error, "reason", error)  # a codec may also raise the bare error
         raise ValueError(f"{path}: {_not_decoded(path, encoding, packed)} ({reason})") from error
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        with path.open("rb") as raw:
+            kind = kind_of(raw.read(HEAD))
+        if kind and not kind.startswith("a gzip"):
+            raise ValueError(f"{path}: not a gzip file: this is {kind}") from error
         raise ValueError(f"{path}: not a gzip file, or not all of it: {error}") from error
 
 
 def _not_decoded(path: Path, encoding: str, packed: bool) -> str:
-    """Which line is not in the encoding, and which one it may be in."""
-    place, guess = "", "latin-1"
-    if codecs.lookup(encoding).name == "utf-8":
-        with gzip.open(path, "rb") if packed else path.open("rb") as file:
-            lines = enumerate(file, 1)
-            number, line = next(((number, line) for number, line in lines if not _is_utf8(line)), (0, b""))
-        place = f", line {number}" if number else ""
-        # Curly quotes and dashes of Windows stand where Latin-1 has no letters.
-        guess = "cp1252" if any(0x80 <= byte < 0xA0 for byte in line) else guess
-    return f"not a {encoding.upper()} text file{place}; a YAML description may name another, such as encoding: {guess}"
-
-
-def _is_utf8(line: bytes) -> bool:
-    try:
-        line.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
+    """What is not in the encoding: the file, which may be in another, or a few bytes of it."""
+    if codecs.lookup(encoding).name != "utf-8":
+        return f"not a {encoding.upper()} text file; {_OTHER_ENCODING}: latin-1"
+    with gzip.open(path, "rb") if packed else path.open("rb") as file:
+        line_number, byte, strays, letters, windows = 0, "", 0, 0, False
+        for number, line in enumerate(file, 1):
+            if line.isascii():
+                continue
+            text = line.decode("utf-8", "surrogateescape")
+            wrong = [place for place, sign in enumerate(text) if "\udc80" <= sign <= "\udcff"]
+            letters += sum(sign > "\x7f" for sign in text) - len(wrong)
+            if wrong and not strays:
+                place = len(text[: wrong[0]].encode())
+                line_number, byte = number, f"byte {place + 1} (0x{line[place]:02x})"
+                # Curly quotes and dashes of Windows stand where Latin-1 has no letters.
+                windows = any("\udc80" <= text[place] < "\udca0" for place in wrong)
+            strays += len(wrong)
+    # Letters of Latin-1 that make a letter of UTF-8 by chance are rare.
+    if letters * _CHANCE >= strays and letters:
+        more = f" and {strays - 1} more" if strays > 1 else ""
+        return f"UTF-8 text that is damaged or mixed with another encoding: line {line_number}, {byte}{more}; repair it"
+    guess = "cp1252" if windows else "latin-1"
+    return f"not a UTF-8 text file, line {line_number}; {_OTHER_ENCODING}: {guess}"

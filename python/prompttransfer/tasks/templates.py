@@ -11,6 +11,7 @@ from functools import lru_cache
 from string import Formatter
 
 from prompttransfer.tasks.task import Example
+from prompttransfer.tasks.words import first_words
 
 
 @lru_cache
@@ -34,8 +35,9 @@ def fields_of(template: str) -> tuple[str, ...]:
 
 
 def shorten(text: str, max_words: int | None = None) -> str:
-    """The first max_words words (None: all), separated by single spaces."""
-    return " ".join(text.split()[:max_words])
+    """The first max_words words (None: all), with single spaces for all white space."""
+    text = " ".join(text.split())
+    return text if max_words is None else first_words(text, max_words)
 
 
 def render(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from prompttransfer.excerpt import shown
 from prompttransfer.tasks.papers.spec import BadRow, Inputs, Label, References, Row, nested, strings_of, text_of
 
 _LETTERS = ("A", "B", "C", "D", "E")
@@ -48,12 +49,12 @@ def _place(row: Row, text: str, span: str) -> tuple[int, int]:
     wanted, index = text_of(row, f"{span}_text"), row[f"{span}_index"]
     starts = [match.start() for match in re.finditer(r"\S+", text)]
     if not isinstance(index, int) or not 0 <= index < len(starts):
-        raise BadRow(f"{span}_index", f"got {index!r}, want the number of a word below {len(starts)}")
+        raise BadRow(f"{span}_index", f"got {shown(index)}, want the number of a word below {len(starts)}")
     start = starts[index]
     if not text[start:].lower().startswith(wanted.lower()):
         start = text.lower().find(wanted.lower())
     if not wanted or start < 0:
-        raise BadRow(f"{span}_text", f"got {wanted!r}, want words of the text {text!r}")
+        raise BadRow(f"{span}_text", f"got {shown(wanted)}, want words of the text {shown(text)}")
     return start, start + len(wanted)
 
 
@@ -105,7 +106,7 @@ def options(question: str, choices: int) -> Inputs:
     def read(row: Row) -> dict[str, str]:
         texts = nested(row, "choices", "text")
         if not 2 <= len(texts) <= choices or not all(isinstance(text, str) and text.strip() for text in texts):
-            raise BadRow("choices.text", f"got {texts!r}, want 2 to {choices} texts")
+            raise BadRow("choices.text", f"got {shown(texts)}, want 2 to {choices} texts")
         named = {f"choice{number}": text.strip() for number, text in enumerate(texts, start=1)}
         return {"question": text_of(row, question), **named}
 
@@ -117,8 +118,8 @@ def _answer_key() -> Label:
     def read(row: Row) -> int:
         labels, key = nested(row, "choices", "label"), row["answerKey"]
         if key not in labels:
-            got = "nothing" if key in (None, "") else repr(key)
-            raise BadRow("answerKey", f"got {got}, want one of {', '.join(map(repr, labels))}")
+            got = "nothing" if key in (None, "") else shown(key)
+            raise BadRow("answerKey", f"got {got}, want one of {', '.join(map(shown, labels))}")
         return labels.index(key)
 
     return Label(("choices", "answerKey"), read)
@@ -136,7 +137,7 @@ def _similarity() -> Label:
     def read(row: Row) -> int:
         value = row["label"]
         if not isinstance(value, (int, float)) or not 0 <= value <= 5:
-            got = "nothing" if value is None else repr(value)
+            got = "nothing" if value is None else shown(value)
             raise BadRow("label", f"got {got}, want a number from 0 to 5 (-1 marks the rows of a hidden test set)")
         return round(value * 5)
 

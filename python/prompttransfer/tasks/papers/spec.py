@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from prompttransfer.excerpt import shown
+
 Row = Mapping[str, Any]
 
 
@@ -136,7 +138,7 @@ def text_of(row: Row, column: str) -> str:
     """
     value = row[column]
     if not isinstance(value, str):
-        raise BadRow(column, f"got {'nothing' if value is None else repr(value)}, want a text")
+        raise BadRow(column, f"got {'nothing' if value is None else shown(value)}, want a text")
     return value.strip()
 
 
@@ -148,7 +150,7 @@ def strings_of(row: Row, column: str) -> list[str]:
     """
     value = row[column]
     if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
-        raise BadRow(column, f"got {'nothing' if value is None else repr(value)}, want a list of texts")
+        raise BadRow(column, f"got {'nothing' if value is None else shown(value)}, want a list of texts")
     return [item.strip() for item in value if item.strip()]
 
 
@@ -162,7 +164,7 @@ def nested(row: Row, column: str, key: str) -> list[Any]:
     try:
         return list(value[key]) if isinstance(value, Mapping) else [item[key] for item in value]
     except (KeyError, TypeError):
-        got = "nothing" if value is None else repr(value)
+        got = "nothing" if value is None else shown(value)
         raise BadRow(f"{column}.{key}", f"got {got}, want a list") from None
 
 
@@ -186,7 +188,7 @@ def class_label(classes: int, column: str = "label") -> Label:
         if value == -1:
             raise BadRow(column, f"got -1, which marks the rows of a hidden test set; {wanted}")
         if value is None or isinstance(value, str) or value not in range(classes):
-            raise BadRow(column, f"got {'nothing' if value is None else repr(value)}, {wanted}")
+            raise BadRow(column, f"got {'nothing' if value is None else shown(value)}, {wanted}")
         return int(value)
 
     return Label((column,), read)
@@ -198,8 +200,8 @@ def mapped(column: str, labels: Mapping[str, int]) -> Label:
     def read(row: Row) -> int:
         value = row[column]
         if value in (None, "") or str(value) not in labels:
-            got = "nothing" if value in (None, "") else repr(value)
-            raise BadRow(column, f"got {got}, want one of {', '.join(map(repr, labels))}")
+            got = "nothing" if value in (None, "") else shown(value)
+            raise BadRow(column, f"got {got}, want one of {', '.join(map(shown, labels))}")
         return labels[str(value)]
 
     return Label((column,), read)

@@ -1,0 +1,63 @@
+"""Which kind of file is taken for text: told by its first bytes, whatever its name says."""
+
+from __future__ import annotations
+
+import re
+
+HEAD = 512  # bytes that tell
+
+_KINDS = {
+    rb"\x1f\x8b": "a gzip file; want its name to end in .gz, such as reviews.csv.gz",
+    rb"PK(\x03\x04|\x05\x06|\x07\x08)": "a zip file or an Excel workbook; want it unpacked, or its sheet saved as CSV",
+    rb"PAR1[\s\S]*[\x00-\x08]": "a Parquet file; want its name to end in .parquet",
+    rb"ARROW1\x00\x00|\xff{4}[\s\S]{2}\x00\x00": "an Arrow file; want its name to end in .arrow",
+    rb"\xfd7zXZ\x00": "an xz file; want it unpacked",
+    rb"BZh[1-9](1AY&SY|\x17rE8P\x90)": "a bzip2 file; want it unpacked",
+    rb"[\x22-\x28]\xb5\x2f\xfd": "a zstd file; want it unpacked",
+    rb"\x04\x22\x4d\x18": "an lz4 file; want it unpacked",
+    rb"7z\xbc\xaf\x27\x1c": "a 7z file; want it unpacked",
+    rb"Rar!\x1a\x07": "a RAR file; want it unpacked",
+    rb"SQLite format 3\x00": "an SQLite database; want its table saved as CSV",
+    rb"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": "an old Office file, such as .xls; want its sheet saved as CSV",
+    rb"%PDF-\d": "a PDF file; want a table",
+    rb"\x93NUMPY": "a NumPy file; want a table",
+    rb"\x89HDF\r\n": "an HDF5 file; want its table saved as Parquet",
+    rb"\x89PNG\r\n|\xff\xd8\xff|GIF8[79]a": "an image; want a table",
+    rb"ORC[\s\S]*[\x00-\x08]": "an ORC file; want its table saved as Parquet",
+    rb"Obj\x01": "an Avro file; want its table saved as Parquet",
+    rb"\x80[\x02-\x05][\s\S]{0,8}[\x8c\x95}\])]": "a pickle; want its table saved as Parquet",
+    rb"\xff\xfe\x00\x00|\x00\x00\xfe\xff": "UTF-32 text; want UTF-8",
+}
+_PATTERNS = [(re.compile(pattern), kind) for pattern, kind in _KINDS.items()]
+_UTF16 = {
+    "utf-16-le": re.compile(rb"(?:[^\x00]\x00){4,}|(?:[^\x00]\x00)+\Z"),
+    "utf-16-be": re.compile(rb"(?:\x00[^\x00]){4,}|(?:\x00[^\x00])+\Z"),
+}
+
+
+def kind_of(head: bytes) -> str:
+    """The kind of a file that is no text, and what to do about it; "" for what may be text.
+
+    Args:
+        head: its first `HEAD` bytes.
+    """
+    return next((kind for pattern, kind in _PATTERNS if pattern.match(head)), "")
+
+
+def utf16_of(head: bytes) -> str:
+    """The encoding of UTF-16 text without a mark at its start; "" for other text."""
+    return next((codec for codec, pattern in _UTF16.items() if pattern.match(head)), "")
+
+
+def check_text(head: bytes, where: object, encoding: str = "utf-8") -> None:
+    """Check that the content of a file may be text in an encoding (a name of the codecs module).
+
+    Raises:
+        ValueError: it is another kind of file, or UTF-16 text where UTF-8 is expected; begins with `where`.
+    """
+    if encoding.startswith("utf-32"):
+        return
+    if kind := kind_of(head):
+        raise ValueError(f"{where}: this is {kind}")
+    if encoding == "utf-8" and (codec := utf16_of(head)):
+        raise ValueError(f"{where}: this is UTF-16 text without a mark at its start; want UTF-8, or encoding: {codec}")

@@ -32,7 +32,6 @@ from prompttransfer.prompts import initial_prompt
 from prompttransfer.run_folder import PLACES, Made, PromptFile, RunFolder
 from prompttransfer.store import Store, default_folder, key_hash
 from prompttransfer.tasks import drop_leaks_of, load_task
-from prompttransfer.tasks.scales import scale_of
 from prompttransfer.tasks.task import Task
 
 
@@ -300,7 +299,7 @@ def result_row(
         "metric": target.metric,
         "scoring": target.scoring,
         "score": found.score,
-        "other_scores": other_scores(found),
+        "other_scores": found.more,
         "majority": found.majority,
         "zero_shot": zero_shot.score,
         "collapsed": found.collapsed,
@@ -317,11 +316,6 @@ def result_row(
     }
 
 
-def other_scores(found: Evaluation) -> str:
-    """Such as "f1 81.2, macro-f1 79.0"."""
-    return ", ".join(f"{metric} {scale_of(metric).text(score)}" for metric, score in found.more.items())
-
-
 def source_row(ctx: Context, source: EncodedTask) -> tuple[dict[str, Any], Tensor]:
     """How a source prompt does on its own task, and that prompt (L, H)."""
     prompt, result = source_prompt(ctx, source)
@@ -333,7 +327,7 @@ def source_row(ctx: Context, source: EncodedTask) -> tuple[dict[str, Any], Tenso
         "metric": source.metric,
         "scoring": source.scoring,
         "score": found.score,
-        "other_scores": other_scores(found),
+        "other_scores": found.more,
         "majority": found.majority,
         "zero_shot": zero_shot.score,
         "collapsed": found.collapsed,

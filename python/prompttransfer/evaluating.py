@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from prompttransfer.compare import load_backbone, other_scores, task_options
+from prompttransfer.compare import load_backbone, task_options
 from prompttransfer.config import RunConfig
 from prompttransfer.encoding import EncodedTask
 from prompttransfer.evaluation import evaluate
@@ -59,7 +59,7 @@ def evaluate_file(path: Path, config: RunConfig, progress: Any, *, given: Contai
         "metric": task.metric,
         "scoring": encoded.scoring,
         "score": found.score,
-        "other_scores": other_scores(found),
+        "other_scores": found.more,
         "majority": found.majority,
         "zero_shot": zero_shot.score,
         "collapsed": found.collapsed,

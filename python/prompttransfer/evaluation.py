@@ -54,7 +54,9 @@ def predict(
     if task.scoring != "generate":
         return choice_scores(reader, task).argmax(dim=1).tolist()
     written = written_answers(reader, task)
-    places = {choice.strip(): place for place, choice in enumerate(task.choices)}
+    # As this model writes them: a tokenizer may know small letters only.
+    decoded = backbone.tokenizer.batch_decode(list(map(list, task.answers)), skip_special_tokens=True)
+    places = {choice.strip(): place for place, choice in enumerate(decoded)}
     return [places.get(text, -1) for text in written] if task.choices else written
 
 

@@ -98,7 +98,12 @@ def bpe_tokenizer(
     else:
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.decoder = decoders.ByteLevel()
-    special = ["<pad>", "<s>", "</s>", *dict.fromkeys(token for token in (*front, *behind) if token not in ("<s>", "</s>"))]
+    special = [
+        "<pad>",
+        "<s>",
+        "</s>",
+        *dict.fromkeys(token for token in (*front, *behind) if token not in ("<s>", "</s>")),
+    ]
     text = "Label : yes no true false good bad\nReview: yes no true false good bad film the a was very\n"
     trainer = trainers.BpeTrainer(
         vocab_size=400,
@@ -112,6 +117,4 @@ def bpe_tokenizer(
             single=" ".join([*front, "$A", *behind]),
             special_tokens=[(token, tokenizer.token_to_id(token)) for token in {*front, *behind}],
         )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>"
-    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>")

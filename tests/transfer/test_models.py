@@ -10,9 +10,10 @@ from literal import literal_answer_logits
 from tiny import VOCABULARY, tiny_llama, tiny_t5, tiny_tokenizer
 from tokenizers.processors import TemplateProcessing
 from transformers import BertConfig, EncoderDecoderConfig, EncoderDecoderModel
+from transformers.utils import logging
 
 from prompttransfer.answering import Reader
-from prompttransfer.models import Backbone
+from prompttransfer.models import Backbone, quiet_transformers
 from prompttransfer.models.loading import load_model
 from prompttransfer.prompts import SoftPrompt, initial_prompt
 
@@ -303,3 +304,14 @@ def test_writing_leaves_the_settings_of_the_model_alone(
         backbone.reads_prompts_once = False  # so that `generate` writes for a causal model as well
         Reader(backbone, torch.ones(2, 16)).write(ROWS, 2)
         assert seen and all(model is own and used is not own for model, used in seen)
+
+
+def test_quiet_blocks_of_several_threads_put_back_what_was_before() -> None:
+    before = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    first, second = quiet_transformers(), quiet_transformers()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)  # not the one that began last
+    assert logging.get_verbosity() == logging.ERROR and not logging.is_progress_bar_enabled()
+    second.__exit__(None, None, None)
+    assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == before

@@ -10,6 +10,7 @@ are read once for many rows.
 from __future__ import annotations
 
 import inspect
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -466,18 +467,29 @@ class Backbone(nn.Module):
         return torch.autocast(self.device.type, torch.bfloat16)
 
 
+_QUIET = threading.Lock()
+_quieted: list[tuple[int, bool]] = []  # for every block that is open, what was before the first one
+
+
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """No bars and no advice from transformers inside: progress is shown in one place only."""
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    """No bars and no advice from transformers inside: progress is shown in one place only.
+
+    Blocks of several threads may overlap; the last one to end puts back what was before the first.
+    """
+    with _QUIET:
+        _quieted.append(_quieted[0] if _quieted else (logging.get_verbosity(), logging.is_progress_bar_enabled()))
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
     try:
         yield
     finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
+        with _QUIET:
+            verbosity, bars = _quieted.pop()
+            if not _quieted:
+                logging.set_verbosity(verbosity)
+                if bars:
+                    logging.enable_progress_bar()
 
 
 def native_bfloat16(device: torch.device) -> bool:

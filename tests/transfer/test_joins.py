@@ -161,3 +161,25 @@ def test_what_is_trained_here_is_read_in_the_same_way_again(model: Path, tmp_pat
         right = [json.loads(line)["label"] == ("yes", "no")[n % 2] for n, line in enumerate(lines)]
         scored[name] = (facts["score"], pytest.approx(100 * sum(right) / len(right)))
     assert all(score == want for score, want in scored.values())
+
+
+def test_evaluate_reads_answers_as_the_prompt_has_learnt_them(
+    model: Path, tokenizer: PreTrainedTokenizerFast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "test.csv").write_text("text,label\ngood film,yes\nbad film,no\n")
+    (tmp_path / "t.yaml").write_text('test: test.csv\ntemplate: "{text} Label : "\nchoices: [yes, no]\n')
+    seen = []
+    monkeypatch.setattr("prompttransfer.evaluating.tell_unknown", lambda task, progress: seen.append(task))
+    for join, text, answer in (
+        ("none", "good film Label : ", "yes"),
+        ("space", "good film Label :", " yes"),
+        (None, "good film Label : ", " yes"),  # a file of before
+    ):
+        card = Card(model=str(model), template="{text}", choices=("yes", "no"), join=join)
+        write_prompt(tmp_path / "p.safetensors", torch.ones(3, 16), card.metadata())
+        run("evaluate", tmp_path / "p.safetensors", tmp_path / "t.yaml", "--scoring", "full", "-q")
+        bare = tokenizer(answer, add_special_tokens=False)["input_ids"]
+        assert [*seen[-1].test[seen[-1].labels.index(0)], *seen[-1].answers[0][:-1]] == [
+            *tokenizer(text)["input_ids"],
+            *bare,
+        ]

@@ -12,7 +12,7 @@ from prompttransfer.report import read_results, write_report
 def _results_seeds() -> list[bytes]:
     row = {
         "method": "DTVG", "target": "n<y>t", "seed": 1, "metric": "accuracy", "scoring": "first-token", "score": 70.0,
-        "other_scores": "macro-f1 51.0", "majority": 51.5, "zero_shot": 62.25, "collapsed": True, "test_rows": 1200,
+        "other_scores": {"macro-f1": 51.0}, "majority": 51.5, "zero_shot": 62.25, "collapsed": True, "test_rows": 1200,
         "train_rows": 32, "leaked_rows": 3, "skipped_rows": 0, "trainable_parameters": 9216, "target_updates": 30,
         "target_examples": 240, "source_updates": 60, "seconds": 12.3, "prompt": "prompts/x.safetensors",
         "notes": "merged: <amazon>",

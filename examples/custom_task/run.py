@@ -30,7 +30,8 @@ def main(**changes: object) -> list[dict]:
         folder = compare(config, progress)
     rows = json.loads((folder / "results.json").read_text())["rows"]
     for row in rows:
-        print(f"{row['method']}: {row['metric']} {row['score']:.1f} ({row['other_scores']})")
+        others = ", ".join(f"{metric} {score:.1f}" for metric, score in row["other_scores"].items())
+        print(f"{row['method']}: {row['metric']} {row['score']:.1f} ({others})")
     return rows
 
 

@@ -7,14 +7,14 @@ processes read a part of the batches each, and all of them get all answers.
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import DynamicCache, GenerationConfig
 
 from prompttransfer import processes
@@ -185,13 +185,17 @@ class Reader:
             num_beams=1,
             eos_token_id=ends or None,
             pad_token_id=backbone.pad,
-            decoder_start_token_id=backbone.model.config.decoder_start_token_id if backbone.seq2seq else None,
+            decoder_start_token_id=int(backbone.decoder_lead[0, 0]) if backbone.seq2seq else None,
         )
+        # A copy that shares all layers: the model's own settings (least lengths, penalties) would fill those not named
+        # here, and other threads may be reading with the model itself.
+        model = copy.copy(backbone.model)
+        model.generation_config = settings
         lead = {}
         if backbone.seq2seq:
             lead["decoder_input_ids"] = backbone.decoder_lead.to(backbone.device).repeat(rows, 1)
-        with quiet_transformers(), backbone.autocast(), _only(backbone.model, settings):
-            written = backbone.model.generate(
+        with quiet_transformers(), backbone.autocast():
+            written = model.generate(
                 inputs_embeds=source.embeds, attention_mask=source.mask, generation_config=settings, **lead
             )
         return written[:, lead["decoder_input_ids"].shape[1] :] if lead else written
@@ -252,14 +256,3 @@ def _generates_from_embeddings(backbone: Backbone) -> bool:
     """Whether `generate` takes embeddings, asked as transformers asks it."""
     taken = inspect.signature(backbone.model.prepare_inputs_for_generation).parameters
     return backbone.seq2seq or "inputs_embeds" in taken
-
-
-@contextmanager
-def _only(model: nn.Module, settings: GenerationConfig) -> Iterator[None]:
-    """Generation by these settings alone; a model's own (least lengths, penalties) would fill those not named."""
-    own = model.generation_config
-    model.generation_config = settings
-    try:
-        yield
-    finally:
-        model.generation_config = own

@@ -32,7 +32,6 @@ from prompttransfer.prompts import initial_prompt
 from prompttransfer.run_folder import PLACES, Made, PromptFile, RunFolder
 from prompttransfer.store import Store, default_folder, key_hash
 from prompttransfer.tasks import drop_leaks_of, load_task
-from prompttransfer.tasks.scales import scale_of
 from prompttransfer.tasks.task import Task
 
 
@@ -236,6 +235,7 @@ class Workbench:
     def _encoded(self, task: Task, setting: str | None = None) -> EncodedTask:
         """A task in the model's tokens, with its validation rows where a setting wants to look at them."""
         encoded = EncodedTask.of(task, self.backbone, self.config.scoring, store=self.store)
+        tell_unknown(encoded, self.progress)
         setting = setting or ("select_updates" if self.config.select_updates is not None else None)
         if setting is None:
             return encoded
@@ -250,7 +250,7 @@ class Workbench:
 
 def task_options(config: RunConfig) -> dict[str, Any]:
     """How a run's tasks are to be read."""
-    names = ("text_column", "label_column", "answers", "cue", "data_dir", "bad_rows")
+    names = ("text_column", "label_column", "answers", "cue", "join", "data_dir", "bad_rows")
     return {name: getattr(config, name) for name in names}
 
 
@@ -283,6 +283,7 @@ def task_facts(task: EncodedTask) -> dict[str, Any]:
         "max_length": task.max_length,
         "cut": task.cut,
         "cue": task.cue,
+        "join": task.join,
     }
     if not task.choices:
         facts["max_answer"] = task.max_answer
@@ -300,7 +301,7 @@ def result_row(
         "metric": target.metric,
         "scoring": target.scoring,
         "score": found.score,
-        "other_scores": other_scores(found),
+        "other_scores": found.more,
         "majority": found.majority,
         "zero_shot": zero_shot.score,
         "collapsed": found.collapsed,
@@ -313,13 +314,22 @@ def result_row(
         "target_examples": result.target_examples,
         "source_updates": result.source_updates,
         "seconds": round(result.seconds, 3),
-        "notes": result.notes,
+        "notes": "; ".join(filter(None, (result.notes, unknown_note(target)))),
     }
 
 
-def other_scores(found: Evaluation) -> str:
-    """Such as "f1 81.2, macro-f1 79.0"."""
-    return ", ".join(f"{metric} {scale_of(metric).text(score)}" for metric, score in found.more.items())
+def tell_unknown(task: EncodedTask, progress: Any) -> None:
+    """A warning where texts of a task say nothing to the model."""
+    if task.unknown:
+        progress.warn(f"note: {unknown_note(task)}")
+
+
+def unknown_note(task: EncodedTask) -> str:
+    """Such as "12 of 40 texts of reviews are mostly characters that this model's vocabulary lacks"; empty for none."""
+    if not task.unknown:
+        return ""
+    texts = f"{task.unknown} of {len(task.train) + len(task.test)} texts of {task.name}"
+    return f"{texts} are mostly characters that this model's vocabulary lacks"
 
 
 def source_row(ctx: Context, source: EncodedTask) -> tuple[dict[str, Any], Tensor]:
@@ -333,7 +343,7 @@ def source_row(ctx: Context, source: EncodedTask) -> tuple[dict[str, Any], Tenso
         "metric": source.metric,
         "scoring": source.scoring,
         "score": found.score,
-        "other_scores": other_scores(found),
+        "other_scores": found.more,
         "majority": found.majority,
         "zero_shot": zero_shot.score,
         "collapsed": found.collapsed,

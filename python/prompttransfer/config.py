@@ -158,6 +158,12 @@ class RunConfig(Settings):
         "",
         description="what a causal model reads between a text of the papers' sets and its answer, such as ' Label :'",
     )
+    join: Literal["auto", "space", "none", "separate"] = Field(
+        "auto",
+        description="how a causal model's answer joins the text. space: behind one space, whatever spaces the template "
+        "or cue ends with; none: directly; separate: tokenized on its own, behind the tokenizer's start token; auto: "
+        "none where the template or cue ends with a line break or a tab, else space",
+    )
     data_dir: Path | None = Field(
         None, description="folder with a copy of the papers' data sets, in the layout of the hub; none: the hub"
     )

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import Any
 
+from prompttransfer.joins import Join, natural_join
 from prompttransfer.models import Backbone
 from prompttransfer.rows import Row, Rows
 from prompttransfer.store import Result, Store
@@ -32,7 +33,10 @@ class EncodedTask:
             choices.
         choices, references: the choices as text, and all right answers of every test row, for what the model writes.
         wording, max_length, cut, cue: how its texts are made and shortened, see `Task`.
+        join: how an answer joins its text (`prompttransfer.joins`); None: of an encoder-decoder, or as prompt files of
+            before read it, see `Task`.
         leaked, skipped: rows left out, see `Task`.
+        unknown: training and test rows whose text is mostly characters that the model's vocabulary lacks.
         validation: the same task with its validation rows in place of the test rows, where training looks at them.
     """
 
@@ -50,8 +54,10 @@ class EncodedTask:
     max_length: int | None = None
     cut: str = "start"
     cue: str = ""
+    join: Join | None = None
     leaked: int = 0
     skipped: int = 0
+    unknown: int = 0
     validation: EncodedTask | None = None
 
     @property
@@ -96,30 +102,37 @@ class EncodedTask:
             raise ValueError(
                 f"task {task.name!r} has {len(task.train)} training and {len(task.test)} test rows; both need some"
             )
+        join = None if backbone.seq2seq else _join_of(task)
         common: dict[str, Any] = {
             "name": task.name,
             "metrics": task.metrics,
             "choices": task.choices,
             "max_answer": task.max_answer,
-            "wording": task.wording,
+            "wording": _as_read(task, join),
             "max_length": task.max_length or backbone.max_length,
             "cut": task.cut,
             "cue": task.cue,
+            "join": join,
             "leaked": task.leaked,
             "skipped": task.skipped,
         }
         if task.free_text:
             references = tuple(map(tuple, task.test["references"]))
-            texts = _Texts(task, backbone)
+            texts = _Texts(task, backbone, join)
             return cls(**common, **texts.encoded((), store), references=references, scoring="generate")
-        whole = [tuple(ids) for ids in backbone.encode_answers(task.choices)]
+        whole = [tuple(ids) for ids in backbone.encode_answers(task.choices, join=join)]
+        for choice, ids in zip(task.choices, whole, strict=True):
+            if backbone.tokens.unknown in ids:
+                raise ValueError(
+                    f"task {task.name!r}: answer {choice!r} has characters that this model's vocabulary lacks"
+                )
         lead = () if backbone.seq2seq or scoring not in ("auto", "first-token") else shared_lead(whole)
         scoring = scoring_of(task, [ids[len(lead) :] for ids in whole], scoring)
         if scoring == "first-token":
             answers = tuple(ids[len(lead) :][:1] for ids in whole)
         else:
             lead, answers = (), tuple(whole)
-        rows = _Texts(task, backbone, lead).encoded(answers, store)
+        rows = _Texts(task, backbone, join, lead).encoded(answers, store)
         return cls(**common, **rows, labels=tuple(task.test["label"]), answers=answers, scoring=scoring)
 
 
@@ -134,35 +147,68 @@ def shared_lead(answers: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
     return tuple(lead)
 
 
+def _join_of(task: Task) -> Join | None:
+    if task.join != "auto":
+        return task.join
+    return natural_join(task.cue or (task.wording.template if task.wording else ""))
+
+
+def _as_read(task: Task, join: Join | None) -> Wording | None:
+    """The wording without the spaces at its end that give way to that of the answer."""
+    if task.wording is None or task.cue or join != "space":
+        return task.wording
+    return replace(task.wording, template=task.wording.template.rstrip(" "))
+
+
 @dataclass(frozen=True)
 class _Texts:
     """The rows of a task as tokens; lead: tokens behind every text and its cue."""
 
     task: Task
     backbone: Backbone
+    join: Join | None
     lead: tuple[int, ...] = ()
 
     def encoded(self, answers: Sequence[tuple[int, ...]], store: Store | None) -> dict[str, Any]:
         """Training and test rows; answers: of each choice, none for free text."""
-        return {"train": self._train(answers, store), "test": tuple(self._ids(self.task.test["text"]))}
+        test = tuple(self._ids(self.task.test["text"]))
+        train = self._train(answers, store)
+        return {"train": train, "test": test, "unknown": self._unknown(train, test)}
+
+    def _unknown(self, train: Rows, test: Sequence[tuple[int, ...]]) -> int:
+        """Of how many texts the vocabulary lacks most; only those with an unknown token are looked at."""
+        token = self.backbone.tokens.unknown
+        if token is None:
+            return 0
+        suspects = {"train": train.holding(token), "test": [n for n, ids in enumerate(test) if token in ids]}
+        return sum(
+            self.backbone.tokens.mostly_unknown(getattr(self.task, split)[places[first : first + _ROWS_AT_ONCE]]["raw"])
+            for split, places in suspects.items()
+            for first in range(0, len(places), _ROWS_AT_ONCE)
+        )
 
     def _ids(self, texts: Sequence[str]) -> Iterator[tuple[int, ...]]:
-        tokenizer, cue = self.backbone.tokenizer, self.task.cue.rstrip()
-        behind = (*(tokenizer(cue, add_special_tokens=False)["input_ids"] if cue else ()), *self.lead)
-        room = max(1, (self.task.max_length or self.backbone.max_length) - len(behind) + len(self.lead))
-        for ids in self.backbone.encode(texts, room, self.task.cut):
-            yield (*ids, *behind)
+        cue = self.task.cue
+        if self.join == "space":
+            cue = cue.rstrip(" ")
+            texts = texts if cue else [text.rstrip(" ") for text in texts]
+        elif self.join is None:
+            cue = cue.rstrip()
+        lead = (*(self.backbone.tokens.start if self.join == "separate" else ()), *self.lead)
+        for ids in self.backbone.encode(texts, self.task.max_length, self.task.cut, cue):
+            yield (*ids, *lead)
 
     def _parts(self) -> Iterator[dict[str, list[Any]]]:
         for first in range(0, len(self.task.train), _ROWS_AT_ONCE):
             yield self.task.train[first : first + _ROWS_AT_ONCE]
 
     def _rows(self, answers: Sequence[tuple[int, ...]]) -> Iterator[Row]:
+        answered = partial(self.backbone.encode_answers, max_length=self.task.max_answer, join=self.join)
         for part in self._parts():
             if answers:
                 right = [answers[label] for label in part["label"]]
             else:
-                right = [tuple(ids) for ids in self.backbone.encode_answers(part["answer"], self.task.max_answer)]
+                right = [tuple(ids) for ids in answered(part["answer"])]
             for ids, answer in zip(self._ids(part["text"]), right, strict=True):
                 yield Row(ids, answer)
 
@@ -175,12 +221,13 @@ class _Texts:
             content.update(json.dumps([part[name] for name in ("text", "label", "answer")]).encode())
         key = {
             "stage": "encode",
-            "version": 2,
+            "version": 3,
             "model": self.backbone.fingerprint,
             "rows": content.hexdigest(),
             "answers": answers,
             "lead": self.lead,
-            **({"cue": task.cue} if task.cue else {}),
+            "cue": task.cue,
+            "join": self.join,
             "lengths": [task.max_length or self.backbone.max_length, task.max_answer],
             "cut": task.cut,
         }

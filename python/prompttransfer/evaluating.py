@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Container
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from prompttransfer.compare import load_backbone, other_scores, task_options
+from prompttransfer.compare import load_backbone, task_options, tell_unknown
 from prompttransfer.config import RunConfig
 from prompttransfer.encoding import EncodedTask
 from prompttransfer.evaluation import evaluate
@@ -32,12 +33,14 @@ def evaluate_file(path: Path, config: RunConfig, progress: Any, *, given: Contai
     name = config.targets[0]
     limit = config.test_rows if name in DEMO_TASKS or "test_rows" in given else None
     task = load_task(name, test_rows=limit, progress=progress, whole=True, **task_options(config))
+    task = replace(task, join=card.join)  # as the prompt has learnt it
     progress.note(f"{task.name}: {len(task.test)} rows are scored")
     if not len(task.train) and card.task == task.name:
         progress.warn("note: this prompt was trained on a task of that name; rows it has seen count as well")
     backbone = load_backbone(config, progress)
     check_model(path, prompt, card, backbone, progress)
     encoded = EncodedTask.of(task, backbone, config.scoring, trains=False)
+    tell_unknown(encoded, progress)
 
     def scored(title: str, tensor: Any) -> Any:
         handle = progress.stage(title, len(encoded.test))
@@ -59,7 +62,7 @@ def evaluate_file(path: Path, config: RunConfig, progress: Any, *, given: Contai
         "metric": task.metric,
         "scoring": encoded.scoring,
         "score": found.score,
-        "other_scores": other_scores(found),
+        "other_scores": found.more,
         "majority": found.majority,
         "zero_shot": zero_shot.score,
         "collapsed": found.collapsed,

@@ -54,7 +54,10 @@ def predict(
     if task.scoring != "generate":
         return choice_scores(reader, task).argmax(dim=1).tolist()
     written = written_answers(reader, task)
-    places = {choice.strip(): place for place, choice in enumerate(task.choices)}
+    # Also as this model writes them: its tokenizer may know small letters only.
+    decoded = backbone.tokenizer.batch_decode([list(ids) for ids in task.answers], skip_special_tokens=True)
+    named = (*decoded, *task.choices)
+    places = {choice.strip(): place % len(task.choices) for place, choice in enumerate(named)} if task.choices else {}
     return [places.get(text, -1) for text in written] if task.choices else written
 
 

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from prompttransfer.answering import Reader
-from prompttransfer.compare import load_backbone
+from prompttransfer.compare import load_backbone, tell_unknown
 from prompttransfer.config import RunConfig
 from prompttransfer.encoding import EncodedTask
 from prompttransfer.evaluating import as_trained, check_model, read_trained_prompt
 from prompttransfer.evaluation import choice_scores, written_answers
 from prompttransfer.interchange import Card
+from prompttransfer.joins import literal_join
 from prompttransfer.models import Backbone
 from prompttransfer.progress import NullProgress
 from prompttransfer.prompts import PromptModule
@@ -42,13 +43,14 @@ class Predictor:
     prompt: Tensor | PromptModule
     card: Card
     batch_size: int = 32
+    progress: Any = field(default_factory=NullProgress)
 
     @classmethod
     def open(cls, path: Path, *, progress: Any = None, batch_size: int = 32, **given: Any) -> Predictor:
         """Read a prompt file and load its model.
 
         Args:
-            given: goes before what the card says: model, template, choices, scoring, max_length, precision.
+            given: goes before what the card says: model, template, choices, scoring, join, max_length, precision.
 
         Raises:
             ValueError: not a prompt file, it does not say enough, or it does not fit the model.
@@ -57,7 +59,9 @@ class Predictor:
         prompt, card = read_answering_prompt(path, **given)
         backbone = load_backbone(as_trained(RunConfig(sources=(), methods=("PT",)), card), progress)
         check_model(path, prompt, card, backbone, progress)
-        return cls(backbone, prompt, card, batch_size)
+        if card.join and not backbone.seq2seq:
+            progress.note(f"template: {card.template!r}, join: {card.join}")
+        return cls(backbone, prompt, card, batch_size, progress)
 
     def __call__(self, rows: Sequence[Fields | str]) -> list[Prediction]:
         """Answer rows, each the values of the template's fields, or the text itself where it has one field.
@@ -66,6 +70,7 @@ class Predictor:
             ValueError: a row lacks a field.
         """
         task = self._task([self._fields(row) for row in rows])
+        tell_unknown(task, self.progress)
         reader = Reader(self.backbone, self.prompt, self.batch_size)
         if task.scoring == "generate":
             return [Prediction(text, {}) for text in written_answers(reader, task)]
@@ -97,6 +102,7 @@ class Predictor:
             metric="accuracy" if card.choices else "exact-match",
             cut=card.cut,
             cue=card.cue,
+            join=card.join,
             max_answer=card.max_answer or Task.max_answer,
         )
         return EncodedTask.of(task, self.backbone, card.scoring or "auto", trains=False)
@@ -116,6 +122,8 @@ def read_answering_prompt(path: Path, **given: Any) -> tuple[Tensor | PromptModu
     # What was found out with other answers, or about other fields, does not hold.
     stale = {"choices": "scoring", "template": "columns"}
     known = card.model_dump(exclude={stale[name] for name in given.keys() & stale.keys()})
+    if "template" in given and not card.template:  # of an adapter that came without a card: as in PEFT
+        known["join"] = known["join"] or literal_join(given["template"])
     card = Card.checked(known | given, path)
     check_card(card, path)
     return prompt, card

@@ -99,6 +99,12 @@ class Rows(Sequence[Row]):
         lengths: list[int] = np.diff(self._ends, prepend=0).tolist()
         return lengths
 
+    def holding(self, token: int) -> list[int]:
+        """Places of the rows whose text holds a token."""
+        found = np.flatnonzero(self._ids == token)
+        places: list[int] = np.unique(np.searchsorted(self._ends, found, side="right")).tolist()
+        return places
+
     @property
     def answer_tokens(self) -> int:
         """Tokens of all answers together."""

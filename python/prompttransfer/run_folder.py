@@ -12,7 +12,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
@@ -147,7 +147,7 @@ class RunFolder:
             "finished": len(found) == len(self._keys),
         }
         write_json(self.folder / "results.json", results)
-        write_csv(self.folder / "results.csv", rows)
+        write_csv(self.folder / "results.csv", _columns(rows))
 
     def card(self, **facts: Any) -> dict[str, str]:
         """Metadata of a prompt file: the model, and what is known of the prompt (fields of `Card`)."""
@@ -233,6 +233,19 @@ class RunFolder:
             (self.folder / name).rename(inside / name)
         inside.rename(aside)
         self._progress.warn(f"{self.folder} holds results of other settings: moved to {aside}")
+
+
+def _columns(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows with a column for each of the other metrics, such as score:f1; empty where a row has no such score."""
+    metrics = dict.fromkeys(metric for row in rows for metric in row["other_scores"])
+    flat = []
+    for row in rows:
+        others = {f"score:{metric}": row["other_scores"].get(metric, "") for metric in metrics}
+        cells: dict[str, Any] = {}
+        for name, value in row.items():
+            cells |= others if name == "other_scores" else {name: value}
+        flat.append(cells)
+    return flat
 
 
 def machine_facts(backbone: Backbone) -> dict[str, Any]:

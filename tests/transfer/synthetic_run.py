@@ -42,7 +42,7 @@ def write_run(
                         "metric": metric,
                         "scoring": "first-token",
                         "score": (60.0 + 10 * (t % 4) + m + seed + plus) * unit,
-                        "other_scores": f"macro-f1 {50.0 + seed}",
+                        "other_scores": {"macro-f1": 50.0 + seed},
                         "majority": 51.5 * unit,
                         "zero_shot": 62.25 * unit,
                         "collapsed": method == "PT" and t == 0,

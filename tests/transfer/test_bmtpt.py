@@ -230,6 +230,32 @@ def test_a_batch_stands_for_the_sources_it_does_not_hold() -> None:
     torch.testing.assert_close(per_source, torch.tensor(weights))
 
 
+def test_sources_that_a_batch_has_no_room_for_come_in_the_next() -> None:
+    batches = source_batches([5, 5, 5, 5], 2, 4, seed=0)
+    assert [[place // 5 for place in batch] for batch in batches] == [[0, 1], [2, 3], [0, 1], [2, 3]]
+
+
+def test_the_prior_counts_once_for_all_answer_tokens(
+    llama: Backbone, tasks: dict[str, Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log posterior of N tokens, divided by N as their mean loss is: beta / N, with answers of several tokens."""
+    strengths = []
+    original = Context.run
+
+    def spy(self: Context, title: str, plan, settings=None):
+        if isinstance(plan.objective, PriorLoss):
+            strengths.append((plan.objective.strength, settings["strength"]))
+        return original(self, title, plan, settings)
+
+    monkeypatch.setattr(Context, "run", spy)
+    tasks["goal"] = replace(tasks["goal"], choices=("no w1", "yes w1 w2"))
+    ctx, target = context(llama, tasks, tmp_path, scoring="full", bmtpt={"beta": 0.5})
+    METHODS["BMTPT"](ctx, target)
+    no, yes = (tasks["goal"].train["label"].count(label) for label in (0, 1))
+    tokens = 3 * no + 4 * yes  # their words and the end
+    assert strengths == [(pytest.approx(0.5 / tokens), pytest.approx(0.5 / tokens))]
+
+
 def test_sampled_sources_take_part_equally_often() -> None:
     batches = source_batches([10, 20, 30, 40], 5, 2000, seed=0, sources=2)
     owners = [[int(row >= 10) + int(row >= 30) + int(row >= 60) for row in batch] for batch in batches]

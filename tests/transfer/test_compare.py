@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from tiny import VOCABULARY, tiny_llama, tiny_tokenizer
 from prompttransfer import training
 from prompttransfer.compare import Workbench, compare
 from prompttransfer.config import MethodSettings, RunConfig
-from prompttransfer.tasks.task import Task
+from prompttransfer.tasks.task import Example, Task, to_dataset
 
 COLUMNS = {
     "method",
@@ -41,6 +42,7 @@ COLUMNS = {
     "prompt",
     "notes",
 }
+ONE_ROW = {"sources": (), "targets": ("goal",), "methods": ("PT",), "seeds": (1,)}
 
 
 class Progress:
@@ -128,6 +130,25 @@ def test_a_run_writes_every_row_with_its_honest_columns(config: RunConfig) -> No
     with (folder / "results.csv").open(newline="") as file:
         assert [row["method"] for row in csv.DictReader(file)] == [row["method"] for row in rows]
     assert RunConfig(**json.loads((folder / "config.json").read_text())) == config
+
+
+def test_every_other_metric_has_a_column_of_its_own(config: RunConfig, tasks: dict[str, Task]) -> None:
+    tasks["goal"] = replace(tasks["goal"], more_metrics=("macro-f1", "f1"))
+    folder = compare(config.model_copy(update=ONE_ROW | {"targets": ("goal", "blue")}), Progress())
+    rows = json.loads((folder / "results.json").read_text())["rows"]
+    assert [set(row["other_scores"]) for row in rows] == [{"macro-f1", "f1"}, set()]
+    with (folder / "results.csv").open(newline="") as file:
+        goal, blue = csv.DictReader(file)
+    assert float(goal["score:f1"]) == rows[0]["other_scores"]["f1"] and blue["score:f1"] == blue["score:macro-f1"] == ""
+
+
+def test_texts_that_the_vocabulary_lacks_are_told(config: RunConfig, tasks: dict[str, Task]) -> None:
+    rows = to_dataset([Example(text, f"{text} w1", n % 2) for n, text in enumerate(["w2", "这部电影"] * 6)])
+    tasks["goal"], told = Task("goal", rows, rows, rows, ("no", "yes")), Progress()
+    folder = compare(config.model_copy(update=ONE_ROW), told)
+    note = "12 of 24 texts of goal are mostly characters that this model's vocabulary lacks"
+    assert told.warnings == [f"note: {note}"]
+    assert json.loads((folder / "results.json").read_text())["rows"][0]["notes"] == note
 
 
 def test_a_second_run_trains_nothing_and_says_so(config: RunConfig) -> None:

@@ -74,6 +74,15 @@ def test_every_rule_is_its_definition_by_enumeration(rule: str, positive_only: b
     assert len(groups) > 5
 
 
+@pytest.mark.parametrize("rule", RULES)
+def test_a_target_at_its_start_takes_sources_that_agree(rule: str) -> None:
+    """At P_init its task vector is zero, so it has similarity 0 with every source: none of them is negative."""
+    similarity = torch.tensor([[1.0, 0.5, 0.0], [0.5, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    got = group_rule(rule, positive_only=True)(similarity, 2)
+    want = {0} if rule == "nearest" else {0, 1}
+    assert set(got[:-1].nonzero().flatten().tolist()) == literal_group(similarity, rule, 1.0, True) == want
+
+
 @pytest.mark.parametrize("target", [0, 2, 4])
 def test_the_target_may_be_any_row(target: int) -> None:
     similarity = similarities(4, 3)

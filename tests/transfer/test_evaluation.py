@@ -9,6 +9,7 @@ import pytest
 import torch
 from literal import literal_answer_logits, literal_logits, literal_text, positions_read
 from tiny import VOCABULARY, tiny_t5, tiny_tokenizer
+from tokenizers.normalizers import Lowercase
 from torch import Tensor
 
 from prompttransfer.answering import Reader
@@ -16,6 +17,7 @@ from prompttransfer.encoding import EncodedTask
 from prompttransfer.evaluation import evaluate, predict
 from prompttransfer.models import Backbone, Batch
 from prompttransfer.prompts import FrozenPrompts, PromptModule, SoftPrompt, initial_prompt
+from prompttransfer.tasks.task import Example, Task, to_dataset
 
 ROWS = tuple(tuple(8 + (index * 7 + place * 3) % 40 for place in range(1 + index % 6)) for index in range(23))
 ANSWERS = tuple((token,) for token in range(0, len(VOCABULARY), 2))
@@ -126,10 +128,18 @@ def test_prompts_of_a_decoder_are_read_before_it_writes() -> None:
 def test_a_choice_that_is_written_counts_and_anything_else_is_none(llama: Backbone) -> None:
     texts = [literal_text(llama, None, row, 3) for row in ROWS]
     choices = (texts[0], "yes", next(text for text in texts if text != texts[0]))
-    task = asked(((1, 2), (5, 2), (3, 2)), "generate", choices=choices)
-    got = predict(llama, None, replace(task, answers=((1, 2), (5, 2), (3, 2))), batch_size=8)
+    task = asked(((40, 2), (5, 2), (41, 2)), "generate", choices=choices)
+    got = predict(llama, None, replace(task, answers=((40, 2), (5, 2), (41, 2))), batch_size=8)
     assert got == [choices.index(text) if text in choices else -1 for text in texts]
     assert {0, 2, -1} >= set(got) and 2 in got
+
+
+def test_a_choice_is_recognised_as_the_tokenizer_writes_it(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone.tokenizer.backend_tokenizer.normalizer = Lowercase()
+    rows = to_dataset([Example("w1", "w1", label) for label in (0, 1, 0)])
+    encoded = EncodedTask.of(Task("t", rows, rows, rows, ("No", "YES No")), backbone, "generate")
+    monkeypatch.setattr("prompttransfer.evaluation.written_answers", lambda *_: ["no", "yes no", "w9"])
+    assert predict(backbone, None, encoded) == [0, 1, -1]
 
 
 def test_free_text_is_scored_against_its_references(llama: Backbone) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from literal import literal_answer_logits
 from tiny import VOCABULARY, tiny_llama, tiny_t5, tiny_tokenizer
 from tokenizers.processors import TemplateProcessing
+from transformers import BertConfig, EncoderDecoderConfig, EncoderDecoderModel
+from transformers.utils import logging
 
-from prompttransfer.models import Backbone
+from prompttransfer.answering import Reader
+from prompttransfer.models import Backbone, quiet_transformers
 from prompttransfer.models.loading import load_model
 from prompttransfer.prompts import SoftPrompt, initial_prompt
 
@@ -237,3 +242,76 @@ def test_bfloat16_runs_the_products_only_in_bfloat16(llama: Backbone) -> None:
     torch.testing.assert_close(logits, llama(prompt, llama.collate(ROWS)).logits, rtol=0.1, atol=0.2)
     logits.sum().backward()
     assert prompt.prompt.grad.dtype == torch.float32
+
+
+def bert2bert(**start: int) -> Backbone:
+    """An encoder-decoder made of two encoders, whose tokenizer starts a text with w1; start: of each configuration."""
+    torch.manual_seed(0)
+    sizes = {"vocab_size": len(VOCABULARY), "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    part = BertConfig(**sizes, intermediate_size=32, pad_token_id=0, initializer_range=0.3)
+    model = EncoderDecoderModel(EncoderDecoderConfig.from_encoder_decoder_configs(part, part))
+    places = {"": model.config, "decoder": model.config.decoder, "generation": model.generation_config}
+    model.config.pad_token_id = 0
+    for name, token in start.items():
+        place, _, setting = name.rpartition("__")
+        setattr(places[place], setting, token)
+    tokenizer = tiny_tokenizer()
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="w1 $A", special_tokens=[("w1", 9)])
+    return Backbone(model, tokenizer, precision="float32", max_length=16)
+
+
+@pytest.mark.parametrize(
+    ("start", "lead"),
+    [
+        ({"decoder_start_token_id": 9}, [9]),
+        ({"decoder_start_token_id": 12, "bos_token_id": 13}, [12, 9]),
+        ({"generation__decoder_start_token_id": 9}, [9]),
+        ({"decoder__decoder_start_token_id": 9}, [9]),
+        ({"generation__bos_token_id": 9}, [9]),
+        ({"decoder__bos_token_id": 9}, [9]),
+    ],
+)
+def test_a_decoder_starts_where_its_configuration_says(start: dict[str, int], lead: list[int]) -> None:
+    backbone, prompt = bert2bert(**start), SoftPrompt(torch.ones(2, 16))
+    assert backbone.decoder_lead.tolist() == [lead]
+    got = backbone(prompt, backbone.collate(ROWS[:1], [(4, 9, 2)])).logits
+    embeds = torch.cat([prompt.prompt, backbone.embedding(torch.tensor(ROWS[0]))])[None]
+    want = backbone.model(inputs_embeds=embeds, decoder_input_ids=torch.tensor([[*lead, 4, 9]])).logits[0, -3:]
+    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+    assert len(Reader(backbone, prompt.composed()).write(ROWS, 3)) == 3
+
+
+def test_a_decoder_without_a_start_is_told_what_is_missing(tmp_path: Path) -> None:
+    backbone = bert2bert()
+    backbone.model.save_pretrained(tmp_path)
+    backbone.tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"set decoder_start_token_id in its config\.json; usually 9 for this"):
+        load_model(tmp_path)
+
+
+def test_writing_leaves_the_settings_of_the_model_alone(
+    t5: Backbone, llama: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also while it writes: another thread may be reading them."""
+    for backbone in (t5, llama):
+        own, original, seen = backbone.model.generation_config, type(backbone.model).generate, []
+
+        def watched(self, *rest, _model=backbone.model, _original=original, _seen=seen, **options):
+            _seen.append((_model.generation_config, self.generation_config))
+            return _original(self, *rest, **options)
+
+        monkeypatch.setattr(type(backbone.model), "generate", watched)
+        backbone.reads_prompts_once = False  # so that `generate` writes for a causal model as well
+        Reader(backbone, torch.ones(2, 16)).write(ROWS, 2)
+        assert seen and all(model is own and used is not own for model, used in seen)
+
+
+def test_quiet_blocks_of_several_threads_put_back_what_was_before() -> None:
+    before = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    first, second = quiet_transformers(), quiet_transformers()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)  # not the one that began last
+    assert logging.get_verbosity() == logging.ERROR and not logging.is_progress_bar_enabled()
+    second.__exit__(None, None, None)
+    assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == before

@@ -78,7 +78,8 @@ STATED: dict[str, dict[str, Any]] = {
     "papers/dtvg_llama_1b": {
         "model": LLAMA,
         "max_length": 256,
-        "cue": " Label :",
+        "cue": " Label : ",
+        "join": "separate",
         "source_batch_size": 16,
         "batch_size": 16,
         "learning_rate": 1e-3,

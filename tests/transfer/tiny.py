@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
 from prompttransfer.tasks.task import Example, Task, to_dataset
@@ -78,3 +78,43 @@ def toy_task(name: str, word: int, rows: int = 60) -> Task:
     examples = [Example(text, text, label) for text, label in zip(texts, labels, strict=True)]
     train, test = to_dataset(examples[: rows // 2]), to_dataset(examples[rows // 2 :])
     return Task(name, train, test, test, ("no", "yes"))
+
+
+def bpe_tokenizer(
+    front: tuple[str, ...] = (), behind: tuple[str, ...] = (), *, space_before_texts: bool = False
+) -> PreTrainedTokenizerFast:
+    """Words with their spaces, as of GPT-2 and Llama: "Label: yes" is "Label", ":", " yes".
+
+    Args:
+        front, behind: special tokens that it writes before and behind every text, such as <s>.
+        space_before_texts: it writes a space before every text, as that of Llama 2 does.
+    """
+    tokenizer = Tokenizer(models.BPE())
+    if space_before_texts:
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+            [pre_tokenizers.Metaspace(prepend_scheme="first"), pre_tokenizers.Punctuation()]
+        )
+        tokenizer.decoder = decoders.Metaspace()
+    else:
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+    special = [
+        "<pad>",
+        "<s>",
+        "</s>",
+        *dict.fromkeys(token for token in (*front, *behind) if token not in ("<s>", "</s>")),
+    ]
+    text = "Label : yes no true false good bad\nReview: yes no true false good bad film the a was very\n"
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=special,
+        initial_alphabet=[] if space_before_texts else pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([text.replace(" ", "").replace("\n", " "), text] * 20, trainer)
+    if front or behind:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=" ".join([*front, "$A", *behind]),
+            special_tokens=[(token, tokenizer.token_to_id(token)) for token in {*front, *behind}],
+        )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>")

@@ -79,6 +79,7 @@ def evaluate(
     """
     with friendly_errors(debug):
         from prompttransfer.evaluating import evaluate_file
+        from prompttransfer.tasks.scales import scale_of
 
         # The settings check the options as they do for a run; sources and methods play no part here.
         options = {
@@ -104,6 +105,8 @@ def evaluate(
             return
         width = max(map(len, facts))
         for name, value in facts.items():
-            if value == "":  # no other scores
+            if value == {}:  # no other scores
                 continue
+            if name == "other_scores":
+                value = ", ".join(f"{metric} {scale_of(metric).text(score)}" for metric, score in value.items())
             typer.echo(f"{name.replace('_', ' '):<{width}}  {f'{value:.1f}' if isinstance(value, float) else value}")

@@ -8,8 +8,16 @@ from typing import Annotated
 
 import typer
 
+from prompttransfer.cli import completion
 from prompttransfer.cli import options as o
 from prompttransfer.cli.support import friendly_errors, task_names
+
+_ANSWERS = {
+    "space": "answers follow the text behind a space, such as ' yes'",
+    "none": "answers follow the text directly, such as 'yes'; if the tokenizer wrote a start token before them in "
+    "training: --join separate",
+    "separate": "answers follow the text tokenized on their own, behind the tokenizer's start token",
+}
 
 
 def import_(
@@ -26,6 +34,14 @@ def import_(
     scoring: Annotated[
         str | None, typer.Option(help="first-token, full or generate (free text): how an answer is chosen.")
     ] = None,
+    join: Annotated[
+        str | None,
+        typer.Option(
+            autocompletion=completion.setting("join"),
+            help="space, none or separate: how a causal model's answer joined the text, see the page on prompts.",
+            show_default="none where the template ends with white space, else space",
+        ),
+    ] = None,
     licence: Annotated[str | None, typer.Option(help="Written on the card.")] = None,
     as_json: o.Json = False,
     debug: o.Debug = False,
@@ -40,17 +56,20 @@ def import_(
     """
     with friendly_errors(debug):
         from prompttransfer.interchange import Card, import_peft, write_prompt
+        from prompttransfer.joins import literal_join
         from prompttransfer.tasks.templates import fields_of
 
         if template is not None:
             template = template.replace("\\n", "\n")
             fields_of(template)
+            join = join or literal_join(template)
         given = {
             "task": task,
             "model": model,
             "template": template,
             "choices": task_names(choices),
             "scoring": scoring,
+            "join": join,
             "licence": licence,
         }
         given = {name: value for name, value in given.items() if value is not None}
@@ -67,10 +86,12 @@ def import_(
             card = Card.checked({"task": path.stem} | one.card.model_dump(exclude_defaults=True) | given, adapter)
             write_prompt(path, one.prompt, card.metadata(), one.factors)
             facts = {"prompt": str(path), "tokens": len(one.prompt), "method": card.method, "model": card.model}
-            written.append(facts)
+            written.append(facts | ({"join": card.join} if card.join and card.architecture == "causal" else {}))
         if as_json:
             typer.echo(json.dumps(written, indent=1, ensure_ascii=False))
             return
         for facts in written:
             owner = facts["model"] or "an unnamed model"
             typer.echo(f"prompt: {facts['prompt']} ({facts['tokens']} tokens, {facts['method']}, for {owner})")
+        if any("join" in facts for facts in written):
+            typer.echo(_ANSWERS[written[0]["join"]])

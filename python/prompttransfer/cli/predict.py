@@ -75,6 +75,15 @@ def predict(
             show_default="as trained",
         ),
     ] = None,
+    join: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=o.MODEL,
+            autocompletion=completion.setting("join"),
+            help="space, none or separate: how a causal model's answer joins the text.",
+            show_default="as trained",
+        ),
+    ] = None,
     batch_size: Annotated[int, typer.Option(rich_help_panel=o.MODEL, min=1, help="Rows per forward.")] = 32,
     as_json: Annotated[bool, typer.Option("--json", help="A line of JSON for every text, and nothing else.")] = False,
     quiet: o.Quiet = False,
@@ -102,6 +111,7 @@ def predict(
             "template": None if template is None else template.replace("\\n", "\n"),
             "choices": task_names(choices),
             "scoring": scoring,
+            "join": join,
         }
         _, card = read_answering_prompt(prompt, **given)
         parts = _parts(_rows(card, texts, file, text_column))

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BeforeValidator, Field, ValidationError
 
 from prompttransfer.interchange.files import read_tensors
+from prompttransfer.joins import Join
 from prompttransfer.json_file import parse_json
 from prompttransfer.method_config import Settings
 from prompttransfer.recipes import explain
@@ -54,6 +55,11 @@ class Card(Settings):
     max_length: int | None = Field(None, ge=1, description="text tokens kept of a row")
     cut: Literal["start", "end"] = Field("start", description="the end of a longer text that gives way")
     cue: str = Field("", description="what a causal model reads between text and answer")
+    join: Join | None = Field(
+        None,
+        description="how a causal model's answer joins the text: space, none or separate (the template is then read as "
+        "it stands); none given: as space, and spaces that the template ends with are read",
+    )
     max_answer: int | None = Field(None, ge=1, description="tokens of an answer in free text at most")
     precision: Literal["auto", "float32", "bfloat16"] | None = Field(None, description="of the model's products")
     licence: str = ""

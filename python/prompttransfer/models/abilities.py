@@ -1,4 +1,4 @@
-"""How much a family of models can read: so many positions, so far back."""
+"""What a model says of itself: how many positions it reads, how far back, and which token its decoder starts with."""
 
 from __future__ import annotations
 
@@ -35,3 +35,16 @@ def window(model: nn.Module) -> int | None:
         return None
     found = [getattr(config, name, None) for name in _WINDOWS]
     return min((reach for reach in found if isinstance(reach, int)), default=None)
+
+
+def decoder_start(model: nn.Module) -> int | None:
+    """The token that an encoder-decoder's answers start behind, where `generate` of transformers finds it, or in the
+    configuration of its decoder; None: nowhere."""
+    generation, config = getattr(model, "generation_config", None), model.config
+    places = [config, generation, getattr(config, "decoder", None)]
+    for name in ("decoder_start_token_id", "bos_token_id"):
+        for place in places:
+            token = getattr(place, name, None)
+            if isinstance(token, int):
+                return token
+    return None

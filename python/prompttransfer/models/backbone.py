@@ -10,6 +10,7 @@ are read once for many rows.
 from __future__ import annotations
 
 import inspect
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -23,12 +24,14 @@ from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils import logging
 
 from prompttransfer import processes
-from prompttransfer.models.abilities import learned_positions, window
+from prompttransfer.joins import Join
+from prompttransfer.models.abilities import decoder_start, learned_positions, window
 from prompttransfer.models.fingerprint import fingerprint
 from prompttransfer.models.head import keep_float32
 from prompttransfer.models.memory import recompute_layers
 from prompttransfer.models.padding import extended, padded, without_gap
 from prompttransfer.models.prefix import Prefix
+from prompttransfer.models.tokens import Tokens
 
 Batch = dict[str, Tensor]
 T = TypeVar("T")
@@ -170,38 +173,34 @@ class Backbone(nn.Module):
         """Stays in evaluation mode: no dropout in a frozen model."""
         return super().train(False)
 
-    def encode(self, texts: Sequence[str], max_length: int | None = None, cut: str = "start") -> list[list[int]]:
-        """Token ids of each text, at most max_length: the last ones, or the first ones where the "end" is cut off."""
-        length = max_length or self.max_length
-        rows = self.tokenizer(list(texts), add_special_tokens=True)["input_ids"] if len(texts) else []
-        if cut == "start":
-            return [row[-length:] for row in rows]
-        end = self.tokenizer.eos_token_id  # stays where the tokenizer puts it behind every text
-        for row in rows:
-            if len(row) > length:
-                row[length - (row[-1] == end) : len(row) - (row[-1] == end)] = []
-        return rows
+    @cached_property
+    def tokens(self) -> Tokens:
+        """The tokenizer as this model reads with it."""
+        return Tokens(self.tokenizer, seq2seq=self.seq2seq)
+
+    def encode(
+        self, texts: Sequence[str], max_length: int | None = None, cut: str = "start", cue: str = ""
+    ) -> list[list[int]]:
+        """Token ids of each text, at most max_length, with what the tokenizer writes before and behind every text.
+
+        Args:
+            cut: where a text is too long, its "start" or its "end" is cut off; at least one token of it stays.
+            cue: written behind every text; never cut.
+        """
+        return self.tokens.texts(texts, max_length or self.max_length, cut, cue)
 
     def encode_answers(
-        self, answers: Sequence[str], max_length: int | None = None, *, end: bool = True
+        self, answers: Sequence[str], max_length: int | None = None, *, end: bool = True, join: Join | None = None
     ) -> list[list[int]]:
         """Token ids of each answer as the model would write it after a text, at most max_length, and the end token.
 
+        Args:
+            join: how it joins the text of a causal model; None: behind a space.
+
         Raises:
-            ValueError: an answer has no token of its own.
+            ValueError: an answer has no token of its own: it is empty, or all of it is unknown to the vocabulary.
         """
-        # After a colon, as in the templates: the tokenizer decides by itself how a following word starts.
-        context = "" if self.seq2seq else "Answer:"
-        lead = self.tokenizer(context, add_special_tokens=False)["input_ids"] if context else []
-        texts = [f"{context} {answer.strip()}".strip() for answer in answers]
-        last = [self.tokenizer.eos_token_id] if end and self.tokenizer.eos_token_id is not None else []
-        found = []
-        for answer, ids in zip(answers, self.tokenizer(texts, add_special_tokens=False)["input_ids"], strict=True):
-            own = ids[_common_prefix(lead, ids) :][:max_length]
-            if not own:
-                raise ValueError(f"answer {answer!r} has no token of its own in this model's vocabulary")
-            found.append([*own, *last])
-        return found
+        return self.tokens.answers(answers, max_length, end, join)
 
     def collate(self, rows: Sequence[Sequence[int]], answers: Sequence[Sequence[int]] | None = None) -> Batch:
         """Pad rows of token ids to input_ids and attention_mask (B, S) int64, on the left for a causal model.
@@ -417,13 +416,21 @@ class Backbone(nn.Module):
         """Token ids (1, 1 or 2) that a decoder reads before it writes an answer.
 
         Where the tokenizer starts every text with a token (BART), the decoder has learnt to read that before an answer.
+
+        Raises:
+            ValueError: the model does not say which token its decoder starts with.
         """
-        generation = getattr(self.model, "generation_config", None)
-        second = getattr(generation, "forced_bos_token_id", None)
-        own, alone = (self.tokenizer("a", add_special_tokens=special)["input_ids"] for special in (True, False))
-        if second is None and own[:1] != alone[:1]:
-            second = own[0]
-        start = self.model.config.decoder_start_token_id
+        start = decoder_start(self.model)
+        if start is None:
+            likely = next(iter(self.tokens.start), None)
+            hint = f"; usually {likely} for this tokenizer" if likely is not None else ""
+            raise ValueError(
+                f"{type(self.model).__name__} does not say which token its decoder starts with; "
+                f"set decoder_start_token_id in its config.json{hint}"
+            )
+        second = getattr(getattr(self.model, "generation_config", None), "forced_bos_token_id", None)
+        if second is None:
+            second = next(iter(self.tokens.start), None)
         return torch.tensor([[start] if second in (None, start) else [start, second]])
 
     def _decoder_inputs(self, source: Source, ids: Tensor) -> dict[str, Tensor]:
@@ -460,18 +467,29 @@ class Backbone(nn.Module):
         return torch.autocast(self.device.type, torch.bfloat16)
 
 
+_QUIET = threading.Lock()
+_quieted: list[tuple[int, bool]] = []  # for every block that is open, what was before the first one
+
+
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """No bars and no advice from transformers inside: progress is shown in one place only."""
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    """No bars and no advice from transformers inside: progress is shown in one place only.
+
+    Blocks of several threads may overlap; the last one to end puts back what was before the first.
+    """
+    with _QUIET:
+        _quieted.append(_quieted[0] if _quieted else (logging.get_verbosity(), logging.is_progress_bar_enabled()))
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
     try:
         yield
     finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
+        with _QUIET:
+            verbosity, bars = _quieted.pop()
+            if not _quieted:
+                logging.set_verbosity(verbosity)
+                if bars:
+                    logging.enable_progress_bar()
 
 
 def native_bfloat16(device: torch.device) -> bool:
@@ -480,10 +498,3 @@ def native_bfloat16(device: torch.device) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     # Without these instructions bfloat16 products are emulated and slower than float32.
     return device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-
-
-def _common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
-    count = 0
-    while count < min(len(left), len(right)) and left[count] == right[count]:
-        count += 1
-    return count

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from prompttransfer.recipes import explain
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0)]
 Series = list[Annotated[tuple[Number, Number], Field(strict=False)]]  # JSON has lists
+
+
+def by_metric(given: Any) -> Any:
+    """Scores by metric; also of a run of version 0.1, which has them as text, rounded: "f1 81.2, macro-f1 79.0"."""
+    if not isinstance(given, str):
+        return given
+    parts = [part.rpartition(" ") for part in given.split(", ") if part]
+    return {metric: float(value) for metric, _, value in parts}
 
 
 class _Form(BaseModel):
@@ -51,7 +59,7 @@ class Row(Scored):
     seconds: Number
     scoring: str = ""
     notes: str = ""
-    other_scores: Annotated[str, Field(pattern=r"^([^,]+ -?[0-9]+(\.[0-9]+)?(, |$))*$")] = ""
+    other_scores: Annotated[dict[str, Number], BeforeValidator(by_metric)] = {}
 
 
 class Content(_Form):

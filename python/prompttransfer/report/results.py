@@ -11,7 +11,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from prompttransfer.json_file import read_json
-from prompttransfer.report.form import Content, History, check_form
+from prompttransfer.report.form import Content, History, by_metric, check_form
 from prompttransfer.tasks.scales import Scale, averaged, scale_of
 
 
@@ -155,10 +155,9 @@ def _cell(rows: Sequence[dict[str, Any]]) -> Cell:
 
 
 def _other_scores(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Means of what the rows hold as "f1 81.2, macro-f1 79.0"."""
+    """Mean of each of the other metrics over the rows that have it."""
     values: dict[str, list[float]] = {}
     for row in rows:
-        for part in filter(None, row.get("other_scores", "").split(", ")):
-            metric, _, value = part.rpartition(" ")
-            values.setdefault(metric, []).append(float(value))
+        for metric, value in by_metric(row.get("other_scores", {})).items():
+            values.setdefault(metric, []).append(value)
     return {metric: fmean(found) for metric, found in values.items()}

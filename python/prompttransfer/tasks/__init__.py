@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
+from prompttransfer.joins import Join
 from prompttransfer.tasks.demo import DEMO_TASKS, load_demo
 from prompttransfer.tasks.description import read_description
 from prompttransfer.tasks.files import load_described, load_files
@@ -27,6 +29,7 @@ def load_task(
     progress: Any = None,
     answers: Literal["digits", "words"] | None = None,
     cue: str = "",
+    join: Join | Literal["auto"] = "auto",
     data_dir: str | Path | None = None,
     bad_rows: Literal["error", "skip"] = "error",
     **file_options: Any,
@@ -42,6 +45,7 @@ def load_task(
         seed: of the splits.
         answers: digits or words, of a task with a name; None: as the papers have them, and words for the demo.
         cue, data_dir: of `prompttransfer.tasks.papers.load_paper`; other tasks do without them.
+        join: of `Task`, where a description does not say.
         bad_rows: error, or skip: rows that do not fit are left out and counted.
         file_options: of `prompttransfer.tasks.files.load_files`; tasks with a name do without them, and to a
             description only `whole` matters.
@@ -70,6 +74,8 @@ def load_task(
         task = load_described(described, whole=whole, seed=seed, bad_rows=bad_rows, progress=progress)
     else:
         task = load_files(name, seed=seed, bad_rows=bad_rows, progress=progress, **file_options)
+    if task.join == "auto":
+        task = replace(task, join=join)
     task = drop_leaks(task)
     if task.leaked and progress is not None and name not in DEMO_TASKS:
         rows = "row is left out, as it overlaps" if task.leaked == 1 else "rows are left out, as they overlap"

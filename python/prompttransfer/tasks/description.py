@@ -75,6 +75,9 @@ class Description(Settings):
     more_metrics: tuple[str, ...] = Field((), description="reported beside it")
     max_length: int | None = Field(None, ge=1, description="text tokens kept of a row; none: as the run says")
     cut: Literal["start", "end"] = Field("start", description="the end of a text that gives way where it is longer")
+    join: Literal["auto", "space", "none", "separate"] = Field(
+        "auto", description="how a causal model's answer joins the text; auto: as the run says"
+    )
     max_words: int | None = Field(None, ge=1, description="words kept of each field; none: all")
     max_answer: int = Field(128, ge=1, description="tokens of an answer in free text at most")
     bad_rows: Literal["error", "skip"] | None = Field(

@@ -143,6 +143,7 @@ def load_described(
         more_metrics=description.more_metrics,
         max_length=description.max_length,
         cut=description.cut,
+        join=description.join,
         max_answer=description.max_answer,
         wording=Wording(description.template, description.max_words, description.columns),
         origin=", ".join(dict.fromkeys(path.name for paths in files.values() for path in paths)),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 from datasets import Dataset, Features, Value
 
+from prompttransfer.joins import Join
 from prompttransfer.tasks.metrics import METRICS
 from prompttransfer.tasks.text_metrics import TEXT_METRICS
 
@@ -69,6 +71,9 @@ class Task:
         cut: the end of a text that gives way where it is longer: "start", or "end" for texts that begin with what is
             asked.
         cue: what a causal model reads between text and answer, where the texts do not end with it; never cut.
+        join: how the answer of a causal model joins its text (`prompttransfer.joins`); "auto": as the template, or the
+            cue, ends; None: the text as it is written, without white space behind a cue, and then a space, as in
+            prompt files that do not say.
         max_answer: tokens of an answer at most, when it is free text.
         wording: how texts are made, for texts to come; None where it is not known.
         origin: where the rows came from.
@@ -86,6 +91,7 @@ class Task:
     max_length: int | None = None
     cut: str = "start"
     cue: str = ""
+    join: Join | Literal["auto"] | None = "auto"
     max_answer: int = 128
     wording: Wording | None = None
     origin: str = ""

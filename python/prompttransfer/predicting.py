@@ -10,10 +10,9 @@ from typing import Any
 from torch import Tensor
 
 from prompttransfer.answering import Reader
-from prompttransfer.compare import load_backbone
 from prompttransfer.config import RunConfig
 from prompttransfer.encoding import EncodedTask
-from prompttransfer.evaluating import as_trained, check_model, read_trained_prompt
+from prompttransfer.evaluating import as_trained, check_model, load_trained, read_trained_prompt
 from prompttransfer.evaluation import choice_scores, written_answers
 from prompttransfer.interchange import Card
 from prompttransfer.models import Backbone
@@ -21,6 +20,7 @@ from prompttransfer.progress import NullProgress
 from prompttransfer.prompts import PromptModule
 from prompttransfer.tasks.task import Task, to_dataset
 from prompttransfer.tasks.templates import fields_of, render
+from prompttransfer.texts import check_text
 
 Fields = Mapping[str, str]
 
@@ -55,7 +55,8 @@ class Predictor:
         """
         progress = progress or NullProgress()
         prompt, card = read_answering_prompt(path, **given)
-        backbone = load_backbone(as_trained(RunConfig(sources=(), methods=("PT",)), card), progress)
+        config = as_trained(RunConfig(sources=(), methods=("PT",)), card)
+        backbone = load_trained(path, config, progress, named=given.get("model") is not None)
         check_model(path, prompt, card, backbone, progress)
         return cls(backbone, prompt, card, batch_size)
 
@@ -63,7 +64,7 @@ class Predictor:
         """Answer rows, each the values of the template's fields, or the text itself where it has one field.
 
         Raises:
-            ValueError: a row lacks a field.
+            ValueError: a row lacks a field, or holds a lone surrogate.
         """
         task = self._task([self._fields(row) for row in rows])
         reader = Reader(self.backbone, self.prompt, self.batch_size)
@@ -83,6 +84,8 @@ class Predictor:
         missing = [name for name in fields if name not in row]
         if missing:
             raise ValueError(f"got a row without {' and '.join(missing)}, want it for the text {self.card.template!r}")
+        for name in fields:
+            check_text(row[name], name)
         return row
 
     def _task(self, rows: Sequence[Fields]) -> EncodedTask:

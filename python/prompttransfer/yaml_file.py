@@ -9,6 +9,8 @@ from typing import Any
 
 import yaml
 
+from prompttransfer.texts import check_text
+
 _MOST_VALUES = 1_000_000  # of a file, with what its aliases repeat
 
 
@@ -100,8 +102,7 @@ def _count(value: Any, known: dict[int, int]) -> int:
             more than fits into memory; or a text that no file can hold.
     """
     if isinstance(value, str):
-        if not value.isascii():
-            value.encode()  # "\\ud800", half of a surrogate pair
+        check_text(value, "a text")
         return 1
     if not isinstance(value, (dict, list, tuple, set)):
         return 1

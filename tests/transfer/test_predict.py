@@ -10,7 +10,7 @@ from tiny import VOCABULARY, WORDS, tiny_llama, tiny_tokenizer
 from torch import Tensor
 from typer.testing import CliRunner
 
-from prompttransfer import cli, evaluating, predicting
+from prompttransfer import cli, evaluating
 from prompttransfer.compare import compare
 from prompttransfer.config import RunConfig
 from prompttransfer.interchange import Card, read_card, read_factors, write_prompt
@@ -35,8 +35,7 @@ def prompt() -> Tensor:
 @pytest.fixture
 def loaded(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> Backbone:
     """The model that every file asks for."""
-    for module in (evaluating, predicting):
-        monkeypatch.setattr(module, "load_backbone", lambda config, progress: backbone)
+    monkeypatch.setattr(evaluating, "load_backbone", lambda config, progress: backbone)
     return backbone
 
 
@@ -84,7 +83,7 @@ def test_a_line_of_json_for_every_text(loaded: Backbone, prompt: Tensor, tmp_pat
 
 def test_texts_from_anywhere_are_the_same_texts(loaded: Backbone, prompt: Tensor, tmp_path: Path) -> None:
     file = stored(tmp_path / "p.safetensors", prompt, columns={"text": "review"})
-    (tmp_path / "t.txt").write_text("\n".join(TEXTS) + "\n\n")
+    (tmp_path / "t.txt").write_text("\n".join(TEXTS) + "\n")
     (tmp_path / "t.csv").write_text("id,review\n" + "".join(f"{n},{text}\n" for n, text in enumerate(TEXTS)))
     (tmp_path / "t.jsonl").write_text("".join(json.dumps({"body": text}) + "\n" for text in TEXTS))
     wanted = run("predict", file, *TEXTS, "--json").stdout

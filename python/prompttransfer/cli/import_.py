@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +9,8 @@ import typer
 
 from prompttransfer.cli import options as o
 from prompttransfer.cli.support import friendly_errors, task_names
+from prompttransfer.paths import anywhere
+from prompttransfer.texts import show, show_json
 
 
 def import_(
@@ -47,7 +48,7 @@ def import_(
             fields_of(template)
         given = {
             "task": task,
-            "model": model,
+            "model": None if model is None else anywhere(model),
             "template": template,
             "choices": task_names(choices),
             "scoring": scoring,
@@ -69,8 +70,8 @@ def import_(
             facts = {"prompt": str(path), "tokens": len(one.prompt), "method": card.method, "model": card.model}
             written.append(facts)
         if as_json:
-            typer.echo(json.dumps(written, indent=1, ensure_ascii=False))
+            show_json(written)
             return
         for facts in written:
             owner = facts["model"] or "an unnamed model"
-            typer.echo(f"prompt: {facts['prompt']} ({facts['tokens']} tokens, {facts['method']}, for {owner})")
+            show(f"prompt: {facts['prompt']} ({facts['tokens']} tokens, {facts['method']}, for {owner})")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +10,7 @@ import typer
 
 from prompttransfer.cli import options as o
 from prompttransfer.cli.support import friendly_errors
+from prompttransfer.texts import show_json
 
 
 def report(
@@ -46,8 +46,8 @@ def report(
             page, several = write_comparison(runs, output or Path("comparison.html")), read_runs(runs)
             facts, show = comparison_facts(several), partial(print_runs, several)
         if as_json:
-            typer.echo(json.dumps({"report": str(page), **facts}, indent=1))
+            show_json({"report": str(page), **facts})
             return
         if not quiet:
             show(wide_console())
-        typer.echo(str(page) if quiet else f"report: {page}")
+        show(str(page) if quiet else f"report: {page}")

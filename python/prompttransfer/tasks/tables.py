@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from prompttransfer.tasks.names import PACKED, TABLES, is_dataset_folder, table_suffix
-
-_MARKS_OF_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+from prompttransfer.texts import codec_of
 
 
 @dataclass(frozen=True)
@@ -112,10 +111,8 @@ def opened(path: Path, encoding: str) -> Iterator[TextIO]:
     packed = path.suffix.lower() == ".gz"
     try:
         with gzip.open(path, "rb") if packed else path.open("rb") as raw:
-            codec = encoding
-            if codecs.lookup(encoding).name == "utf-8":
-                codec = "utf-16" if raw.read(2) in _MARKS_OF_UTF16 else "utf-8-sig"
-                raw.seek(0)
+            codec = codec_of(raw.read(2), encoding)
+            raw.seek(0)
             with io.TextIOWrapper(raw, encoding=codec, newline="") as file:
                 yield file
     except UnicodeError as error:

@@ -12,12 +12,17 @@ from pathlib import Path
 from filelock import FileLock
 
 from prompttransfer.durable import Damaged, check_seal
+from prompttransfer.paths import expanded, home
 
 
 def cache_folder() -> Path:
-    """$PROMPTTRANSFER_CACHE, else ~/.cache/prompttransfer."""
+    """$PROMPTTRANSFER_CACHE, else ~/.cache/prompttransfer.
+
+    Raises:
+        NoHome: neither is there.
+    """
     root = os.environ.get("PROMPTTRANSFER_CACHE")
-    return Path(root) if root else Path.home() / ".cache" / "prompttransfer"
+    return expanded(root) if root else home() / ".cache" / "prompttransfer"
 
 
 @contextmanager

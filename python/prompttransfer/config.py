@@ -20,6 +20,7 @@ from prompttransfer.method_config import (
     SPoTConfig,
     TPVConfig,
 )
+from prompttransfer.paths import expanded
 
 METHODS: tuple[str, ...] = ("PT", "Multi-PT", "SPoT", "TPV", "ATTEMPT", "MPT", "MPT-group", "BMTPT", "DTVG")
 DEMO_METHODS = ("PT", "SPoT", "MPT", "BMTPT", "DTVG")
@@ -47,6 +48,11 @@ def _rows(given: Any) -> Any:
     return given
 
 
+def _model(name: str) -> str:
+    return str(expanded(name)) if name.startswith("~") else name
+
+
+Place = Annotated[Path, AfterValidator(expanded)]
 Rows = Annotated[int | None, Field(ge=1), BeforeValidator(_rows)]
 Epochs = Annotated[float, Field(gt=0)]
 EpochsBySize = Annotated[dict[Annotated[int, Field(ge=0)], Epochs], Field(min_length=1)]
@@ -79,7 +85,9 @@ class MethodSettings(Settings):
 class RunConfig(Settings):
     """Everything a comparison needs. Two runs with equal settings do the same work and share its results."""
 
-    model: str = Field("demo", description="'demo', a hub id, or a local folder of a causal or seq2seq model")
+    model: Annotated[str, AfterValidator(_model)] = Field(
+        "demo", description="'demo', a hub id, or a local folder of a causal or seq2seq model"
+    )
     sources: tuple[str, ...] = Field(("amazon", "tweets", "r8"), description="source tasks: demo names or files")
     targets: tuple[str, ...] = Field(("sst2", "nyt", "subjectivity"), description="target tasks: demo names or files")
     methods: tuple[Annotated[str, AfterValidator(_method)], ...] = Field(
@@ -143,8 +151,8 @@ class RunConfig(Settings):
         "its metrics; they are answered after so many updates each, and at the end; none: keep the last prompt",
     )
     checkpoint_updates: int = Field(10, ge=1, description="updates between two checkpoints of a stage")
-    output: Path = Field(Path("runs/demo"), description="run folder")
-    cache: Path | None = Field(None, description="store of finished stages; none: $PROMPTTRANSFER_CACHE or ~/.cache")
+    output: Place = Field(Path("runs/demo"), description="run folder")
+    cache: Place | None = Field(None, description="store of finished stages; none: $PROMPTTRANSFER_CACHE or ~/.cache")
     scoring: Literal["auto", "first-token", "full", "generate"] = Field(
         "auto",
         description="how an answer is chosen: by its first token, by the mean log-probability of all its tokens, or by "
@@ -164,7 +172,7 @@ class RunConfig(Settings):
         "or cue ends with; none: directly; separate: tokenized on its own, behind the tokenizer's start token; auto: "
         "none where the template or cue ends with a line break or a tab, else space",
     )
-    data_dir: Path | None = Field(
+    data_dir: Place | None = Field(
         None, description="folder with a copy of the papers' data sets, in the layout of the hub; none: the hub"
     )
     bad_rows: Literal["error", "skip"] = Field(

@@ -185,8 +185,12 @@ def _compilers() -> Iterator[Finding]:
 def _cache() -> Finding:
     from prompttransfer.cache import cache_folder
     from prompttransfer.cache_parts import folder_bytes, size
+    from prompttransfer.paths import NoHome
 
-    folder = cache_folder()
+    try:
+        folder = cache_folder()
+    except NoHome as failure:
+        return Finding("cache", "problem", *str(failure).split("; ", 1))
     advice = "name a folder in PROMPTTRANSFER_CACHE that can be written to"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -204,8 +208,12 @@ def _cache() -> Finding:
 def _demo() -> Finding:
     from prompttransfer.assets import is_fetched
     from prompttransfer.assets.table import ASSETS
+    from prompttransfer.paths import NoHome
 
-    lacking = [asset for name, asset in ASSETS.items() if not is_fetched(name)]
+    try:
+        lacking = [asset for name, asset in ASSETS.items() if not is_fetched(name)]
+    except NoHome:
+        return Finding("demo", "note", "there is no cache to look for it in")
     if not lacking:
         return Finding("demo", "ok", "model and data are in the cache")
     found = f"{len(lacking)} of {len(ASSETS)} files are not in the cache"

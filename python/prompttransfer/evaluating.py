@@ -37,7 +37,7 @@ def evaluate_file(path: Path, config: RunConfig, progress: Any, *, given: Contai
     progress.note(f"{task.name}: {len(task.test)} rows are scored")
     if not len(task.train) and card.task == task.name:
         progress.warn("note: this prompt was trained on a task of that name; rows it has seen count as well")
-    backbone = load_backbone(config, progress)
+    backbone = load_trained(path, config, progress, named="model" in given)
     check_model(path, prompt, card, backbone, progress)
     encoded = EncodedTask.of(task, backbone, config.scoring, trains=False)
     tell_unknown(encoded, progress)
@@ -86,6 +86,24 @@ def as_trained(config: RunConfig, card: Card, given: Container[str] = ()) -> Run
     names = ("model", "precision", "max_length", "placement", "cue")
     own = {name: getattr(card, name) for name in names if name not in given and getattr(card, name)}
     return RunConfig(**{**config.model_dump(), **own})
+
+
+def load_trained(path: Path, config: RunConfig, progress: Any, *, named: bool) -> Backbone:
+    """The model of a prompt file.
+
+    Args:
+        named: the user has named it; else the card of the file does.
+
+    Raises:
+        ValueError, ConnectionError: as `load_model`; where the card names it, with the way to name another.
+    """
+    try:
+        return load_backbone(config, progress)
+    except (ValueError, ConnectionError) as error:
+        if named:
+            raise
+        way_out = f"{path} was trained with that model; --model NAME names it where it is now"
+        raise type(error)(f"{error}\n{way_out}") from error
 
 
 def check_model(path: Path, prompt: Tensor | PromptModule, card: Card, backbone: Backbone, progress: Any) -> None:

@@ -49,7 +49,7 @@ def utf16_of(head: bytes) -> str:
     return next((codec for codec, pattern in _UTF16.items() if pattern.match(head)), "")
 
 
-def check_text(head: bytes, where: object, encoding: str = "utf-8") -> None:
+def check_kind(head: bytes, where: object, encoding: str = "utf-8") -> None:
     """Check that the content of a file may be text in an encoding (a name of the codecs module).
 
     Raises:

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from prompttransfer.file_kinds import HEAD, check_text
+from prompttransfer.file_kinds import HEAD, check_kind
+from prompttransfer.texts import check_text
 
 
 def read_json(path: Path) -> Any:
@@ -18,12 +19,12 @@ def read_json(path: Path) -> Any:
     """
     try:
         content = path.read_bytes()
-        check_text(content[:HEAD], path)
+        check_kind(content[:HEAD], path)
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not UTF-8 ({error.reason} at byte {error.start})") from error
     try:
-        return parse_json(text, object_pairs_hook=_unique)
+        return _checked(parse_json(text, object_pairs_hook=_unique))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
@@ -41,6 +42,20 @@ def parse_json(text: str, **options: Any) -> Any:
         raise ValueError(f"not JSON: {error.msg} in {place}") from error
     except RecursionError:
         raise ValueError("not JSON of ours: nested too deep") from None
+
+
+def _checked(content: Any) -> Any:
+    """JSON whose texts can be encoded."""
+    left = [content]
+    while left:
+        value = left.pop()
+        if isinstance(value, str):
+            check_text(value, "a text")
+        elif isinstance(value, dict):
+            left += (*value, *value.values())
+        elif isinstance(value, list):
+            left += value
+    return content
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -6,17 +6,34 @@ import os
 from difflib import get_close_matches
 from pathlib import Path
 
+from prompttransfer.paths import NoHome, expanded, home
+
 
 def hub_models() -> list[str]:
     """Hub ids whose files are in the hub's cache, read from its folder names alone: models--owner--name."""
-    home = os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface"
-    root = Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub").expanduser()
+    try:
+        root = hub_folder()
+    except NoHome:
+        return []
     return sorted("/".join(folder.name.split("--")[1:]) for folder in root.glob("models--*"))
+
+
+def hub_folder() -> Path:
+    """Where the hub's files are kept: $HF_HUB_CACHE, $HF_HOME/hub, else in the home folder.
+
+    Raises:
+        NoHome: none of them is there.
+    """
+    if named := os.environ.get("HF_HUB_CACHE"):
+        return expanded(named)
+    if named := os.environ.get("HF_HOME"):
+        return expanded(named) / "hub"
+    return home() / ".cache" / "huggingface" / "hub"
 
 
 def suggestion(name: str) -> str:
     """A name like it: demo, a model in the hub's cache, or a folder that is there; empty if there is none."""
-    path = Path(name).expanduser()
+    path = expanded(name)
     folders = []
     if path.parent.is_dir():
         folders = [str(path.parent / each.name) for each in path.parent.iterdir() if (each / "config.json").is_file()]

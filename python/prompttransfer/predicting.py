@@ -10,10 +10,10 @@ from typing import Any
 from torch import Tensor
 
 from prompttransfer.answering import Reader
-from prompttransfer.compare import load_backbone, tell_unknown
+from prompttransfer.compare import tell_unknown
 from prompttransfer.config import RunConfig
 from prompttransfer.encoding import EncodedTask
-from prompttransfer.evaluating import as_trained, check_model, read_trained_prompt
+from prompttransfer.evaluating import as_trained, check_model, load_trained, read_trained_prompt
 from prompttransfer.evaluation import choice_scores, written_answers
 from prompttransfer.interchange import Card
 from prompttransfer.joins import literal_join
@@ -22,6 +22,7 @@ from prompttransfer.progress import NullProgress
 from prompttransfer.prompts import PromptModule
 from prompttransfer.tasks.task import Task, to_dataset
 from prompttransfer.tasks.templates import fields_of, render
+from prompttransfer.texts import check_text
 
 Fields = Mapping[str, str]
 
@@ -57,7 +58,8 @@ class Predictor:
         """
         progress = progress or NullProgress()
         prompt, card = read_answering_prompt(path, **given)
-        backbone = load_backbone(as_trained(RunConfig(sources=(), methods=("PT",)), card), progress)
+        config = as_trained(RunConfig(sources=(), methods=("PT",)), card)
+        backbone = load_trained(path, config, progress, named=given.get("model") is not None)
         check_model(path, prompt, card, backbone, progress)
         if card.join and not backbone.seq2seq:
             progress.note(f"template: {card.template!r}, join: {card.join}")
@@ -67,7 +69,7 @@ class Predictor:
         """Answer rows, each the values of the template's fields, or the text itself where it has one field.
 
         Raises:
-            ValueError: a row lacks a field.
+            ValueError: a row lacks a field, or holds a lone surrogate.
         """
         task = self._task([self._fields(row) for row in rows])
         tell_unknown(task, self.progress)
@@ -88,6 +90,8 @@ class Predictor:
         missing = [name for name in fields if name not in row]
         if missing:
             raise ValueError(f"got a row without {' and '.join(missing)}, want it for the text {self.card.template!r}")
+        for name in fields:
+            check_text(row[name], name)
         return row
 
     def _task(self, rows: Sequence[Fields]) -> EncodedTask:

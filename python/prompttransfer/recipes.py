@@ -25,6 +25,7 @@ from prompttransfer.excerpt import MOST, shown
 from prompttransfer.json_file import read_json
 from prompttransfer.method_config import Settings
 from prompttransfer.overlay import block_of, overlaid
+from prompttransfer.paths import expanded
 from prompttransfer.yaml_file import read_yaml
 
 FOLDER = Path(__file__).parent / "recipes"
@@ -73,7 +74,7 @@ def read_recipe(name: str | Path | None) -> Recipe:
         return Recipe()
     text = str(name)
     shipped = recipe_names()
-    path = FOLDER / f"{text}.yaml" if text in shipped else Path(text).expanduser()
+    path = FOLDER / f"{text}.yaml" if text in shipped else expanded(text)
     if path.suffix.lower() not in SUFFIXES:
         near = get_close_matches(text, shipped, n=1, cutoff=0.4)
         hint = f"did you mean {near[0]!r}? " if near else ""

@@ -38,6 +38,7 @@ from prompttransfer.durable import (
 )
 from prompttransfer.interchange import Card, Factors, write_prompt, write_tensors
 from prompttransfer.models import Backbone
+from prompttransfer.paths import anywhere
 from prompttransfer.store import key_hash
 from prompttransfer.tasks.scales import scale_of
 from prompttransfer.work_list import WorkList
@@ -151,7 +152,8 @@ class RunFolder:
 
     def card(self, **facts: Any) -> dict[str, str]:
         """Metadata of a prompt file: the model, and what is known of the prompt (fields of `Card`)."""
-        return Card(**{**self._model, **self._reading, **facts}).metadata()
+        model = {"model": anywhere(self._model["model"])}
+        return Card(**{**self._model, **model, **self._reading, **facts}).metadata()
 
     def save_prompt(self, path: str, prompt: Tensor, factors: Factors | None = None, **facts: Any) -> None:
         """Write a prompt (L, H) with its origin (fields of `Card`)."""

@@ -10,7 +10,8 @@ from typing import Any
 import yaml
 
 from prompttransfer.excerpt import shown
-from prompttransfer.file_kinds import HEAD, check_text
+from prompttransfer.file_kinds import HEAD, check_kind
+from prompttransfer.texts import check_text
 
 _MOST_VALUES = 1_000_000  # of a file, with what its aliases repeat
 
@@ -65,7 +66,7 @@ def read_yaml(path: Path) -> Any:
     """
     try:
         content = path.read_bytes()
-        check_text(content[:HEAD], path)
+        check_kind(content[:HEAD], path)
         text = content.decode("utf-8-sig")
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path} does not exist") from error
@@ -105,8 +106,7 @@ def _count(value: Any, known: dict[int, int]) -> int:
             more than fits into memory; or a text that no file can hold.
     """
     if isinstance(value, str):
-        if not value.isascii():
-            value.encode()  # "\\ud800", half of a surrogate pair
+        check_text(value, "a text")
         return 1
     if not isinstance(value, (dict, list, tuple, set)):
         return 1

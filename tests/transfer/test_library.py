@@ -115,6 +115,28 @@ def test_index_follows_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         assert Library.open(tmp_path).entries == found
 
 
+def test_a_card_of_the_same_length_is_read_again(tmp_path: Path) -> None:
+    stored(tmp_path, "a", torch.ones(2, 3))
+    card = tmp_path / "a.json"
+    for number, task in enumerate(("one", "two", "six")):
+        card.write_text(json.dumps({"task": task}))
+        os.utime(card, ns=(number, number))
+        assert Library.open(tmp_path).entries["a"].card.task == task
+
+
+def test_prompts_without_a_start_share_none(tmp_path: Path) -> None:
+    """Not even with each other: they are compared as prompts, also where a start is given."""
+    start, prompts = torch.randn(2, 3), [torch.randn(2, 3) for _ in range(3)]
+    for name, prompt in zip("ab", prompts, strict=False):
+        stored(tmp_path, name, prompt)
+    library = Library.open(tmp_path)
+    for given in (None, start):
+        found = library.similar(prompts[2], Card(), start=given)
+        assert [match.of for match in found.matches] == ["prompts", "prompts"]
+        got = {match.entry.name: match.similarity for match in found.matches}
+        assert got == {name: pytest.approx(cosine(prompts[2], prompts[n]), abs=1e-5) for n, name in enumerate("ab")}
+
+
 def test_index_of_another_format_is_made_anew(tmp_path: Path) -> None:
     stored(tmp_path, "a", torch.ones(2, 3))
     assert list(Library.open(tmp_path).entries) == ["a"]

@@ -11,20 +11,21 @@ from tiny import VOCABULARY, WORDS, tiny_llama, tiny_tokenizer
 from torch import Tensor
 from typer.testing import CliRunner
 
-from prompttransfer import cli, evaluating, predicting
+from prompttransfer import cli, evaluating
 from prompttransfer.compare import compare
 from prompttransfer.config import RunConfig
 from prompttransfer.interchange import Card, read_card, read_factors, write_prompt
 from prompttransfer.models import Backbone
 from prompttransfer.predicting import Predictor
 from prompttransfer.progress import NullProgress
+from prompttransfer.reading import Reading
 
 runner = CliRunner()
 KNOWN = {"model": "m", "template": "{text} Answer:", "choices": ("no", "yes")}
 TEXTS = ["w1 w2 w3", "w4", "w5 w6 w7 w8 w9"]
 
 
-def run(*arguments: object, stdin: str | None = None) -> Any:
+def run(*arguments: object, stdin: str | bytes | None = None) -> Any:
     return runner.invoke(cli.app, [str(argument) for argument in arguments], input=stdin)
 
 
@@ -36,8 +37,7 @@ def prompt() -> Tensor:
 @pytest.fixture
 def loaded(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> Backbone:
     """The model that every file asks for."""
-    for module in (evaluating, predicting):
-        monkeypatch.setattr(module, "load_backbone", lambda config, progress: backbone)
+    monkeypatch.setattr(evaluating, "load_backbone", lambda config, progress: backbone)
     return backbone
 
 
@@ -85,7 +85,7 @@ def test_a_line_of_json_for_every_text(loaded: Backbone, prompt: Tensor, tmp_pat
 
 def test_texts_from_anywhere_are_the_same_texts(loaded: Backbone, prompt: Tensor, tmp_path: Path) -> None:
     file = stored(tmp_path / "p.safetensors", prompt, columns={"text": "review"})
-    (tmp_path / "t.txt").write_text("\n".join(TEXTS) + "\n\n")
+    (tmp_path / "t.txt").write_text("\n".join(TEXTS) + "\n")
     (tmp_path / "t.csv").write_text("id,review\n" + "".join(f"{n},{text}\n" for n, text in enumerate(TEXTS)))
     (tmp_path / "t.jsonl").write_text("".join(json.dumps({"body": text}) + "\n" for text in TEXTS))
     wanted = run("predict", file, *TEXTS, "--json").stdout
@@ -243,3 +243,142 @@ def test_files_of_a_run_are_all_that_predict_and_evaluate_need(tmp_path: Path) -
         if row["method"] == "ATTEMPT":
             result = run("similar", file, "--library", tmp_path)
             assert result.exit_code == 2 and "depends on the row (ATTEMPT) has no matrix" in result.stderr
+
+
+def lines_of(result: Any) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def test_standard_input_is_read_as_a_file_is(loaded: Backbone, prompt: Tensor, tmp_path: Path) -> None:
+    file = stored(tmp_path / "p.safetensors", prompt)
+    wanted = run("predict", file, "w1 w2", "w3", "--json").stdout
+    for data in (b"\xef\xbb\xbfw1 w2\r\nw3", "w1 w2\nw3\n".encode("utf-16")):
+        (tmp_path / "t.txt").write_bytes(data)
+        assert run("predict", file, "--json", stdin=data).stdout == wanted
+        assert run("predict", file, "--file", tmp_path / "t.txt", "--json").stdout == wanted
+    bad = run("predict", file, stdin=b"w1\nw\xe9\n")
+    assert bad.exit_code == 2
+    assert bad.stderr == "error: standard input, line 2: not UTF-8: byte 0xe9 at character 2\n"
+    assert lines_of(run("predict", file, "--encoding", "latin-1", "--json", stdin=b"w\xe9\n"))[0]["text"] == "wé"
+    half = json.dumps({"one": "\ud83d", "two": "w"})
+    two = stored(tmp_path / "q.safetensors", prompt, template="{one} {two}")
+    assert "text 1, one: not UTF-8: half of a surrogate pair" in run("predict", two, half).stderr
+    with pytest.raises(ValueError, match="text: not UTF-8: byte 0xe9"):
+        Predictor.open(file)(["w\udce9"])
+
+
+def test_a_blank_line_keeps_its_place(loaded: Backbone, prompt: Tensor, tmp_path: Path) -> None:
+    file = stored(tmp_path / "p.safetensors", prompt)
+    result = run("predict", file, "--json", stdin="\nw1\n \nw3\n\n")
+    assert result.exit_code == 0 and result.stderr == ""
+    found = lines_of(result)
+    assert [(line["text"], line["label"] is None) for line in found] == [
+        ("", True),
+        ("w1", False),
+        (" ", True),
+        ("w3", False),
+        ("", True),
+    ]
+    assert [found[1], found[3]] == lines_of(run("predict", file, "w1", "w3", "--json"))
+    assert len(run("predict", file, "-q", stdin="w1\n\nw3\n").stdout.split("%)")[-1].splitlines()) >= 4
+    assert run("predict", file, stdin="\n \n").stderr == "error: got no text\n"
+
+
+def test_a_row_without_an_answer_ends_nothing(loaded: Backbone, prompt: Tensor, tmp_path: Path) -> None:
+    """Also where whole parts of 512 rows have none."""
+    file, table = stored(tmp_path / "p.safetensors", prompt, template="{one} {two}"), tmp_path / "t.jsonl"
+    rows: list[str] = ['{"one": "w1", "two": ""}'] * 600 + ['{"one": "w1", "two": "w2"}', "broken"]
+    table.write_text("\n".join(rows) + "\n")
+    result = run("predict", file, "--file", table, "--json")
+    found = lines_of(result)
+    assert result.exit_code == 1 and len(found) == 602
+    assert found[0] == {
+        "one": "w1",
+        "two": None,
+        "label": None,
+        "problem": f"{table}, row 1, column 'two': got nothing, want a value",
+    }
+    assert found[600] == lines_of(run("predict", file, '{"one": "w1", "two": "w2"}', "--json"))[0]
+    assert found[601]["label"] is None and f"{table}, row 602: not JSON" in found[601]["problem"]
+    told = result.stderr.splitlines()
+    assert len(told) == 11 and told[-1] == "601 of 602 rows are not answered"
+    result = run("predict", file, "--json", stdin='{"one": "w1"}\n{"one": "w1", "two": "w2"}\n')
+    assert result.exit_code == 1 and lines_of(result)[1] == found[600]
+    table.write_text(rows[0])
+    nothing = run("predict", file, "--file", table)
+    assert nothing.exit_code == 2 and "row 1, column 'two': got nothing" in nothing.stderr
+
+
+READING = {"encoding": "cp1252", "delimiter": "^", "heading": ("label", "text")}
+
+
+def test_a_table_is_read_as_the_training_table_was(loaded: Backbone, prompt: Tensor, tmp_path: Path) -> None:
+    file, plain = (
+        stored(tmp_path / f"{n}.safetensors", prompt, **c) for n, c in (("p", {"reading": READING}), ("q", {}))
+    )
+    assert read_card(file).reading == Reading(**READING) and read_card(plain).reading == Reading()
+    table = tmp_path / "t.csv"
+    table.write_bytes("no^w1 é\nyes^w2\n".encode("cp1252"))
+    wanted = run("predict", plain, "w1 é", "w2", "--json").stdout
+
+    def same(prompt_file: Path, *options: str, read: Path = table) -> bool:
+        result = run("predict", prompt_file, "--file", read, "--json", *options)
+        assert result.exit_code == 0, result.output
+        return bool(result.stdout == wanted)
+
+    assert same(file)
+    assert same(plain, "--encoding", "cp1252", "--delimiter", "^", "--heading", "label,text")
+    (tmp_path / "d.yaml").write_text('test: t.csv\nencoding: cp1252\ndelimiter: "^"\nheading: [label, text]\n')
+    assert same(plain, read=tmp_path / "d.yaml") and same(file, read=tmp_path / "d.yaml")
+    table.write_text("no^w1 é\nyes^w2\n", encoding="utf-8")  # the same letters, in other bytes
+    assert same(file)
+    table.write_bytes("label^text\nno^w1 é\nyes^w2\n".encode("cp1252"))  # this one names its columns
+    assert same(file)
+    table.write_text("text,label\nw1 é,no\nw2,yes\n", encoding="utf-8")
+    assert same(file, "--delimiter", ",", "--heading", "")
+    table.write_bytes(b'text\tlabel\n"w1 \xc3\xa9\tno\n"w2\tyes\n')
+    quoted = lines_of(run("predict", plain, "--file", table, "--delimiter", "\\t", "--no-quotes", "--json"))
+    assert [line["text"] for line in quoted] == ['"w1 é', '"w2']
+    for options, message in (
+        (["w1", "--delimiter", ","], "--delimiter: got it without a table to read"),
+        (["--file", table, "--encoding", "nonsense"], "encoding: want one that Python knows"),
+        (["--file", table, "--delimiter", "ab"], "delimiter: want one character"),
+    ):
+        bad = run("predict", plain, *options)
+        assert bad.exit_code == 2 and message in bad.stderr
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [
+        ("cp1252", "w1 é"),
+        ("utf-16-le", "w1 é"),
+        ("utf-16-le", "w1"),  # with bytes of 0 between letters: valid UTF-8, but no text
+        ("iso2022_jp", "w1 日本"),  # bytes of ASCII alone
+        ("shift_jis", "w1 日本"),
+    ],
+)
+def test_the_encoding_of_the_training_table_is_not_forced_on_utf8(
+    loaded: Backbone, prompt: Tensor, tmp_path: Path, encoding: str, text: str
+) -> None:
+    file, table = stored(tmp_path / "p.safetensors", prompt, reading={"encoding": encoding}), tmp_path / "t.csv"
+    for written in (encoding, "utf-8"):
+        table.write_bytes(f"text\n{text}\nw2\n".encode(written))
+        result = run("predict", file, "--file", table, "--json")
+        assert [line["text"] for line in lines_of(result)] == [text, "w2"], result.output
+        assert ("is read as UTF-8" in result.stderr) == (written == "utf-8")
+    table.write_text("text\nw2\n")
+    assert lines_of(run("predict", file, "--file", table, "--json"))[0]["text"] == "w2"
+
+
+def test_a_model_that_is_gone_is_named_anew(prompt: Tensor, tmp_path: Path) -> None:
+    file = stored(tmp_path / "p.safetensors", prompt, model=str(tmp_path / "gone"))
+    (tmp_path / "t.csv").write_text("text,label\nw1,no\nw2,yes\n")
+    for words in (["predict", file, "w1"], ["evaluate", file, tmp_path / "t.csv"]):
+        result = run(*words)
+        assert result.exit_code == 2 and "gone': no such folder" in result.stderr
+        assert result.stderr.splitlines()[-1] == (
+            f"{file} was trained with that model; --model NAME names it where it is now"
+        )
+        named = run(*words, "--model", tmp_path / "none")
+        assert named.exit_code == 2 and "was trained with" not in named.stderr

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,27 @@ def test_a_worker_of_another_machine_is_believed_until_it_is_silent(
         assert next(jobs.jobs(["a"], lambda name: False)) == "a"
         assert len(times) == 4 and (folder / "a.5.claim").is_file()
     assert told == ["waiting for 1 jobs of far (pid 1)"]
+
+
+def test_a_job_that_was_abandoned_twice_is_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The newest of its files counts, in whatever order the folder lists them."""
+    folder, names = tmp_path / "c", ["a.0.claim", "a.1.claim"]
+    for order in (names, names[::-1]):
+        with WorkList(folder, "k", **QUICK) as jobs:
+            for name in names:
+                (folder / name).write_text("")
+                os.utime(folder / name, (1, 1))
+            files = jobs._files
+
+            def listed(order: list[str] = order, files: Callable[[], list[Path]] = files) -> list[Path]:
+                return sorted(files(), key=lambda path: order.index(path.name) if path.name in order else -1)
+
+            monkeypatch.setattr(jobs, "_files", listed)
+            monkeypatch.setattr("prompttransfer.work_list.time.sleep", pytest.fail)
+            taken = jobs.jobs(["a"], lambda name: False)
+            assert next(taken) == "a" and (folder / "a.2.claim").is_file()
+            monkeypatch.undo()
+        assert not folder.exists()
 
 
 def test_one_of_many_takes_over(tmp_path: Path) -> None:

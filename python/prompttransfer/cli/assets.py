@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any
 
 import typer
@@ -11,6 +10,7 @@ from prompttransfer.cli import options as o
 from prompttransfer.cli.completion import asset_names
 from prompttransfer.cli.errors import friendly_errors
 from prompttransfer.cli.support import shown_progress
+from prompttransfer.texts import show, show_json
 
 
 def assets(
@@ -54,13 +54,13 @@ def assets(
             raise ValueError("--fetch, --remove and --tasks: got several, want one of them")
         with shown_progress(quiet or as_json) as progress:
             if tasks:
-                facts, show = _tasks(names or [], progress)
+                facts, display = _tasks(names or [], progress)
             else:
-                facts, show = _assets(names or [], progress, fetch_them=fetch, remove_them=remove)
+                facts, display = _assets(names or [], progress, fetch_them=fetch, remove_them=remove)
         if as_json:
-            typer.echo(json.dumps(facts, indent=1))
+            show_json(facts)
         else:
-            show()
+            display()
 
 
 def _tasks(names: list[str], progress: Any) -> Any:
@@ -71,7 +71,7 @@ def _tasks(names: list[str], progress: Any) -> Any:
         return all_tasks(), print_all_tasks
     facts = [task_facts(name, progress) for name in names]
     texts = [fact.pop("text") for fact in facts]
-    return facts, lambda: typer.echo("\n".join(texts))
+    return facts, lambda: show("\n".join(texts))
 
 
 def _assets(names: list[str], progress: Any, *, fetch_them: bool, remove_them: bool) -> Any:

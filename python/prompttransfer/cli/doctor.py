@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any
 
 import typer
 
 from prompttransfer.cli import options as o
 from prompttransfer.cli.errors import FAILED, friendly_errors
+from prompttransfer.texts import show, show_json
 
 
 def doctor(
@@ -36,15 +36,15 @@ def doctor(
         findings = examine(offline=offline)
         problem = any(finding.state == "problem" for finding in findings)
         if as_json:
-            typer.echo(json.dumps({"healthy": not problem, "findings": [f._asdict() for f in findings]}, indent=1))
+            show_json({"healthy": not problem, "findings": [f._asdict() for f in findings]})
         else:
             shown = [f for f in findings if not quiet or f.state == "problem"]
             if shown:
                 _print(shown)
             if problem:
-                typer.echo("something keeps training from running here")
+                show("something keeps training from running here")
             elif not quiet:
-                typer.echo("training can run here")
+                show("training can run here")
     raise typer.Exit(FAILED if problem else 0)
 
 

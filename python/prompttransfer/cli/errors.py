@@ -5,12 +5,16 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import typer
 from pydantic import ValidationError
 
-from prompttransfer import processes
+from prompttransfer import processes, texts
+from prompttransfer.cache import cache_folder
+from prompttransfer.model_names import hub_folder
+from prompttransfer.paths import NoHome
 from prompttransfer.recipes import explain
 
 FAILED, REFUSED, INTERRUPTED = 1, 2, 130
@@ -56,7 +60,7 @@ def friendly_errors(debug: bool, *, resumes: bool = False) -> Iterator[None]:
 
 def _tell(message: str) -> None:
     if processes.tells_of_an_error():
-        typer.echo(message, err=True)
+        texts.tell(message)
 
 
 def _message(error: Exception) -> str:
@@ -69,7 +73,7 @@ def _message(error: Exception) -> str:
         where = getattr(error, "filename", None) or "a file cannot be written"
         return f"{where}: {os.strerror(errno.ENOSPC)}; free some, or name another disk: {_PLACES}"
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        hint = f"; name another folder: {_PLACES}" if error.errno == errno.EROFS else ""
+        hint = _other_place(error)
         said = "exists and is no folder" if error.errno == errno.EEXIST else error.strerror
         return f"{error.filename}: {said}{hint}"
     if isinstance(error, ModuleNotFoundError) and str(error).startswith("No module named"):
@@ -77,6 +81,19 @@ def _message(error: Exception) -> str:
     if _expected(error):
         return str(error) or kind
     return f"{kind}: {_first_line(error)}"
+
+
+def _other_place(error: OSError) -> str:
+    """How to name another folder than one that cannot be written to."""
+    if error.errno == errno.EROFS:
+        return f"; name another folder: {_PLACES}"
+    path = Path(os.fsdecode(error.filename))
+    for variable, folder in (("PROMPTTRANSFER_CACHE", cache_folder), ("HF_HOME", hub_folder)):
+        with suppress(NoHome):
+            place = folder().absolute()
+            if path.is_relative_to(place) or (place.is_relative_to(path) and not path.is_dir()):
+                return f"; name a folder that can be written to in {variable}"
+    return ""
 
 
 def _out_of_memory(error: Exception) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +12,7 @@ from prompttransfer.cli import options as o
 from prompttransfer.cli.given import given_settings
 from prompttransfer.cli.support import default_of, friendly_errors, shown_progress
 from prompttransfer.recipes import Recipe, run_config
+from prompttransfer.texts import show, show_json
 
 
 def evaluate(
@@ -101,7 +101,7 @@ def evaluate(
             given = given_settings(options)
             facts = evaluate_file(prompt, run_config(Recipe(), given), progress, given=set(given))
         if as_json:
-            typer.echo(json.dumps(facts, indent=1))
+            show_json(facts)
             return
         width = max(map(len, facts))
         for name, value in facts.items():
@@ -109,4 +109,4 @@ def evaluate(
                 continue
             if name == "other_scores":
                 value = ", ".join(f"{metric} {scale_of(metric).text(score)}" for metric, score in value.items())
-            typer.echo(f"{name.replace('_', ' '):<{width}}  {f'{value:.1f}' if isinstance(value, float) else value}")
+            show(f"{name.replace('_', ' '):<{width}}  {f'{value:.1f}' if isinstance(value, float) else value}")

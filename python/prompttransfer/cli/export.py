@@ -10,6 +10,7 @@ import typer
 
 from prompttransfer.cli import options as o
 from prompttransfer.cli.support import friendly_errors, shown_progress
+from prompttransfer.texts import show, show_json
 
 
 def export(
@@ -53,11 +54,11 @@ def export(
         if as_json:
             shown = ("peft_type", "base_model_name_or_path", "num_tasks", "num_virtual_tokens")
             facts = {"adapter": str(folder), **{name: config[name] for name in shown if name in config}}
-            typer.echo(json.dumps(facts, indent=1))
+            show_json(facts)
             return
-        typer.echo(f"adapter: {folder} ({config['peft_type']}, base model {config['base_model_name_or_path']})")
+        show(f"adapter: {folder} ({config['peft_type']}, base model {config['base_model_name_or_path']})")
         if config["peft_type"] == "MULTITASK_PROMPT_TUNING":
             tasks = config["num_tasks"]
-            typer.echo(f"calls want task_ids: {'0' if tasks == 1 else f'0 to {tasks - 1}, in the order of the files'}")
+            show(f"calls want task_ids: {'0' if tasks == 1 else f'0 to {tasks - 1}, in the order of the files'}")
         if config["num_transformer_submodules"] == 2:
-            typer.echo("half of the prompt stands before the decoder's input; PEFT's generate leaves that half out")
+            show("half of the prompt stands before the decoder's input; PEFT's generate leaves that half out")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +10,8 @@ import typer
 from prompttransfer.cli import completion
 from prompttransfer.cli import options as o
 from prompttransfer.cli.support import friendly_errors, task_names
+from prompttransfer.paths import anywhere
+from prompttransfer.texts import show, show_json
 
 _ANSWERS = {
     "space": "answers follow the text behind a space, such as ' yes'",
@@ -65,7 +66,7 @@ def import_(
             join = join or literal_join(template)
         given = {
             "task": task,
-            "model": model,
+            "model": None if model is None else anywhere(model),
             "template": template,
             "choices": task_names(choices),
             "scoring": scoring,
@@ -88,10 +89,10 @@ def import_(
             facts = {"prompt": str(path), "tokens": len(one.prompt), "method": card.method, "model": card.model}
             written.append(facts | ({"join": card.join} if card.join and card.architecture == "causal" else {}))
         if as_json:
-            typer.echo(json.dumps(written, indent=1, ensure_ascii=False))
+            show_json(written)
             return
         for facts in written:
             owner = facts["model"] or "an unnamed model"
-            typer.echo(f"prompt: {facts['prompt']} ({facts['tokens']} tokens, {facts['method']}, for {owner})")
+            show(f"prompt: {facts['prompt']} ({facts['tokens']} tokens, {facts['method']}, for {owner})")
         if any("join" in facts for facts in written):
-            typer.echo(_ANSWERS[written[0]["join"]])
+            show(_ANSWERS[written[0]["join"]])

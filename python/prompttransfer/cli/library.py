@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from prompttransfer.cli import options as o
+from prompttransfer.cli.command import checked
 from prompttransfer.cli.support import friendly_errors
+from prompttransfer.texts import show, show_json, tell
 
 Folder = Annotated[
     Path, typer.Option(metavar="DIR", envvar="PROMPTTRANSFER_LIBRARY", help="Folder of the prompt library.")
@@ -19,6 +20,7 @@ library = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="K
 
 
 @library.command()
+@checked
 def add(
     sources: Annotated[list[Path], typer.Argument(help="Run folders (all prompts of their tables), or prompt files.")],
     library: Folder = Path("library"),
@@ -53,12 +55,13 @@ def add(
                 names.append(stored.add(source, name, replace=replace, **facts))
         total = len(Library.open(library).entries)
         if as_json:
-            typer.echo(json.dumps({"added": names, "prompts": total, "library": str(library)}, indent=1))
+            show_json({"added": names, "prompts": total, "library": str(library)})
         else:
-            typer.echo(f"{len(names)} prompts added, {total} in {library}")
+            show(f"{len(names)} prompts added, {total} in {library}")
 
 
 @library.command("list")
+@checked
 def list_prompts(library: Folder = Path("library"), as_json: o.Json = False, debug: o.Debug = False) -> None:
     """List the prompts with their cards.
 
@@ -76,13 +79,13 @@ def list_prompts(library: Folder = Path("library"), as_json: o.Json = False, deb
 
         stored = Library.open(library)
         for problem in stored.problems:
-            typer.echo(f"left out: {problem}", err=True)
+            tell(f"left out: {problem}")
         if as_json:
             cards = {
                 name: {"shape": list(entry.shape), **entry.card.model_dump(mode="json", exclude_defaults=True)}
                 for name, entry in stored.entries.items()
             }
-            typer.echo(json.dumps(cards, indent=1, ensure_ascii=False))
+            show_json(cards)
             return
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
         for name in ("prompt", "task", "method", "score", "tokens", "model", "licence", "date"):

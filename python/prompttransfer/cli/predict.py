@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,17 +11,19 @@ import typer
 
 from prompttransfer.cli import completion
 from prompttransfer.cli import options as o
+from prompttransfer.cli.errors import FAILED
 from prompttransfer.cli.support import friendly_errors, shown_progress, task_names
-from prompttransfer.excerpt import cut
-from prompttransfer.file_kinds import HEAD, check_text
+from prompttransfer.texts import show_json, tell
 
 if TYPE_CHECKING:
+    from prompttransfer.asking import Asked
     from prompttransfer.interchange import Card
-    from prompttransfer.predicting import Fields, Prediction
+    from prompttransfer.predicting import Prediction, Predictor
 
 _ROWS_AT_ONCE = 512
 _SHOWN_CHOICES = 6  # as columns of the table
 _SHOWN_TEXT = 60
+_TOLD = 10  # problems of single rows
 
 
 def predict(
@@ -36,7 +36,8 @@ def predict(
         Path | None,
         typer.Option(
             rich_help_panel=o.DATA,
-            help="A text on every line (.txt), or a table (.csv, .tsv, .jsonl, .parquet) with its columns.",
+            help="A text on every line (.txt), a table (.csv, .tsv, .jsonl, .parquet) written as the one that the "
+            "prompt was trained on, or a .yaml description of tables, of which the test rows are answered.",
         ),
     ] = None,
     text_column: Annotated[
@@ -45,6 +46,49 @@ def predict(
             rich_help_panel=o.DATA,
             help="Column with the text.",
             show_default="as in the training table, or the field's name",
+        ),
+    ] = None,
+    encoding: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=o.DATA,
+            help="Of a text file or standard input, such as cp1252.",
+            show_default="UTF-8, or as the training table",
+        ),
+    ] = None,
+    delimiter: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=o.DATA,
+            help=r"Between the fields of a .csv or .tsv file; \t is a tab.",
+            show_default="as in the training table",
+        ),
+    ] = None,
+    heading: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=o.DATA,
+            metavar="NAMES",
+            help="Columns of a .csv or .tsv file whose first line is a row, separated by commas; '' where the first "
+            "line names them.",
+            show_default="as in the training table",
+        ),
+    ] = None,
+    quotes: Annotated[
+        bool | None,
+        typer.Option(
+            "--quotes/--no-quotes",
+            rich_help_panel=o.DATA,
+            help="Whether quotation marks enclose fields of a .csv or .tsv file.",
+            show_default="as in the training table",
+        ),
+    ] = None,
+    escape: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=o.DATA,
+            help="Character of a .csv or .tsv file before a quotation mark that is text, such as a backslash.",
+            show_default="as in the training table",
         ),
     ] = None,
     model: Annotated[
@@ -91,7 +135,11 @@ def predict(
 ) -> None:
     """Answer texts with a trained prompt: the label and the share of every choice, or what the model writes.
 
-    The prompt file knows its model, how texts are worded and what the answers are.
+    The prompt file knows its model, how texts are worded, what the answers are, and how the table it was trained on was
+    read: encoding, delimiter, columns.
+
+    Every line and every row has its answer in its place. A blank line gets an empty one (JSON: null). So does a row
+    that lacks a field or cannot be read; its problem is told, and the exit code is 1.
 
     Examples:
 
@@ -102,10 +150,9 @@ def predict(
     `cat lines.txt | prompttransfer predict reviews.safetensors`
     """
     with friendly_errors(debug):
+        from prompttransfer.asking import asked
         from prompttransfer.predicting import Predictor, read_answering_prompt
 
-        if texts and file:
-            raise ValueError(f"got texts and --file {file}, want one of them")
         given = {
             "model": model,
             "template": None if template is None else template.replace("\\n", "\n"),
@@ -113,101 +160,102 @@ def predict(
             "scoring": scoring,
             "join": join,
         }
+        reading = {
+            "encoding": encoding,
+            "delimiter": None if delimiter is None else delimiter.replace("\\t", "\t"),
+            "heading": task_names(None if heading is None else [heading]),
+            "quotes": quotes,
+            "escape": escape,
+        }
         _, card = read_answering_prompt(prompt, **given)
-        parts = _parts(_rows(card, texts, file, text_column))
-        first = next(parts, None)  # before the model is loaded: what is wrong with texts is told at once
-        if first is None:
-            raise ValueError("got no text")
+        reading = {name: value for name, value in reading.items() if value is not None}
+        rows = asked(card, texts, file, text_column=text_column, reading=reading, note=tell)
+        parts = _parts_with_a_text(rows)  # before the model is loaded: what is wrong with texts is told at once
         with shown_progress(quiet or as_json) as progress:
             predictor = Predictor.open(prompt, progress=progress, batch_size=batch_size, **given)
-        answered = (
-            (row, answer) for part in chain([first], parts) for row, answer in zip(part, predictor(part), strict=True)
-        )
+        answered = (pair for part in parts for pair in _answered(predictor, part))
+        problems = _Problems()
         if as_json:
-            for row, answer in answered:
-                typer.echo(json.dumps({**row, "label": answer.label, **_scores(answer)}, ensure_ascii=False))
+            for one, answer in problems.noted(answered):
+                show_json({**one.fields, **_answer(one, answer)}, indent=None)
         else:
-            _print_table(list(answered), card)
+            _print_table(list(problems.noted(answered)), card)
+        problems.end()
 
 
-def _scores(answer: Prediction) -> dict[str, Any]:
-    return {"scores": {choice: round(share, 6) for choice, share in answer.scores.items()}} if answer.scores else {}
+def _answer(one: Asked, answer: Prediction | None) -> dict[str, Any]:
+    """Beside the fields in JSON."""
+    if answer is None:
+        return {"label": None, **({"problem": one.problem} if one.problem else {})}
+    scores = {choice: round(share, 6) for choice, share in answer.scores.items()}
+    return {"label": answer.label, **({"scores": scores} if scores else {})}
 
 
-def _rows(card: Card, texts: list[str] | None, file: Path | None, text_column: str | None) -> Iterator[Fields]:
-    """Fields of every text, one after the other."""
-    from prompttransfer.tasks.templates import fields_of
+def _parts_with_a_text(rows: Iterator[Asked]) -> Iterator[list[Asked]]:
+    """Rows in parts, once there is one that can be answered.
 
-    fields = fields_of(card.template)
-    if text_column and len(fields) > 1:
-        raise ValueError(f"--text-column names one column, but a text has the fields {', '.join(fields)}")
-    if file is None or file.suffix.lower() == ".txt":
-        for number, line in enumerate(texts or _lines(file), start=1):
-            if not line.strip():
-                raise ValueError(f"text {number} is empty; want what is to be answered")
-            yield {fields[0]: line} if len(fields) == 1 else _object(line, fields, number)
-        return
-    from prompttransfer.tasks.cells import Misfit, pick, text_of
-    from prompttransfer.tasks.tables import read_rows
-
-    columns = {name: text_column or card.columns.get(name, name) for name in fields}
-    for row in read_rows(file, tuple(columns.values())):
-        if row.problem:
-            raise ValueError(f"{row.place}: {row.problem}")
-        try:
-            yield {name: text_of(pick(row.cells, column)) for name, column in columns.items()}
-        except Misfit as error:
-            raise ValueError(f"{row.place}: {error}") from None
+    Raises:
+        ValueError: there is none; says what is wrong with the first one.
+    """
+    parts = iter(lambda: list(islice(rows, _ROWS_AT_ONCE)), [])
+    waiting: list[list[Asked]] = []
+    for part in parts:
+        waiting.append(part)
+        if any(one.row is not None for one in part):
+            return chain(waiting, parts)
+    raise ValueError(next((one.problem for part in waiting for one in part if one.problem), "got no text"))
 
 
-def _lines(file: Path | None) -> Iterator[str]:
-    if file is None and sys.stdin.isatty():
-        typer.echo("reading texts from the keyboard, one on a line; Ctrl-D ends them", err=True)
-    if file is not None and not file.is_file():
-        raise FileNotFoundError(f"{file} does not exist")
-    if file is not None:
-        with file.open("rb") as raw:
-            check_text(raw.read(HEAD), file)
-    try:
-        with file.open(encoding="utf-8-sig") if file else sys.stdin as source:
-            yield from (line.rstrip("\n") for line in source if line.strip())
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file or 'standard input'}: not UTF-8 ({error.reason} at byte {error.start})") from error
+def _answered(predictor: Predictor, part: list[Asked]) -> Iterator[tuple[Asked, Prediction | None]]:
+    """Texts with their answers, in their order; None: no answer."""
+    rows = [one.row for one in part if one.row is not None]
+    answers = iter(predictor(rows) if rows else [])
+    for one in part:
+        yield one, next(answers) if one.row is not None else None
 
 
-def _object(line: str, fields: tuple[str, ...], number: int) -> Mapping[str, str]:
-    wanted = json.dumps(dict.fromkeys(fields, "…"), ensure_ascii=False)
-    try:
-        row = json.loads(line)
-    except ValueError:
-        raise ValueError(f"text {number}: a text has several fields; want a JSON object such as {wanted}") from None
-    if not isinstance(row, dict) or not all(isinstance(row.get(name), str) for name in fields):
-        raise ValueError(f"text {number}: got {cut(line)}, want {wanted}")
-    return {name: row[name] for name in fields}
+class _Problems:
+    """Rows that cannot be answered: the first few are told, all are counted."""
+
+    def __init__(self) -> None:
+        self._bad, self._all = 0, 0
+
+    def noted(self, answered: Iterable[tuple[Asked, Prediction | None]]) -> Iterator[tuple[Asked, Prediction | None]]:
+        for one, answer in answered:
+            self._all += 1
+            if one.problem:
+                self._bad += 1
+                if self._bad <= _TOLD:
+                    tell(f"not answered: {one.problem}")
+            yield one, answer
+
+    def end(self) -> None:
+        """Tell how many there were, if any, and fail."""
+        if self._bad:
+            tell(f"{self._bad} of {self._all} rows are not answered")
+            raise typer.Exit(FAILED)
 
 
-def _parts(rows: Iterator[Fields]) -> Iterator[list[Fields]]:
-    while part := list(islice(rows, _ROWS_AT_ONCE)):
-        yield part
-
-
-def _print_table(answered: list[tuple[Fields, Prediction]], card: Card) -> None:
+def _print_table(answered: list[tuple[Asked, Prediction | None]], card: Card) -> None:
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     from prompttransfer.listing import wide_console
 
-    shown = card.choices if answered[0][1].scores else ()
-    shown = shown if len(shown) <= _SHOWN_CHOICES else ()
+    scored = any(answer is not None and answer.scores for _, answer in answered)
+    shown = card.choices if scored and len(card.choices) <= _SHOWN_CHOICES else ()
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("text")
-    table.add_column("label" if answered[0][1].scores else "answer", style="bold")
-    for choice in shown or (("share (%)",) if answered[0][1].scores else ()):
+    table.add_column("label" if scored else "answer", style="bold")
+    for choice in shown or (("share (%)",) if scored else ()):
         table.add_column(f"{choice} (%)" if shown else choice, justify="right")
-    for row, answer in answered:
-        text = " | ".join(row.values())
+    for one, answer in answered:
+        text = " | ".join(part or "" for part in one.fields.values())
         text = text if len(text) <= _SHOWN_TEXT else f"{text[: _SHOWN_TEXT - 1]}…"
-        shares = [answer.scores[choice] for choice in shown or ((answer.label,) if answer.scores else ())]
+        if answer is None:
+            table.add_row(Text(text))
+            continue
+        shares = [answer.scores[choice] for choice in shown or ((answer.label,) if scored else ())]
         table.add_row(*map(Text, (text, answer.label, *(f"{100 * share:.1f}" for share in shares))))
     wide_console().print(table)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +10,7 @@ import typer
 
 from prompttransfer.cli import options as o
 from prompttransfer.cli.support import friendly_errors
+from prompttransfer.texts import show, show_json
 
 
 def report(
@@ -41,13 +41,13 @@ def report(
 
         if len(runs) == 1:
             page, found = write_report(runs[0], output), read_results(runs[0])
-            facts, show = found.content, partial(print_results, found)
+            facts, display = found.content, partial(print_results, found)
         else:
             page, several = write_comparison(runs, output or Path("comparison.html")), read_runs(runs)
-            facts, show = comparison_facts(several), partial(print_runs, several)
+            facts, display = comparison_facts(several), partial(print_runs, several)
         if as_json:
-            typer.echo(json.dumps({"report": str(page), **facts}, indent=1))
+            show_json({"report": str(page), **facts})
             return
         if not quiet:
-            show(wide_console())
-        typer.echo(str(page) if quiet else f"report: {page}")
+            display(wide_console())
+        show(str(page) if quiet else f"report: {page}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +10,7 @@ import typer
 from prompttransfer.cli import options as o
 from prompttransfer.cli.library import Folder
 from prompttransfer.cli.support import friendly_errors
+from prompttransfer.texts import show_json, tell
 
 if TYPE_CHECKING:
     from prompttransfer.interchange import Card
@@ -55,9 +55,9 @@ def similar(
         stored = Library.open(library)
         found = stored.similar(matrix, card, metric=metric, start=reference, but=prompt, top=top)
         for problem in stored.problems:
-            typer.echo(f"left out: {problem}", err=True)
+            tell(f"left out: {problem}")
         if as_json:
-            typer.echo(json.dumps([_facts(match) for match in found.matches], indent=1, ensure_ascii=False))
+            show_json([_facts(match) for match in found.matches])
         else:
             _print_table(found, stored, card)
 

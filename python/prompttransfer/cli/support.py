@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +11,7 @@ from prompttransfer import processes
 from prompttransfer.cli.errors import friendly_errors
 from prompttransfer.config import METHODS, RunConfig
 from prompttransfer.recipes import Recipe, run_config
+from prompttransfer.texts import show, show_json
 
 __all__ = [
     "default_of",
@@ -104,10 +104,10 @@ def run(config: RunConfig, silent: bool, workers: int = 1) -> Any:
 def print_run(results: Any, as_json: bool) -> None:
     """The results as a table with the way to the report, or as JSON."""
     if as_json:
-        typer.echo(json.dumps(results.content, indent=1))
+        show_json(results.content)
         return
     from prompttransfer.listing import wide_console
     from prompttransfer.report.terminal import print_results
 
     print_results(results, wide_console())
-    typer.echo(f"report: {results.folder / 'report.html'}\nall files: {results.folder}")
+    show(f"report: {results.folder / 'report.html'}\nall files: {results.folder}")

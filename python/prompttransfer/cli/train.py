@@ -21,6 +21,7 @@ from prompttransfer.cli.support import (
 )
 from prompttransfer.config import METHODS
 from prompttransfer.recipes import read_recipe
+from prompttransfer.texts import show
 
 
 def train(
@@ -124,4 +125,4 @@ def train(
         write_tensors(prompt, *read_tensors(scored if scored.is_file() else made))
         print_run(results, as_json)
         if not as_json:
-            typer.echo(f"prompt: {prompt}")
+            show(f"prompt: {prompt}")

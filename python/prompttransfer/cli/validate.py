@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
@@ -12,6 +11,7 @@ from prompttransfer.cli import options as o
 from prompttransfer.cli.given import given_settings
 from prompttransfer.cli.support import friendly_errors
 from prompttransfer.recipes import read_recipe, run_config
+from prompttransfer.texts import show, show_json
 
 
 def validate(
@@ -52,10 +52,10 @@ def validate(
 
         explanation = explain(config, asked)
         if as_json:
-            typer.echo(json.dumps(explanation.as_dict(), indent=1))
+            show_json(explanation.as_dict())
         elif quiet:
             for what, command in explanation.missing:
-                typer.echo(f"{what}: {command}")
+                show(f"{what}: {command}")
         else:
             print_explanation(explanation)
     raise typer.Exit(0 if explanation.ready else 1)

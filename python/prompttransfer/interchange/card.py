@@ -16,13 +16,14 @@ from prompttransfer.interchange.files import read_tensors
 from prompttransfer.joins import Join
 from prompttransfer.json_file import parse_json
 from prompttransfer.method_config import Settings
+from prompttransfer.reading import Reading
 from prompttransfer.recipes import explain
 
 Kind = TypeVar("Kind")
 
 
 def _parsed(given: Any) -> Any:
-    """A list or a table, also from the string that it is in metadata."""
+    """A list, a table or a group of settings, also from the string that it is in metadata."""
     return parse_json(given) if isinstance(given, str) else given
 
 
@@ -51,6 +52,9 @@ class Card(Settings):
     choices: Texts = Field((), description="the answers; none: free text")
     template: str = Field("", description="what the model reads, with fields in braces")
     columns: Named[str] = Field(default_factory=dict, description="column of each field in the training table")
+    reading: Annotated[Reading, BeforeValidator(_parsed)] = Field(
+        Reading(), description="encoding, delimiter and the like of the training table"
+    )
     max_words: int | None = Field(None, ge=1, description="words kept of each field")
     max_length: int | None = Field(None, ge=1, description="text tokens kept of a row")
     cut: Literal["start", "end"] = Field("start", description="the end of a longer text that gives way")

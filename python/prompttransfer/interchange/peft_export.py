@@ -21,6 +21,7 @@ from torch import Tensor
 
 from prompttransfer.interchange.card import Card
 from prompttransfer.interchange.files import Factors, read_factors, read_prompt
+from prompttransfer.paths import anywhere
 
 # Beside the adapter, by task id; PEFT passes over files it does not know.
 CARDS = "prompt_cards.json"
@@ -51,7 +52,7 @@ def export_files(
         for name in ("model_fingerprint", "placement"):
             if getattr(card, name) != getattr(first, name):
                 raise ValueError(f"{path}: {name} differs from that of {paths[0]}; an adapter belongs to one model")
-    base_model = base_model or first.model
+    base_model = anywhere(base_model or first.model)
     if not base_model:
         raise ValueError(f"{paths[0]} does not say which model it belongs to; want --model NAME")
     if seq2seq is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,7 +24,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 from transformers.pytorch_utils import Conv1D
 
 from prompttransfer import processes
-from prompttransfer.model_names import suggestion
+from prompttransfer.model_names import hub_folder, suggestion
 from prompttransfer.models import Backbone, native_bfloat16, quiet_transformers
 from prompttransfer.models.fitness import check_fitness
 from prompttransfer.models.head import is_kept
@@ -102,7 +103,10 @@ def read_configuration(name: str) -> Any:
     Raises:
         ValueError: there is no such model.
         ConnectionError: it is not on this machine, and the hub does not answer.
+        NoHome: it can only be one of the hub, whose files have no place on this machine.
     """
+    if not _is_path(name):
+        hub_folder()  # without a home folder the hub would make one in the current folder, named ~
     hub = logging.getLogger("huggingface_hub")
     level = hub.level
     hub.setLevel(logging.ERROR)  # a warning at every try to reach a hub that does not answer
@@ -114,6 +118,11 @@ def read_configuration(name: str) -> Any:
         hub.setLevel(level)
 
 
+def _is_path(name: str) -> bool:
+    """Whether a model's name is that of a folder, there or not, and none of the hub's."""
+    return os.path.isdir(name) or name.startswith(("/", ".", "~")) or name.count("/") > 1
+
+
 def _no_model(name: str, error: Exception) -> Exception:
     """What it means that a model's configuration cannot be had, and the way out."""
     near = suggestion(name)
@@ -122,7 +131,7 @@ def _no_model(name: str, error: Exception) -> Exception:
     if folder.is_dir():
         lacks = _first_line(error) if (folder / "config.json").is_file() else "it has no config.json"
         return ValueError(f"model {name!r} is no folder of a transformers model: {lacks}")
-    if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
+    if _is_path(name):
         return ValueError(
             f"model {name!r}: no such folder{hint or '; want one that save_pretrained wrote, or a hub id'}"
         )

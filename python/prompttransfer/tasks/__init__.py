@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from prompttransfer.joins import Join
+from prompttransfer.paths import expanded
 from prompttransfer.tasks.demo import DEMO_TASKS, load_demo
 from prompttransfer.tasks.description import read_description
 from prompttransfer.tasks.files import load_described, load_files
@@ -70,7 +71,7 @@ def load_task(
         )
     elif is_description(name):
         whole = file_options.get("whole", False)
-        described = read_description(Path(name).expanduser())
+        described = read_description(expanded(name))
         task = load_described(described, whole=whole, seed=seed, bad_rows=bad_rows, progress=progress)
     else:
         task = load_files(name, seed=seed, bad_rows=bad_rows, progress=progress, **file_options)
@@ -93,7 +94,7 @@ def check_name(name: str) -> None:
     if name in DEMO_TASKS or name in PAPER_TASKS:
         return
     if is_description(name):
-        read_description(Path(name).expanduser())
+        read_description(expanded(name))
         return
     if is_file_name(name) and not _looks_like_paper(name):
         for path in file_paths(name):

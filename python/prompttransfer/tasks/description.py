@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import re
 from difflib import get_close_matches
@@ -14,6 +13,8 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator, m
 
 from prompttransfer.excerpt import listed
 from prompttransfer.method_config import Settings
+from prompttransfer.paths import expanded
+from prompttransfer.reading import Reading
 from prompttransfer.recipes import explain
 from prompttransfer.tasks.cells import label_of
 from prompttransfer.tasks.metrics import METRICS
@@ -55,7 +56,7 @@ class Rows(Settings):
     test: int | None = Field(None, ge=1)
 
 
-class Description(Settings):
+class Description(Reading):
     """Which files hold a task, and how a row of them becomes a text with its answer."""
 
     name: str = Field("", description="name of the task; none: that of its file")
@@ -83,15 +84,6 @@ class Description(Settings):
     bad_rows: Literal["error", "skip"] | None = Field(
         None, description="rows that do not fit: stop, or leave them out and count them; none: as the run says"
     )
-    encoding: str = Field("utf-8", description="of text files")
-    quotes: bool = Field(True, description="quotation marks enclose fields of CSV and TSV files; false: they are text")
-    escape: str | None = Field(
-        None, description="character of CSV and TSV files before a quotation mark that is text, such as a backslash"
-    )
-    delimiter: str | None = Field(
-        None, description="between fields of CSV and TSV files; none: as their first line tells"
-    )
-    heading: tuple[str, ...] = Field((), description="column names of CSV and TSV files whose first line is a row")
     streaming: bool = Field(False, description="draw the rows in one pass, without a copy of all of them on disk")
     rows: Rows = Field(default_factory=Rows, description="at most so many rows, drawn at random")
     seed: int | None = Field(None, ge=0, description="of the splits and draws; none: as the run says")
@@ -103,28 +95,10 @@ class Description(Settings):
             raise ValueError("want letters, digits, '_', '-' and '.' only: result files are named by it")
         return name
 
-    @field_validator("encoding")
-    @classmethod
-    def _known_encoding(cls, encoding: str) -> str:
-        try:
-            io.TextIOWrapper(io.BytesIO(), encoding)  # unlike codecs.lookup, of text encodings only
-        except (LookupError, ValueError) as error:
-            raise ValueError("want one that Python knows, such as utf-8, latin-1") from error
-        return encoding
-
-    @field_validator("delimiter", "escape")
-    @classmethod
-    def _one_character(cls, character: str | None) -> str | None:
-        if character is not None and (len(character) != 1 or character in '"\r\n'):
-            raise ValueError("want one character, and no quotation mark or line break")
-        return character
-
     @model_validator(mode="after")
     def _fits_together(self) -> Description:
         if not self.train and not self.test:
             raise ValueError("names no files: want train, or at least test")
-        if self.escape is not None and self.escape == self.delimiter:
-            raise ValueError(f"got {self.escape!r} for both delimiter and escape, want two characters")
         known = fields_of(self.template)
         for name in self.fields:
             if name not in known:
@@ -156,9 +130,9 @@ class Description(Settings):
         return self.answer or self.label or "label"
 
     @property
-    def reading(self) -> dict[str, Any]:
-        """How text files are read, see `prompttransfer.tasks.tables.read_rows`."""
-        return {name: getattr(self, name) for name in ("encoding", "quotes", "escape", "delimiter", "heading")}
+    def reading(self) -> Reading:
+        """How text files are read."""
+        return Reading(**{name: getattr(self, name) for name in Reading.model_fields})
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -189,7 +163,7 @@ def read_description(path: Path) -> Description:
 def _found(description: Path, split: str, files: tuple[Path, ...]) -> tuple[Path, ...]:
     paths: list[Path] = []
     for file in files:
-        path = description.parent / file.expanduser()
+        path = description.parent / expanded(file)
         if os.path.exists(path):  # unlike the path's own method, False for a name that is too long
             paths.append(path)
             continue

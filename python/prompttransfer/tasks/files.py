@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 from datasets import Dataset
 
+from prompttransfer.reading import Reading
 from prompttransfer.tasks.arrow_tables import folder_splits
 from prompttransfer.tasks.cells import Misfit, answers_of, label_of, pick, text_of
 from prompttransfer.tasks.description import SPLITS, Description
@@ -102,7 +103,7 @@ def load_described(
     shares = _shares(files, whole)
     settings = description.model_dump(
         mode="json",
-        include={"template", "answer", "choices", "max_words", "encoding", "quotes", "escape", "delimiter", "heading"},
+        include={"template", "answer", "choices", "max_words", *Reading.model_fields},
     )
     settings |= {"columns": description.columns, "target": description.target, "skip": source.skip}
     if description.streaming:
@@ -145,7 +146,7 @@ def load_described(
         cut=description.cut,
         join=description.join,
         max_answer=description.max_answer,
-        wording=Wording(description.template, description.max_words, description.columns),
+        wording=Wording(description.template, description.max_words, description.columns, description.reading),
         origin=", ".join(dict.fromkeys(path.name for paths in files.values() for path in paths)),
         skipped=facts["skipped"],
     )
@@ -284,7 +285,7 @@ class _Source:
                         raise
 
     def _read(self, path: Path, columns: Sequence[str], split: str) -> Iterator[Row]:
-        return read_rows(path, columns, split=split, **self.description.reading)
+        return read_rows(path, columns, split=split, **dict(self.description.reading))
 
 
 def _label(value: Any) -> Any:

@@ -6,6 +6,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from prompttransfer.paths import expanded
+
 TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet", ".arrow", ".feather")
 PACKED = (".csv.gz", ".tsv.gz", ".jsonl.gz", ".ndjson.gz", ".json.gz")
 DESCRIPTIONS = (".yaml", ".yml")
@@ -30,7 +32,7 @@ def is_description(name: str) -> bool:
 
 def file_paths(name: str) -> list[Path]:
     """The files of a task named by files."""
-    return [Path(part.strip()).expanduser() for part in _BETWEEN_FILES.split(name)]
+    return [expanded(part.strip()) for part in _BETWEEN_FILES.split(name)]
 
 
 def table_suffix(path: Path) -> str:

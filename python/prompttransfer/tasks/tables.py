@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from prompttransfer.excerpt import listed, shown
-from prompttransfer.file_kinds import HEAD, check_text, kind_of
+from prompttransfer.file_kinds import HEAD, check_kind, kind_of
 from prompttransfer.tasks.names import PACKED, TABLES, is_dataset_folder, table_suffix
+from prompttransfer.texts import codec_of
 
-_MARKS_OF_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _OTHER_ENCODING = "a YAML description may name another, such as encoding"
 _CHANCE = 10
 
@@ -118,11 +118,10 @@ def opened(path: Path, encoding: str) -> Iterator[TextIO]:
     packed = path.suffix.lower() == ".gz"
     try:
         with gzip.open(path, "rb") if packed else path.open("rb") as raw:
-            head, codec = raw.read(HEAD), codecs.lookup(encoding).name
+            head = raw.read(HEAD)
             raw.seek(0)
-            check_text(head, path, codec)
-            if codec == "utf-8":
-                codec = "utf-16" if head.startswith(_MARKS_OF_UTF16) else "utf-8-sig"
+            check_kind(head, path, codecs.lookup(encoding).name)
+            codec = codec_of(head, encoding)
             with io.TextIOWrapper(raw, encoding=codec, newline="") as file:
                 yield file
     except UnicodeError as error:

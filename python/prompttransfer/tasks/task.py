@@ -10,6 +10,7 @@ import numpy as np
 from datasets import Dataset, Features, Value
 
 from prompttransfer.joins import Join
+from prompttransfer.reading import Reading
 from prompttransfer.tasks.metrics import METRICS
 from prompttransfer.tasks.text_metrics import TEXT_METRICS
 
@@ -48,11 +49,13 @@ class Wording:
     """How the text of a row is made of its fields, see `prompttransfer.tasks.templates`.
 
     columns: of each field in the table the rows came from, where they are known.
+    reading: how that table is read.
     """
 
     template: str
     max_words: int | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
+    reading: Reading = field(default_factory=Reading)
 
 
 @dataclass(frozen=True)

@@ -139,7 +139,7 @@ def _store(config: RunConfig) -> Path:
     """The folder of finished stages, or the nearest one above it that is there."""
     from prompttransfer.store import default_folder
 
-    place = (config.cache or default_folder()).expanduser().resolve()
+    place = (config.cache or default_folder()).resolve()
     return next(folder for folder in (place, *place.parents) if folder.is_dir())
 
 

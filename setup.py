@@ -20,12 +20,14 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
+SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")  # of the modules of this Python: .cpython-311-x86_64-linux-gnu.so
 MODES = ("auto", "cpu", "cuda", "none")
 LOST = {
     "cpu": "the plain torch reference runs everything, several times slower",
@@ -64,8 +66,7 @@ class CMakeBuild(build_ext):
     def run(self) -> None:
         mode = build_mode()
         wanted = {"none": [], "cpu": ["cpu"], "cuda": ["cpu", "cuda"], "auto": ["cpu", "cuda"]}[mode]
-        target = ROOT if self.editable_mode else Path(self.build_lib).resolve()
-        for stale in (target / "promptkernels").glob("_C_*.so"):  # what an earlier build left is not this one's
+        for stale in self.modules():
             stale.unlink()
         for kind in wanted:
             try:
@@ -77,6 +78,13 @@ class CMakeBuild(build_ext):
                         f"but its build failed: {reason(error)}"
                     ) from error
                 say(f"installing without the {kind} module ({reason(error)}): {LOST[kind]}")
+
+    def folder(self) -> Path:
+        return (ROOT if self.editable_mode else Path(self.build_lib).resolve()) / "promptkernels"
+
+    def modules(self) -> list[Path]:
+        """The native modules of this build or an earlier one. In a checkout other Pythons may have theirs beside."""
+        return sorted(self.folder().glob(f"_C_*{SUFFIX}" if self.editable_mode else "_C_*.so"))
 
     def build_module(self, kind: str) -> None:
         options = [f"-DPK_CPU={'ON' if kind == 'cpu' else 'OFF'}", f"-DPK_CUDA={'ON' if kind == 'cuda' else 'OFF'}"]
@@ -92,14 +100,13 @@ class CMakeBuild(build_ext):
         build = Path(self.build_temp).resolve() / kind
         shutil.rmtree(build, ignore_errors=True)
         build.mkdir(parents=True)
-        target = ROOT if self.editable_mode else Path(self.build_lib).resolve()
         run = ["cmake", "-G", "Ninja", "-S", str(ROOT), "-B", str(build), f"-DPython_EXECUTABLE={sys.executable}"]
         run += [
             f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
             f"-DPK_VERSION={self.distribution.get_version()}",
             *options,
         ]
-        run.append(f"-DCMAKE_INSTALL_PREFIX={target / 'promptkernels'}")
+        run.append(f"-DCMAKE_INSTALL_PREFIX={self.folder()}")
         jobs = os.environ.get("PROMPTKERNELS_JOBS") or str(os.cpu_count() or 1)
         check(run)
         log = check(["cmake", "--build", str(build), "--parallel", jobs])
@@ -108,8 +115,7 @@ class CMakeBuild(build_ext):
         check(["cmake", "--install", str(build)])
 
     def get_outputs(self) -> list[str]:
-        folder = ROOT if self.editable_mode else Path(self.build_lib)
-        return [str(path) for path in (folder / "promptkernels").glob("_C_*.so")]
+        return [str(path) for path in self.modules()]
 
     def get_output_mapping(self) -> dict[str, str]:
         return {}

@@ -7,6 +7,8 @@
 torch.Size([6, 6])
 """
 
+import sys
+
 from promptkernels.backends.registry import BackendStatus, BackendUnavailable, backends, set_backend, use_backend
 from promptkernels.ops import (
     compose_prompts,
@@ -16,6 +18,10 @@ from promptkernels.ops import (
     svgd_direction,
     task_similarity,
 )
+
+# The function hides the package of its name. It has that package's modules as attributes, which is where the statement
+# `import promptkernels.backends.registry as registry` looks for them.
+backends.__dict__ = vars(sys.modules["promptkernels.backends"])
 
 __version__ = "0.1.0"
 

@@ -5,7 +5,7 @@ Only prompt encoder *instances* are touched; parameters, checkpoints and the res
 
 from __future__ import annotations
 
-from types import MethodType
+import functools
 from typing import Any
 
 from torch import Tensor, nn
@@ -15,6 +15,9 @@ from promptkernels.ops import compose_prompts
 
 def accelerate(model: nn.Module) -> int:
     """Patch every multitask prompt encoder of a PEFT model in place; `restore` undoes it.
+
+    A patched encoder is of a subclass of its class. It can be copied and pickled; loading it needs promptkernels.
+    Encoders of a class with a forward that is not PEFT's stay as they are.
 
     Returns:
         the number of encoders that are patched now.
@@ -28,28 +31,55 @@ def accelerate(model: nn.Module) -> int:
             f"model must be a PEFT model with a MULTITASK_PROMPT_TUNING adapter, got {type(model).__name__} without one"
         )
     for encoder in encoders:
-        encoder.forward = MethodType(_forward, encoder)
+        if not isinstance(encoder, _Fused):
+            plain: Any = type(encoder)
+            encoder.__class__ = _fused(plain)
     return len(encoders)
 
 
 def restore(model: nn.Module) -> int:
-    """Give every patched encoder its own forward again; returns how many were patched."""
-    patched = [encoder for encoder in _encoders(model) if "forward" in vars(encoder)]
+    """Give every patched encoder its own class again; returns how many were patched."""
+    patched = [module for module in model.modules() if isinstance(module, _Fused)]
     for encoder in patched:
-        del encoder.forward
+        encoder.__class__ = encoder.plain
     return len(patched)
 
 
 def _encoders(model: nn.Module) -> list[Any]:
     from peft.tuners.multitask_prompt_tuning import MultitaskPromptEmbedding
 
-    return [module for module in model.modules() if isinstance(module, MultitaskPromptEmbedding)]
+    encoders = [module for module in model.modules() if isinstance(module, MultitaskPromptEmbedding)]
+    return [e for e in encoders if isinstance(e, _Fused) or type(e).forward is MultitaskPromptEmbedding.forward]
 
 
-def _forward(self: Any, indices: Tensor, task_ids: Tensor) -> Tensor:
-    """PEFT hands over all token indices of the prompt, one row per batch row, and the tasks of the rows (or of all)."""
-    if task_ids is None:
-        raise ValueError("task_ids cannot be None")
-    weight = self.embedding.weight
-    prompts = compose_prompts(weight, self.prefix_task_cols, self.prefix_task_rows, task_ids).to(weight.dtype)
-    return prompts.expand(indices.shape[0], -1, -1) if task_ids.shape[0] == 1 else prompts
+class _Fused:
+    """The forward of a patched encoder; mixed into the class that it had."""
+
+    plain: Any
+
+    def forward(self: Any, indices: Tensor, task_ids: Tensor) -> Tensor:
+        """indices (B, L), all tokens of the prompt in every row; task_ids (B,), or one id for all -> (B, L, H)."""
+        if task_ids is None:
+            raise ValueError("task_ids cannot be None")
+        if isinstance(task_ids, Tensor) and task_ids.dim() == 0:
+            task_ids = task_ids.reshape(1)
+        weight, rows = self.embedding.weight, indices.shape[0]
+        prompts = compose_prompts(weight, self.prefix_task_cols, self.prefix_task_rows, task_ids).to(weight.dtype)
+        if task_ids.shape[0] not in (1, rows):
+            raise ValueError(f"task_ids must hold one id or one for each of the {rows} rows, got {task_ids.shape[0]}")
+        return prompts.expand(rows, -1, -1)
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        """The class is made while the program runs, so a pickle names the one that it was made of."""
+        return _empty, (self.plain,), *super().__reduce_ex__(max(protocol, 2))[2:]
+
+
+@functools.cache
+def _fused(plain: Any) -> Any:
+    members: dict[str, Any] = {"plain": plain, "__doc__": plain.__doc__}
+    return type(f"Fused{plain.__name__}", (_Fused, plain), members)
+
+
+def _empty(plain: Any) -> Any:
+    """What a pickle of a patched encoder begins with."""
+    return object.__new__(_fused(plain))

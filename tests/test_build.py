@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
+from setuptools import Distribution
 
 ROOT = Path(__file__).resolve().parents[1]
 pytest.importorskip("pybind11", reason="the build requirements are not installed in this environment")
@@ -73,6 +76,57 @@ def test_unknown_mode_is_named(tmp_path):
     done = build(tmp_path, PROMPTKERNELS_BUILD="gpu")
     assert done.returncode != 0
     assert "PROMPTKERNELS_BUILD must be one of auto, cpu, cuda, none, got 'gpu'" in done.stderr
+
+
+OWN, OTHER = sysconfig.get_config_var("EXT_SUFFIX"), ".cpython-300-x86_64-linux-gnu.so"
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch):
+    """The build command of setup.py in a checkout with the modules of two Pythons; it compiles nothing."""
+    monkeypatch.setattr("setuptools.setup", lambda **_: None)
+    monkeypatch.setenv("PROMPTKERNELS_BUILD", "cpu")
+    spec = importlib.util.spec_from_file_location("setup_script", ROOT / "setup.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    monkeypatch.setattr(script, "ROOT", tmp_path)
+    made = script.CMakeBuild(Distribution())
+    made.build_lib = str(tmp_path / "lib")
+    for folder in ("promptkernels", "lib/promptkernels"):
+        (tmp_path / folder).mkdir(parents=True)
+        for name in (f"_C_cpu{OWN}", f"_C_cuda{OWN}", f"_C_cpu{OTHER}"):
+            (tmp_path / folder / name).write_text("earlier")
+    made.build_module = lambda kind: (made.folder() / f"_C_{kind}{OWN}").write_text("new")
+    return made
+
+
+def names(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in folder.glob("_C_*")}
+
+
+def test_an_editable_build_leaves_the_modules_of_another_python_alone(command, tmp_path):
+    command.editable_mode = True
+    command.run()
+    assert names(tmp_path / "promptkernels") == {f"_C_cpu{OWN}": "new", f"_C_cpu{OTHER}": "earlier"}
+    assert command.get_outputs() == [str(tmp_path / "promptkernels" / f"_C_cpu{OWN}")]
+
+
+def test_a_wheel_holds_the_modules_of_its_build_only(command, tmp_path):
+    command.editable_mode = False
+    command.run()
+    assert names(tmp_path / "lib" / "promptkernels") == {f"_C_cpu{OWN}": "new"}
+    assert command.get_outputs() == [str(tmp_path / "lib" / "promptkernels" / f"_C_cpu{OWN}")]
+    assert len(names(tmp_path / "promptkernels")) == 3
+
+
+def test_make_clean_leaves_the_modules_of_another_python_alone(tmp_path):
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    package = tmp_path / "promptkernels"
+    package.mkdir()
+    for suffix in (OWN, OTHER):
+        (package / f"_C_cpu{suffix}").touch()
+    subprocess.run(["make", "clean", f"PYTHON={sys.executable}"], cwd=tmp_path, check=True, capture_output=True)
+    assert list(names(package)) == [f"_C_cpu{OTHER}"]
 
 
 @pytest.mark.slow

@@ -1,18 +1,20 @@
 """Which backend runs an operation: what is there, why not, who is chosen.
 
 Automatic choice goes through `PREFERENCE` for the device of the tensors and takes the first backend that can run; one
-that cannot steps aside silently. A forced backend (`use_backend`, `set_backend`, or the environment variable
-``PROMPTKERNELS_BACKEND``) never steps aside: it runs or it raises with the reason of every candidate.
+that cannot steps aside silently. A forced backend (`use_backend` for a block, `set_backend` or the environment variable
+``PROMPTKERNELS_BACKEND`` for the process) never steps aside: it runs or it raises with the reason of every candidate.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import ModuleType
+from typing import Any
 
 import torch
 
@@ -29,7 +31,8 @@ PREFERENCE: dict[str, tuple[str, ...]] = {
 }
 
 _forced: str | None = os.environ.get("PROMPTKERNELS_BACKEND") or None
-_chosen: dict[tuple[str, torch.dtype], ModuleType] = {}
+_block: ContextVar[str | None] = ContextVar("promptkernels_backend")  # of `use_backend`; unset outside of a block
+_chosen: dict[tuple[str | None, str, torch.dtype], ModuleType] = {}
 
 
 class BackendUnavailable(RuntimeError):
@@ -78,48 +81,75 @@ def _raise_unavailable(name: str, what: str, reasons: dict[str, str | None]) -> 
 def set_backend(name: str | None) -> None:
     """Force one backend for the whole process, or return to the automatic choice with None.
 
-    Raises `ValueError` for an unknown name and `BackendUnavailable` for a backend that cannot run here.
+    Blocks of `use_backend` go before it.
+
+    Raises:
+        ValueError: an unknown name.
+        BackendUnavailable: the backend cannot run here.
     """
+    global _forced
+    _check_available(name)
+    _forced = name
+
+
+def _check_available(name: str | None) -> None:
     if name is not None:
         _check_name(name)
         if BACKENDS[name].why_unavailable() is not None:
             _raise_unavailable(name, "here", {key: module.why_unavailable() for key, module in BACKENDS.items()})
-    _restore(name)
-
-
-def _restore(name: str | None) -> None:
-    global _forced
-    _forced = name
-    _chosen.clear()
 
 
 @contextmanager
 def use_backend(name: str | None) -> Iterator[None]:
-    """`set_backend` for the length of a ``with`` block (process-wide, so that backward passes obey it too)."""
-    before = _forced
-    set_backend(name)
+    """Force one backend for a ``with`` block, or return to the automatic choice in it with None.
+
+    It holds for the thread or the asynchronous task that enters the block, and for no other. The gradient of an
+    operation is computed by the backend that was in force when the operation was called, wherever it is asked for.
+
+    Raises:
+        ValueError: an unknown name.
+        BackendUnavailable: the backend cannot run here.
+    """
+    _check_available(name)
+    before = _block.set(name)
     try:
         yield
     finally:
-        _restore(before)  # unchecked: a choice that could not run before is not this block's error
+        _block.reset(before)
+
+
+def forced() -> str | None:
+    """The name of the backend in force: that of the innermost block, else that of the process; None is automatic."""
+    return _block.get(_forced)
+
+
+def call_under(name: str | None, function: Callable[..., Any], *arguments: Any) -> Any:
+    """``function(*arguments)`` with this choice in force, as `forced` told it earlier."""
+    if name == forced():
+        return function(*arguments)
+    before = _block.set(name)
+    try:
+        return function(*arguments)
+    finally:
+        _block.reset(before)
 
 
 def choose(device: str, dtype: torch.dtype) -> ModuleType:
     """The module that runs an operation on tensors of this device type and element type."""
-    key = (device, dtype)
+    key = (forced(), device, dtype)
     module = _chosen.get(key)
     if module is None:
-        module = _chosen[key] = _decide(device, dtype)
+        module = _chosen[key] = _decide(*key)
     return module
 
 
-def _decide(device: str, dtype: torch.dtype) -> ModuleType:
-    if _forced is not None:
-        _check_name(_forced)
-        if _refusal(BACKENDS[_forced], device, dtype) is not None:
+def _decide(forced: str | None, device: str, dtype: torch.dtype) -> ModuleType:
+    if forced is not None:
+        _check_name(forced)
+        if _refusal(BACKENDS[forced], device, dtype) is not None:
             reasons = {name: _refusal(module, device, dtype) for name, module in BACKENDS.items()}
-            _raise_unavailable(_forced, f"{dtype} tensors on {device}", reasons)
-        return BACKENDS[_forced]
+            _raise_unavailable(forced, f"{dtype} tensors on {device}", reasons)
+        return BACKENDS[forced]
     for name in PREFERENCE.get(device, ("reference",)):
         reason = _refusal(BACKENDS[name], device, dtype)
         if reason is None:

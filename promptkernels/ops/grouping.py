@@ -13,7 +13,7 @@ def _fake(similarity: Tensor, target: int) -> Tensor:
     return similarity.new_empty(similarity.shape[:1], dtype=torch.bool)
 
 
-_select = register("select_group", "(Tensor similarity, int target) -> Tensor", _fake)
+_select = register("select_group", "(Tensor similarity, int target) -> Tensor", _fake, differentiable=False)
 
 
 def select_group(similarity: Tensor, target: int) -> Tensor:

@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from promptkernels.backends.types import accumulation_type
 from promptkernels.ops.checks import Sizes
-from promptkernels.ops.library import needs_gradient, register
+from promptkernels.ops.derivatives import needs_gradient, once, record, wanted
+from promptkernels.ops.library import register
 
 
 def _fake_compose(shared: Tensor, u: Tensor, v: Tensor, task_ids: Tensor) -> Tensor:
@@ -67,7 +67,7 @@ def compose_prompts(shared: Tensor, u: Tensor, v: Tensor, task_ids: Tensor) -> T
         IndexError: a task id outside 0..T-1 (on a GPU a device-side assertion, as in torch's own indexing).
     """
     _check(shared, u, v, task_ids)
-    if needs_gradient(shared, u, v):
+    if needs_gradient("compose_prompts", shared, u, v):
         return _ComposePrompts.apply(shared, u, v, task_ids)
     return _compose(shared, u, v, task_ids)
 
@@ -88,39 +88,39 @@ def prepend_prompts(shared: Tensor, u: Tensor, v: Tensor, task_ids: Tensor, inpu
         IndexError: a task id outside 0..T-1.
     """
     _check(shared, u, v, task_ids, input_embeds)
-    if needs_gradient(shared, u, v, input_embeds):
+    if needs_gradient("prepend_prompts", shared, u, v, input_embeds):
         return _PrependPrompts.apply(shared, u, v, task_ids, input_embeds)
     return _prepend(shared, u, v, task_ids, input_embeds)
 
 
-def _factor_gradients(grad: Tensor, saved: tuple[Tensor, ...], needs: tuple[bool, ...]) -> tuple[Tensor | None, ...]:
+def _factor_gradients(name: str, ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    needs, saved = ctx.needs_input_grad[:3], ctx.saved_tensors
     if not any(needs):
         return None, None, None
-    gradients = _compose_backward(grad, *saved)
-    return tuple(g if need else None for g, need in zip(gradients, needs, strict=True))
+    d_shared, d_u, d_v = wanted(ctx, needs, _compose_backward, grad, *saved)
+    shared, u, v, _ = saved
+    return once(name, d_shared, grad, u, v), once(name, d_u, grad, shared, v), once(name, d_v, grad, shared, u)
 
 
 class _ComposePrompts(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, shared: Tensor, u: Tensor, v: Tensor, task_ids: Tensor) -> Tensor:
-        ctx.save_for_backward(shared, u, v, task_ids)
+        record(ctx, shared, u, v, task_ids)
         return _compose(shared, u, v, task_ids)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return (*_factor_gradients(grad, ctx.saved_tensors, ctx.needs_input_grad[:3]), None)
+        return (*_factor_gradients("compose_prompts", ctx, grad), None)
 
 
 class _PrependPrompts(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, shared: Tensor, u: Tensor, v: Tensor, task_ids: Tensor, input_embeds: Tensor) -> Tensor:
-        ctx.save_for_backward(shared, u, v, task_ids)
+        record(ctx, shared, u, v, task_ids)
         return _prepend(shared, u, v, task_ids, input_embeds)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         length = ctx.saved_tensors[0].shape[0]
-        d_factors = _factor_gradients(grad[:, :length], ctx.saved_tensors, ctx.needs_input_grad[:3])
+        d_factors = _factor_gradients("prepend_prompts", ctx, grad[:, :length])
         return (*d_factors, None, grad[:, length:] if ctx.needs_input_grad[4] else None)

@@ -12,10 +12,12 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
+from torch.autograd import forward_ad
 
 from promptkernels import reference
 from promptkernels.backends import registry
 from promptkernels.ops import arguments
+from promptkernels.ops.derivatives import refuse_tangents, refuse_tracked
 
 LIBRARY = torch.library.Library("promptkernels", "DEF")
 
@@ -24,8 +26,11 @@ LIBRARY = torch.library.Library("promptkernels", "DEF")
 _DENSE = ("CPU", "CUDA", "XPU", "MPS", "HPU", "MTIA", "MAIA", "PrivateUse1")
 
 
-def register(name: str, schema: str, fake: Callable[..., Any]) -> Any:
-    """Define ``promptkernels::name`` and return its overload; ``schema`` is the part after the name."""
+def register(name: str, schema: str, fake: Callable[..., Any], differentiable: bool = True) -> Any:
+    """Define ``promptkernels::name`` and return its overload; ``schema`` is the part after the name.
+
+    Where it is differentiable, it refuses the derivatives that it lacks: tangents, and what `torch.func` tracks.
+    """
     check = getattr(arguments, name)
     parameters = inspect.signature(check).parameters
     names = tuple(parameters)
@@ -36,16 +41,14 @@ def register(name: str, schema: str, fake: Callable[..., Any]) -> Any:
             if args[place] is None:  # torch lets it through
                 raise ValueError(f"{names[place]} must be a tensor, got None")
         check(*args)
+        if forward_ad._current_level >= 0 and differentiable:
+            refuse_tangents(name, args)
         first = args[0]
         backend = registry.choose(first.device.type, first.dtype)
         if backend is reference:
             with _plain(first.device.type):
                 return getattr(backend, name)(*args)
         return getattr(backend, name)(*args)
-
-    LIBRARY.define(name + schema, tags=(torch.Tag.pt2_compliant_tag,))
-    for key in _DENSE:
-        LIBRARY.impl(name, kernel, key)
 
     def checked_fake(*args: Any) -> Any:
         for argument, value in zip(names, args, strict=True):
@@ -54,8 +57,24 @@ def register(name: str, schema: str, fake: Callable[..., Any]) -> Any:
                 raise ValueError(f"{argument} must be on {args[0].device} as {names[0]} is, got {value.device}")
         return fake(*args)
 
-    torch.library.register_fake(f"promptkernels::{name}", checked_fake, lib=LIBRARY)
-    return getattr(torch.ops.promptkernels, name).default
+    def define(overload: str) -> Any:
+        LIBRARY.define(overload + schema, tags=(torch.Tag.pt2_compliant_tag,))
+        for key in _DENSE:
+            LIBRARY.impl(overload, kernel, key)
+        torch.library.register_fake(f"promptkernels::{overload}", checked_fake, lib=LIBRARY)
+        return getattr(getattr(torch.ops.promptkernels, name), overload.partition(".")[2] or "default")
+
+    operation = define(name)
+    if differentiable:
+        # Under a transform of torch.func calls arrive here first; the overload lets torch's own rules go on.
+        inner = define(f"{name}.inner")
+
+        def checked(*args: Any) -> Any:
+            refuse_tracked(name, args)
+            return inner(*args)
+
+        LIBRARY.impl(name, checked, "FuncTorchDynamicLayerFrontMode")
+    return operation
 
 
 @contextmanager
@@ -64,8 +83,3 @@ def _plain(device: str) -> Iterator[None]:
     autocast = torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
     with torch.no_grad(), autocast:
         yield
-
-
-def needs_gradient(*tensors: torch.Tensor | None) -> bool:
-    """Whether a call must be recorded; without that the bare operation is called, which costs a third of the time."""
-    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)

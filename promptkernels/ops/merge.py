@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from promptkernels.backends.types import accumulation_type
 from promptkernels.ops.checks import Sizes
-from promptkernels.ops.library import needs_gradient, register
+from promptkernels.ops.derivatives import needs_gradient, once, record, wanted
+from promptkernels.ops.library import register
 
 
 def _fake(reference: Tensor, prompts: Tensor, scale: Tensor | None, weights: Tensor | None) -> Tensor:
@@ -62,7 +62,7 @@ def merge_task_vectors(
         sizes.floating("scale", scale, "TL")
     if weights is not None:
         sizes.floating("weights", weights, "T")
-    if needs_gradient(reference, prompts, scale, weights):
+    if needs_gradient("merge_task_vectors", reference, prompts, scale, weights):
         return _MergeTaskVectors.apply(reference, prompts, scale, weights)
     return _merge(reference, prompts, scale, weights)
 
@@ -70,12 +70,18 @@ def merge_task_vectors(
 class _MergeTaskVectors(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, reference: Tensor, prompts: Tensor, scale: Tensor | None, weights: Tensor | None) -> Tensor:
-        ctx.save_for_backward(reference, prompts, scale, weights)
+        record(ctx, reference, prompts, scale, weights)
         return _merge(reference, prompts, scale, weights)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        needs = list(ctx.needs_input_grad)
-        gradients = _merge_backward(grad, *ctx.saved_tensors, needs)
-        return tuple(g if need else None for g, need in zip(gradients, needs, strict=True))
+        saved, needs = ctx.saved_tensors, list(ctx.needs_input_grad)
+        reference, prompts, scale, weights = saved
+        d_reference, d_prompts, d_scale, d_weights = wanted(ctx, needs, _merge_backward, grad, *saved, needs)
+        name = "merge_task_vectors"
+        return (
+            once(name, d_reference, grad, scale, weights),
+            once(name, d_prompts, grad, scale, weights),
+            once(name, d_scale, grad, reference, prompts, weights),
+            once(name, d_weights, grad, reference, prompts, scale),
+        )

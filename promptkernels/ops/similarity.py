@@ -6,12 +6,12 @@ from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from promptkernels.backends.types import accumulation_type
 from promptkernels.ops.arguments import METRICS
 from promptkernels.ops.checks import Sizes, is_positive, one_of
-from promptkernels.ops.library import needs_gradient, register
+from promptkernels.ops.derivatives import needs_gradient, once, record, wanted
+from promptkernels.ops.library import register
 
 
 def _fake(
@@ -150,7 +150,7 @@ def task_similarity(
         prompts = prompts.unsqueeze(1)
         reference = None if reference is None else reference.unsqueeze(0)
         others = None if others is None else others.unsqueeze(1)
-    if needs_gradient(prompts, reference, others, scale):
+    if needs_gradient("task_similarity", prompts, reference, others, scale):
         return _TaskSimilarity.apply(prompts, reference, others, scale, metric, eps, return_z)
     if return_z:
         similarity, _, _, z = _similarity_z(prompts, reference, others, scale, eps)
@@ -186,7 +186,7 @@ class _TaskSimilarity(torch.autograd.Function):
             similarity, left_norm, right_norm, z = _similarity_z(prompts, reference, others, scale, eps)
         else:
             similarity, left_norm, right_norm = _similarity(prompts, reference, others, scale, metric, eps)
-        ctx.save_for_backward(prompts, reference, others, scale, similarity, left_norm, right_norm)
+        record(ctx, prompts, reference, others, scale, similarity, left_norm, right_norm)
         ctx.metric, ctx.eps = metric, eps
         if not return_z:
             return similarity
@@ -194,11 +194,15 @@ class _TaskSimilarity(torch.autograd.Function):
         return similarity, z
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor, _grad_z: Tensor | None = None) -> tuple[Tensor | None, ...]:
         prompts, reference, others, scale, similarity, left_norm, right_norm = ctx.saved_tensors
         needs = list(ctx.needs_input_grad[:4])
-        gradients = _similarity_backward(
-            grad, prompts, reference, others, scale, ctx.metric, ctx.eps, similarity, left_norm, right_norm, needs
-        )
-        return (*(g if need else None for g, need in zip(gradients, needs, strict=True)), None, None, None)
+        inputs = prompts, reference, others, scale
+        arguments = *inputs, ctx.metric, ctx.eps, similarity, left_norm, right_norm, needs
+        gradients = wanted(ctx, needs, _similarity_backward, grad, *arguments)
+        linear = ctx.metric == "token_mean_dot" and others is not None  # in prompts, in others and in scale
+        found = []
+        for place, gradient in enumerate(gradients):
+            sources = [t for other, t in enumerate(inputs) if not (linear and other == place != 1)]
+            found.append(once("task_similarity", gradient, grad, *sources))
+        return (*found, None, None, None)

@@ -6,12 +6,12 @@ from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from promptkernels.backends.types import accumulation_type
 from promptkernels.ops.arguments import CONVENTIONS
 from promptkernels.ops.checks import Sizes, is_positive, one_of
-from promptkernels.ops.library import needs_gradient, register
+from promptkernels.ops.derivatives import needs_gradient, once, record, wanted
+from promptkernels.ops.library import register
 
 
 def _fake(particles: Tensor, scores: Tensor, bandwidth: float, convention: str, per_token: bool) -> tuple[Tensor, ...]:
@@ -129,7 +129,7 @@ def svgd_direction(
     shape = particles.shape
     if flat:
         particles, scores = particles.unsqueeze(1), scores.unsqueeze(1)
-    if needs_gradient(particles, scores):
+    if needs_gradient("svgd_direction", particles, scores):
         phi, kernel, h = _SVGDDirection.apply(particles, scores, value, convention, per_token)
     else:
         phi, kernel, h = _direction(particles, scores, value, convention, per_token)
@@ -145,14 +145,16 @@ class _SVGDDirection(torch.autograd.Function):
         ctx: Any, particles: Tensor, scores: Tensor, bandwidth: float, convention: str, per_token: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
         phi, kernel, h = _direction(particles, scores, bandwidth, convention, per_token)
-        ctx.save_for_backward(particles, scores, kernel, h)
+        record(ctx, particles, scores, kernel, h)
         ctx.per_token = per_token
         ctx.mark_non_differentiable(kernel, h)
         return phi, kernel, h
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor, _grad_kernel: Tensor, _grad_h: Tensor) -> tuple[Tensor | None, ...]:
         particles, scores, kernel, h = ctx.saved_tensors
-        d_particles, d_scores = _direction_backward(grad, particles, scores, kernel, h, ctx.per_token)
-        return d_particles, d_scores, None, None, None
+        d_particles, d_scores = wanted(
+            ctx, ctx.needs_input_grad[:2], _direction_backward, grad, particles, scores, kernel, h, ctx.per_token
+        )
+        d_particles = once("svgd_direction", d_particles, grad, particles, scores)
+        return d_particles, once("svgd_direction", d_scores, grad, particles), None, None, None

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
 import torch
-from cases import rand
+from cases import CALLS, public_calls, rand
 
 import promptkernels as pk
-from promptkernels.backends import registry
+from promptkernels.backends import OPERATIONS, registry
 from promptkernels.backends.native import load
 
 
@@ -72,6 +74,89 @@ def test_use_backend_restores_the_choice_even_after_an_error():
         assert registry.choose("cpu", torch.float32).NAME == "reference"
         raise ZeroDivisionError
     assert registry.choose("cpu", torch.float32) is before
+
+
+def test_leaving_a_block_is_no_error_where_the_choice_around_it_cannot_run(broken_cpu, monkeypatch):
+    monkeypatch.setattr(registry, "_forced", "cpu")
+    with pk.use_backend("reference"):
+        assert pk.task_similarity(rand(2, 2, 4)).shape == (2, 2)
+    with pytest.raises(pk.BackendUnavailable):
+        pk.task_similarity(rand(2, 2, 4))
+
+
+def test_overlapping_blocks_of_two_threads():
+    """The block that begins first ends first; neither reaches the other thread, or the process."""
+    automatic = registry.choose("cpu", torch.float32)
+    begun, ended, seen = threading.Event(), threading.Event(), {}
+
+    def first():
+        with pk.use_backend("reference"):
+            begun.wait(10)
+            seen["first"] = registry.forced()
+        ended.set()
+
+    def second():
+        with pk.use_backend(None):
+            begun.set()
+            ended.wait(10)
+            seen["second"] = registry.forced()
+
+    threads = [threading.Thread(target=first), threading.Thread(target=second)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert seen == {"first": "reference", "second": None}
+    assert registry.forced() is None and registry.choose("cpu", torch.float32) is automatic
+
+
+def test_a_block_of_the_automatic_choice_within_a_forced_one():
+    automatic = registry.choose("cpu", torch.float32)
+    with pk.use_backend("reference"):
+        with pk.use_backend(None):
+            assert registry.choose("cpu", torch.float32) is automatic
+        assert registry.choose("cpu", torch.float32).NAME == "reference"
+
+
+def test_set_backend_reaches_every_thread_and_blocks_go_before_it():
+    def of_a_thread():
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(registry.forced).result()
+
+    pk.set_backend("reference")
+    try:
+        assert of_a_thread() == "reference"
+        with pk.use_backend(None):
+            assert registry.forced() is None and of_a_thread() == "reference"
+    finally:
+        pk.set_backend(None)
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_the_gradient_comes_from_the_backend_of_the_forward_call(call, monkeypatch):
+    """In another thread, after the block: as the threads in which torch computes gradients of GPU tensors."""
+    function, tensors = public_calls()[call]
+    leaf = next(iter(tensors.values())).requires_grad_()
+    with pk.use_backend("reference"):
+        total = function(**tensors).sum()
+    names = [name for name in OPERATIONS if name.endswith("_backward")]
+    called = []
+    for name in names:
+        original = getattr(registry.reference, name)
+        monkeypatch.setattr(registry.reference, name, lambda *a, f=original: called.append(1) or f(*a))
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(total.backward).result()
+    assert called and leaf.grad is not None
+    assert registry.forced() is None
+
+
+def test_modules_of_the_package_import_under_a_name():
+    """`pk.backends` is the function; the package of that name can be reached all the same."""
+    import promptkernels.backends.registry as found
+    import promptkernels.backends.types as types
+
+    assert found is registry and types.accumulation_type(torch.ones(1)) == torch.float32
+    assert set(pk.backends()) == set(registry.BACKENDS)
 
 
 def run(code: str, **environment: str) -> subprocess.CompletedProcess:

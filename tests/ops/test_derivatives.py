@@ -1,0 +1,180 @@
+"""Derivatives that the operations lack are refused by name, in every form; what needs none of them still works."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.autograd.forward_ad as fwAD
+from cases import CALLS, hadamard, public_calls, rand
+from torch import Tensor
+
+import promptkernels as pk
+from promptkernels.nn import MultitaskPrompt
+
+F64 = torch.float64
+OPS = torch.ops.promptkernels
+FORWARD_MODE = "has no forward-mode derivative"
+TRANSFORMED = r"has no derivative under torch.func"
+INPUTS = [(call, name) for call in CALLS for name in public_calls()[call][1]]
+
+
+def of_one(call: str, name: str, dtype: torch.dtype = torch.float32):
+    """A public function as a function of one of its tensors, and that tensor."""
+    function, tensors = public_calls(4, 3, 8, 5)[call]
+    tensors = {key: tensor.to(dtype) for key, tensor in tensors.items()}
+    return lambda tensor: function(**{**tensors, name: tensor}), tensors[name]
+
+
+@pytest.mark.parametrize(("call", "name"), INPUTS)
+@pytest.mark.parametrize("requires_grad", [False, True])
+def test_a_tangent_on_any_input_is_refused(call, name, requires_grad):
+    operation, tensor = of_one(call, name)
+    with fwAD.dual_level(), pytest.raises(NotImplementedError, match=FORWARD_MODE):
+        operation(fwAD.make_dual(tensor.clone().requires_grad_(requires_grad), tensor))
+    with fwAD.dual_level():
+        assert fwAD.unpack_dual(operation(tensor)).tangent is None
+
+
+TRANSFORMS = {
+    "jvp": (lambda f, x: torch.func.jvp(f, (x,), (x,)), FORWARD_MODE),
+    "jacfwd": (lambda f, x: torch.func.jacfwd(f)(x), FORWARD_MODE),
+    "linearize": (lambda f, x: torch.func.linearize(f, x), FORWARD_MODE),
+    "jvp of vmap": (lambda f, x: torch.func.jvp(torch.func.vmap(f), (x[None],), (x[None],)), FORWARD_MODE),
+    "jvp around grad": (
+        lambda f, x: torch.func.jvp(lambda y: torch.func.grad(lambda z: (f(y) * z.sum()).sum())(x), (x,), (x,)),
+        FORWARD_MODE,
+    ),
+    "jacobian": (
+        lambda f, x: torch.autograd.functional.jacobian(f, x, strategy="forward-mode", vectorize=True),
+        FORWARD_MODE,
+    ),
+    "grad": (lambda f, x: torch.func.grad(lambda y: f(y).sum())(x), TRANSFORMED),
+    "vjp": (lambda f, x: torch.func.vjp(f, x), TRANSFORMED),
+    "jacrev": (lambda f, x: torch.func.jacrev(f)(x), TRANSFORMED),
+    "hessian": (lambda f, x: torch.func.hessian(lambda y: f(y).sum())(x), TRANSFORMED),
+    "vmap": (lambda f, x: torch.func.vmap(f)(x[None].clone().requires_grad_()), TRANSFORMED),
+}
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS)
+@pytest.mark.parametrize("call", CALLS)
+def test_transforms_that_differentiate_are_refused(call, transform):
+    apply, message = TRANSFORMS[transform]
+    with pytest.raises(NotImplementedError, match=message):
+        apply(*of_one(call, next(iter(public_calls()[call][1]))))
+
+
+def raw_calls() -> dict[str, tuple]:
+    """Every differentiable registered operation with its arguments, the first of which is a floating tensor."""
+    prompts, reference, scale, weights = rand(4, 3, 8), rand(3, 8, seed=1), rand(4, 3), rand(4)
+    shared, u, v, task_ids, embeds = hadamard((5, 4, 3, 2, 8, 4))
+    similarity = prompts, reference, rand(2, 3, 8), scale, "cosine", 1e-8
+    saved = OPS.task_similarity(*similarity)
+    _, kernel, h = OPS.svgd_direction(prompts, prompts, 0.0, "liu2016", True)
+    needs = [True] * 4
+    return {
+        "task_similarity": similarity,
+        "task_similarity_backward": (rand(4, 2), *similarity, *saved, needs),
+        "svgd_direction": (prompts, prompts, 0.0, "liu2016", False),
+        "svgd_direction_backward": (prompts, prompts, prompts, kernel, h, True),
+        "compose_prompts": (shared, u, v, task_ids),
+        "compose_prompts_backward": (rand(5, 3, 8), shared, u, v, task_ids),
+        "prepend_prompts": (shared, u, v, task_ids, embeds),
+        "merge_task_vectors": (reference, prompts, scale, weights),
+        "merge_task_vectors_backward": (reference, reference, prompts, scale, weights, needs),
+    }
+
+
+@pytest.mark.parametrize("name", raw_calls())
+def test_raw_operations_refuse_too(name):
+    arguments = raw_calls()[name]
+    operation, first = getattr(OPS, name), arguments[0]
+
+    def total(tensor: Tensor) -> Tensor:
+        out = operation(tensor, *arguments[1:])
+        return sum(t.sum() for t in out) if isinstance(out, tuple) else out.sum()
+
+    with pytest.raises(NotImplementedError, match=f"{name} {FORWARD_MODE}"):
+        torch.func.jvp(total, (first,), (first,))
+    with pytest.raises(NotImplementedError, match=f"{name} {TRANSFORMED}"):
+        torch.func.grad(total)(first)
+    for place, tensor in enumerate(arguments):
+        if isinstance(tensor, Tensor) and tensor.is_floating_point():
+            with fwAD.dual_level(), pytest.raises(NotImplementedError, match=f"{name} {FORWARD_MODE}"):
+                operation(*arguments[:place], fwAD.make_dual(tensor, tensor), *arguments[place + 1 :])
+    batched = torch.func.vmap(total)(torch.stack([first, first * 2]))
+    torch.testing.assert_close(batched, torch.stack([total(first), total(first * 2)]))
+
+
+@pytest.mark.parametrize("compiler", ["eager", "aot_eager"])
+def test_compiled_code_refuses_tangents(compiler):
+    torch._dynamo.reset()
+    x = rand(4, 3, 8)
+    compiled = torch.compile(lambda x: pk.task_similarity(x), backend=compiler)
+    with fwAD.dual_level(), pytest.raises(NotImplementedError, match=FORWARD_MODE):
+        compiled(fwAD.make_dual(x, x))
+
+
+def test_modules_refuse_too():
+    module, task_ids, embeds = MultitaskPrompt(4, 3, 8), torch.tensor([0, 3]), rand(2, 4, 8)
+    with fwAD.dual_level(), pytest.raises(NotImplementedError, match=f"prepend_prompts {FORWARD_MODE}"):
+        module.prepend(task_ids, fwAD.make_dual(embeds, embeds))
+    weights = dict(module.named_parameters())
+    with pytest.raises(NotImplementedError, match=f"compose_prompts {TRANSFORMED}"):
+        torch.func.grad(lambda w: torch.func.functional_call(module, w, (task_ids,)).sum())(weights)
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_transforms_of_what_needs_no_derivative_are_exact(call):
+    operation, x = of_one(call, next(iter(public_calls()[call][1])), F64)
+    want, one = operation(x), x.new_tensor(1.0)
+    exact = {
+        "vmap": torch.func.vmap(operation)(torch.stack([x, x]))[1],
+        "functionalize": torch.func.functionalize(operation)(x),
+        "jvp": torch.func.jvp(lambda y: operation(x) * y, (one,), (one,))[1],
+        "detached": torch.func.jvp(lambda y: operation(x * y.detach()) * y, (one,), (one,))[1],
+    }
+    for name, got in exact.items():
+        torch.testing.assert_close(got, want, msg=name)
+    gradient = torch.func.grad(lambda y: (operation(x) * y).sum())(one)
+    torch.testing.assert_close(gradient, want.sum())
+
+
+def penalised(operation, x: Tensor, weight: Tensor) -> Tensor:
+    """f + |f'|^2, whose gradient needs the second derivative of the operation."""
+    first = (operation(x) * weight).sum()
+    (gradient,) = torch.autograd.grad(first, x, create_graph=True)
+    return first + gradient.square().sum()
+
+
+def by_differences(operation, x: Tensor, weight: Tensor, along: Tensor) -> Tensor:
+    def value(at: Tensor) -> Tensor:
+        return penalised(operation, at.detach().requires_grad_(), weight).detach()
+
+    return (value(x + 1e-6 * along) - value(x - 1e-6 * along)) / 2e-6
+
+
+LINEAR = {
+    *((call, name) for call in ("compose", "prepend", "merge") for name in public_calls()[call][1]),
+    ("svgd", "scores"),
+    ("svgd per token", "scores"),
+}
+
+
+@pytest.mark.parametrize(("call", "name"), INPUTS)
+def test_a_gradient_penalty_is_right_or_refused(call, name):
+    """Where the operation is linear in the input its gradient is constant, and the penalty adds nothing."""
+    operation, x = of_one(call, name, F64)
+    weight, along = rand(*operation(x).shape, seed=7, dtype=F64), rand(*x.shape, seed=8, dtype=F64)
+    want = by_differences(operation, x, weight, along)
+    first = (torch.autograd.grad((operation(y := x.clone().requires_grad_()) * weight).sum(), y)[0] * along).sum()
+    linear = bool((want - first).abs() <= 1e-4 * (1 + want.abs()))
+    assert linear == ((call, name) in LINEAR)
+    x.requires_grad_()
+    total = penalised(operation, x, weight)
+    if linear:
+        torch.testing.assert_close((torch.autograd.grad(total, x)[0] * along).sum(), first)
+    else:
+        for ask in (lambda: torch.autograd.grad(total, x, retain_graph=True), lambda: total.backward()):
+            with pytest.raises(NotImplementedError, match="has no second derivative"):
+                ask()

@@ -37,7 +37,7 @@ def register(name: str, schema: str, fake: Callable[..., Any]) -> Any:
                 raise ValueError(f"{names[place]} must be a tensor, got None")
         check(*args)
         first = args[0]
-        backend = registry.choose(first.device.type, first.dtype)
+        backend = registry.choose(first.device.type, first.dtype, first.get_device())
         if backend is reference:
             with _plain(first.device.type):
                 return getattr(backend, name)(*args)

@@ -8,7 +8,8 @@ import triton.language as tl
 from torch import Tensor
 
 from promptkernels import reference as plain
-from promptkernels.backends.triton_kernels.launch import in_plain_torch, launch
+from promptkernels.backends.many_rows import in_plain_torch
+from promptkernels.backends.triton_kernels.launch import launch
 
 # The similarities are one tile of one program; more rows than this do not fit, and plain torch runs.
 MOST_ROWS = 128

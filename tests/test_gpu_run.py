@@ -68,10 +68,8 @@ def test_a_part_is_ended_at_its_limit_with_what_it_started(session, tmp_path):
 def test_time_left_over_goes_to_the_next_and_the_budget_ends_all(session, monkeypatch):
     limits = []
     monkeypatch.setattr("bench.gpu.running._within", lambda limit, *rest: limits.append(limit) or 0)
-    clock = iter([0.0])
     now = {"seconds": 0.0}
     monkeypatch.setattr(Session, "elapsed", property(lambda self: now["seconds"]))
-    del clock
     session.run(Part("quick", 20, ["true"]), {})  # over at once
     session.run(Part("next", 10, ["true"]), {})
     now["seconds"] = 50.0  # late

@@ -8,6 +8,7 @@ import subprocess
 import tarfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -126,10 +127,8 @@ def _within(limit: float, command: list[str], environment: Mapping[str, str], ou
 
 
 def _signal_group(leader: int, number: int) -> None:
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(leader, number)
-    except ProcessLookupError:
-        pass
 
 
 def _last_line(log: Path) -> str:

@@ -54,10 +54,8 @@ def spilled(compiled: Any) -> int:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(compiled.asm["cubin"])
         file.flush()
-        usage = subprocess.run(
-            [CUOBJDUMP, "--dump-resource-usage", file.name], capture_output=True, text=True, check=True
-        )
-    return int(re.search(r"STACK:(\d+)", usage.stdout)[1])
+        usage = subprocess.check_output([CUOBJDUMP, "--dump-resource-usage", file.name], text=True)
+    return int(re.search(r"STACK:(\d+)", usage)[1])
 
 
 class Compiler:

@@ -2,8 +2,8 @@
 
 A test that takes the `backend` fixture runs once per entry of `RUNNERS`. While it runs, tensors are made on the entry's
 device by default (`cases.rand` and `cases.ids` too), so tests name no device. Backends that interpret or emulate their
-kernels are slow: what is marked ``large`` is left out for them (`cases.sizes` marks shapes). ``--runner cuda@cuda`` runs
-the tests of one entry and nothing else; it is an error if that entry cannot run here.
+kernels are slow: what is marked ``large`` is left out for them (`cases.sizes` marks shapes). ``--runner cuda@cuda``
+runs the tests of one entry and nothing else; it is an error if that entry cannot run here.
 """
 
 from __future__ import annotations
@@ -74,9 +74,7 @@ def pytest_configure(config):
     wanted, known = config.getoption("--runner", None), [str(runner) for runner in RUNNERS]
     if wanted is not None and wanted not in known:
         reasons = [f"{name}: {status.reason}" for name, status in pk.backends().items() if status.reason]
-        raise pytest.UsageError(
-            f"--runner {wanted} cannot run here; there are: {', '.join(known)}. {'; '.join(reasons)}"
-        )
+        raise pytest.UsageError(f"--runner {wanted} cannot run here; {', '.join(known)} can. {'; '.join(reasons)}")
 
 
 def pytest_collection_modifyitems(config, items):

@@ -1,4 +1,4 @@
-"""Every Triton kernel compiled for GPUs that are not here: it compiles, fits their shared memory, spills no registers."""
+"""Every Triton kernel compiled for GPUs that are not here: fits their shared memory, and spills no registers."""
 
 from __future__ import annotations
 

@@ -11,8 +11,8 @@ from promptkernels import reference as plain
 from promptkernels.backends.many_rows import in_plain_torch
 from promptkernels.backends.triton_kernels.launch import launch
 
-# The similarities are one tile of one program. That of 128 rows needs 128 KB of shared memory, which many GPUs lack: with
-# more than 64 rows plain torch runs.
+# The similarities are one tile of one program. That of 128 rows needs 128 KB of shared memory, which many GPUs lack:
+# beyond 64 rows plain torch runs.
 MOST_ROWS = 64
 
 

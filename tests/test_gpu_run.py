@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from bench.gpu import prepare
 from bench.gpu.parts import Target, parts
@@ -131,6 +132,15 @@ def test_a_carried_module_of_other_sources_is_not_used(tmp_path, monkeypatch, ca
     note.write_text("0123 90-real\n")
     assert prepare.carried("90-real") is None
     assert "other sources" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_tests_of_a_backend_that_cannot_run_are_an_error():
+    """Not a run in which nothing failed because nothing ran."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/ops/test_degenerate.py"]
+    done = subprocess.run([*command, "--runner", "cuda@cuda"], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "--runner cuda@cuda cannot run here" in done.stdout + done.stderr
 
 
 @pytest.mark.slow

@@ -53,6 +53,8 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace, room: Pat
     environment = _environment(site)
     if options.rehearse:
         rehearsal.write_tools(room / "tools")
+        emulated = [str(ROOT / "tests"), str(ROOT / "tests/ops")]  # where the tests have that backend
+        environment["PYTHONPATH"] = os.pathsep.join([environment["PYTHONPATH"], *emulated])
         environment["PATH"] = os.environ["PATH"] = f"{room / 'tools'}{os.pathsep}{os.environ['PATH']}"
     target = rehearsal.TARGET if options.rehearse else Target()
     listed = {part.name: part for part in parts(target, sys.executable, work)}
@@ -77,8 +79,8 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace, room: Pat
 
 
 def _environment(site: Path) -> dict[str, str]:
-    """For the parts: the prepared package comes first, and no current folder before it."""
-    paths = [site, ROOT / "python", ROOT / "bench", ROOT / "bench/gpu", ROOT / "tests", ROOT / "tests/ops"]
+    """For the parts: the prepared package comes before that of the source tree, and no current folder before it."""
+    paths = [site, ROOT / "python", ROOT / "bench", ROOT]
     inherited = os.environ.get("PYTHONPATH")
     path = os.pathsep.join([*map(str, paths), *([inherited] if inherited else [])])
     return {**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}

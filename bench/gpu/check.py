@@ -1,6 +1,6 @@
 """Checks every operation against float64, and what only a GPU can get wrong: graphs, streams, compiled code.
 
-python bench/gpu/check.py [--short] [--device cuda] [--backend cuda]
+python -m bench.gpu.check [--short] [--device cuda] [--backend cuda]
 
 --short calls each operation a few times and compares nothing, for tools that instrument kernels. On a CPU captured and
 parallel calls run one after the other, which tries this file itself.
@@ -15,12 +15,13 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 
 import torch
-from calls import Call, Inputs, calls, use
 from torch import Tensor
+
+from bench.gpu.calls import Call, Inputs, calls, use
 
 ROWS = (1, 8, 16, 32, 64, 70)  # 70: more than the kernels hold
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-FEW_ROWS, FEW_DTYPES = (8, 70), (torch.float32, torch.bfloat16)  # on a CPU
+FEW_DTYPES = (torch.bfloat16,)  # on a CPU
 # Relative root-mean-square error by the type of the result: of a sum in it, or of one rounding to it.
 TOLERANCE = {torch.float64: 1e-11, torch.float32: 5e-6, torch.bfloat16: 4e-3, torch.float16: 6e-4}
 
@@ -58,7 +59,7 @@ def sized(checks: Checks, rows: int, dtype: torch.dtype, aligned: bool = True) -
 
 def operations(checks: Checks) -> None:
     """Against float64, and twice the same bits."""
-    for rows in ROWS if checks.real else FEW_ROWS:
+    for rows in ROWS if checks.real else (8, 70):
         for dtype in DTYPES if checks.real else FEW_DTYPES:
             for aligned in (True, False):
                 for call in sized(checks, rows, dtype, aligned):
@@ -89,7 +90,7 @@ def captured(checks: Checks, run: Callable[[], list[Tensor]]) -> tuple[list[Tens
 
 def graphs(checks: Checks) -> None:
     """Captured once, replayed with new inputs three times: the bits of an eager call."""
-    for rows in (8, 64, 70) if checks.real else FEW_ROWS:
+    for rows in (8, 64, 70) if checks.real else (8,):
         for call in sized(checks, rows, torch.float32):
             static = {name: tensor.clone() for name, tensor in call.inputs.items()}
             outputs, replay = captured(checks, lambda call=call, static=static: call.everything(static))
@@ -104,7 +105,7 @@ def graphs(checks: Checks) -> None:
 def streams(checks: Checks, times: int = 100) -> None:
     """Two streams at once, a hundred times: the bits of a call alone."""
     pair = [torch.cuda.Stream() if checks.real else None for _ in range(2)]
-    for rows in (16, 64) if checks.real else FEW_ROWS:
+    for rows in (16, 64) if checks.real else (8,):
         for call in sized(checks, rows, torch.float32)[:7]:  # similarity and SVGD: blocks that wait for each other
             inputs = [call.new_inputs(seed) for seed in range(2)]
             alone = [call.result(one) for one in inputs]
@@ -143,7 +144,7 @@ def compiled(checks: Checks) -> None:
 
 def autocast(checks: Checks) -> None:
     """Results are those outside, in type and bits."""
-    for rows in (8, 22, 70) if checks.real else FEW_ROWS:
+    for rows in (8, 22, 70) if checks.real else (8,):
         for call in sized(checks, rows, torch.float32):
             want = call.everything()
             with torch.autocast(checks.device.type, torch.bfloat16):

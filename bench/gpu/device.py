@@ -1,6 +1,6 @@
 """The device, its ceilings, and whether the backend under test is the one that was built for it.
 
-python bench/gpu/device.py --site FOLDER [--device cuda]
+python -m bench.gpu.device --site FOLDER [--device cuda]
 """
 
 from __future__ import annotations

@@ -32,14 +32,15 @@ class Target:
 
 def parts(target: Target, python: str, work: Path) -> list[Part]:
     """All parts in their order; 520 seconds without the last."""
-    check = [python, str(ROOT / "bench/gpu/check.py"), "--device", target.device, "--backend", target.cuda]
-    kernels = [python, str(ROOT / "bench/gpu/kernels.py"), "--device", target.device, "--backend", target.cuda]
-    device = [python, str(ROOT / "bench/gpu/device.py"), "--device", target.device, "--site", str(work.parent / "site")]
+    where = ["--device", target.device]
+    check = [python, "-m", "bench.gpu.check", *where, "--backend", target.cuda]
+    profiled = [python, "-m", "bench.gpu.profiled", *where, "--backend", target.cuda]
+    device = [python, "-m", "bench.gpu.device", *where, "--site", str(work.parent / "site")]
     ncu, sanitizer = _tool("ncu"), _tool("compute-sanitizer")
     profile = [
         ncu or "", "--clock-control", "none", "--kernel-name-base", "demangled", "--kernel-name", f"regex:{OURS}",
         *(word for section in _SECTIONS for word in ("--section", section)),
-        "--csv", "--log-file", str(work / "profile/profile.csv"), *kernels,
+        "--csv", "--log-file", str(work / "profile/profile.csv"), *profiled,
     ]  # fmt: skip
 
     def sanitize(tool: str, seconds: float) -> Part:

@@ -131,7 +131,7 @@ def main(kind: str, arch: str) -> None:
     # Every option in float32; the other types and sizes change what is loaded and how large a tile is.
     for rows, dtype in [
         (6, torch.float32), (6, torch.bfloat16), (6, torch.float16), (6, torch.float64), (32, torch.float32),
-        (32, torch.float64), (64, torch.float32), (64, torch.float64),
+        (32, torch.float64), (64, torch.float32), (64, torch.float64), (100, torch.float32), (100, torch.float64),
     ]:  # fmt: skip
         compiler.rows = rows
         every_option = (rows, dtype) == (6, torch.float32)

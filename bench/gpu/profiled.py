@@ -1,6 +1,6 @@
 """Every operation once at a size that fills the device: what a profiler looks at.
 
-python bench/gpu/kernels.py [--device cuda] [--backend cuda]
+python -m bench.gpu.profiled [--device cuda] [--backend cuda]
 """
 
 from __future__ import annotations
@@ -8,8 +8,8 @@ from __future__ import annotations
 import argparse
 
 import torch
-from calls import use
 
+from bench.gpu.calls import use
 from promptkernels.bench.cases import CASES, LARGE, incoming_gradient, run
 
 

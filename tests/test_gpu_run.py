@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tarfile
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -132,6 +133,17 @@ def test_a_carried_module_of_other_sources_is_not_used(tmp_path, monkeypatch, ca
     note.write_text("0123 90-real\n")
     assert prepare.carried("90-real") is None
     assert "other sources" in capsys.readouterr().out
+
+
+def test_carried_wheels_of_this_python_are_unpacked(tmp_path, monkeypatch):
+    monkeypatch.setenv("GPU_PACK", str(tmp_path))
+    (tmp_path / "wheels").mkdir()
+    this = f"cp{sys.version_info.major}{sys.version_info.minor}"
+    for name, tag in (("plain", "py3-none-any"), ("own", f"{this}-{this}-linux"), ("other", "cp27-cp27m-linux")):
+        with zipfile.ZipFile(tmp_path / "wheels" / f"{name}-1.0-{tag}.whl", "w") as wheel:
+            wheel.writestr(f"{name}.py", "")
+    prepare.unpack(tmp_path / "site")
+    assert sorted(path.name for path in (tmp_path / "site").iterdir()) == ["own.py", "plain.py"]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

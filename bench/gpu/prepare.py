@@ -78,14 +78,23 @@ def carried(architectures: str) -> Path | None:
     return module
 
 
+def unpack(site: Path) -> None:
+    """The carried wheels that are for this Python, into ``site``."""
+    version = f"{sys.version_info.major}{sys.version_info.minor}"
+    for wheel in sorted((pack() / "wheels").glob("*.whl")):
+        if set(wheel.name.split("-")[-3].split(".")) & {"py3", f"py{version}", f"cp{version}"}:
+            zipfile.ZipFile(wheel).extractall(site)
+        else:
+            print(f"{wheel.name} is for another Python")
+
+
 def prepare(site: Path, architectures: str) -> None:
-    """The package, its CUDA module and the carried wheels in ``site``; no architectures: without a CUDA module."""
+    """The package, its CUDA module and the carried wheels in ``site``; no architectures: the package alone."""
     ignored = shutil.ignore_patterns("__pycache__", "_C_cuda*")
     shutil.copytree(ROOT / "promptkernels", site / "promptkernels", ignore=ignored, dirs_exist_ok=True)
-    for wheel in sorted((pack() / "wheels").glob("*.whl")):
-        zipfile.ZipFile(wheel).extractall(site)
     if not architectures:
         return
+    unpack(site)
     module = carried(architectures)
     if module is None:
         build(sys.executable, architectures, site / "promptkernels")

@@ -159,15 +159,15 @@ def gram(x: Rows, y: Rows | None, acc: torch.dtype, *, groups: int = 1, squares:
         gram_kernel, (groups * parts, pairs),
         partials, left, right, x.data, x.centre, x.scale, y.data, y.centre, n, m, x.length, x.hidden,
         columns, parts, triton.cdiv(columns, parts),
-        symmetric=symmetric, acc=ACC[acc], block_rows=block, block_columns=_tile_columns(block, acc),
+        symmetric=symmetric, acc=ACC[acc], block_rows=block, block_columns=_tile_columns(block, acc, squares),
         num_warps=4 if block == 16 else 8, num_stages=2,
     )  # fmt: skip
     return Gram(partials, left, right, symmetric, block).summed()
 
 
-def _tile_columns(block: int, acc: torch.dtype) -> int:
+def _tile_columns(block: int, acc: torch.dtype, squares: bool) -> int:
     """Columns that a program reads at a time: few enough for its registers."""
-    return (2048 if acc == torch.float32 else 1024) // block
+    return max(16, (2048 if acc == torch.float32 else 1024) // block // (2 if squares else 1))
 
 
 @triton.jit

@@ -51,6 +51,10 @@ def parts(target: Target, python: str, work: Path) -> list[Part]:
             {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}, "device", "no compute-sanitizer",
         )  # fmt: skip
 
+    def large(name: str, seconds: float, words: str) -> Part:
+        command = _bench(python, target, work / name, parts=words) if target.real else None
+        return Part(name, seconds, command, {}, "device", "too long for a CPU")
+
     return [
         Part("device", 15, device),
         Part("check", 25, check, needs="device"),
@@ -62,10 +66,10 @@ def parts(target: Target, python: str, work: Path) -> list[Part]:
         Part("profile", 30, profile if ncu else None, {}, "device", "no ncu"),
         Part("triton", 35, _tests(python, target.triton_runner)),
         Part("triton-bench", 25, _bench(python, target, work / "triton-bench", "--no-compile", backend="triton")),
-        Part("step", 30, _bench(python, target, work / "step", parts="step"), needs="device"),
+        large("step", 30, "step"),
         Part("training", 70, _training(python, target, work / "training")),
         Part("compiled", 80, _bench(python, target, work / "compiled"), needs="device"),
-        Part("studies", 60, _bench(python, target, work / "studies", parts="sweep spread"), needs="device"),
+        large("studies", 60, "sweep spread"),
     ]
 
 
@@ -78,7 +82,7 @@ def _tests(python: str, runner: str) -> list[str]:
     parallel = ["-n", str(min(12, os.cpu_count() or 1))] if find_spec("xdist") and (os.cpu_count() or 1) > 2 else []
     # The source tree stays off the path: it has no compiled module, or one of another build.
     options = ["-q", "-p", "no:cacheprovider", "-o", "pythonpath=tests", *parallel, "--runner", runner]
-    if "emulated" in runner:  # a rehearsal: what tells of itself that a test was found and run
+    if "emulated" in runner:  # a rehearsal: one file is enough
         return [python, "-m", "pytest", *options, "-m", "not slow and not large", "tests/ops/test_degenerate.py"]
     return [python, "-m", "pytest", *options, "-m", "not slow", "tests/ops"]
 

@@ -6,6 +6,8 @@ in a CUDA graph. More rows than the Gram kernel holds go through torch's matrix 
 
 from __future__ import annotations
 
+import ctypes
+import re
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -28,32 +30,70 @@ def unserved(architectures: str, capability: tuple[int, int]) -> bool:
     """Whether a device of this compute capability finds no code in a module built for ``architectures``.
 
     The names are CMake's: ``90-real`` is machine code, which runs on the same major and any later minor version,
-    ``120-virtual`` is PTX for this and any later version, ``120`` is both.
+    ``120-virtual`` is PTX for this and any later version, ``120`` is both. Code for ``90a`` runs on 9.0 only, code for
+    the family ``100f`` on the same major and any later minor version. Of another name (``native``, ``all``) nothing is
+    known, and the device is tried.
     """
     for name in architectures.split():
-        number, _, kind = name.partition("-")
-        built = divmod(int(number), 10)
-        if kind != "virtual" and built[0] == capability[0] and built[1] <= capability[1]:
+        found = re.fullmatch(r"(\d+)(\d)([af]?)(-real|-virtual)?", name)
+        if found is None:
             return False
-        if kind != "real" and built <= capability:
+        built, limits, kind = (int(found[1]), int(found[2])), found[3], found[4]
+        if built == capability:
+            return False
+        later = built[1] <= capability[1]
+        if limits != "a" and kind != "-virtual" and built[0] == capability[0] and later:
+            return False
+        if limits == "f" and built[0] == capability[0] and later:
+            return False
+        if not limits and kind != "-real" and built <= capability:
             return False
     return True
 
 
+def too_old(driver: int, built_with: str) -> bool:
+    """Whether a driver (12040 for CUDA 12.4) cannot run a module with the CUDA runtime ``built_with`` ("13.0") in it.
+
+    A runtime runs on every driver of its own major version or a later one.
+    """
+    return driver // 1000 < int(built_with.partition(".")[0])
+
+
+def _driver() -> int | None:
+    """The CUDA version that the driver supports, as 12040 for 12.4; None where it cannot be asked."""
+    version = ctypes.c_int()
+    try:
+        status = ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(version))
+    except OSError:
+        return None
+    return version.value if status == 0 else None
+
+
+def why_not_on(index: int) -> str | None:
+    """None if the module has code for the device of this index, else the reason in one line."""
+    architectures = _C.build_info()["architectures"]
+    major, minor = torch.cuda.get_device_capability(index)
+    if unserved(architectures, (major, minor)):
+        return f"device {index} has compute capability {major}.{minor}, the module was built for {architectures}"
+    return None
+
+
 def why_unavailable() -> str | None:
-    """None if the backend can run here, else the reason in one line."""
+    """None if the backend can run on a device here, else the reason in one line."""
     if _reason is not None:
         return _reason
     if torch.version.cuda is None:
         return f"this torch ({torch.__version__}) was built without CUDA"
     if not torch.cuda.is_available():
         return "torch finds no CUDA device or driver"
-    architectures = _C.build_info()["architectures"]
-    for index in range(torch.cuda.device_count()):
-        major, minor = torch.cuda.get_device_capability(index)
-        if unserved(architectures, (major, minor)):
-            return f"device {index} has compute capability {major}.{minor}, the module was built for {architectures}"
-    return None
+    driver, built_with = _driver(), _C.build_info()["cuda"]
+    if driver is not None and too_old(driver, built_with):
+        return (
+            f"the module was built with CUDA {built_with}, and the driver supports CUDA "
+            f"{driver // 1000}.{driver % 1000 // 10} only: update the driver, or install with an older nvcc"
+        )
+    reasons = [why_not_on(index) for index in range(torch.cuda.device_count())]
+    return None if None in reasons else "; ".join(filter(None, reasons))
 
 
 def facts() -> dict[str, str]:
@@ -119,37 +159,36 @@ def _run(function: Callable[..., Any], device: torch.device, *arguments: Any) ->
 
 
 class CudaOps(NativeOps):
-    """`NativeOps`, where Gram matrices of many rows leave the kernels for `many_rows` and the plain reference."""
+    """`NativeOps`, where Gram matrices of many rows leave the kernels for torch's own operations."""
 
-    def task_similarity(self, prompts, reference, others, scale, metric, eps):
-        rows = prompts.shape[0] + (0 if others is None else others.shape[0])
-        if rows > self.module.MOST_ROWS:
-            return many_rows.task_similarity(prompts, reference, others, scale, metric, eps)
-        return super().task_similarity(prompts, reference, others, scale, metric, eps)
+    def task_similarity(self, prompts, reference, others, *rest):
+        if _rows(prompts, others) > self.module.MOST_ROWS:
+            return many_rows.in_plain_torch(many_rows.task_similarity, prompts, reference, others, *rest)
+        return super().task_similarity(prompts, reference, others, *rest)
 
-    def task_similarity_z(self, prompts, reference, others, scale, eps):
-        rows = prompts.shape[0] + (0 if others is None else others.shape[0])
-        if rows > self.module.MOST_ROWS:
-            return many_rows.task_similarity_z(prompts, reference, others, scale, eps)
-        return super().task_similarity_z(prompts, reference, others, scale, eps)
+    def task_similarity_z(self, prompts, reference, others, *rest):
+        if _rows(prompts, others) > self.module.MOST_ROWS:
+            return many_rows.in_plain_torch(many_rows.task_similarity_z, prompts, reference, others, *rest)
+        return super().task_similarity_z(prompts, reference, others, *rest)
 
     def task_similarity_backward(self, grad, prompts, reference, others, *rest):
-        rows = prompts.shape[0] + (0 if others is None else others.shape[0])
-        if rows > self.module.MOST_ROWS:
-            with many_rows.full_precision():
-                return plain.task_similarity_backward(grad, prompts, reference, others, *rest)
+        if _rows(prompts, others) > self.module.MOST_ROWS:
+            return many_rows.in_plain_torch(plain.task_similarity_backward, grad, prompts, reference, others, *rest)
         return super().task_similarity_backward(grad, prompts, reference, others, *rest)
 
     def svgd_direction(self, particles, *rest):
         if particles.shape[0] > self.module.MOST_ROWS:
-            return many_rows.svgd_direction(particles, *rest)
+            return many_rows.in_plain_torch(many_rows.svgd_direction, particles, *rest)
         return super().svgd_direction(particles, *rest)
 
     def svgd_direction_backward(self, grad, particles, *rest):
         if 3 * particles.shape[0] > self.module.MOST_ROWS:  # its Gram matrix is of gradients, particles and scores
-            with many_rows.full_precision():
-                return plain.svgd_direction_backward(grad, particles, *rest)
+            return many_rows.in_plain_torch(plain.svgd_direction_backward, grad, particles, *rest)
         return super().svgd_direction_backward(grad, particles, *rest)
+
+
+def _rows(prompts: Tensor, others: Tensor | None) -> int:
+    return prompts.shape[0] + (0 if others is None else others.shape[0])
 
 
 _tickets = Tickets()

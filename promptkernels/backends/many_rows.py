@@ -1,13 +1,14 @@
-"""Similarity and SVGD of more rows than the CUDA kernels hold in one block, through torch's matrix products.
+"""Similarity and SVGD of more rows than the GPU kernels hold in one block, through torch's matrix products.
 
-The centred rows are cut into chunks of columns with a Gram matrix each, in full float32 (no TF32), and the chunks are
-added up in float64: as accurate as the kernels, and, like them, without a visit to the host.
+The centred rows are cut into chunks of columns with a Gram matrix each, and the chunks are added up in float64. Called
+through `in_plain_torch`, the functions are as accurate as the kernels and, like them, never wait for the device.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,15 +21,42 @@ TOKEN_PRODUCTS = 2**22  # numbers of the Gram matrices per token that are held a
 COLUMNS = 2048  # of a chunk; at least as many as there are rows, so that the Gram matrices stay smaller than the rows
 
 
+# What may round float32 products to TF32 or bfloat16. Since torch 2.9 each has a setting of its own.
+_PRODUCTS = [
+    products
+    for products in (torch.backends.cuda.matmul, getattr(torch.backends.mkldnn, "matmul", None))
+    if hasattr(products, "fp32_precision")
+]
+
+
+def _process_setting() -> str | None:
+    """torch's old setting for the whole process; None where it does not say what the separate settings say."""
+    try:
+        return torch.get_float32_matmul_precision()
+    except RuntimeError:  # torch refuses to read it then
+        return None
+
+
 @contextmanager
 def full_precision() -> Iterator[None]:
-    """float32 matrix products in float32, whatever the process has allowed."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
+    """float32 matrix products in float32, whatever the process has allowed, through either interface of torch."""
+    before, separate = _process_setting(), [products.fp32_precision for products in _PRODUCTS]
+    torch.set_float32_matmul_precision("highest")  # both interfaces agree then
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        if before is not None:
+            torch.set_float32_matmul_precision(before)
+        for products, value in zip(_PRODUCTS, separate, strict=True):
+            products.fp32_precision = "none"  # that of `torch.backends.fp32_precision`
+            if products.fp32_precision != value:
+                products.fp32_precision = value
+
+
+def in_plain_torch(function: Callable[..., Any], first: Tensor, *arguments: Any) -> Any:
+    """Torch's operations in place of a kernel, and like it: not recorded, not in autocast's type, never in TF32."""
+    with torch.no_grad(), torch.autocast(first.device.type, enabled=False), full_precision():
+        return function(first, *arguments)
 
 
 def gram(left: Tensor, right: Tensor) -> Tensor:
@@ -41,8 +69,7 @@ def gram(left: Tensor, right: Tensor) -> Tensor:
 
     left_chunks = cut(left)
     right_chunks = left_chunks if right is left else cut(right)
-    with full_precision():
-        return (left_chunks @ right_chunks.mT).sum(1, dtype=torch.float64)
+    return (left_chunks @ right_chunks.mT).sum(1, dtype=torch.float64)
 
 
 def task_similarity(
@@ -107,6 +134,5 @@ def svgd_direction(
     spread = h[:, None, None]
     kernel = torch.where(spread > 0, torch.exp(-squared / spread), (squared == 0).to(acc))
     kernel = torch.where(squared.isnan(), squared, kernel)
-    with full_precision():
-        phi = kernel @ s / kernel.shape[-1] + plain._repulsion(kernel, h) @ x
+    phi = kernel @ s / kernel.shape[-1] + plain._repulsion(kernel, h) @ x
     return plain._ungroup(phi, particles, per_token).contiguous(), kernel, h

@@ -32,7 +32,7 @@ PREFERENCE: dict[str, tuple[str, ...]] = {
 
 _forced: str | None = os.environ.get("PROMPTKERNELS_BACKEND") or None
 _block: ContextVar[str | None] = ContextVar("promptkernels_backend")  # of `use_backend`; unset outside of a block
-_chosen: dict[tuple[str | None, str, torch.dtype], ModuleType] = {}
+_chosen: dict[tuple[str | None, str, torch.dtype, int], ModuleType] = {}
 
 
 class BackendUnavailable(RuntimeError):
@@ -64,12 +64,14 @@ def _check_name(name: str) -> None:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)} or None (automatic), got {name!r}")
 
 
-def _refusal(module: ModuleType, device: str, dtype: torch.dtype) -> str | None:
+def _refusal(module: ModuleType, device: str, dtype: torch.dtype, index: int) -> str | None:
     reason: str | None = module.why_unavailable()
     if reason is None and module.DEVICES != ("*",) and device not in module.DEVICES:
         reason = f"runs on {', '.join(module.DEVICES)} tensors only"
     if reason is None and dtype not in module.DTYPES:
         reason = f"has no kernels for {dtype}"
+    if reason is None and index >= 0 and hasattr(module, "why_not_on"):
+        reason = module.why_not_on(index)
     return reason
 
 
@@ -134,24 +136,27 @@ def call_under(name: str | None, function: Callable[..., Any], *arguments: Any) 
         _block.reset(before)
 
 
-def choose(device: str, dtype: torch.dtype) -> ModuleType:
-    """The module that runs an operation on tensors of this device type and element type."""
-    key = (forced(), device, dtype)
+def choose(device: str, dtype: torch.dtype, index: int = -1) -> ModuleType:
+    """The module that runs an operation on tensors of this device type and element type.
+
+    ``index`` is `Tensor.get_device`: which of several GPUs; -1 stands for any of them.
+    """
+    key = (forced(), device, dtype, index)
     module = _chosen.get(key)
     if module is None:
         module = _chosen[key] = _decide(*key)
     return module
 
 
-def _decide(forced: str | None, device: str, dtype: torch.dtype) -> ModuleType:
+def _decide(forced: str | None, device: str, dtype: torch.dtype, index: int) -> ModuleType:
     if forced is not None:
         _check_name(forced)
-        if _refusal(BACKENDS[forced], device, dtype) is not None:
-            reasons = {name: _refusal(module, device, dtype) for name, module in BACKENDS.items()}
+        if _refusal(BACKENDS[forced], device, dtype, index) is not None:
+            reasons = {name: _refusal(module, device, dtype, index) for name, module in BACKENDS.items()}
             _raise_unavailable(forced, f"{dtype} tensors on {device}", reasons)
         return BACKENDS[forced]
     for name in PREFERENCE.get(device, ("reference",)):
-        reason = _refusal(BACKENDS[name], device, dtype)
+        reason = _refusal(BACKENDS[name], device, dtype, index)
         if reason is None:
             log.info("%s tensors of %s: backend %s", device, dtype, name)
             return BACKENDS[name]

@@ -44,7 +44,7 @@ def register(name: str, schema: str, fake: Callable[..., Any], differentiable: b
         if forward_ad._current_level >= 0 and differentiable:
             refuse_tangents(name, args)
         first = args[0]
-        backend = registry.choose(first.device.type, first.dtype)
+        backend = registry.choose(first.device.type, first.dtype, first.get_device())
         if backend is reference:
             with _plain(first.device.type):
                 return getattr(backend, name)(*args)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from cases import assert_close, rand
 
 import promptkernels as pk
 from promptkernels import reference
-from promptkernels.backends import many_rows
-from promptkernels.backends.cuda import unserved
+from promptkernels.backends import cuda, many_rows, registry
+from promptkernels.backends.cuda import too_old, unserved
 
 F64 = torch.float64
 
@@ -74,15 +76,63 @@ def test_degenerate_rows_among_many():
     assert h == 0 and bool((kernel == 1).all()) and torch.allclose(phi, torch.ones_like(phi))
 
 
-def test_precision_is_restored():
-    before = torch.get_float32_matmul_precision()
+def precision() -> dict[str, str]:
+    """What torch says of float32 products, through its old interface and, since 2.9, through the new one."""
     try:
-        torch.set_float32_matmul_precision("high")
-        with many_rows.full_precision():
-            assert torch.get_float32_matmul_precision() == "highest"
-        assert torch.get_float32_matmul_precision() == "high"
-    finally:
-        torch.set_float32_matmul_precision(before)
+        found = {"process": torch.get_float32_matmul_precision()}
+    except RuntimeError:  # the two interfaces disagree
+        found = {"process": "mixed"}
+    if hasattr(torch.backends, "fp32_precision"):
+        found["all"] = torch.backends.fp32_precision
+        found["cuda"] = torch.backends.cuda.matmul.fp32_precision
+        found["cpu"] = torch.backends.mkldnn.matmul.fp32_precision
+    return found
+
+
+@pytest.fixture
+def reset_precision():
+    yield
+    for owner in (torch.backends, torch.backends.cuda.matmul, torch.backends.mkldnn.matmul):
+        if hasattr(owner, "fp32_precision"):
+            owner.fp32_precision = "none"
+    torch.set_float32_matmul_precision("highest")
+    for owner in (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul):
+        if hasattr(owner, "fp32_precision"):
+            owner.fp32_precision = "none"
+
+
+@pytest.mark.parametrize("value", ["high", "medium"])
+def test_precision_of_the_process_is_restored(reset_precision, value):
+    torch.set_float32_matmul_precision(value)
+    before = precision()
+    with many_rows.full_precision():
+        assert torch.get_float32_matmul_precision() == "highest"
+    assert precision() == before
+
+
+@pytest.mark.skipif(not hasattr(torch.backends, "fp32_precision"), reason="torch 2.9 brought these settings")
+@pytest.mark.parametrize("where", ["all", "cuda", "cpu"])
+@pytest.mark.parametrize("process", ["highest", "high"])
+def test_precision_of_a_backend_is_restored(reset_precision, where, process):
+    """transformers sets it; torch then refuses to read its old setting."""
+    matmul = {"all": torch.backends, "cuda": torch.backends.cuda.matmul, "cpu": torch.backends.mkldnn.matmul}[where]
+    torch.set_float32_matmul_precision(process)
+    matmul.fp32_precision = "tf32"
+    before = precision()
+    with many_rows.full_precision():
+        inside = precision()
+        assert inside["process"] == "highest" and "tf32" not in (inside["cuda"], inside["cpu"])
+    assert precision() == before
+
+
+@pytest.mark.skipif(not hasattr(torch.backends, "fp32_precision"), reason="torch 2.9 brought these settings")
+def test_a_setting_for_all_backends_still_reaches_the_products(reset_precision):
+    torch.backends.cuda.matmul.fp32_precision = "none"
+    torch.backends.fp32_precision = "tf32"
+    with many_rows.full_precision():
+        pass
+    torch.backends.fp32_precision = "ieee"
+    assert torch.backends.cuda.matmul.fp32_precision == "ieee"
 
 
 def test_backend_takes_more_rows_than_its_kernels(backend):
@@ -103,6 +153,24 @@ def test_backend_takes_more_rows_than_its_kernels(backend):
     assert_close(gradient, want_gradient, 5e-6)
 
 
+@pytest.mark.parametrize("rows", [22, 70])  # of 22, the backward pass of SVGD has 66
+def test_autocast_changes_no_bit_of_many_rows(backend, rows):
+    prompts, scores = rand(rows, 2, 9, requires_grad=True), rand(rows, 2, 9, seed=2)
+
+    def everything() -> list[torch.Tensor]:
+        similarity, phi = pk.task_similarity(prompts), pk.svgd_direction(prompts, scores)
+        (gradient,) = torch.autograd.grad(similarity.square().sum() + phi.square().sum(), prompts)
+        return [similarity, phi, gradient]
+
+    want = everything()
+    for dtype in (torch.bfloat16, torch.float16):
+        with torch.autocast(prompts.device.type, dtype):
+            similarity, phi = pk.task_similarity(prompts), pk.svgd_direction(prompts, scores)
+            outside = torch.autograd.grad((similarity * 1, phi * 1), prompts, (2 * want[0], 2 * want[1]))
+        for got, expected in zip((similarity, phi, *outside), want, strict=True):
+            assert got.dtype == torch.float32 and torch.equal(got, expected)
+
+
 @pytest.mark.parametrize(
     ("architectures", "capability", "refused"),
     [
@@ -115,7 +183,55 @@ def test_backend_takes_more_rows_than_its_kernels(backend):
         ("80-real 120-real", (13, 0), True),
         ("86-real", (8, 0), True),
         ("75-virtual", (9, 0), False),
+        ("90a-real", (9, 0), False),
+        ("90a", (9, 1), True),  # for this very device
+        ("90a", (10, 0), True),
+        ("80-real 90a", (8, 6), False),
+        ("100f-real", (10, 3), False),  # its family
+        ("100f", (12, 0), True),
+        ("native", (8, 9), False),  # the device of the machine that built it, most likely
+        ("all", (12, 0), False),
     ],
 )
 def test_devices_that_a_build_serves(architectures, capability, refused):
     assert unserved(architectures, capability) is refused
+
+
+@pytest.mark.parametrize(
+    ("driver", "built_with", "refused"),
+    [(13000, "13.0", False), (12080, "13.0", True), (13010, "12.8", False), (12020, "12.8", False)],
+)
+def test_drivers_that_a_build_runs_on(driver, built_with, refused):
+    assert too_old(driver, built_with) is refused
+
+
+def test_an_old_driver_is_a_reason(monkeypatch):
+    built = SimpleNamespace(build_info=lambda: {"cuda": "13.0", "architectures": "90-real"})
+    monkeypatch.setattr(cuda, "_C", built)
+    monkeypatch.setattr(cuda, "_reason", None)
+    monkeypatch.setattr(cuda, "_driver", lambda: 12040)
+    monkeypatch.setattr(torch.version, "cuda", "12.4")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert "built with CUDA 13.0, and the driver supports CUDA 12.4 only" in cuda.why_unavailable()
+
+
+def test_one_device_without_code_leaves_the_others_alone(monkeypatch):
+    capabilities = [(7, 0), (9, 0)]
+    built = SimpleNamespace(build_info=lambda: {"cuda": "13.0", "architectures": "90-real"})
+    monkeypatch.setattr(cuda, "_C", built)
+    monkeypatch.setattr(cuda, "_reason", None)
+    monkeypatch.setattr(cuda, "_driver", lambda: 13000)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(capabilities))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: capabilities[index])
+    monkeypatch.setattr(registry, "_chosen", {})
+    assert cuda.why_unavailable() is None
+    assert registry.choose("cuda", torch.float32, 1).NAME == "cuda"
+    assert registry.choose("cuda", torch.float32, 0).NAME != "cuda"
+    registry._chosen.clear()
+    with pk.use_backend("cuda"), pytest.raises(pk.BackendUnavailable, match=r"device 0 has compute capability 7\.0"):
+        registry.choose("cuda", torch.float32, 0)
+    capabilities[1] = (8, 0)
+    assert "device 0 has compute capability 7.0" in cuda.why_unavailable()
+    assert "device 1 has compute capability 8.0" in cuda.why_unavailable()

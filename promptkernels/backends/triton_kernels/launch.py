@@ -5,7 +5,6 @@ Block sizes and warps are fixed per operation: no autotuning, so no pause at the
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
@@ -35,9 +34,3 @@ def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **meta: Any) -> 
     device = next(argument.device for argument in arguments if argument is not None)
     with nullcontext() if device.type == "cpu" else torch.get_device_module(device).device(device):
         kernel[grid](*arguments, **meta, enable_fp_fusion=True)  # the default of this option depends on the version
-
-
-def in_plain_torch(function: Callable[..., Any], first: Tensor, *arguments: Any) -> Any:
-    """For what does not fit a tile: not recorded and not in autocast's type, as kernels are neither."""
-    with torch.no_grad(), torch.autocast(first.device.type, enabled=False):
-        return function(first, *arguments)

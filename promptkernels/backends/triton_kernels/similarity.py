@@ -18,7 +18,7 @@ from promptkernels.backends.triton_kernels.gram import (
     row_block,
     sum_parts,
 )
-from promptkernels.backends.triton_kernels.launch import ACC, contiguous, in_plain_torch, launch, or_empty
+from promptkernels.backends.triton_kernels.launch import ACC, contiguous, launch, or_empty
 from promptkernels.backends.types import accumulation_type
 
 # Every token has a Gram matrix of its own for z: 256 MiB of them, and beyond that plain torch takes a few at a time.
@@ -100,7 +100,7 @@ def task_similarity_z(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     n, length, _ = prompts.shape
     if length * n * (prompts if others is None else others).shape[0] > MOST_TOKEN_PRODUCTS:
-        return in_plain_torch(many_rows.task_similarity_z, prompts, reference, others, scale, eps)
+        return many_rows.in_plain_torch(many_rows.task_similarity_z, prompts, reference, others, scale, eps)
     return _similarity(prompts, reference, others, scale, "cosine", eps, True)
 
 

@@ -10,13 +10,16 @@ import triton.language as tl
 from torch import Tensor
 
 from promptkernels import reference as plain
+from promptkernels.backends.many_rows import in_plain_torch
+from promptkernels.backends.many_rows import svgd_direction as svgd_of_many
 from promptkernels.backends.triton_kernels.gram import Gram, Rows, gram, gram_offset, mix, sum_parts
-from promptkernels.backends.triton_kernels.launch import ACC, contiguous, in_plain_torch, launch
+from promptkernels.backends.triton_kernels.launch import ACC, contiguous, launch
 from promptkernels.backends.types import accumulation_type
 
-# A kernel matrix is one tile of one program; beyond this many particles it does not fit, and plain torch runs.
-MOST_PARTICLES = 128
-_TILE = 8192  # elements added up at a time
+# A kernel matrix is one tile of one program. 128 rows in float64 need 128 KB of shared memory, which many GPUs lack,
+# and in float32 their registers spill: beyond 64 particles torch's own operations run.
+MOST_PARTICLES = 64
+_TILE = 4096  # elements added up at a time: more spill registers
 
 
 @triton.jit
@@ -139,7 +142,7 @@ def svgd_direction(
 ) -> tuple[Tensor, Tensor, Tensor]:
     n, length, _ = particles.shape
     if n > MOST_PARTICLES:
-        return in_plain_torch(plain.svgd_direction, particles, scores, bandwidth, convention, per_token)
+        return in_plain_torch(svgd_of_many, particles, scores, bandwidth, convention, per_token)
     acc = accumulation_type(particles, scores)
     particles, scores = contiguous(particles, scores)
     x, groups = Rows(particles, centre=particles), length if per_token else 1  # the first row of particles is read

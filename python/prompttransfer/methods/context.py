@@ -21,7 +21,7 @@ from prompttransfer.models import Backbone
 from prompttransfer.prompts import PromptModule, init_hash
 from prompttransfer.rows import Row, Rows
 from prompttransfer.selection import Selection
-from prompttransfer.store import Result, Store, tensor_hash
+from prompttransfer.store import Result, Store, key_hash, tensor_hash
 from prompttransfer.training import Objective, Plan, train
 
 # Part of every stage's key: raise it when a change of the code changes what a stage computes.
@@ -144,6 +144,9 @@ class Context:
         }
         if plan.selection:
             key["selection"] = plan.selection.key
+        if self.config.dropout == "model" and self.backbone.has_dropout:
+            key["dropout"] = "model"
+            plan.dropout = int(key_hash(key)[:8], 16)
 
         def compute(work: Path) -> Result:
             handle = self.progress.stage(title, len(plan.batches))
@@ -231,7 +234,7 @@ def _plan_hash(plan: Plan) -> str:
     names = {id(parameter): name for name, parameter in plan.prompt.named_parameters()}
     groups = plan.groups or plan.prompt.parameter_groups(plan.learning_rate)
     rates = [(group["lr"], [names[id(parameter)] for parameter in group["params"]]) for group in groups]
-    # Not the seed: nothing random happens in a training loop without dropout; the batches are given.
+    # Not the seed: the batches are given, and the seed of dropout follows from the key of the stage.
     rest = (plan.learning_rate, plan.schedule, plan.warmup_updates, plan.weight_decay, plan.max_grad_norm)
     rows = Rows.of(plan.rows).digest
     return _hash((*_prompt_state(plan.prompt), rates, rest, rows, [list(batch) for batch in plan.batches]))

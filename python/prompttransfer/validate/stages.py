@@ -160,7 +160,8 @@ class _Plan:
         rows = _sum(task.train for task in tasks)
         text, answer = _mean(tasks, "text"), _mean(tasks, "answer")
         seq2seq = self.model is not None and self.model.seq2seq
-        shared = not seq2seq and kind != "ATTEMPT"  # rows of a causal model read a prompt once
+        drops = self.config.dropout == "model" and self.model is not None and self.model.dropout
+        shared = not seq2seq and kind != "ATTEMPT" and not drops  # rows of a causal model read a prompt once
         tokens = min(prompts, batch) * length + batch * text if shared else batch * (length + text)
         return Stage(
             title,

@@ -17,12 +17,12 @@ from prompttransfer.config import RunConfig
 from prompttransfer.methods import METHODS, Context
 from prompttransfer.methods.bmtpt import (
     aggregate,
-    particle_losses,
     source_batches,
     source_stage,
     start_particles,
     target_prompt,
 )
+from prompttransfer.methods.choosing import training_losses
 from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.posterior import ParticleLoss, PriorLoss, gaussian_penalty, mixture_penalty
 from prompttransfer.models import Backbone
@@ -306,7 +306,7 @@ def test_the_best_particle_has_the_least_loss_on_the_target(
         batch = llama.collate([row.ids for row in target.train])
         labels = torch.tensor([row.answer[0] for row in target.train])
         losses.append(torch.nn.functional.cross_entropy(llama(SoftPrompt(particle), batch).logits, labels).item())
-    assert particle_losses(ctx, prompt.particles.detach(), target) == pytest.approx(losses, rel=1e-4)
+    assert training_losses(ctx, prompt.particles.detach(), target, "particles") == pytest.approx(losses, rel=1e-4)
     assert torch.equal(aggregate(ctx, prompt, target), prompt.particles[min(range(3), key=losses.__getitem__)])
 
 

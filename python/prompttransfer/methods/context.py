@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prompttransfer.budget import target_budget, warmup_updates
+from prompttransfer.budget import own_rows, target_budget, warmup_updates
 from prompttransfer.config import RunConfig
 from prompttransfer.encoding import EncodedTask
 from prompttransfer.evaluation import Evaluation, evaluate
@@ -114,12 +114,21 @@ class Context:
         )
 
     def target_batches(self, target: EncodedTask) -> list[list[int]]:
-        """The batches of the whole target budget: the same for every method."""
+        """The batches of the whole target budget: the same for every method.
+
+        The updates that come before the transfer stage of DTVG may have batches of another size.
+        """
         config = self.of(target).config
-        updates = target_budget(config, len(target.train)).total
+        budget, first, size = target_budget(config, len(target.train)), own_rows(config), config.batch_size
+        if budget.own and first != size:
+            own = self._batches(target, first, budget.own, self.seed)
+            return own + self._batches(target, size, budget.transfer, (self.seed, 1))
+        return self._batches(target, size, budget.total, self.seed)
+
+    def _batches(self, target: EncodedTask, size: int, updates: int, seed: int | tuple[int, ...]) -> list[list[int]]:
         lengths = target.train.lengths
         # Few rows: short pools, or the same rows would meet in every batch.
-        return row_batches(len(lengths), config.batch_size, updates, self.seed, lengths=lengths, pool=2)
+        return row_batches(len(lengths), size, updates, seed, lengths=lengths, pool=2)
 
     def of(self, target: EncodedTask, method: str = "") -> Context:
         """With the settings of a target and of a method on it."""

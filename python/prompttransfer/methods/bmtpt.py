@@ -1,6 +1,7 @@
 """BMTPT (Lee et al. 2023): SVGD particles of the sources' posterior are the start and the prior of the target.
 
-The paper's details are not public and there is no published code; the choices made here are settings of `BMTPTConfig`.
+We have read the paper's abstract and secondary sources, not the paper, and its official repository holds no code; the
+choices made here are settings of `BMTPTConfig`.
 Source stage: M prompts follow SVGD on log p(theta | sources). Target stage: training from an aggregate of the
 particles, as one full-rank matrix or with low-rank factors at a rate of their own, under a prior fitted to the
 particles. Without it (prior "none" or beta 0) and with a full-rank prompt, it is prompt tuning from the aggregate.

@@ -8,7 +8,7 @@ Trained parameters, with L prompt tokens, H hidden size, R rank, K sources, M pa
     MPT-group, T targets together            L H + T R (L + H)
     BMTPT, particles; a target               M L H; L H + R (L + H)
     DTVG                                     L H + (K + 1) L
-    ATTEMPT                                  L H + 2 P H + 2 H
+    ATTEMPT                                  L H + 2 P H + 2 H (without 2 H where LayerNorm is frozen)
 """
 
 from __future__ import annotations

@@ -62,8 +62,13 @@ def target_budget(config: RunConfig, rows: int) -> TargetBudget:
             raise ValueError(f"target_epochs names no epochs for {rows} training rows, only from {min(epochs)} rows on")
         epochs = epochs[max(reached)]
     transfer = _updates(epochs, rows, config.batch_size) or config.target_updates
-    own = _updates(config.dtvg.own_epochs, rows, config.batch_size) or config.dtvg.own_updates or 0
+    own = _updates(config.dtvg.own_epochs, rows, own_rows(config)) or config.dtvg.own_updates or 0
     return TargetBudget(_capped(config, own), _capped(config, transfer))
+
+
+def own_rows(config: RunConfig) -> int:
+    """Rows of the updates that come before the transfer stage of DTVG (`dtvg.own_updates`, `dtvg.own_epochs`)."""
+    return config.dtvg.own_batch_size or config.batch_size
 
 
 def warmup_updates(config: RunConfig, updates: int) -> int:

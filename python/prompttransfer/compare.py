@@ -206,6 +206,8 @@ class Workbench:
                     "`name` in a YAML description"
                 )
         backbone = load_backbone(config, progress)
+        if config.dropout == "model" and not backbone.has_dropout:
+            progress.note("dropout: the model has none of its own, so there is none in training")
         return cls(config, backbone, Store(config.cache or default_folder(), progress.note), progress, sources, targets)
 
     def context(self, seed: int) -> Context:

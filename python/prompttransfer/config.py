@@ -140,6 +140,11 @@ class RunConfig(Settings):
         "linear", description="rate after the warm-up"
     )
     max_grad_norm: float = Field(1.0, ge=0, description="gradient clipping; 0: none")
+    dropout: Literal["off", "model"] = Field(
+        "off",
+        description="dropout inside the frozen model while a prompt trains: none, or the model's own (T5: 0.1); never "
+        "for teachers and scores",
+    )
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="type of the frozen model's products")
     max_length: int = Field(
         64, ge=1, description="text tokens kept (the last ones) of a row, where its task does not say"

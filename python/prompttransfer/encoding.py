@@ -31,6 +31,7 @@ class EncodedTask:
             "full" (mean log-probability of all tokens) or "generate" (what the model writes).
         labels, answers: index of the right choice of every test row, and the token ids of each choice; of a task with
             choices.
+        scale: the choices are numbers, see `Task`.
         choices, references: the choices as text, and all right answers of every test row, for what the model writes.
         wording, max_length, cut, cue: how its texts are made and shortened, see `Task`.
         join: how an answer joins its text (`prompttransfer.joins`); None: of an encoder-decoder, or as prompt files of
@@ -48,6 +49,7 @@ class EncodedTask:
     labels: tuple[int, ...] = ()
     answers: tuple[tuple[int, ...], ...] = ()
     choices: tuple[str, ...] = ()
+    scale: bool = False
     references: tuple[tuple[str, ...], ...] = ()
     max_answer: int = 128
     wording: Wording | None = None
@@ -107,6 +109,7 @@ class EncodedTask:
             "name": task.name,
             "metrics": task.metrics,
             "choices": task.choices,
+            "scale": task.scale,
             "max_answer": task.max_answer,
             "wording": _as_read(task, join),
             "max_length": task.max_length or backbone.max_length,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -11,7 +12,7 @@ from prompttransfer.answering import Reader
 from prompttransfer.encoding import EncodedTask
 from prompttransfer.models import Backbone
 from prompttransfer.prompts import PromptModule
-from prompttransfer.tasks.metrics import collapsed, majority_score, score
+from prompttransfer.tasks.metrics import collapsed, correlation, majority_score, score
 from prompttransfer.tasks.text_metrics import majority_text_score, text_score
 
 
@@ -22,7 +23,8 @@ class Evaluation:
     Attributes:
         score: of the task's reported metric; majority: of its most frequent answer given to every row.
         collapsed: (nearly) all rows got one answer.
-        predictions: index of the choice of every row, -1 where what was written is none; or the text.
+        predictions: index of the choice of every row, -1 where what was written is none; the number that was written,
+            -1.0 where it is none; or the text.
         more: scores of the task's other metrics.
     """
 
@@ -30,7 +32,7 @@ class Evaluation:
     majority: float
     collapsed: bool
     rows: int
-    predictions: list[int] | list[str]
+    predictions: list[int] | list[float] | list[str]
     more: dict[str, float] = field(default_factory=dict)
 
 
@@ -41,8 +43,8 @@ def predict(
     *,
     batch_size: int = 32,
     advance: Callable[[int], None] | None = None,
-) -> list[int] | list[str]:
-    """The answer to every test row: the index of a choice (-1: none of them), or free text.
+) -> list[int] | list[float] | list[str]:
+    """The answer to every test row: the index of a choice (-1: none of them), a number of a scale, or free text.
 
     Args:
         prompt: (L, H); a module whose prompt depends on the row; or None for the model alone (zero-shot).
@@ -54,11 +56,22 @@ def predict(
     if task.scoring != "generate":
         return choice_scores(reader, task).argmax(dim=1).tolist()
     written = written_answers(reader, task)
+    if task.scale:
+        return [number_of(text) for text in written]
     # Also as this model writes them: its tokenizer may know small letters only.
     decoded = backbone.tokenizer.batch_decode([list(ids) for ids in task.answers], skip_special_tokens=True)
     named = (*decoded, *task.choices)
     places = {choice.strip(): place % len(task.choices) for place, choice in enumerate(named)} if task.choices else {}
     return [places.get(text, -1) for text in written] if task.choices else written
+
+
+def number_of(text: str) -> float:
+    """The number that a text is; -1 for any other text."""
+    try:
+        number = float(text)
+    except ValueError:
+        return -1.0
+    return number if math.isfinite(number) else -1.0
 
 
 def choice_scores(reader: Reader, task: EncodedTask) -> Tensor:
@@ -86,7 +99,12 @@ def evaluate(
 ) -> Evaluation:
     """Predict and score in percent; see `predict`."""
     predictions = predict(backbone, prompt, task, batch_size=batch_size, advance=advance)
-    if task.choices:
+    if task.scale:
+        numbers = [float(choice) for choice in task.choices]
+        given = predictions if task.scoring == "generate" else [numbers[place] for place in predictions]
+        scores = [correlation(metric, [numbers[label] for label in task.labels], given) for metric in task.metrics]
+        majority = majority_score(task.metric, task.labels)
+    elif task.choices:
         scores = [score(metric, task.labels, predictions) for metric in task.metrics]
         majority = majority_score(task.metric, task.labels)
     else:

@@ -60,7 +60,7 @@ class MultiPTConfig(Settings):
 
 
 class SPoTConfig(Settings):
-    """SPoT (Vu et al. 2022): start from the most similar source prompt."""
+    """SPoT (Vu et al. 2022): start from the most similar source prompt, or from a mean of several."""
 
     own_fraction: float = Field(
         0.5,
@@ -68,24 +68,36 @@ class SPoTConfig(Settings):
         lt=1,
         description="share of target_updates spent on the target's own prompt, needed to choose the source",
     )
+    top: int = Field(
+        1, ge=1, description="how many of the most similar source prompts the start is the mean of, weighted by cosine"
+    )
 
 
 class TPVConfig(Settings):
-    """Task prompt vectors (Belanec et al. 2024): start from P_init + scale * sum of the sources' task vectors."""
+    """Task prompt vectors (Belanec et al. 2024): start from P_init + scale * sum of task vectors of sources."""
 
+    combine: Literal["pair", "top", "all"] = Field(
+        "pair",
+        description="whose vectors are added: the pair of sources with the least loss on the target's training rows "
+        "before any update (pairs, as in the published code), so many single sources chosen so (top), or all",
+    )
+    top: int = Field(2, ge=1, description="sources of combine 'top'")
     scale: float = Field(1.0, description="factor of the sum")
-    tune: bool = Field(True, description="go on training on the target; else the sum itself is the result (zero-shot)")
+    tune: bool = Field(True, description="go on training on the target; else the sum itself is the result")
 
 
 class ATTEMPTConfig(Presets):
     """ATTEMPT (Asai et al. 2022): every row attends to the source prompts and the target's own."""
 
-    variants: ClassVar[dict[str, dict[str, Any]]] = {"code": {"mask_padding": False}}
+    variants: ClassVar[dict[str, dict[str, Any]]] = {"code": {"mask_padding": False, "train_norm": False}}
 
     variant: Literal["paper", "code"] = Field(
-        "paper", description="code: padding takes part in the maximum over the text (mask_padding false)"
+        "paper",
+        description="code: padding takes part in the maximum over the text (mask_padding false), and LayerNorm is "
+        "frozen (train_norm false)",
     )
     mask_padding: bool = Field(True, description="leave padding out of the maximum over the text's embeddings")
+    train_norm: bool = Field(True, description="train the weights of the attention's LayerNorm")
     projection: int = Field(100, ge=1, description="width between W_down and W_up")
     temperature: float | None = Field(None, gt=0, description="tau of the attention; none: e * hidden size")
     start: Literal["first_source", "p_init"] = Field("first_source", description="start of the target's prompt")
@@ -107,6 +119,7 @@ class MPTConfig(Presets):
         "prompt-mse": {"distilled": "prompts"},
         "no-sampling": {"sampling": "rows"},
         "shared-only": {"trained": "shared"},
+        "frozen-vectors": {"trained": "frozen-vectors"},
         "vectors-only": {"trained": "factors"},
     }
 
@@ -122,8 +135,13 @@ class MPTConfig(Presets):
         "prompt-mse",
         "no-sampling",
         "shared-only",
+        "frozen-vectors",
         "vectors-only",
-    ] = Field("none", description="an ablation of the paper (its table 5); neither: no decomposition, no distillation")
+    ] = Field(
+        "none",
+        description="an ablation of the paper (its table 6 and section 4.3); neither: no decomposition, no "
+        "distillation; frozen-vectors is ours",
+    )
     rank: int = Field(1, ge=1, description="rank R of the task factors u (L, R) and v (R, H)")
     decomposition: bool = Field(True, description="P_k = P* o (u_k v_k); else one prompt for all sources")
     factor_start: Literal["ones", "normal"] = Field(
@@ -156,7 +174,11 @@ class MPTConfig(Presets):
     average: Literal["fit", "means"] = Field(
         "fit", description="start of the target's factors: rank-R fit of the mean u_k v_k, or means of u and of v"
     )
-    trained: Literal["both", "shared", "factors"] = Field("both", description="what trains on the target")
+    trained: Literal["both", "shared", "factors", "frozen-vectors"] = Field(
+        "both",
+        description="what trains on the target: P*, u and v; P* without u and v (shared); u and v (factors); P* with "
+        "u and v as they start (frozen-vectors)",
+    )
     shared_learning_rate: float | None = Field(
         None,
         gt=0,
@@ -245,8 +267,8 @@ class DTVGConfig(Presets):
         "target-only": {"grouping": "none"},
         "no-grouping": {"grouping": "all"},
         "fixed-group": {"grouping": "fixed"},
-        "spot": {"grouping": "fixed", "rule": "nearest"},
-        "dynamic-spot": {"rule": "nearest"},
+        "spot": {"grouping": "spot"},
+        "dynamic-spot": {"grouping": "spot"},
         "no-scaling": {"scaling": "none"},
     }
 
@@ -263,7 +285,11 @@ class DTVGConfig(Presets):
         "spot",
         "dynamic-spot",
         "no-scaling",
-    ] = Field("none", description="an ablation of the published code; spot: the nearest source only")
+    ] = Field(
+        "none",
+        description="an ablation of the published code, where spot and dynamic-spot compute the same; no-scaling is "
+        "ours",
+    )
     own_fraction: float = Field(
         0.5, gt=0, lt=1, description="share of target_updates that trains the target's own vector"
     )
@@ -276,12 +302,20 @@ class DTVGConfig(Presets):
     own_epochs: float | None = Field(
         None, gt=0, description="the same in epochs over the target's training rows, in place of own_updates"
     )
+    own_batch_size: int | None = Field(
+        None,
+        ge=1,
+        description="rows per update of own_updates or own_epochs, for every method; none: batch_size, that of the "
+        "transfer stage",
+    )
     own_learning_rate: float | None = Field(
         None, gt=0, description="rate of the target's own vector; none: target_learning_rate"
     )
     weight_decay: float | None = Field(None, ge=0, description="decay of the transfer stage; none: weight_decay")
-    grouping: Literal["dynamic", "fixed", "all", "none"] = Field(
-        "dynamic", description="group chosen at every forward, at the first one, or all or none of the sources"
+    grouping: Literal["dynamic", "fixed", "all", "none", "spot"] = Field(
+        "dynamic",
+        description="group chosen at every forward, at the first one, or all or none of the sources; spot: no merging, "
+        "prompt tuning from the source prompt nearest to the target's own",
     )
     rule: Literal["consistent-prefix", "best-prefix", "best-subset", "consistent-subset", "positive", "nearest"] = (
         Field(
@@ -303,3 +337,9 @@ class DTVGConfig(Presets):
     )
     target_scale_learning_rate: float | None = Field(None, ge=0, description="rate of alpha_t; none: learning_rate")
     source_scale_learning_rate: float | None = Field(None, ge=0, description="rate of alpha_s; none: learning_rate")
+
+    @model_validator(mode="after")
+    def _own_batches(self) -> DTVGConfig:
+        if self.own_batch_size is not None and self.own_updates is None and self.own_epochs is None:
+            raise ValueError("own_batch_size is of own_updates or own_epochs; got neither, give one")
+        return self

@@ -79,6 +79,8 @@ def _overruled(below: Mapping[str, Any], above: Mapping[str, Any], kind: type[Se
     """Names of `below` that `above` puts out of force."""
     names = {name for name in above if not block_of(kind, name) and name not in _EXCEPTIONS}
     names = names.union(*(units for units in _UNITS if units & above.keys()))
+    if "own_fraction" in above:
+        names.add("own_batch_size")  # of own updates or epochs, which are gone
     if issubclass(kind, Presets):
         for preset, table in (("variant", kind.variants), ("ablation", kind.ablations)):
             if preset in above:

@@ -1,10 +1,12 @@
-"""Settings of a run in a file: a recipe that is shipped, by name, or a YAML or JSON file of one's own.
+"""Settings of a run in a file: a recipe that is shipped, by name, or a YAML or JSON file of the user.
 
 A file holds settings of `RunConfig` by name. Beside them it may say what they are:
 
     about       a line or two
+    base        another recipe, whose settings hold where this file says nothing else, with what it says about them
     origin      setting -> where its value is stated: paper [P], authors' code [C], derived code [D], by section
-    unknown     setting -> why its value is a choice of ours: neither paper nor code state it
+    unknown     setting -> why its value is a choice of ours; a pattern (`*`, `bmtpt.*`) speaks for every setting that
+                nothing else is said about, the longest one that fits
     departures  what a run of these settings does otherwise than the paper, and why
 """
 
@@ -14,6 +16,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from fnmatch import fnmatchcase
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -30,12 +33,14 @@ from prompttransfer.yaml_file import read_yaml
 
 FOLDER = Path(__file__).parent / "recipes"
 SUFFIXES = (".yaml", ".yml", ".json")
+_UNSAID = {"methods", "output"}  # what a recipe is for, and a folder: no values of a paper
 
 
 class About(Settings):
     """What a file says about its settings; see the head of this module."""
 
     about: str = ""
+    base: str = ""
     origin: dict[str, str] = Field(default_factory=dict)
     unknown: dict[str, str] = Field(default_factory=dict)
     departures: tuple[str, ...] = ()
@@ -63,12 +68,13 @@ def recipe_names() -> list[str]:
     return sorted(str(file.relative_to(FOLDER).with_suffix("").as_posix()) for file in FOLDER.rglob("*.yaml"))
 
 
-def read_recipe(name: str | Path | None) -> Recipe:
+def read_recipe(name: str | Path | None, _above: tuple[Path, ...] = ()) -> Recipe:
     """The recipe of that name, or of that file; an empty one for None.
 
     Raises:
         FileNotFoundError: there is none, with a suggestion.
-        ValueError: the file cannot be read, holds a key twice, or says something about a setting that is not there.
+        ValueError: the file cannot be read, holds a key twice, says something about a setting that is not there, or is
+            its own base.
     """
     if name is None:
         return Recipe()
@@ -83,12 +89,20 @@ def read_recipe(name: str | Path | None) -> Recipe:
         )
     if not path.is_file():
         raise FileNotFoundError(f"settings file {path} does not exist")
+    if path in _above:
+        raise ValueError(f"{text}: is its own base, by way of {', '.join(str(file) for file in _above)}")
     content = read_json(path) if path.suffix.lower() == ".json" else read_yaml(path)
     if not isinstance(content, dict):
         kind = "nothing" if content is None else f"a {type(content).__name__}"
         raise ValueError(f"{path}: got {kind}, want settings by name, such as train_rows: 32")
-    settings = {str(key): value for key, value in content.items() if key not in About.model_fields}
-    return Recipe(text, settings, _about(text, content, settings))
+    own = {str(key): value for key, value in content.items() if key not in About.model_fields}
+    said = _said(text, content)
+    if not said.base:
+        return Recipe(text, own, _complete(text, said, own))
+    beside = path.parent / said.base
+    base = read_recipe(beside if beside.is_file() else said.base, (*_above, path))
+    settings = overlaid(base.settings, own)
+    return Recipe(text, settings, _complete(text, _based(said, base.about, own, settings), settings))
 
 
 def run_config(recipe: Recipe, given: Mapping[str, Any], *, limit: int | None = None) -> RunConfig:
@@ -167,18 +181,43 @@ def setting_paths(settings: Mapping[str, Any], inside: str = "") -> Iterator[str
             yield path
 
 
-def _about(name: str, content: dict[str, Any], settings: dict[str, Any]) -> About:
+def _said(name: str, content: dict[str, Any]) -> About:
     said = {key: content[key] for key in About.model_fields if key in content}
     try:
-        about = About(**said)
+        return About(**said)
     except ValidationError as error:
         raise SettingsError("\n".join(f"{name}: {text}" for _, text in explain(error, said))) from error
-    paths = set(setting_paths(settings))
-    for key in ("origin", "unknown"):
-        for path in getattr(about, key):
-            if path not in paths:
-                raise ValueError(f"{name}: {key}.{path}: the file has no setting {path!r} that this could be about")
-    return about
+
+
+def _based(own: About, base: About, given: dict[str, Any], settings: dict[str, Any]) -> About:
+    """What is said about settings of which some are given in a file and the others are those of its base."""
+    left = set(setting_paths(settings)) - set(setting_paths(given)) - own.origin.keys() - own.unknown.keys()
+
+    def kept(texts: dict[str, str]) -> dict[str, str]:
+        return {path: text for path, text in texts.items() if path in left}
+
+    return About(
+        about=own.about or base.about,
+        base=own.base,
+        origin=kept(base.origin) | own.origin,
+        unknown=kept(base.unknown) | own.unknown,
+        departures=(*base.departures, *own.departures),
+    )
+
+
+def _complete(name: str, about: About, settings: dict[str, Any]) -> About:
+    """With an entry for every setting that a pattern speaks for."""
+    paths = list(setting_paths(settings))
+    patterns = sorted((key for key in about.unknown if "*" in key), key=len, reverse=True)
+    named = {path: text for path, text in about.unknown.items() if path not in patterns}
+    for key, path in (*(("origin", path) for path in about.origin), *(("unknown", path) for path in named)):
+        if path not in paths:
+            raise ValueError(f"{name}: {key}.{path}: the file has no setting {path!r} that this could be about")
+    for path in paths:
+        fitting = next((pattern for pattern in patterns if fnmatchcase(path, pattern)), None)
+        if fitting and path not in about.origin and path not in _UNSAID:
+            named.setdefault(path, about.unknown[fitting])
+    return about.model_copy(update={"unknown": named})
 
 
 def _in(given: Mapping[str, Any], loc: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -52,6 +52,7 @@ class Plan:
         before_step: called after the backward pass (and the clipping) of every update.
         whole_batches: every process reads whole batches; the objective shares the work out in another way.
         selection: keep the prompt that is best on validation rows; none: the last one.
+        dropout: seed of the masks of the model's own dropout; none: no dropout.
     """
 
     prompt: PromptModule
@@ -68,6 +69,7 @@ class Plan:
     seed: int = 42
     whole_batches: bool = False
     selection: Selection | None = None
+    dropout: int | None = None
 
 
 @dataclass
@@ -230,6 +232,13 @@ class PromptTrainer(Trainer):
         plan = self.plan
         batches = FixedBatches(plan.batches if plan.whole_batches else list(map(share_of, plan.batches)))
         return DataLoader(plan.rows, batch_sampler=batches, collate_fn=self._collate)
+
+    def training_step(self, model: nn.Module, inputs: Batch, num_items_in_batch: Tensor | None = None) -> Tensor:
+        if self.plan.dropout is None:
+            return super().training_step(model, inputs, num_items_in_batch)
+        # Until after the backward pass: layers that are computed again there have to drop the same.
+        with self.backbone.dropping(self.plan.dropout, self.state.global_step):
+            return super().training_step(model, inputs, num_items_in_batch)
 
     def compute_loss(
         self, model: nn.Module, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Tensor | None = None

@@ -18,6 +18,7 @@ from prompttransfer.config import RunConfig
 from prompttransfer.interchange import read_prompt, write_tensors
 from prompttransfer.methods import METHODS, Context
 from prompttransfer.methods.shared import source_prompts
+from prompttransfer.methods.spot import nearest_weights
 from prompttransfer.models import Backbone
 from prompttransfer.prompts import FrozenPrompts, InstancePrompt
 from prompttransfer.tasks.task import Task
@@ -51,6 +52,9 @@ def test_attempt_trains_as_many_values_as_published(width: int, count: int) -> N
     prompt = InstancePrompt(torch.zeros(6, 100, width), torch.zeros(100, width))
     assert prompt.trainable_parameters() == count
     assert prompt.temperature.item() == pytest.approx(math.e * width)
+    frozen = InstancePrompt(torch.zeros(6, 100, width), torch.zeros(100, width), train_norm=False)
+    assert frozen.trainable_parameters() == count - 2 * width  # 230,400 at T5-base, as the code trains
+    assert sum(p.numel() for g in frozen.parameter_groups(0.3) for p in g["params"]) == count - 2 * width
 
 
 def test_every_row_gets_the_mixture_of_the_formula() -> None:
@@ -154,7 +158,8 @@ def test_modules_that_differ_in_a_setting_are_scored_apart(
 
 def test_attempt_follows_paper_or_code(llama: Backbone, tasks: dict[str, Task], tmp_path: Path) -> None:
     assert RunConfig().attempt.mask_padding
-    assert not RunConfig(attempt={"variant": "code"}).attempt.mask_padding
+    code = RunConfig(attempt={"variant": "code"}).attempt
+    assert not code.mask_padding and not code.train_norm and RunConfig().attempt.train_norm
     assert RunConfig(attempt={"variant": "code", "mask_padding": True}).attempt.mask_padding
     starts = {}
     for start in ("first_source", "p_init"):
@@ -178,7 +183,7 @@ def test_one_variant_for_all_methods_unless_a_block_says_otherwise() -> None:
 
 
 def test_task_vectors_add_up(llama: Backbone, tasks: dict[str, Task], tmp_path: Path) -> None:
-    ctx, target = context(llama, tasks, tmp_path, tpv={"scale": 0.5, "tune": False})
+    ctx, target = context(llama, tasks, tmp_path, tpv={"scale": 0.5, "tune": False, "combine": "all"})
     result = METHODS["TPV"](ctx, target)
     start = ctx.start.double().numpy()
     expected = start + 0.5 * sum(prompt.double().numpy() - start for prompt in source_prompts(ctx))
@@ -194,6 +199,42 @@ def test_no_task_vectors_are_prompt_tuning(llama: Backbone, tasks: dict[str, Tas
     assert tpv.trainable_parameters == plain.trainable_parameters == 3 * 16
     summed, target = context(llama, tasks, tmp_path)
     assert not torch.allclose(METHODS["TPV"](summed, target).prompt, plain.prompt)
+
+
+@pytest.mark.parametrize(("combine", "top"), [("pair", 2), ("top", 1), ("top", 2), ("top", 9), ("all", 2)])
+def test_vectors_are_chosen_by_the_loss_of_their_sum_on_training_rows(
+    backbone: Backbone, tasks: dict[str, Task], tmp_path: Path, combine: str, top: int
+) -> None:
+    settings = {"combine": combine, "top": top, "scale": 0.7, "tune": False}
+    ctx, target = context(backbone, tasks, tmp_path, learning_rate=0.5, tpv=settings)
+    result = METHODS["TPV"](ctx, target)
+    vectors = [prompt - ctx.start for prompt in source_prompts(ctx)]
+
+    def summed(group: tuple[int, ...]) -> Tensor:
+        return ctx.start + 0.7 * sum(vectors[index] for index in group)
+
+    def loss(group: tuple[int, ...]) -> float:
+        prompt = FrozenPrompts(summed(group)[None])
+        losses = []
+        for row in target.train:
+            logits = literal_answer_logits(backbone, prompt, row.ids, row.answer)
+            losses.append(torch.nn.functional.cross_entropy(logits, torch.tensor(row.answer), reduction="sum").item())
+        return float(np.mean(losses))
+
+    pairs, singles = [(0, 1), (0, 2), (1, 2)], [(0,), (1,), (2,)]
+    if combine == "pair":
+        group = min(pairs, key=loss)
+    elif combine == "top":
+        group = tuple(sorted(index for (index,) in sorted(singles, key=loss)[:top]))
+    else:
+        group = (0, 1, 2)
+    torch.testing.assert_close(result.prompt, summed(group), rtol=1e-5, atol=1e-5)
+    assert result.notes == f"from {' + '.join(ctx.sources[index].name for index in group)}; not trained"
+
+
+def test_a_single_source_makes_no_pair(llama: Backbone, tasks: dict[str, Task], tmp_path: Path) -> None:
+    ctx, target = context(llama, tasks, tmp_path, sources=("red",), tpv={"tune": False})
+    torch.testing.assert_close(METHODS["TPV"](ctx, target).prompt, source_prompts(ctx)[0])
 
 
 # SPoT, multi-task prompt tuning
@@ -217,6 +258,35 @@ def test_spot_goes_on_from_the_source_most_similar_to_the_targets_own_prompt(
     best = int(np.argmax(cosines))
     assert result.notes == f"from {ctx.sources[best].name} (cosine {cosines[best]:.3f})"
     assert torch.equal(starts[4], source_prompts(ctx)[best])  # three sources, the own prompt, then the transfer stage
+
+
+@pytest.mark.parametrize(
+    ("cosines", "top", "expected"),
+    [
+        ([0.1, 0.6, 0.3], 1, [0, 1, 0]),
+        ([0.1, 0.6, 0.3], 2, [0, 2 / 3, 1 / 3]),
+        ([0.1, 0.6, 0.3], 9, [0.1, 0.6, 0.3]),
+        ([-0.1, 0.5, -0.3], 3, [0, 1, 0]),
+        ([-0.2, -0.1, -0.3], 2, [0, 1, 0]),
+    ],
+)
+def test_several_sources_are_weighted_by_their_cosines(cosines: list, top: int, expected: list) -> None:
+    torch.testing.assert_close(nearest_weights(torch.tensor(cosines), top), torch.tensor(expected, dtype=torch.float32))
+
+
+def test_spot_may_start_from_a_mean_of_sources(llama: Backbone, tasks: dict[str, Task], tmp_path: Path) -> None:
+    ctx, target = context(
+        llama, tasks, tmp_path, learning_rate=0.5, target_learning_rate=1e-9, spot={"top": 2, "own_fraction": 0.5}
+    )
+    result = METHODS["SPoT"](ctx, target)
+    sources = [prompt.double().numpy() for prompt in source_prompts(ctx)]
+    own = result.other_prompts["own"].double().numpy().mean(axis=0)
+    means = [source.mean(axis=0) for source in sources]
+    cosines = [own @ mean / np.linalg.norm(own) / np.linalg.norm(mean) for mean in means]
+    first, second = np.argsort(cosines)[::-1][:2]
+    weight = max(0, cosines[second]) / (cosines[first] + max(0, cosines[second]))
+    expected = (1 - weight) * sources[first] + weight * sources[second]
+    np.testing.assert_allclose(result.prompt, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_one_prompt_for_all_sources_is_mpt_without_all_that_makes_it_mpt(

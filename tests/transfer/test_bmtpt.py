@@ -17,12 +17,12 @@ from prompttransfer.config import RunConfig
 from prompttransfer.methods import METHODS, Context
 from prompttransfer.methods.bmtpt import (
     aggregate,
-    particle_losses,
     source_batches,
     source_stage,
     start_particles,
     target_prompt,
 )
+from prompttransfer.methods.choosing import training_losses
 from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.posterior import ParticleLoss, PriorLoss, gaussian_penalty, mixture_penalty
 from prompttransfer.models import Backbone
@@ -332,7 +332,7 @@ def test_the_best_particle_has_the_least_loss_on_the_target(
         batch = llama.collate([row.ids for row in target.train])
         labels = torch.tensor([row.answer[0] for row in target.train])
         losses.append(torch.nn.functional.cross_entropy(llama(SoftPrompt(particle), batch).logits, labels).item())
-    assert particle_losses(ctx, prompt.particles.detach(), target) == pytest.approx(losses, rel=1e-4)
+    assert training_losses(ctx, prompt.particles.detach(), target, "particles") == pytest.approx(losses, rel=1e-4)
     assert torch.equal(aggregate(ctx, prompt, target), prompt.particles[min(range(3), key=losses.__getitem__)])
 
 
@@ -484,3 +484,48 @@ def test_fused_and_reference_operations_train_alike(llama: Backbone, tasks: dict
             history = METHODS["BMTPT"](ctx, target).history
             curves.append([[loss for _, loss in history[stage]] for stage in ("source_loss", "loss")])
     torch.testing.assert_close(curves[0], curves[1], rtol=1e-5, atol=0)
+
+
+def test_beta_one_is_the_maximum_of_the_posterior(
+    llama: Backbone, tasks: dict[str, Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """N times the loss over all rows is -log p(D_T | theta) - log p(theta | D_S), both summed, and stays finite."""
+    settings = {"beta": 1.0, "parametrisation": "full", "particles": 3, "prior_std_floor": 0.01}
+    ctx, target = context(llama, tasks, tmp_path, bmtpt=settings, learning_rate=0.5)
+    plans, original = [], Context.run
+
+    def spy(self: Context, title: str, plan, settings=None):
+        plans.append(plan)
+        return original(self, title, plan, settings)
+
+    monkeypatch.setattr(Context, "run", spy)
+    result = METHODS["BMTPT"](ctx, target)
+    particles = torch.stack([result.other_prompts[f"particle{index}"] for index in range(3)]).double()
+    theta = result.prompt
+    batch = llama.collate([row.ids for row in target.train], [row.answer for row in target.train])
+    batch["task_ids"] = torch.zeros(len(target.train), dtype=torch.int64)
+    loss = plans[-1].objective(llama, SoftPrompt(theta), batch)
+    tokens = sum(len(row.answer) for row in target.train)
+    surprise = sum(
+        torch.nn.functional.cross_entropy(
+            literal_answer_logits(llama, SoftPrompt(theta), row.ids, row.answer),
+            torch.tensor(row.answer),
+            reduction="sum",
+        )
+        for row in target.train
+    )
+    std = particles.std(dim=0, unbiased=False).clamp(min=0.01)
+    prior = torch.distributions.Normal(particles.mean(dim=0), std).log_prob(theta.double()).sum()
+    peak = torch.distributions.Normal(particles.mean(dim=0), std).log_prob(particles.mean(dim=0)).sum()
+    assert loss.item() * tokens == pytest.approx((surprise - prior + peak).item(), rel=1e-4)
+    assert torch.isfinite(result.prompt).all()
+
+
+def test_the_recipes_prior_is_sane_at_the_size_of_t5() -> None:
+    """At beta 1 a step away from the particles costs a finite loss, whose pull is 1 / (N variance) of the distance."""
+    particles = 8.0 * random(4, 100, 768)
+    theta = torch.nn.Parameter(particles.mean(dim=0) + 0.3)  # one update of AdamW at rate 0.3
+    (gaussian_penalty(particles, 0.05)(theta) / 500).backward()
+    expected = 0.3 / particles.double().var(dim=0, unbiased=False).clamp(min=0.05**2) / 500
+    torch.testing.assert_close(theta.grad.double(), expected, rtol=1e-4, atol=1e-7)
+    assert theta.grad.norm() < 100

@@ -66,6 +66,8 @@ def test_sizes_without_epochs_are_named() -> None:
         ({"dtvg": {"own_updates": 5}}, (5, 16)),
         ({"dtvg": {"own_epochs": 2}, "batch_size": 8}, (25, 16)),  # 2 * 100 / 8
         ({"dtvg": {"own_epochs": 2}, "batch_size": 8, "max_updates": 20}, (20, 16)),
+        ({"dtvg": {"own_epochs": 2, "own_batch_size": 32}, "batch_size": 16}, (7, 16)),  # 2 * 100 / 32 = 6.25
+        ({"dtvg": {"own_updates": 5, "own_batch_size": 32}}, (5, 16)),
         ({"target_epochs": 3, "batch_size": 8}, (0, 38)),  # 37.5
     ],
 )
@@ -119,6 +121,7 @@ def test_exceptions_of_a_method() -> None:
         ({"per_task": {"a": {"target_epochs": 1, "target_updates": 2}}}, "want one"),
         ({"target_updates": 1, "methods": ["SPoT"]}, "target_updates=1 with spot.own_fraction=0.5"),
         ({"max_updates": 1, "methods": ["DTVG"]}, "max_updates=1 with dtvg.own_fraction=0.5"),
+        ({"dtvg": {"own_batch_size": 4}}, "own_batch_size is of own_updates or own_epochs"),
     ],
 )
 def test_budgets_that_cannot_be_spent(settings: dict, message: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import chain, combinations
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from recipes import context, random
@@ -13,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import promptkernels as pk
 from prompttransfer.config import RunConfig
 from prompttransfer.methods import METHODS
+from prompttransfer.methods.shared import source_prompts
 from prompttransfer.models import Backbone
 from prompttransfer.prompts import GroupedPrompt, SoftPrompt, group_rule
 from prompttransfer.prompts.grouping import RULES, best_group
@@ -56,7 +58,8 @@ def literal_group(
     subsets = list(chain.from_iterable(combinations(ranked, size) for size in range(1, len(ranked) + 1)))
     candidates = {"nearest": prefixes[:1], "subset": subsets}.get(rule.split("-")[-1], prefixes)
     best = max(candidates, key=value, default=())  # the first of equals
-    return set(best) if best and value(best) >= 0 else set()
+    least = value(best) > 0 if rule == "consistent-subset" else bool(best) and value(best) >= 0
+    return set(best) if best and least else set()
 
 
 @pytest.mark.parametrize("positive_only", [True, False])
@@ -300,11 +303,11 @@ def test_variants_and_ablations_are_the_settings_they_name() -> None:
     assert dtvg(ablation="target-only")[0] == "none"
     assert dtvg(ablation="no-grouping")[0] == "all"
     assert dtvg(ablation="fixed-group")[:2] == ("fixed", "consistent-prefix")
-    assert dtvg(ablation="spot")[:2] == ("fixed", "nearest")
-    assert dtvg(ablation="dynamic-spot")[:2] == ("dynamic", "nearest")
+    assert dtvg(ablation="spot") == dtvg(ablation="dynamic-spot")
+    assert dtvg(ablation="spot")[0] == "spot"
     assert dtvg(ablation="no-scaling")[3] == "none"
-    with pytest.raises(ValueError, match=r"'spot'.*rule='nearest'.*rule='positive'"):
-        dtvg(ablation="spot", rule="positive")
+    with pytest.raises(ValueError, match=r"'positive-filter'.*rule='positive'.*rule='nearest'"):
+        dtvg(ablation="positive-filter", rule="nearest")
     with pytest.raises(ValueError, match="at most 16 sources, got 17"):
         RunConfig(sources=tuple(f"s{k}" for k in range(17)), dtvg={"rule": "best-subset"})
 
@@ -314,7 +317,7 @@ def test_variants_and_ablations_are_the_settings_they_name() -> None:
     [
         ({"ablation": "no-grouping"}, 3, 3),
         ({"ablation": "target-only"}, 0, 0),
-        ({"ablation": "dynamic-spot"}, 0, 1),
+        ({"rule": "nearest"}, 0, 1),
         ({"variant": "paper", "scaling": "scalar"}, 0, 3),
         ({"rule": "best-subset", "positive_only": False, "metric": "cosine"}, 0, 3),
     ],
@@ -330,6 +333,45 @@ def test_the_recipe_follows_its_settings(
     scales = {"scalar": 4, "none": 0}.get(settings.get("scaling"), 4 * 3)
     assert result.trainable_parameters == 3 * 16 + scales
     assert (result.target_updates, result.target_examples) == (6, 24)
+
+
+@pytest.mark.parametrize("ablation", ["spot", "dynamic-spot"])
+def test_both_spots_are_prompt_tuning_from_the_source_nearest_to_the_raw_own_prompt(
+    llama: Backbone, tasks: dict[str, Task], tmp_path: Path, ablation: str
+) -> None:
+    ctx, target = context(
+        llama, tasks, tmp_path, learning_rate=0.5, max_grad_norm=0.0, dtvg={"ablation": ablation}, warmup=0.0
+    )
+    result = METHODS["DTVG"](ctx, target)
+    assert result.trainable_parameters == 3 * 16 and (result.target_updates, result.target_examples) == (6, 24)
+    own = result.other_prompts["own"].double().numpy().mean(axis=0)
+    sources = [prompt.detach().clone() for prompt in source_prompts(ctx)]
+    cosines = []
+    for source in sources:
+        mean = source.double().numpy().mean(axis=0)
+        cosines.append(own @ mean / np.linalg.norm(own) / np.linalg.norm(mean))
+    # Plain prompt tuning from there, with the last three of the six batches.
+    prompt = torch.nn.Parameter(sources[int(np.argmax(cosines))])
+    optimizer = torch.optim.AdamW([prompt], lr=0.5, weight_decay=1e-5)
+    for update, batch in enumerate(ctx.target_batches(target)[3:]):
+        optimizer.param_groups[0]["lr"] = 0.5 * (3 - update) / 3
+        rows = [target.train[index] for index in batch]
+        embeds = [torch.cat([prompt, llama.embedding(torch.tensor(row.ids))]) for row in rows]
+        logits = torch.stack([llama.model(inputs_embeds=each[None]).logits[0, -1] for each in embeds])
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(logits, torch.tensor([row.answer[0] for row in rows])).backward()
+        optimizer.step()
+    torch.testing.assert_close(result.prompt, prompt.detach(), rtol=1e-3, atol=1e-3)
+
+
+def test_max_consistency_merges_nothing_where_no_pair_agrees() -> None:
+    # Sources that disagree with each other and agree with the target.
+    similarity = torch.tensor([[1, -0.5, -0.2, 0.9], [-0.5, 1, -0.1, 0.8], [-0.2, -0.1, 1, 0.7], [0.9, 0.8, 0.7, 1]])
+    published = RunConfig(dtvg={"ablation": "max-consistency"}).dtvg
+    rule = group_rule(published.rule, positive_only=published.positive_only)
+    assert rule(similarity, 3).tolist() == [False, False, False, True]
+    similarity[0, 1] = similarity[1, 0] = 0.1
+    assert rule(similarity, 3).tolist() == [True, True, False, True]
 
 
 def test_a_fixed_group_stays_and_names_itself(llama: Backbone, tasks: dict[str, Task], tmp_path: Path) -> None:

@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 import torch
 from literal import literal_answer_logits, literal_logits, literal_text, positions_read
+from scipy.stats import pearsonr, spearmanr
 from tiny import VOCABULARY, tiny_t5, tiny_tokenizer
 from tokenizers.normalizers import Lowercase
 from torch import Tensor
 
 from prompttransfer.answering import Reader
 from prompttransfer.encoding import EncodedTask
-from prompttransfer.evaluation import evaluate, predict
+from prompttransfer.evaluation import evaluate, number_of, predict
 from prompttransfer.models import Backbone, Batch
 from prompttransfer.prompts import FrozenPrompts, PromptModule, SoftPrompt, initial_prompt
 from prompttransfer.tasks.task import Example, Task, to_dataset
@@ -140,6 +141,38 @@ def test_a_choice_is_recognised_as_the_tokenizer_writes_it(backbone: Backbone, m
     encoded = EncodedTask.of(Task("t", rows, rows, rows, ("No", "YES No")), backbone, "generate")
     monkeypatch.setattr("prompttransfer.evaluation.written_answers", lambda *_: ["no", "yes no", "w9"])
     assert predict(backbone, None, encoded) == [0, 1, -1]
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("2.8", 2.8), ("3", 3.0), ("2.55", 2.55), ("7", 7.0), ("-2", -2.0), ("", -1.0), ("yes", -1.0), ("nan", -1.0)],
+)
+def test_a_number_that_is_written_is_taken_as_it_is(text: str, number: float) -> None:
+    assert number_of(text) == number
+
+
+def test_a_scale_is_scored_by_the_numbers_that_are_written(llama: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = ["1.0", "2.55", "none", "9"] + ["3"] * (len(ROWS) - 4)
+    labels = tuple(index % 3 for index in range(len(ROWS)))
+    asked_for = asked(((1, 2), (5, 2), (3, 2)), "generate", choices=("0.0", "2.5", "5.0"))
+    task = replace(
+        asked_for,
+        answers=((1, 2), (5, 2), (3, 2)),
+        scale=True,
+        labels=labels,
+        metrics=("pearson", "spearman"),
+    )
+    monkeypatch.setattr(Reader, "write", lambda self, rows, longest: written)
+    found = evaluate(llama, None, task)
+    given = [1.0, 2.55, -1.0, 9.0] + [3.0] * (len(ROWS) - 4)
+    numbers = [(0.0, 2.5, 5.0)[label] for label in labels]
+    assert found.predictions == given
+    assert found.score == pytest.approx(100 * pearsonr(numbers, given).statistic)
+    assert found.more == {"spearman": pytest.approx(100 * spearmanr(numbers, given).statistic)}
+    chosen = evaluate(llama, None, replace(task, scoring="full"))
+    given = [(0.0, 2.5, 5.0)[place] for place in chosen.predictions]
+    expected = 100 * pearsonr(numbers, given).statistic if len(set(given)) > 1 else 0.0
+    assert chosen.score == pytest.approx(expected)
 
 
 def test_free_text_is_scored_against_its_references(llama: Backbone) -> None:

@@ -191,3 +191,21 @@ def test_history_of_many_sources_keeps_some_and_the_target() -> None:
     wanted = rows @ rows[99] / np.linalg.norm(rows, axis=1) / np.linalg.norm(rows[99])
     np.testing.assert_allclose(found["matrix"][-1], [*wanted[:63], 1], atol=1e-6)
     assert similarity_history(names[:64], prompts[:64], start)["names"] == names[:64]
+
+
+def test_batches_before_the_transfer_of_dtvg_have_their_own_size_for_every_method(
+    llama: Backbone, tasks: dict[str, Task], tmp_path: Path
+) -> None:
+    own = {"own_updates": 3, "own_batch_size": 6}
+    ctx, target = context(llama, tasks, tmp_path, dtvg=own)
+    batches = ctx.target_batches(target)
+    assert [len(batch) for batch in batches] == [6, 6, 6, *[4] * 6]
+    for part in (batches[:3], batches[3:]):  # of 30 rows, none comes twice
+        rows = [row for batch in part for row in batch]
+        assert len(rows) == len(set(rows)) and set(rows) < set(range(30))
+    for method in ("PT", "SPoT", "DTVG"):
+        result = METHODS[method](ctx, target)
+        assert (result.target_updates, result.target_examples) == (9, 3 * 6 + 6 * 4)
+    equal, target = context(llama, tasks, tmp_path, dtvg={"own_updates": 3, "own_batch_size": 4})
+    plain, _ = context(llama, tasks, tmp_path, dtvg={"own_updates": 3})
+    assert equal.target_batches(target) == plain.target_batches(target)

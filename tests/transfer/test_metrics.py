@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import f1_score, matthews_corrcoef
 
-from prompttransfer.tasks.metrics import METRICS, collapsed, majority_score, score
+from prompttransfer.tasks.metrics import METRICS, collapsed, correlation, majority_score, score
 
 BINARY = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1)), min_size=1, max_size=30)
 
@@ -29,6 +29,21 @@ def test_two_class_metrics_are_the_textbook_formulas(pairs: list[tuple[int, int]
 def test_macro_f1_is_the_mean_over_classes() -> None:
     labels, predictions = [0, 0, 1, 1, 2], [0, 1, 1, 1, 0]
     assert score("macro-f1", labels, predictions) == pytest.approx(100 * (0.5 + 0.8 + 0.0) / 3)
+
+
+def test_macro_f1_of_three_classes_counts_those_that_do_not_occur() -> None:
+    labels, predictions = [0, 0, 1, 1], [0, 1, 1, 1]
+    expected = f1_score(labels, predictions, labels=[0, 1, 2], average="macro", zero_division=0)
+    assert score("macro-f1-3", labels, predictions) == pytest.approx(100 * expected)
+    assert score("macro-f1", labels, predictions) == pytest.approx(100 * expected * 3 / 2)
+    assert score("macro-f1-3", [0, 1, 2], [0, -1, 2]) == pytest.approx(100 * 2 / 3)
+
+
+def test_correlations_of_numbers_are_scipys() -> None:
+    numbers, given = [0.0, 2.5, 5.0, 3.1], [0.4, 2.55, -1.0, 70.0]
+    assert correlation("pearson", numbers, given) == pytest.approx(100 * pearsonr(numbers, given).statistic)
+    assert correlation("spearman", numbers, given) == pytest.approx(100 * spearmanr(numbers, given).statistic)
+    assert correlation("pearson", numbers, [-1.0] * 4) == 0.0
 
 
 def test_pearson_is_scipys() -> None:
@@ -103,7 +118,8 @@ def test_scores_are_bounded_and_blind_to_the_order_of_rows(
     mixed = [pairs[index] for index in np.random.default_rng(seed).permutation(len(pairs))]
     assert score(metric, *map(list, zip(*mixed, strict=True))) == pytest.approx(found, abs=1e-7)
     if set(labels) == {0, 1}:
-        assert score(metric, labels, labels) == pytest.approx(100)
+        best = 200 / 3 if metric == "macro-f1-3" else 100  # the third class is never right
+        assert score(metric, labels, labels) == pytest.approx(best)
 
 
 def test_majority_is_the_best_constant_answer() -> None:

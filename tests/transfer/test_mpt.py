@@ -240,7 +240,8 @@ TEACHERS = ["source red", "source green", "source blue"]
         ("no-hidden", True, {"shared", "u", "v"}),
         ("prompt-mse", True, {"shared", "u", "v"}),
         ("no-sampling", True, {"shared", "u", "v"}),
-        ("shared-only", True, {"shared"}),
+        ("shared-only", True, {"prompt"}),
+        ("frozen-vectors", True, {"shared"}),
         ("vectors-only", True, {"u", "v"}),
     ],
 )
@@ -262,6 +263,27 @@ def test_every_ablation_runs_and_trains_what_it_names(
     _, before, prompt = stages[-1]
     assert {name for name, tensor in prompt.state_dict().items() if not torch.equal(tensor, before[name])} == trained
     assert result.trainable_parameters == sum(before[name].numel() for name in trained)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_shared_only_has_no_task_vectors_on_the_target(
+    llama: Backbone, tasks: dict[str, Task], tmp_path: Path, count: int
+) -> None:
+    joint = MultitaskPrompt(random(3, 16), 4, u=random(4, 3, 1, seed=1), v=random(4, 1, 16, seed=2))
+    mean = (joint.u @ joint.v).mean(dim=0).detach()
+    for ablation, expected in (("shared-only", joint.shared), ("frozen-vectors", None)):
+        ctx, _ = context(llama, tasks, tmp_path, mpt={"ablation": ablation, "average": "fit", "rank": 1})
+        prompt, groups = mpt.target_prompt(ctx, joint, count)
+        trained = sum(parameter.numel() for group in groups for parameter in group["params"])
+        assert trained == prompt.trainable_parameters() == 3 * 16
+        left, values, right = np.linalg.svd(mean.double().numpy())
+        wanted = (
+            joint.shared
+            if expected is not None
+            else joint.shared * torch.tensor(values[0] * np.outer(left[:, 0], right[0]), dtype=torch.float32)
+        )
+        for index in range(count):
+            torch.testing.assert_close(prompt.composed(index), wanted.detach(), rtol=1e-4, atol=1e-5)
 
 
 def test_the_target_starts_at_the_best_fit_of_the_mean_task_matrix(

@@ -22,6 +22,12 @@ WINS: list[tuple[dict[str, Any], dict[str, Any], str, Any]] = [
     ({"mpt": {"source_epochs": 5}}, {"mpt": {"source_updates": 9}}, "mpt.source_epochs", None),
     ({"bmtpt": {"source_updates": 5}}, {"mpt": {"source_updates": 9}}, "bmtpt.source_updates", 5),
     ({"dtvg": {"own_updates": 50}}, {"dtvg": {"own_fraction": 0.25}}, "dtvg.own_updates", None),
+    (
+        {"dtvg": {"own_updates": 50, "own_batch_size": 4}},
+        {"dtvg": {"own_fraction": 0.25}},
+        "dtvg.own_batch_size",
+        None,
+    ),
     # An ablation stands for settings, which a recipe may name itself; so does a variant, of one method or of all.
     ({"mpt": {"distillation": 0.5}}, {"mpt": {"ablation": "no-distillation"}}, "mpt.distillation", 0.0),
     ({"mpt": {"distillation": 0.5}}, {"mpt": {"ablation": "no-hidden"}}, "mpt.distillation", 0.5),

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from prompttransfer.budget import own_rows, target_budget
 from prompttransfer.config import RunConfig
 from prompttransfer.recipes import Recipe, SettingsError, read_recipe, recipe_names, run_config, setting_paths
+from prompttransfer.yaml_file import read_yaml
 
 T5_BASE, T5_LARGE, LLAMA = "google-t5/t5-base", "google-t5/t5-large", "meta-llama/Llama-3.2-1B"
 SOURCES = {"glue/mnli", "glue/qnli", "glue/qqp", "glue/sst2", "mrqa/squad", "superglue/record"}
@@ -43,7 +45,23 @@ STATED: dict[str, dict[str, Any]] = {
         "mpt.replacement": True,
         "mpt.decomposition": True,
         "mpt.trained": "both",
+        "mpt.average": "means",
+        "dropout": "model",
     },
+    "papers/mpt_t5_small": {
+        "model": "google-t5/t5-small",
+        "source_batch_size": 100,
+        "batch_size": 100,
+        "prompt_length": 100,
+        "mpt.factor_learning_rate": 0.4,
+        "target_epochs": {0: 20, 10_001: 10},
+    },
+    "papers/mpt_t5_base_few4": {"train_rows": 4, "source_rows": None, "source_batch_size": 32, "dropout": "model"},
+    "papers/mpt_t5_base_few16": {"train_rows": 16, "source_rows": None, "target_learning_rate": 0.3},
+    "papers/mpt_t5_base_few32": {"train_rows": 32, "source_rows": None, "mpt.factor_learning_rate": 0.4},
+    "papers/mpt_group_t5_base_glue": {"model": T5_BASE, "batch_size": 32, "mpt.distillation": 0.9},
+    "papers/mpt_group_t5_base_superglue": {"model": T5_BASE, "batch_size": 32, "mpt.source_epochs": 5},
+    "papers/mpt_t5_base_12_sources": {"model": T5_BASE, "mpt.sampling": "stochastic", "mpt.source_epochs": 5},
     "papers/mpt_t5_large": {
         "model": T5_LARGE,
         "prompt_length": 100,
@@ -56,7 +74,7 @@ STATED: dict[str, dict[str, Any]] = {
         "mpt.source_epochs": 5,
     },
     "papers/mpt_llama_1b": {"mpt.source_epochs": 5, "mpt.distillation": 0.9, "target_epochs": {0: 20, 10_001: 10}},
-    "papers/bmtpt_t5_base": {"model": T5_BASE},
+    "papers/bmtpt_t5_base": {"model": T5_BASE, "bmtpt.beta": 1.0},
     "papers/bmtpt_t5_large": {},
     "papers/bmtpt_llama_1b": {},
     "papers/dtvg_t5_base": {
@@ -67,6 +85,9 @@ STATED: dict[str, dict[str, Any]] = {
         "select_updates": 1000,
         "warmup_updates": 500,
         "weight_decay": 1e-5,
+        "max_grad_norm": 1.0,
+        "seeds": (42,),
+        "dropout": "model",
         "dtvg.weight_decay": 0.0,
         "dtvg.rule": "consistent-prefix",
         "dtvg.metric": "token_mean_dot",
@@ -93,6 +114,10 @@ STATED: dict[str, dict[str, Any]] = {
         "dtvg.source_scale_learning_rate": 1e-3,
         "warmup_updates": 500,
         "weight_decay": 1e-5,
+        "max_grad_norm": 1.0,
+        "prompt_length": 100,
+        "seeds": (42,),
+        "dtvg.weight_decay": 0.0,
     },
 }
 
@@ -106,13 +131,20 @@ UNSTATED = {
         "mpt.temperature_squared",
         "mpt.hidden",
         "mpt.hidden_positions",
-        "mpt.average",
     },
+    "papers/mpt_t5_base_few4": {"seeds", "target_updates", "batch_size"},
     "papers/mpt_llama_1b": {"model", "learning_rate", "batch_size", "mpt.factor_learning_rate", "mpt.temperature"},
-    "papers/bmtpt_t5_base": {"bmtpt.particles", "bmtpt.beta", "learning_rate", "source_epochs", "bmtpt.bandwidth"},
+    "papers/bmtpt_t5_base": {
+        "bmtpt.particles",
+        "bmtpt.prior",
+        "dropout",
+        "learning_rate",
+        "source_epochs",
+        "bmtpt.bandwidth",
+    },
     "papers/dtvg_t5_base": {"learning_rate", "batch_size", "target_learning_rate", "dtvg.own_epochs", "source_epochs"},
     "papers/dtvg_t5_large": {"model", "targets", "learning_rate", "target_updates"},
-    "papers/dtvg_llama_1b": {"prompt_length", "targets", "seeds"},
+    "papers/dtvg_llama_1b": {"targets"},
 }
 
 
@@ -134,22 +166,101 @@ def test_numbers_of_a_paper(name: str) -> None:
     assert {path: value(config, path) for path in STATED[name]} == STATED[name]
     assert set(STATED[name]) <= set(recipe.about.origin)
     assert UNSTATED.get(name, set()) <= set(recipe.about.unknown)
-    assert set(config.sources) == SOURCES
-    assert config.train_rows is None and config.test_rows is None and config.source_rows is None
+    more = {f"extra/{name}" for name in ("agnews", "commonsenseqa", "openbookqa", "arc", "anli")} | {
+        "others/winogrande"
+    }
+    assert set(config.sources) == SOURCES | (more if name.endswith("12_sources") else set())
+    assert config.test_rows is None and config.source_rows is None
+    assert config.train_rows == STATED[name].get("train_rows")
     assert config.answers == "digits" and config.placement == "encoder"
 
 
 @pytest.mark.parametrize("name", sorted(STATED))
 def test_every_value_has_an_origin_or_is_marked(name: str) -> None:
-    """Nothing is invented in silence; what is not stated is also marked where a reader of the file sees it."""
+    """Nothing is invented in silence; what is ours is also marked where a reader of the file sees it."""
     recipe = read_recipe(name)
     origin, unknown = set(recipe.about.origin), set(recipe.about.unknown)
     assert not origin & unknown
     assert set(setting_paths(recipe.settings)) - {"methods", "output"} == origin | unknown
     assert all(re.match(r"\[[PCDSA]\]", text) for text in recipe.about.origin.values())
     folder = Path(__import__("prompttransfer").__file__).parent / "recipes"
-    lines = (folder / f"{name}.yaml").read_text().split("\norigin:")[0].splitlines()
-    assert sum(line.endswith("# not stated") for line in lines) == len(unknown)
+    file = folder / f"{name}.yaml"
+    own = {path for path in setting_paths(read_yaml(file)) if path in unknown}
+    lines = re.split("\n(?:origin|unknown):", file.read_text())[0].splitlines()
+    assert sum(line.endswith("# ours") for line in lines) == len(own)
+
+
+@pytest.mark.parametrize("name", sorted(STATED))
+def test_nothing_is_said_to_be_secret_that_we_have_not_read(name: str) -> None:
+    about = read_recipe(name).about
+    text = " ".join([about.about, *about.origin.values(), *about.unknown.values(), *about.departures])
+    assert "public;" not in text and "not public" not in text and "nobody" not in text
+
+
+def test_dropout_is_that_of_the_published_loops() -> None:
+    """T5 has 0.1, Llama has none."""
+    for name in STATED:
+        expected = "off" if "llama" in name else "model"
+        assert run_config(read_recipe(name), {}).dropout == expected, name
+
+
+def test_batches_of_the_two_stages_of_dtvg() -> None:
+    """Its script of T5-base for stage 1 has 32 rows, that for stage 2 has 16; those of Llama have 16."""
+    for name, first, second in (("t5_base", 32, 16), ("t5_large", 32, 16), ("llama_1b", 16, 16)):
+        config = run_config(read_recipe(f"papers/dtvg_{name}"), {})
+        assert (config.source_batch_size, own_rows(config), config.batch_size) == (first, first, second)
+
+
+def test_few_shot_recipes_draw_ten_times() -> None:
+    for rows in (4, 16, 32):
+        config = run_config(read_recipe(f"papers/mpt_t5_base_few{rows}"), {})
+        assert config.train_rows == rows and len(set(config.seeds)) == 10 and not config.retrain_sources
+        assert set(config.targets) == GLUE | SUPERGLUE | {"others/scitail"}
+        assert target_budget(config.for_task("glue/rte"), rows) == (0, 1000)
+
+
+BASED = """
+base: lower.yaml
+train_rows: 5
+mpt: {rank: 2}
+origin: {train_rows: "[P] five", seeds: "[C] seeds"}
+unknown: {"mpt.*": mine}
+departures: [of the upper]
+"""
+
+
+def test_a_recipe_on_top_of_another(tmp_path: Path) -> None:
+    (tmp_path / "lower.yaml").write_text(
+        "about: lower\ntrain_rows: 9\nseeds: [1]\ntarget_epochs: 3\nwarmup: 0.2\nmpt: {rank: 7, distillation: 0.5}\n"
+        "unknown: {'*': as before, warmup: a guess, seeds: any}\norigin: {mpt.rank: '[P] seven'}\n"
+        "departures: [of the lower]\n"
+    )
+    (tmp_path / "upper.yaml").write_text(BASED + "target_updates: 4\n")
+    recipe = read_recipe(tmp_path / "upper.yaml")
+    assert recipe.settings == {
+        "train_rows": 5,
+        "seeds": [1],
+        "target_updates": 4,  # in place of the epochs
+        "warmup": 0.2,
+        "mpt": {"rank": 2, "distillation": 0.5},
+    }
+    about = recipe.about
+    assert about.about == "lower" and about.departures == ("of the lower", "of the upper")
+    assert about.origin == {"train_rows": "[P] five", "seeds": "[C] seeds"}
+    assert about.unknown == {"warmup": "a guess", "mpt.distillation": "as before", "mpt.rank": "mine"}
+    (tmp_path / "lower.yaml").write_text("base: upper.yaml\n")
+    with pytest.raises(ValueError, match=r"lower\.yaml: is its own base|upper\.yaml: is its own base"):
+        read_recipe(tmp_path / "upper.yaml")
+
+
+def test_the_longest_pattern_speaks_for_a_setting(tmp_path: Path) -> None:
+    file = tmp_path / "r.yaml"
+    file.write_text(
+        "methods: [PT]\noutput: x\nseeds: [1]\nwarmup: 0.1\nbmtpt: {rank: 2, beta: 1.0}\n"
+        "unknown: {'*': any, 'bmtpt.*': block, bmtpt.beta: own}\norigin: {seeds: '[P] one'}\n"
+    )
+    about = read_recipe(file).about
+    assert about.unknown == {"warmup": "any", "bmtpt.rank": "block", "bmtpt.beta": "own"}
 
 
 @pytest.mark.parametrize(
@@ -157,6 +268,10 @@ def test_every_value_has_an_origin_or_is_marked(name: str) -> None:
     [
         ("mpt_t5_base", UNDERSTANDING),
         ("mpt_t5_large", {"superglue/multirc", "superglue/boolq", "superglue/wic", "nlg/e2e", "nlg/webnlg"}),
+        ("mpt_t5_small", {"superglue/multirc", "superglue/boolq", "superglue/wic"}),
+        ("mpt_group_t5_base_glue", GLUE),
+        ("mpt_group_t5_base_superglue", SUPERGLUE),
+        ("mpt_t5_base_12_sources", MRQA | OTHERS),
         ("dtvg_t5_base", UNDERSTANDING | NLG | {"mrqa/squad", "superglue/record"}),
     ],
 )

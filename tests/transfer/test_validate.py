@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -184,6 +185,14 @@ def test_tokens_of_an_update() -> None:
     assert causal["MPT: joint sources"].read_only == 3 * 100 + 10 * (20 + 2)  # the teachers
     assert causal["BMTPT: particles"].trained_on == 4 * (100 + 4 * (20 + 2))
     assert (both["t0: PT"].trained_on, both["t0: PT"].written) == (8 * (100 + 20), 8 * 2)
+    config = RunConfig(model="demo", sources=["s"], targets=["t"], methods=["PT"], prompt_length=100, dropout="model")
+    target = TaskFacts("t", "target", True, 300, 100, True, "accuracy", 20, 2.0, False)
+    facts = model_facts("demo")[0]
+    tokens = {
+        drops: stages(config, replace(facts, dropout=drops), [], [target])[0].trained_on for drops in (False, True)
+    }
+    assert tokens == {False: 100 + 8 * (20 + 2), True: 8 * (100 + 20 + 2)}
+    assert not facts.dropout and model_facts("google-t5/t5-base")[0].dropout
 
 
 def test_rows_that_choose_a_prompt_are_read_at_every_look() -> None:
@@ -307,7 +316,10 @@ def test_every_recipe_is_explained_in_80_columns(name: str) -> None:
     assert all(len(line) <= 80 for line in lines if not line.startswith("    "))  # commands stay in one piece
     text = " ".join(out.getvalue().split())
     assert all(task.name in text for task in explanation.tasks)
-    assert all(" ".join(f"{path}: {why}".split()) in text for path, why in recipe.about.unknown.items())
+    reasons = recipe.about.unknown
+    for why in reasons.values():  # each once, with all settings it is about
+        paths = ", ".join(path for path in reasons if reasons[path] == why)
+        assert " ".join(f"{paths}: {why}".split()) in text
     for task in explanation.tasks if name != "demo" else ():
         assert task.train is not None and task.train <= 32 and task.metric != "?"
     assert all(stage.updates is None or stage.updates <= 64 for stage in explanation.stages)

@@ -22,6 +22,7 @@ def run(ctx: Context, target: EncodedTask) -> MethodResult:
         projection=attempt.projection,
         temperature=attempt.temperature,
         mask_padding=attempt.mask_padding,
+        train_norm=attempt.train_norm,
         seed=ctx.seed,
     )
     groups = prompt.parameter_groups(config.target_rate, attempt.attention_learning_rate)

@@ -1,6 +1,7 @@
 """BMTPT (Lee et al. 2023): SVGD particles of the sources' posterior are the start and the prior of the target.
 
-The paper's details are not public and there is no published code; the choices made here are settings of `BMTPTConfig`.
+We have read the paper's abstract and secondary sources, not the paper, and its official repository holds no code; the
+choices made here are settings of `BMTPTConfig`.
 Source stage: M prompts follow SVGD on log p(theta | sources). Target stage: training from an aggregate of the
 particles, as one full-rank matrix or with low-rank factors at a rate of their own, under a prior fitted to the
 particles. Without it (prior "none" or beta 0) and with a full-rank prompt, it is prompt tuning from the aggregate.
@@ -8,25 +9,22 @@ particles. Without it (prior "none" or beta 0) and with a full-rank prompt, it i
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from prompttransfer.budget import bmtpt_rows, joint_updates
 from prompttransfer.config import BMTPTConfig
-from prompttransfer.methods.context import CODE_VERSION, Context, EncodedTask, MethodResult
-from prompttransfer.methods.objectives import cross_entropy, task_loss
+from prompttransfer.methods.choosing import training_losses
+from prompttransfer.methods.context import Context, EncodedTask, MethodResult
+from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.posterior import ParticleLoss, PriorLoss, gaussian_penalty, mixture_penalty
 from prompttransfer.methods.sampler import Cursor, flatten
 from prompttransfer.methods.shared import joined_rows
-from prompttransfer.prompts import FrozenPrompts, MultitaskPrompt, ParticlePrompts, PromptModule, SoftPrompt
+from prompttransfer.prompts import MultitaskPrompt, ParticlePrompts, PromptModule, SoftPrompt
 from prompttransfer.rows import Rows
 from prompttransfer.selection import mean_score
-from prompttransfer.store import Result, tensor_hash
-
-_ROWS_TO_CHOOSE = 256  # target rows at most that the best particle is chosen on
+from prompttransfer.store import tensor_hash
 
 
 def start_particles(start: Tensor, count: int, spread: float, seed: int) -> Tensor:
@@ -109,42 +107,6 @@ def source_stage(ctx: Context) -> tuple[ParticlePrompts, dict]:
     return prompt, ctx.run("BMTPT: particles on the sources", plan, settings).facts
 
 
-def particle_losses(ctx: Context, particles: Tensor, target: EncodedTask) -> list[float]:
-    """Mean of -log p(y | x) of every particle (M, L, H) over the target's training rows, 256 of them at most."""
-    rows, size, device = target.train[:_ROWS_TO_CHOOSE], ctx.config.eval_batch_size, ctx.backbone.device
-    key = {
-        "stage": "particle losses",
-        "likelihood": "whole answers",
-        "version": CODE_VERSION,
-        **ctx.backbone.identity,
-        "particles": tensor_hash(particles),
-        "rows": Rows.of(rows).digest,
-    }
-
-    @torch.no_grad()
-    def loss(particle: Tensor) -> float:
-        prompt, total = FrozenPrompts(particle[None]).to(device), 0.0
-        for first in ctx.backbone.share(range(0, len(rows), size)):
-            part = rows[first : first + size]
-            batch = ctx.backbone.collate([row.ids for row in part], [row.answer for row in part])
-            batch = {name: tensor.to(device) for name, tensor in batch.items()}
-            total += cross_entropy(ctx.backbone(prompt, batch).logits, batch["labels"], "rows").sum().item()
-        return total / len(rows)
-
-    def compute(_: Path) -> Result:
-        handle = ctx.progress.stage(f"{target.name}: particles", len(particles))
-        losses = []
-        try:
-            for particle in particles:
-                losses.append(loss(particle))
-                handle.advance(1)
-        finally:
-            handle.close()
-        return Result({}, {"losses": ctx.backbone.joined(torch.tensor(losses, dtype=torch.float64)).tolist()})
-
-    return ctx.store.cached(key, compute).facts["losses"]
-
-
 def particle_scores(ctx: Context, particles: Tensor, target: EncodedTask) -> list[float]:
     """Mean of the metrics of every particle (M, L, H) on the target's validation rows.
 
@@ -163,7 +125,7 @@ def aggregate(ctx: Context, posterior: ParticlePrompts, target: EncodedTask) -> 
     """Start of the target prompt (L, H): mean, kernel-weighted mean, or the particle best on the target's rows."""
     particles = posterior.particles.detach()
     if ctx.config.bmtpt.aggregation == "best":
-        losses = particle_losses(ctx, particles, target)
+        losses = training_losses(ctx, particles, target, "particles")
         return particles[losses.index(min(losses))]
     if ctx.config.bmtpt.aggregation == "best-on-validation":
         scores = particle_scores(ctx, particles, target)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prompttransfer.budget import target_budget, warmup_updates
+from prompttransfer.budget import own_rows, target_budget, warmup_updates
 from prompttransfer.config import RunConfig
 from prompttransfer.encoding import EncodedTask
 from prompttransfer.evaluation import Evaluation, evaluate
@@ -21,7 +21,7 @@ from prompttransfer.models import Backbone
 from prompttransfer.prompts import PromptModule, init_hash
 from prompttransfer.rows import Row, Rows
 from prompttransfer.selection import Selection
-from prompttransfer.store import Result, Store, tensor_hash
+from prompttransfer.store import Result, Store, key_hash, tensor_hash
 from prompttransfer.training import Objective, Plan, train
 
 # Part of every stage's key: raise it when a change of the code changes what a stage computes.
@@ -114,12 +114,21 @@ class Context:
         )
 
     def target_batches(self, target: EncodedTask) -> list[list[int]]:
-        """The batches of the whole target budget: the same for every method."""
+        """The batches of the whole target budget: the same for every method.
+
+        The updates that come before the transfer stage of DTVG may have batches of another size.
+        """
         config = self.of(target).config
-        updates = target_budget(config, len(target.train)).total
+        budget, first, size = target_budget(config, len(target.train)), own_rows(config), config.batch_size
+        if budget.own and first != size:
+            own = self._batches(target, first, budget.own, self.seed)
+            return own + self._batches(target, size, budget.transfer, (self.seed, 1))
+        return self._batches(target, size, budget.total, self.seed)
+
+    def _batches(self, target: EncodedTask, size: int, updates: int, seed: int | tuple[int, ...]) -> list[list[int]]:
         lengths = target.train.lengths
         # Few rows: short pools, or the same rows would meet in every batch.
-        return row_batches(len(lengths), config.batch_size, updates, self.seed, lengths=lengths, pool=2)
+        return row_batches(len(lengths), size, updates, seed, lengths=lengths, pool=2)
 
     def of(self, target: EncodedTask, method: str = "") -> Context:
         """With the settings of a target and of a method on it."""
@@ -144,6 +153,9 @@ class Context:
         }
         if plan.selection:
             key["selection"] = plan.selection.key
+        if self.config.dropout == "model" and self.backbone.has_dropout:
+            key["dropout"] = "model"
+            plan.dropout = int(key_hash(key)[:8], 16)
 
         def compute(work: Path) -> Result:
             handle = self.progress.stage(title, len(plan.batches))
@@ -231,7 +243,7 @@ def _plan_hash(plan: Plan) -> str:
     names = {id(parameter): name for name, parameter in plan.prompt.named_parameters()}
     groups = plan.groups or plan.prompt.parameter_groups(plan.learning_rate)
     rates = [(group["lr"], [names[id(parameter)] for parameter in group["params"]]) for group in groups]
-    # Not the seed: nothing random happens in a training loop without dropout; the batches are given.
+    # Not the seed: the batches are given, and the seed of dropout follows from the key of the stage.
     rest = (plan.learning_rate, plan.schedule, plan.warmup_updates, plan.weight_decay, plan.max_grad_norm)
     rows = Rows.of(plan.rows).digest
     return _hash((*_prompt_state(plan.prompt), rates, rest, rows, [list(batch) for batch in plan.batches]))

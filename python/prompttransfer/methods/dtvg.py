@@ -22,6 +22,7 @@ from prompttransfer.methods.shared import (
     source_cost,
     source_prompts,
 )
+from prompttransfer.methods.spot import from_nearest
 from prompttransfer.prompts import GroupedPrompt, group_rule
 
 
@@ -30,6 +31,8 @@ def run(ctx: Context, target: EncodedTask) -> MethodResult:
     sources = stack(source_prompts(ctx))
     updates = target_budget(config, len(target.train)).own or own_share(ctx, target, dtvg.own_fraction)
     own, first, batches = own_prompt(ctx, target, updates, dtvg.own_learning_rate)
+    if dtvg.grouping == "spot":
+        return from_nearest(ctx, target, (own, first, batches), f"{target.name}: DTVG spot")
     rule = {"consistency_weight": dtvg.consistency_weight, "positive_only": dtvg.positive_only}
     settings = {name: getattr(dtvg, name) for name in ("grouping", "metric", "scaling", "scale_start")}
     prompt = GroupedPrompt(ctx.start, sources, own, rule=group_rule(dtvg.rule, **rule), **settings)

@@ -85,13 +85,13 @@ def target_prompt(ctx: Context, joint: JointPrompt, targets: int) -> tuple[Promp
     """The start of stage 2 for so many targets, and its parameter groups with their rates."""
     mpt = ctx.config.mpt
     rate = mpt.shared_learning_rate or ctx.config.target_rate
-    if isinstance(joint, SoftPrompt):
-        prompt = SoftPrompt(joint.prompt)
+    if isinstance(joint, SoftPrompt) or mpt.trained == "shared":
+        prompt = SoftPrompt(joint.prompt if isinstance(joint, SoftPrompt) else joint.shared)
         return prompt, prompt.parameter_groups(rate)
     average = average_factors if mpt.average == "fit" else mean_factors
     u, v = (factor.expand(targets, -1, -1) for factor in average(joint.u.detach(), joint.v.detach()))
     prompt = MultitaskPrompt(joint.shared, u=u, v=v)
-    prompt.train_only(mpt.trained)
+    prompt.train_only("shared" if mpt.trained == "frozen-vectors" else mpt.trained)
     return prompt, prompt.parameter_groups(rate, mpt.factor_learning_rate or rate * 4 / 3)
 
 

@@ -30,7 +30,13 @@ class Cursor:
 
 
 def row_batches(
-    size: int, batch_size: int, updates: int, seed: int, *, lengths: Sequence[int] | None = None, pool: int = 8
+    size: int,
+    batch_size: int,
+    updates: int,
+    seed: int | Sequence[int],
+    *,
+    lengths: Sequence[int] | None = None,
+    pool: int = 8,
 ) -> list[list[int]]:
     """Batches of row indices; every row is used once before any is used again.
 

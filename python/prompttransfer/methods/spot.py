@@ -1,4 +1,4 @@
-"""SPoT (Vu et al. 2022): go on from the source prompt most similar to the target's own.
+"""SPoT (Vu et al. 2022): go on from the source prompt most similar to the target's own, or from a mean of several.
 
 Task embedding: the prompt averaged over its tokens; similarity: cosine. The target's own prompt takes a share of the
 target budget, the transfer stage the rest.
@@ -7,6 +7,7 @@ target budget, the transfer stage the rest.
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 import promptkernels as pk
 from prompttransfer.methods.context import Context, EncodedTask, MethodResult, stack
@@ -20,21 +21,37 @@ from prompttransfer.methods.shared import (
     source_prompts,
 )
 from prompttransfer.prompts import SoftPrompt
+from prompttransfer.store import Result
 
 
 def run(ctx: Context, target: EncodedTask) -> MethodResult:
+    spot = ctx.config.spot
+    own = own_prompt(ctx, target, own_share(ctx, target, spot.own_fraction))
+    return from_nearest(ctx, target, own, f"{target.name}: SPoT", spot.top)
+
+
+def from_nearest(
+    ctx: Context, target: EncodedTask, own: tuple[Tensor, Result, list[list[int]]], title: str, top: int = 1
+) -> MethodResult:
+    """Prompt tuning on the batches that are left, from the source prompts nearest to the target's own.
+
+    Args:
+        own: what `own_prompt` returned.
+        top: how many of them.
+    """
     sources = stack(source_prompts(ctx))
-    own, first, batches = own_prompt(ctx, target, own_share(ctx, target, ctx.config.spot.own_fraction))
-    similarity = pk.task_similarity(own[None], others=sources, metric="token_mean_cosine")[0]
-    best = int(similarity.argmax())
-    prompt = SoftPrompt(sources[best])
-    second = ctx.run(
-        f"{target.name}: SPoT", ctx.plan(prompt, task_loss, target.train, batches, ctx.config.target_rate, [target])
-    )
+    prompt_of_target, first, batches = own
+    similarity = pk.task_similarity(prompt_of_target[None], others=sources, metric="token_mean_cosine")[0]
+    weights = nearest_weights(similarity, top)
+    chosen = similarity.argsort(descending=True, stable=True)[: int((weights > 0).sum())].tolist()
+    start = sources[chosen[0]] if len(chosen) == 1 else torch.einsum("k,klh->lh", weights, sources)
+    prompt = SoftPrompt(start)
+    plan = ctx.plan(prompt, task_loss, target.train, batches, ctx.config.target_rate, [target])
+    second = ctx.run(title, plan)
     names = [source.name for source in ctx.sources]
     return MethodResult(
         prompt=prompt.composed().cpu(),
-        other_prompts={"own": own},
+        other_prompts={"own": prompt_of_target},
         trainable_parameters=second.facts["trainable_parameters"],
         target_updates=first.facts["updates"] + second.facts["updates"],
         target_examples=first.facts["examples"] + second.facts["examples"],
@@ -42,7 +59,22 @@ def run(ctx: Context, target: EncodedTask) -> MethodResult:
         seconds=first.facts["seconds"] + second.facts["seconds"],
         history={
             "loss": joined_loss(first, second),
-            "similarity": similarity_history([*names, target.name], torch.cat([sources, own[None]]), ctx.start),
+            "similarity": similarity_history(
+                [*names, target.name], torch.cat([sources, prompt_of_target[None]]), ctx.start
+            ),
         },
-        notes=f"from {names[best]} (cosine {similarity[best]:.3f})",
+        notes="from " + ", ".join(f"{names[index]} (cosine {similarity[index]:.3f})" for index in chosen),
     )
+
+
+def nearest_weights(similarity: Tensor, top: int) -> Tensor:
+    """Weights (K,) of sum 1, of the `top` largest of K cosines in proportion to them; of the rest 0.
+
+    A cosine below 0 counts as 0; where none is above 0 the nearest source stands alone.
+    """
+    largest = similarity.argsort(descending=True, stable=True)[:top]
+    weights = torch.zeros_like(similarity)
+    weights[largest] = similarity[largest].clamp(min=0)
+    if not weights.any():
+        weights[largest[0]] = 1.0
+    return weights / weights.sum()

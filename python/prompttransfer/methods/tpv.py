@@ -1,13 +1,19 @@
-"""Task prompt vectors (Belanec et al. 2024): start from P_init + scale * sum of (P_source - P_init).
+"""Task prompt vectors (Belanec et al. 2024): start from P_init + scale * sum of (P_source - P_init) over some sources.
 
-The sum alone is a zero-shot prompt of the target (`tune` off); by default it is trained on with the target's budget.
+Published code adds the vectors of every pair of tasks; how one pair is chosen for a new target is open. Here each sum
+is scored by its loss on the target's training rows, and the best one is trained on with the target's budget (with
+`tune` off it is the result).
 """
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import torch
+from torch import Tensor
 
 import promptkernels as pk
+from prompttransfer.methods.choosing import training_losses
 from prompttransfer.methods.context import Context, EncodedTask, MethodResult, stack
 from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.shared import similarity_history, source_cost, source_prompts
@@ -18,7 +24,8 @@ def run(ctx: Context, target: EncodedTask) -> MethodResult:
     config, tpv = ctx.config, ctx.config.tpv
     sources = stack(source_prompts(ctx))
     names = [source.name for source in ctx.sources]
-    start = pk.merge_task_vectors(ctx.start, sources, weights=torch.full((len(sources),), tpv.scale))
+    added = added_sources(ctx, target, sources)
+    start = vector_sum(ctx, sources, added)
     prompt = SoftPrompt(start)
     facts = {"trainable_parameters": 0, "updates": 0, "examples": 0, "seconds": 0.0, "loss": []}
     if tpv.tune:
@@ -33,5 +40,27 @@ def run(ctx: Context, target: EncodedTask) -> MethodResult:
         source_updates=source_cost(ctx),
         seconds=facts["seconds"],
         history={"loss": facts["loss"], "similarity": similarity_history(names, sources, ctx.start)},
-        notes="" if tpv.tune else "zero-shot sum",
+        notes=f"from {' + '.join(names[index] for index in added)}{'' if tpv.tune else '; not trained'}",
     )
+
+
+def added_sources(ctx: Context, target: EncodedTask, sources: Tensor) -> tuple[int, ...]:
+    """Which of the sources (K, L, H) are added, as `tpv.combine` says."""
+    tpv, every = ctx.config.tpv, range(len(sources))
+    size = {"pair": 2, "top": 1, "all": len(sources)}[tpv.combine]
+    groups = list(combinations(every, min(size, len(sources))))
+    if len(groups) == 1:
+        return groups[0]
+    sums = stack([vector_sum(ctx, sources, group) for group in groups])
+    losses = training_losses(ctx, sums, target, "sums of task vectors")
+    ranked = sorted(range(len(groups)), key=losses.__getitem__)
+    if tpv.combine == "pair":
+        return groups[ranked[0]]
+    return tuple(sorted(ranked[: tpv.top]))
+
+
+def vector_sum(ctx: Context, sources: Tensor, group: tuple[int, ...]) -> Tensor:
+    """P_init + scale * the sum of some task vectors, (L, H)."""
+    weights = torch.zeros(len(sources))
+    weights[list(group)] = ctx.config.tpv.scale
+    return pk.merge_task_vectors(ctx.start, sources, weights=weights)

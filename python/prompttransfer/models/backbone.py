@@ -26,6 +26,7 @@ from transformers.utils import logging
 from prompttransfer import processes
 from prompttransfer.joins import Join
 from prompttransfer.models.abilities import decoder_start, learned_positions, window
+from prompttransfer.models.dropout import dropping, has_dropout
 from prompttransfer.models.fingerprint import fingerprint
 from prompttransfer.models.head import keep_float32
 from prompttransfer.models.memory import recompute_layers
@@ -170,13 +171,22 @@ class Backbone(nn.Module):
         return [part] if self.sharded else processes.gather(part)
 
     def train(self, mode: bool = True) -> Backbone:
-        """Stays in evaluation mode: no dropout in a frozen model."""
+        """Stays in evaluation mode; see `dropping`."""
         return super().train(False)
 
     @cached_property
     def tokens(self) -> Tokens:
         """The tokenizer as this model reads with it."""
         return Tokens(self.tokenizer, seq2seq=self.seq2seq)
+
+    @cached_property
+    def has_dropout(self) -> bool:
+        """Whether the model has dropout of its own."""
+        return has_dropout(self.model)
+
+    def dropping(self, *seeds: int) -> AbstractContextManager:
+        """The model's own dropout inside, for what is read with gradients; see `prompttransfer.models.dropout`."""
+        return dropping(self.model, self.device, seeds)
 
     def encode(
         self, texts: Sequence[str], max_length: int | None = None, cut: str = "start", cue: str = ""
@@ -234,6 +244,13 @@ class Backbone(nn.Module):
             hidden_positions: those of the "text" and the answer, or "all" with those of the prompt.
             prefix: what `read` made of the prompt, if that is known already.
         """
+        if self.model.training and not torch.is_grad_enabled():  # a teacher: it has no dropout
+            self.model.eval()
+            wanted: dict[str, Any] = {"hidden": hidden, "hidden_positions": hidden_positions, "prefix": prefix}
+            try:
+                return self.forward(prompt, batch, task_ids=task_ids, **wanted)
+            finally:
+                self.model.train()
         mask, labels = batch["attention_mask"], batch.get("labels")
         if labels is None:
             labels = mask.new_zeros(len(mask), 1)
@@ -313,6 +330,8 @@ class Backbone(nn.Module):
         # Computing again in the backward pass would write into the cache a second time; and sharded layers are only
         # gathered again for gradients that arrive at their outputs, not at their keys and values.
         if prompt.per_instance or self.checkpointing or (self.sharded and torch.is_grad_enabled()):
+            return None
+        if self.model.training:  # dropout: every row has masks of its own, over the prompt too
             return None
         if not self.reads_prompts_once:
             return None

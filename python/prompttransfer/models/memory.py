@@ -13,7 +13,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 def recompute_layers(model: nn.Module) -> int:
     """Make every layer of a transformers model keep its input only; returns how many layers there are.
 
-    transformers does this for models in training mode alone; a frozen model stays in evaluation mode, without dropout.
+    transformers does this for models in training mode alone; a frozen model is mostly in evaluation mode.
 
     Raises:
         ValueError: the model has no layers that are known to be safe to compute twice.

@@ -24,6 +24,7 @@ class InstancePrompt(PromptModule):
         projection: width between W_down and W_up.
         temperature: tau; e * H when not given.
         mask_padding: leave padding out of the maximum over the text (the published code does not).
+        train_norm: train the weights of LayerNorm (the published code freezes them).
         seed: start of W_down and W_up.
     """
 
@@ -40,6 +41,7 @@ class InstancePrompt(PromptModule):
         projection: int = 100,
         temperature: float | None = None,
         mask_padding: bool = True,
+        train_norm: bool = True,
         seed: int = 0,
     ) -> None:
         super().__init__(*target.shape)
@@ -52,7 +54,7 @@ class InstancePrompt(PromptModule):
         generator = torch.Generator().manual_seed(seed)
         self.down = nn.Parameter(_linear(projection, width, generator))
         self.up = nn.Parameter(_linear(width, projection, generator))
-        self.norm = nn.LayerNorm(width)
+        self.norm = nn.LayerNorm(width).requires_grad_(train_norm)
 
     def tensors(self) -> dict[str, Tensor]:
         """All that the prompts of rows depend on, for a file."""
@@ -100,7 +102,7 @@ class InstancePrompt(PromptModule):
 
     def parameter_groups(self, learning_rate: float, attention_rate: float | None = None) -> list[dict[str, Any]]:
         """P_t at learning_rate, the attention's weights at attention_rate (the same when not given)."""
-        attention = [self.down, self.up, *self.norm.parameters()]
+        attention = [self.down, self.up, *(p for p in self.norm.parameters() if p.requires_grad)]
         rate = learning_rate if attention_rate is None else attention_rate
         return [{"params": [self.target], "lr": learning_rate}, {"params": attention, "lr": rate}]
 

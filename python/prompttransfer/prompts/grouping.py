@@ -7,7 +7,7 @@ target, and knowledge consistency KC(S), over its ordered pairs (0 for a single 
 consistent-prefix      published code: sources ranked by similarity to the target; the prefix of largest KC
 best-prefix            paper's objective, greedily: the prefix of largest TS + lambda KC
 best-subset            paper's objective, exactly: the subset of largest TS + lambda KC
-consistent-subset      the subset of largest KC
+consistent-subset      the subset of largest KC, if that is above 0; else no source
 positive               all sources of similarity >= 0 to the target
 nearest                the one source most similar to the target
 =====================  =========================================================================================
@@ -59,6 +59,7 @@ def group_rule(name: str, *, consistency_weight: float = 1.0, positive_only: boo
             similarity_weight=similarity_weight,
             consistency_weight=consistency_weight,
             positive_only=positive_only,
+            agreeing=name == "consistent-subset",
         )
 
     return rule
@@ -79,6 +80,7 @@ def best_group(
     similarity_weight: float = 1.0,
     consistency_weight: float = 1.0,
     positive_only: bool = True,
+    agreeing: bool = False,
 ) -> Tensor:
     """The target and the group of largest similarity_weight * TS + consistency_weight * KC; see `group_rule`.
 
@@ -88,6 +90,7 @@ def best_group(
     Args:
         similarity: (T+1, T+1).
         subsets: search all 2^T - 1 subsets of the sources; else the T prefixes of their ranking.
+        agreeing: only a group of value above 0 is merged; by consistency alone, a single source has 0.
 
     Raises:
         ValueError: a search over the subsets of more than 16 sources.
@@ -114,7 +117,7 @@ def best_group(
     value = value + consistency_weight * ((members @ pairs) * members).sum(dim=1) / (size * (size - 1)).clamp(min=1)
     value = value.masked_fill(((members @ unusable) * members).sum(dim=1) > 0, -torch.inf)
     best, which = value.max(dim=0, keepdim=True)
-    chosen = members.index_select(0, which)[0].bool() & (best >= 0)
+    chosen = members.index_select(0, which)[0].bool() & (best > 0 if agreeing else best >= 0)
     group = torch.zeros(count + 1, dtype=torch.bool, device=device).index_copy_(0, ranked, chosen)
     group[target] = True
     return group

@@ -6,13 +6,14 @@ A prediction of -1 is an answer that was none of the choices. What it costs:
 - f1, and matthews of two classes: it counts as the wrong class. Among more classes matthews takes it as one more column
   of the confusion matrix.
 - macro-f1: the recall of the true class, nothing else: it is no class of its own.
-- pearson, spearman: it stands one step below the scale.
+- pearson, spearman: it stands one step below the scale; where numbers are written (STS-B), it counts as the number -1.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
+from functools import partial
 
 import numpy as np
 from scipy.stats import rankdata
@@ -23,8 +24,9 @@ def score(metric: str, labels: Sequence[int], predictions: Sequence[int]) -> flo
     """Score of predictions in percent (correlations: -100..100).
 
     Args:
-        metric: accuracy, f1 (of class 1, two classes), macro-f1 (mean over the classes that occur), matthews, pearson
-            or spearman (equal values share the mean of their ranks).
+        metric: accuracy, f1 (of class 1, two classes), macro-f1 (mean over the classes that occur), macro-f1-3 (over
+            the classes 0, 1 and 2, whether they occur or not), matthews, pearson or spearman (equal values share the
+            mean of their ranks).
         labels, predictions: class indices (pearson: their order is taken as the scale), equally long, not empty; a
             prediction may be -1, see above.
 
@@ -43,6 +45,11 @@ def score(metric: str, labels: Sequence[int], predictions: Sequence[int]) -> flo
             raise ValueError(f"{name}: got {values.min()}, want class indices from {least} on")
     # Rounded far below one row of any test set: 54.5, not 54.50000000000001.
     return round(100.0 * float(METRICS[metric](true, given)), 9)
+
+
+def correlation(metric: str, numbers: Sequence[float], predictions: Sequence[float]) -> float:
+    """pearson or spearman of numbers, -100..100; what is constant has none, 0."""
+    return round(100.0 * float(METRICS[metric](np.asarray(numbers), np.asarray(predictions))), 9)
 
 
 def majority_score(metric: str, labels: Sequence[int]) -> float:
@@ -76,8 +83,8 @@ def _f1(labels: np.ndarray, predictions: np.ndarray) -> float:
     return f1_score(labels, _none_is_wrong(labels, predictions), zero_division=0)
 
 
-def _macro_f1(labels: np.ndarray, predictions: np.ndarray) -> float:
-    classes = sorted(_classes(labels, predictions))
+def _macro_f1(labels: np.ndarray, predictions: np.ndarray, classes: Sequence[int] = ()) -> float:
+    classes = classes or sorted(_classes(labels, predictions))
     return f1_score(labels, predictions, labels=classes, average="macro", zero_division=0)
 
 
@@ -104,6 +111,7 @@ METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
     "accuracy": accuracy_score,
     "f1": _f1,
     "macro-f1": _macro_f1,
+    "macro-f1-3": partial(_macro_f1, classes=(0, 1, 2)),
     "matthews": _matthews,
     "pearson": _pearson,
     "spearman": _spearman,

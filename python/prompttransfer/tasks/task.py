@@ -68,6 +68,7 @@ class Task:
         validation: likewise.
         test: likewise.
         choices: the answer strings the model chooses from, by label; empty where the answer is free text.
+        scale: the choices are numbers, and correlations are of these numbers; an answer that is written may be any.
         metric: the score that is reported; known to `prompttransfer.tasks.metrics`, or `text_metrics` for free text.
         more_metrics: reported beside it.
         max_length: text tokens kept of a row; None: as the run says.
@@ -89,6 +90,7 @@ class Task:
     validation: Dataset
     test: Dataset
     choices: tuple[str, ...] = ()
+    scale: bool = False
     metric: str = "accuracy"
     more_metrics: tuple[str, ...] = ()
     max_length: int | None = None

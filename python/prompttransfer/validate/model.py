@@ -21,6 +21,15 @@ _KNOWN: dict[str, dict[str, Any]] = {
         "vocab_size": 49152,
         "tie_word_embeddings": True,
     },
+    "google-t5/t5-small": {
+        "model_type": "t5",
+        "d_model": 512,
+        "d_kv": 64,
+        "d_ff": 2048,
+        "num_layers": 6,
+        "num_heads": 8,
+        "vocab_size": 32128,
+    },
     "google-t5/t5-base": {
         "model_type": "t5",
         "d_model": 768,
@@ -66,6 +75,7 @@ class ModelFacts:
         parameters: all of them; embedding: of the input embeddings.
         read: parameters that a text token passes through (of an encoder-decoder, the encoder's layers).
         written: parameters that an answer token passes through (0 for a causal model, whose answers are text).
+        dropout: whether it has dropout of its own.
     """
 
     name: str
@@ -79,6 +89,7 @@ class ModelFacts:
     embedding: int
     read: int
     written: int
+    dropout: bool = False
 
 
 def model_facts(name: str) -> tuple[ModelFacts | None, Missing | None]:
@@ -143,6 +154,8 @@ def _count(name: str, config: Any) -> ModelFacts:
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
+    from prompttransfer.models.dropout import has_dropout
+
     kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     with torch.device("meta"):
         model = kind.from_config(config)
@@ -167,6 +180,7 @@ def _count(name: str, config: Any) -> ModelFacts:
         embedding=model.get_input_embeddings().weight.numel(),
         read=sum(read.values()),
         written=sum(inner.values()) - sum(read.values()) if config.is_encoder_decoder else 0,
+        dropout=has_dropout(model),
     )
 
 

@@ -8,7 +8,7 @@ Trained parameters, with L prompt tokens, H hidden size, R rank, K sources, M pa
     MPT-group, T targets together            L H + T R (L + H)
     BMTPT, particles; a target               M L H; L H + R (L + H)
     DTVG                                     L H + (K + 1) L
-    ATTEMPT                                  L H + 2 P H + 2 H
+    ATTEMPT                                  L H + 2 P H + 2 H (without 2 H where LayerNorm is frozen)
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from prompttransfer.budget import TargetBudget, bmtpt_rows, joint_updates, source_updates, target_budget
+from prompttransfer.budget import TargetBudget, bmtpt_rows, joint_updates, own_rows, source_updates, target_budget
 from prompttransfer.compare import WITHOUT_SOURCE_PROMPTS
 from prompttransfer.config import RunConfig
 from prompttransfer.method_config import BMTPTConfig, MPTConfig, MultiPTConfig
@@ -114,17 +114,21 @@ class _Plan:
         own = self.config.for_task(target.name)
         budget = None if target.train is None else target_budget(own, target.train)
         total = None if budget is None else budget.total
+        batch = own.batch_size
+        if budget is not None and budget.own:
+            batch = round((budget.own * own_rows(own) + budget.transfer * batch) / budget.total)
         own_prompts = set()
         for method in self.config.methods:
             if method in ("SPoT", "DTVG"):
                 first, second = _shares(own, method, budget)
-                what = (first, own.dtvg.own_learning_rate if method == "DTVG" else None)
+                size = own_rows(own) if method == "DTVG" and budget is not None and budget.own else batch
+                what = (first, size, own.dtvg.own_learning_rate if method == "DTVG" else None)
                 if what not in own_prompts:  # equal ones are trained once
                     own_prompts.add(what)
-                    yield self._stage(f"{target.name}: own prompt", [target], first, own.batch_size, "PT")
+                    yield self._stage(f"{target.name}: own prompt", [target], first, size, "PT")
                 yield self._stage(f"{target.name}: {method}", [target], second, own.batch_size, method)
             elif method != "MPT-group" and not (method == "TPV" and not own.tpv.tune):
-                yield self._stage(f"{target.name}: {method}", [target], total, own.batch_size, method)
+                yield self._stage(f"{target.name}: {method}", [target], total, batch, method)
 
     def _group(self) -> Stage:
         configs = [self.config.for_task(task.name) for task in self.targets]
@@ -160,7 +164,8 @@ class _Plan:
         rows = _sum(task.train for task in tasks)
         text, answer = _mean(tasks, "text"), _mean(tasks, "answer")
         seq2seq = self.model is not None and self.model.seq2seq
-        shared = not seq2seq and kind != "ATTEMPT"  # rows of a causal model read a prompt once
+        drops = self.config.dropout == "model" and self.model is not None and self.model.dropout
+        shared = not seq2seq and kind != "ATTEMPT" and not drops  # rows of a causal model read a prompt once
         tokens = min(prompts, batch) * length + batch * text if shared else batch * (length + text)
         return Stage(
             title,
@@ -198,15 +203,15 @@ class _Plan:
             factors = tasks * mpt.rank * ends if mpt.decomposition else 0
             if kind == "MPT sources" or not mpt.decomposition:
                 return full + factors
-            return {"both": full + factors, "shared": full, "factors": factors}[mpt.trained]
+            return {"both": full + factors, "factors": factors}.get(mpt.trained, full)
         if kind == "particles":
             return bmtpt.particles * full
         if kind == "BMTPT":
             return full + (bmtpt.rank * ends if bmtpt.parametrisation == "factored" else 0)
-        if kind == "DTVG":
+        if kind == "DTVG" and dtvg.grouping != "spot":
             return full + {"per-token": (known + 1) * length, "scalar": known + 1, "none": 0}[dtvg.scaling]
         if kind == "ATTEMPT":
-            return full + 2 * config.attempt.projection * hidden + 2 * hidden
+            return full + 2 * config.attempt.projection * hidden + 2 * hidden * config.attempt.train_norm
         return full
 
 

@@ -98,8 +98,11 @@ def _costs(explanation: Explanation, console: Console) -> None:
 
 def _choices(explanation: Explanation, console: Console) -> None:
     about = explanation.about
+    chosen: dict[str, list[str]] = {}
+    for path, why in about.unknown.items():
+        chosen.setdefault(why, []).append(path)
     for title, lines in (
-        ("chosen here, as neither paper nor code state it", [f"{path}: {why}" for path, why in about.unknown.items()]),
+        ("chosen here, as nothing that we have read states it", [f"{', '.join(chosen[why])}: {why}" for why in chosen]),
         ("other than in the paper", list(about.departures)),
     ):
         if lines:

@@ -139,15 +139,15 @@ def _similarity() -> Label:
         if not isinstance(value, (int, float)) or not 0 <= value <= 5:
             got = "nothing" if value is None else shown(value)
             raise BadRow("label", f"got {got}, want a number from 0 to 5 (-1 marks the rows of a hidden test set)")
-        return round(value * 5)
+        return round(value * 10)
 
     return Label(("label",), read)
 
 
-# STS-B: the nearest of the 26 numbers 0.0, 0.2, ..., 5.0, halves to the even one. The published code rounds to 0.1,
-# which leaves half of its answers outside its own list of labels.
+# STS-B: the nearest of 0.0, 0.1, ..., 5.0, halves to the even one. The published code means steps of 0.2, and rounds to
+# 0.1 all the same.
 SIMILARITY = _similarity()
-SIMILARITIES = tuple(f"{step / 5:.1f}" for step in range(26))
+SIMILARITIES = tuple(f"{step / 10:.1f}" for step in range(51))
 
 
 def _concepts() -> Inputs:

@@ -176,7 +176,7 @@ SUPERGLUE = (
         target=class_label(3),
         words=("entailment", "contradiction", "neutral"),
         splits=HALVES,
-        more_metrics=("macro-f1",),
+        more_metrics=("macro-f1-3",),
         **TARGET,
     ),
     _superglue(

@@ -81,6 +81,7 @@ def load_paper(
         name=name.replace("/", "-"),  # it names files
         **{part: _without_problems(table) for part, table in rendered.items()},
         choices=spec.choices(answers),
+        scale=spec.scale,
         metric=spec.metric,
         more_metrics=more_metrics,
         max_length=spec.max_length,

@@ -96,8 +96,8 @@ class Part:
         records = self._rows()
         if not isinstance(self.spec.target, References):
             return records
-        if self.name != "train":
-            return _merged(records) if self.spec.target.merged else records
+        if self.name != "train" and self.spec.target.merged:
+            return _merged(records)
         return _every_answer(records) if self.spec.target.every else records
 
     def _rows(self) -> Iterator[tuple[Example, str]]:

@@ -43,8 +43,8 @@ class Label:
 class References:
     """The right answers of a row, where the answer is free text; training rows learn the first one.
 
-    every: a row is a training row for each of its answers. merged: rows with the same text are one row when scored,
-    with the answers of all.
+    every: a row is a row for each of its answers; when scored, all of them are right for each. merged: rows with the
+    same text are one row when scored, with the answers of all.
     """
 
     columns: tuple[str, ...]
@@ -81,7 +81,7 @@ class PaperTask:
         inputs: the fields of the text.
         target: the answer.
         words: verbalisers in words, by label; empty where the answer is free text.
-        scale: the words are numbers, so they are the digits too.
+        scale: the words are numbers, so they are the digits too, and what is written is read as a number.
         splits: how the rows are split.
         metric, more_metrics: see `prompttransfer.tasks.task.Task`.
         max_length: tokens of a text.

@@ -1,0 +1,55 @@
+"""Prompts judged on a target before it is trained on: the loss of each on the target's training rows.
+
+Forward passes only, which are no updates of the target's budget.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from prompttransfer.methods.context import CODE_VERSION, Context, EncodedTask
+from prompttransfer.methods.objectives import cross_entropy
+from prompttransfer.prompts import FrozenPrompts
+from prompttransfer.rows import Rows
+from prompttransfer.store import Result, tensor_hash
+
+_ROWS = 256  # that prompts are judged on at most
+
+
+def training_losses(ctx: Context, prompts: Tensor, target: EncodedTask, title: str) -> list[float]:
+    """Mean of -log p(y | x) of every prompt (N, L, H) over the target's training rows, 256 of them at most."""
+    rows, size, device = target.train[:_ROWS], ctx.config.eval_batch_size, ctx.backbone.device
+    key = {
+        "stage": "training losses",
+        "likelihood": "whole answers",
+        "version": CODE_VERSION,
+        **ctx.backbone.identity,
+        "prompts": tensor_hash(prompts),
+        "rows": Rows.of(rows).digest,
+    }
+
+    @torch.no_grad()
+    def loss(prompt: Tensor) -> float:
+        module, total = FrozenPrompts(prompt[None]).to(device), 0.0
+        for first in ctx.backbone.share(range(0, len(rows), size)):
+            part = rows[first : first + size]
+            batch = ctx.backbone.collate([row.ids for row in part], [row.answer for row in part])
+            batch = {name: tensor.to(device) for name, tensor in batch.items()}
+            total += cross_entropy(ctx.backbone(module, batch).logits, batch["labels"], "rows").sum().item()
+        return total / len(rows)
+
+    def compute(_: Path) -> Result:
+        handle = ctx.progress.stage(f"{target.name}: {title}", len(prompts))
+        losses = []
+        try:
+            for prompt in prompts:
+                losses.append(loss(prompt))
+                handle.advance(1)
+        finally:
+            handle.close()
+        return Result({}, {"losses": ctx.backbone.joined(torch.tensor(losses, dtype=torch.float64)).tolist()})
+
+    return ctx.store.cached(key, compute).facts["losses"]

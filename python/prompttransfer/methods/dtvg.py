@@ -22,11 +22,13 @@ from prompttransfer.methods.shared import (
     source_cost,
     source_prompts,
 )
-from prompttransfer.prompts import GroupedPrompt, group_rule
+from prompttransfer.prompts import GroupedPrompt, JoinedPrompt, group_rule
 
 
 def run(ctx: Context, target: EncodedTask) -> MethodResult:
     config, dtvg = ctx.config, ctx.config.dtvg
+    if dtvg.grouping == "related":
+        return _with_related(ctx, target)
     sources = stack(source_prompts(ctx))
     updates = target_budget(config, len(target.train)).own or own_share(ctx, target, dtvg.own_fraction)
     own, first, batches = own_prompt(ctx, target, updates, dtvg.own_learning_rate)
@@ -60,4 +62,44 @@ def run(ctx: Context, target: EncodedTask) -> MethodResult:
             "similarity": similarity_history(names, torch.cat([sources, own[None]]), ctx.start),
         },
         notes=f"merged: {', '.join(final) or 'no source'}",
+    )
+
+
+def _with_related(ctx: Context, target: EncodedTask) -> MethodResult:
+    """Prompt tuning in one stage; after its first updates the vectors of related sources join, at the method's rates.
+
+    Schedule, optimizer state and order of the batches go on, so without a related source this is prompt tuning.
+    """
+    dtvg, alone = ctx.config.dtvg, ctx.of(target, "PT")
+    names, rate = [source.name for source in ctx.sources], ctx.config.target_rate
+    source_rate = rate if dtvg.source_scale_learning_rate is None else dtvg.source_scale_learning_rate
+    level = ctx.config.related.level
+    prompt = JoinedPrompt(ctx.start, stack(source_prompts(ctx)), level=level, scaling=dtvg.scaling)
+    updates = own_share(alone, target, ctx.config.related.own_fraction)
+    plan = alone.plan(
+        prompt,
+        task_loss,
+        target.train,
+        ctx.target_batches(target),
+        alone.config.target_rate,
+        [target],
+        groups=prompt.parameter_groups(alone.config.target_rate, source_rate),
+        turn=(updates, lambda: [rate, source_rate] if prompt.join() else None),
+    )
+    facts = ctx.run(f"{target.name}: DTVG", plan, {"rate": rate, "level": level}).facts
+    merged = [names[place] for place in prompt.test.related]
+    return MethodResult(
+        prompt=prompt.composed().cpu(),
+        other_prompts={"own": prompt.prompt.detach().clone()},
+        trainable_parameters=facts["trainable_parameters"],
+        target_updates=facts["updates"],
+        target_examples=facts["examples"],
+        source_updates=source_cost(ctx),
+        seconds=facts["seconds"],
+        history={
+            "loss": facts["loss"],
+            "groups": [[update, merged] for update in range(updates + 1, facts["updates"] + 1)],
+            "related": {"names": names, **prompt.test.history()},
+        },
+        notes=prompt.test.note(names),
     )

@@ -304,8 +304,8 @@ class DTVGConfig(Presets):
     weight_decay: float | None = Field(None, ge=0, description="decay of the transfer stage; none: weight_decay")
     grouping: Literal["dynamic", "fixed", "all", "none", "related"] = Field(
         "dynamic",
-        description="group chosen at every forward, at the first one, or all or none of the sources; related: those that "
-        "pass the test of `related` join prompt tuning at scale 0, a form of ours",
+        description="group chosen at every forward, at the first one, or all or none of the sources; related: those "
+        "that pass the test of `related` join prompt tuning at scale 0, a form of ours",
     )
     rule: Literal["consistent-prefix", "best-prefix", "best-subset", "consistent-subset", "positive", "nearest"] = (
         Field(

@@ -103,8 +103,9 @@ def test_sources_that_join_at_scale_0_leave_the_loss_where_it_was(llama: Backbon
 
 
 def test_only_sources_that_joined_are_merged(llama: Backbone) -> None:
-    start, own = random(3, 16), random(3, 16, seed=1)
-    sources = torch.stack([2 * start - own, own, random(3, 16, seed=3)])
+    start, own_vector = random(3, 16), random(3, 16, seed=1)
+    own = start + own_vector
+    sources = start + torch.stack([-own_vector, own_vector, random(3, 16, seed=3)])
     prompt = JoinedPrompt(start, sources, level=0.8)
     prompt.prompt.data.copy_(own)
     assert prompt.join() and prompt.test.related == [1]

@@ -1,7 +1,7 @@
 """Transfer from related sources only, for methods that start anew from what the sources have learned.
 
-The first updates of the target's prompt tuning, paid from its budget, show which sources are related (`sign_test`). When
-none is, tuning simply goes on: the method is then prompt tuning, bit for bit.
+The first updates of the target's prompt tuning, paid from its budget, show which sources are related (`sign_test`).
+When none is, tuning simply continues: the method is then prompt tuning, bit for bit.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from prompttransfer import config as settings
 from prompttransfer import processes
-from prompttransfer.config import WITHOUT_SOURCE_PROMPTS, RunConfig
+from prompttransfer.config import RunConfig
 from prompttransfer.encoding import EncodedTask
 from prompttransfer.evaluation import Evaluation
 from prompttransfer.methods import METHODS, Context, MethodResult
@@ -146,7 +146,7 @@ class TargetJob:
 
 def _jobs(config: RunConfig, contexts: list[Context]) -> Iterator[SourceJob | TargetJob]:
     """The sources first: what others wait for. A source seed that contexts share comes once for each, equal."""
-    if set(config.methods) - WITHOUT_SOURCE_PROMPTS:
+    if config.source_prompts:
         for ctx in contexts:
             yield from (SourceJob(ctx, source) for source in ctx.sources)
     for index in range(len(config.targets)):

@@ -16,6 +16,7 @@ from prompttransfer.method_config import (
     DTVGConfig,
     MPTConfig,
     MultiPTConfig,
+    RelatedConfig,
     Settings,
     SPoTConfig,
     TPVConfig,
@@ -205,6 +206,9 @@ class RunConfig(Settings):
     per_method: dict[Annotated[str, AfterValidator(_method)], MethodSettings] = Field(
         default_factory=dict, description="a rate for each method, as tuning finds it; per_task goes before it"
     )
+    related: RelatedConfig = Field(
+        default_factory=RelatedConfig, description="which sources are related to a target, where a method asks for that"
+    )
     multi_pt: MultiPTConfig = Field(default_factory=MultiPTConfig, description="settings of Multi-PT")
     spot: SPoTConfig = Field(default_factory=SPoTConfig, description="settings of SPoT")
     tpv: TPVConfig = Field(default_factory=TPVConfig, description="settings of TPV")
@@ -299,6 +303,12 @@ class RunConfig(Settings):
     def transfers(self) -> bool:
         """Whether a method learns from the sources at all; plain prompt tuning does not."""
         return not set(self.methods) <= WITHOUT_SOURCES
+
+    @property
+    def source_prompts(self) -> bool:
+        """Whether a prompt of each source is trained."""
+        tested = "BMTPT" in self.methods and self.bmtpt.transfer_from == "related"
+        return tested or not set(self.methods) <= WITHOUT_SOURCE_PROMPTS
 
     @property
     def target_rate(self) -> float:

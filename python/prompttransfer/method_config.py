@@ -51,6 +51,26 @@ class Presets(Settings):
         return given
 
 
+class RelatedConfig(Settings):
+    """Which sources count as related to a target, for methods that transfer from these only."""
+
+    own_fraction: float = Field(
+        0.25, gt=0, lt=1, description="share of the target's budget whose prompt tuning shows which sources are related"
+    )
+    level: float = Field(
+        0.75,
+        ge=-1,
+        le=1,
+        description="of the sign-flip test: a related source's z is at least this share of its maximum, sqrt(L)",
+    )
+
+
+TransferFrom = Annotated[
+    Literal["all", "related"],
+    Field(description="sources used: all, or those that pass the test of `related`; none pass: prompt tuning"),
+]
+
+
 class MultiPTConfig(Settings):
     """Multi-task prompt tuning: one prompt on a mixture of the sources, then on the target."""
 
@@ -179,6 +199,7 @@ class MPTConfig(Presets):
         description="what trains on the target: P*, u and v; P* without u and v (shared); u and v (factors); P* with "
         "u and v as they start (frozen-vectors)",
     )
+    transfer_from: TransferFrom = "all"
     shared_learning_rate: float | None = Field(
         None,
         gt=0,
@@ -236,6 +257,7 @@ class BMTPTConfig(Settings):
     )
     source_prior: Literal["flat", "gaussian"] = Field("flat", description="p(theta) of the source posterior")
     source_prior_std: float = Field(1.0, gt=0, description="std of the gaussian source prior around P_init")
+    transfer_from: TransferFrom = "all"
     aggregation: Literal["mean", "best", "best-on-validation", "kernel-weighted"] = Field(
         "mean",
         description="start of the target prompt: mean of the particles, the one of least loss on the target's training "
@@ -312,10 +334,11 @@ class DTVGConfig(Presets):
         None, gt=0, description="rate of the target's own vector; none: target_learning_rate"
     )
     weight_decay: float | None = Field(None, ge=0, description="decay of the transfer stage; none: weight_decay")
-    grouping: Literal["dynamic", "fixed", "all", "none", "spot"] = Field(
+    grouping: Literal["dynamic", "fixed", "all", "none", "spot", "related"] = Field(
         "dynamic",
         description="group chosen at every forward, at the first one, or all or none of the sources; spot: no merging, "
-        "prompt tuning from the source prompt nearest to the target's own",
+        "prompt tuning from the source prompt nearest to the target's own; related: sources that pass the test of "
+        "`related` join prompt tuning at scale 0, a form of ours",
     )
     rule: Literal["consistent-prefix", "best-prefix", "best-subset", "consistent-subset", "positive", "nearest"] = (
         Field(

@@ -53,6 +53,9 @@ class Plan:
         whole_batches: every process reads whole batches; the objective shares the work out in another way.
         selection: keep the prompt that is best on validation rows; none: the last one.
         dropout: seed of the masks of the model's own dropout; none: no dropout.
+        horizon: updates that the schedule spans when this plan makes only the first of them; none: all its batches.
+        turn: (update, function), called before the update with that index; the function returns new peak rates, one
+            for each parameter group, or nothing.
     """
 
     prompt: PromptModule
@@ -70,6 +73,8 @@ class Plan:
     whole_batches: bool = False
     selection: Selection | None = None
     dropout: int | None = None
+    horizon: int | None = None
+    turn: tuple[int, Callable[[], Sequence[float] | None]] | None = None
 
 
 @dataclass
@@ -256,9 +261,19 @@ class PromptTrainer(Trainer):
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
     ) -> torch.optim.lr_scheduler.LambdaLR:
         if self.lr_scheduler is None:
-            factor = rate_factor(self.plan.schedule, self.plan.warmup_updates, num_training_steps)
+            updates = self.plan.horizon or num_training_steps
+            factor = rate_factor(self.plan.schedule, self.plan.warmup_updates, updates)
             self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, factor)
         return self.lr_scheduler
+
+    def set_rates(self, peaks: Sequence[float] | None) -> None:
+        """Go on with other peak rates, one for each parameter group; the schedule stays. Checkpoints keep them."""
+        if peaks is None:
+            return
+        scheduler = self.lr_scheduler
+        for place, (group, peak) in enumerate(zip(self.optimizer.param_groups, peaks, strict=True)):
+            scheduler.base_lrs[place] = group["initial_lr"] = peak
+            group["lr"] = peak * scheduler.lr_lambdas[place](scheduler.last_epoch)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
@@ -322,6 +337,9 @@ class _Hooks(TrainerCallback):
             self.advance(state.global_step)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        turn = self.trainer.plan.turn
+        if turn and state.global_step == turn[0]:
+            self.trainer.set_rates(turn[1]())
         if (state.global_step + 1) % args.logging_steps == 0:
             self.trainer.good.reading(state.global_step)
 

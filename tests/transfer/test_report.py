@@ -15,7 +15,15 @@ from synthetic_run import METHODS, TARGETS, write_run
 
 from prompttransfer.report import pictures, read_results, write_report
 from prompttransfer.report.svg import shortened, text_width, ticks
-from prompttransfer.report.tables import cost_rows, fact_rows, leaderboard_rows, left_out_rows, note_rows, overview_rows
+from prompttransfer.report.tables import (
+    cost_rows,
+    fact_rows,
+    leaderboard_rows,
+    left_out_rows,
+    note_rows,
+    overview_rows,
+    related_rows,
+)
 from prompttransfer.report.terminal import print_results
 from prompttransfer.report.traces import mean_series, trace_of
 
@@ -304,3 +312,13 @@ def test_bad_run_folders(tmp_path: Path) -> None:
     (run / "history" / "PT-a-seed1.json").write_text('{"groups": [[2, ["a"]], [1, ["a"]]]}')
     with pytest.raises(ValueError, match=r"PT-a-seed1\.json: not the history of a run: .*want updates that increase"):
         write_report(run)
+
+
+def test_the_sign_test_is_shown_by_target_and_source(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", seeds=(1, 2), targets=["a"])
+    for seed, z in ((1, [3.9, 0.5]), (2, [3.7, 3.1])):
+        test = {"names": ["s", "t"], "cosine": [0.4, 0.1 * seed], "z": z, "level": 3.0}
+        (run / "history" / f"PT-a-seed{seed}.json").write_text(json.dumps({"related": test}))
+    head, rows = related_rows(read_results(run))
+    assert head == ["target", "source", "cosine", "z", "level", "related in"]
+    assert rows == [["a", "s", "0.40", "3.8", "3.0", "2 of 2"], ["a", "t", "0.15", "1.8", "3.0", "1 of 2"]]

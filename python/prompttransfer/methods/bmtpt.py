@@ -9,6 +9,9 @@ particles. Without it (prior "none" or beta 0) and with a full-rank prompt, it i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -19,8 +22,9 @@ from prompttransfer.methods.choosing import training_losses
 from prompttransfer.methods.context import Context, EncodedTask, MethodResult
 from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.posterior import ParticleLoss, PriorLoss, gaussian_penalty, mixture_penalty
+from prompttransfer.methods.related import after, first_updates, without_transfer
 from prompttransfer.methods.sampler import Cursor, flatten
-from prompttransfer.methods.shared import joined_rows
+from prompttransfer.methods.shared import joined_rows, source_cost
 from prompttransfer.prompts import MultitaskPrompt, ParticlePrompts, PromptModule, SoftPrompt
 from prompttransfer.rows import Rows
 from prompttransfer.selection import mean_score
@@ -144,6 +148,19 @@ def target_prompt(start: Tensor, bmtpt: BMTPTConfig, rate: float) -> tuple[Promp
 
 
 def run(ctx: Context, target: EncodedTask) -> MethodResult:
+    if ctx.config.bmtpt.transfer_from == "all":
+        return _adapt(ctx, target, ctx.target_batches(target))
+    first = first_updates(ctx, target)
+    if not first.test.related:
+        return without_transfer(ctx, target, first)
+    related = replace(ctx, sources=[ctx.sources[place] for place in first.test.related])
+    result = after(first, _adapt(related, target, first.batches))
+    result.source_updates += source_cost(ctx)  # the prompts that the test compares with
+    return result
+
+
+def _adapt(ctx: Context, target: EncodedTask, batches: Sequence[Sequence[int]]) -> MethodResult:
+    """Train the target with these batches, from the posterior of the context's sources."""
     bmtpt = ctx.config.bmtpt
     posterior, source_facts = source_stage(ctx)
     particles = posterior.particles.detach().clone()
@@ -161,7 +178,7 @@ def run(ctx: Context, target: EncodedTask) -> MethodResult:
             "std_floor": bmtpt.prior_std_floor,
             "particles": tensor_hash(particles),
         }
-    plan = ctx.plan(prompt, loss, target.train, ctx.target_batches(target), rate, [target], groups=groups)
+    plan = ctx.plan(prompt, loss, target.train, batches, rate, [target], groups=groups)
     facts = ctx.run(f"{target.name}: BMTPT", plan, settings).facts
     return MethodResult(
         prompt=prompt.composed().cpu(),

@@ -103,7 +103,7 @@ class Context:
         config = self.config
         settings: dict[str, Any] = {
             "schedule": config.schedule,
-            "warmup_updates": warmup_updates(config, len(batches)),
+            "warmup_updates": warmup_updates(config, more.get("horizon") or len(batches)),
             "weight_decay": config.weight_decay,
         }
         held_out = [task.validation for task in judged if task.validation is not None]
@@ -245,6 +245,8 @@ def _plan_hash(plan: Plan) -> str:
     rates = [(group["lr"], [names[id(parameter)] for parameter in group["params"]]) for group in groups]
     # Not the seed: the batches are given, and the seed of dropout follows from the key of the stage.
     rest = (plan.learning_rate, plan.schedule, plan.warmup_updates, plan.weight_decay, plan.max_grad_norm)
+    rest += (("horizon", plan.horizon),) if plan.horizon else ()
+    rest += (("turn", plan.turn[0]),) if plan.turn else ()
     rows = Rows.of(plan.rows).digest
     return _hash((*_prompt_state(plan.prompt), rates, rest, rows, [list(batch) for batch in plan.batches]))
 

@@ -14,6 +14,7 @@ import torch
 from prompttransfer.budget import target_budget
 from prompttransfer.methods.context import Context, EncodedTask, MethodResult, stack
 from prompttransfer.methods.objectives import task_loss
+from prompttransfer.methods.related import first_updates, without_transfer
 from prompttransfer.methods.shared import (
     joined_loss,
     own_prompt,
@@ -23,11 +24,13 @@ from prompttransfer.methods.shared import (
     source_prompts,
 )
 from prompttransfer.methods.spot import from_nearest
-from prompttransfer.prompts import GroupedPrompt, group_rule
+from prompttransfer.prompts import GroupedPrompt, JoinedPrompt, group_rule
 
 
 def run(ctx: Context, target: EncodedTask) -> MethodResult:
     config, dtvg = ctx.config, ctx.config.dtvg
+    if dtvg.grouping == "related":
+        return _with_related(ctx, target)
     sources = stack(source_prompts(ctx))
     updates = target_budget(config, len(target.train)).own or own_share(ctx, target, dtvg.own_fraction)
     own, first, batches = own_prompt(ctx, target, updates, dtvg.own_learning_rate)
@@ -63,4 +66,51 @@ def run(ctx: Context, target: EncodedTask) -> MethodResult:
             "similarity": similarity_history(names, torch.cat([sources, own[None]]), ctx.start),
         },
         notes=f"merged: {', '.join(final) or 'no source'}",
+    )
+
+
+def _with_related(ctx: Context, target: EncodedTask) -> MethodResult:
+    """Prompt tuning in one stage; after its first updates the vectors of related sources join, at the method's rates.
+
+    Schedule, optimizer state and order of the batches continue. Without a related source this is prompt tuning.
+    """
+    first = first_updates(ctx, target)
+    if not first.test.related:
+        return without_transfer(ctx, target, first)
+    dtvg, tuning = ctx.config.dtvg, ctx.of(target, "PT")
+    rate, tuning_rate = ctx.config.target_rate, tuning.config.target_rate
+    source_rate = rate if dtvg.source_scale_learning_rate is None else dtvg.source_scale_learning_rate
+    prompt = JoinedPrompt(ctx.start, stack(source_prompts(ctx))[first.test.related], scaling=dtvg.scaling)
+
+    def join() -> list[float]:
+        prompt.join()
+        return [rate, source_rate]
+
+    updates = first.facts["updates"]
+    plan = tuning.plan(
+        prompt,
+        task_loss,
+        target.train,
+        ctx.target_batches(target),
+        tuning_rate,
+        [target],
+        groups=prompt.parameter_groups(tuning_rate, source_rate),
+        turn=(updates, join),
+    )
+    facts = ctx.run(f"{target.name}: DTVG with related sources", plan, {"rates after": [rate, source_rate]}).facts
+    merged = [first.names[place] for place in first.test.related]
+    return MethodResult(
+        prompt=prompt.composed().cpu(),
+        other_prompts={"own": prompt.prompt.detach().clone()},
+        trainable_parameters=facts["trainable_parameters"],
+        target_updates=facts["updates"],
+        target_examples=facts["examples"],
+        source_updates=source_cost(ctx),
+        seconds=facts["seconds"],
+        history={
+            "loss": facts["loss"],
+            "groups": [[update, merged] for update in range(updates + 1, facts["updates"] + 1)],
+            "related": first.history(),
+        },
+        notes=first.note,
     )

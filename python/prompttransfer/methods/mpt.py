@@ -18,6 +18,7 @@ from prompttransfer.interchange import Factors
 from prompttransfer.methods.context import Context, EncodedTask, MethodResult, stack
 from prompttransfer.methods.distillation import DistillationLoss, PromptDistance, TeacherForward
 from prompttransfer.methods.objectives import task_loss
+from prompttransfer.methods.related import FirstUpdates, after, first_updates, without_transfer
 from prompttransfer.methods.sampler import flatten, mixed_batches, task_batches
 from prompttransfer.methods.shared import joined_rows, source_cost, source_prompts
 from prompttransfer.methods.teachers import KeptTeacher
@@ -81,15 +82,22 @@ def _distillation(ctx: Context, teachers: Tensor, rows: Sequence[Row], uses: int
     return DistillationLoss(teacher, **settings), key | settings
 
 
-def target_prompt(ctx: Context, joint: JointPrompt, targets: int) -> tuple[PromptModule, list[dict[str, Any]]]:
-    """The start of stage 2 for so many targets, and its parameter groups with their rates."""
+def target_prompt(
+    ctx: Context, joint: JointPrompt, targets: int, sources: Sequence[int] | None = None
+) -> tuple[PromptModule, list[dict[str, Any]]]:
+    """The start of stage 2 for so many targets, and its parameter groups with their rates.
+
+    Args:
+        sources: places of those whose factors are averaged; None: all.
+    """
     mpt = ctx.config.mpt
     rate = mpt.shared_learning_rate or ctx.config.target_rate
     if isinstance(joint, SoftPrompt) or mpt.trained == "shared":
         prompt = SoftPrompt(joint.prompt if isinstance(joint, SoftPrompt) else joint.shared)
         return prompt, prompt.parameter_groups(rate)
     average = average_factors if mpt.average == "fit" else mean_factors
-    u, v = (factor.expand(targets, -1, -1) for factor in average(joint.u.detach(), joint.v.detach()))
+    which = slice(None) if sources is None else list(sources)
+    u, v = (factor.expand(targets, -1, -1) for factor in average(joint.u.detach()[which], joint.v.detach()[which]))
     prompt = MultitaskPrompt(joint.shared, u=u, v=v)
     prompt.train_only("shared" if mpt.trained == "frozen-vectors" else mpt.trained)
     return prompt, prompt.parameter_groups(rate, mpt.factor_learning_rate or rate * 4 / 3)
@@ -97,7 +105,15 @@ def target_prompt(ctx: Context, joint: JointPrompt, targets: int) -> tuple[Promp
 
 def run(ctx: Context, target: EncodedTask) -> MethodResult:
     """One target alone."""
-    return _adapt(ctx, target, [target], f"{target.name}: MPT")
+    if ctx.config.mpt.transfer_from == "all":
+        return _adapt(ctx, target, [target], f"{target.name}: MPT")
+    first = first_updates(ctx, target)
+    if not first.test.related:
+        return without_transfer(ctx, target, first)
+    result = after(first, _adapt(ctx, target, [target], f"{target.name}: MPT from related sources", first))
+    if not ctx.config.mpt.teaches:
+        result.source_updates += source_cost(ctx)  # the prompts that the test compares with
+    return result
 
 
 def run_group(ctx: Context, target: EncodedTask) -> MethodResult:
@@ -109,12 +125,15 @@ def run_group(ctx: Context, target: EncodedTask) -> MethodResult:
     return _adapt(ctx, target, group, f"{', '.join(task.name for task in group)}: MPT-group")
 
 
-def _adapt(ctx: Context, target: EncodedTask, group: list[EncodedTask], title: str) -> MethodResult:
+def _adapt(
+    ctx: Context, target: EncodedTask, group: list[EncodedTask], title: str, first: FirstUpdates | None = None
+) -> MethodResult:
+    """first: of a target alone; what is left of its budget then starts from the related sources."""
     joint, source, source_updates = source_stage(ctx)
-    prompt, parameters = target_prompt(ctx, joint, len(group))
+    prompt, parameters = target_prompt(ctx, joint, len(group), first.test.related if first else None)
     rows, sizes = joined_rows(group)
     # A target whose budget is spent has no rows in the updates that are left to others.
-    alone = [ctx.target_batches(task) for task in group]
+    alone = [first.batches] if first else [ctx.target_batches(task) for task in group]
     updates = zip_longest(*alone, fillvalue=[])
     batches = flatten([[(task, row) for task, own in enumerate(update) for row in own] for update in updates], sizes)
     facts = ctx.run(

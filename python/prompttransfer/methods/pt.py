@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from prompttransfer.methods.context import Context, EncodedTask, MethodResult
-from prompttransfer.methods.objectives import task_loss
-from prompttransfer.prompts import SoftPrompt
+from prompttransfer.methods.shared import tuning_plan
 
 
 def run(ctx: Context, target: EncodedTask) -> MethodResult:
-    prompt = SoftPrompt(ctx.start)
-    plan = ctx.plan(prompt, task_loss, target.train, ctx.target_batches(target), ctx.config.target_rate, [target])
+    prompt, plan = tuning_plan(ctx, target)
     facts = ctx.run(f"{target.name}: PT", plan).facts
     return MethodResult(
         prompt=prompt.composed().cpu(),

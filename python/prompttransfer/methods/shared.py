@@ -15,6 +15,7 @@ from prompttransfer.methods.sampler import row_batches, split_updates
 from prompttransfer.prompts import SoftPrompt
 from prompttransfer.rows import Rows
 from prompttransfer.store import Result
+from prompttransfer.training import Plan
 
 _SHOWN = 64  # a picture of more pairs shows nothing, and its numbers fill megabytes for every row of the results
 
@@ -63,6 +64,15 @@ def own_prompt(
     plan = ctx.plan(prompt, task_loss, target.train, batches[:updates], rate or ctx.config.target_rate, [target])
     result = ctx.run(f"{target.name}: own prompt", plan)
     return prompt.composed().cpu(), result, batches[updates:]
+
+
+def tuning_plan(ctx: Context, target: EncodedTask, updates: int | None = None) -> tuple[SoftPrompt, Plan]:
+    """Prompt tuning of the target from P_init with its whole budget, or with the first updates of it."""
+    batches = ctx.target_batches(target)
+    prompt = SoftPrompt(ctx.start)
+    some = {} if updates is None else {"horizon": len(batches)}
+    plan = ctx.plan(prompt, task_loss, target.train, batches[:updates], ctx.config.target_rate, [target], **some)
+    return prompt, plan
 
 
 def own_share(ctx: Context, target: EncodedTask, fraction: float) -> int:

@@ -5,17 +5,21 @@ from prompttransfer.prompts.base import PromptModule
 from prompttransfer.prompts.grouped import GroupedPrompt
 from prompttransfer.prompts.grouping import group_rule
 from prompttransfer.prompts.init import TaskVector, check_same_start, init_hash, initial_prompt
+from prompttransfer.prompts.joined import JoinedPrompt
 from prompttransfer.prompts.multitask import MultitaskPrompt, average_factors, mean_factors
 from prompttransfer.prompts.particles import ParticlePrompts
+from prompttransfer.prompts.sign_test import SignTest, sign_test
 from prompttransfer.prompts.soft import FrozenPrompts, SoftPrompt
 
 __all__ = [
     "FrozenPrompts",
     "GroupedPrompt",
     "InstancePrompt",
+    "JoinedPrompt",
     "MultitaskPrompt",
     "ParticlePrompts",
     "PromptModule",
+    "SignTest",
     "SoftPrompt",
     "TaskVector",
     "average_factors",
@@ -24,4 +28,5 @@ __all__ = [
     "init_hash",
     "initial_prompt",
     "mean_factors",
+    "sign_test",
 ]

@@ -87,10 +87,24 @@ class Particles(_Form):
     bandwidth: Series = []
 
 
+class Related(_Form):
+    names: list[str]
+    cosine: list[Number]
+    z: list[Number]
+    level: Number
+
+    @model_validator(mode="after")
+    def _one_each(self) -> Related:
+        if not len(self.names) == len(self.cosine) == len(self.z):
+            raise ValueError("related: want one cosine and one z for each name")
+        return self
+
+
 class History(_Form):
     loss: Series = []
     groups: list[Annotated[tuple[Number, list[str]], Field(strict=False)]] | None = None
     similarity: Similarity | None = None
+    related: Related | None = None
     particles: Particles | None = None
     attention: dict[str, Number] | None = None
 

@@ -23,6 +23,7 @@ from prompttransfer.report.tables import (
     left_out_rows,
     note_rows,
     overview_rows,
+    related_rows,
     source_rows,
 )
 
@@ -62,6 +63,14 @@ def page(results: Results, pictures: Sequence[Picture], path: Path) -> str:
     head, rows = source_rows(results)
     if rows:
         sections.append(("Source prompts", table(*_with_prompts(results, path, head, rows))))
+    head, rows = related_rows(results)
+    if rows:
+        about = (
+            "Sign-flip test of each source's task vector against the target's, after its first updates. A source with "
+            "a z of at least the level is related; methods that transfer from related sources only use these. Means "
+            "over seeds."
+        )
+        sections.append(("Related sources", table(head, rows, words=2) + paragraph(about)))
     head, rows = left_out_rows(results)
     if rows:
         about = (

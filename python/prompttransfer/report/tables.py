@@ -167,6 +167,27 @@ def left_out_rows(results: Results) -> Table:
     return ["task", "as", "leaked", "skipped"], lines
 
 
+def related_rows(results: Results) -> Table:
+    """The sign-flip test of every source against every target: means over the seeds, and in how many it passed."""
+    lines = []
+    for target in results.targets:
+        tests = next(filter(None, (_tests(results, method, target) for method in results.methods)), [])
+        for place, source in enumerate(tests[0]["names"] if tests else ()):
+            z = [test["z"][place] for test in tests]
+            passed = sum(value >= test["level"] for value, test in zip(z, tests, strict=True))
+            cosine = fmean(test["cosine"][place] for test in tests)
+            level = fmean(test["level"] for test in tests)
+            lines.append(
+                [target, source, f"{cosine:.2f}", f"{fmean(z):.1f}", f"{level:.1f}", f"{passed} of {len(tests)}"]
+            )
+    return ["target", "source", "cosine", "z", "level", "related in"], lines
+
+
+def _tests(results: Results, method: str, target: str) -> list[dict[str, Any]]:
+    """One for each seed. All methods of a run test the same prompts."""
+    return [history["related"] for history in results.histories(method, target) if history.get("related")]
+
+
 def note_rows(results: Results) -> Table:
     """What the methods said about their runs; equal notes of several seeds in one line."""
     seeds: dict[tuple[str, str, str], list[str]] = {}

@@ -17,7 +17,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from prompttransfer.budget import TargetBudget, bmtpt_rows, joint_updates, own_rows, source_updates, target_budget
-from prompttransfer.compare import WITHOUT_SOURCE_PROMPTS
 from prompttransfer.config import RunConfig
 from prompttransfer.method_config import BMTPTConfig, MPTConfig, MultiPTConfig
 from prompttransfer.methods.sampler import split_updates
@@ -80,7 +79,7 @@ class _Plan:
 
     def _source_stages(self, methods: set[str]) -> Iterator[Stage]:
         config = self.config
-        if methods - WITHOUT_SOURCE_PROMPTS:
+        if config.source_prompts:
             for task in self.sources:
                 updates = None if task.train is None else source_updates(config, task.train)
                 yield self._stage(f"source {task.name}", [task], updates, config.source_batch_size, "PT")
@@ -119,13 +118,19 @@ class _Plan:
             batch = round((budget.own * own_rows(own) + budget.transfer * batch) / budget.total)
         own_prompts = set()
         for method in self.config.methods:
-            if method in ("SPoT", "DTVG"):
+            if method == "SPoT" or (method == "DTVG" and own.dtvg.grouping != "related"):
                 first, second = _shares(own, method, budget)
                 size = own_rows(own) if method == "DTVG" and budget is not None and budget.own else batch
                 what = (first, size, own.dtvg.own_learning_rate if method == "DTVG" else None)
                 if what not in own_prompts:  # equal ones are trained once
                     own_prompts.add(what)
                     yield self._stage(f"{target.name}: own prompt", [target], first, size, "PT")
+                yield self._stage(f"{target.name}: {method}", [target], second, own.batch_size, method)
+            elif related(own, method) and budget:
+                first, second = split_updates(budget.total, own.related.own_fraction)
+                if ("related", first) not in own_prompts:
+                    own_prompts.add(("related", first))
+                    yield self._stage(f"{target.name}: first updates", [target], first, own.batch_size, "PT")
                 yield self._stage(f"{target.name}: {method}", [target], second, own.batch_size, method)
             elif method != "MPT-group" and not (method == "TPV" and not own.tpv.tune):
                 yield self._stage(f"{target.name}: {method}", [target], total, batch, method)
@@ -143,7 +148,7 @@ class _Plan:
     def _scoring(self, methods: set[str]) -> Stage:
         config = self.config
         runs = [(task, len(config.seeds) * len(methods) + 1) for task in self.targets]  # and zero-shot
-        if methods - WITHOUT_SOURCE_PROMPTS:
+        if config.source_prompts:
             runs += [(task, 2 * (len(config.seeds) if config.retrain_sources else 1)) for task in self.sources]
         rows = _sum(None if task.test is None else task.test * times for task, times in runs)
         tokens = sum((task.test or 0) * times * (self._unshared + task.text + task.answer) for task, times in runs)
@@ -208,11 +213,19 @@ class _Plan:
             return bmtpt.particles * full
         if kind == "BMTPT":
             return full + (bmtpt.rank * ends if bmtpt.parametrisation == "factored" else 0)
+        if kind == "DTVG" and dtvg.grouping == "related":
+            return full + known * {"per-token": length, "scalar": 1, "none": 0}[dtvg.scaling]
         if kind == "DTVG" and dtvg.grouping != "spot":
             return full + {"per-token": (known + 1) * length, "scalar": known + 1, "none": 0}[dtvg.scaling]
         if kind == "ATTEMPT":
             return full + 2 * config.attempt.projection * hidden + 2 * hidden * config.attempt.train_norm
         return full
+
+
+def related(config: RunConfig, method: str) -> bool:
+    """Whether a method starts anew from related sources."""
+    blocks = {"MPT": config.mpt, "BMTPT": config.bmtpt}
+    return method in blocks and blocks[method].transfer_from == "related"
 
 
 def _shares(config: RunConfig, method: str, budget: TargetBudget | None) -> tuple[int | None, int | None]:

@@ -1,0 +1,173 @@
+"""Related sources: the sign-flip test, and that a method without any is prompt tuning bit for bit."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from recipes import batch_of, context, random
+
+from prompttransfer.methods import METHODS
+from prompttransfer.methods.objectives import task_loss
+from prompttransfer.methods.shared import source_prompts
+from prompttransfer.models import Backbone
+from prompttransfer.prompts import JoinedPrompt, SoftPrompt, average_factors, sign_test
+from prompttransfer.tasks.task import Task
+
+ALL, NONE = -1.0, 1.0  # levels of the test that every source passes, and none (but a copy of the target)
+RELATED = {
+    "DTVG": {"dtvg": {"grouping": "related"}},
+    "MPT": {"mpt": {"transfer_from": "related"}},
+    "BMTPT": {"bmtpt": {"transfer_from": "related", "particles": 2}},
+}
+
+
+def level(value: float) -> dict[str, object]:
+    return {"related": {"level": value, "own_fraction": 0.34}}
+
+
+# the test
+
+
+def test_z_is_its_formula_and_the_level_a_share_of_its_largest_value() -> None:
+    start, own, sources = random(5, 7), random(5, 7, seed=1), random(3, 5, 7, seed=2)
+    sources[1] = start + 2 * (own - start)
+    got = sign_test(own, sources, start, 0.5)
+    for place, source in enumerate(sources.double()):
+        p = [float((source[i] - start[i].double()) @ (own[i] - start[i]).double()) for i in range(5)]
+        assert got.z[place] == pytest.approx(sum(p) / math.sqrt(sum(value * value for value in p)), rel=1e-5)
+    assert got.level == pytest.approx(0.5 * math.sqrt(5))
+    assert got.related == [place for place in range(3) if got.z[place] >= 0.5 * math.sqrt(5)]
+    assert 1 in got.related and got.cosine[1] == pytest.approx(1, rel=1e-5)
+
+
+def test_signs_by_chance_do_not_pass() -> None:
+    start, own = random(100, 16), random(100, 16, seed=1)
+    sources = torch.stack([random(100, 16, seed=seed) for seed in range(2, 42)])
+    z = torch.tensor(sign_test(own, sources, start, 0.75).z)
+    # All vectors hold -start, so they agree; around 0 they do not.
+    free = torch.tensor(sign_test(own, sources, torch.zeros_like(start), 0.75).z)
+    assert z.min() > 3 and free.abs().max() < 3.5 and free.std() == pytest.approx(1, abs=0.35)
+
+
+def test_what_is_said_of_the_test() -> None:
+    start, own = random(4, 3), random(4, 3, seed=1)
+    sources = torch.stack([own, 2 * start - own])
+    assert sign_test(own, sources, start, 0.75).note(["red", "green"]).startswith("related: red (z ")
+    assert sign_test(own, sources[1:], start, 0.75).note(["green"]) == "no related source: prompt tuning"
+
+
+# no related source
+
+
+@pytest.mark.parametrize("method", RELATED)
+def test_without_a_related_source_a_method_is_prompt_tuning_bit_for_bit(
+    llama: Backbone, tasks: dict[str, Task], tmp_path: Path, method: str
+) -> None:
+    ctx, target = context(llama, tasks, tmp_path, methods=("PT", method), **level(NONE), **RELATED[method])
+    alone, got = METHODS["PT"](ctx, target), METHODS[method](ctx, target)
+    assert torch.equal(got.prompt, alone.prompt)
+    assert got.history["loss"] == alone.history["loss"]
+    assert (got.target_updates, got.target_examples) == (alone.target_updates, alone.target_examples)
+    assert got.notes == "no related source: prompt tuning" and got.source_updates > 0
+
+
+@pytest.mark.parametrize("method", RELATED)
+def test_prompt_tuning_keeps_its_own_rate_then(
+    llama: Backbone, tasks: dict[str, Task], tmp_path: Path, method: str
+) -> None:
+    rates = {"PT": {"target_learning_rate": 0.05}, method: {"target_learning_rate": 0.001}}
+    ctx, target = context(
+        llama, tasks, tmp_path, methods=("PT", method), per_method=rates, **level(NONE), **RELATED[method]
+    )
+    alone = METHODS["PT"](ctx.of(target, "PT"), target)
+    assert torch.equal(METHODS[method](ctx.of(target, method), target).prompt, alone.prompt)
+
+
+# related sources
+
+
+def test_sources_that_join_at_scale_0_leave_the_loss_where_it_was(llama: Backbone) -> None:
+    start, own = random(3, 16), random(3, 16, seed=1)
+    prompt = JoinedPrompt(start, random(2, 3, 16, seed=2))
+    prompt.prompt.data.copy_(own)
+    task_loss(llama, prompt, batch_of(llama)).backward()
+    assert not prompt.source_scale.grad.any()  # not yet
+    with torch.no_grad():
+        before = task_loss(llama, prompt, batch_of(llama))
+        prompt.join()
+        assert torch.equal(task_loss(llama, prompt, batch_of(llama)), before)
+        assert torch.equal(before, task_loss(llama, SoftPrompt(own), batch_of(llama)))
+    task_loss(llama, prompt, batch_of(llama)).backward()
+    assert prompt.source_scale.grad.abs().min() > 0
+
+
+def test_vectors_are_merged_by_their_scales() -> None:
+    start, own, sources = random(3, 16), random(3, 16, seed=1), random(2, 3, 16, seed=2)
+    scale = random(2, 3, seed=4)
+    prompt = JoinedPrompt(start, sources)
+    prompt.prompt.data.copy_(own)
+    prompt.source_scale.data.copy_(scale)
+    assert torch.equal(prompt.composed(), own)
+    prompt.join()
+    vectors = sources.double() - start.double()
+    want = own.double() + sum(scale[k].double()[:, None] * vectors[k] for k in range(2))
+    torch.testing.assert_close(prompt.composed().double(), want, rtol=1e-6, atol=1e-6)
+
+
+def test_dtvg_trains_the_scales_of_related_sources_from_the_update_at_which_they_join(
+    llama: Backbone, tasks: dict[str, Task], tmp_path: Path
+) -> None:
+    rates = {"PT": {"target_learning_rate": 0.05}, "DTVG": {"target_learning_rate": 0.01}}
+    ctx, target = context(
+        llama, tasks, tmp_path, methods=("PT", "DTVG"), per_method=rates, **level(ALL), **RELATED["DTVG"]
+    )
+    got, alone = METHODS["DTVG"](ctx.of(target, "DTVG"), target), METHODS["PT"](ctx.of(target, "PT"), target)
+    assert not torch.equal(got.prompt, alone.prompt)
+    assert got.history["loss"][:3] == alone.history["loss"][:3]  # the loss of update 3 is read before its step
+    assert got.history["loss"][3:] != alone.history["loss"][3:]
+    assert got.history["groups"] == [[update, ["red", "green", "blue"]] for update in (3, 4, 5, 6)]
+    assert got.target_updates == 6 and got.trainable_parameters == 3 * llama.hidden_size + 3 * 3
+
+
+def test_mpt_starts_from_the_factors_of_related_sources(
+    llama: Backbone, tasks: dict[str, Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from prompttransfer.methods import mpt
+
+    ctx, target = context(llama, tasks, tmp_path, methods=("MPT",), **level(ALL), **RELATED["MPT"])
+    joint, _, _ = mpt.source_stage(ctx)
+    prompt, _ = mpt.target_prompt(ctx, joint, 1, [0, 2])
+    u, v = average_factors(joint.u.detach()[[0, 2]], joint.v.detach()[[0, 2]])
+    assert torch.equal(prompt.u, u) and torch.equal(prompt.v, v) and torch.equal(prompt.shared, joint.shared)
+    result = METHODS["MPT"](ctx, target)
+    assert result.target_updates == 6 and [update for update, _ in result.history["loss"]] == [1, 2, 3, 4, 5, 6]
+    assert result.history["related"]["names"] == ["red", "green", "blue"]
+
+
+def test_bmtpt_follows_the_posterior_of_related_sources(
+    llama: Backbone, tasks: dict[str, Task], tmp_path: Path
+) -> None:
+    from prompttransfer.methods import bmtpt
+
+    ctx, target = context(llama, tasks, tmp_path, methods=("BMTPT",), **level(ALL), **RELATED["BMTPT"])
+    z = bmtpt.first_updates(ctx, target).test.z
+    between = (sorted(z)[0] + sorted(z)[1]) / 2 / math.sqrt(3)  # all but the least alike
+    kept = [name for name, value in zip(ctx.config.sources, z, strict=True) if value > min(z)]
+    ctx, target = context(llama, tasks, tmp_path, methods=("BMTPT",), **level(between), **RELATED["BMTPT"])
+    got = METHODS["BMTPT"](ctx, target)
+    few, _ = context(llama, tasks, tmp_path, methods=("BMTPT",), sources=kept, bmtpt={"particles": 2})
+    few.start = ctx.start
+    posterior, _ = bmtpt.source_stage(few)
+    for place, particle in enumerate(posterior.particles.detach()):
+        assert torch.equal(got.other_prompts[f"particle{place}"], particle)
+
+
+def test_the_prompts_of_sources_are_trained_where_the_test_needs_them(
+    llama: Backbone, tasks: dict[str, Task], tmp_path: Path
+) -> None:
+    ctx, _ = context(llama, tasks, tmp_path, methods=("BMTPT",), **RELATED["BMTPT"])
+    assert ctx.config.source_prompts and len(source_prompts(ctx)) == 3
+    assert not context(llama, tasks, tmp_path, methods=("BMTPT",))[0].config.source_prompts

@@ -342,11 +342,19 @@ def test_a_table_is_read_as_the_training_table_was(loaded: Backbone, prompt: Ten
         assert bad.exit_code == 2 and message in bad.stderr
 
 
-@pytest.mark.parametrize("encoding", ["cp1252", "utf-16-le", "iso2022_jp", "shift_jis"])
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [
+        ("cp1252", "w1 é"),
+        ("utf-16-le", "w1 é"),
+        ("utf-16-le", "w1"),  # with bytes of 0 between letters: valid UTF-8, but no text
+        ("iso2022_jp", "w1 日本"),  # bytes of ASCII alone
+        ("shift_jis", "w1 日本"),
+    ],
+)
 def test_the_encoding_of_the_training_table_is_not_forced_on_utf8(
-    loaded: Backbone, prompt: Tensor, tmp_path: Path, encoding: str
+    loaded: Backbone, prompt: Tensor, tmp_path: Path, encoding: str, text: str
 ) -> None:
-    text = "w1 é" if encoding in ("cp1252", "utf-16-le") else "w1 日本"
     file, table = stored(tmp_path / "p.safetensors", prompt, reading={"encoding": encoding}), tmp_path / "t.csv"
     for written in (encoding, "utf-8"):
         table.write_bytes(f"text\n{text}\nw2\n".encode(written))

@@ -54,13 +54,13 @@ def assets(
             raise ValueError("--fetch, --remove and --tasks: got several, want one of them")
         with shown_progress(quiet or as_json) as progress:
             if tasks:
-                facts, show = _tasks(names or [], progress)
+                facts, display = _tasks(names or [], progress)
             else:
-                facts, show = _assets(names or [], progress, fetch_them=fetch, remove_them=remove)
+                facts, display = _assets(names or [], progress, fetch_them=fetch, remove_them=remove)
         if as_json:
             show_json(facts)
         else:
-            show()
+            display()
 
 
 def _tasks(names: list[str], progress: Any) -> Any:

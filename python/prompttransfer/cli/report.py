@@ -10,7 +10,7 @@ import typer
 
 from prompttransfer.cli import options as o
 from prompttransfer.cli.support import friendly_errors
-from prompttransfer.texts import show_json
+from prompttransfer.texts import show, show_json
 
 
 def report(
@@ -41,13 +41,13 @@ def report(
 
         if len(runs) == 1:
             page, found = write_report(runs[0], output), read_results(runs[0])
-            facts, show = found.content, partial(print_results, found)
+            facts, display = found.content, partial(print_results, found)
         else:
             page, several = write_comparison(runs, output or Path("comparison.html")), read_runs(runs)
-            facts, show = comparison_facts(several), partial(print_runs, several)
+            facts, display = comparison_facts(several), partial(print_runs, several)
         if as_json:
             show_json({"report": str(page), **facts})
             return
         if not quiet:
-            show(wide_console())
+            display(wide_console())
         show(str(page) if quiet else f"report: {page}")

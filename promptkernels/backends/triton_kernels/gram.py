@@ -166,7 +166,7 @@ def gram(x: Rows, y: Rows | None, acc: torch.dtype, *, groups: int = 1, squares:
 
 
 def _tile_columns(block: int, acc: torch.dtype, squares: bool) -> int:
-    """Columns that a program reads at a time: few enough for its registers, which ahead_of_time.py in the tests shows."""
+    """Columns that a program reads at a time: few enough for its registers (tests/ops/test_ahead_of_time.py)."""
     columns = (2048 if acc == torch.float32 else 1024) // block
     return columns // 2 if squares and block == 16 else columns
 

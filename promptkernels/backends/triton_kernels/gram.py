@@ -173,7 +173,7 @@ def gram(
 
 
 def _tile_columns(block: int, acc: torch.dtype, squares: bool) -> int:
-    """Columns that a program reads at a time: few enough for its registers (tests/ops/ahead_of_time.py)."""
+    """Columns that a program reads at a time: few enough for its registers (tests/ops/test_ahead_of_time.py)."""
     columns = (2048 if acc == torch.float32 else 1024) // block
     return columns // 2 if squares and block == 16 else columns
 

@@ -6,7 +6,7 @@ columns and in float64 across chunks; the parts of a Gram matrix are added in a 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import triton
@@ -16,6 +16,10 @@ from torch import Tensor
 from promptkernels.backends.triton_kernels.launch import ACC, launch
 
 _PART_COLUMNS = 512  # a program of a Gram matrix reads at least as many columns
+_PROGRAMS = (
+    640  # wanted of a Gram matrix: at least four for each multiprocessor of today's GPUs, the same on all of them
+)
+_ADDED_ALONG = 2**17  # numbers of all parts that the kernel after a Gram matrix adds up itself
 
 
 @dataclass(frozen=True)
@@ -134,24 +138,37 @@ class Gram:
     def parts(self) -> int:
         return self.partials.shape[1]
 
+    def summed(self) -> Gram:
+        """The same with few enough parts for the kernel that adds them up, one or a few programs."""
+        if self.partials[0].numel() <= _ADDED_ALONG:
+            return self
+        left, right = (t if t is None else t.sum(0, keepdim=True) for t in (self.left_squares, self.right_squares))
+        return replace(self, partials=self.partials.sum(1, keepdim=True), left_squares=left, right_squares=right)
+
 
 def gram(x: Rows, y: Rows | None, acc: torch.dtype, *, groups: int = 1, squares: bool = False) -> Gram:
     """Of x against y, or against itself; columns in ``groups`` equal ranges with a matrix each."""
     n, m = x.count, x.count if y is None else y.count
     columns, symmetric, y = x.length * x.hidden // groups, y is None, x if y is None else y
     block = row_block(max(n, m))
-    # Enough programs to fill a device, as long as adding up the parts stays a small step.
-    parts = min(triton.cdiv(columns, _PART_COLUMNS), 128, max(16, 2**17 // (n * m)))
+    pairs = triton.cdiv(n, block) * triton.cdiv(m, block)
+    parts = min(triton.cdiv(columns, _PART_COLUMNS), triton.cdiv(_PROGRAMS, groups * pairs))
     partials = torch.empty((groups, parts, n, m), dtype=torch.float64, device=x.data.device)
     left, right = (partials.new_empty(parts, k) if squares else None for k in (n, m))
     launch(
-        gram_kernel, (groups * parts, triton.cdiv(n, block) * triton.cdiv(m, block)),
+        gram_kernel, (groups * parts, pairs),
         partials, left, right, x.data, x.centre, x.scale, y.data, y.centre, n, m, x.length, x.hidden,
         columns, parts, triton.cdiv(columns, parts),
-        symmetric=symmetric, acc=ACC[acc], block_rows=block, block_columns=32,
-        num_warps=2 if block == 16 else 4 if block == 32 else 8, num_stages=2,
+        symmetric=symmetric, acc=ACC[acc], block_rows=block, block_columns=_tile_columns(block, acc, squares),
+        num_warps=4 if block == 16 else 8, num_stages=2,
     )  # fmt: skip
-    return Gram(partials, left, right, symmetric, block)
+    return Gram(partials, left, right, symmetric, block).summed()
+
+
+def _tile_columns(block: int, acc: torch.dtype, squares: bool) -> int:
+    """Columns that a program reads at a time: few enough for its registers (tests/ops/test_ahead_of_time.py)."""
+    columns = (2048 if acc == torch.float32 else 1024) // block
+    return columns // 2 if squares and block == 16 else columns
 
 
 @triton.jit

@@ -16,10 +16,10 @@ from promptkernels.backends.triton_kernels.gram import Gram, Rows, gram, gram_of
 from promptkernels.backends.triton_kernels.launch import ACC, contiguous, launch
 from promptkernels.backends.types import accumulation_type
 
-# A kernel matrix is one tile of one program. 128 rows in float64 need 128 KB of shared memory, which many GPUs lack, and
-# in float32 their registers spill: beyond 64 particles torch's own operations run.
+# A kernel matrix is one tile of one program. 128 rows in float64 need 128 KB of shared memory, which many GPUs lack,
+# and in float32 their registers spill: beyond 64 particles torch's own operations run.
 MOST_PARTICLES = 64
-_TILE = 8192  # elements added up at a time
+_TILE = 4096  # elements added up at a time: more spill registers
 
 
 @triton.jit

@@ -95,13 +95,16 @@ def _eager(call: Call, device: torch.device) -> Sampler:
 
 
 def _between_events(call: Call, device: torch.device) -> Callable[[], float]:
-    """Every sample starts with a cold cache: twice its size is written first, which also hides the host's launching."""
+    """Every sample starts with a cold cache: twice its size is read first, which also hides the host's launching.
+
+    Read and not written: lines that were written would go back to memory within the sample.
+    """
     cache = torch.cuda.get_device_properties(device).L2_cache_size
-    flush = torch.empty(max(2 * cache, 1 << 25), dtype=torch.int8, device=device)
+    flush = torch.zeros(max(2 * cache, 1 << 25) // 4, device=device)
 
     def take() -> float:
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        flush.zero_()
+        flush.sum()
         begin.record()
         call()
         end.record()

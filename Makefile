@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 TOOLS := $(VENV)/.tools
 
-.PHONY: demo test bench evidence lint format docs audit wheel clean
+.PHONY: demo test nightly bench evidence gpupack lint format docs audit wheel clean
 
 demo: $(INSTALLED)
 	@echo "environment: $(VENV), made once and reused"
@@ -14,6 +14,15 @@ demo: $(INSTALLED)
 # Files side by side, a process for each core; one thread in each, because spinning threads of two would wait for each other.
 test: $(TOOLS)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadfile $(ARGS)
+
+# Too long for every change: Triton kernels compiled for more GPUs.
+nightly: $(TOOLS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical -m nightly $(ARGS)
+
+# What bench/gpu.sh lacks on a machine with a GPU and no network, in build/gpu; OTHER is that machine's Python version.
+OTHER ?= python3.12
+gpupack: $(TOOLS)
+	$(BIN)/python -m bench.gpu.prepare --collect --python $(OTHER) $(ARGS)
 
 bench: $(TOOLS)
 	$(BIN)/python -m promptkernels bench $(ARGS)

@@ -2,7 +2,8 @@
 
 A test that takes the `backend` fixture runs once per entry of `RUNNERS`. While it runs, tensors are made on the entry's
 device by default (`cases.rand` and `cases.ids` too), so tests name no device. Backends that interpret or emulate their
-kernels are slow: what is marked ``large`` is left out for them (`cases.sizes` marks shapes).
+kernels are slow: what is marked ``large`` is left out for them (`cases.sizes` marks shapes). ``--runner cuda@cuda``
+runs the tests of one entry and nothing else; it is an error if that entry cannot run here.
 """
 
 from __future__ import annotations
@@ -64,13 +65,25 @@ def backend(request):
             torch.set_default_device(before)
 
 
+def pytest_addoption(parser):
+    parser.addoption("--runner", help="only the tests of this backend on this device, as cuda@cuda")
+
+
 def pytest_configure(config):
     config.addinivalue_line("markers", "large: left out for backends that interpret or emulate their kernels")
+    wanted, known = config.getoption("--runner", None), [str(runner) for runner in RUNNERS]
+    if wanted is not None and wanted not in known:
+        reasons = [f"{name}: {status.reason}" for name, status in pk.backends().items() if status.reason]
+        raise pytest.UsageError(f"--runner {wanted} cannot run here; {', '.join(known)} can. {'; '.join(reasons)}")
 
 
 def pytest_collection_modifyitems(config, items):
+    wanted = config.getoption("--runner", None)
+
     def left_out(item):
         runner = item.callspec.params.get("backend") if hasattr(item, "callspec") else None
+        if wanted is not None and str(runner) != wanted:
+            return True
         return isinstance(runner, Runner) and runner.slow and item.get_closest_marker("large") is not None
 
     config.hook.pytest_deselected(items=[item for item in items if left_out(item)])

@@ -41,6 +41,8 @@ def everything(dtype):
 @pytest.mark.large
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_twice(backend, dtype):
+    if backend == "reference" and torch.get_default_device().type == "cuda":
+        pytest.skip("torch's index_add_ adds in any order on a GPU")
     for first, second in zip(everything(dtype), everything(dtype), strict=True):
         assert torch.equal(first, second)
 

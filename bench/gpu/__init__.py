@@ -1,0 +1,1 @@
+"""Everything that a machine with an NVIDIA GPU can tell within minutes: correctness first, then speed."""

@@ -1,0 +1,100 @@
+"""Everything that a machine with an NVIDIA GPU can tell within minutes and without a network.
+
+Correctness comes first: the device and its ceilings, checks against float64, the tests of the backend cuda. Then speed,
+sanitizers, a profile, Triton, training steps and torch.compile. Every part has its time and is ended when it is over;
+what earlier parts left over goes to the later ones.
+
+The folder receives results.tar.gz, with a log per part and all results, and summary.txt. Both are up to date after each
+part, so what was done survives the end of the machine. The exit code is the number of parts that failed.
+
+It needs torch with CUDA, numpy, pytest and transformers, and runs from the source tree. What else is needed can be
+carried: `make gpupack` on another machine collects the compiled module and the wheels in build/gpu (GPU_PACK names
+another folder). Without a carried module it is built, with nvcc, pybind11, cmake and ninja.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from bench.gpu import rehearsal
+from bench.gpu.parts import Target, parts
+from bench.gpu.running import ROOT, Part, Session
+
+_BUILD = 150  # seconds for a build here; a carried module takes a few
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="bench/gpu.sh", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("out", type=Path, help="folder for the archive and the summary")
+    parser.add_argument("--budget", type=float, default=520, help="seconds for everything (default: 520)")
+    parser.add_argument("--parts", nargs="+", metavar="PART", help="only these, in this order")
+    parser.add_argument("--rehearse", action="store_true", help="try the script itself, on the CPU, without a GPU")
+    options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # pack before the end
+    room = Path(tempfile.mkdtemp(prefix="gpu-"))
+    try:
+        return _run(parser, options, room)
+    finally:
+        shutil.rmtree(room, ignore_errors=True)
+
+
+def _run(parser: argparse.ArgumentParser, options: argparse.Namespace, room: Path) -> int:
+    work, site = room / "results", room / "site"
+    work.mkdir()
+    environment = _environment(site)
+    if options.rehearse:
+        rehearsal.write_tools(room / "tools")
+        emulated = [str(ROOT / "tests"), str(ROOT / "tests/ops")]  # where the tests have that backend
+        environment["PYTHONPATH"] = os.pathsep.join([environment["PYTHONPATH"], *emulated])
+        environment["PATH"] = os.environ["PATH"] = f"{room / 'tools'}{os.pathsep}{os.environ['PATH']}"
+    target = rehearsal.TARGET if options.rehearse else Target()
+    patience = 10 if options.rehearse else 1  # a CPU that others use too
+    made = parts(target, sys.executable, work)
+    listed = {part.name: replace(part, seconds=patience * part.seconds) for part in made}
+    if unknown := sorted(set(options.parts or ()) - set(listed)):
+        parser.error(f"unknown part {unknown[0]!r}; parts: {' '.join(listed)}")
+    session = Session(options.out.resolve(), work, options.budget)
+    try:
+        architecture = "" if options.rehearse else _architecture()
+        if architecture is None:
+            session.say("FAILED   torch finds no CUDA device")
+            session.pack()
+            return 1
+        prepare = [sys.executable, "-m", "bench.gpu.prepare", str(site), "--architectures", architecture]
+        session.run(Part("prepare", _BUILD, prepare), {**os.environ, "PYTHONPATH": str(ROOT)})
+        session.planned = session.elapsed  # a carried module leaves nothing over: parts keep their own times
+        for name in ["device", *(name for name in options.parts or listed if name != "device")]:
+            session.run(listed[name], environment)
+    finally:
+        session.say(f"{session.failed} part(s) failed; {session.elapsed:.0f} s of {options.budget:.0f}")
+        session.pack()
+    return session.failed
+
+
+def _environment(site: Path) -> dict[str, str]:
+    """For the parts: the prepared package comes before that of the source tree, and no current folder before it."""
+    paths = [site, ROOT / "python", ROOT / "bench", ROOT]
+    inherited = os.environ.get("PYTHONPATH")
+    path = os.pathsep.join([*map(str, paths), *([inherited] if inherited else [])])
+    return {**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
+
+
+def _architecture() -> str | None:
+    """Only this GPU's architecture, ``90-real``: others cost build time and run nowhere here."""
+    asked = "import torch; print('%d%d-real' % torch.cuda.get_device_capability())"
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True)
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,104 @@
+"""What is run on a GPU, in which order and for how long: correctness first, then speed, large cases first."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from bench.gpu.running import ROOT, Part
+
+# Ours have this word in their names, mangled and demangled alike; torch's kernels have not.
+OURS = "promptkernels"
+_SECTIONS = ("SpeedOfLight", "LaunchStats", "Occupancy", "MemoryWorkloadAnalysis", "WarpStateStats")
+_LARGE = ["L=512", "S=1024"]  # words in the names of the benchmark's large cases
+
+
+@dataclass(frozen=True)
+class Target:
+    """A device as torch calls it, and who stands for the backends there; other names than these are a rehearsal's."""
+
+    device: str = "cuda"
+    cuda: str = "cuda"
+    cuda_runner: str = "cuda@cuda"
+    triton_runner: str = "triton@cuda"
+
+    @property
+    def real(self) -> bool:
+        return self.device == "cuda"
+
+
+def parts(target: Target, python: str, work: Path) -> list[Part]:
+    """All parts in their order; 520 seconds without the last."""
+    where = ["--device", target.device]
+    check = [python, "-m", "bench.gpu.check", *where, "--backend", target.cuda]
+    profiled = [python, "-m", "bench.gpu.profiled", *where, "--backend", target.cuda]
+    device = [python, "-m", "bench.gpu.device", *where, "--site", str(work.parent / "site")]
+    ncu, sanitizer = _tool("ncu"), _tool("compute-sanitizer")
+    profile = [
+        ncu or "", "--clock-control", "none", "--kernel-name-base", "demangled", "--kernel-name", f"regex:{OURS}",
+        *(word for section in _SECTIONS for word in ("--section", section)),
+        "--csv", "--log-file", str(work / "profile/profile.csv"), *profiled,
+    ]  # fmt: skip
+
+    def sanitize(tool: str, seconds: float) -> Part:
+        command = [sanitizer or "", "--tool", tool, "--kernel-name", f"kns={OURS}", "--error-exitcode", "99"]
+        return Part(
+            tool, seconds, [*command, *check, "--short"] if sanitizer else None,
+            # torch's caching allocator would hide accesses that stay within its blocks
+            {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}, "device", "no compute-sanitizer",
+        )  # fmt: skip
+
+    def large(name: str, seconds: float, words: str) -> Part:
+        command = _bench(python, target, work / name, parts=words) if target.real else None
+        return Part(name, seconds, command, {}, "device", "too long for a CPU")
+
+    return [
+        Part("device", 15, device),
+        Part("check", 25, check, needs="device"),
+        Part("tests", 50, _tests(python, target.cuda_runner), needs="device"),
+        Part("bench", 90, _bench(python, target, work / "bench", "--no-compile"), needs="device"),
+        sanitize("memcheck", 25),
+        sanitize("racecheck", 25),
+        sanitize("synccheck", 20),
+        Part("profile", 30, profile if ncu else None, {}, "device", "no ncu"),
+        Part("triton", 35, _tests(python, target.triton_runner)),
+        Part("triton-bench", 25, _bench(python, target, work / "triton-bench", "--no-compile", backend="triton")),
+        large("step", 30, "step"),
+        Part("training", 70, _training(python, target, work / "training")),
+        Part("compiled", 80, _bench(python, target, work / "compiled"), needs="device"),
+        large("studies", 60, "sweep spread"),
+    ]
+
+
+def _tool(name: str) -> str | None:
+    return shutil.which(name) or shutil.which(f"/usr/local/cuda/bin/{name}")
+
+
+def _tests(python: str, runner: str) -> list[str]:
+    """The tests of one backend on one device; pytest fails where that runs none."""
+    parallel = ["-n", str(min(12, os.cpu_count() or 1))] if find_spec("xdist") and (os.cpu_count() or 1) > 2 else []
+    # The source tree stays off the path: it has no compiled module, or one of another build.
+    options = ["-q", "-p", "no:cacheprovider", "-o", "pythonpath=tests", *parallel, "--runner", runner]
+    if "emulated" in runner:  # a rehearsal: one file is enough
+        return [python, "-m", "pytest", *options, "-m", "not slow and not large", "tests/ops/test_degenerate.py"]
+    return [python, "-m", "pytest", *options, "-m", "not slow", "tests/ops"]
+
+
+def _bench(
+    python: str, target: Target, output: Path, *options: str, backend: str = "", parts: str = "cases"
+) -> list[str]:
+    words, seconds = (_LARGE if backend == "triton" else []), "0.4"
+    backend = backend or target.cuda
+    if not target.real:
+        words, seconds, backend = (["similarity T=6"] if parts == "cases" else []), "0.01", "reference"
+    command = [python, "-m", "promptkernels", "bench", *words, *options, "--device", target.device]
+    return [*command, "--backend", backend, "--seconds", seconds, "--output", str(output), "--parts", *parts.split()]
+
+
+def _training(python: str, target: Target, output: Path) -> list[str]:
+    command = [python, str(ROOT / "bench/training.py"), "--device", target.device, "--parts", "training,scoring"]
+    size = ["--rounds", "3"] if target.real else ["--small", "--rounds", "1", "--updates", "1", "--rows", "8"]
+    return [*command, *size, "--json", str(output / "training.json")]

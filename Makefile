@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 TOOLS := $(VENV)/.tools
 
-.PHONY: demo test nightly bench evidence gpu-pack lint format docs audit wheel clean
+.PHONY: demo test nightly bench evidence gpupack lint format docs audit wheel clean
 
 demo: $(INSTALLED)
 	@echo "environment: $(VENV), made once and reused"
@@ -21,7 +21,7 @@ nightly: $(TOOLS)
 
 # What bench/gpu.sh lacks on a machine with a GPU and no network, in build/gpu; OTHER is that machine's Python version.
 OTHER ?= python3.12
-gpu-pack: $(TOOLS)
+gpupack: $(TOOLS)
 	$(BIN)/python -m bench.gpu.prepare --collect --python $(OTHER) $(ARGS)
 
 bench: $(TOOLS)

@@ -8,7 +8,7 @@ The folder receives results.tar.gz, with a log per part and all results, and sum
 part, so what was done survives the end of the machine. The exit code is the number of parts that failed.
 
 It needs torch with CUDA, numpy, pytest and transformers, and runs from the source tree. What else is needed can be
-carried: `make gpu-pack` on another machine collects the compiled module and the wheels in build/gpu (GPU_PACK names
+carried: `make gpupack` on another machine collects the compiled module and the wheels in build/gpu (GPU_PACK names
 another folder). Without a carried module it is built, with nvcc, pybind11, cmake and ninja.
 """
 

@@ -1,7 +1,7 @@
 """Puts the package under test, and what it needs, into a folder of its own: what is tested is what was put there.
 
 python -m bench.gpu.prepare FOLDER [--architectures 90-real]     for this machine, with what was collected for it
-python -m bench.gpu.prepare --collect [--python python3.12]      for another machine: make gpu-pack
+python -m bench.gpu.prepare --collect [--python python3.12]      for another machine: make gpupack
 
 Collected are the CUDA module and the wheels that a machine without a network lacks, in build/gpu (or the folder that
 the environment variable GPU_PACK names). A module that was not built from these very sources, or for another Python,

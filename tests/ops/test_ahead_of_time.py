@@ -29,7 +29,7 @@ KERNELS = {
     "factor_gradients_kernel", "merge_kernel", "backward_kernel", "weights_gradient_kernel", "select_kernel",
 }  # fmt: skip
 FEW_ROWS = 32  # spills are an error up to here
-ALLOWED = 16  # bytes: a register or two, which the assembler of one GPU spills and that of another does not
+ALLOWED = 32  # bytes per thread: a few registers, which the assembler of one GPU spills and that of another does not
 
 
 @pytest.mark.skipif(backend_module.INTERPRETED, reason="interpreted kernels are not compiled")

@@ -108,7 +108,7 @@ void select_group(Address similarity, bool wide, index_t n, index_t target, Addr
 
 // Raised with every change of the functions' arguments; promptkernels/backends/native.py holds the same number, so that
 // a module left over from another version is not called with arguments it does not expect.
-constexpr int kInterface = 4;
+constexpr int kInterface = 5;
 
 void add_common(py::module_& module) {
     module.attr("INTERFACE") = kInterface;

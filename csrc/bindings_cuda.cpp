@@ -73,6 +73,8 @@ PYBIND11_MODULE(PK_MODULE, module) {
     module.doc() = "CUDA kernels of promptkernels; called by promptkernels.backends.cuda only.";
     py::class_<Place>(module, "Place").def(py::init<std::uintptr_t, py::function, std::uintptr_t>());
     module.attr("TICKETS") = backend::kTickets;
+    module.attr("TICKET_SETS") = backend::kTicketSets;
+    module.def("ticket_sets", [] { return reinterpret_cast<std::uintptr_t>(backend::ticket_sets()); });
     module.attr("MOST_ROWS") = backend::kMostRows;
     add_common(module);
     module.def("compose", compose);

@@ -102,32 +102,38 @@ def facts() -> dict[str, str]:
 
 
 class Tickets:
-    """Zeroed counters on the device, with which the blocks of a launch find out which of them ends last.
+    """Where the blocks of a launch count, to find out which of them ends last: a set of counters on the device.
 
-    No two launches that may overlap share them: eager calls have one set per stream, and each captured call has a set
-    of its own for good (kernels leave zeros behind, so a graph can be replayed). Captured calls beyond the ``captured``
-    sets of a device, or before its first eager call, set theirs to zero at every replay.
+    No two launches that may overlap share a set: eager calls have one per stream, and each captured call has one of its
+    own for good (kernels leave zeros behind, so a graph can be replayed). The sets are static memory of the module.
+    torch's allocator would put them into the memory of a CUDA graph when the first call comes while one is prepared,
+    and give them to somebody else later. Calls without a free set, and captured calls before the first eager one on
+    their device, get one from torch that is set to zero in stream order, so at every replay.
     """
 
-    def __init__(self, captured: int = 4096) -> None:
-        self.captured = captured
-        self._of_stream: dict[tuple[int, int], Tensor] = {}
-        self._for_graphs: dict[int, list[Tensor]] = {}
+    def __init__(self, module: ModuleType) -> None:
+        self._module = module
+        self._first: dict[int, int] = {}  # by device: address of its sets
+        self._taken: dict[int, int] = {}
+        self._of_stream: dict[tuple[int, int], int] = {}
 
-    def _zeros(self, sets: int, device: torch.device) -> Tensor:
-        return torch.zeros((sets, _C.TICKETS), dtype=torch.int32, device=device)
+    def of(self, device: int, stream: int, capturing: bool) -> int | None:
+        """The address of a set; None where the module has none to give."""
+        if capturing:
+            return self._take(device)
+        if device not in self._first:
+            self._first[device] = self._module.ticket_sets()
+        address = self._of_stream.get((device, stream)) or self._take(device)
+        if address is not None:
+            self._of_stream[device, stream] = address
+        return address
 
-    def of(self, device: torch.device, stream: torch.cuda.Stream) -> Tensor:
-        if torch.cuda.is_current_stream_capturing():
-            free = self._for_graphs.get(stream.device_index)
-            return free.pop() if free else self._zeros(1, device)
-        key = stream.device_index, stream.cuda_stream
-        tickets = self._of_stream.get(key)
-        if tickets is None:
-            tickets = self._of_stream[key] = self._zeros(1, device)
-            if stream.device_index not in self._for_graphs:
-                self._for_graphs[stream.device_index] = list(self._zeros(self.captured, device).unbind())
-        return tickets
+    def _take(self, device: int) -> int | None:
+        taken = self._taken.get(device, 0)
+        if device not in self._first or taken == self._module.TICKET_SETS:
+            return None
+        self._taken[device] = taken + 1
+        return self._first[device] + 4 * self._module.TICKETS * taken
 
 
 _COUNTING = {"similarity", "svgd", "svgd_backward"}  # functions of the module whose launches need tickets
@@ -138,7 +144,7 @@ def call(
     function: Callable[..., Any],
     device: torch.device,
     stream: int,
-    tickets: Tensor | None,
+    tickets: int | Tensor,
     *arguments,
 ) -> None:
     """A function of the native module; its scratch memory lives until it returns, which is enough in stream order."""
@@ -148,13 +154,19 @@ def call(
         held.append(torch.empty(size, dtype=torch.uint8, device=device))
         return held[-1].data_ptr()
 
-    function(*arguments, module.Place(stream, allocate, 0 if tickets is None else tickets.data_ptr()))
+    address = tickets if isinstance(tickets, int) else tickets.data_ptr()
+    function(*arguments, module.Place(stream, allocate, address))
 
 
 def _run(function: Callable[..., Any], device: torch.device, *arguments: Any) -> None:
     with torch.cuda.device(device):
         stream = torch.cuda.current_stream()
-        tickets = _tickets.of(device, stream) if function.__name__ in _COUNTING else None
+        tickets: int | Tensor | None = 0
+        if function.__name__ in _COUNTING:
+            capturing = torch.cuda.is_current_stream_capturing()
+            tickets = _tickets.of(stream.device_index, stream.cuda_stream, capturing)
+            if tickets is None:
+                tickets = torch.zeros(_C.TICKETS, dtype=torch.int32, device=device)
         call(_C, function, device, stream.cuda_stream, tickets, *arguments)
 
 
@@ -191,7 +203,7 @@ def _rows(prompts: Tensor, others: Tensor | None) -> int:
     return prompts.shape[0] + (0 if others is None else others.shape[0])
 
 
-_tickets = Tickets()
+_tickets = Tickets(_C)
 _ops = CudaOps(_C, _run)
 task_similarity = _ops.task_similarity
 task_similarity_z = _ops.task_similarity_z

@@ -17,7 +17,7 @@ from torch import Tensor
 from promptkernels.backends.types import accumulation_type
 
 # That of the compiled modules this file knows how to call: kInterface in csrc/bindings.h.
-INTERFACE = 4
+INTERFACE = 5
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 

@@ -114,6 +114,11 @@ enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidConfiguration = 9 };
 inline const char* cudaGetErrorString(cudaError_t status) {
     return status == cudaSuccess ? "no error" : "invalid configuration argument";
 }
+template <class T>
+cudaError_t cudaGetSymbolAddress(void** address, const T& symbol) {
+    *address = const_cast<void*>(static_cast<const void*>(&symbol));
+    return cudaSuccess;
+}
 struct cudaLaunchConfig_t {
     dim3 gridDim, blockDim;
     std::size_t dynamicSmemBytes = 0;

@@ -16,6 +16,8 @@ struct Where {
     unsigned* tickets = nullptr;
 };
 constexpr int kTickets = 256;
+constexpr int kTicketSets = 1024;  // of kTickets each, in the memory of every device
+unsigned* ticket_sets();           // address of the first set on the current device
 
 // A Gram matrix is taken of at most so many rows: the prompts and the others of a similarity together; the particles
 // of an SVGD direction, and of its gradients the particles, scores and gradients together.

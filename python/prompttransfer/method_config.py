@@ -338,7 +338,7 @@ class DTVGConfig(Presets):
         "dynamic",
         description="group chosen at every forward, at the first one, or all or none of the sources; spot: no merging, "
         "prompt tuning from the source prompt nearest to the target's own; related: sources that pass the test of "
-        "`related` join prompt tuning at scale 0, a form of ours",
+        "`related` join prompt tuning, a form of ours",
     )
     rule: Literal["consistent-prefix", "best-prefix", "best-subset", "consistent-subset", "positive", "nearest"] = (
         Field(
@@ -357,6 +357,13 @@ class DTVGConfig(Presets):
     )
     scale_start: Literal["one", "mean"] = Field(
         "one", description="first alpha: one (sum of the vectors, as published), or 1 / size of the first group (mean)"
+    )
+    join_weights: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(
+        (0.0, 0.5, 1.0),
+        min_length=1,
+        description="grouping related: shares w of the sources that are tried where they join, P_init + (1 - w) T_t + "
+        "w * mean T_s; the one of least loss on the next two batches is taken, at a cost of an update for every three "
+        "batches read",
     )
     target_scale_learning_rate: float | None = Field(None, ge=0, description="rate of alpha_t; none: learning_rate")
     source_scale_learning_rate: float | None = Field(None, ge=0, description="rate of alpha_s; none: learning_rate")

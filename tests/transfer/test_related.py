@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,12 @@ import torch
 from recipes import batch_of, context, random
 
 from prompttransfer.methods import METHODS
+from prompttransfer.methods.dtvg import _join_weight
 from prompttransfer.methods.objectives import task_loss
+from prompttransfer.methods.related import first_updates
 from prompttransfer.methods.shared import source_prompts
 from prompttransfer.models import Backbone
-from prompttransfer.prompts import JoinedPrompt, SoftPrompt, average_factors, sign_test
+from prompttransfer.prompts import FrozenPrompts, JoinedPrompt, SoftPrompt, average_factors, sign_test
 from prompttransfer.tasks.task import Task
 
 ALL, NONE = -1.0, 1.0  # levels of the test that every source passes, and none (but a copy of the target)
@@ -109,27 +112,54 @@ def test_vectors_are_merged_by_their_scales() -> None:
     scale = random(2, 3, seed=4)
     prompt = JoinedPrompt(start, sources)
     prompt.prompt.data.copy_(own)
-    prompt.source_scale.data.copy_(scale)
     assert torch.equal(prompt.composed(), own)
     prompt.join()
+    prompt.source_scale.data.copy_(scale)
     vectors = sources.double() - start.double()
     want = own.double() + sum(scale[k].double()[:, None] * vectors[k] for k in range(2))
     torch.testing.assert_close(prompt.composed().double(), want, rtol=1e-6, atol=1e-6)
 
 
-def test_dtvg_trains_the_scales_of_related_sources_from_the_update_at_which_they_join(
-    llama: Backbone, tasks: dict[str, Task], tmp_path: Path
-) -> None:
-    rates = {"PT": {"target_learning_rate": 0.05}, "DTVG": {"target_learning_rate": 0.01}}
-    ctx, target = context(
-        llama, tasks, tmp_path, methods=("PT", "DTVG"), per_method=rates, **level(ALL), **RELATED["DTVG"]
-    )
+def test_sources_join_at_a_share_of_their_mean() -> None:
+    start, own, sources = random(3, 16), random(3, 16, seed=1), random(2, 3, 16, seed=2)
+    prompt = JoinedPrompt(start, sources)
+    prompt.prompt.data.copy_(own)
+    prompt.join(0.25)
+    vectors = sources.double() - start.double()
+    want = start.double() + 0.75 * (own.double() - start.double()) + 0.25 * vectors.mean(dim=0)
+    torch.testing.assert_close(prompt.composed().double(), want, rtol=1e-5, atol=1e-6)
+
+
+def test_dtvg_trains_on_after_the_sources_have_joined(llama: Backbone, tasks: dict[str, Task], tmp_path: Path) -> None:
+    methods = ("PT", "DTVG")
+    ctx, target = context(llama, tasks, tmp_path, methods=methods, **level(ALL), **RELATED["DTVG"])
     got, alone = METHODS["DTVG"](ctx.of(target, "DTVG"), target), METHODS["PT"](ctx.of(target, "PT"), target)
-    assert not torch.equal(got.prompt, alone.prompt)
-    assert got.history["loss"][:3] == alone.history["loss"][:3]  # the loss of update 3 is read before its step
-    assert got.history["loss"][3:] != alone.history["loss"][3:]
-    assert got.history["groups"] == [[update, ["red", "green", "blue"]] for update in (3, 4, 5, 6)]
-    assert got.target_updates == 6 and got.trainable_parameters == 3 * llama.hidden_size + 3 * 3
+    assert got.history["loss"][:2] == alone.history["loss"][:2] and not torch.equal(got.prompt, alone.prompt)
+    # Two updates tune, the batches of two are read by the search, two are left.
+    assert len(got.history["loss"]) == 4 and got.target_updates == 6 == alone.target_updates
+    assert got.target_examples == alone.target_examples
+    assert got.history["groups"] == [[update, ["red", "green", "blue"]] for update in (3, 4)]
+    assert got.trainable_parameters == 3 * llama.hidden_size + 3 * 3
+
+
+def test_the_loss_does_not_jump_where_sources_join(llama: Backbone, tasks: dict[str, Task], tmp_path: Path) -> None:
+    weights = (0.0, 0.25, 0.5, 0.75, 1.0)
+    dtvg = RELATED["DTVG"]["dtvg"] | {"join_weights": weights}
+    ctx, target = context(llama, tasks, tmp_path, methods=("DTVG",), target_updates=12, dtvg=dtvg, **level(ALL))
+    first = first_updates(ctx, target)
+    sources = torch.stack(source_prompts(ctx))
+    weight, spent = _join_weight(ctx, target, first, sources)
+    rows = [target.train[row] for batch in first.batches[:2] for row in batch]
+    batch = llama.collate([row.ids for row in rows], [row.answer for row in rows])
+    batch["task_ids"] = torch.zeros(len(rows), dtype=torch.int64)
+
+    def loss(share: float) -> float:
+        prompt = (1 - share) * first.prompt + share * sources.mean(dim=0)
+        return float(task_loss(llama, FrozenPrompts(prompt[None]), batch))
+
+    assert spent == 4  # 5 weights on 2 batches, forward only
+    assert loss(weight) == pytest.approx(min(map(loss, weights)), rel=1e-5) and loss(weight) <= loss(0) * 1.01
+    assert _join_weight(ctx, target, replace(first, batches=first.batches[:4]), sources) == (0.0, 0)
 
 
 def test_mpt_starts_from_the_factors_of_related_sources(

@@ -244,7 +244,8 @@ def _plan_hash(plan: Plan) -> str:
     groups = plan.groups or plan.prompt.parameter_groups(plan.learning_rate)
     rates = [(group["lr"], [names[id(parameter)] for parameter in group["params"]]) for group in groups]
     # Not the seed: the batches are given, and the seed of dropout follows from the key of the stage.
-    rest: tuple[Any, ...] = (plan.learning_rate, plan.schedule, plan.warmup_updates, plan.weight_decay, plan.max_grad_norm)
+    rest: tuple[Any, ...] = (plan.learning_rate, plan.schedule, plan.warmup_updates)
+    rest += (plan.weight_decay, plan.max_grad_norm)
     rest += (("horizon", plan.horizon),) if plan.horizon else ()
     rest += (("turn", plan.turn[0]),) if plan.turn else ()
     rows = Rows.of(plan.rows).digest

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+
 from prompttransfer.methods import pt
 from prompttransfer.methods.context import Context, EncodedTask, MethodResult, stack
 from prompttransfer.methods.shared import own_share, source_cost, source_prompts, tuning_plan
@@ -22,12 +24,13 @@ class FirstUpdates:
 
     Attributes:
         test: of all sources; names: theirs.
-        facts: of the stage.
+        prompt: (L, H), as they left it; facts: of the stage.
         batches: what is left of the target's budget.
     """
 
     test: SignTest
     names: list[str]
+    prompt: Tensor
     facts: dict[str, Any]
     batches: Sequence[Sequence[int]]
 
@@ -46,8 +49,9 @@ def first_updates(ctx: Context, target: EncodedTask) -> FirstUpdates:
     updates = own_share(tuning, target, settings.own_fraction)
     prompt, plan = tuning_plan(tuning, target, updates)
     facts = tuning.run(f"{target.name}: first updates", plan).facts
-    test = sign_test(prompt.composed().cpu(), stack(source_prompts(ctx)), ctx.start, settings.level)
-    return FirstUpdates(test, [source.name for source in ctx.sources], facts, ctx.target_batches(target)[updates:])
+    own, names = prompt.composed().cpu(), [source.name for source in ctx.sources]
+    test = sign_test(own, stack(source_prompts(ctx)), ctx.start, settings.level)
+    return FirstUpdates(test, names, own, facts, ctx.target_batches(target)[updates:])
 
 
 def without_transfer(ctx: Context, target: EncodedTask, first: FirstUpdates) -> MethodResult:

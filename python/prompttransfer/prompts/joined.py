@@ -14,8 +14,7 @@ from prompttransfer.prompts.base import PromptModule, put_first
 class JoinedPrompt(PromptModule):
     """A target's prompt P_t (L, H) and frozen task vectors T_s (L, H) of sources, which count from `join` on.
 
-    The scales alpha start at 0: joining leaves the prompt where it is, so the loss does not jump. Before `join` this is
-    prompt tuning bit for bit, because alpha stays 0 and its gradient is 0.
+    Before `join` this is prompt tuning bit for bit, because alpha stays 0 and its gradient is 0.
 
     Args:
         start: P_init (L, H), where P_t starts.
@@ -23,6 +22,7 @@ class JoinedPrompt(PromptModule):
         scaling: one alpha per source and token ("per-token"), or one per source ("scalar").
     """
 
+    start: Tensor
     vectors: Tensor
     joined: Tensor
 
@@ -32,13 +32,19 @@ class JoinedPrompt(PromptModule):
         self.prompt = nn.Parameter(start.clone())
         self.source_scale = nn.Parameter(torch.zeros(count, self.length if scaling == "per-token" else 1))
         self.register_buffer("vectors", sources.detach().float() - start, persistent=False)
+        self.register_buffer("start", start.clone(), persistent=False)
         # 1 after `join`. Saved with the parameters, so that a resumed run keeps it.
         self.register_buffer("joined", torch.zeros(count))
 
     @torch.no_grad()
-    def join(self) -> None:
-        """Let the sources count from now on."""
+    def join(self, weight: float = 0.0) -> None:
+        """Let the sources count from now on: P_init + (1 - weight) T_t + weight * the mean of the T_s.
+
+        At weight 0 this leaves the prompt where it is.
+        """
         self.joined.fill_(1)
+        self.prompt.copy_(torch.lerp(self.prompt, self.start, weight))
+        self.source_scale.fill_(weight / len(self.vectors))
 
     def _merged(self) -> Tensor:
         scale = self.source_scale.expand(-1, self.length)

@@ -338,7 +338,7 @@ class DTVGConfig(Presets):
         "dynamic",
         description="group chosen at every forward, at the first one, or all or none of the sources; spot: no merging, "
         "prompt tuning from the source prompt nearest to the target's own; related: sources that pass the test of "
-        "`related` join prompt tuning, a form of ours",
+        "`related` join prompt tuning, our own form",
     )
     rule: Literal["consistent-prefix", "best-prefix", "best-subset", "consistent-subset", "positive", "nearest"] = (
         Field(

@@ -128,7 +128,11 @@ def run_group(ctx: Context, target: EncodedTask) -> MethodResult:
 def _adapt(
     ctx: Context, target: EncodedTask, group: list[EncodedTask], title: str, first: FirstUpdates | None = None
 ) -> MethodResult:
-    """first: of a target alone; what is left of its budget then starts from the related sources."""
+    """Adapt a group of targets together and return the result of one of them.
+
+    Args:
+        first: the first updates of a single target; the rest of its budget then starts from the related sources.
+    """
     joint, source, source_updates = source_stage(ctx)
     prompt, parameters = target_prompt(ctx, joint, len(group), first.test.related if first else None)
     rows, sizes = joined_rows(group)

@@ -25,7 +25,7 @@ class FirstUpdates:
     Attributes:
         test: of all sources; names: theirs.
         prompt: (L, H), as they left it; facts: of the stage.
-        batches: what is left of the target's budget.
+        batches: the rest of the target's budget.
     """
 
     test: SignTest

@@ -22,7 +22,7 @@ class JoinedRows:
 
     - a cell that stands behind the opening mark or before the closing one, a label for instance, stands in the same
       column of another row, or
-    - marks stand within fields that are not enclosed: whoever wrote the file does not quote.
+    - marks stand within fields that are not enclosed: the file does not use them to quote.
     """
 
     def __init__(self, dialect: Dialect, count: int, records: Callable[[], Iterable[Record]]) -> None:

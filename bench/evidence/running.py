@@ -15,7 +15,7 @@ from statistics import median
 from typing import Any
 
 from bench.evidence.studies import PLACES, Study
-from prompttransfer.compare import WITHOUT_SOURCE_PROMPTS, Workbench, result_row, source_row
+from prompttransfer.compare import Workbench, result_row, source_row
 from prompttransfer.config import RunConfig
 from prompttransfer.divergence import Diverged
 from prompttransfer.durable import write_json
@@ -73,7 +73,7 @@ def run_study(
         target = next(task for task in base.targets if task.name == name)
         started = time.monotonic()
         entry = study.entries[label]
-        if sources is None and entry.method not in WITHOUT_SOURCE_PROMPTS:
+        if sources is None and study.config_of(label).source_prompts:
             sources = [source_row(base, source)[0] for source in base.sources]
         cell = _cell(replace(base, config=study.config_of(label)), target, entry.method, label, folder)
         settings = study.facts_of(label)

@@ -23,6 +23,7 @@ from prompttransfer.methods import METHODS, Context, EncodedTask
 from prompttransfer.methods.context import CODE_VERSION
 from prompttransfer.progress import NullProgress, Stage
 from prompttransfer.report import Results
+from prompttransfer.report.form import by_metric
 from prompttransfer.run_folder import machine_facts
 
 
@@ -94,6 +95,8 @@ def collect(study: Study, folder: Path) -> Results:
         if cell:
             found.append(cell)
             rows += [cell["row"]] if cell["row"] else []
+    for row in (*rows, *(source for cell in found for source in cell["sources"])):
+        row["other_scores"] = by_metric(row["other_scores"])  # text in archives of version 0.1
     order = list(study.config.targets)
     rows.sort(key=lambda row: order.index(row["target"]))
     sources = {(row["source"], row["seed"]): row for cell in found for row in cell["sources"]}

@@ -11,10 +11,12 @@ from typing import Any
 from bench.evidence.archive import archive_of, pack
 from bench.evidence.studies import BASELINE, Study
 from bench.evidence.tuning import settings_text
+from prompttransfer.durable import write_csv
 from prompttransfer.report import Results, pictures
 from prompttransfer.report.form import Row
 from prompttransfer.report.statistics import difference_rows, interval_text, paired
 from prompttransfer.report.tables import cost_rows, overview_rows, source_rows
+from prompttransfer.run_folder import columns
 
 PROTOCOL = """\
 Every method spends the same number of updates on the same target rows in the same batches; what a method needs first
@@ -35,7 +37,7 @@ of this kind would give; it holds both kinds of chance, and is wide with few tar
 def write_study(study: Study, results: Results, folder: Path) -> None:
     """<study>.md, <study>.csv, <study>-<picture>.svg, and the archive of the cells."""
     folder.mkdir(parents=True, exist_ok=True)
-    _write_csv(folder / f"{study.name}.csv", results.rows)
+    write_csv(folder / f"{study.name}.csv", columns(results.rows))
     archive = archive_of(study, folder)
     pack(results.folder, archive)
     config, content = study.config, results.content
@@ -181,13 +183,6 @@ def origin(content: Mapping[str, Any]) -> str:
         lines.append(f"- machine: {', '.join(f'{name} {value}' for name, value in machine.items())}")
     lines.append(f"- versions: {', '.join(f'{name} {version}' for name, version in content['versions'].items())}")
     return "\n".join(lines)
-
-
-def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def _read_csv(path: Path) -> list[dict[str, Any]]:

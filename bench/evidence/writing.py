@@ -16,7 +16,7 @@ from prompttransfer.report import Results, pictures
 from prompttransfer.report.form import Row
 from prompttransfer.report.statistics import difference_rows, interval_text, paired
 from prompttransfer.report.tables import cost_rows, overview_rows, source_rows
-from prompttransfer.run_folder import columns
+from prompttransfer.run_folder import csv_rows
 
 PROTOCOL = """\
 Every method spends the same number of updates on the same target rows in the same batches; what a method needs first
@@ -37,7 +37,7 @@ of this kind would give; it holds both kinds of chance, and is wide with few tar
 def write_study(study: Study, results: Results, folder: Path) -> None:
     """<study>.md, <study>.csv, <study>-<picture>.svg, and the archive of the cells."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_csv(folder / f"{study.name}.csv", columns(results.rows))
+    write_csv(folder / f"{study.name}.csv", csv_rows(results.rows))
     archive = archive_of(study, folder)
     pack(results.folder, archive)
     config, content = study.config, results.content

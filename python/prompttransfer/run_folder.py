@@ -148,7 +148,7 @@ class RunFolder:
             "finished": len(found) == len(self._keys),
         }
         write_json(self.folder / "results.json", results)
-        write_csv(self.folder / "results.csv", columns(rows))
+        write_csv(self.folder / "results.csv", csv_rows(rows))
 
     def card(self, **facts: Any) -> dict[str, str]:
         """Metadata of a prompt file: the model, and what is known of the prompt (fields of `Card`)."""
@@ -237,7 +237,7 @@ class RunFolder:
         self._progress.warn(f"{self.folder} holds results of other settings: moved to {aside}")
 
 
-def columns(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def csv_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Rows with a column for each of the other metrics, such as score:f1; empty where a row has no such score."""
     metrics = dict.fromkeys(metric for row in rows for metric in row["other_scores"])
     flat = []

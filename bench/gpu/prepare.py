@@ -16,7 +16,6 @@ import os
 import shutil
 import subprocess
 import sys
-import zipfile
 from importlib.metadata import version as installed
 from pathlib import Path
 
@@ -83,7 +82,8 @@ def unpack(site: Path) -> None:
     version = f"{sys.version_info.major}{sys.version_info.minor}"
     for wheel in sorted((pack() / "wheels").glob("*.whl")):
         if set(wheel.name.split("-")[-3].split(".")) & {"py3", f"py{version}", f"cp{version}"}:
-            zipfile.ZipFile(wheel).extractall(site)
+            install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-compile"]
+            subprocess.run([*install, "--target", str(site), str(wheel)], check=True)
         else:
             print(f"{wheel.name} is for another Python")
 

@@ -72,8 +72,11 @@ std::vector<A> everything(int threads) {
     for (Metric metric : {Metric::cosine, Metric::token_mean_cosine, Metric::token_mean_dot})
         for (const Rows* beside : {static_cast<const Rows*>(nullptr), &right}) {
             const index_t m = beside ? kOthers : kTasks;
-            auto found = out(kTasks * m), norms = out(kTasks), other_norms = out(m);
-            cpu::similarity(left, beside, metric, 1e-8, found.data(), norms.data(), other_norms.data(), threads);
+            auto found = out(kTasks * m), norms = out(kTasks), other_norms = out(m), z = out(kTasks * m);
+            const bool with_z = metric == Metric::cosine;
+            cpu::similarity(left, beside, metric, 1e-8, found.data(), norms.data(), other_norms.data(),
+                            with_z ? z.data() : nullptr, threads);
+            keep(z);
             auto d_prompts = out(kTasks * kLength * kHidden), d_start = out(kLength * kHidden);
             auto d_others = out(kOthers * kLength * kHidden), d_scale = out(kTasks * kLength);
             cpu::similarity_backward(

@@ -176,7 +176,9 @@ class Reader:
         own = backbone.model.generation_config
         model_ends = own.eos_token_id if isinstance(own.eos_token_id, list) else [own.eos_token_id]
         ends = sorted({backbone.tokenizer.eos_token_id, *model_ends} - {None})
-        if prefix is not None or source.decoder is not None or not _generates_from_embeddings(backbone):
+        # A copy of a model that is spread over processes, as `generate` gets below, would lose their common state.
+        by_hand = prefix is not None or source.decoder is not None or backbone.sharded
+        if by_hand or not _generates_from_embeddings(backbone):
             read = self._behind_a_prefix(source) if prefix is not None else self._behind_the_start(source)
             return self._written_by_hand(rows, max_tokens, ends, read)
         settings = GenerationConfig(

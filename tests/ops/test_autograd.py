@@ -6,13 +6,13 @@ from itertools import chain, combinations
 
 import pytest
 import torch
-from cases import CALLS, assert_close, hadamard, public_calls, rand
+from cases import CALLS, assert_close, hadamard, public_calls, rand, similarity_plus_z
 from torch.autograd import gradcheck
 
 import promptkernels as pk
 
 F64 = torch.float64
-PUBLIC = {getattr(pk, name): name for name in pk.__all__}
+PUBLIC = {getattr(pk, name): name for name in pk.__all__} | {similarity_plus_z: "task_similarity"}
 
 
 def leaf(*shape, seed):

@@ -85,7 +85,7 @@ def test_errors_of_other_formats_are_short(tmp_path: Path) -> None:
         (tmp_path / "a.yaml").write_text(text, encoding="utf-8")
         with pytest.raises(ValueError, match=r"a\.yaml") as error:
             check_name(str(tmp_path / "a.yaml"))
-        assert len(str(error.value)) < 1800
+        assert len(str(error.value).replace(str(tmp_path), "")) < 1800
 
 
 OBJECTS_THAT_ARE_A_ROW: list[tuple[Any, tuple[str, ...]]] = [

@@ -35,8 +35,11 @@ PLANS: dict[str, Any] = {
     "weight_decay": lambda plan: 0.1,
     "max_grad_norm": lambda plan: 0.5,
     "selection": lambda plan: Selection([], 2),
+    "horizon": lambda plan: 5,
+    "turn": lambda plan: (1, lambda: None),
 }
-NOT_READ = {"objective", "before_step", "seed", "whole_batches"}
+# The seed of dropout follows from the key.
+NOT_READ = {"objective", "before_step", "seed", "whole_batches", "dropout"}
 # Of a task that is scored.
 TASKS: dict[str, Any] = {
     "metrics": ("macro-f1",),

@@ -274,12 +274,14 @@ def test_terminal_tables_are_complete(tmp_path: Path, width: int) -> None:
 def test_names_that_no_file_can_have_have_no_history(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", targets=["PLACE"])
     file = run / "results.json"
-    for name in ("long" * 100, "nul\\u0000", "half\\ud800"):
-        content = file.read_text(encoding="utf-8")
-        (run / "results.json").write_text(content.replace("PLACE", name), encoding="utf-8")
+    content = file.read_text(encoding="utf-8")
+    for name in ("long" * 100, "nul\\u0000"):
+        file.write_text(content.replace("PLACE", name), encoding="utf-8")
         assert read_results(run).histories("PT", read_results(run).targets[0]) == []
         assert write_report(run).is_file()
-        file.write_text(content, encoding="utf-8")
+    file.write_text(content.replace("PLACE", "half\\ud800"), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"results\.json: .*half of a surrogate pair"):
+        read_results(run)
 
 
 def test_few_test_rows_are_told(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import time
 import zipfile
@@ -135,15 +136,20 @@ def test_a_carried_module_of_other_sources_is_not_used(tmp_path, monkeypatch, ca
     assert "other sources" in capsys.readouterr().out
 
 
-def test_carried_wheels_of_this_python_are_unpacked(tmp_path, monkeypatch):
+def test_carried_wheels_of_this_python_are_installed(tmp_path, monkeypatch):
     monkeypatch.setenv("GPU_PACK", str(tmp_path))
     (tmp_path / "wheels").mkdir()
     this = f"cp{sys.version_info.major}{sys.version_info.minor}"
-    for name, tag in (("plain", "py3-none-any"), ("own", f"{this}-{this}-linux"), ("other", "cp27-cp27m-linux")):
+    platform = sysconfig.get_platform().replace("-", "_")
+    for name, tag in (("plain", "py3-none-any"), ("own", f"{this}-{this}-{platform}"), ("other", "cp27-cp27m-linux")):
         with zipfile.ZipFile(tmp_path / "wheels" / f"{name}-1.0-{tag}.whl", "w") as wheel:
+            facts = f"{name}-1.0.dist-info"
             wheel.writestr(f"{name}.py", "")
+            wheel.writestr(f"{facts}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+            wheel.writestr(f"{facts}/WHEEL", f"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: {tag}\n")
+            wheel.writestr(f"{facts}/RECORD", f"{name}.py,,\n{facts}/METADATA,,\n{facts}/WHEEL,,\n{facts}/RECORD,,\n")
     prepare.unpack(tmp_path / "site")
-    assert sorted(path.name for path in (tmp_path / "site").iterdir()) == ["own.py", "plain.py"]
+    assert sorted(path.name for path in (tmp_path / "site").glob("*.py")) == ["own.py", "plain.py"]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

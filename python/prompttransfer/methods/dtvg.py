@@ -50,7 +50,10 @@ def run(ctx: Context, target: EncodedTask) -> MethodResult:
     )
     decay = {} if dtvg.weight_decay is None else {"weight_decay": dtvg.weight_decay}
     plan = ctx.plan(prompt, task_loss, target.train, batches, config.target_rate, [target], groups=groups, **decay)
-    second = ctx.run(f"{target.name}: DTVG", plan, {"rule": dtvg.rule} | rule | settings)
+    key = {"rule": dtvg.rule} | rule | settings
+    if dtvg.rule == "consistent-subset":
+        key["no agreeing pair"] = "no source"  # stages of version 0.1 merged some then
+    second = ctx.run(f"{target.name}: DTVG", plan, key)
     names = [*(source.name for source in ctx.sources), target.name]
     offset = first.facts["updates"]
     log = [

@@ -117,7 +117,7 @@ def task_similarity(
             (SPoT, Vu et al. 2022); ``token_mean_dot``, the dot product of these means (DTVG 2025, sim(T_1, T_2)).
         scale: (T, L) [or (T, 1) for flat vectors], factors per token (DTVG's alpha).
         eps: norms are not taken smaller than this; no unit beyond that of the prompts.
-        return_z: also return z, which tells whether a cosine is beyond chance; ``cosine`` of (T, L, H) prompts only.
+        return_z: also return z, a test of whether a cosine is beyond chance; ``cosine`` of (T, L, H) prompts only.
             With p_l the dot product of the two task vectors of token l, z = sum_l p_l / sqrt(sum_l p_l^2). Under the
             null hypothesis that the sign of every p_l is random, independent of the others, z has mean 0 and variance
             1. It lies between -sqrt(L) and sqrt(L); it is 0 where all p_l are 0. The prompts are read once for both.

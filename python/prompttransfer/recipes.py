@@ -5,7 +5,7 @@ A file holds settings of `RunConfig` by name. Beside them it may say what they a
     about       a line or two
     base        another recipe, whose settings hold where this file says nothing else, with what it says about them
     origin      setting -> where its value is stated: paper [P], authors' code [C], derived code [D], by section
-    unknown     setting -> why its value is a choice of ours; a pattern (`*`, `bmtpt.*`) speaks for every setting that
+    unknown     setting -> why its value is our choice; a pattern (`*`, `bmtpt.*`) speaks for every setting that
                 nothing else is said about, the longest one that fits
     departures  what a run of these settings does otherwise than the paper, and why
 """

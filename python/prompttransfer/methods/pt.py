@@ -7,7 +7,7 @@ from prompttransfer.methods.shared import tuning_plan
 
 
 def run(ctx: Context, target: EncodedTask) -> MethodResult:
-    prompt, plan = tuning_plan(ctx, target)
+    prompt, plan = tuning_plan(ctx, target, ctx.target_batches(target))
     facts = ctx.run(f"{target.name}: PT", plan).facts
     return MethodResult(
         prompt=prompt.composed().cpu(),

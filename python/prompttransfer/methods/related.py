@@ -47,11 +47,12 @@ def first_updates(ctx: Context, target: EncodedTask) -> FirstUpdates:
     """Begin to tune the target's prompt, and test all sources against it."""
     tuning, settings = ctx.of(target, "PT"), ctx.config.related
     updates = own_share(tuning, target, settings.own_fraction)
-    prompt, plan = tuning_plan(tuning, target, updates)
+    batches = ctx.target_batches(target)
+    prompt, plan = tuning_plan(tuning, target, batches[:updates], horizon=len(batches))
     facts = tuning.run(f"{target.name}: first updates", plan).facts
     own, names = prompt.composed().cpu(), [source.name for source in ctx.sources]
     test = sign_test(own, stack(source_prompts(ctx)), ctx.start, settings.level)
-    return FirstUpdates(test, names, own, facts, ctx.target_batches(target)[updates:])
+    return FirstUpdates(test, names, own, facts, batches[updates:])
 
 
 def without_transfer(ctx: Context, target: EncodedTask, first: FirstUpdates) -> MethodResult:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -60,19 +61,23 @@ def own_prompt(
         the prompt (L, H), the stage's facts, and the batches that are left for the transfer stage.
     """
     batches = ctx.target_batches(target)
-    prompt = SoftPrompt(ctx.start)
-    plan = ctx.plan(prompt, task_loss, target.train, batches[:updates], rate or ctx.config.target_rate, [target])
+    prompt, plan = tuning_plan(ctx, target, batches[:updates], rate)
     result = ctx.run(f"{target.name}: own prompt", plan)
     return prompt.composed().cpu(), result, batches[updates:]
 
 
-def tuning_plan(ctx: Context, target: EncodedTask, updates: int | None = None) -> tuple[SoftPrompt, Plan]:
-    """Prompt tuning of the target from P_init with its whole budget, or with the first updates of it."""
-    batches = ctx.target_batches(target)
+def tuning_plan(
+    ctx: Context, target: EncodedTask, batches: Sequence[Sequence[int]], rate: float | None = None, **more: Any
+) -> tuple[SoftPrompt, Plan]:
+    """Prompt tuning of the target from P_init with these batches.
+
+    Args:
+        rate: peak learning rate; none: that of the target.
+        more: fields of the plan.
+    """
     prompt = SoftPrompt(ctx.start)
-    some = {} if updates is None else {"horizon": len(batches)}
-    plan = ctx.plan(prompt, task_loss, target.train, batches[:updates], ctx.config.target_rate, [target], **some)
-    return prompt, plan
+    rate = rate or ctx.config.target_rate
+    return prompt, ctx.plan(prompt, task_loss, target.train, batches, rate, [target], **more)
 
 
 def own_share(ctx: Context, target: EncodedTask, fraction: float) -> int:

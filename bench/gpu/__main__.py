@@ -1,7 +1,7 @@
 """Everything that a machine with an NVIDIA GPU can tell within minutes and without a network.
 
 Correctness comes first: the device and its ceilings, checks against float64, the tests of the backend cuda. Then speed,
-sanitizers, a profile, Triton, training steps and torch.compile. Every part has its time and is ended when it is over;
+sanitizers, a profile, training steps, Triton and torch.compile. Every part has its time and is ended when it is over;
 what earlier parts left over goes to the later ones.
 
 The folder receives results.tar.gz, with a log per part and all results, and summary.txt. Both are up to date after each
@@ -36,7 +36,7 @@ def main() -> int:
         prog="bench/gpu.sh", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("out", type=Path, help="folder for the archive and the summary")
-    parser.add_argument("--budget", type=float, default=520, help="seconds for everything (default: 520)")
+    parser.add_argument("--budget", type=float, default=720, help="seconds for everything (default: 720)")
     parser.add_argument("--parts", nargs="+", metavar="PART", help="only these, in this order")
     parser.add_argument("--rehearse", action="store_true", help="try the script itself, on the CPU, without a GPU")
     options = parser.parse_args()

@@ -1,4 +1,4 @@
-"""What is run on a GPU, in which order and for how long: correctness first, then speed, large cases first."""
+"""What is run on a GPU, in which order and for how long: correctness first, then speed, then what compiles for long."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Target:
 
 
 def parts(target: Target, python: str, work: Path) -> list[Part]:
-    """All parts in their order; 520 seconds without the last."""
+    """All parts in their order; 715 seconds together."""
     where = ["--device", target.device]
     check = [python, "-m", "bench.gpu.check", *where, "--backend", target.cuda]
     profiled = [python, "-m", "bench.gpu.profiled", *where, "--backend", target.cuda]
@@ -57,17 +57,17 @@ def parts(target: Target, python: str, work: Path) -> list[Part]:
 
     return [
         Part("device", 15, device),
-        Part("check", 25, check, needs="device"),
-        Part("tests", 50, _tests(python, target.cuda_runner), needs="device"),
+        Part("check", 60, check, needs="device"),
+        Part("tests", 75, _tests(python, target.cuda_runner), needs="device"),
         Part("bench", 90, _bench(python, target, work / "bench", "--no-compile"), needs="device"),
         sanitize("memcheck", 25),
         sanitize("racecheck", 25),
         sanitize("synccheck", 20),
         Part("profile", 30, profile if ncu else None, {}, "device", "no ncu"),
-        Part("triton", 35, _tests(python, target.triton_runner)),
-        Part("triton-bench", 25, _bench(python, target, work / "triton-bench", "--no-compile", backend="triton")),
         large("step", 30, "step"),
         Part("training", 70, _training(python, target, work / "training")),
+        Part("triton", 90, _tests(python, target.triton_runner)),
+        Part("triton-bench", 45, _bench(python, target, work / "triton-bench", "--no-compile", backend="triton")),
         Part("compiled", 80, _bench(python, target, work / "compiled"), needs="device"),
         large("studies", 60, "sweep spread"),
     ]

@@ -17,6 +17,7 @@ _PEERS = ("#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _MARKS = ("s", "^", "D", "v", "P")
 _TITLES = {
     "similarity": "Cosine similarity of task vectors",
+    "similarity_z": "Cosine similarity of task vectors and its z score",
     "svgd": "SVGD direction",
     "compose": "Low-rank prompts (compose)",
     "prepend": "Low-rank prompts in front of the input (prepend)",
@@ -77,7 +78,7 @@ def speedup(results: Results) -> Figure | None:
         axes.set_xscale("log")
         axes.set_yticks(range(len(labels)), labels, fontsize=9)
         axes.set_ylim(len(labels) - 0.4, -0.6)
-        axes.set_title(_TITLES[op], loc="left", fontsize=11)
+        axes.set_title(_TITLES.get(op, op), loc="left", fontsize=11)
         axes.tick_params(axis="x", labelbottom=True)
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g} x")
         _frame(axes)
@@ -107,7 +108,7 @@ def sweep(results: Results) -> Figure | None:
         label = f"least traffic at {bandwidth:g} GB/s"
         axes.plot([_flat_size(row) for row in ours], roofline, "--", color="gray", label=label)
         rows = next(iter(ours[0].sizes.items()))
-        axes.set(xscale="log", yscale="log", title=f"{_TITLES[op]}, {rows[0]} = {rows[1]}")
+        axes.set(xscale="log", yscale="log", title=f"{_TITLES.get(op, op)}, {rows[0]} = {rows[1]}")
         axes.margins(y=0.12)
         _frame(axes, xlabel="numbers per prompt, D = L H", ylabel="time of a forward pass (µs)")
         axes.legend(fontsize=8, framealpha=0.9, edgecolor="none")

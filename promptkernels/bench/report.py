@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,9 +34,12 @@ class Results:
 
     @property
     def busy(self) -> str:
-        """A warning where other work was running when the run began, else nothing."""
+        """A warning where other work was running when the run began, else nothing.
+
+        Only on a CPU: the load average says nothing about a GPU, which times its own work.
+        """
         load, cores = self.machine["load_average"], self.machine["cores"]
-        if load is None or load <= 0.25 * cores:
+        if self.machine["device_type"] != "cpu" or load is None or load <= 0.25 * cores:
             return ""
         return f"The machine was busy (load average {load:.1f} on {cores} cores): times and ratios are not reliable."
 
@@ -94,9 +97,15 @@ class Results:
         return {**flat, **sizes, **{name: self.machine[name] for name in named}}
 
 
+def _width(names: Iterable[str]) -> int:
+    """Of a column of names, with a gap behind the longest."""
+    return max([22, *(len(name) + 2 for name in names)])
+
+
 def table(rows: Sequence[Measurement]) -> str:
     """One case in one mode: ours first, each peer with its time over ours (above 1: we are faster), then the floors."""
     lines = [f"{rows[0].case}, {rows[0].mode}"]
+    width = _width(row.contestant for row in rows)
     for row in rows:
         remark = {
             "ours": f"[{row.backend}]",
@@ -105,7 +114,7 @@ def table(rows: Sequence[Measurement]) -> str:
         }
         error = "" if row.error is None else f"error {row.error:.1e}"
         lines.append(
-            f"  {row.contestant:<22}{row.median_us:>12.1f} us{row.gigabytes_per_second:>9.1f} GB/s"
+            f"  {row.contestant:<{width}}{row.median_us:>12.1f} us{row.gigabytes_per_second:>9.1f} GB/s"
             f"{row.peak_bytes / 1e6:>9.2f} MB  {error:<15}{remark[row.kind]}"
         )
     return "\n".join(lines)
@@ -115,8 +124,11 @@ def geometric_means(rows: Sequence[Measurement]) -> list[str]:
     """One line per peer: the geometric mean and the least of its time over ours."""
     lines = []
     peers = [row for row in rows if row.kind == "peer"]
+    width = _width(row.contestant for row in peers)
     for name in dict.fromkeys(row.contestant for row in peers):
         ratios = [row.ratio for row in peers if row.contestant == name]
         mean = geometric_mean(ratios)
-        lines.append(f"{name:<22}geometric mean {mean:7.2f} x, least {min(ratios):7.2f} x over {len(ratios)} cases")
+        lines.append(
+            f"{name:<{width}}geometric mean {mean:7.2f} x, least {min(ratios):7.2f} x over {len(ratios)} cases"
+        )
     return lines

@@ -19,11 +19,11 @@ from promptkernels.bench.floors import floors
 from promptkernels.bench.markdown import insert, section
 from promptkernels.bench.measure import BOTH, FORWARD, OURS, Bench, Measurement
 from promptkernels.bench.memory import peak_bytes
+from promptkernels.bench.peers import COMPILED, eager_peers
 from promptkernels.bench.peers import dtvg as dtvg_peers
-from promptkernels.bench.peers import eager_peers
 from promptkernels.bench.peers import similarity as similarity_peers
 from promptkernels.bench.peers import svgd as svgd_peers
-from promptkernels.bench.report import Results
+from promptkernels.bench.report import Results, geometric_means, table
 from promptkernels.bench.targets import outcomes
 
 CPU = torch.device("cpu")
@@ -226,6 +226,25 @@ def test_command_writes_what_it_shows(tmp_path, capsys, monkeypatch):
     assert "#### dtvg" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("case", list({case.op: case for case in reversed(CASES + LARGE)}.values()), ids=lambda c: c.op)
+def test_every_operation_has_a_title_and_a_style_for_each_peer(case):
+    figures = pytest.importorskip("promptkernels.bench.figures", exc_type=ImportError)
+    peers = [*eager_peers(case, case.make(CPU)), COMPILED]
+    rows = [row(op=case.op, case=case.name, kind="peer", contestant=name, ratio=2.0) for name in peers]
+    (axes,) = figures.speedup(Results(MACHINE, rows)).axes
+    assert axes.get_title("left") not in ("", case.op)
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == peers
+
+
+def test_long_names_stand_apart_from_the_next_column():
+    long = row(kind="peer", contestant="a contestant with quite a long name", ratio=2.0)
+    rows = [row(), long, replace(long, contestant="another")]
+    assert f"{long.contestant}  " in table(rows)
+    lines = geometric_means(rows)
+    assert lines[0].startswith(f"{long.contestant}  geometric mean")
+    assert len({line.index("geometric") for line in lines}) == 1
+
+
 def test_bad_words_and_files_are_named(tmp_path, capsys):
     with pytest.raises(ValueError, match=r"'cosinus'.*dtvg.*svgd"):
         chosen(["cosinus"])
@@ -314,6 +333,7 @@ def test_runs_of_one_machine_complete_each_other_and_a_busy_one_is_marked():
     with pytest.raises(ValueError, match="'a processor' and 'another'"):
         results.completed_by(Results({**MACHINE, "device": "another"}))
     assert not results.busy and "busy" not in section(results)
+    assert not Results({**other.machine, "device_type": "cuda"}).busy  # a GPU times its own work
     assert "load average 3.0 on 2 cores" in section(other)
 
 

@@ -76,6 +76,8 @@ class Compiler:
             "meta": {name: str(value) for name, value in meta.items()},
             "shared": compiled.metadata.shared,
             "spilled": spilled(compiled),
+            "tensor_cores": bool(re.search(r"mma\.sync|wgmma|tcgen05\.mma", compiled.asm.get("ptx", ""))),
+            "wide_loads": bool(re.search(r"cp\.async\.cg|ld\.global[\w.:]*\.v4", compiled.asm.get("ptx", ""))),
         }
         print(json.dumps(found), flush=True)
 

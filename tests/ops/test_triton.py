@@ -63,6 +63,25 @@ def test_more_rows_than_one_tile_holds(backend, rows):
     assert torch.equal(got[2], want[2])
 
 
+@pytest.mark.skipif(not backend_module.INTERPRETED, reason="on a GPU every test of float32 takes this way")
+def test_products_split_for_tensor_cores_are_as_accurate(backend, monkeypatch):
+    """The interpreter does not round to TF32, but it adds up the same parts; inf and NaN pass through."""
+    from promptkernels.backends.triton_kernels import gram
+
+    monkeypatch.setattr(gram, "splits", lambda acc, device: acc == torch.float32)
+    for rows in (3, 30, 60):
+        particles, scores = rand(rows, 5, 48), rand(rows, 5, 48, seed=1)
+        with pk.use_backend("reference"):
+            want = pk.task_similarity(particles.double()), pk.svgd_direction(particles.double(), scores.double())
+        assert_close(pk.task_similarity(particles), want[0], 1e-5)
+        assert_close(pk.svgd_direction(particles, scores), want[1], 1e-5)
+    particles[1, 2, 3], particles[2, 0, 0] = float("inf"), float("nan")
+    with pk.use_backend("reference"):
+        want = pk.task_similarity(particles, metric="token_mean_dot")
+    got = pk.task_similarity(particles, metric="token_mean_dot")
+    assert torch.equal(got.isnan(), want.isnan()) and torch.equal(got.isinf(), want.isinf())
+
+
 def test_the_package_does_not_import_triton():
     code = "import torch, sys; before = set(sys.modules); import promptkernels; new = set(sys.modules) - before; "
     code += "print([m for m in new if m == 'triton' or 'triton_kernels' in m])"

@@ -7,18 +7,17 @@ columns and in float64 across chunks; the parts of a Gram matrix are added in a 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from promptkernels.backends.triton_kernels.launch import ACC, launch
+from promptkernels.backends.triton_kernels.launch import ACC, launch, splits
 
 _PART_COLUMNS = 512  # a program of a Gram matrix reads at least as many columns
-_PROGRAMS = (
-    640  # wanted of a Gram matrix: at least four for each multiprocessor of today's GPUs, the same on all of them
-)
+_PROGRAMS = 768  # wanted of a Gram matrix: six for each multiprocessor of a large GPU, all of which run at once
 _ADDED_ALONG = 2**17  # numbers of all parts that the kernel after a Gram matrix adds up itself
 
 
@@ -44,15 +43,16 @@ class Rows:
         return self.data.shape[2]
 
 
-def row_block(rows: int) -> int:
-    return 16 if rows <= 16 else 32 if rows <= 64 else 64
+def row_block(rows: int, split: bool) -> int:
+    """Rows of a tile; without tensor cores one of 64 takes too many registers to be worth it for fewer than 64."""
+    return 16 if rows <= 16 else 32 if rows <= (32 if split else 64) else 64
 
 
 @triton.jit
 def load_rows(
     data, centre, scale, rows, row_mask, columns, column_mask, length, hidden, width, acc: tl.constexpr
 ):  # fmt: skip
-    """A tile of `Rows` of ``width`` columns, 0 outside."""
+    """A tile of `Rows` of ``width`` columns; 0 in columns outside, and some number in rows outside."""
     mask = row_mask[:, None] & column_mask[None, :]
     value = tl.load(data + rows[:, None].to(tl.int64) * width + columns[None, :], mask=mask, other=0.0).to(acc)
     if centre is not None:
@@ -60,16 +60,39 @@ def load_rows(
     if scale is not None:
         token = columns // hidden
         value *= tl.load(scale + rows[:, None] * length + token[None, :], mask=mask, other=0.0).to(acc)
-    return tl.where(mask, value, 0.0)
+    return value
 
 
-@triton.jit(do_not_specialize=["n", "m", "parts", "part_columns"])
+@triton.jit
+def high_part(x):
+    """The bits of float32 numbers that TF32 has too."""
+    return (x.to(tl.int32, bitcast=True) & -8192).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def product(a, b, acc: tl.constexpr, split: tl.constexpr):
+    """a @ b; ``split`` into three products in TF32, about as accurate as float32: only low by low parts are missing."""
+    if split:
+        a_high, b_high = high_part(a), high_part(b)
+        small = tl.dot(a - a_high, b_high, input_precision="tf32")
+        small = tl.dot(a_high, b - b_high, small, input_precision="tf32")
+        small = tl.where(small == small, small, 0.0)  # NaN of inf - inf; the next product has inf and NaN itself
+        return tl.dot(a_high, b_high, small, input_precision="tf32")
+    else:
+        return tl.dot(a, b, input_precision="ieee", out_dtype=acc)
+
+
+@triton.jit(do_not_specialize=["n", "m", "parts", "part_blocks"])
 def gram_kernel(
     partials, left_squares, right_squares, x, x_centre, x_scale, y, y_centre, n, m, length, hidden,
-    group_columns, parts, part_columns,
-    symmetric: tl.constexpr, acc: tl.constexpr, block_rows: tl.constexpr, block_columns: tl.constexpr,
+    group_columns, parts, part_blocks,
+    symmetric: tl.constexpr, single: tl.constexpr, acc: tl.constexpr, split: tl.constexpr,
+    block_rows: tl.constexpr, block_columns: tl.constexpr,
 ):  # fmt: skip
-    """Program (group and part, pair of row blocks): partials[group, part] (n, m) and, if wanted, the squared norms."""
+    """Program (group and part, pair of row blocks): partials[group, part] (n, m) and, if wanted, the squared norms.
+
+    A part is whole blocks of columns, so that the compiler knows how its addresses are aligned.
+    """
     unit = tl.program_id(0)
     group, part = unit // parts, unit % parts
     blocks = tl.cdiv(m, block_rows)
@@ -77,20 +100,23 @@ def gram_kernel(
     if symmetric and j_block < i_block:
         return
     i, j = i_block * block_rows + tl.arange(0, block_rows), j_block * block_rows + tl.arange(0, block_rows)
-    begin = group * group_columns + part * part_columns
-    end = tl.minimum(begin + part_columns, (group + 1) * group_columns)
+    begin, end = group * group_columns, (group + 1) * group_columns
+    first_block = part * part_blocks
+    last_block = tl.minimum(first_block + part_blocks, tl.cdiv(group_columns, block_columns))
     width = length * hidden
     total = tl.zeros([block_rows, block_rows], dtype=tl.float64)
     left_total, right_total = tl.zeros([block_rows], dtype=tl.float64), tl.zeros([block_rows], dtype=tl.float64)
-    for first in range(begin, end, block_columns):
-        columns = first + tl.arange(0, block_columns)
+    for block in range(first_block, last_block):
+        columns = begin + block * block_columns + tl.arange(0, block_columns)
         inside = columns < end
         left = load_rows(x, x_centre, x_scale, i, i < n, columns, inside, length, hidden, width, acc)
-        # x against itself is scaled on both sides; other rows never are
-        right = load_rows(
-            y, y_centre, x_scale if symmetric else None, j, j < m, columns, inside, length, hidden, width, acc
-        )
-        total += tl.dot(left, tl.trans(right), input_precision="ieee", out_dtype=acc).to(tl.float64)
+        if single:
+            right = left
+        else:  # x against itself is scaled on both sides; other rows never are
+            right = load_rows(
+                y, y_centre, x_scale if symmetric else None, j, j < m, columns, inside, length, hidden, width, acc
+            )
+        total += product(left, tl.trans(right), acc, split).to(tl.float64)
         if left_squares is not None:
             left_total += tl.sum(left * left, 1).to(tl.float64)
             right_total += tl.sum(right * right, 1).to(tl.float64)
@@ -154,49 +180,81 @@ def gram(
     Without groups a part of the columns may be a token (``by_token``).
     """
     n, m = x.count, x.count if y is None else y.count
-    columns, symmetric, y = x.length * x.hidden // groups, y is None, x if y is None else y
-    block = row_block(max(n, m))
+    symmetric, y = y is None, x if y is None else y
+    ranges = x.length if by_token else groups
+    columns = x.length * x.hidden // ranges
+    split = splits(acc, x.data.device)
+    block = row_block(max(n, m), split)
     pairs = triton.cdiv(n, block) * triton.cdiv(m, block)
-    few = min(triton.cdiv(columns, _PART_COLUMNS), triton.cdiv(_PROGRAMS, groups * pairs))
-    parts = x.length if by_token else few
-    partials = torch.empty((groups, parts, n, m), dtype=torch.float64, device=x.data.device)
-    left, right = (partials.new_empty(parts, k) if squares else None for k in (n, m))
+    tile = _tile(block, acc, split, squares, x.scale is not None)
+    blocks = triton.cdiv(columns, tile["block_columns"])
+    wanted = 1 if by_token else triton.cdiv(_PROGRAMS, ranges * pairs)
+    part_blocks = max(triton.cdiv(blocks, wanted), _PART_COLUMNS // tile["block_columns"])
+    parts = triton.cdiv(blocks, part_blocks)
+    partials = torch.empty((ranges, parts, n, m), dtype=torch.float64, device=x.data.device)
+    left, right = (partials.new_empty(ranges * parts, k) if squares else None for k in (n, m))
     launch(
-        gram_kernel, (groups * parts, pairs),
+        gram_kernel, (ranges * parts, pairs),
         partials, left, right, x.data, x.centre, x.scale, y.data, y.centre, n, m, x.length, x.hidden,
-        columns, parts, triton.cdiv(columns, parts),
-        symmetric=symmetric, acc=ACC[acc], block_rows=block, block_columns=_tile_columns(block, acc, squares),
-        num_warps=4 if block == 16 else 8, num_stages=2,
+        columns, parts, part_blocks,
+        symmetric=symmetric, single=symmetric and pairs == 1, acc=ACC[acc], split=split, block_rows=block, **tile,
     )  # fmt: skip
-    product = Gram(partials, left, right, symmetric, block)
-    return product if by_token else product.summed()
+    if by_token:
+        return Gram(partials.view(1, ranges, n, m), left, right, symmetric, block)
+    return Gram(partials, left, right, symmetric, block).summed()
 
 
-def _tile_columns(block: int, acc: torch.dtype, squares: bool) -> int:
-    """Columns that a program reads at a time: few enough for its registers (tests/ops/test_ahead_of_time.py)."""
-    columns = (2048 if acc == torch.float32 else 1024) // block
-    return columns // 2 if squares and block == 16 else columns
+def _tile(block: int, acc: torch.dtype, split: bool, squares: bool, scaled: bool) -> dict[str, int]:
+    """Columns that a program reads at a time, few enough for its registers (tests/ops/test_ahead_of_time.py).
+
+    A split product has a warp for every 16 rows: more of them would do the same work twice.
+    """
+    if split:
+        return {"block_columns": 32, "num_warps": block // 16, "num_stages": 4 if block < 64 else 3}
+    tight = squares or scaled or acc == torch.float64
+    columns = (2048 if acc == torch.float32 else 1024) // (max(block, 32) if tight else block)
+    return {"block_columns": columns, "num_warps": 4 if block == 16 else 8, "num_stages": 2}
+
+
+@triton.jit
+def weighted(
+    weights, row_stride, column_stride, rows, row_mask, k, data, centre, scale, count,
+    columns, column_mask, length, hidden, width, acc: tl.constexpr, split: tl.constexpr,
+):  # fmt: skip
+    """weights[rows, k] @ rows k, on a tile of columns."""
+    z = load_rows(data, centre, scale, k, k < count, columns, column_mask, length, hidden, width, acc)
+    at = weights + rows[:, None] * row_stride + k[None, :] * column_stride
+    weight = tl.load(at, mask=row_mask[:, None] & (k < count)[None, :], other=0.0)
+    return product(weight, tl.where((k < count)[:, None], z, 0.0), acc, split)
 
 
 @triton.jit
 def mix_tile(
     total, weights, row_stride, column_stride, rows, row_mask, data, centre, scale, count,
-    columns, column_mask, length, hidden, width, acc: tl.constexpr,
+    columns, column_mask, length, hidden, width,
+    acc: tl.constexpr, split: tl.constexpr, block_inner: tl.constexpr, once: tl.constexpr,
 ):  # fmt: skip
-    """total + weights @ rows, on a tile of columns."""
-    for first in range(0, count, 16):
-        k = first + tl.arange(0, 16)
-        at = weights + rows[:, None] * row_stride + k[None, :] * column_stride
-        weight = tl.load(at, mask=row_mask[:, None] & (k < count)[None, :], other=0.0)
-        z = load_rows(data, centre, scale, k, k < count, columns, column_mask, length, hidden, width, acc)
-        total += tl.dot(weight, z, input_precision="ieee", out_dtype=acc)
+    """total + weights @ rows, on a tile of columns; ``once`` if one block holds all the rows."""
+    k = tl.arange(0, block_inner)
+    if once:
+        total += weighted(
+            weights, row_stride, column_stride, rows, row_mask, k, data, centre, scale, count,
+            columns, column_mask, length, hidden, width, acc, split,
+        )  # fmt: skip
+    else:
+        for first in range(0, count, block_inner):
+            total += weighted(
+                weights, row_stride, column_stride, rows, row_mask, first + k, data, centre, scale, count,
+                columns, column_mask, length, hidden, width, acc, split,
+            )  # fmt: skip
     return total
 
 
 @triton.jit(do_not_specialize=["n", "x_count", "y_count"])
 def mix_kernel(
     out, weights, x, x_centre, x_count, more_weights, y, y_centre, y_count, n, length, hidden,
-    acc: tl.constexpr, block_rows: tl.constexpr, block_columns: tl.constexpr,
+    acc: tl.constexpr, split: tl.constexpr, block_rows: tl.constexpr, block_inner: tl.constexpr, once: tl.constexpr,
+    block_columns: tl.constexpr,
 ):  # fmt: skip
     """Program (token and block of columns, block of rows): out = weights[token] @ x + more_weights[token] @ y."""
     blocks = tl.cdiv(hidden, block_columns)
@@ -206,12 +264,12 @@ def mix_kernel(
     total = tl.zeros([block_rows, block_columns], dtype=acc)
     total = mix_tile(
         total, weights + token * n * x_count, x_count, 1, rows, rows < n, x, x_centre, None, x_count,
-        columns, inside, length, hidden, width, acc,
+        columns, inside, length, hidden, width, acc, split, block_inner, once,
     )  # fmt: skip
     if y is not None:
         total = mix_tile(
             total, more_weights + token * n * y_count, y_count, 1, rows, rows < n, y, y_centre, None, y_count,
-            columns, inside, length, hidden, width, acc,
+            columns, inside, length, hidden, width, acc, split, block_inner, once,
         )  # fmt: skip
     at = out + rows[:, None].to(tl.int64) * width + columns[None, :]
     tl.store(at, total, mask=(rows < n)[:, None] & inside[None, :])
@@ -222,18 +280,35 @@ def column_block(hidden: int, rows: int = 16) -> int:
     return max(16, min(2048 // rows, triton.next_power_of_2(hidden)))
 
 
+def mix_blocks(acc: torch.dtype, device: torch.device, hidden: int, rows: int, inner: int) -> dict[str, Any]:
+    """The compile-time arguments of a kernel around `mix_tile`: weights (rows, inner) times rows of ``hidden``."""
+    split = splits(acc, device)
+    block, block_inner = row_block(rows, split), row_block(inner, split) if acc == torch.float32 else 16
+    few = split and block <= 32 and inner <= block_inner
+    if inner > block_inner:  # a loop, which holds two blocks in shared memory
+        block_inner = min(32, block_inner)
+    return {
+        "acc": ACC[acc],
+        "split": split,
+        "block_rows": block,
+        "block_inner": block_inner,
+        "once": inner <= block_inner and acc == torch.float32,  # float64 would spill registers
+        "block_columns": max(16, min(128, triton.next_power_of_2(hidden))) if few else column_block(hidden, block),
+        "num_warps": 4,
+        "num_stages": 2,
+    }
+
+
 def mix(weights: Tensor, x: Rows, more_weights: Tensor | None = None, y: Rows | None = None) -> Tensor:
     """(n, length, hidden): weights (groups, n, k) times rows, groups 1 or one per token; never scaled."""
     groups, n, _ = weights.shape
     # One group is one long token.
     length, hidden = (x.length, x.hidden) if groups > 1 else (1, x.length * x.hidden)
     out = weights.new_empty((n, x.length, x.hidden))
-    block = row_block(n)
-    columns = column_block(hidden, block)
+    blocks = mix_blocks(weights.dtype, out.device, hidden, n, max(x.count, 0 if y is None else y.count))
     launch(
-        mix_kernel, (length * triton.cdiv(hidden, columns), triton.cdiv(n, block)),
+        mix_kernel, (length * triton.cdiv(hidden, blocks["block_columns"]), triton.cdiv(n, blocks["block_rows"])),
         out, weights, x.data, x.centre, x.count, more_weights, None if y is None else y.data,
-        None if y is None else y.centre, 0 if y is None else y.count, n, length, hidden,
-        acc=ACC[weights.dtype], block_rows=block, block_columns=columns, num_warps=4, num_stages=2,
+        None if y is None else y.centre, 0 if y is None else y.count, n, length, hidden, **blocks,
     )  # fmt: skip
     return out

@@ -12,6 +12,7 @@ from promptkernels.backends.types import accumulation_type
 from promptkernels.reference import check_task_ids
 
 _ROWS = 8
+_SUMMED_COLUMNS, _SUMMED_ROWS = 512, 32  # of the tiles along which gradients of u and v are added up
 
 
 @triton.jit
@@ -133,51 +134,54 @@ def shared_gradient(
 @triton.jit
 def u_gradient(
     d_u, sums, shared, v, block, length, rank, hidden,
-    acc: tl.constexpr, block_rows: tl.constexpr, block_columns: tl.constexpr,
+    acc: tl.constexpr, block_rows: tl.constexpr, summed_columns: tl.constexpr,
 ):  # fmt: skip
     """d_u[t, l, r] = sum_h sums * shared * v[t, r], on a block of tokens of one task."""
     blocks = tl.cdiv(length, block_rows)
     task = (block // blocks).to(tl.int64)
     token = block % blocks * block_rows + tl.arange(0, block_rows)
     for r in range(rank):
-        total = tl.zeros([block_rows], dtype=tl.float64)
-        for first in range(0, hidden, block_columns):
-            h = first + tl.arange(0, block_columns)
+        total = tl.zeros([block_rows, summed_columns], dtype=acc)
+        for first in range(0, hidden, summed_columns):
+            h = first + tl.arange(0, summed_columns)
             mask = (token < length)[:, None] & (h < hidden)[None, :]
             at = token[:, None] * hidden + h[None, :]
             value = tl.load(sums + task * length * hidden + at, mask=mask, other=0.0)
             value *= tl.load(shared + at, mask=mask, other=0.0).to(acc)
             value *= tl.load(v + (task * rank + r) * hidden + h, mask=h < hidden, other=0.0).to(acc)[None, :]
-            total += tl.sum(value, 1).to(tl.float64)
-        tl.store(d_u + (task * length + token) * rank + r, total.to(acc), mask=token < length)
+            total += value
+        total_of_rows = tl.sum(total.to(tl.float64), 1)
+        tl.store(d_u + (task * length + token) * rank + r, total_of_rows.to(acc), mask=token < length)
 
 
 @triton.jit
 def v_gradient(
     d_v, sums, shared, u, block, length, rank, hidden,
-    acc: tl.constexpr, block_rows: tl.constexpr, block_columns: tl.constexpr,
+    acc: tl.constexpr, summed_rows: tl.constexpr, block_columns: tl.constexpr,
 ):  # fmt: skip
     """d_v[t, r, h] = sum_l sums * shared * u[t, l, r], on a block of columns of one task."""
     blocks = tl.cdiv(hidden, block_columns)
     task = (block // blocks).to(tl.int64)
     h = block % blocks * block_columns + tl.arange(0, block_columns)
     for r in range(rank):
-        total = tl.zeros([block_columns], dtype=tl.float64)
-        for first in range(0, length, block_rows):
-            token = first + tl.arange(0, block_rows)
+        total = tl.zeros([summed_rows, block_columns], dtype=acc)
+        for first in range(0, length, summed_rows):
+            token = first + tl.arange(0, summed_rows)
             mask = (token < length)[:, None] & (h < hidden)[None, :]
             at = token[:, None] * hidden + h[None, :]
             value = tl.load(sums + task * length * hidden + at, mask=mask, other=0.0)
             value *= tl.load(shared + at, mask=mask, other=0.0).to(acc)
             left = tl.load(u + (task * length + token) * rank + r, mask=token < length, other=0.0).to(acc)
-            total += tl.sum(value * left[:, None], 0).to(tl.float64)
-        tl.store(d_v + (task * rank + r) * hidden + h, total.to(acc), mask=h < hidden)
+            total += value * left[:, None]
+        total_of_columns = tl.sum(total.to(tl.float64), 0)
+        tl.store(d_v + (task * rank + r) * hidden + h, total_of_columns.to(acc), mask=h < hidden)
 
 
 @triton.jit(do_not_specialize=["tasks", "shared_programs", "u_programs"])
 def factor_gradients_kernel(
     d_shared, d_u, d_v, sums, shared, u, v, tasks, length, rank, hidden, shared_programs, u_programs,
     acc: tl.constexpr, block_rows: tl.constexpr, block_columns: tl.constexpr,
+    summed_rows: tl.constexpr, summed_columns: tl.constexpr,
 ):  # fmt: skip
     """The three gradients read the same sums: the first programs make d_shared, the next d_u, the rest d_v."""
     program = tl.program_id(0)
@@ -187,11 +191,11 @@ def factor_gradients_kernel(
         )  # fmt: skip
     elif program < shared_programs + u_programs:
         u_gradient(
-            d_u, sums, shared, v, program - shared_programs, length, rank, hidden, acc, block_rows, block_columns
+            d_u, sums, shared, v, program - shared_programs, length, rank, hidden, acc, block_rows, summed_columns
         )  # fmt: skip
     else:
         v_gradient(
-            d_v, sums, shared, u, program - shared_programs - u_programs, length, rank, hidden, acc, block_rows,
+            d_v, sums, shared, u, program - shared_programs - u_programs, length, rank, hidden, acc, summed_rows,
             block_columns,
         )  # fmt: skip
 
@@ -218,6 +222,8 @@ def compose_prompts_backward(
     programs = token_blocks * column_blocks, tasks * token_blocks, tasks * column_blocks
     launch(
         factor_gradients_kernel, (sum(programs),),
-        d_shared, d_u, d_v, sums, shared, u, v, tasks, length, rank, hidden, *programs[:2], **config,
+        d_shared, d_u, d_v, sums, shared, u, v, tasks, length, rank, hidden, *programs[:2],
+        summed_rows=_SUMMED_ROWS, summed_columns=max(16, min(_SUMMED_COLUMNS, triton.next_power_of_2(hidden))),
+        **config,
     )  # fmt: skip
     return d_shared, d_u, d_v

@@ -27,11 +27,12 @@ def merge_kernel(
     out, reference, prompts, scale, weights, tasks, length, hidden,
     acc: tl.constexpr, block_rows: tl.constexpr, block_columns: tl.constexpr,
 ):  # fmt: skip
-    """Program per block of columns."""
-    column = tl.program_id(0) * block_columns + tl.arange(0, block_columns)
-    inside, width = column < length * hidden, length * hidden
+    """Program per token and block of columns."""
+    blocks, width = tl.cdiv(hidden, block_columns), length * hidden
+    token, h = tl.program_id(0) // blocks, tl.program_id(0) % blocks * block_columns + tl.arange(0, block_columns)
+    column, inside = token * hidden + h, h < hidden
     start = tl.load(reference + column, mask=inside, other=0.0).to(acc)
-    total = tl.zeros([block_columns], dtype=acc)
+    total = tl.zeros([block_rows, block_columns], dtype=acc)
     for first in range(0, tasks, block_rows):
         row = first + tl.arange(0, block_rows)
         weight = load_weights(weights, row, tasks, acc)[:, None]
@@ -40,10 +41,9 @@ def merge_kernel(
         at = row[:, None].to(tl.int64) * width + column[None, :]
         vector = tl.load(prompts + at, mask=mask, other=0.0).to(acc) - start[None, :]
         if scale is not None:
-            token = column // hidden
-            vector *= tl.load(scale + row[:, None] * length + token[None, :], mask=mask, other=0.0).to(acc)
-        total += tl.sum(tl.where(mask, weight * vector, 0.0), 0)
-    tl.store(out + column, start + total, mask=inside)
+            vector *= tl.load(scale + row * length + token, mask=row < tasks, other=0.0).to(acc)[:, None]
+        total += tl.where(mask, weight * vector, 0.0)
+    tl.store(out + column, start + tl.sum(total, 0), mask=inside)
 
 
 def merge_task_vectors(reference: Tensor, prompts: Tensor, scale: Tensor | None, weights: Tensor | None) -> Tensor:
@@ -51,9 +51,11 @@ def merge_task_vectors(reference: Tensor, prompts: Tensor, scale: Tensor | None,
     reference, prompts, scale, weights = contiguous(reference, prompts, scale, weights)
     tasks, length, hidden = prompts.shape
     out = torch.empty((length, hidden), dtype=acc, device=prompts.device)
-    columns = max(16, min(256, triton.next_power_of_2(length * hidden)))
+    if scale is None:  # tokens make no difference: one long one
+        length, hidden = 1, length * hidden
+    columns = max(16, min(256, triton.next_power_of_2(hidden)))
     launch(
-        merge_kernel, (triton.cdiv(length * hidden, columns),),
+        merge_kernel, (length * triton.cdiv(hidden, columns),),
         out, reference, prompts, scale, weights, tasks, length, hidden,
         acc=ACC[acc], block_rows=_ROWS, block_columns=columns, num_warps=4,
     )  # fmt: skip
@@ -81,7 +83,7 @@ def backward_kernel(
             if scale is not None:
                 each *= tl.load(scale + k * length + token, mask=(k < tasks) & (each != 0), other=0.0).to(acc)
             kept -= tl.sum(each.to(tl.float64), 0)
-    along = tl.zeros([block_rows], dtype=tl.float64)
+    along = tl.zeros([block_rows, block_columns], dtype=acc)
     for first in range(0, hidden, block_columns):
         h = first + tl.arange(0, block_columns)
         inside = h < hidden
@@ -96,12 +98,13 @@ def backward_kernel(
         if d_scale is not None or dots is not None:
             start = tl.load(reference + column, mask=inside, other=0.0).to(acc)
             vector = tl.load(prompts + at, mask=mask, other=0.0).to(acc) - start[None, :]
-            along += tl.sum(tl.where(mask, vector * g[None, :], 0.0), 1).to(tl.float64)
+            along += tl.where(mask, vector * g[None, :], 0.0)
+    dot = tl.sum(along.to(tl.float64), 1)
     if d_scale is not None:
-        value = tl.where(weight != 0, along * weight.to(tl.float64), 0.0)
+        value = tl.where(weight != 0, dot * weight.to(tl.float64), 0.0)
         tl.store(d_scale + row * length + token, value.to(acc), mask=row_mask)
     if dots is not None:
-        tl.store(dots + row * length + token, along, mask=row_mask)
+        tl.store(dots + row * length + token, dot, mask=row_mask)
 
 
 @triton.jit

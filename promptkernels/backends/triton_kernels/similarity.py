@@ -14,8 +14,8 @@ from promptkernels.backends.triton_kernels.gram import (
     gram,
     gram_offset,
     load_rows,
+    mix_blocks,
     mix_tile,
-    row_block,
     sum_parts,
 )
 from promptkernels.backends.triton_kernels.launch import ACC, contiguous, launch, or_empty
@@ -31,7 +31,7 @@ def token_mean_kernel(means, x, centre, scale, length, hidden, acc: tl.constexpr
     """Program (row, block of columns): the mean over tokens."""
     row = tl.program_id(0).to(tl.int64)
     h = tl.program_id(1) * block_columns + tl.arange(0, block_columns)
-    total = tl.zeros([block_columns], dtype=tl.float64)
+    total = tl.zeros([block_tokens, block_columns], dtype=acc)
     for first in range(0, length, block_tokens):
         token = first + tl.arange(0, block_tokens)
         mask = (token < length)[:, None] & (h < hidden)[None, :]
@@ -41,8 +41,9 @@ def token_mean_kernel(means, x, centre, scale, length, hidden, acc: tl.constexpr
             value -= tl.load(centre + at, mask=mask, other=0.0).to(acc)
         if scale is not None:
             value *= tl.load(scale + row * length + token, mask=token < length, other=0.0).to(acc)[:, None]
-        total += tl.sum(value, 0).to(tl.float64)
-    tl.store(means + row * hidden + h, (total / length).to(acc), mask=h < hidden)
+        total += value
+    mean = tl.sum(total.to(tl.float64), 0) / length
+    tl.store(means + row * hidden + h, mean.to(acc), mask=h < hidden)
 
 
 def _token_means(x: Rows, acc: torch.dtype) -> Rows:
@@ -194,7 +195,8 @@ def weights_kernel(
 def gradient_kernel(
     out, dots, weights, row_stride, column_stride, pull, own, own_centre, own_scale, mixed, mixed_centre, mixed_scale,
     x, centre, scale, n, k, length, hidden,
-    means: tl.constexpr, acc: tl.constexpr, block_rows: tl.constexpr, block_columns: tl.constexpr,
+    means: tl.constexpr, acc: tl.constexpr, split: tl.constexpr, block_rows: tl.constexpr, block_inner: tl.constexpr,
+    once: tl.constexpr, block_columns: tl.constexpr,
 ):  # fmt: skip
     """Program (token and block of columns, block of rows): d_prompts, and the parts of d_scale.
 
@@ -214,7 +216,7 @@ def gradient_kernel(
     )  # fmt: skip
     total = mix_tile(
         total, weights, row_stride, column_stride, rows, row_mask, mixed, mixed_centre, mixed_scale, k,
-        compared_columns, inside, compared_length, hidden, compared_width, acc,
+        compared_columns, inside, compared_length, hidden, compared_width, acc, split, block_inner, once,
     )  # fmt: skip
     if means:
         total /= length
@@ -235,16 +237,15 @@ def _gradient(
     length, hidden = x.length, x.hidden
     if x.scale is None and mixed.scale is None and not means:  # tokens make no difference: one long one
         length, hidden = 1, length * hidden
-    block = row_block(x.count)
-    columns = column_block(hidden, block)
-    blocks = triton.cdiv(hidden, columns)
+    constants = mix_blocks(weights.dtype, x.data.device, hidden, x.count, mixed.count)
+    blocks = triton.cdiv(hidden, constants["block_columns"])
     out = weights.new_empty(x.data.shape)
     dots = weights.new_empty((x.count, length, blocks), dtype=torch.float64) if scale_wanted else None
     launch(
-        gradient_kernel, (length * blocks, triton.cdiv(x.count, block)),
+        gradient_kernel, (length * blocks, triton.cdiv(x.count, constants["block_rows"])),
         out, dots, weights, *weights.stride(), pull, own.data, own.centre, own.scale,
         mixed.data, mixed.centre, mixed.scale, x.data, x.centre, x.scale, x.count, mixed.count, length, hidden,
-        means=means, acc=ACC[weights.dtype], block_rows=block, block_columns=columns, num_warps=4, num_stages=2,
+        means=means, **constants,
     )  # fmt: skip
     return out, None if dots is None else dots.sum(-1).to(weights.dtype)
 

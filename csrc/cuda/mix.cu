@@ -1,17 +1,32 @@
 #include "mix.cuh"
 
+#include "architecture.cuh"
+
 namespace promptkernels::cuda {
 namespace {
 
 constexpr int kMixThreads = 128;
-constexpr index_t kMostSources = 2 * kMostRows;
+constexpr int kMostSources = 2 * kMostRows;
 
-// Block.x: packs of columns of one group; block.y: R rows of the result, which a thread sums in registers.
+// A range of columns that starts at column `group` * `columns` of the stack; its blocks are numbered through.
+struct MixPlan {
+    index_t columns, blocks, tiles;  // of a group; of a group; of a warp, one after another
+    bool streamed;
+};
+
+template <class A>
+__device__ A* row_of(const Output<A>& out, index_t row, index_t columns) {
+    return row < out.count ? out.first + row * columns : out.second + (row - out.count) * columns;
+}
+
+// Few rows, or double. Block.x: packs of columns of one group; block.y: R rows of the result, which a thread sums in
+// registers.
 template <class A, int R, int V>
 __global__ void __launch_bounds__(kMixThreads)
-    mix_kernel(Stack z, const A* weights, index_t rows, index_t group_columns, index_t group_blocks, Output<A> out) {
+    mix_fma_kernel(Stack z, const A* weights, index_t rows, MixPlan plan, Output<A> out) {
+    constexpr int kBatch = 4;  // rows whose loads are under way together
     alignas(16) __shared__ A weight[kMostSources * R];  // of row j in result i: [j * R + i]
-    const index_t group = blockIdx.x / group_blocks, first = static_cast<index_t>(blockIdx.y) * R;
+    const index_t group = blockIdx.x / plan.blocks, first = static_cast<index_t>(blockIdx.y) * R;
     const int k = z.count();
     weights += (group * rows + first) * k;
     for (int e = static_cast<int>(threadIdx.x); e < k * R; e += kMixThreads) {
@@ -19,49 +34,230 @@ __global__ void __launch_bounds__(kMixThreads)
         weight[e] = first + i < rows ? weights[i * k + j] : A(0);
     }
     __syncthreads();
-    const index_t within = (blockIdx.x % group_blocks * kMixThreads + threadIdx.x) * V;
-    if (within >= group_columns) return;
-    const index_t c = group * group_columns + within, columns = z.rows[0].columns();
+    const index_t within = (blockIdx.x % plan.blocks * kMixThreads + threadIdx.x) * V;
+    if (within >= plan.columns) return;
+    const index_t c = group * plan.columns + within, columns = z.rows[0].columns();
     A sum[R][V] = {};
     const A* of_source = weight;
     for (int s = 0; s < z.sources; ++s) {
         const Rows& x = z.rows[s];
         const int count = static_cast<int>(x.count);
         with_row_type<A>(x.type, [&](auto type) {
-#pragma unroll 4
-            for (int j = 0; j < count; ++j) {
-                Pack<A, V> pack = centred<A, V, decltype(type)::value>(x, j, c);
-                if (x.scale) {
-                    const A scale = factor<A>(x, j, c);
+            constexpr DType kType = decltype(type)::value;
+            using S = typename Storage<kType>::type;
+            const S* from = static_cast<const S*>(x.data) + c;
+            const A* scale = x.scale ? static_cast<const A*>(x.scale) + token_of(x, c) : nullptr;
+            Pack<A, V> start{};
+            if (x.reference) start = load_as<A, V, kType>(x.reference, c);
+            for (int j = 0; j < count; j += kBatch) {
+                Pack<S, V> raw[kBatch];
+                A by[kBatch];
 #pragma unroll
-                    for (int v = 0; v < V; ++v) pack.v[v] *= scale;
+                for (int b = 0; b < kBatch; ++b) {
+                    const index_t row = j + b < count ? j + b : count - 1;
+                    raw[b] = read<S, V>(from + row * columns);
+                    by[b] = scale ? scale[row * x.length] : A(1);
                 }
 #pragma unroll
-                for (int i = 0; i < R; ++i)
+                for (int b = 0; b < kBatch; ++b) {
+                    if (j + b >= count) break;
+                    Pack<A, V> value;
 #pragma unroll
-                    for (int v = 0; v < V; ++v) sum[i][v] += of_source[j * R + i] * pack.v[v];
+                    for (int v = 0; v < V; ++v)
+                        value.v[v] = (static_cast<A>(Storage<kType>::widen(raw[b].v[v])) - start.v[v]) * by[b];
+#pragma unroll
+                    for (int i = 0; i < R; ++i)
+#pragma unroll
+                        for (int v = 0; v < V; ++v) sum[i][v] += of_source[(j + b) * R + i] * value.v[v];
+                }
             }
         });
         of_source += count * R;
     }
 #pragma unroll
     for (int i = 0; i < R; ++i) {
-        const index_t row = first + i;
-        if (row >= rows) break;
-        A* to = row < out.count ? out.first + row * columns : out.second + (row - out.count) * columns;
+        if (first + i >= rows) break;
         Pack<A, V> pack;
 #pragma unroll
         for (int v = 0; v < V; ++v) pack.v[v] = sum[i][v];
-        write<A, V>(to + c, pack);
+        write<A, V>(row_of(out, first + i, columns) + c, pack, plan.streamed);
     }
 }
 
+// Float, by tensor cores: weights on the left, eight rows of the stack at a time on the right. A warp has tiles of 8 V
+// columns: the lane with fragment column g copies V columns of slot(g) to shared memory, a few stages ahead, so that
+// reads and writes are of whole sectors. Block.y: 16 M rows of the result. The sources are packed and have one type.
+__device__ inline int slot(int g) { return g / 2 + g % 2 * 4; }
+
+struct MixShared {
+    static constexpr int kStages = 8, kMostSteps = kMostSources / 8;
+    const char* data[kMostSources];    // of a row; null for one that is not there
+    const float* scale[kMostSources];  // likewise, or null
+    float centring[kMostSources];      // -1 where the reference is subtracted, else 0
+    alignas(16) float ring[kMixThreads / 32][kStages][2][32][4];
+    float weight[4 * kMostSteps * 128];  // fragments, four numbers a lane
+
+    static std::size_t bytes(index_t steps, int m) {
+        return sizeof(MixShared) - static_cast<std::size_t>(4 * kMostSteps - steps * m) * 128 * sizeof(float);
+    }
+};
+
+template <int V>
+__device__ inline Pack<float, V> load(const void* data, DType type, index_t i) {
+    Pack<float, V> pack;
+    with_row_type<float>(type, [&](auto t) { pack = load_as<float, V, decltype(t)::value>(data, i); });
+    return pack;
+}
+
+template <int M>
+__global__ void __launch_bounds__(kMixThreads, M < 4 ? 4 : 2)
+    mix_tf32_kernel(Stack z, const float* weights, index_t rows, MixPlan plan, Output<float> out) {
+    constexpr int V = 4, kWarps = kMixThreads / 32, kStages = MixShared::kStages;
+    auto& shared = *reinterpret_cast<MixShared*>(dynamic_shared());
+    auto& [data, scale, centring, ring, weight] = shared;
+    const index_t group = blockIdx.x / plan.blocks, first = static_cast<index_t>(blockIdx.y) * (16 * M);
+    const int me = static_cast<int>(threadIdx.x), warp = me / 32, lane = me % 32, g = lane / 4, t = lane % 4;
+    const int k = z.count(), steps = (k + 7) / 8;
+    const DType type = z.rows[0].type;
+    const index_t size = static_cast<index_t>(size_of(type)), columns = z.rows[0].columns();
+    weights += (group * rows + first) * k;
+    for (int e = me; e < steps * M * 128; e += kMixThreads) {
+        const int r = e % 4, at = e / 4 % 32, m = e / 128 % M;
+        const int row = m * 16 + r % 2 * 8 + at / 4, j = e / (128 * M) * 8 + r / 2 * 4 + at % 4;
+        weight[e] = first + row < rows && j < k ? weights[row * k + j] : 0;
+    }
+    const void* reference = nullptr;
+    for (int s = 0; s < z.sources; ++s)
+        if (z.rows[s].reference) reference = z.rows[s].reference;
+    for (int j = me; j < steps * 8; j += kMixThreads) {
+        const StackedRow row(z, j);
+        data[j] = row.source ? static_cast<const char*>(row.source->data) + row.row * columns * size : nullptr;
+        scale[j] = row.source && row.source->scale
+                       ? static_cast<const float*>(row.source->scale) + row.row * row.source->length
+                       : nullptr;
+        centring[j] = row.source && row.source->reference ? -1.0f : 0.0f;
+    }
+    __syncthreads();
+    constexpr index_t kTile = kWarps * 8 * V;
+    const index_t begin = group * plan.columns, end = begin + plan.columns;
+    const index_t base = begin + blockIdx.x % plan.blocks * plan.tiles * kTile + warp * (8 * V) + slot(g) * V;
+    const index_t stop = begin + (blockIdx.x % plan.blocks + 1) * plan.tiles * kTile;  // of all lanes alike
+
+    int ahead = 0;
+    index_t ahead_column = base;
+    auto fill = [&](int stage) {
+        if (ahead_column < stop) {
+#pragma unroll
+            for (int e = 0; e < 2; ++e) {
+                const char* row = data[ahead * 8 + t + 4 * e];
+                void* to = ring[warp][stage][e][lane];
+                if (size == 4)
+                    copy_to_shared<16>(to, row + ahead_column * 4, row && ahead_column < end);
+                else
+                    copy_to_shared<8>(to, row + ahead_column * 2, row && ahead_column < end);
+            }
+            if (++ahead == steps) {
+                ahead = 0;
+                ahead_column += kTile;
+            }
+        }
+        end_copies();
+    };
+#pragma unroll
+    for (int stage = 0; stage + 1 < kStages; ++stage) fill(stage);
+    int stage = 0;
+    for (index_t c = base; c < stop; c += kTile) {
+        Product sum[M][V] = {};
+        const Pack<float, V> start = reference && c < end ? load<V>(reference, type, c) : Pack<float, V>{};
+        const index_t token = z.scaled && c < end ? token_of(z.rows[0], c) : 0;
+#pragma unroll 1
+        for (int step = 0; step < steps; ++step) {
+            fill((stage + kStages - 1) % kStages);
+            wait_for_copies<kStages - 1>();
+            Pack<float, V> value[2];
+#pragma unroll
+            for (int e = 0; e < 2; ++e) {
+                const int j = step * 8 + t + 4 * e;
+                const float centre = centring[j];
+                value[e] = load<V>(ring[warp][stage][e][lane], type, 0);
+#pragma unroll
+                for (int v = 0; v < V; ++v) value[e].v[v] += centre * start.v[v];
+                if (!z.scaled || !scale[j]) continue;
+                const float by = scale[j][token];
+#pragma unroll
+                for (int v = 0; v < V; ++v) value[e].v[v] *= by;
+            }
+            stage = (stage + 1) % kStages;
+            Left high[M], low[M];
+#pragma unroll
+            for (int m = 0; m < M; ++m) {
+                const auto fragment = read<float, 4>(weight + ((step * M + m) * 32 + lane) * 4);
+#pragma unroll
+                for (int r = 0; r < 4; ++r) {
+                    const Split parts = split(fragment.v[r]);
+                    high[m].v[r] = parts.high;
+                    low[m].v[r] = parts.low;
+                }
+            }
+#pragma unroll
+            for (int v = 0; v < V; ++v) {
+                const Split upper = split(value[0].v[v]), lower = split(value[1].v[v]);
+                const Right right_high{{upper.high, lower.high}}, right_low{{upper.low, lower.low}};
+#pragma unroll
+                for (int m = 0; m < M; ++m) {
+                    // From zero: tensor cores cut off what they add, floats round it.
+                    Product product{};
+                    add_product(product, low[m], right_high);
+                    add_product(product, high[m], right_low);
+                    add_product(product, high[m], right_high);
+#pragma unroll
+                    for (int r = 0; r < 4; ++r) sum[m][v].v[r] += product.v[r];
+                }
+            }
+        }
+        const index_t tile = c - slot(g) * V;
+#pragma unroll
+        for (int r = 0; r < 2; ++r) {
+            const index_t to = tile + slot(2 * t + r) * V;
+            if (to >= end) continue;
+#pragma unroll
+            for (int m = 0; m < 2 * M; ++m) {
+                const index_t row = first + m * 8 + g;
+                if (row >= rows) break;
+                Pack<float, V> pack;
+#pragma unroll
+                for (int v = 0; v < V; ++v) pack.v[v] = sum[m / 2][v].v[m % 2 * 2 + r];
+                write<float, V>(row_of(out, row, columns) + to, pack, plan.streamed);
+            }
+        }
+    }
+}
+
+bool streamed(const Stack& z, index_t rows, std::size_t element) {
+    return static_cast<std::size_t>(rows * z.rows[0].columns()) * element >= kStreamed;
+}
+
 template <class A, int R, int V>
-void launch_mix(const Stack& z, const A* weights, index_t rows, index_t groups, const Output<A>& out,
+void launch_fma(const Stack& z, const A* weights, index_t rows, index_t groups, const Output<A>& out,
                 const Where& where) {
-    const index_t columns = z.rows[0].columns() / groups, blocks = divide_up(columns, kMixThreads * V);
-    const dim3 grid(static_cast<unsigned>(groups * blocks), static_cast<unsigned>(divide_up(rows, R)));
-    launch("mix", mix_kernel<A, R, V>, grid, kMixThreads, where, z, weights, rows, columns, blocks, out);
+    const index_t columns = z.rows[0].columns() / groups;
+    const MixPlan plan{columns, divide_up(columns, kMixThreads * V), 1, streamed(z, rows, sizeof(A))};
+    const dim3 grid(static_cast<unsigned>(groups * plan.blocks), static_cast<unsigned>(divide_up(rows, R)));
+    launch("mix", mix_fma_kernel<A, R, V>, grid, kMixThreads, where, z, weights, rows, plan, out);
+}
+
+template <int M>
+void launch_tf32(const Stack& z, const float* weights, index_t rows, index_t groups, const Output<float>& out,
+                 const Where& where) {
+    constexpr index_t tile = kMixThreads / 32 * 32, most_tiles = 8;
+    const index_t columns = z.rows[0].columns() / groups, tiles = divide_up(columns, tile);
+    // Enough blocks to fill the device; beyond that each does more, as the weights take their time.
+    const index_t own = tiles * groups / (16 * multiprocessors()), most = own < most_tiles ? own : most_tiles;
+    const index_t of_block = most < 1 ? 1 : most;
+    const MixPlan plan{columns, divide_up(tiles, of_block), of_block, streamed(z, rows, 4)};
+    const dim3 grid(static_cast<unsigned>(groups * plan.blocks), static_cast<unsigned>(divide_up(rows, 16 * M)));
+    const Block block(kMixThreads, MixShared::bytes(divide_up(z.count(), 8), M));
+    launch("mix", mix_tf32_kernel<M>, grid, block, where, z, weights, rows, plan, out);
 }
 
 // Whether every row, read and written, can be taken V columns at a time.
@@ -79,17 +275,22 @@ int runtime_version() { return CUDART_VERSION; }
 
 void mix(const Stack& z, const float* weights, index_t rows, index_t groups, const Output<float>& out,
          const Where& where) {
-    if (!all_in_packs(z, out, 4)) return launch_mix<float, 16, 1>(z, weights, rows, groups, out, where);
-    if (rows <= 8) return launch_mix<float, 8, 4>(z, weights, rows, groups, out, where);
-    if (rows <= 16) return launch_mix<float, 16, 4>(z, weights, rows, groups, out, where);
-    launch_mix<float, 32, 2>(z, weights, rows, groups, out, where);
+    const bool packed = all_in_packs(z, out, 4);
+    if (rows <= 8)
+        (packed ? launch_fma<float, 8, 4> : launch_fma<float, 8, 1>)(z, weights, rows, groups, out, where);
+    else if (!packed || !z.same_type)
+        (packed ? launch_fma<float, 16, 4> : launch_fma<float, 16, 1>)(z, weights, rows, groups, out, where);
+    else
+        (rows <= 16   ? launch_tf32<1>
+         : rows <= 32 ? launch_tf32<2>
+                      : launch_tf32<4>)(z, weights, rows, groups, out, where);
 }
 
 void mix(const Stack& z, const double* weights, index_t rows, index_t groups, const Output<double>& out,
          const Where& where) {
-    if (!all_in_packs(z, out, 2)) return launch_mix<double, 16, 1>(z, weights, rows, groups, out, where);
-    if (rows <= 8) return launch_mix<double, 8, 2>(z, weights, rows, groups, out, where);
-    launch_mix<double, 16, 2>(z, weights, rows, groups, out, where);
+    if (!all_in_packs(z, out, 2)) return launch_fma<double, 16, 1>(z, weights, rows, groups, out, where);
+    if (rows <= 8) return launch_fma<double, 8, 2>(z, weights, rows, groups, out, where);
+    launch_fma<double, 16, 2>(z, weights, rows, groups, out, where);
 }
 
 }  // namespace promptkernels::cuda

@@ -48,15 +48,24 @@ __device__ inline Pack<S, V> read(const S* from) {
     memcpy(&pack, words, sizeof pack);
     return pack;
 }
+// Streamed: what nobody reads soon leaves the caches first.
 template <class S, int V>
-__device__ inline void write(S* to, const Pack<S, V>& pack) {
+__device__ inline void write(S* to, const Pack<S, V>& pack, bool streamed = false) {
     constexpr std::size_t bytes = sizeof(S) * V < 16 ? sizeof(S) * V : 16, count = sizeof(S) * V / bytes;
     using W = typename Word<bytes>::type;
     W words[count];
     memcpy(words, &pack, sizeof pack);
 #pragma unroll
-    for (std::size_t k = 0; k < count; ++k) reinterpret_cast<W*>(to)[k] = words[k];
+    for (std::size_t k = 0; k < count; ++k) {
+        W* word = reinterpret_cast<W*>(to) + k;
+        if (streamed)
+            __stcs(word, words[k]);
+        else
+            *word = words[k];
+    }
 }
+// Results of so many bytes are streamed: they would push everything else out of the caches.
+constexpr std::size_t kStreamed = std::size_t(32) << 20;
 
 // How an element type is stored and converted.
 template <DType type>
@@ -95,13 +104,13 @@ __device__ inline Pack<A, V> load_as(const void* data, index_t i) {
     for (int k = 0; k < V; ++k) pack.v[k] = static_cast<A>(Storage<type>::widen(raw.v[k]));
     return pack;
 }
-template <class A, int V, DType type>
-__device__ inline void store_as(void* data, index_t i, const Pack<A, V>& pack) {
+template <DType type, class A, int V>
+__device__ inline Pack<typename Storage<type>::type, V> narrowed(const Pack<A, V>& pack) {
     using S = typename Storage<type>::type;
     Pack<S, V> raw;
 #pragma unroll
     for (int k = 0; k < V; ++k) raw.v[k] = static_cast<S>(Storage<type>::narrow(pack.v[k]));
-    write<S, V>(static_cast<S*>(data) + i, raw);
+    return raw;
 }
 
 // Calls `function(std::integral_constant<DType, type>)` for a type that is known at run time (the branch is the same
@@ -116,15 +125,12 @@ __device__ inline void with_type(DType type, F&& function) {
     }
 }
 
-template <class A, int V>
-__device__ inline Pack<A, V> load(const void* data, DType type, index_t i) {
-    Pack<A, V> pack;
-    with_type(type, [&](auto t) { pack = load_as<A, V, decltype(t)::value>(data, i); });
-    return pack;
-}
-template <class A, int V>
-__device__ inline void store(void* data, DType type, index_t i, const Pack<A, V>& pack) {
-    with_type(type, [&](auto t) { store_as<A, V, decltype(t)::value>(data, i, pack); });
+// The same, but only for the types that are handled V at a time: 16-bit ones in packs of 8, the others in packs of 4.
+template <int V, class F>
+__device__ inline void with_packed_type(DType type, F&& function) {
+    with_type(type, [&](auto t) {
+        if constexpr (V == 1 || (V == 8) == (size_of(decltype(t)::value) == 2)) function(t);
+    });
 }
 
 }  // namespace promptkernels::cuda

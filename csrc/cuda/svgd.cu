@@ -13,7 +13,7 @@ __device__ void bitonic_sort(double* values, int size) {
         for (int distance = run / 2; distance > 0; distance /= 2) {
             __syncthreads();
             for (int e = static_cast<int>(threadIdx.x); e < size / 2; e += kThreads) {
-                const int low = e / distance * 2 * distance + e % distance, high = low + distance;
+                const int low = 2 * e - (e & (distance - 1)), high = low + distance;
                 const double a = values[low], b = values[high];
                 const bool above = b < a || (isnan(a) && !isnan(b)), below = a < b || (isnan(b) && !isnan(a));
                 if ((low & run) == 0 ? above : below) {
@@ -64,14 +64,17 @@ __device__ double bandwidth_of(const Distances& squared, Bandwidth convention, d
     return middle * middle / log(static_cast<double>(m)) + (pairs_only ? 0.0 : epsilon);
 }
 
-// 2 / (h m) (diag(K 1) - K)
-template <class A>
-__device__ double repulsion(const A* kernel, int m, double strength, int i, int j) {
-    if (i != j) return -strength * static_cast<double>(kernel[i * m + j]);
-    double others = 0;
-    for (int k = 0; k < m; ++k)
-        if (k != i) others += static_cast<double>(kernel[i * m + k]);
-    return strength * others;
+// sums[i] = sum over j != i of value(i, j), for m rows: a warp each, in a fixed order. The block waits for all.
+template <class F>
+__device__ void sums_beside_diagonal(int m, double* sums, F&& value) {
+    const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
+    for (int i = warp; i < m; i += kThreads / 32) {
+        double sum = 0;
+        for (int j = lane; j < m; j += 32) sum += i == j ? 0.0 : value(i, j);
+        for (unsigned lanes = 16; lanes > 0; lanes /= 2) sum += __shfl_xor_sync(0xFFFFFFFFu, sum, lanes);
+        if (lane == 0) sums[i] = sum;
+    }
+    __syncthreads();
 }
 
 // Gram matrix of the particles -> kernel (m, m), h, and weights (m, 2 m) of [particles; scores].
@@ -95,9 +98,11 @@ struct KernelFinish {
         if (threadIdx.x == 0) h[group] = static_cast<A>(spread);
         __syncthreads();
         const double particles = m, strength = spread > 0 ? 2 / (spread * particles) : 0;
+        // Repulsion: 2 / (h m) (diag(K 1) - K).
+        sums_beside_diagonal(m, shared, [&](int i, int j) { return static_cast<double>(kernel[i * m + j]); });
         for (int e = static_cast<int>(threadIdx.x); e < m * m; e += kThreads) {
             const int i = e / m, j = e % m;
-            weights[i * 2 * m + j] = static_cast<A>(repulsion(kernel, m, strength, i, j));
+            weights[i * 2 * m + j] = static_cast<A>(strength * (i == j ? shared[i] : -static_cast<double>(kernel[e])));
             weights[i * 2 * m + m + j] = static_cast<A>(static_cast<double>(kernel[e]) / particles);
         }
     }
@@ -111,7 +116,7 @@ struct BackwardFinish {
     double* all_slopes;
     A* all_weights;
 
-    __device__ void operator()(const double* gram, double*, index_t group) const {
+    __device__ void operator()(const double* gram, double* shared, index_t group) const {
         const A* kernel = kernels + group * m * m;
         double* d = all_slopes + group * m * m;  // of the loss along squared distances
         A* weights = all_weights + group * 4 * m * m;
@@ -124,17 +129,14 @@ struct BackwardFinish {
             d[e] = -d_kernel * static_cast<double>(kernel[e]) * inverse;
         }
         __syncthreads();
+        double *of_kernel = shared, *of_slopes = shared + m;
+        sums_beside_diagonal(m, of_kernel, [&](int i, int j) { return static_cast<double>(kernel[i * m + j]); });
+        sums_beside_diagonal(m, of_slopes, [&](int i, int j) { return 2 * (d[i * m + j] + d[j * m + i]); });
         for (int e = static_cast<int>(threadIdx.x); e < m * m; e += kThreads) {
             const int i = e / m, j = e % m;
-            double weight = -2 * (d[e] + d[j * m + i]);
-            if (i == j) {
-                weight = 0;
-                for (int k = 0; k < m; ++k)
-                    if (k != i) weight += 2 * (d[i * m + k] + d[k * m + i]);
-            }
             A *of_particle = weights + i * 2 * m, *of_score = weights + (m + i) * 2 * m;
-            of_particle[j] = static_cast<A>(repulsion(kernel, m, strength, i, j));
-            of_particle[m + j] = static_cast<A>(weight);
+            of_particle[j] = static_cast<A>(strength * (i == j ? of_kernel[i] : -static_cast<double>(kernel[e])));
+            of_particle[m + j] = static_cast<A>(i == j ? of_slopes[i] : -2 * (d[e] + d[j * m + i]));
             of_score[j] = static_cast<A>(static_cast<double>(kernel[e]) / count);
             of_score[m + j] = A(0);
         }

@@ -1,4 +1,4 @@
-"""What only the CUDA kernels have: blocks that add up their parts of a Gram matrix, in the one that ends last."""
+"""What only the CUDA kernels have: how the work of large and small inputs is cut into blocks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 
 import pytest
 import torch
-from cases import assert_close, rand
+from cases import assert_close, ids, rand
 
 from promptkernels import reference
 
@@ -17,7 +17,7 @@ from promptkernels import reference
 @pytest.mark.parametrize("rows", [3, 16, 32, 64])
 @pytest.mark.parametrize("columns", [3 * 1024, 5461])
 def test_many_blocks(emulated_backend, rows, columns, dtype):
-    """Every kernel by number of rows, with more blocks than one bundle holds; in packs and element by element."""
+    """Every Gram kernel by number of rows, with more blocks than one bundle holds; in packs and element by element."""
     prompts, scores = rand(rows, 2, columns, dtype=dtype), rand(rows, 2, columns, seed=1, dtype=dtype)
     start, scale = rand(2, columns, seed=2, dtype=dtype), rand(rows, 2, seed=3, dtype=dtype)
     tolerance = 1e-12 if dtype == torch.float64 else 1e-6
@@ -34,6 +34,22 @@ def test_many_blocks(emulated_backend, rows, columns, dtype):
     want = reference.svgd_direction(prompts.double(), scores.double(), 0.0, "liu2016", False)
     for one, other in zip(got, want, strict=True):
         assert_close(one, other, tolerance)
+
+
+@pytest.mark.parametrize(("tasks", "dtype"), [(2, torch.float32), (5, torch.bfloat16)], ids=str)
+def test_long_prompts(emulated_backend, tasks, dtype):
+    """So many tokens that a thread handles several and a block several tasks; fewer and more rows than tasks."""
+    batch, length, hidden, rank = 3, 8500, 64, 3
+    factors = rand(length, hidden), rand(tasks, length, rank, seed=1), rand(tasks, rank, hidden, seed=2)
+    task_ids = ids(batch, tasks)
+    grad = rand(batch, length, hidden, seed=3).to(dtype)
+    exact = [f.double() for f in factors]
+    got = emulated_backend.compose_prompts(*factors, task_ids)
+    assert_close(got, reference.compose_prompts(*exact, task_ids), 1e-6)
+    got = emulated_backend.compose_prompts_backward(grad, *factors, task_ids)
+    want = reference.compose_prompts_backward(grad.double(), *exact, task_ids)
+    for one, other in zip(got, want, strict=True):
+        assert_close(one, other, 1e-6)
 
 
 def test_task_id_out_of_range_is_a_device_side_assertion(emulated_backend):

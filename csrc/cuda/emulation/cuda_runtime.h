@@ -57,6 +57,10 @@ template <class T>
 T __ldcg(const T* from) {
     return *from;
 }
+template <class T>
+void __stcs(T* to, T value) {
+    *to = value;
+}
 inline void __threadfence() {}
 // Blocks and threads never run at the same time, so a plain read-modify-write is atomic.
 inline unsigned atomicInc(unsigned* counter, unsigned limit) {
@@ -68,14 +72,18 @@ inline unsigned atomicInc(unsigned* counter, unsigned limit) {
 namespace emulation {
 
 constexpr unsigned kWarp = 32;
+constexpr std::size_t kExchanged = 32;
 
 void wait_for_block(const std::source_location& where);
 void wait_for_warp(unsigned mask, const std::source_location& where);
 unsigned lane();
 bool has_lane(unsigned lane);  // a last warp may be short
-// Hands up to 8 bytes to the other lanes of the warp, and waits until all of them have done so.
+// Hands up to kExchanged bytes to the other lanes of the warp, and waits until all of them have done so.
 void hand_over(const void* value, std::size_t bytes, unsigned mask, const std::source_location& where);
 const void* handed_over(unsigned lane);
+
+constexpr std::size_t kMostShared = 227 * 1024;  // bytes of dynamic shared memory
+unsigned char* dynamic_shared();
 
 void run(dim3 grid, dim3 block, const std::function<void()>& thread);
 
@@ -90,7 +98,7 @@ inline void __syncwarp(unsigned mask = 0xFFFFFFFFu, std::source_location where =
 template <class T>
 T __shfl_xor_sync(unsigned mask, T value, unsigned lanes,
                   std::source_location where = std::source_location::current()) {
-    static_assert(sizeof(T) <= 8);
+    static_assert(sizeof(T) <= emulation::kExchanged);
     emulation::hand_over(&value, sizeof value, mask, where);
     if (const unsigned from = emulation::lane() ^ lanes; emulation::has_lane(from))
         std::memcpy(&value, emulation::handed_over(from), sizeof value);
@@ -119,6 +127,20 @@ cudaError_t cudaGetSymbolAddress(void** address, const T& symbol) {
     *address = const_cast<void*>(static_cast<const void*>(&symbol));
     return cudaSuccess;
 }
+enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount, cudaDevAttrMaxSharedMemoryPerMultiprocessor };
+inline cudaError_t cudaGetDevice(int* device) {
+    *device = 0;
+    return cudaSuccess;
+}
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
+    *value = attribute == cudaDevAttrMultiProcessorCount ? 12 : 228 * 1024;
+    return cudaSuccess;
+}
+enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
+template <class Kernel>
+cudaError_t cudaFuncSetAttribute(Kernel*, cudaFuncAttribute, int) {
+    return cudaSuccess;
+}
 struct cudaLaunchConfig_t {
     dim3 gridDim, blockDim;
     std::size_t dynamicSmemBytes = 0;
@@ -130,7 +152,7 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
     const std::uint64_t threads = std::uint64_t(block.x) * block.y * block.z;
     if (grid.x == 0 || grid.x > 0x7FFFFFFFu || grid.y == 0 || grid.y > 65535 || grid.z == 0 || grid.z > 65535)
         return cudaErrorInvalidConfiguration;
-    if (threads == 0 || threads > 1024 || block.z > 64 || config->dynamicSmemBytes > 48 * 1024)
+    if (threads == 0 || threads > 1024 || block.z > 64 || config->dynamicSmemBytes > emulation::kMostShared)
         return cudaErrorInvalidConfiguration;
     emulation::run(grid, block, [kernel, arguments...] { kernel(arguments...); });
     return cudaSuccess;

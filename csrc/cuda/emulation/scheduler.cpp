@@ -40,7 +40,7 @@ struct Thread {
     std::source_location where;
     Fiber* fiber = nullptr;
     unsigned handed_over = 0;  // values, so far
-    alignas(8) unsigned char exchange[2][8];
+    alignas(8) unsigned char exchange[2][kExchanged];
 };
 
 struct Scheduler {
@@ -241,6 +241,11 @@ void hand_over(const void* value, std::size_t bytes, unsigned mask, const std::s
 const void* handed_over(unsigned lane) {
     const Thread& other = scheduler.threads[scheduler.current / kWarp * kWarp + lane];
     return other.exchange[scheduler.threads[scheduler.current].handed_over % 2];
+}
+
+unsigned char* dynamic_shared() {
+    alignas(16) static unsigned char memory[kMostShared];
+    return memory;
 }
 
 void run(dim3 grid, dim3 block, const std::function<void()>& thread) {

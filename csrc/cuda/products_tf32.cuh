@@ -1,0 +1,206 @@
+// Products of all pairs of up to 8 G rows in float, by tensor cores. The instruction takes the same fragment of eight
+// rows on its left and on its right, and any order of the columns will do: a lane copies its columns of every eighth row
+// to shared memory, some stages ahead, and reads back nothing but these. No warp waits for another.
+//
+// A product of floats is three of TF32 numbers. Each eight columns are multiplied from zero and then added as floats
+// are: tensor cores cut off what they add, and over many columns that would be a bias.
+#pragma once
+
+#include "architecture.cuh"
+#include "stack.cuh"
+
+namespace promptkernels::cuda {
+
+template <int G>  // groups of eight rows
+struct Tf32Products {
+    static constexpr int warps = kThreads / 32, most_stages = 3;
+    static constexpr int pack = 16, packs = 8 / G;       // bytes; of a row in a stage and lane
+    static constexpr int chunk = warps * packs * pack;   // columns
+    static constexpr int row_tiles = (G + 1) / 2, tiles = row_tiles * (G + 1 - row_tiles);
+    static constexpr int entries = tiles * 128, batch = tiles < 6 ? tiles : tiles % 6 == 0 ? 6 : 5;
+    static constexpr int blocks = G < 8 ? 2 : 1;  // on a multiprocessor
+    static constexpr index_t most_chunks = 2048 / packs;
+
+    struct Stage {
+        alignas(16) unsigned char rows[packs][G][32][pack], reference[packs][4][pack];
+    };
+    struct Shared {
+        const char* data[8 * G];  // of a row; null for one that is not there
+        union {
+            Stage ring[warps * most_stages];
+            float sums[warps][batch][128];
+        };
+    };
+    static constexpr std::size_t shared_bytes(int stages) {
+        return sizeof(Shared) - sizeof(Stage) * static_cast<std::size_t>(warps * (most_stages - stages));
+    }
+
+    Product sum[tiles] = {};
+
+    // Adds the products of columns begin to end. Lane 4 g + t has rows g, g + 8, ... and of the columns of a stage the
+    // packs t, t + 4, ...
+    __device__ void add(const Stack& z, index_t begin, index_t end, int stages, Shared& shared) {
+        const bool raw = z.packed && z.same_type && !z.scaled;  // copied as they are
+        for (int j = static_cast<int>(threadIdx.x); j < 8 * G; j += kThreads) {
+            const StackedRow row(z, j);
+            const index_t bytes = z.rows[0].columns() * static_cast<index_t>(size_of(z.rows[0].type));
+            shared.data[j] = row.source ? static_cast<const char*>(row.source->data) + row.row * bytes : nullptr;
+        }
+        __syncthreads();
+        with_row_type<float>(raw ? z.rows[0].type : DType::f32, [&](auto type) {
+            add_as<decltype(type)::value>(z, raw, begin, end, stages, shared);
+        });
+    }
+
+    // Calls take(entry, value) for the sums of the block, each in one thread.
+    template <class F>
+    __device__ void each_sum(Shared& shared, F&& take) {
+        const int me = static_cast<int>(threadIdx.x), warp = me / 32, lane = me % 32;
+#pragma unroll
+        for (int first = 0; first < tiles; first += batch) {
+            __syncthreads();
+#pragma unroll
+            for (int b = 0; b < batch; ++b)
+#pragma unroll
+                for (int r = 0; r < 4; ++r) shared.sums[warp][b][r * 32 + lane] = sum[first + b].v[r];
+            __syncthreads();
+#pragma unroll 1
+            for (int e = me; e < batch * 128; e += kThreads) {
+                double total = 0;
+#pragma unroll
+                for (int w = 0; w < warps; ++w) total += static_cast<double>(shared.sums[w][e / 128][e % 128]);
+                take(first * 128 + e, total);
+            }
+        }
+    }
+
+    static __device__ Pair pair(int entry) {
+        int tile = entry / 128, i = 0;
+        for (; tile >= G - 2 * i; ++i) tile -= G - 2 * i;
+        const int row = 16 * i + entry / 64 % 2 * 8 + entry % 32 / 4;
+        const int column = (2 * i + tile) * 8 + entry % 4 * 2 + entry / 32 % 2;
+        return {row, column, row > column};
+    }
+
+private:
+    template <DType type>
+    __device__ void add_as(const Stack& z, bool raw, index_t begin, index_t end, int stages, Shared& shared) {
+        using S = typename Storage<type>::type;
+        constexpr int V = pack / static_cast<int>(sizeof(S)), columns = packs * 4 * V;  // of a stage
+        constexpr int taken = pack / 4;                                                 // elements of a row at a time
+        const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
+        Stage* const ring = shared.ring + warp * stages;
+        const char* start = nullptr;
+        unsigned centred_rows = 0;  // a bit for each row of this lane
+        for (int s = 0; s < z.sources && raw; ++s)
+            if (z.rows[s].reference) start = static_cast<const char*>(z.rows[s].reference);
+#pragma unroll
+        for (int j = 0; j < G; ++j) {
+            const StackedRow row(z, lane / 4 + 8 * j);
+            centred_rows |= static_cast<unsigned>(start && row.source && row.source->reference) << j;
+        }
+        auto fill = [&](Stage& stage, index_t first) {
+            if (!raw) return convert(z, first, end, stage);
+#pragma unroll
+            for (int p = 0; p < packs; ++p) {
+                const index_t c = first + (p * 4 + lane % 4) * V, at = c * static_cast<index_t>(sizeof(S));
+#pragma unroll
+                for (int j = 0; j < G; ++j) {
+                    const char* row = shared.data[lane / 4 + 8 * j];
+                    copy_to_shared<pack>(stage.rows[p][j][lane], row + at, row && c < end);
+                }
+                if (lane < 4 && start) copy_to_shared<pack>(stage.reference[p][lane], start + at, c < end);
+            }
+        };
+        constexpr index_t stride = warps * columns;
+        index_t first = begin + warp * columns, ahead = first;
+        auto fill_next = [&](int stage) {
+            if (ahead < end) fill(ring[stage], ahead);
+            ahead += stride;
+            end_copies();
+        };
+        for (int stage = 0; stage + 1 < stages; ++stage) fill_next(stage);
+        int stage = 0, free = stages - 1;
+        for (; first < end; first += stride) {
+            fill_next(free);
+            stages == most_stages ? wait_for_copies<most_stages - 1>() : wait_for_copies<1>();
+            __syncwarp();  // the reference is of other lanes
+#pragma unroll 1
+            for (int n = 0; n < packs * V / taken; ++n) {
+                const int p = n / (V / taken), e = n % (V / taken) * taken;
+                const auto centre = load_as<float, taken, type>(ring[stage].reference[p][lane % 4], e);
+                float high[G][taken], low[G][taken];
+#pragma unroll
+                for (int j = 0; j < G; ++j) {
+                    const auto value = load_as<float, taken, type>(ring[stage].rows[p][j][lane], e);
+#pragma unroll
+                    for (int k = 0; k < taken; ++k) {
+                        const float centred = centred_rows >> j & 1 ? value.v[k] - centre.v[k] : value.v[k];
+                        const Split parts = split(centred);
+                        high[j][k] = parts.high;
+                        low[j][k] = parts.low;
+                    }
+                }
+                multiply(high, low);
+            }
+            __syncwarp();  // the stage is free
+            free = stage;
+            stage = stage + 1 < stages ? stage + 1 : 0;
+        }
+    }
+
+    // Rows that cannot be copied as they are: centred and scaled, as floats.
+    __device__ static void convert(const Stack& z, index_t first, index_t end, Stage& stage) {
+        constexpr int V = pack / 4;
+        const int lane = static_cast<int>(threadIdx.x) % 32;
+#pragma unroll 1
+        for (int e = 0; e < packs * G * V; ++e) {
+            const int p = e / V / G, j = e / V % G;
+            const index_t c = first + (p * 4 + lane % 4) * V + e % V;
+            const StackedRow row(z, lane / 4 + 8 * j);
+            float value = 0;
+            if (row.source && c < end)
+                value = centred<float, 1>(*row.source, row.row, c).v[0] * factor<float>(*row.source, row.row, c);
+            reinterpret_cast<float*>(stage.rows[p][j][lane])[e % V] = value;
+        }
+    }
+
+    // Of some columns, eight at a time: lane 4 g + t has columns t and t + 4 of rows g, g + 8, ...
+    template <int K>
+    __device__ void multiply(const float (&high)[G][K], const float (&low)[G][K]) {
+        int tile = 0;
+#pragma unroll
+        for (int i = 0; i < row_tiles; ++i) {
+#pragma unroll
+            for (int j = 2 * i; j < G; ++j, ++tile) {
+                // Rows change places without changing a bit: equal rows are exactly 0 apart.
+                Product product{}, other{};
+#pragma unroll
+                for (int k = 0; k < K; k += 2) {
+                    add_product(product, on_left(low, i, k), on_right(high, j, k));
+                    add_product(other, on_left(high, i, k), on_right(low, j, k));
+                }
+#pragma unroll
+                for (int r = 0; r < 4; ++r) product.v[r] += other.v[r];
+#pragma unroll
+                for (int k = 0; k < K; k += 2) add_product(product, on_left(high, i, k), on_right(high, j, k));
+#pragma unroll
+                for (int r = 0; r < 4; ++r) sum[tile].v[r] += product.v[r];
+            }
+        }
+    }
+
+    // Sixteen rows on the left: two groups of eight; one group on the right.
+    template <int K>
+    __device__ static Left on_left(const float (&groups)[G][K], int i, int k) {
+        const int below = 2 * i + 1;
+        if (below >= G) return {{groups[2 * i][k], 0, groups[2 * i][k + 1], 0}};
+        return {{groups[2 * i][k], groups[below % G][k], groups[2 * i][k + 1], groups[below % G][k + 1]}};
+    }
+    template <int K>
+    __device__ static Right on_right(const float (&groups)[G][K], int j, int k) {
+        return {{groups[j][k], groups[j][k + 1]}};
+    }
+};
+
+}  // namespace promptkernels::cuda

@@ -135,6 +135,15 @@ def test_one_rounding_is_allowed_however_small_the_numbers_and_two_spacings_are_
     assert len(checks.wrong) == 1
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_of_zeros_only_zeros_are_allowed(dtype):
+    checks, exact = Checks(torch.device("cpu")), torch.zeros(3, dtype=torch.float64)
+    checks.close([exact.to(dtype)], [exact], "zeros")
+    assert not checks.wrong
+    checks.close([torch.full((3,), 1e-30, dtype=dtype)], [exact], "no zeros")
+    assert len(checks.wrong) == 1
+
+
 def test_a_carried_module_of_other_sources_is_not_used(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("GPU_PACK", str(tmp_path))
     module = tmp_path / f"_C_cuda{prepare.suffix(sys.executable)}"

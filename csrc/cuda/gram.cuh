@@ -44,9 +44,8 @@ GramPlan plan_gram(const Stack& z, index_t groups) {
     }
     plan.part_columns = chunks_per_part * Products::chunk;
     const index_t shared = attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor), reserved = 1024;  // of each block
-    if (plan.stages > 2 &&
-        Products::blocks * (static_cast<index_t>(shared_bytes<Products>(plan.stages)) + reserved) > shared)
-        plan.stages = 2;
+    auto of_block = [&] { return static_cast<index_t>(shared_bytes<Products>(plan.stages)) + reserved; };
+    if (Products::blocks * of_block() > shared) plan.stages = 1;
     return plan;
 }
 
@@ -107,8 +106,7 @@ __global__ void __launch_bounds__(kThreads, Products::blocks)
         double* total = partials + first * entries;
         for (int e = me; e < entries; e += kThreads) total[e] = sum_of_parts(total + e, members, entries);
         if (bundles > 1 && !last_of(tickets, bundles)) return;
-        for (int e = me; e < entries; e += kThreads)
-            put(e, sum_of_parts(partials + e, bundles, plan.bundle * entries));
+        for (int e = me; e < entries; e += kThreads) put(e, sum_of_parts(partials + e, bundles, plan.bundle * entries));
     }
     __syncthreads();
     finish(gram, reinterpret_cast<double*>(dynamic_shared()), group);
@@ -120,7 +118,8 @@ double* launch_gram(const char* what, const Stack& z, index_t groups, const Fini
     double* partials = scratch<double>(plan.parts > 1 ? plan.parts * Products::entries : 0, where);
     double* grams = scratch<double>(groups * z.count() * z.count(), where);
     launch(what, gram_kernel<Products, Finish>, static_cast<unsigned>(groups * plan.parts),
-           Block(kThreads, shared_bytes<Products>(plan.stages)), where, z, plan, partials, grams, where.tickets, finish);
+           Block(kThreads, shared_bytes<Products>(plan.stages)), where, z, plan, partials, grams, where.tickets,
+           finish);
     return grams;
 }
 
@@ -133,7 +132,7 @@ double* gram(const char* what, const Stack& z, index_t groups, const Finish& fin
                                     std::to_string(kMostRows) + " rows, got " + std::to_string(k));
     if constexpr (sizeof(A) == 8)
         return (k <= 16 ? launch_gram<FmaProducts<16>, Finish> : launch_gram<FmaProducts<64>, Finish>)(what, z, groups,
-                                                                                                      finish, where);
+                                                                                                       finish, where);
     else if (k <= 8)
         return launch_gram<Tf32Products<1>>(what, z, groups, finish, where);
     else if (k <= 16)

@@ -1,6 +1,5 @@
-#include "mix.cuh"
-
 #include "architecture.cuh"
+#include "mix.cuh"
 
 namespace promptkernels::cuda {
 namespace {
@@ -24,7 +23,7 @@ __device__ A* row_of(const Output<A>& out, index_t row, index_t columns) {
 template <class A, int R, int V>
 __global__ void __launch_bounds__(kMixThreads)
     mix_fma_kernel(Stack z, const A* weights, index_t rows, MixPlan plan, Output<A> out) {
-    constexpr int kBatch = 4;  // rows whose loads are under way together
+    constexpr int kBatch = 4;                           // rows whose loads are under way together
     alignas(16) __shared__ A weight[kMostSources * R];  // of row j in result i: [j * R + i]
     const index_t group = blockIdx.x / plan.blocks, first = static_cast<index_t>(blockIdx.y) * R;
     const int k = z.count();
@@ -84,18 +83,19 @@ __global__ void __launch_bounds__(kMixThreads)
     }
 }
 
-// Float, by tensor cores: weights on the left, eight rows of the stack at a time on the right. A warp has tiles of 8 V
-// columns: the lane with fragment column g copies V columns of slot(g) to shared memory, a few stages ahead, so that
-// reads and writes are of whole sectors. Block.y: 16 M rows of the result. The sources are packed and have one type.
+// Float, by tensor cores: weights on the left, eight rows of the stack at a time on the right. A warp has tiles of 32
+// columns, which it copies to shared memory some stages ahead, whole lines of a row at a time. The lane with fragment
+// column g takes the four columns of slot(g), so that results are written in whole sectors. Block.y: 16 M rows of the
+// result. The sources are packed and have one type.
 __device__ inline int slot(int g) { return g / 2 + g % 2 * 4; }
 
 struct MixShared {
-    static constexpr int kStages = 8, kMostSteps = kMostSources / 8;
-    const char* data[kMostSources];    // of a row; null for one that is not there
-    const float* scale[kMostSources];  // likewise, or null
-    float centring[kMostSources];      // -1 where the reference is subtracted, else 0
-    alignas(16) float ring[kMixThreads / 32][kStages][2][32][4];
-    float weight[4 * kMostSteps * 128];  // fragments, four numbers a lane
+    static constexpr int kStages = 4, kMostSteps = kMostSources / 8;
+    const char* data[kMostSources];                              // of a row; null for one that is not there
+    const float* scale[kMostSources];                            // likewise, or null
+    float centring[kMostSources];                                // -1 where the reference is subtracted, else 0
+    alignas(16) float ring[kMixThreads / 32][kStages][8][8][4];  // pack p of row r lies at place p ^ r % 4
+    float weight[4 * kMostSteps * 128];                          // fragments, four numbers a lane
 
     static std::size_t bytes(index_t steps, int m) {
         return sizeof(MixShared) - static_cast<std::size_t>(4 * kMostSteps - steps * m) * 128 * sizeof(float);
@@ -140,33 +140,36 @@ __global__ void __launch_bounds__(kMixThreads, M < 4 ? 4 : 2)
     __syncthreads();
     constexpr index_t kTile = kWarps * 8 * V;
     const index_t begin = group * plan.columns, end = begin + plan.columns;
-    const index_t base = begin + blockIdx.x % plan.blocks * plan.tiles * kTile + warp * (8 * V) + slot(g) * V;
-    const index_t stop = begin + (blockIdx.x % plan.blocks + 1) * plan.tiles * kTile;  // of all lanes alike
+    const index_t base = begin + blockIdx.x % plan.blocks * plan.tiles * kTile + warp * (8 * V);
+    const index_t stop = base + plan.tiles * kTile < end ? base + plan.tiles * kTile : end;
 
     int ahead = 0;
-    index_t ahead_column = base;
+    index_t ahead_tile = base;
     auto fill = [&](int stage) {
-        if (ahead_column < stop) {
+        if (ahead_tile < stop) {
+            const int p = lane % 8;
+            const index_t c = ahead_tile + p * V;
 #pragma unroll
             for (int e = 0; e < 2; ++e) {
-                const char* row = data[ahead * 8 + t + 4 * e];
-                void* to = ring[warp][stage][e][lane];
+                const int r = lane / 8 + 4 * e;
+                const char* row = data[ahead * 8 + r];
+                void* to = ring[warp][stage][r][p ^ r % 4];
                 if (size == 4)
-                    copy_to_shared<16>(to, row + ahead_column * 4, row && ahead_column < end);
+                    copy_to_shared<16>(to, row + c * 4, row && c < end);
                 else
-                    copy_to_shared<8>(to, row + ahead_column * 2, row && ahead_column < end);
+                    copy_to_shared<8>(to, row + c * 2, row && c < end);
             }
             if (++ahead == steps) {
                 ahead = 0;
-                ahead_column += kTile;
+                ahead_tile += kTile;
             }
         }
         end_copies();
     };
-#pragma unroll
     for (int stage = 0; stage + 1 < kStages; ++stage) fill(stage);
     int stage = 0;
-    for (index_t c = base; c < stop; c += kTile) {
+    for (index_t tile = base; tile < stop; tile += kTile) {
+        const index_t c = tile + slot(g) * V;
         Product sum[M][V] = {};
         const Pack<float, V> start = reference && c < end ? load<V>(reference, type, c) : Pack<float, V>{};
         const index_t token = z.scaled && c < end ? token_of(z.rows[0], c) : 0;
@@ -174,12 +177,13 @@ __global__ void __launch_bounds__(kMixThreads, M < 4 ? 4 : 2)
         for (int step = 0; step < steps; ++step) {
             fill((stage + kStages - 1) % kStages);
             wait_for_copies<kStages - 1>();
+            __syncwarp();  // other lanes have copied, too
             Pack<float, V> value[2];
 #pragma unroll
             for (int e = 0; e < 2; ++e) {
                 const int j = step * 8 + t + 4 * e;
                 const float centre = centring[j];
-                value[e] = load<V>(ring[warp][stage][e][lane], type, 0);
+                value[e] = load<V>(ring[warp][stage][t + 4 * e][slot(g) ^ t], type, 0);
 #pragma unroll
                 for (int v = 0; v < V; ++v) value[e].v[v] += centre * start.v[v];
                 if (!z.scaled || !scale[j]) continue;
@@ -187,6 +191,7 @@ __global__ void __launch_bounds__(kMixThreads, M < 4 ? 4 : 2)
 #pragma unroll
                 for (int v = 0; v < V; ++v) value[e].v[v] *= by;
             }
+            __syncwarp();  // the stage is free
             stage = (stage + 1) % kStages;
             Left high[M], low[M];
 #pragma unroll
@@ -215,7 +220,6 @@ __global__ void __launch_bounds__(kMixThreads, M < 4 ? 4 : 2)
                 }
             }
         }
-        const index_t tile = c - slot(g) * V;
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
             const index_t to = tile + slot(2 * t + r) * V;

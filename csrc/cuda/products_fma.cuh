@@ -22,10 +22,10 @@ struct FmaProducts {
     static constexpr int side = T / micro, tiles = side * (side + 1) / 2;
     static constexpr int slices = kThreads / tiles;
     static constexpr int rounds = (24 * 1024 / (T * slices * 16) + 1) / 2 * 2;  // about 24 KiB
-    static constexpr int chunk = slices * rounds * lanes;                      // columns
+    static constexpr int chunk = slices * rounds * lanes;                       // columns
     static constexpr int stride = ((slices * rounds) | 1) * lanes;  // of a row: neighbouring rows in other banks
     static constexpr int entries = tiles * micro * micro, batch = 8;
-    static constexpr int blocks = 2, most_stages = 1;  // on a multiprocessor; of columns in shared memory
+    static constexpr int blocks = 2, most_stages = 1;                // on a multiprocessor; of columns in shared memory
     static constexpr index_t most_chunks = 2048 / (rounds * lanes);  // so many terms a thread adds
 
     union Shared {
@@ -49,8 +49,7 @@ struct FmaProducts {
                 const double* column = shared.tile + (slice + round * slices) * lanes;
                 Pack<double, lanes> left[micro];
 #pragma unroll
-                for (int i = 0; i < micro; ++i)
-                    left[i] = read<double, lanes>(column + (i * side + place.row) * stride);
+                for (int i = 0; i < micro; ++i) left[i] = read<double, lanes>(column + (i * side + place.row) * stride);
 #pragma unroll
                 for (int j = 0; j < micro; ++j) {
                     const auto right = read<double, lanes>(column + (j * side + place.column) * stride);

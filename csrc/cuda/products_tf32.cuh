@@ -1,6 +1,6 @@
 // Products of all pairs of up to 8 G rows in float, by tensor cores. The instruction takes the same fragment of eight
-// rows on its left and on its right, and any order of the columns will do: a lane copies its columns of every eighth row
-// to shared memory, some stages ahead, and reads back nothing but these. No warp waits for another.
+// rows on its left and on its right, and any order of the columns will do: each warp copies columns of its own to
+// shared memory, a stage ahead, in whole lines of 128 bytes, and no warp waits for another.
 //
 // A product of floats is three of TF32 numbers. Each eight columns are multiplied from zero and then added as floats
 // are: tensor cores cut off what they add, and over many columns that would be a bias.
@@ -13,17 +13,19 @@ namespace promptkernels::cuda {
 
 template <int G>  // groups of eight rows
 struct Tf32Products {
-    static constexpr int warps = kThreads / 32, most_stages = 3;
-    static constexpr int pack = 16, packs = 8 / G;       // bytes; of a row in a stage and lane
-    static constexpr int chunk = warps * packs * pack;   // columns
+    static constexpr int warps = kThreads / 32, most_stages = 2;
+    static constexpr int lines = G < 4 ? 4 / G : 1, packs = 8, pack = 16;  // of a row in a stage; of a line; bytes
+    static constexpr int chunk = warps * lines * 32;                       // columns
     static constexpr int row_tiles = (G + 1) / 2, tiles = row_tiles * (G + 1 - row_tiles);
     static constexpr int entries = tiles * 128, batch = tiles < 6 ? tiles : tiles % 6 == 0 ? 6 : 5;
     static constexpr int blocks = G < 8 ? 2 : 1;  // on a multiprocessor
-    static constexpr index_t most_chunks = 2048 / packs;
+    static constexpr index_t most_chunks = 512 / lines;
 
+    // Packs of odd rows change places with those four apart: eight lanes that read two rows meet all banks.
     struct Stage {
-        alignas(16) unsigned char rows[packs][G][32][pack], reference[packs][4][pack];
+        alignas(16) unsigned char rows[lines][8 * G][packs][pack], reference[lines][packs][pack];
     };
+    static __device__ int place(int row, int pack_of_line) { return pack_of_line ^ (row % 2 * 4); }
     struct Shared {
         const char* data[8 * G];  // of a row; null for one that is not there
         union {
@@ -47,9 +49,8 @@ struct Tf32Products {
             shared.data[j] = row.source ? static_cast<const char*>(row.source->data) + row.row * bytes : nullptr;
         }
         __syncthreads();
-        with_row_type<float>(raw ? z.rows[0].type : DType::f32, [&](auto type) {
-            add_as<decltype(type)::value>(z, raw, begin, end, stages, shared);
-        });
+        with_row_type<float>(raw ? z.rows[0].type : DType::f32,
+                             [&](auto type) { add_as<decltype(type)::value>(z, raw, begin, end, stages, shared); });
     }
 
     // Calls take(entry, value) for the sums of the block, each in one thread.
@@ -86,30 +87,33 @@ private:
     template <DType type>
     __device__ void add_as(const Stack& z, bool raw, index_t begin, index_t end, int stages, Shared& shared) {
         using S = typename Storage<type>::type;
-        constexpr int V = pack / static_cast<int>(sizeof(S)), columns = packs * 4 * V;  // of a stage
-        constexpr int taken = pack / 4;                                                 // elements of a row at a time
+        constexpr int V = pack / static_cast<int>(sizeof(S)), columns = lines * packs * V;  // of a stage
+        constexpr int taken = G < 8 ? 4 : 2;  // elements at a time, as many as registers allow
         const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
+        const int g = lane / 4, t = lane % 4;
         Stage* const ring = shared.ring + warp * stages;
         const char* start = nullptr;
-        unsigned centred_rows = 0;  // a bit for each row of this lane
+        unsigned centred_rows = 0;  // a bit for each row g, g + 8, ...
         for (int s = 0; s < z.sources && raw; ++s)
             if (z.rows[s].reference) start = static_cast<const char*>(z.rows[s].reference);
 #pragma unroll
         for (int j = 0; j < G; ++j) {
-            const StackedRow row(z, lane / 4 + 8 * j);
+            const StackedRow row(z, g + 8 * j);
             centred_rows |= static_cast<unsigned>(start && row.source && row.source->reference) << j;
         }
         auto fill = [&](Stage& stage, index_t first) {
             if (!raw) return convert(z, first, end, stage);
+            const int p = lane % packs;
 #pragma unroll
-            for (int p = 0; p < packs; ++p) {
-                const index_t c = first + (p * 4 + lane % 4) * V, at = c * static_cast<index_t>(sizeof(S));
-#pragma unroll
-                for (int j = 0; j < G; ++j) {
-                    const char* row = shared.data[lane / 4 + 8 * j];
-                    copy_to_shared<pack>(stage.rows[p][j][lane], row + at, row && c < end);
+            for (int l = 0; l < lines; ++l) {
+                const index_t c = first + (l * packs + p) * V, at = c * static_cast<index_t>(sizeof(S));
+#pragma unroll 4
+                for (int r = 0; r < 2 * G; ++r) {
+                    const int row = lane / packs + 4 * r;
+                    const char* data = shared.data[row];
+                    copy_to_shared<pack>(stage.rows[l][row][place(row, p)], data + at, data && c < end);
                 }
-                if (lane < 4 && start) copy_to_shared<pack>(stage.reference[p][lane], start + at, c < end);
+                if (lane < packs && start) copy_to_shared<pack>(stage.reference[l][p], start + at, c < end);
             }
         };
         constexpr index_t stride = warps * columns;
@@ -123,16 +127,16 @@ private:
         int stage = 0, free = stages - 1;
         for (; first < end; first += stride) {
             fill_next(free);
-            stages == most_stages ? wait_for_copies<most_stages - 1>() : wait_for_copies<1>();
-            __syncwarp();  // the reference is of other lanes
+            stages == most_stages ? wait_for_copies<most_stages - 1>() : wait_for_copies<0>();
+            __syncwarp();  // other lanes have copied, too
 #pragma unroll 1
-            for (int n = 0; n < packs * V / taken; ++n) {
-                const int p = n / (V / taken), e = n % (V / taken) * taken;
-                const auto centre = load_as<float, taken, type>(ring[stage].reference[p][lane % 4], e);
+            for (int n = 0; n < lines * 2 * V / taken; ++n) {
+                const int l = n / (2 * V / taken), e = n % (V / taken) * taken, p = n / (V / taken) % 2 * 4 + t;
+                const auto centre = load_as<float, taken, type>(ring[stage].reference[l][p], e);
                 float high[G][taken], low[G][taken];
 #pragma unroll
                 for (int j = 0; j < G; ++j) {
-                    const auto value = load_as<float, taken, type>(ring[stage].rows[p][j][lane], e);
+                    const auto value = load_as<float, taken, type>(ring[stage].rows[l][g + 8 * j][place(g, p)], e);
 #pragma unroll
                     for (int k = 0; k < taken; ++k) {
                         const float centred = centred_rows >> j & 1 ? value.v[k] - centre.v[k] : value.v[k];
@@ -151,17 +155,16 @@ private:
 
     // Rows that cannot be copied as they are: centred and scaled, as floats.
     __device__ static void convert(const Stack& z, index_t first, index_t end, Stage& stage) {
-        constexpr int V = pack / 4;
         const int lane = static_cast<int>(threadIdx.x) % 32;
 #pragma unroll 1
-        for (int e = 0; e < packs * G * V; ++e) {
-            const int p = e / V / G, j = e / V % G;
-            const index_t c = first + (p * 4 + lane % 4) * V + e % V;
-            const StackedRow row(z, lane / 4 + 8 * j);
+        for (int e = 0; e < lines * 8 * G; ++e) {
+            const int l = e / (8 * G), row = e % (8 * G);
+            const index_t c = first + l * 32 + lane;
+            const StackedRow at(z, row);
             float value = 0;
-            if (row.source && c < end)
-                value = centred<float, 1>(*row.source, row.row, c).v[0] * factor<float>(*row.source, row.row, c);
-            reinterpret_cast<float*>(stage.rows[p][j][lane])[e % V] = value;
+            if (at.source && c < end)
+                value = centred<float, 1>(*at.source, at.row, c).v[0] * factor<float>(*at.source, at.row, c);
+            reinterpret_cast<float*>(stage.rows[l][row][place(row, lane / 4)])[lane % 4] = value;
         }
     }
 

@@ -63,6 +63,12 @@ class RelatedConfig(Settings):
         le=1,
         description="of the sign-flip test: a related source's z is at least this share of its maximum, sqrt(L)",
     )
+    join_weights: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(
+        (0.0, 0.5, 1.0),
+        min_length=1,
+        description="shares w of what joins that are tried, P_init + (1 - w) T_t + w * mean T_s; the one of least loss "
+        "on the next two batches is taken, at a cost of an update for every three batches read",
+    )
 
 
 TransferFrom = Annotated[
@@ -357,13 +363,6 @@ class DTVGConfig(Presets):
     )
     scale_start: Literal["one", "mean"] = Field(
         "one", description="first alpha: one (sum of the vectors, as published), or 1 / size of the first group (mean)"
-    )
-    join_weights: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(
-        (0.0, 0.5, 1.0),
-        min_length=1,
-        description="grouping related: shares w of the sources that are tried where they join, P_init + (1 - w) T_t + "
-        "w * mean T_s; the one of least loss on the next two batches is taken, at a cost of an update for every three "
-        "batches read",
     )
     target_scale_learning_rate: float | None = Field(None, ge=0, description="rate of alpha_t; none: learning_rate")
     source_scale_learning_rate: float | None = Field(None, ge=0, description="rate of alpha_s; none: learning_rate")

@@ -11,9 +11,8 @@ import torch
 from recipes import batch_of, context, random
 
 from prompttransfer.methods import METHODS
-from prompttransfer.methods.dtvg import _join_weight
 from prompttransfer.methods.objectives import task_loss
-from prompttransfer.methods.related import first_updates
+from prompttransfer.methods.related import first_updates, join_weight
 from prompttransfer.methods.shared import source_prompts
 from prompttransfer.models import Backbone
 from prompttransfer.prompts import FrozenPrompts, JoinedPrompt, SoftPrompt, average_factors, sign_test
@@ -130,25 +129,32 @@ def test_sources_join_at_a_share_of_their_mean() -> None:
     torch.testing.assert_close(prompt.composed().double(), want, rtol=1e-5, atol=1e-6)
 
 
-def test_dtvg_trains_on_after_the_sources_have_joined(llama: Backbone, tasks: dict[str, Task], tmp_path: Path) -> None:
-    methods = ("PT", "DTVG")
-    ctx, target = context(llama, tasks, tmp_path, methods=methods, **level(ALL), **RELATED["DTVG"])
-    got, alone = METHODS["DTVG"](ctx.of(target, "DTVG"), target), METHODS["PT"](ctx.of(target, "PT"), target)
+JOINING = {"DTVG": 3, "MPT": 1, "BMTPT": 1}  # prompts that join: those of the sources, or one that is made of them
+
+
+@pytest.mark.parametrize("method", RELATED)
+def test_prompt_tuning_continues_after_the_sources_have_joined(
+    llama: Backbone, tasks: dict[str, Task], tmp_path: Path, method: str
+) -> None:
+    ctx, target = context(llama, tasks, tmp_path, methods=("PT", method), **level(ALL), **RELATED[method])
+    got, alone = METHODS[method](ctx.of(target, method), target), METHODS["PT"](ctx.of(target, "PT"), target)
     assert got.history["loss"][:2] == alone.history["loss"][:2] and not torch.equal(got.prompt, alone.prompt)
     # Two updates tune, the batches of two are read by the search, two are left.
     assert len(got.history["loss"]) == 4 and got.target_updates == 6 == alone.target_updates
     assert got.target_examples == alone.target_examples
-    assert got.history["groups"] == [[update, ["red", "green", "blue"]] for update in (3, 4)]
-    assert got.trainable_parameters == 3 * llama.hidden_size + 3 * 3
+    assert got.trainable_parameters == 3 * llama.hidden_size + 3 * JOINING[method]
+    assert got.history["related"]["names"] == ["red", "green", "blue"]
+    if method == "DTVG":
+        assert got.history["groups"] == [[update, ["red", "green", "blue"]] for update in (3, 4)]
 
 
 def test_the_loss_does_not_jump_where_sources_join(llama: Backbone, tasks: dict[str, Task], tmp_path: Path) -> None:
     weights = (0.0, 0.25, 0.5, 0.75, 1.0)
-    dtvg = RELATED["DTVG"]["dtvg"] | {"join_weights": weights}
-    ctx, target = context(llama, tasks, tmp_path, methods=("DTVG",), target_updates=12, dtvg=dtvg, **level(ALL))
+    related = {"related": level(ALL)["related"] | {"join_weights": weights}}
+    ctx, target = context(llama, tasks, tmp_path, methods=("DTVG",), target_updates=12, **related, **RELATED["DTVG"])
     first = first_updates(ctx, target)
     sources = torch.stack(source_prompts(ctx))
-    weight, spent = _join_weight(ctx, target, first, sources)
+    weight, spent = join_weight(ctx, target, first, sources)
     rows = [target.train[row] for batch in first.batches[:2] for row in batch]
     batch = llama.collate([row.ids for row in rows], [row.answer for row in rows])
     batch["task_ids"] = torch.zeros(len(rows), dtype=torch.int64)
@@ -159,26 +165,44 @@ def test_the_loss_does_not_jump_where_sources_join(llama: Backbone, tasks: dict[
 
     assert spent == 4  # 5 weights on 2 batches, forward only
     assert loss(weight) == pytest.approx(min(map(loss, weights)), rel=1e-5) and loss(weight) <= loss(0) * 1.01
-    assert _join_weight(ctx, target, replace(first, batches=first.batches[:4]), sources) == (0.0, 0)
+    assert join_weight(ctx, target, replace(first, batches=first.batches[:4]), sources) == (0.0, 0)
 
 
-def test_mpt_starts_from_the_factors_of_related_sources(
+def joins(monkeypatch: pytest.MonkeyPatch, method: str) -> list[torch.Tensor]:
+    """What a method lets join, as it runs."""
+    import prompttransfer.methods.related as related
+
+    seen: list[torch.Tensor] = []
+
+    def joined(ctx: object, target: object, first: object, prompts: torch.Tensor, title: str, **more: object) -> object:
+        seen.append(prompts)
+        return related.joined(ctx, target, first, prompts, title, **more)
+
+    monkeypatch.setattr(f"prompttransfer.methods.{method}.joined", joined)
+    return seen
+
+
+def test_mpt_lets_join_what_the_factors_of_related_sources_compose(
     llama: Backbone, tasks: dict[str, Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from prompttransfer.methods import mpt
 
     ctx, target = context(llama, tasks, tmp_path, methods=("MPT",), **level(ALL), **RELATED["MPT"])
-    joint, _, _ = mpt.source_stage(ctx)
-    prompt, _ = mpt.target_prompt(ctx, joint, 1, [0, 2])
-    u, v = average_factors(joint.u.detach()[[0, 2]], joint.v.detach()[[0, 2]])
-    assert torch.equal(prompt.u, u) and torch.equal(prompt.v, v) and torch.equal(prompt.shared, joint.shared)
+    z = first_updates(ctx, target).test.z
+    between = (sorted(z)[0] + sorted(z)[1]) / 2 / math.sqrt(3)  # all but the least alike
+    kept = [place for place, value in enumerate(z) if value > min(z)]
+    ctx, target = context(llama, tasks, tmp_path, methods=("MPT",), **level(between), **RELATED["MPT"])
+    seen = joins(monkeypatch, "mpt")
     result = METHODS["MPT"](ctx, target)
-    assert result.target_updates == 6 and [update for update, _ in result.history["loss"]] == [1, 2, 3, 4, 5, 6]
-    assert result.history["related"]["names"] == ["red", "green", "blue"]
+    joint, _, updates = mpt.source_stage(ctx)
+    u, v = average_factors(joint.u.detach()[kept], joint.v.detach()[kept])
+    want = joint.shared.double() * (u[0].double() @ v[0].double())
+    torch.testing.assert_close(seen[0], want[None].float().detach(), rtol=1e-5, atol=1e-6)
+    assert result.source_updates == updates
 
 
-def test_bmtpt_follows_the_posterior_of_related_sources(
-    llama: Backbone, tasks: dict[str, Task], tmp_path: Path
+def test_bmtpt_lets_join_the_posterior_of_related_sources(
+    llama: Backbone, tasks: dict[str, Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from prompttransfer.methods import bmtpt
 
@@ -187,12 +211,14 @@ def test_bmtpt_follows_the_posterior_of_related_sources(
     between = (sorted(z)[0] + sorted(z)[1]) / 2 / math.sqrt(3)  # all but the least alike
     kept = [name for name, value in zip(ctx.config.sources, z, strict=True) if value > min(z)]
     ctx, target = context(llama, tasks, tmp_path, methods=("BMTPT",), **level(between), **RELATED["BMTPT"])
+    seen = joins(monkeypatch, "bmtpt")
     got = METHODS["BMTPT"](ctx, target)
     few, _ = context(llama, tasks, tmp_path, methods=("BMTPT",), sources=kept, bmtpt={"particles": 2})
     few.start = ctx.start
     posterior, _ = bmtpt.source_stage(few)
     for place, particle in enumerate(posterior.particles.detach()):
         assert torch.equal(got.other_prompts[f"particle{place}"], particle)
+    torch.testing.assert_close(seen[0], posterior.particles.detach().mean(dim=0, keepdim=True))
 
 
 def test_the_prompts_of_sources_are_trained_where_the_test_needs_them(

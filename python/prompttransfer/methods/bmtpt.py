@@ -9,8 +9,8 @@ particles. Without it (prior "none" or beta 0) and with a full-rank prompt, it i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,9 +22,9 @@ from prompttransfer.methods.choosing import training_losses
 from prompttransfer.methods.context import Context, EncodedTask, MethodResult
 from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.posterior import ParticleLoss, PriorLoss, gaussian_penalty, mixture_penalty
-from prompttransfer.methods.related import after, first_updates, without_transfer
+from prompttransfer.methods.related import first_updates, joined, without_transfer
 from prompttransfer.methods.sampler import Cursor, flatten
-from prompttransfer.methods.shared import joined_rows, source_cost
+from prompttransfer.methods.shared import joined_rows
 from prompttransfer.prompts import MultitaskPrompt, ParticlePrompts, PromptModule, SoftPrompt
 from prompttransfer.rows import Rows
 from prompttransfer.selection import mean_score
@@ -149,19 +149,36 @@ def target_prompt(start: Tensor, bmtpt: BMTPTConfig, rate: float) -> tuple[Promp
 
 def run(ctx: Context, target: EncodedTask) -> MethodResult:
     if ctx.config.bmtpt.transfer_from == "all":
-        return _adapt(ctx, target, ctx.target_batches(target))
+        return _adapt(ctx, target)
     first = first_updates(ctx, target)
     if not first.test.related:
         return without_transfer(ctx, target, first)
     related = replace(ctx, sources=[ctx.sources[place] for place in first.test.related])
-    result = after(first, _adapt(related, target, first.batches))
-    result.source_updates += source_cost(ctx)  # the prompts that the test compares with
+    posterior, source_facts = source_stage(related)
+    start = aggregate(related, posterior, target)
+    result = joined(ctx, target, first, start[None], f"{target.name}: BMTPT from related sources")
+    result.other_prompts |= _particles(posterior)
+    result.history |= _source_history(source_facts)
+    result.source_updates += source_facts["updates"]
     return result
 
 
-def _adapt(ctx: Context, target: EncodedTask, batches: Sequence[Sequence[int]]) -> MethodResult:
-    """Train the target with these batches, from the posterior of the context's sources."""
-    bmtpt = ctx.config.bmtpt
+def _particles(posterior: ParticlePrompts) -> dict[str, Tensor]:
+    return {f"particle{index}": particle for index, particle in enumerate(posterior.particles.detach().clone())}
+
+
+def _source_history(facts: dict) -> dict[str, Any]:
+    """Curves of the source stage."""
+    particles = facts["history"].items()
+    return {
+        "source_loss": facts["loss"],
+        "particles": {name: [[update, value] for update, value in enumerate(values, 1)] for name, values in particles},
+    }
+
+
+def _adapt(ctx: Context, target: EncodedTask) -> MethodResult:
+    """Train the target from the posterior of all sources."""
+    bmtpt, batches = ctx.config.bmtpt, ctx.target_batches(target)
     posterior, source_facts = source_stage(ctx)
     particles = posterior.particles.detach().clone()
     rate = ctx.config.target_rate
@@ -182,19 +199,12 @@ def _adapt(ctx: Context, target: EncodedTask, batches: Sequence[Sequence[int]]) 
     facts = ctx.run(f"{target.name}: BMTPT", plan, settings).facts
     return MethodResult(
         prompt=prompt.composed().cpu(),
-        other_prompts={f"particle{index}": particle for index, particle in enumerate(particles)},
+        other_prompts=_particles(posterior),
         trainable_parameters=facts["trainable_parameters"],
         target_updates=facts["updates"],
         target_examples=facts["examples"],
         source_updates=source_facts["updates"],
         seconds=facts["seconds"],
-        history={
-            "loss": facts["loss"],
-            "source_loss": source_facts["loss"],
-            "particles": {
-                name: [[update, value] for update, value in enumerate(values, 1)]
-                for name, values in source_facts["history"].items()
-            },
-        },
+        history={"loss": facts["loss"], **_source_history(source_facts)},
         notes=f"{len(particles)} particles",
     )

@@ -9,17 +9,12 @@ similarity to the target. Both, the exact search, and the code's ablations are s
 
 from __future__ import annotations
 
-import math
-from dataclasses import replace
-
 import torch
-from torch import Tensor
 
 from prompttransfer.budget import target_budget
-from prompttransfer.methods.choosing import training_losses
 from prompttransfer.methods.context import Context, EncodedTask, MethodResult, stack
 from prompttransfer.methods.objectives import task_loss
-from prompttransfer.methods.related import FirstUpdates, first_updates, without_transfer
+from prompttransfer.methods.related import first_updates, joined, without_transfer
 from prompttransfer.methods.shared import (
     joined_loss,
     own_prompt,
@@ -29,8 +24,7 @@ from prompttransfer.methods.shared import (
     source_prompts,
 )
 from prompttransfer.methods.spot import from_nearest
-from prompttransfer.prompts import GroupedPrompt, JoinedPrompt, group_rule
-from prompttransfer.rows import Rows
+from prompttransfer.prompts import GroupedPrompt, group_rule
 
 
 def run(ctx: Context, target: EncodedTask) -> MethodResult:
@@ -79,69 +73,21 @@ def run(ctx: Context, target: EncodedTask) -> MethodResult:
 
 
 def _with_related(ctx: Context, target: EncodedTask) -> MethodResult:
-    """Prompt tuning in one stage; after its first updates the vectors of related sources join, at the method's rates.
-
-    Schedule, optimizer state and order of the batches continue. Without a related source this is prompt tuning.
-    """
+    """Prompt tuning that the vectors of related sources join, at the method's rates."""
     first = first_updates(ctx, target)
     if not first.test.related:
         return without_transfer(ctx, target, first)
-    dtvg, tuning = ctx.config.dtvg, ctx.of(target, "PT")
-    rate, tuning_rate = ctx.config.target_rate, tuning.config.target_rate
-    source_rate = rate if dtvg.source_scale_learning_rate is None else dtvg.source_scale_learning_rate
-    sources = stack(source_prompts(ctx))[first.test.related]
-    weight, spent = _join_weight(ctx, target, first, sources)
-    prompt = JoinedPrompt(ctx.start, sources, scaling=dtvg.scaling)
-
-    def join() -> list[float]:
-        prompt.join(weight)
-        return [rate, source_rate]
-
-    batches, updates = ctx.target_batches(target), first.facts["updates"]
-    plan = tuning.plan(
-        prompt,
-        task_loss,
-        target.train,
-        [*batches[:updates], *batches[updates + spent :]],
-        tuning_rate,
-        [target],
-        groups=prompt.parameter_groups(tuning_rate, source_rate),
-        horizon=len(batches),
-        turn=(updates, join),
+    dtvg, related = ctx.config.dtvg, first.test.related
+    result = joined(
+        ctx,
+        target,
+        first,
+        stack(source_prompts(ctx))[related],
+        f"{target.name}: DTVG with related sources",
+        scaling=dtvg.scaling,
+        scale_rate=dtvg.source_scale_learning_rate,
     )
-    settings = {"rates after": [rate, source_rate], "weight": weight}
-    facts = ctx.run(f"{target.name}: DTVG with related sources", plan, settings).facts
-    merged = [first.names[place] for place in first.test.related]
-    return MethodResult(
-        prompt=prompt.composed().cpu(),
-        other_prompts={"own": prompt.prompt.detach().clone()},
-        trainable_parameters=facts["trainable_parameters"],
-        target_updates=facts["updates"] + spent,
-        target_examples=sum(map(len, batches)),
-        source_updates=source_cost(ctx),
-        seconds=facts["seconds"],
-        history={
-            "loss": facts["loss"],
-            "groups": [[update, merged] for update in range(updates + 1, facts["updates"] + 1)],
-            "related": first.history(),
-        },
-        notes=f"{first.note}; joined at {weight:g}",
-    )
-
-
-def _join_weight(ctx: Context, target: EncodedTask, first: FirstUpdates, sources: Tensor) -> tuple[float, int]:
-    """The share of the sources (K, L, H) with the least loss on the next two batches, and the updates that this costs.
-
-    An update reads a batch forward and backward, which takes as long as three passes forward.
-    """
-    weights, rows = ctx.config.dtvg.join_weights, [row for batch in first.batches[:2] for row in batch]
-    spent = math.ceil(len(weights) * 2 / 3) if len(weights) > 1 else 0
-    if spent >= len(first.batches):  # nothing would be left to train with
-        return 0.0, 0
-    if not spent:
-        return weights[0], 0
-    mean = sources.mean(dim=0)
-    tried = torch.stack([torch.lerp(first.prompt, mean, weight) for weight in weights])
-    some = replace(target, train=Rows.of(target.train[row] for row in rows))
-    losses = training_losses(ctx, tried, some, "weights of the sources")
-    return weights[losses.index(min(losses))], spent
+    merged = [first.names[place] for place in related]
+    updates = [update for update, _ in result.history["loss"] if update > first.facts["updates"]]
+    result.history["groups"] = [[update, merged] for update in updates]
+    return result

@@ -18,7 +18,7 @@ from prompttransfer.interchange import Factors
 from prompttransfer.methods.context import Context, EncodedTask, MethodResult, stack
 from prompttransfer.methods.distillation import DistillationLoss, PromptDistance, TeacherForward
 from prompttransfer.methods.objectives import task_loss
-from prompttransfer.methods.related import FirstUpdates, after, first_updates, without_transfer
+from prompttransfer.methods.related import first_updates, joined, without_transfer
 from prompttransfer.methods.sampler import flatten, mixed_batches, task_batches
 from prompttransfer.methods.shared import joined_rows, source_cost, source_prompts
 from prompttransfer.methods.teachers import KeptTeacher
@@ -110,9 +110,13 @@ def run(ctx: Context, target: EncodedTask) -> MethodResult:
     first = first_updates(ctx, target)
     if not first.test.related:
         return without_transfer(ctx, target, first)
-    result = after(first, _adapt(ctx, target, [target], f"{target.name}: MPT from related sources", first))
-    if not ctx.config.mpt.teaches:
-        result.source_updates += source_cost(ctx)  # the prompts that the test compares with
+    joint, source, source_updates = source_stage(ctx)
+    prompt, _ = target_prompt(ctx, joint, 1, first.test.related)
+    result = joined(ctx, target, first, prompt.composed()[None], f"{target.name}: MPT from related sources")
+    result.other_prompts |= _shared(joint)
+    result.history["source_loss"] = source.facts["loss"]
+    # The test's prompts are the teachers.
+    result.source_updates = source_updates if ctx.config.mpt.teaches else source_updates + result.source_updates
     return result
 
 
@@ -125,19 +129,13 @@ def run_group(ctx: Context, target: EncodedTask) -> MethodResult:
     return _adapt(ctx, target, group, f"{', '.join(task.name for task in group)}: MPT-group")
 
 
-def _adapt(
-    ctx: Context, target: EncodedTask, group: list[EncodedTask], title: str, first: FirstUpdates | None = None
-) -> MethodResult:
-    """Adapt a group of targets together and return the result of one of them.
-
-    Args:
-        first: the first updates of a single target; the rest of its budget then starts from the related sources.
-    """
+def _adapt(ctx: Context, target: EncodedTask, group: list[EncodedTask], title: str) -> MethodResult:
+    """Adapt a group of targets together and return the result of one of them."""
     joint, source, source_updates = source_stage(ctx)
-    prompt, parameters = target_prompt(ctx, joint, len(group), first.test.related if first else None)
+    prompt, parameters = target_prompt(ctx, joint, len(group))
     rows, sizes = joined_rows(group)
     # A target whose budget is spent has no rows in the updates that are left to others.
-    alone = [first.batches] if first else [ctx.target_batches(task) for task in group]
+    alone = [ctx.target_batches(task) for task in group]
     updates = zip_longest(*alone, fillvalue=[])
     batches = flatten([[(task, row) for task, own in enumerate(update) for row in own] for update in updates], sizes)
     facts = ctx.run(
@@ -147,7 +145,7 @@ def _adapt(
     return MethodResult(
         prompt=prompt.composed(index).cpu(),
         factors=_factors(prompt, index),
-        other_prompts={"shared": joint.composed() if isinstance(joint, SoftPrompt) else joint.shared.detach()},
+        other_prompts=_shared(joint),
         trainable_parameters=facts["trainable_parameters"] // len(group),
         target_updates=len(alone[index]),
         target_examples=sum(map(len, alone[index])),
@@ -156,6 +154,11 @@ def _adapt(
         history={"loss": facts["loss"], "source_loss": source.facts["loss"]},
         notes="" if len(group) == 1 else f"with {', '.join(task.name for task in group if task.name != target.name)}",
     )
+
+
+def _shared(joint: JointPrompt) -> dict[str, Tensor]:
+    """P* of all sources."""
+    return {"shared": joint.composed() if isinstance(joint, SoftPrompt) else joint.shared.detach()}
 
 
 def _factors(prompt: PromptModule, task: int) -> Factors | None:

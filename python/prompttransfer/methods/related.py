@@ -1,21 +1,28 @@
-"""Transfer from related sources only, for methods that start anew from what the sources have learned.
+"""Transfer from related sources only: prompt tuning of the target, which what they have learned joins on the way.
 
 The first updates of the target's prompt tuning, paid from its budget, show which sources are related (`sign_test`).
-When none is, tuning simply continues: the method is then prompt tuning, bit for bit.
+What a method makes of these, one prompt or several, then joins where the loss is least; schedule, optimizer state and
+order of the batches continue. Without a related source this is prompt tuning, bit for bit.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from prompttransfer.methods import pt
+from prompttransfer.methods.choosing import training_losses
 from prompttransfer.methods.context import Context, EncodedTask, MethodResult, stack
+from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.shared import own_share, source_cost, source_prompts, tuning_plan
+from prompttransfer.prompts import JoinedPrompt
 from prompttransfer.prompts.sign_test import SignTest, sign_test
+from prompttransfer.rows import Rows
 
 
 @dataclass(frozen=True)
@@ -64,13 +71,71 @@ def without_transfer(ctx: Context, target: EncodedTask, first: FirstUpdates) -> 
     return result
 
 
-def after(first: FirstUpdates, result: MethodResult) -> MethodResult:
-    """The result of a transfer stage, with what the first updates took and showed."""
-    result.target_updates += first.facts["updates"]
-    result.target_examples += first.facts["examples"]
-    result.seconds += first.facts["seconds"]
-    result.notes = "; ".join(filter(None, (result.notes, first.note)))
-    offset = first.facts["updates"]
-    later = [[offset + update, loss] for update, loss in result.history["loss"]]
-    result.history |= {"loss": [*first.facts["loss"], *later], "related": first.history()}
-    return result
+def joined(
+    ctx: Context,
+    target: EncodedTask,
+    first: FirstUpdates,
+    prompts: Tensor,
+    title: str,
+    *,
+    scaling: Literal["per-token", "scalar", "none"] = "per-token",
+    scale_rate: float | None = None,
+) -> MethodResult:
+    """Prompt tuning of the target in one stage; after its first updates the transferred prompts (K, L, H) join.
+
+    Args:
+        title: of the stage.
+        scaling: of the scales that are trained then, see `JoinedPrompt`.
+        scale_rate: their peak learning rate; none: that of the target.
+    """
+    tuning, rate = ctx.of(target, "PT"), ctx.config.target_rate
+    tuning_rate, scale_rate = tuning.config.target_rate, rate if scale_rate is None else scale_rate
+    weight, spent = join_weight(ctx, target, first, prompts)
+    prompt = JoinedPrompt(ctx.start, prompts, scaling=scaling)
+
+    def join() -> list[float]:
+        prompt.join(weight)
+        return [rate, scale_rate]
+
+    batches, updates = ctx.target_batches(target), first.facts["updates"]
+    plan = tuning.plan(
+        prompt,
+        task_loss,
+        target.train,
+        [*batches[:updates], *batches[updates + spent :]],
+        tuning_rate,
+        [target],
+        groups=prompt.parameter_groups(tuning_rate, scale_rate),
+        horizon=len(batches),
+        turn=(updates, join),
+    )
+    facts = ctx.run(title, plan, {"rates after": [rate, scale_rate], "weight": weight}).facts
+    return MethodResult(
+        prompt=prompt.composed().cpu(),
+        other_prompts={"own": prompt.prompt.detach().clone()},
+        trainable_parameters=facts["trainable_parameters"],
+        target_updates=facts["updates"] + spent,
+        target_examples=sum(map(len, batches)),
+        source_updates=source_cost(ctx),  # of the prompts that the test compares with
+        seconds=facts["seconds"],
+        history={"loss": facts["loss"], "related": first.history()},
+        notes=f"{first.note}; joined at {weight:g}",
+    )
+
+
+def join_weight(ctx: Context, target: EncodedTask, first: FirstUpdates, prompts: Tensor) -> tuple[float, int]:
+    """The share of the prompts (K, L, H) with the least loss on the next two batches, and the updates that this costs.
+
+    An update reads a batch forward and backward, which takes as long as three passes forward.
+    """
+    weights, rows = ctx.config.related.join_weights, [row for batch in first.batches[:2] for row in batch]
+    spent = math.ceil(len(weights) * 2 / 3) if len(weights) > 1 else 0
+    if spent >= len(first.batches):  # nothing would be left to train with
+        return 0.0, 0
+    if not spent:
+        return weights[0], 0
+    mean = prompts.mean(dim=0)
+    tried = torch.stack([torch.lerp(first.prompt, mean, weight) for weight in weights])
+    some = replace(target, train=Rows.of(target.train[row] for row in rows))
+    losses = training_losses(ctx, tried, some, "weights of the sources")
+    return weights[losses.index(min(losses))], spent

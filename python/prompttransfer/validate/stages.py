@@ -126,12 +126,12 @@ class _Plan:
                     own_prompts.add(what)
                     yield self._stage(f"{target.name}: own prompt", [target], first, size, "PT")
                 yield self._stage(f"{target.name}: {method}", [target], second, own.batch_size, method)
-            elif related(own, method) and budget:
-                first, second = split_updates(budget.total, own.related.own_fraction)
+            elif transfers_related(own, method) and budget:
+                first, _ = split_updates(budget.total, own.related.own_fraction)
                 if ("related", first) not in own_prompts:
                     own_prompts.add(("related", first))
                     yield self._stage(f"{target.name}: first updates", [target], first, own.batch_size, "PT")
-                yield self._stage(f"{target.name}: {method}", [target], second, own.batch_size, method)
+                yield self._stage(f"{target.name}: {method}", [target], total, batch, "related")
             elif method != "MPT-group" and not (method == "TPV" and not own.tpv.tune):
                 yield self._stage(f"{target.name}: {method}", [target], total, batch, method)
 
@@ -213,7 +213,7 @@ class _Plan:
             return bmtpt.particles * full
         if kind == "BMTPT":
             return full + (bmtpt.rank * ends if bmtpt.parametrisation == "factored" else 0)
-        if kind == "DTVG" and dtvg.grouping == "related":
+        if kind == "related":  # at most; MPT and BMTPT have one scale per token
             return full + known * {"per-token": length, "scalar": 1, "none": 0}[dtvg.scaling]
         if kind == "DTVG" and dtvg.grouping != "spot":
             return full + {"per-token": (known + 1) * length, "scalar": known + 1, "none": 0}[dtvg.scaling]
@@ -222,8 +222,10 @@ class _Plan:
         return full
 
 
-def related(config: RunConfig, method: str) -> bool:
-    """Whether a method starts anew from related sources."""
+def transfers_related(config: RunConfig, method: str) -> bool:
+    """Whether what related sources have learned joins the target's prompt tuning."""
+    if method == "DTVG":
+        return config.dtvg.grouping == "related"
     blocks = {"MPT": config.mpt, "BMTPT": config.bmtpt}
     return method in blocks and blocks[method].transfer_from == "related"
 

@@ -32,7 +32,7 @@ private:
 };
 
 Rows rows(Address data, Address reference, Address scale, index_t count, index_t length, index_t hidden, int type) {
-    if (length * hidden > 0xFFFFFFFF) throw std::invalid_argument("prompts of 2^32 numbers or more are not supported");
+    if (length * hidden > 0x7FFFFFFF) throw std::invalid_argument("prompts of 2^31 numbers or more are not supported");
     Rows made;
     made.data = at(data);
     made.reference = at(reference);

@@ -45,7 +45,7 @@ __device__ inline Pack<A, V> centred(const Rows& x, index_t row, index_t c) {
     with_row_type<A>(x.type, [&](auto type) { pack = centred<A, V, decltype(type)::value>(x, row, c); });
     return pack;
 }
-// The token of column c. Rows have fewer than 2^32 columns (checked in bindings.h), and a division of 32-bit numbers
+// The token of column c. Rows have fewer than 2^31 columns (checked in bindings.h), and a division of 32-bit numbers
 // takes a fraction of the time.
 __device__ inline index_t token_of(const Rows& x, index_t c) {
     return static_cast<std::uint32_t>(c) / static_cast<std::uint32_t>(x.hidden);

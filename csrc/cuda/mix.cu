@@ -119,16 +119,14 @@ __global__ void __launch_bounds__(kMixThreads, M < 4 ? 4 : 2)
     const int me = static_cast<int>(threadIdx.x), warp = me / 32, lane = me % 32, g = lane / 4, t = lane % 4;
     const int k = z.count(), steps = (k + 7) / 8;
     const DType type = z.rows[0].type;
-    const index_t size = static_cast<index_t>(size_of(type)), columns = z.rows[0].columns();
+    const int size = static_cast<int>(size_of(type));
+    const index_t columns = z.rows[0].columns();
     weights += (group * rows + first) * k;
     for (int e = me; e < steps * M * 128; e += kMixThreads) {
         const int r = e % 4, at = e / 4 % 32, m = e / 128 % M;
         const int row = m * 16 + r % 2 * 8 + at / 4, j = e / (128 * M) * 8 + r / 2 * 4 + at % 4;
         weight[e] = first + row < rows && j < k ? weights[row * k + j] : 0;
     }
-    const void* reference = nullptr;
-    for (int s = 0; s < z.sources; ++s)
-        if (z.rows[s].reference) reference = z.rows[s].reference;
     for (int j = me; j < steps * 8; j += kMixThreads) {
         const StackedRow row(z, j);
         data[j] = row.source ? static_cast<const char*>(row.source->data) + row.row * columns * size : nullptr;
@@ -138,26 +136,26 @@ __global__ void __launch_bounds__(kMixThreads, M < 4 ? 4 : 2)
         centring[j] = row.source && row.source->reference ? -1.0f : 0.0f;
     }
     __syncthreads();
-    constexpr index_t kTile = kWarps * 8 * V;
-    const index_t begin = group * plan.columns, end = begin + plan.columns;
-    const index_t base = begin + blockIdx.x % plan.blocks * plan.tiles * kTile + warp * (8 * V);
-    const index_t stop = base + plan.tiles * kTile < end ? base + plan.tiles * kTile : end;
+    // Columns as 32-bit numbers: they and what is added to them stay below 2^32 (bindings.h).
+    constexpr unsigned kTile = kWarps * 8 * V;
+    const auto begin = static_cast<unsigned>(group * plan.columns), end = begin + static_cast<unsigned>(plan.columns);
+    const unsigned tiles = static_cast<unsigned>(plan.tiles), block = blockIdx.x % static_cast<unsigned>(plan.blocks);
+    const unsigned base = begin + block * tiles * kTile + static_cast<unsigned>(warp) * (8 * V);
+    const unsigned stop = base + tiles * kTile < end ? base + tiles * kTile : end;
 
     int ahead = 0;
-    index_t ahead_tile = base;
+    unsigned ahead_tile = base;
     auto fill = [&](int stage) {
         if (ahead_tile < stop) {
             const int p = lane % 8;
-            const index_t c = ahead_tile + p * V;
+            const unsigned c = ahead_tile + static_cast<unsigned>(p * V);
 #pragma unroll
             for (int e = 0; e < 2; ++e) {
                 const int r = lane / 8 + 4 * e;
                 const char* row = data[ahead * 8 + r];
                 void* to = ring[warp][stage][r][p ^ r % 4];
-                if (size == 4)
-                    copy_to_shared<16>(to, row + c * 4, row && c < end);
-                else
-                    copy_to_shared<8>(to, row + c * 2, row && c < end);
+                const char* from = row + static_cast<index_t>(c) * size;
+                size == 4 ? copy_to_shared<16>(to, from, row && c < end) : copy_to_shared<8>(to, from, row && c < end);
             }
             if (++ahead == steps) {
                 ahead = 0;
@@ -168,9 +166,10 @@ __global__ void __launch_bounds__(kMixThreads, M < 4 ? 4 : 2)
     };
     for (int stage = 0; stage + 1 < kStages; ++stage) fill(stage);
     int stage = 0;
-    for (index_t tile = base; tile < stop; tile += kTile) {
-        const index_t c = tile + slot(g) * V;
+    for (unsigned tile = base; tile < stop; tile += kTile) {
+        const unsigned c = tile + static_cast<unsigned>(slot(g) * V);
         Product sum[M][V] = {};
+        const void* reference = z.reference();  // found anew for each tile: it would take a register that spills
         const Pack<float, V> start = reference && c < end ? load<V>(reference, type, c) : Pack<float, V>{};
         const index_t token = z.scaled && c < end ? token_of(z.rows[0], c) : 0;
 #pragma unroll 1
@@ -222,7 +221,7 @@ __global__ void __launch_bounds__(kMixThreads, M < 4 ? 4 : 2)
         }
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
-            const index_t to = tile + slot(2 * t + r) * V;
+            const unsigned to = tile + static_cast<unsigned>(slot(2 * t + r) * V);
             if (to >= end) continue;
 #pragma unroll
             for (int m = 0; m < 2 * M; ++m) {

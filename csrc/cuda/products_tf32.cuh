@@ -50,7 +50,10 @@ struct Tf32Products {
         }
         __syncthreads();
         with_row_type<float>(raw ? z.rows[0].type : DType::f32,
-                             [&](auto type) { add_as<decltype(type)::value>(z, raw, begin, end, stages, shared); });
+                             [&](auto type) {  // columns as 32-bit numbers: see bindings.h
+                                 add_as<decltype(type)::value>(z, raw, static_cast<unsigned>(begin),
+                                                               static_cast<unsigned>(end), stages, shared);
+                             });
     }
 
     // Calls take(entry, value) for the sums of the block, each in one thread.
@@ -85,28 +88,27 @@ struct Tf32Products {
 
 private:
     template <DType type>
-    __device__ void add_as(const Stack& z, bool raw, index_t begin, index_t end, int stages, Shared& shared) {
+    __device__ void add_as(const Stack& z, bool raw, unsigned begin, unsigned end, int stages, Shared& shared) {
         using S = typename Storage<type>::type;
         constexpr int V = pack / static_cast<int>(sizeof(S)), columns = lines * packs * V;  // of a stage
         constexpr int taken = G < 8 ? 4 : 2;  // elements at a time, as many as registers allow
         const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
         const int g = lane / 4, t = lane % 4;
         Stage* const ring = shared.ring + warp * stages;
-        const char* start = nullptr;
+        const char* const start = raw ? static_cast<const char*>(z.reference()) : nullptr;
         unsigned centred_rows = 0;  // a bit for each row g, g + 8, ...
-        for (int s = 0; s < z.sources && raw; ++s)
-            if (z.rows[s].reference) start = static_cast<const char*>(z.rows[s].reference);
 #pragma unroll
         for (int j = 0; j < G; ++j) {
             const StackedRow row(z, g + 8 * j);
             centred_rows |= static_cast<unsigned>(start && row.source && row.source->reference) << j;
         }
-        auto fill = [&](Stage& stage, index_t first) {
+        auto fill = [&](Stage& stage, unsigned first) {
             if (!raw) return convert(z, first, end, stage);
             const int p = lane % packs;
 #pragma unroll
             for (int l = 0; l < lines; ++l) {
-                const index_t c = first + (l * packs + p) * V, at = c * static_cast<index_t>(sizeof(S));
+                const unsigned c = first + static_cast<unsigned>((l * packs + p) * V);
+                const index_t at = static_cast<index_t>(c) * static_cast<index_t>(sizeof(S));
 #pragma unroll 4
                 for (int r = 0; r < 2 * G; ++r) {
                     const int row = lane / packs + 4 * r;
@@ -116,8 +118,8 @@ private:
                 if (lane < packs && start) copy_to_shared<pack>(stage.reference[l][p], start + at, c < end);
             }
         };
-        constexpr index_t stride = warps * columns;
-        index_t first = begin + warp * columns, ahead = first;
+        constexpr unsigned stride = warps * columns;
+        unsigned first = begin + static_cast<unsigned>(warp * columns), ahead = first;
         auto fill_next = [&](int stage) {
             if (ahead < end) fill(ring[stage], ahead);
             ahead += stride;

@@ -17,10 +17,16 @@ struct Stack {
         for (int s = 0; s < sources; ++s) count += rows[s].count;
         return static_cast<int>(count);
     }
-    void add(const Rows& x) {
+    // Of the rows that are centred; null where none is.
+    PK_BOTH const void* reference() const {
+        const void* found = nullptr;
         for (int s = 0; s < sources; ++s)
-            if (rows[s].reference && x.reference && rows[s].reference != x.reference)
-                throw std::logic_error("promptkernels cuda: rows that are compared have two references");
+            if (rows[s].reference) found = rows[s].reference;
+        return found;
+    }
+    void add(const Rows& x) {
+        if (reference() && x.reference && reference() != x.reference)
+            throw std::logic_error("promptkernels cuda: rows that are compared have two references");
         packed = packed && in_packs(x, pack_size(x.type));
         same_type = same_type && (sources == 0 || x.type == rows[0].type);
         scaled = scaled || x.scale;

@@ -2,7 +2,7 @@
 // rows on its left and on its right, and any order of the columns will do: each warp copies columns of its own to
 // shared memory, a stage ahead, in whole lines of 128 bytes, and no warp waits for another.
 //
-// A product of floats is three of TF32 numbers. Each eight columns are multiplied from zero and then added as floats
+// A product of floats is three of TF32 numbers. Eight or sixteen columns are multiplied from zero, then added as floats
 // are: tensor cores cut off what they add, and over many columns that would be a bias.
 #pragma once
 

@@ -71,7 +71,7 @@ __device__ void sums_beside_diagonal(int m, double* sums, F&& value) {
     for (int i = warp; i < m; i += kThreads / 32) {
         double sum = 0;
         for (int j = lane; j < m; j += 32) sum += i == j ? 0.0 : value(i, j);
-        for (unsigned lanes = 16; lanes > 0; lanes /= 2) sum += __shfl_xor_sync(0xFFFFFFFFu, sum, lanes);
+        sum = warp_sum(sum);
         if (lane == 0) sums[i] = sum;
     }
     __syncthreads();

@@ -118,7 +118,7 @@ class _Plan:
             batch = round((budget.own * own_rows(own) + budget.transfer * batch) / budget.total)
         own_prompts = set()
         for method in self.config.methods:
-            if method == "SPoT" or (method == "DTVG" and own.dtvg.grouping != "related"):
+            if method in ("SPoT", "DTVG") and not transfers_related(own, method):
                 first, second = _shares(own, method, budget)
                 size = own_rows(own) if method == "DTVG" and budget is not None and budget.own else batch
                 what = (first, size, own.dtvg.own_learning_rate if method == "DTVG" else None)

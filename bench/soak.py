@@ -34,10 +34,11 @@ from scipy.stats import theilslopes
 
 from bench.toy import write_model, write_tasks
 from promptkernels.bench.cases import Case, compose, dtvg, incoming_gradient, prepend, run, similarity, svgd
+from prompttransfer import RunConfig
 from prompttransfer.compare import compare
-from prompttransfer.config import METHODS, RunConfig
 from prompttransfer.interchange import read_card, read_prompt
 from prompttransfer.library import Library
+from prompttransfer.methods import METHODS
 from prompttransfer.report import write_report
 
 LIMIT_MIB = 16.0
@@ -107,7 +108,7 @@ class Work:
         RuntimeError: a round finds other scores than the first one of its model did.
     """
 
-    def __init__(self, folder: Path, methods: Sequence[str] = METHODS) -> None:
+    def __init__(self, folder: Path, methods: Sequence[str] = tuple(METHODS)) -> None:
         self.folder, self.methods = folder, tuple(methods)
         self.models = [write_model(folder / family, family) for family in ("llama", "t5")]
         self.tasks = write_tasks(folder / "tasks", ["one", "two", "three"], rows=48)

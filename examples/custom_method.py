@@ -7,41 +7,55 @@ import json
 from pathlib import Path
 
 import torch
+from pydantic import Field
 
 import promptkernels as pk
-from prompttransfer import RunConfig
+from prompttransfer import RunConfig, register_method
 from prompttransfer.compare import compare
-from prompttransfer.methods import Context, EncodedTask, MethodResult, register
+from prompttransfer.methods import Context, EncodedTask, Method, MethodResult
 from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.shared import own_prompt, own_share, source_cost, source_prompts
 from prompttransfer.progress import Progress
 from prompttransfer.prompts import SoftPrompt
+from prompttransfer.settings.base import Settings
 
 
-def soup(ctx: Context, target: EncodedTask) -> MethodResult:
+class SoupSettings(Settings):
+    """Settings of the method: --set soup.temperature=0.2, or a block of a recipe."""
+
+    block = "soup"
+    temperature: float = Field(0.1, gt=0, description="of the softmax over the similarities")
+
+
+@register_method
+class Soup(Method):
     """Half of the budget trains the target's own prompt, which weighs the sources; the rest goes on from their mean."""
-    sources = torch.stack(source_prompts(ctx))  # trained once, whatever methods ask for them
-    own, first, batches = own_prompt(ctx, target, own_share(ctx, target, 0.5))
-    similarity = pk.task_similarity(own[None], ctx.start, others=sources)[0]
-    weights = torch.softmax(similarity / 0.1, dim=0)
-    prompt = SoftPrompt(pk.merge_task_vectors(ctx.start, sources, weights=weights))
-    plan = ctx.plan(prompt, task_loss, target.train, batches, ctx.config.target_rate)
-    second = ctx.run(f"{target.name}: soup", plan)
-    return MethodResult(
-        prompt=prompt.composed().cpu(),
-        trainable_parameters=second.facts["trainable_parameters"],
-        target_updates=first.facts["updates"] + second.facts["updates"],
-        target_examples=first.facts["examples"] + second.facts["examples"],
-        source_updates=source_cost(ctx),
-        seconds=first.facts["seconds"] + second.facts["seconds"],
-        history={"loss": second.facts["loss"]},
-        notes="weights " + ", ".join(f"{w:.2f}" for w in weights),
-    )
+
+    name = "soup"
+    settings = (SoupSettings,)
+
+    def run(self, ctx: Context, target: EncodedTask) -> MethodResult:
+        sources = torch.stack(source_prompts(ctx))  # trained once, whatever methods ask for them
+        own, first, batches = own_prompt(ctx, target, own_share(ctx, target, 0.5))
+        similarity = pk.task_similarity(own[None], ctx.start, others=sources)[0]
+        weights = torch.softmax(similarity / ctx.config.of(SoupSettings).temperature, dim=0)
+        prompt = SoftPrompt(pk.merge_task_vectors(ctx.start, sources, weights=weights))
+        plan = ctx.plan(prompt, task_loss, target.train, batches, ctx.config.target_rate)
+        second = ctx.run(f"{target.name}: soup", plan)
+        return MethodResult(
+            prompt=prompt.composed().cpu(),
+            trainable_parameters=second.facts["trainable_parameters"],
+            target_updates=first.facts["updates"] + second.facts["updates"],
+            target_examples=first.facts["examples"] + second.facts["examples"],
+            source_updates=source_cost(ctx),
+            seconds=first.facts["seconds"] + second.facts["seconds"],
+            history={"loss": second.facts["loss"]},
+            notes="weights " + ", ".join(f"{w:.2f}" for w in weights),
+        )
 
 
 def main(**changes: object) -> list[dict]:
     """The rows of the results; changes: other settings than these."""
-    register("soup", soup)
     settings = {"sources": ("amazon", "tweets"), "targets": ("nyt",), "methods": ("PT", "SPoT", "soup")}
     config = RunConfig(**settings | {"output": Path("runs/soup")} | changes)
     with Progress() as progress:

@@ -15,8 +15,8 @@ from statistics import median
 from typing import Any
 
 from bench.evidence.studies import PLACES, Study
+from prompttransfer import RunConfig
 from prompttransfer.compare import Workbench, result_row, source_row
-from prompttransfer.config import RunConfig
 from prompttransfer.divergence import Diverged
 from prompttransfer.durable import write_json
 from prompttransfer.methods import METHODS, Context, EncodedTask
@@ -138,7 +138,7 @@ def _cell(ctx: Context, target: EncodedTask, method: str, label: str, folder: Pa
     """Train and score; a loss that is no longer finite ends this cell, not the study."""
     zero_shot = ctx.evaluate(f"{target.name}: zero-shot", target, None)
     try:
-        result = METHODS[method](ctx.of(target, method), target)
+        result = METHODS[method].run(ctx.of(target, method), target)
     except Diverged as error:
         return {"row": None, "error": f"{label} on {target.name}, seed {ctx.seed}: {error}"}
     found = ctx.evaluate(f"{target.name}: score of {label}", target, result.evaluated)

@@ -20,9 +20,10 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from prompttransfer.config import METHODS, RunConfig
-from prompttransfer.method_config import Settings
+from prompttransfer import RunConfig
+from prompttransfer.methods import METHODS
 from prompttransfer.overlay import merged, nested
+from prompttransfer.settings.base import Settings
 
 HERE = Path(__file__).parent
 TUNING = ("tuning", "tuning-full")
@@ -38,7 +39,7 @@ PLACES = {"output", "cache"}  # where files lie: no part of what is computed
 class Entry(Settings):
     """A method with settings of its own, in the nesting of RunConfig."""
 
-    method: Literal[METHODS]
+    method: Literal[tuple(METHODS)]
     against: str = BASELINE
     settings: dict[str, Any] = Field(default_factory=dict)
 

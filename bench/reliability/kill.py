@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.reliability.runs import Updates, content, ended_well, placed, rows, started, toy_settings, unreadable
-from prompttransfer.config import RunConfig
+from prompttransfer import RunConfig
 
 
 @dataclass

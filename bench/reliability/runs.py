@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file
 
 from bench.toy import write_model, write_tasks
+from prompttransfer import RunConfig
 from prompttransfer.compare import compare
-from prompttransfer.config import RunConfig
 from prompttransfer.progress import NullProgress, Stage
 
 

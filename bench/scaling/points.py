@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from bench.training_setup import ANSWERS, Sizes, make_backbone, make_model, start_prompt, update
+from prompttransfer import RunConfig
 from prompttransfer.answering import Reader
-from prompttransfer.config import RunConfig
 from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.posterior import ParticleLoss, PriorLoss, gaussian_penalty
 from prompttransfer.models import Backbone
@@ -20,7 +20,7 @@ from prompttransfer.prompts import GroupedPrompt, MultitaskPrompt, ParticlePromp
 from prompttransfer.rows import Row
 from prompttransfer.validate.cost import memory, operations
 from prompttransfer.validate.model import ModelFacts
-from prompttransfer.validate.stages import Stage
+from prompttransfer.validate.stages import SizedStage
 
 TEXT, VOCABULARY = 24, 4096
 # What `count` is: sources for MPT and DTVG, particles for BMTPT.
@@ -109,14 +109,14 @@ def _rows(point: Point, generator: torch.Generator) -> list[Row]:
     return [Row(tuple(row), (ANSWERS[place % 2],), place % tasks) for place, row in enumerate(ids)]
 
 
-def stage(point: Point) -> Stage:
+def stage(point: Point) -> SizedStage:
     """As `prompttransfer validate` describes a stage."""
     length, hidden = point.length, point.hidden
     full, ends = length * hidden, length + hidden
     prompts = min(point.count, point.rows) if point.method == "MPT, sources" else 1
     tokens = prompts * length + point.rows * TEXT
     if point.method == "scoring":
-        return Stage("scoring", point.rows, 0, point.rows, 0, read_only=tokens, longest=length + TEXT)
+        return SizedStage("scoring", point.rows, 0, point.rows, 0, read_only=tokens, longest=length + TEXT)
     times = point.count if point.method == "BMTPT, particles" else 1
     trained = {
         "MPT, sources": full + point.count * ends,
@@ -124,7 +124,7 @@ def stage(point: Point) -> Stage:
         "BMTPT, particles": point.count * full,
         "DTVG": full + (point.count + 1) * length,
     }.get(point.method, full)
-    return Stage(
+    return SizedStage(
         point.method, point.rows, 1, point.rows, trained,
         trained_on=times * (tokens + point.rows), longest=length + TEXT,
     )  # fmt: skip

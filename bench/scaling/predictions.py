@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from prompttransfer.config import RunConfig
+from prompttransfer import RunConfig
 from prompttransfer.validate.cost import memory, operations
 from prompttransfer.validate.model import ModelFacts
-from prompttransfer.validate.stages import Stage
+from prompttransfer.validate.stages import SizedStage
 
 GB, DAY = 1e9, 86400.0
 
@@ -68,15 +68,15 @@ def run_of_tasks(cluster: Cluster, work: Work) -> dict[str, float]:
     model = llama_70b()
     full, text = work.length * model.hidden, work.rows * (work.text + 1)
 
-    def stage(tokens: float, trained: int) -> Stage:
-        return Stage("", None, None, work.rows, trained, trained_on=tokens, longest=work.length + work.text)
+    def stage(tokens: float, trained: int) -> SizedStage:
+        return SizedStage("", None, None, work.rows, trained, trained_on=tokens, longest=work.length + work.text)
 
     def days(tokens: float, updates: float) -> float:
         return updates * cluster.seconds(operations(stage(tokens, full), model)) / cluster.gpus / DAY
 
     own = work.length + text
     update = cluster.seconds(operations(stage(own, full), model))
-    scored = Stage("", None, 0, work.rows, 0, read_only=float(work.test_rows * work.text))
+    scored = SizedStage("", None, 0, work.rows, 0, read_only=float(work.test_rows * work.text))
     kept = memory(RunConfig(checkpointing=True), model, [stage(own, full)], short=True)
     plain = memory(RunConfig(), model, [stage(own, full)], short=True)
     factors = work.tasks * (work.length + model.hidden)

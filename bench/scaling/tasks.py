@@ -12,8 +12,8 @@ from typing import Any
 import psutil
 
 from bench.toy import write_model, write_tasks
+from prompttransfer import RunConfig
 from prompttransfer.compare import Workbench, compare
-from prompttransfer.config import RunConfig
 from prompttransfer.progress import NullProgress
 
 ROWS = 100

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from prompttransfer.config import RunConfig
+    from prompttransfer.methods import register_method
     from prompttransfer.models import Backbone
+    from prompttransfer.settings.run import RunConfig
 
-__all__ = ["Backbone", "RunConfig"]
+__all__ = ["Backbone", "RunConfig", "register_method"]
 
-_HOME = {"Backbone": "models", "RunConfig": "config"}
+# RunConfig by way of the methods, which add their settings to it.
+_HOME = {"Backbone": "models", "RunConfig": "methods.registry", "register_method": "methods.registry"}
 
 
 def __getattr__(name: str) -> object:

@@ -17,9 +17,7 @@ from typing import Any
 
 from torch import Tensor
 
-from prompttransfer import config as settings
 from prompttransfer import processes
-from prompttransfer.config import RunConfig
 from prompttransfer.encoding import EncodedTask
 from prompttransfer.evaluation import Evaluation
 from prompttransfer.methods import METHODS, Context, MethodResult
@@ -30,6 +28,7 @@ from prompttransfer.models.loading import load_model
 from prompttransfer.progress import NullProgress
 from prompttransfer.prompts import initial_prompt
 from prompttransfer.run_folder import PLACES, Made, PromptFile, RunFolder
+from prompttransfer.settings.run import RunConfig
 from prompttransfer.store import Store, default_folder, key_hash
 from prompttransfer.tasks import drop_leaks_of, load_task
 from prompttransfer.tasks.task import Task
@@ -119,14 +118,15 @@ class TargetJob:
     @property
     def key(self) -> str:
         ctx = self.ctx
-        code = "" if self.method in settings.METHODS else _code_hash(METHODS[self.method])
+        method = METHODS[self.method]
+        code = "" if type(method).__module__.startswith("prompttransfer.") else _code_hash(type(method).run)
         tasks = {"target": self.target.digest, "all": [task.digest for task in (*ctx.sources, *ctx.targets)]}
         return key_hash({**_common_key(ctx), "method": self.method, "code": code, "seed": ctx.seed, **tasks})
 
     def do(self) -> Made:
         ctx, target, method = self.ctx, self.target, self.method
         zero_shot = ctx.evaluate(f"{target.name}: zero-shot", target, None)
-        result = METHODS[method](ctx.of(target, method), target)
+        result = METHODS[method].run(ctx.of(target, method), target)
         found = ctx.evaluate(f"{target.name}: test of {method}", target, result.evaluated)
         row = result_row(method, target, ctx, result, found, zero_shot)
         stem = f"prompts/{method}/{target.name}-seed{ctx.seed}"
@@ -231,8 +231,8 @@ class Workbench:
         """A target with its few-shot rows of this seed."""
         task, rows, config = self.target_tasks[name], self.config.train_rows, self.config
         few = task if rows is None else task.few_shot(rows, seed)
-        validated = "BMTPT" in config.methods and config.bmtpt.aggregation == "best-on-validation"
-        return self._encoded(few, "bmtpt.aggregation" if validated else None)
+        settings = (METHODS[method].validation_setting(config) for method in config.methods)
+        return self._encoded(few, next(filter(None, settings), None))
 
     def _encoded(self, task: Task, setting: str | None = None) -> EncodedTask:
         """A task in the model's tokens, with its validation rows where a setting wants to look at them."""

@@ -10,12 +10,12 @@ from typing import Any
 from torch import Tensor
 
 from prompttransfer.compare import load_backbone, task_options, tell_unknown
-from prompttransfer.config import RunConfig
 from prompttransfer.encoding import EncodedTask
 from prompttransfer.evaluation import evaluate
 from prompttransfer.interchange import Card, read_trained
 from prompttransfer.models import Backbone
 from prompttransfer.prompts import PromptModule
+from prompttransfer.settings.run import RunConfig
 from prompttransfer.tasks import DEMO_TASKS, load_task
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from prompttransfer import processes
-from prompttransfer.config import RunConfig
+from prompttransfer.settings.run import RunConfig
 
 
 @contextmanager

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from prompttransfer.config import MethodSettings, RunConfig, TaskSettings
-from prompttransfer.method_config import Presets, Settings
+from prompttransfer.settings.base import Presets, Settings
+from prompttransfer.settings.run import MethodSettings, RunConfig, TaskSettings
 
 # One thing in several units: of each, at most one is given.
 _UNITS = (
@@ -50,6 +50,8 @@ def nested(path: str, value: Any) -> dict[str, Any]:
 
 def block_of(kind: type[Settings], name: str) -> type[Settings] | None:
     """The settings below a name, such as MPTConfig below mpt; None where there is a single value."""
+    if kind is RunConfig and not RunConfig.known:
+        raise RuntimeError("no method is declared, so no settings of one are: import prompttransfer.methods first")
     field = kind.model_fields.get(name)
     inner = field.annotation if field else None
     return inner if isinstance(inner, type) and issubclass(inner, Settings) else None

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from prompttransfer.answering import Reader
 from prompttransfer.compare import tell_unknown
-from prompttransfer.config import RunConfig
 from prompttransfer.encoding import EncodedTask
 from prompttransfer.evaluating import as_trained, check_model, load_trained, read_trained_prompt
 from prompttransfer.evaluation import choice_scores, written_answers
@@ -20,6 +19,7 @@ from prompttransfer.joins import literal_join
 from prompttransfer.models import Backbone
 from prompttransfer.progress import NullProgress
 from prompttransfer.prompts import PromptModule
+from prompttransfer.settings.run import RunConfig
 from prompttransfer.tasks.task import Task, to_dataset
 from prompttransfer.tasks.templates import fields_of, render
 from prompttransfer.texts import check_text

@@ -6,7 +6,7 @@ import io
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from prompttransfer.method_config import Settings
+from prompttransfer.settings.base import Settings
 
 
 class Reading(Settings):

@@ -23,12 +23,12 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from prompttransfer.config import RunConfig
 from prompttransfer.excerpt import MOST, shown
 from prompttransfer.json_file import read_json
-from prompttransfer.method_config import Settings
 from prompttransfer.overlay import block_of, overlaid
 from prompttransfer.paths import expanded
+from prompttransfer.settings.base import Settings
+from prompttransfer.settings.run import RunConfig
 from prompttransfer.yaml_file import read_yaml
 
 FOLDER = Path(__file__).parent / "recipes"

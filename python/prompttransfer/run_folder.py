@@ -25,7 +25,6 @@ import torch
 from torch import Tensor
 
 from prompttransfer import processes
-from prompttransfer.config import RunConfig
 from prompttransfer.durable import (
     Damaged,
     check_hash,
@@ -39,6 +38,7 @@ from prompttransfer.durable import (
 from prompttransfer.interchange import Card, Factors, write_prompt, write_tensors
 from prompttransfer.models import Backbone
 from prompttransfer.paths import anywhere
+from prompttransfer.settings.run import RunConfig
 from prompttransfer.store import key_hash
 from prompttransfer.tasks.scales import scale_of
 from prompttransfer.work_list import WorkList

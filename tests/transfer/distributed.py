@@ -15,9 +15,8 @@ import torch
 import torch.multiprocessing as mp
 from torch.distributed.tensor import DTensor
 
-from prompttransfer import processes
+from prompttransfer import RunConfig, processes
 from prompttransfer.compare import compare
-from prompttransfer.config import RunConfig
 from prompttransfer.divergence import Diverged
 from prompttransfer.encoding import EncodedTask
 from prompttransfer.evaluation import predict

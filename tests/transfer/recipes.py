@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from prompttransfer.config import RunConfig
+from prompttransfer import RunConfig
 from prompttransfer.encoding import EncodedTask
 from prompttransfer.methods import Context
 from prompttransfer.models import Backbone

@@ -13,8 +13,8 @@ from recipes import context, random
 from safetensors.torch import load_file
 from torch import Tensor
 
+from prompttransfer import RunConfig
 from prompttransfer.answering import Reader
-from prompttransfer.config import RunConfig
 from prompttransfer.interchange import read_prompt, write_tensors
 from prompttransfer.methods import METHODS, Context
 from prompttransfer.methods.shared import source_prompts
@@ -98,7 +98,7 @@ def test_attempt_is_evaluated_row_by_row(backbone: Backbone, tasks: dict[str, Ta
     ctx, target = context(
         backbone, tasks, tmp_path, learning_rate=0.5, target_learning_rate=0.05, attempt={"temperature": 3.0}
     )
-    result = METHODS["ATTEMPT"](ctx, target)
+    result = METHODS["ATTEMPT"].run(ctx, target)
     prompt = result.module
     found = ctx.evaluate("test", target, result.evaluated)
     expected, prompts = [], []
@@ -164,7 +164,7 @@ def test_attempt_follows_paper_or_code(llama: Backbone, tasks: dict[str, Task], 
     starts = {}
     for start in ("first_source", "p_init"):
         ctx, target = context(llama, tasks, tmp_path, target_learning_rate=1e-9, attempt={"start": start})
-        starts[start] = METHODS["ATTEMPT"](ctx, target).other_prompts["own"]
+        starts[start] = METHODS["ATTEMPT"].run(ctx, target).other_prompts["own"]
     torch.testing.assert_close(starts["first_source"], source_prompts(ctx)[0])
     torch.testing.assert_close(starts["p_init"], ctx.start)
 
@@ -184,7 +184,7 @@ def test_one_variant_for_all_methods_unless_a_block_says_otherwise() -> None:
 
 def test_task_vectors_add_up(llama: Backbone, tasks: dict[str, Task], tmp_path: Path) -> None:
     ctx, target = context(llama, tasks, tmp_path, tpv={"scale": 0.5, "tune": False, "combine": "all"})
-    result = METHODS["TPV"](ctx, target)
+    result = METHODS["TPV"].run(ctx, target)
     start = ctx.start.double().numpy()
     expected = start + 0.5 * sum(prompt.double().numpy() - start for prompt in source_prompts(ctx))
     np.testing.assert_allclose(result.prompt, expected, rtol=1e-5, atol=1e-6)
@@ -194,11 +194,11 @@ def test_task_vectors_add_up(llama: Backbone, tasks: dict[str, Task], tmp_path: 
 
 def test_no_task_vectors_are_prompt_tuning(llama: Backbone, tasks: dict[str, Task], tmp_path: Path) -> None:
     ctx, target = context(llama, tasks, tmp_path, tpv={"scale": 0.0})
-    plain, tpv = METHODS["PT"](ctx, target), METHODS["TPV"](ctx, target)
+    plain, tpv = METHODS["PT"].run(ctx, target), METHODS["TPV"].run(ctx, target)
     torch.testing.assert_close(tpv.prompt, plain.prompt)
     assert tpv.trainable_parameters == plain.trainable_parameters == 3 * 16
     summed, target = context(llama, tasks, tmp_path)
-    assert not torch.allclose(METHODS["TPV"](summed, target).prompt, plain.prompt)
+    assert not torch.allclose(METHODS["TPV"].run(summed, target).prompt, plain.prompt)
 
 
 @pytest.mark.parametrize(("combine", "top"), [("pair", 2), ("top", 1), ("top", 2), ("top", 9), ("all", 2)])
@@ -207,7 +207,7 @@ def test_vectors_are_chosen_by_the_loss_of_their_sum_on_training_rows(
 ) -> None:
     settings = {"combine": combine, "top": top, "scale": 0.7, "tune": False}
     ctx, target = context(backbone, tasks, tmp_path, learning_rate=0.5, tpv=settings)
-    result = METHODS["TPV"](ctx, target)
+    result = METHODS["TPV"].run(ctx, target)
     vectors = [prompt - ctx.start for prompt in source_prompts(ctx)]
 
     def summed(group: tuple[int, ...]) -> Tensor:
@@ -234,7 +234,7 @@ def test_vectors_are_chosen_by_the_loss_of_their_sum_on_training_rows(
 
 def test_a_single_source_makes_no_pair(llama: Backbone, tasks: dict[str, Task], tmp_path: Path) -> None:
     ctx, target = context(llama, tasks, tmp_path, sources=("red",), tpv={"tune": False})
-    torch.testing.assert_close(METHODS["TPV"](ctx, target).prompt, source_prompts(ctx)[0])
+    torch.testing.assert_close(METHODS["TPV"].run(ctx, target).prompt, source_prompts(ctx)[0])
 
 
 # SPoT, multi-task prompt tuning
@@ -251,7 +251,7 @@ def test_spot_goes_on_from_the_source_most_similar_to_the_targets_own_prompt(
         return original(self, title, plan, settings)
 
     monkeypatch.setattr(Context, "run", spy)
-    result = METHODS["SPoT"](ctx, target)
+    result = METHODS["SPoT"].run(ctx, target)
     sources = [prompt.double().numpy().mean(axis=0) for prompt in source_prompts(ctx)]
     own = result.other_prompts["own"].double().numpy().mean(axis=0)
     cosines = [own @ each / np.linalg.norm(own) / np.linalg.norm(each) for each in sources]
@@ -278,7 +278,7 @@ def test_spot_may_start_from_a_mean_of_sources(llama: Backbone, tasks: dict[str,
     ctx, target = context(
         llama, tasks, tmp_path, learning_rate=0.5, target_learning_rate=1e-9, spot={"top": 2, "own_fraction": 0.5}
     )
-    result = METHODS["SPoT"](ctx, target)
+    result = METHODS["SPoT"].run(ctx, target)
     sources = [prompt.double().numpy() for prompt in source_prompts(ctx)]
     own = result.other_prompts["own"].double().numpy().mean(axis=0)
     means = [source.mean(axis=0) for source in sources]
@@ -293,7 +293,7 @@ def test_one_prompt_for_all_sources_is_mpt_without_all_that_makes_it_mpt(
     llama: Backbone, tasks: dict[str, Task], tmp_path: Path
 ) -> None:
     ctx, target = context(llama, tasks, tmp_path, mpt={"ablation": "neither", "sampling": "rows"})
-    joint, bare = METHODS["Multi-PT"](ctx, target), METHODS["MPT"](ctx, target)
+    joint, bare = METHODS["Multi-PT"].run(ctx, target), METHODS["MPT"].run(ctx, target)
     assert torch.equal(joint.prompt, bare.prompt)
     assert joint.trainable_parameters == 3 * 16
     assert not torch.allclose(joint.other_prompts["shared"], ctx.start)

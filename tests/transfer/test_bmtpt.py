@@ -13,7 +13,7 @@ from literal import literal_answer_logits, literal_logits
 from recipes import batch_of, context, random
 
 import promptkernels as pk
-from prompttransfer.config import RunConfig
+from prompttransfer import RunConfig
 from prompttransfer.methods import METHODS, Context
 from prompttransfer.methods.bmtpt import (
     aggregate,
@@ -85,11 +85,11 @@ def test_a_full_prompt_without_prior_is_prompt_tuning_from_the_particle_mean(
     llama: Backbone, tasks: dict[str, Task], tmp_path: Path, off: dict
 ) -> None:
     ctx, target = context(llama, tasks, tmp_path / "bmtpt", bmtpt={"parametrisation": "full"} | off)
-    result = METHODS["BMTPT"](ctx, target)
+    result = METHODS["BMTPT"].run(ctx, target)
     particles = [result.other_prompts[f"particle{index}"] for index in range(4)]
     ctx, target = context(llama, tasks, tmp_path / "pt")
     ctx.start = torch.stack(particles).mean(dim=0)
-    assert torch.equal(result.prompt, METHODS["PT"](ctx, target).prompt)
+    assert torch.equal(result.prompt, METHODS["PT"].run(ctx, target).prompt)
 
 
 @pytest.mark.parametrize("parametrisation", ["full", "factored"])
@@ -101,7 +101,7 @@ def test_a_strong_prior_holds_the_prompt_at_the_particles(
     for beta in (0.0, 1e4):
         settings = {"prior": prior, "beta": beta, "parametrisation": parametrisation, "spread": 0.01}
         ctx, target = context(llama, tasks, tmp_path / str(beta), bmtpt=settings, target_learning_rate=0.1)
-        result = METHODS["BMTPT"](ctx, target)
+        result = METHODS["BMTPT"].run(ctx, target)
         particles = torch.stack([result.other_prompts[f"particle{index}"] for index in range(4)])
         away[beta] = (result.prompt - particles.mean(dim=0)).norm()
     assert away[1e4] < 0.7 * away[0.0]
@@ -250,7 +250,7 @@ def test_the_prior_counts_once_for_all_answer_tokens(
     monkeypatch.setattr(Context, "run", spy)
     tasks["goal"] = replace(tasks["goal"], choices=("no w1", "yes w1 w2"))
     ctx, target = context(llama, tasks, tmp_path, scoring="full", bmtpt={"beta": 0.5})
-    METHODS["BMTPT"](ctx, target)
+    METHODS["BMTPT"].run(ctx, target)
     no, yes = (tasks["goal"].train["label"].count(label) for label in (0, 1))
     tokens = 3 * no + 4 * yes  # their words and the end
     assert strengths == [(pytest.approx(0.5 / tokens), pytest.approx(0.5 / tokens))]
@@ -456,7 +456,7 @@ def test_the_recipe_runs_with_its_settings(
     llama: Backbone, tasks: dict[str, Task], tmp_path: Path, settings: dict
 ) -> None:
     ctx, target = context(llama, tasks, tmp_path, bmtpt=settings)
-    result = METHODS["BMTPT"](ctx, target)
+    result = METHODS["BMTPT"].run(ctx, target)
     assert torch.isfinite(result.prompt).all()
     factors = 0 if settings.get("parametrisation") == "full" else settings.get("rank", 1) * (3 + 16)
     assert result.trainable_parameters == 3 * 16 + factors
@@ -470,7 +470,7 @@ def test_slices_are_no_part_of_a_stage(llama: Backbone, tasks: dict[str, Task], 
     prompts = []
     for size in (None, 2):
         ctx, target = context(llama, tasks, tmp_path, bmtpt={"particles_per_forward": size})
-        prompts.append(METHODS["BMTPT"](ctx, target).prompt)
+        prompts.append(METHODS["BMTPT"].run(ctx, target).prompt)
     assert "BMTPT: particles on the sources: reused from the store" in ctx.progress.notes
     assert torch.equal(*prompts)
 
@@ -481,7 +481,7 @@ def test_fused_and_reference_operations_train_alike(llama: Backbone, tasks: dict
         with pk.use_backend(name):
             ctx, target = context(llama, tasks, tmp_path / str(name), bmtpt={"source_updates": 50})
             ctx.config.target_updates = 50
-            history = METHODS["BMTPT"](ctx, target).history
+            history = METHODS["BMTPT"].run(ctx, target).history
             curves.append([[loss for _, loss in history[stage]] for stage in ("source_loss", "loss")])
     torch.testing.assert_close(curves[0], curves[1], rtol=1e-5, atol=0)
 
@@ -499,7 +499,7 @@ def test_beta_one_is_the_maximum_of_the_posterior(
         return original(self, title, plan, settings)
 
     monkeypatch.setattr(Context, "run", spy)
-    result = METHODS["BMTPT"](ctx, target)
+    result = METHODS["BMTPT"].run(ctx, target)
     particles = torch.stack([result.other_prompts[f"particle{index}"] for index in range(3)]).double()
     theta = result.prompt
     batch = llama.collate([row.ids for row in target.train], [row.answer for row in target.train])

@@ -11,9 +11,8 @@ import torch
 from synthetic_run import METHODS, TARGETS, write_run
 from typer.testing import CliRunner
 
-from prompttransfer import cli, evaluating
+from prompttransfer import RunConfig, cli, evaluating
 from prompttransfer import compare as compare_module
-from prompttransfer.config import RunConfig
 from prompttransfer.interchange import read_prompt, write_prompt
 from prompttransfer.models import Backbone
 

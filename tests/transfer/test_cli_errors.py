@@ -11,10 +11,9 @@ import typer
 from safetensors import SafetensorError
 from typer.testing import CliRunner
 
-from prompttransfer import cli
+from prompttransfer import RunConfig, cli
 from prompttransfer import compare as compare_module
 from prompttransfer.cli.errors import friendly_errors
-from prompttransfer.config import RunConfig
 from prompttransfer.recipes import read_recipe
 
 

@@ -17,9 +17,8 @@ from pyarrow import csv, parquet
 from tiny import byte_tokenizer, tiny_llama, toy_task
 from typer.testing import CliRunner
 
-from prompttransfer import cli
+from prompttransfer import RunConfig, cli
 from prompttransfer.cli import completion, reference
-from prompttransfer.config import RunConfig
 from prompttransfer.tasks import DEMO_TASKS, PAPER_TASKS
 from prompttransfer.tasks.task import Wording
 

@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from pydantic import Field
 from safetensors import safe_open
 from safetensors.torch import load_file
 from tiny import VOCABULARY, tiny_llama, tiny_tokenizer
 
-from prompttransfer import training
+from prompttransfer import RunConfig, register_method, training
 from prompttransfer.compare import Workbench, compare
-from prompttransfer.config import MethodSettings, RunConfig
+from prompttransfer.methods import Context, EncodedTask, Method, MethodResult, Scope, Stage
+from prompttransfer.methods.base import SizedTask
+from prompttransfer.methods.objectives import task_loss
+from prompttransfer.methods.shared import source_cost, source_prompts
+from prompttransfer.prompts import SoftPrompt
+from prompttransfer.report import write_report
+from prompttransfer.settings.base import Settings
+from prompttransfer.settings.run import MethodSettings
 from prompttransfer.tasks.task import Example, Task, to_dataset
+from prompttransfer.validate.model import model_facts
+from prompttransfer.validate.stages import stages
+from prompttransfer.validate.tasks import TaskFacts
 
 COLUMNS = {
     "method",
@@ -251,3 +263,61 @@ def test_methods_beyond_the_demo_leave_their_files(config: RunConfig) -> None:
     with safe_open(folder / "prompts" / "ATTEMPT" / "goal-seed1-module.safetensors", "pt") as file:
         assert file.get_tensor("sources").shape == (2, 3, 16)
         assert file.metadata()["method"] == "ATTEMPT"
+
+
+def test_a_method_of_ones_own_is_everywhere(config: RunConfig, tmp_path: Path, methods_restored: None) -> None:
+    """40 lines, and it is in the settings, the estimate, the results, the report and the stages that are kept."""
+
+    class HalfSettings(Settings):
+        block = "half"
+        share: float = Field(0.5, gt=0, lt=1, description="of the source's task vector")
+
+    @register_method
+    class Half(Method):
+        """Prompt tuning from a share of the first source's task vector."""
+
+        name = "half"
+        settings = (HalfSettings,)
+
+        def target_stages(self, scope: Scope, target: SizedTask) -> Iterator[Stage]:
+            yield scope.tuning(target, self.name, scope.prompt + 7)
+
+        def run(self, ctx: Context, target: EncodedTask) -> MethodResult:
+            share = ctx.config.of(HalfSettings).share
+            prompt = SoftPrompt(torch.lerp(ctx.start, source_prompts(ctx)[0], share))
+            plan = ctx.plan(prompt, task_loss, target.train, ctx.target_batches(target), ctx.config.target_rate)
+            facts = ctx.run(f"{target.name}: half", plan).facts
+            return MethodResult(
+                prompt=prompt.composed().cpu(),
+                trainable_parameters=facts["trainable_parameters"],
+                target_updates=facts["updates"],
+                target_examples=facts["examples"],
+                source_updates=source_cost(ctx),
+                seconds=facts["seconds"],
+                history={"loss": facts["loss"]},
+            )
+
+    given = config.model_dump() | {"methods": ("PT", "half"), "half": {"share": 0.25}, "output": tmp_path / "half"}
+    with pytest.raises(ValueError, match="did you mean 'share'"):
+        RunConfig(**given | {"half": {"shares": 0.25}})
+    half = RunConfig(**given)
+    assert half.of(HalfSettings).share == 0.25
+
+    facts = [TaskFacts(name, "", True, 60, 30, True, "accuracy", 8.0, 1.0, False) for name in ("red", "green", "goal")]
+    estimate = {stage.title: stage for stage in stages(half, model_facts(half.model)[0], facts[:2], facts[2:])}
+    length = half.prompt_length
+    assert estimate["goal: half"].trained == length * 16 + 7 and "source red" in estimate
+
+    progress = Progress()
+    results = json.loads((compare(half, progress) / "results.json").read_text())
+    rows = {(row["method"], row["target"]): row for row in results["rows"]}
+    row, plain = rows["half", "goal"], rows["PT", "goal"]
+    assert row["trainable_parameters"] == length * 16 and row["target_updates"] == plain["target_updates"]
+    assert row["source_updates"] > 0 == plain["source_updates"]
+    assert "half" in write_report(half.output).read_text()
+    again = Progress()
+    compare(half.model_copy(update={"output": tmp_path / "again"}), again)
+    assert "goal: half" in progress.stages and not any("half" in stage for stage in again.stages)
+    other = Progress()
+    compare(RunConfig(**given | {"half": {"share": 0.75}, "output": tmp_path / "other"}), other)
+    assert "goal: half" in other.stages and "source red" not in other.stages

@@ -25,8 +25,9 @@ from distributed import (
 from safetensors.torch import load_file
 from tiny import byte_tokenizer, tiny_llama, tiny_t5, toy_task
 
+from prompttransfer import RunConfig
 from prompttransfer.compare import compare
-from prompttransfer.config import METHODS, RunConfig
+from prompttransfer.methods import METHODS
 from prompttransfer.models.loading import load_model
 
 COUNTS = (2, 4)
@@ -73,7 +74,7 @@ def configs(assets: Path) -> dict[str, RunConfig]:
     }
     bmtpt = {"particles": 3, "rows": 3, "source_prior": "gaussian", "aggregation": "best", "prior": "mixture"}
     every = RunConfig(
-        **common, methods=METHODS, mpt={"teacher_cache": "always", "temperature_squared": True}, bmtpt=bmtpt
+        **common, methods=tuple(METHODS), mpt={"teacher_cache": "always", "temperature_squared": True}, bmtpt=bmtpt
     )
     other = RunConfig(
         **common,

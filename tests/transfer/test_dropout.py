@@ -16,7 +16,7 @@ from test_training import ROWS, Stop, plan, soft
 from tiny import VOCABULARY, tiny_llama, tiny_t5, tiny_tokenizer
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
-from prompttransfer.config import RunConfig
+from prompttransfer import RunConfig
 from prompttransfer.methods import METHODS
 from prompttransfer.methods.sampler import row_batches
 from prompttransfer.models import Backbone
@@ -158,7 +158,7 @@ def test_teachers_and_scores_have_none(
     tasks: dict[str, Task], tmp_path: Path, calls: list[tuple[bool, bool]], method: str
 ) -> None:
     ctx, target = context(t5(), tasks, tmp_path, dropout="model", mpt={"teacher_cache": "never"})
-    result = METHODS[method](ctx, target)
+    result = METHODS[method].run(ctx, target)
     ctx.evaluate("test", target, result.evaluated)
     assert {(True, True), (False, False)} <= set(calls)
     # Nothing is trained without dropout, and what is read without gradients has none.
@@ -168,7 +168,7 @@ def test_teachers_and_scores_have_none(
 def test_a_stage_with_dropout_is_another_one(tasks: dict[str, Task], tmp_path: Path) -> None:
     def stages(backbone: Backbone, folder: str, **settings: str) -> set[str]:
         ctx, target = context(backbone, tasks, tmp_path / folder, **settings)
-        METHODS["PT"](ctx, target)
+        METHODS["PT"].run(ctx, target)
         return {path.name for path in (tmp_path / folder / "done").iterdir()}
 
     off, on = stages(t5(), "off"), stages(t5(), "on", dropout="model")

@@ -12,7 +12,7 @@ from recipes import context, random
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import promptkernels as pk
-from prompttransfer.config import RunConfig
+from prompttransfer import RunConfig
 from prompttransfer.methods import METHODS
 from prompttransfer.methods.shared import source_prompts
 from prompttransfer.models import Backbone
@@ -326,7 +326,7 @@ def test_the_recipe_follows_its_settings(
     llama: Backbone, tasks: dict[str, Task], tmp_path: Path, settings: dict, least: int, most: int
 ) -> None:
     ctx, target = context(llama, tasks, tmp_path, dtvg=settings)
-    result = METHODS["DTVG"](ctx, target)
+    result = METHODS["DTVG"].run(ctx, target)
     groups = [group for _, group in result.history["groups"]]
     assert [update for update, _ in result.history["groups"]] == [4, 5, 6]
     assert all(least <= len(group) <= most for group in groups)
@@ -342,7 +342,7 @@ def test_both_spots_are_prompt_tuning_from_the_source_nearest_to_the_raw_own_pro
     ctx, target = context(
         llama, tasks, tmp_path, learning_rate=0.5, max_grad_norm=0.0, dtvg={"ablation": ablation}, warmup=0.0
     )
-    result = METHODS["DTVG"](ctx, target)
+    result = METHODS["DTVG"].run(ctx, target)
     assert result.trainable_parameters == 3 * 16 and (result.target_updates, result.target_examples) == (6, 24)
     own = result.other_prompts["own"].double().numpy().mean(axis=0)
     sources = [prompt.detach().clone() for prompt in source_prompts(ctx)]
@@ -376,7 +376,7 @@ def test_max_consistency_merges_nothing_where_no_pair_agrees() -> None:
 
 def test_a_fixed_group_stays_and_names_itself(llama: Backbone, tasks: dict[str, Task], tmp_path: Path) -> None:
     ctx, target = context(llama, tasks, tmp_path, dtvg={"ablation": "fixed-group"}, target_learning_rate=1.0)
-    result = METHODS["DTVG"](ctx, target)
+    result = METHODS["DTVG"].run(ctx, target)
     groups = [group for _, group in result.history["groups"]]
     assert groups[0] == groups[1] == groups[2]
     assert result.notes == f"merged: {', '.join(groups[0]) or 'no source'}"
@@ -388,5 +388,5 @@ def test_fused_and_reference_operations_train_alike(llama: Backbone, tasks: dict
         with pk.use_backend(name):
             ctx, target = context(llama, tasks, tmp_path / str(name))
             ctx.config.target_updates = 100
-            curves.append([loss for _, loss in METHODS["DTVG"](ctx, target).history["loss"]])
+            curves.append([loss for _, loss in METHODS["DTVG"].run(ctx, target).history["loss"]])
     torch.testing.assert_close(curves[0], curves[1], rtol=1e-5, atol=0)

@@ -22,8 +22,9 @@ from bench.evidence.running import collect, run_study
 from bench.evidence.studies import REPORTED, TUNING, Study, grid_entries, read_study
 from bench.evidence.tuning import best_settings, choose, settings_text
 from bench.evidence.writing import table, write_index, write_study, write_tuning
-from prompttransfer.config import METHODS, RunConfig
+from prompttransfer import RunConfig
 from prompttransfer.evaluation import evaluate
+from prompttransfer.methods import METHODS
 from prompttransfer.report import Results
 from prompttransfer.report.statistics import interval_text, paired
 from prompttransfer.tasks.task import Example, Task, to_dataset

@@ -17,8 +17,7 @@ from faults import Disk, failing_disk, files, flip, truncate
 from typer.testing import CliRunner
 
 from bench.reliability.runs import content, placed, toy_settings, unreadable
-from prompttransfer import cli, training
-from prompttransfer.config import RunConfig
+from prompttransfer import RunConfig, cli, training
 from prompttransfer.interchange import read_prompt
 
 ROOT = Path(__file__).parents[2]

@@ -13,8 +13,7 @@ import torch
 from typer.testing import CliRunner
 
 from bench.reliability.runs import content, placed, rows, toy_settings
-from prompttransfer import cli
-from prompttransfer.config import RunConfig
+from prompttransfer import RunConfig, cli
 from prompttransfer.local_workers import local_workers
 from prompttransfer.progress import NullProgress
 from prompttransfer.run_folder import RunFolder

@@ -35,7 +35,7 @@ def test_every_method_spends_the_same_target_budget_on_the_same_rows(
     for method in METHODS.values():
         ctx, target = context(llama, tasks, tmp_path)
         seen.clear()
-        result = method(ctx, target)
+        result = method.run(ctx, target)
         budgets.add((result.target_updates, result.target_examples))
         batches.append(list(seen))
         assert result.prompt.shape == (3, 16)
@@ -47,12 +47,12 @@ def test_every_method_spends_the_same_target_budget_on_the_same_rows(
 
 def test_source_updates_are_counted(llama: Backbone, tasks: dict[str, Task], tmp_path: Path) -> None:
     ctx, target = context(llama, tasks, tmp_path)
-    spent = {name: method(ctx, target).source_updates for name, method in METHODS.items()}
+    spent = {name: method.run(ctx, target).source_updates for name, method in METHODS.items()}
     transfer = {"SPoT": 12, "TPV": 12, "ATTEMPT": 12, "MPT": 16, "MPT-group": 16, "BMTPT": 4, "DTVG": 12}
     assert spent == {"PT": 0, "Multi-PT": 4} | transfer
     assert ctx.progress.notes == []  # nothing comes from an earlier run
     again, target = context(llama, tasks, tmp_path)
-    METHODS["DTVG"](again, target)
+    METHODS["DTVG"].run(again, target)
     assert again.progress.notes.count("source red: reused from the store") == 1
 
 
@@ -71,7 +71,7 @@ def test_budgets_in_epochs_are_honoured_by_every_method(
     for name, method in METHODS.items():
         ctx, target = context(llama, tasks, tmp_path / name, **settings)
         original = ctx.of(target)
-        result = method(original, target)
+        result = method.run(original, target)
         plans.append((result.target_updates, result.target_examples))
         spent = {
             "PT": 0,
@@ -107,7 +107,7 @@ def test_rates_warm_up_and_decay_of_a_task_reach_the_plan(
         dtvg={"own_updates": 2, "own_learning_rate": 0.1, "weight_decay": 0.3},
         warmup_updates=3,
     )
-    METHODS["DTVG"](ctx.of(target), target)
+    METHODS["DTVG"].run(ctx.of(target), target)
     own, merged = plans["goal: own prompt"], plans["goal: DTVG"]
     assert (own.learning_rate, own.weight_decay, own.warmup_updates, len(own.batches)) == (0.1, 1e-5, 3, 2)
     assert (merged.learning_rate, merged.weight_decay, len(merged.batches)) == (0.5, 0.3, 6)
@@ -123,7 +123,7 @@ def test_every_method_trains_on_whole_answers(
         tasks[name] = replace(task, choices=("no w1 w2", "no w3"))
     ctx, target = context(backbone, tasks, tmp_path, scoring=scoring)
     assert {len(row.answer) for row in target.train} == {3, 4}
-    result = METHODS[method](ctx, target)
+    result = METHODS[method].run(ctx, target)
     found = ctx.evaluate("score", target, result.evaluated)
     assert torch.isfinite(result.prompt).all() and len(found.predictions) == 30
     assert set(found.predictions) <= ({0, 1} if scoring == "full" else {-1, 0, 1})
@@ -156,7 +156,7 @@ def test_the_training_steps_call_the_kernels(
     for name in ops:
         monkeypatch.setattr(pk, name, counting(name))
     ctx, target = context(llama, tasks, tmp_path)
-    METHODS[method](ctx, target)
+    METHODS[method].run(ctx, target)
     assert set(calls) == ops
     per_step = {"MPT": ("prepend_prompts", 4 + 6), "BMTPT": ("svgd_direction", 4), "DTVG": ("select_group", 3)}
     if method in per_step:
@@ -166,7 +166,7 @@ def test_the_training_steps_call_the_kernels(
 
 def test_histories_name_groups_and_similarities(llama: Backbone, tasks: dict[str, Task], tmp_path: Path) -> None:
     ctx, target = context(llama, tasks, tmp_path)
-    history = METHODS["DTVG"](ctx, target).history
+    history = METHODS["DTVG"].run(ctx, target).history
     assert [update for update, _ in history["groups"]] == [4, 5, 6]
     assert {name for _, names in history["groups"] for name in names} <= {"red", "green", "blue"}
     assert history["similarity"]["names"] == ["red", "green", "blue", "goal"]
@@ -177,7 +177,7 @@ def test_histories_name_groups_and_similarities(llama: Backbone, tasks: dict[str
 def test_prompt_tuning_learns_a_toy_source(llama: Backbone, tasks: dict[str, Task], tmp_path: Path) -> None:
     ctx, target = context(llama, tasks, tmp_path, target_learning_rate=1.0)
     ctx.config.target_updates = 120
-    history = METHODS["PT"](ctx, target).history["loss"]
+    history = METHODS["PT"].run(ctx, target).history["loss"]
     first, last = (sum(loss for _, loss in part) / 10 for part in (history[:10], history[-10:]))
     assert last < 0.75 * first
 
@@ -204,7 +204,7 @@ def test_batches_before_the_transfer_of_dtvg_have_their_own_size_for_every_metho
         rows = [row for batch in part for row in batch]
         assert len(rows) == len(set(rows)) and set(rows) < set(range(30))
     for method in ("PT", "SPoT", "DTVG"):
-        result = METHODS[method](ctx, target)
+        result = METHODS[method].run(ctx, target)
         assert (result.target_updates, result.target_examples) == (9, 3 * 6 + 6 * 4)
     equal, target = context(llama, tasks, tmp_path, dtvg={"own_updates": 3, "own_batch_size": 4})
     plain, _ = context(llama, tasks, tmp_path, dtvg={"own_updates": 3})

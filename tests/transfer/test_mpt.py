@@ -11,8 +11,7 @@ from recipes import batch_of, context, random
 
 import promptkernels as pk
 from promptkernels.bench.memory import peak_bytes
-from prompttransfer.config import RunConfig
-from prompttransfer.method_config import MPTConfig
+from prompttransfer import RunConfig
 from prompttransfer.methods import METHODS, Context, EncodedTask, mpt
 from prompttransfer.methods.distillation import (
     DistillationLoss,
@@ -22,6 +21,7 @@ from prompttransfer.methods.distillation import (
     hidden_distillation,
     logit_distillation,
 )
+from prompttransfer.methods.mpt import MPTConfig
 from prompttransfer.methods.objectives import task_loss
 from prompttransfer.models import Backbone
 from prompttransfer.prompts import FrozenPrompts, MultitaskPrompt, PromptModule, SoftPrompt, mean_factors
@@ -256,7 +256,7 @@ def test_every_ablation_runs_and_trains_what_it_names(
 ) -> None:
     ctx, target = context(llama, tasks, one_store, mpt={"ablation": ablation})
     stages = stages_of(ctx, monkeypatch)
-    result = METHODS["MPT"](ctx, target)
+    result = METHODS["MPT"].run(ctx, target)
     titles = [title for title, _, _ in stages]
     assert titles == [*(TEACHERS if taught else []), "MPT: joint source stage", "goal: MPT"]
     assert result.source_updates == 4 + 12 * taught
@@ -317,14 +317,14 @@ def test_a_group_shares_its_prompt_and_each_target_spends_its_own_budget(
         return original(self, prompt, objective, rows, batches, *rest, **more)
 
     monkeypatch.setattr(Context, "plan", spy)
-    first = METHODS["MPT-group"](ctx, goal)
+    first = METHODS["MPT-group"].run(ctx, goal)
     rows, batches = plans[-1]
     for place, task in enumerate(ctx.targets):
         # The rows of this target in every joint update are those it would read alone.
         own = [[row for row in batch if rows[row].task == place] for batch in batches]
         alone = [[task.train[row].ids for row in batch] for batch in ctx.target_batches(task)]
         assert [[rows[row].ids for row in batch] for batch in own] == alone
-    second = METHODS["MPT-group"](ctx, other)
+    second = METHODS["MPT-group"].run(ctx, other)
     for result in (first, second):
         assert (result.target_updates, result.target_examples) == (6, 24)
         assert result.trainable_parameters == 3 * 16 // 2 + 3 + 16
@@ -352,7 +352,7 @@ def test_exceptions_of_a_target_stay_its_own_in_a_group(
     monkeypatch.setattr(Context, "run", spy)
     spent = {"goal": (6, 24), "blue": (3, 6)}
     for task in (blue, goal):
-        result = METHODS["MPT-group"](ctx.of(task, "MPT-group"), task)
+        result = METHODS["MPT-group"].run(ctx.of(task, "MPT-group"), task)
         assert (result.target_updates, result.target_examples) == spent[task.name]
     groups = [reused for title, reused in titles if title == "goal, blue: MPT-group"]
     assert groups == [False, True], "one training, whichever target is asked for"
@@ -368,7 +368,7 @@ def test_a_group_has_one_rate() -> None:
 
 def test_a_group_of_one_is_mpt(llama: Backbone, tasks: dict[str, Task], tmp_path: Path) -> None:
     ctx, goal = context(llama, tasks, tmp_path)
-    alone, group = METHODS["MPT"](ctx, goal), METHODS["MPT-group"](ctx, goal)
+    alone, group = METHODS["MPT"].run(ctx, goal), METHODS["MPT-group"].run(ctx, goal)
     assert torch.equal(alone.prompt, group.prompt)
     eight = MultitaskPrompt(torch.zeros(100, 768), 8)
     assert eight.trainable_parameters() // 8 == 10_468  # MPT* on eight targets
@@ -382,7 +382,7 @@ def test_fused_and_plain_operations_give_one_loss_curve(
         ctx, target = context(llama, tasks, tmp_path / backend, mpt={"rank": 2, "source_updates": 50})
         ctx.config.target_updates = 50
         with pk.use_backend(backend):
-            result = METHODS["MPT"](ctx, target)
+            result = METHODS["MPT"].run(ctx, target)
         curves.append([torch.tensor(result.history[name], dtype=torch.float64) for name in ("source_loss", "loss")])
     for fused, plain in zip(*curves, strict=True):
         assert len(fused) == 50

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from prompttransfer import RunConfig
 from prompttransfer.cli.given import given_settings
-from prompttransfer.config import RunConfig
 from prompttransfer.overlay import merged, nested, overlaid
 from prompttransfer.recipes import Recipe, SettingsError, run_config
 

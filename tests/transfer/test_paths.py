@@ -13,8 +13,7 @@ import torch
 from tiny import tiny_llama, tiny_tokenizer
 from typer.testing import CliRunner
 
-from prompttransfer import cli
-from prompttransfer.config import RunConfig
+from prompttransfer import RunConfig, cli
 from prompttransfer.doctor import examine
 from prompttransfer.interchange import Card, read_card, write_prompt
 from prompttransfer.paths import NoHome, anywhere, expanded, settle_home

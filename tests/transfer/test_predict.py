@@ -11,9 +11,8 @@ from tiny import VOCABULARY, WORDS, tiny_llama, tiny_tokenizer
 from torch import Tensor
 from typer.testing import CliRunner
 
-from prompttransfer import cli, evaluating
+from prompttransfer import RunConfig, cli, evaluating
 from prompttransfer.compare import compare
-from prompttransfer.config import RunConfig
 from prompttransfer.interchange import Card, read_card, read_factors, write_prompt
 from prompttransfer.models import Backbone
 from prompttransfer.predicting import Predictor

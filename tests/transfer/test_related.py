@@ -69,7 +69,7 @@ def test_without_a_related_source_a_method_is_prompt_tuning_bit_for_bit(
     llama: Backbone, tasks: dict[str, Task], tmp_path: Path, method: str
 ) -> None:
     ctx, target = context(llama, tasks, tmp_path, methods=("PT", method), **level(NONE), **RELATED[method])
-    alone, got = METHODS["PT"](ctx, target), METHODS[method](ctx, target)
+    alone, got = METHODS["PT"].run(ctx, target), METHODS[method].run(ctx, target)
     assert torch.equal(got.prompt, alone.prompt)
     assert got.history["loss"] == alone.history["loss"]
     assert (got.target_updates, got.target_examples) == (alone.target_updates, alone.target_examples)
@@ -84,8 +84,8 @@ def test_prompt_tuning_keeps_its_own_rate_then(
     ctx, target = context(
         llama, tasks, tmp_path, methods=("PT", method), per_method=rates, **level(NONE), **RELATED[method]
     )
-    alone = METHODS["PT"](ctx.of(target, "PT"), target)
-    assert torch.equal(METHODS[method](ctx.of(target, method), target).prompt, alone.prompt)
+    alone = METHODS["PT"].run(ctx.of(target, "PT"), target)
+    assert torch.equal(METHODS[method].run(ctx.of(target, method), target).prompt, alone.prompt)
 
 
 # related sources
@@ -137,7 +137,7 @@ def test_prompt_tuning_continues_after_the_sources_have_joined(
     llama: Backbone, tasks: dict[str, Task], tmp_path: Path, method: str
 ) -> None:
     ctx, target = context(llama, tasks, tmp_path, methods=("PT", method), **level(ALL), **RELATED[method])
-    got, alone = METHODS[method](ctx.of(target, method), target), METHODS["PT"](ctx.of(target, "PT"), target)
+    got, alone = METHODS[method].run(ctx.of(target, method), target), METHODS["PT"].run(ctx.of(target, "PT"), target)
     assert got.history["loss"][:2] == alone.history["loss"][:2] and not torch.equal(got.prompt, alone.prompt)
     # Two updates tune, the batches of two are read by the search, two are left.
     assert len(got.history["loss"]) == 4 and got.target_updates == 6 == alone.target_updates
@@ -193,7 +193,7 @@ def test_mpt_lets_join_what_the_factors_of_related_sources_compose(
     kept = [place for place, value in enumerate(z) if value > min(z)]
     ctx, target = context(llama, tasks, tmp_path, methods=("MPT",), **level(between), **RELATED["MPT"])
     seen = joins(monkeypatch, "mpt")
-    result = METHODS["MPT"](ctx, target)
+    result = METHODS["MPT"].run(ctx, target)
     joint, _, updates = mpt.source_stage(ctx)
     u, v = average_factors(joint.u.detach()[kept], joint.v.detach()[kept])
     want = joint.shared.double() * (u[0].double() @ v[0].double())
@@ -212,7 +212,7 @@ def test_bmtpt_lets_join_the_posterior_of_related_sources(
     kept = [name for name, value in zip(ctx.config.sources, z, strict=True) if value > min(z)]
     ctx, target = context(llama, tasks, tmp_path, methods=("BMTPT",), **level(between), **RELATED["BMTPT"])
     seen = joins(monkeypatch, "bmtpt")
-    got = METHODS["BMTPT"](ctx, target)
+    got = METHODS["BMTPT"].run(ctx, target)
     few, _ = context(llama, tasks, tmp_path, methods=("BMTPT",), sources=kept, bmtpt={"particles": 2})
     few.start = ctx.start
     posterior, _ = bmtpt.source_stage(few)

@@ -26,7 +26,7 @@ def trained(folder: Path) -> dict[str, str]:
         backbone = Backbone(tiny_llama(), tiny_tokenizer(), precision="float32", max_length=16)
         tasks = {task: toy_task(task, word) for word, task in enumerate(["red", "green", "blue", "goal"])}
         ctx, target = context(backbone, tasks, Path(tempfile.mkdtemp(dir=folder)))
-        result = method(ctx, target)
+        result = method.run(ctx, target)
         content = result.prompt.detach().contiguous().numpy().tobytes() + json.dumps(result.history["loss"]).encode()
         found[name] = hashlib.sha256(content).hexdigest()
     return found

@@ -10,8 +10,8 @@ import torch
 from test_compare import Progress, config  # noqa: F401, a fixture
 from tiny import toy_task
 
+from prompttransfer import RunConfig
 from prompttransfer.compare import Workbench, compare
-from prompttransfer.config import RunConfig
 from prompttransfer.encoding import EncodedTask
 from prompttransfer.evaluation import Evaluation, evaluate
 from prompttransfer.methods.objectives import task_loss

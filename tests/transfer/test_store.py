@@ -11,7 +11,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from prompttransfer.config import RunConfig
+from prompttransfer import RunConfig
 from prompttransfer.durable import write_json
 from prompttransfer.store import Result, Store, key_hash, tensor_hash
 

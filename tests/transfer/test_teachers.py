@@ -115,7 +115,7 @@ def test_training_with_kept_outputs_is_training_with_teachers(
     found = []
     for keep in ("always", "never"):
         ctx, target = context(backbone, tasks, tmp_path / keep, mpt={"teacher_cache": keep, "source_updates": 12})
-        found.append(METHODS["MPT"](ctx, target))
+        found.append(METHODS["MPT"].run(ctx, target))
     torch.testing.assert_close(found[0].prompt, found[1].prompt, rtol=1e-4, atol=1e-5)
     losses = [torch.tensor(result.history["source_loss"]) for result in found]
     torch.testing.assert_close(losses[0], losses[1], rtol=1e-5, atol=1e-6)

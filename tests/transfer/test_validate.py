@@ -14,15 +14,14 @@ from rich.console import Console
 from tiny import tiny_llama, tiny_t5, tiny_tokenizer
 from typer.testing import CliRunner
 
-from prompttransfer import cli
-from prompttransfer.config import RunConfig
+from prompttransfer import RunConfig, cli
 from prompttransfer.prompts import GroupedPrompt, InstancePrompt, MultitaskPrompt, ParticlePrompts
 from prompttransfer.recipes import Recipe, read_recipe, recipe_names, run_config
 from prompttransfer.tasks.text_metrics import scoring as answers_and_metrics
 from prompttransfer.validate import Explanation, explain, print_explanation
 from prompttransfer.validate.cost import Machine, disk, memory, seconds
 from prompttransfer.validate.model import model_facts
-from prompttransfer.validate.stages import Stage, stages
+from prompttransfer.validate.stages import SizedStage, stages
 from prompttransfer.validate.tasks import TaskFacts
 
 runner = CliRunner()
@@ -111,7 +110,7 @@ def facts(name: str, role: str, rows: int = 1000, text: float = 20.0) -> TaskFac
     return TaskFacts(name, role, True, rows, 100, True, "accuracy", text, 2.0, False)
 
 
-def plan_of(model: str, sources: int = 6, targets: int = 1, **settings: Any) -> dict[str, Stage]:
+def plan_of(model: str, sources: int = 6, targets: int = 1, **settings: Any) -> dict[str, SizedStage]:
     known = [facts(f"s{k}", "source") for k in range(sources)]
     goals = [facts(f"t{k}", "target", 300) for k in range(targets)]
     config = RunConfig(prompt_length=100, sources=[t.name for t in known], targets=[t.name for t in goals], **settings)
@@ -211,7 +210,7 @@ def test_rows_that_choose_a_prompt_are_read_at_every_look() -> None:
 
 def test_costs_by_hand() -> None:
     model = model_facts("google-t5/t5-base")[0]
-    stage = Stage("s", 10, 5, 8, 100, trained_on=1000.0, read_only=10.0, written=20.0, longest=50.0, times=2)
+    stage = SizedStage("s", 10, 5, 8, 100, trained_on=1000.0, read_only=10.0, written=20.0, longest=50.0, times=2)
     # encoder 84,954,240 and decoder 113,275,008 parameters; half of 10^9 operations per second
     operations = 5 * (4 * (1000 * 84_954_240 + 20 * 113_275_008) + 2 * 10 * 84_954_240)
     assert seconds(stage, model, MACHINE) == pytest.approx(operations / 0.5e9)

@@ -9,17 +9,18 @@ import typer
 
 from prompttransfer.cli import completion
 from prompttransfer.cli import options as o
+from prompttransfer.cli.completion import METHOD_NAMES
 from prompttransfer.cli.given import given_settings
 from prompttransfer.cli.support import (
     default_of,
     friendly_errors,
     method_names,
     print_run,
+    recipe_of,
     run,
     task_names,
 )
-from prompttransfer.config import METHODS
-from prompttransfer.recipes import read_recipe, run_config
+from prompttransfer.recipes import run_config
 
 
 def compare(
@@ -52,7 +53,7 @@ def compare(
     methods: Annotated[
         list[str] | None,
         typer.Option(
-            help=f"Of {', '.join(METHODS)}.",
+            help=f"Of {', '.join(METHOD_NAMES)}.",
             show_default=default_of("methods"),
             rich_help_panel=o.WHAT,
             autocompletion=completion.method_names,
@@ -158,5 +159,5 @@ def compare(
         "output": output,
     }
     with friendly_errors(debug, resumes=True):
-        config = run_config(read_recipe(recipe), given_settings(options, assigned), limit=limit)
+        config = run_config(recipe_of(recipe), given_settings(options, assigned), limit=limit)
         print_run(run(config, quiet or as_json, workers), as_json)

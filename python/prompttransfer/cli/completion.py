@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, get_args
 
 from prompttransfer.assets.table import ASSETS
-from prompttransfer.config import METHODS, RunConfig
-from prompttransfer.method_config import Settings
 from prompttransfer.model_names import hub_models
 from prompttransfer.overlay import block_of
 from prompttransfer.recipes import recipe_names
+from prompttransfer.settings.base import Settings
+from prompttransfer.settings.run import RunConfig
 
-# Names of the tasks: their descriptions take seconds to import, so a test keeps this list the same as theirs.
+# Methods and descriptions of tasks take seconds to import, so a test keeps these lists the same as theirs.
+METHOD_NAMES = ("PT", "Multi-PT", "SPoT", "TPV", "ATTEMPT", "MPT", "MPT-group", "BMTPT", "DTVG")
 _TASKS = """
     amazon tweets movies r8 r52-other nyt sst2 subjectivity mrpc rte cb boolq glue/mnli glue/qqp glue/qnli
     glue/sst2 glue/stsb glue/mrpc glue/rte glue/cola superglue/multirc superglue/boolq superglue/wic
@@ -51,6 +52,8 @@ def setting(name: str) -> Callable[[str], list[str]]:
 
 def assignment(incomplete: str) -> list[str]:
     """Completion of NAME=VALUE: names of all settings, then the values of one that has a few."""
+    import prompttransfer.methods  # noqa: F401  they have settings too
+
     name, equals, begun = incomplete.partition("=")
     kinds = dict(_settings())
     if not equals:
@@ -75,8 +78,8 @@ def _values(annotation: Any) -> list[str]:
 
 
 asset_names = one_of(lambda: ASSETS)
-method_name = one_of(lambda: METHODS)
-method_names = several_of(lambda: METHODS)
+method_name = one_of(lambda: METHOD_NAMES)
+method_names = several_of(lambda: METHOD_NAMES)
 model = one_of(lambda: ("demo", *hub_models()))
 recipe = one_of(recipe_names)
 task_name = one_of(lambda: TASK_NAMES)

@@ -10,8 +10,8 @@ import typer
 from prompttransfer.cli import completion
 from prompttransfer.cli import options as o
 from prompttransfer.cli.given import given_settings
-from prompttransfer.cli.support import default_of, friendly_errors, shown_progress
-from prompttransfer.recipes import Recipe, run_config
+from prompttransfer.cli.support import default_of, friendly_errors, recipe_of, shown_progress
+from prompttransfer.recipes import run_config
 from prompttransfer.texts import show, show_json
 
 
@@ -99,7 +99,7 @@ def evaluate(
         }
         with shown_progress(quiet or as_json) as progress:
             given = given_settings(options)
-            facts = evaluate_file(prompt, run_config(Recipe(), given), progress, given=set(given))
+            facts = evaluate_file(prompt, run_config(recipe_of(None), given), progress, given=set(given))
         if as_json:
             show_json(facts)
             return

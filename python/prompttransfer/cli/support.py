@@ -8,9 +8,10 @@ from typing import Any
 import typer
 
 from prompttransfer import processes
+from prompttransfer.cli.completion import METHOD_NAMES
 from prompttransfer.cli.errors import friendly_errors
-from prompttransfer.config import METHODS, RunConfig
-from prompttransfer.recipes import Recipe, run_config
+from prompttransfer.recipes import Recipe, read_recipe, run_config
+from prompttransfer.settings.run import RunConfig
 from prompttransfer.texts import show, show_json
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "friendly_errors",
     "method_names",
     "print_run",
+    "recipe_of",
     "run",
     "shown_progress",
     "task_names",
@@ -41,8 +43,15 @@ def task_names(values: list[str] | None) -> tuple[str, ...] | None:
 def method_names(values: list[str] | None) -> tuple[str, ...] | None:
     """Method names in any case."""
     names = task_names(values)
-    known = {name.lower(): name for name in METHODS}
+    known = {name.lower(): name for name in METHOD_NAMES}
     return None if names is None else tuple(known.get(name.lower(), name) for name in names)
+
+
+def recipe_of(name: str | None) -> Recipe:
+    """The settings of `--recipe`, with the methods at hand whose settings they may name."""
+    import prompttransfer.methods  # noqa: F401
+
+    return read_recipe(name)
 
 
 # What `train` does where neither a recipe nor an option says otherwise.

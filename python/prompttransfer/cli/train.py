@@ -9,18 +9,18 @@ import typer
 
 from prompttransfer.cli import completion
 from prompttransfer.cli import options as o
+from prompttransfer.cli.completion import METHOD_NAMES
 from prompttransfer.cli.given import given_settings
 from prompttransfer.cli.support import (
     default_of,
     friendly_errors,
     method_names,
     print_run,
+    recipe_of,
     run,
     task_names,
     train_settings,
 )
-from prompttransfer.config import METHODS
-from prompttransfer.recipes import read_recipe
 from prompttransfer.texts import show
 
 
@@ -37,7 +37,9 @@ def train(
     limit: o.Limit = None,
     method: Annotated[
         str | None,
-        typer.Option(help=f"One of {', '.join(METHODS)}.", show_default="PT", autocompletion=completion.method_name),
+        typer.Option(
+            help=f"One of {', '.join(METHOD_NAMES)}.", show_default="PT", autocompletion=completion.method_name
+        ),
     ] = None,
     sources: Annotated[
         list[str] | None,
@@ -116,7 +118,7 @@ def train(
         "output": prompt.with_name(prompt.name + ".run"),
     }
     with friendly_errors(debug, resumes=True):
-        config = train_settings(read_recipe(recipe), given_settings(options, assigned), limit)
+        config = train_settings(recipe_of(recipe), given_settings(options, assigned), limit)
         results = run(config, quiet or as_json)
         from prompttransfer.interchange import read_tensors, write_tensors
 

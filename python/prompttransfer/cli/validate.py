@@ -9,8 +9,8 @@ import typer
 from prompttransfer.cli import completion
 from prompttransfer.cli import options as o
 from prompttransfer.cli.given import given_settings
-from prompttransfer.cli.support import friendly_errors
-from prompttransfer.recipes import read_recipe, run_config
+from prompttransfer.cli.support import friendly_errors, recipe_of
+from prompttransfer.recipes import run_config
 from prompttransfer.texts import show, show_json
 
 
@@ -45,7 +45,7 @@ def validate(
     `prompttransfer validate my-recipe.yaml --json`
     """
     with friendly_errors(debug):
-        asked = read_recipe(recipe)
+        asked = recipe_of(recipe)
         given = given_settings({"model": model, "data_dir": data_dir}, assigned)
         config = run_config(asked, given, limit=limit)
         from prompttransfer.validate import explain, print_explanation

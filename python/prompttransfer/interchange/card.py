@@ -15,9 +15,9 @@ from pydantic import BeforeValidator, Field, ValidationError
 from prompttransfer.interchange.files import read_tensors
 from prompttransfer.joins import Join
 from prompttransfer.json_file import parse_json
-from prompttransfer.method_config import Settings
 from prompttransfer.reading import Reading
 from prompttransfer.recipes import explain
+from prompttransfer.settings.base import Settings
 
 Kind = TypeVar("Kind")
 

@@ -2,19 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any, ClassVar, Literal
+
 import torch
+from pydantic import Field
 from torch import Tensor
 
+from prompttransfer.methods.base import Method, Scope, SizedTask, Stage
 from prompttransfer.methods.context import Context, EncodedTask, MethodResult, stack
 from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.shared import source_cost, source_prompts
 from prompttransfer.models import Backbone
 from prompttransfer.prompts import InstancePrompt
 from prompttransfer.rows import Row
+from prompttransfer.settings.base import Presets
+
+
+class ATTEMPTConfig(Presets):
+    """ATTEMPT (Asai et al. 2022): every row attends to the source prompts and the target's own."""
+
+    block: ClassVar[str] = "attempt"
+    variants: ClassVar[dict[str, dict[str, Any]]] = {"code": {"mask_padding": False, "train_norm": False}}
+
+    variant: Literal["paper", "code"] = Field(
+        "paper",
+        description="code: padding takes part in the maximum over the text (mask_padding false), and LayerNorm is "
+        "frozen (train_norm false)",
+    )
+    mask_padding: bool = Field(True, description="leave padding out of the maximum over the text's embeddings")
+    train_norm: bool = Field(True, description="train the weights of the attention's LayerNorm")
+    projection: int = Field(100, ge=1, description="width between W_down and W_up")
+    temperature: float | None = Field(None, gt=0, description="tau of the attention; none: e * hidden size")
+    start: Literal["first_source", "p_init"] = Field("first_source", description="start of the target's prompt")
+    attention_learning_rate: float | None = Field(
+        None, gt=0, description="rate of W_down, W_up and LayerNorm; none: that of the prompt, as in the published runs"
+    )
 
 
 def run(ctx: Context, target: EncodedTask) -> MethodResult:
-    config, attempt = ctx.config, ctx.config.attempt
+    config, attempt = ctx.config, ctx.config.of(ATTEMPTConfig)
     sources = stack(source_prompts(ctx))
     prompt = InstancePrompt(
         sources,
@@ -57,3 +84,18 @@ def average_over(
         total += prompt.of_rows(embeds, batch["attention_mask"]).sum(dim=0)
         attention += prompt.attention(embeds, batch["attention_mask"]).sum(dim=0)
     return total / len(rows), attention / len(rows)
+
+
+class ATTEMPT(Method):
+    """Attention of every row over source prompts."""
+
+    name = "ATTEMPT"
+    settings = (ATTEMPTConfig,)
+
+    def target_stages(self, scope: Scope, target: SizedTask) -> Iterator[Stage]:
+        attempt, hidden = scope.config.of(ATTEMPTConfig), scope.hidden
+        attention = 2 * attempt.projection * hidden + 2 * hidden * attempt.train_norm
+        yield scope.tuning(target, self.name, scope.prompt + attention, by_row=True)
+
+    def run(self, ctx: Context, target: EncodedTask) -> MethodResult:
+        return run(ctx, target)

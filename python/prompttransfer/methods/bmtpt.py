@@ -9,26 +9,101 @@ particles. Without it (prior "none" or beta 0) and with a full-rank prompt, it i
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from prompttransfer.budget import bmtpt_rows, joint_updates
-from prompttransfer.config import BMTPTConfig
+from prompttransfer.methods.base import Method, Scope, SizedTask, Stage
+from prompttransfer.methods.budget import joint_updates
 from prompttransfer.methods.choosing import training_losses
 from prompttransfer.methods.context import Context, EncodedTask, MethodResult
 from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.posterior import ParticleLoss, PriorLoss, gaussian_penalty, mixture_penalty
-from prompttransfer.methods.related import first_updates, joined, without_transfer
+from prompttransfer.methods.related import (
+    RelatedConfig,
+    TransferFrom,
+    first_updates,
+    joined,
+    related_stages,
+    without_transfer,
+)
 from prompttransfer.methods.sampler import Cursor, flatten
 from prompttransfer.methods.shared import joined_rows
 from prompttransfer.prompts import MultitaskPrompt, ParticlePrompts, PromptModule, SoftPrompt
 from prompttransfer.rows import Rows
 from prompttransfer.selection import mean_score
+from prompttransfer.settings.base import Settings
+from prompttransfer.settings.run import RunConfig
 from prompttransfer.store import tensor_hash
+
+
+class BMTPTConfig(Settings):
+    """BMTPT (Lee et al. 2023): SVGD particles of the source posterior, used as start and prior of the target."""
+
+    block: ClassVar[str] = "bmtpt"
+
+    particles: int = Field(4, ge=1, description="number M of particles")
+    source_updates: int | None = Field(None, ge=1, description="SVGD updates; none: source_updates")
+    source_epochs: float | None = Field(
+        None, gt=0, description="epochs of SVGD over the mixed sources, in place of source_updates"
+    )
+    rows: int | None = Field(
+        None, ge=1, description="rows per SVGD update, seen by every particle; none: batch_size / 2"
+    )
+    sources_per_update: int | None = Field(
+        None, ge=1, description="sources drawn at random for an SVGD update; none: rows of all of them"
+    )
+    particles_per_forward: int | None = Field(
+        None,
+        ge=1,
+        description="particles read at once, with no effect on the result; none: one on a CPU, elsewhere as many as "
+        "memory holds",
+    )
+    parallel: Literal["rows", "particles"] = Field(
+        "rows",
+        description="what several processes share in an SVGD update: the rows of a batch, or the particles; with no "
+        "effect on the result",
+    )
+    spread: float = Field(
+        0.2, ge=0, description="start: P_init + N(0, s^2), s = spread * std of P_init; first one P_init"
+    )
+    bandwidth: float | Literal["liu2016", "numpyro", "blackjax"] = Field("liu2016", description="h in exp(-d^2/h)")
+    per_token: bool = Field(False, description="one kernel per prompt token instead of one over the whole prompt")
+    evidence: Annotated[float, Field(gt=0)] | Literal["all"] = Field(
+        100.0,
+        description="tempering: rows of evidence that the mean source loss stands for in log p(D|theta); all: the "
+        "sources' training rows, with weights 'proportional' the untempered posterior",
+    )
+    weights: Literal["uniform", "proportional"] = Field(
+        "uniform", description="weight of each source in the likelihood"
+    )
+    source_prior: Literal["flat", "gaussian"] = Field("flat", description="p(theta) of the source posterior")
+    source_prior_std: float = Field(1.0, gt=0, description="std of the gaussian source prior around P_init")
+    transfer_from: TransferFrom = "all"
+    aggregation: Literal["mean", "best", "best-on-validation", "kernel-weighted"] = Field(
+        "mean",
+        description="start of the target prompt: mean of the particles, the one of least loss on the target's training "
+        "rows, the one of the highest score on its validation rows (which have labels: no longer few-shot), or their "
+        "mean weighted by kernel density",
+    )
+    parametrisation: Literal["factored", "full"] = Field(
+        "factored", description="target prompt: full-rank matrix times low-rank factors that start at one, or without"
+    )
+    rank: int = Field(1, ge=1, description="rank of the target's factors")
+    full_rank_learning_rate: float | None = Field(
+        None, gt=0, description="rate of the full-rank part; none: target_learning_rate"
+    )
+    low_rank_learning_rate: float | None = Field(
+        None, gt=0, description="rate of the low-rank factors; none: 4/3 of the full-rank part's"
+    )
+    prior: Literal["none", "gaussian", "mixture"] = Field("gaussian", description="form of the target's prior")
+    prior_std_floor: float = Field(0.05, gt=0, description="smallest std of the target prior, in embedding units")
+    beta: float = Field(1e-3, ge=0, description="weight of -log prior against the summed target loss")
 
 
 def start_particles(start: Tensor, count: int, spread: float, seed: int) -> Tensor:
@@ -63,9 +138,10 @@ def source_batches(
 
 def source_stage(ctx: Context) -> tuple[ParticlePrompts, dict]:
     """SVGD on the sources: the particles and the stage's facts."""
-    config, bmtpt = ctx.config, ctx.config.bmtpt
+    config, bmtpt = ctx.config, ctx.config.of(BMTPTConfig)
     rows, sizes = joined_rows(ctx.sources)
-    batch_size = bmtpt_rows(config)
+    # For every target the same, whatever rows an update on it has.
+    batch_size = svgd_rows(ctx.run_config or config)
     updates = joint_updates(config, bmtpt, len(rows), batch_size)
     batches = source_batches(sizes, batch_size, updates, ctx.source_seed, bmtpt.sources_per_update)
     total = sum(sizes) if bmtpt.weights == "proportional" else len(sizes)
@@ -127,14 +203,18 @@ def particle_scores(ctx: Context, particles: Tensor, target: EncodedTask) -> lis
 
 def aggregate(ctx: Context, posterior: ParticlePrompts, target: EncodedTask) -> Tensor:
     """Start of the target prompt (L, H): mean, kernel-weighted mean, or the particle best on the target's rows."""
-    particles = posterior.particles.detach()
-    if ctx.config.bmtpt.aggregation == "best":
+    particles, aggregation = posterior.particles.detach(), ctx.config.of(BMTPTConfig).aggregation
+    if aggregation == "best":
         losses = training_losses(ctx, particles, target, "particles")
         return particles[losses.index(min(losses))]
-    if ctx.config.bmtpt.aggregation == "best-on-validation":
+    if aggregation == "best-on-validation":
         scores = particle_scores(ctx, particles, target)
         return particles[scores.index(max(scores))]
-    return posterior.kernel_mean() if ctx.config.bmtpt.aggregation == "kernel-weighted" else particles.mean(dim=0)
+    return (
+        posterior.kernel_mean()
+        if ctx.config.of(BMTPTConfig).aggregation == "kernel-weighted"
+        else particles.mean(dim=0)
+    )
 
 
 def target_prompt(start: Tensor, bmtpt: BMTPTConfig, rate: float) -> tuple[PromptModule, list[dict]]:
@@ -148,7 +228,7 @@ def target_prompt(start: Tensor, bmtpt: BMTPTConfig, rate: float) -> tuple[Promp
 
 
 def run(ctx: Context, target: EncodedTask) -> MethodResult:
-    if ctx.config.bmtpt.transfer_from == "all":
+    if ctx.config.of(BMTPTConfig).transfer_from == "all":
         return _adapt(ctx, target)
     first = first_updates(ctx, target)
     if not first.test.related:
@@ -178,7 +258,7 @@ def _source_history(facts: dict) -> dict[str, Any]:
 
 def _adapt(ctx: Context, target: EncodedTask) -> MethodResult:
     """Train the target from the posterior of all sources."""
-    bmtpt, batches = ctx.config.bmtpt, ctx.target_batches(target)
+    bmtpt, batches = ctx.config.of(BMTPTConfig), ctx.target_batches(target)
     posterior, source_facts = source_stage(ctx)
     particles = posterior.particles.detach().clone()
     rate = ctx.config.target_rate
@@ -208,3 +288,37 @@ def _adapt(ctx: Context, target: EncodedTask) -> MethodResult:
         history={"loss": facts["loss"], **_source_history(source_facts)},
         notes=f"{len(particles)} particles",
     )
+
+
+class BMTPT(Method):
+    """Bayesian multi-task transfer learning for prompt tuning."""
+
+    name = "BMTPT"
+    settings = (BMTPTConfig, RelatedConfig)
+
+    def source_prompts(self, config: RunConfig) -> bool:
+        return config.of(BMTPTConfig).transfer_from == "related"
+
+    def validation_setting(self, config: RunConfig) -> str | None:
+        return "bmtpt.aggregation" if config.of(BMTPTConfig).aggregation == "best-on-validation" else None
+
+    def source_stages(self, scope: Scope) -> Iterator[Stage]:
+        bmtpt = scope.config.of(BMTPTConfig)
+        trained, batch = bmtpt.particles * scope.prompt, svgd_rows(scope.config)
+        yield scope.joint("BMTPT: particles", bmtpt, trained, batch, passes=bmtpt.particles)
+
+    def target_stages(self, scope: Scope, target: SizedTask) -> Iterator[Stage]:
+        bmtpt = scope.config.of(BMTPTConfig)
+        if bmtpt.transfer_from == "related":
+            yield from related_stages(scope, target, self.name, scope.length)
+        else:
+            factors = bmtpt.rank * (scope.length + scope.hidden) if bmtpt.parametrisation == "factored" else 0
+            yield scope.tuning(target, self.name, scope.prompt + factors)
+
+    def run(self, ctx: Context, target: EncodedTask) -> MethodResult:
+        return run(ctx, target)
+
+
+def svgd_rows(config: RunConfig) -> int:
+    """Rows of an SVGD update, each read by every particle."""
+    return config.of(BMTPTConfig).rows or max(1, config.batch_size // 2)

@@ -11,16 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prompttransfer.budget import own_rows, target_budget, warmup_updates
-from prompttransfer.config import RunConfig
 from prompttransfer.encoding import EncodedTask
 from prompttransfer.evaluation import Evaluation, evaluate
 from prompttransfer.interchange import Factors
+from prompttransfer.methods.budget import target_budget, warmup_updates
 from prompttransfer.methods.sampler import row_batches
 from prompttransfer.models import Backbone
 from prompttransfer.prompts import PromptModule, init_hash
 from prompttransfer.rows import Row, Rows
 from prompttransfer.selection import Selection
+from prompttransfer.settings.run import RunConfig
 from prompttransfer.store import Result, Store, key_hash, tensor_hash
 from prompttransfer.training import Objective, Plan, train
 
@@ -116,12 +116,12 @@ class Context:
     def target_batches(self, target: EncodedTask) -> list[list[int]]:
         """The batches of the whole target budget: the same for every method.
 
-        The updates that come before the transfer stage of DTVG may have batches of another size.
+        The updates that a method adds to every budget may have batches of another size.
         """
         config = self.of(target).config
-        budget, first, size = target_budget(config, len(target.train)), own_rows(config), config.batch_size
-        if budget.own and first != size:
-            own = self._batches(target, first, budget.own, self.seed)
+        budget, size = target_budget(config, len(target.train)), config.batch_size
+        if budget.own and budget.own_rows != size:
+            own = self._batches(target, budget.own_rows, budget.own, self.seed)
             return own + self._batches(target, size, budget.transfer, (self.seed, 1))
         return self._batches(target, size, budget.total, self.seed)
 

@@ -9,12 +9,17 @@ similarity to the target. Both, the exact search, and the code's ablations are s
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Iterator
+from typing import Any, ClassVar, Literal
 
-from prompttransfer.budget import target_budget
+import torch
+from pydantic import Field, model_validator
+
+from prompttransfer.methods.base import Method, Scope, SizedTask, Stage, check_fraction
+from prompttransfer.methods.budget import target_budget, updates_of_epochs
 from prompttransfer.methods.context import Context, EncodedTask, MethodResult, stack
 from prompttransfer.methods.objectives import task_loss
-from prompttransfer.methods.related import first_updates, joined, without_transfer
+from prompttransfer.methods.related import RelatedConfig, first_updates, joined, related_stages, without_transfer
 from prompttransfer.methods.shared import (
     joined_loss,
     own_prompt,
@@ -25,10 +30,103 @@ from prompttransfer.methods.shared import (
 )
 from prompttransfer.methods.spot import from_nearest
 from prompttransfer.prompts import GroupedPrompt, group_rule
+from prompttransfer.prompts.grouping import MAX_SOURCES
+from prompttransfer.settings.base import Presets
+from prompttransfer.settings.run import RunConfig
+
+
+class DTVGConfig(Presets):
+    """DTVG (2025): task vectors from one start, per-token scales, group chosen anew at every forward."""
+
+    block: ClassVar[str] = "dtvg"
+    variants: ClassVar[dict[str, dict[str, Any]]] = {"paper": {"rule": "best-prefix"}}
+    ablations: ClassVar[dict[str, dict[str, Any]]] = {
+        "positive-filter": {"rule": "positive"},
+        "max-consistency": {"rule": "consistent-subset", "positive_only": False},
+        "target-only": {"grouping": "none"},
+        "no-grouping": {"grouping": "all"},
+        "fixed-group": {"grouping": "fixed"},
+        "spot": {"grouping": "spot"},
+        "dynamic-spot": {"grouping": "spot"},
+        "no-scaling": {"scaling": "none"},
+    }
+
+    variant: Literal["paper", "code"] = Field(
+        "code", description="paper: rule best-prefix (similarity + lambda x consistency), unless it is given"
+    )
+    ablation: Literal[
+        "none",
+        "positive-filter",
+        "max-consistency",
+        "target-only",
+        "no-grouping",
+        "fixed-group",
+        "spot",
+        "dynamic-spot",
+        "no-scaling",
+    ] = Field(
+        "none",
+        description="an ablation of the published code, where spot and dynamic-spot compute the same; no-scaling is "
+        "ours",
+    )
+    own_fraction: float = Field(
+        0.5, gt=0, lt=1, description="share of target_updates that trains the target's own vector"
+    )
+    own_updates: int | None = Field(
+        None,
+        ge=1,
+        description="updates of the target's own vector, on top of the target's budget, and so of that of every "
+        "method; the budget is then all the transfer stage's; none: own_fraction",
+    )
+    own_epochs: float | None = Field(
+        None, gt=0, description="the same in epochs over the target's training rows, in place of own_updates"
+    )
+    own_batch_size: int | None = Field(
+        None,
+        ge=1,
+        description="rows per update of own_updates or own_epochs, for every method; none: batch_size, that of the "
+        "transfer stage",
+    )
+    own_learning_rate: float | None = Field(
+        None, gt=0, description="rate of the target's own vector; none: target_learning_rate"
+    )
+    weight_decay: float | None = Field(None, ge=0, description="decay of the transfer stage; none: weight_decay")
+    grouping: Literal["dynamic", "fixed", "all", "none", "spot", "related"] = Field(
+        "dynamic",
+        description="group chosen at every forward, at the first one, or all or none of the sources; spot: no merging, "
+        "prompt tuning from the source prompt nearest to the target's own; related: sources that pass the test of "
+        "`related` join prompt tuning, our own form",
+    )
+    rule: Literal["consistent-prefix", "best-prefix", "best-subset", "consistent-subset", "positive", "nearest"] = (
+        Field(
+            "consistent-prefix",
+            description="which group: prefix of the ranking by similarity to the target, or any subset; best: largest "
+            "similarity + lambda x consistency, consistent: largest consistency",
+        )
+    )
+    consistency_weight: float = Field(1.0, ge=0, description="lambda of the best-prefix and best-subset rules")
+    positive_only: bool = Field(True, description="only sources of similarity >= 0 to the target may be merged")
+    metric: Literal["token_mean_dot", "cosine", "token_mean_cosine"] = Field(
+        "token_mean_dot", description="similarity of the scaled task vectors"
+    )
+    scaling: Literal["per-token", "scalar", "none"] = Field(
+        "per-token", description="trained factors alpha of the merged vectors: one per token, one per vector, or none"
+    )
+    scale_start: Literal["one", "mean"] = Field(
+        "one", description="first alpha: one (sum of the vectors, as published), or 1 / size of the first group (mean)"
+    )
+    target_scale_learning_rate: float | None = Field(None, ge=0, description="rate of alpha_t; none: learning_rate")
+    source_scale_learning_rate: float | None = Field(None, ge=0, description="rate of alpha_s; none: learning_rate")
+
+    @model_validator(mode="after")
+    def _own_batches(self) -> DTVGConfig:
+        if self.own_batch_size is not None and self.own_updates is None and self.own_epochs is None:
+            raise ValueError("own_batch_size is of own_updates or own_epochs; got neither, give one")
+        return self
 
 
 def run(ctx: Context, target: EncodedTask) -> MethodResult:
-    config, dtvg = ctx.config, ctx.config.dtvg
+    config, dtvg = ctx.config, ctx.config.of(DTVGConfig)
     if dtvg.grouping == "related":
         return _with_related(ctx, target)
     sources = stack(source_prompts(ctx))
@@ -77,7 +175,7 @@ def _with_related(ctx: Context, target: EncodedTask) -> MethodResult:
     first = first_updates(ctx, target)
     if not first.test.related:
         return without_transfer(ctx, target, first)
-    dtvg, related = ctx.config.dtvg, first.test.related
+    dtvg, related = ctx.config.of(DTVGConfig), first.test.related
     result = joined(
         ctx,
         target,
@@ -91,3 +189,48 @@ def _with_related(ctx: Context, target: EncodedTask) -> MethodResult:
     updates = [update for update, _ in result.history["loss"] if update > first.facts["updates"]]
     result.history["groups"] = [[update, merged] for update in updates]
     return result
+
+
+class DTVG(Method):
+    """Dynamic task vector grouping."""
+
+    name = "DTVG"
+    settings = (DTVGConfig, RelatedConfig)
+
+    def check(self, config: RunConfig) -> None:
+        dtvg = config.of(DTVGConfig)
+        if dtvg.own_updates is None and dtvg.own_epochs is None:
+            check_fraction(config, self.name, "dtvg.own_fraction", dtvg.own_fraction)
+        if dtvg.rule.endswith("subset") and len(config.sources) > MAX_SOURCES:
+            raise ValueError(
+                f"dtvg.rule={dtvg.rule!r} searches all subsets of at most {MAX_SOURCES} sources, got "
+                f"{len(config.sources)}; use a prefix rule"
+            )
+
+    def own_budget(self, config: RunConfig, rows: int) -> tuple[int, int]:
+        dtvg = config.of(DTVGConfig)
+        batch = dtvg.own_batch_size or config.batch_size
+        return updates_of_epochs(dtvg.own_epochs, rows, batch) or dtvg.own_updates or 0, batch
+
+    def target_stages(self, scope: Scope, target: SizedTask) -> Iterator[Stage]:
+        config, known = scope.config.for_task(target.name), len(scope.sources)
+        dtvg, budget = config.of(DTVGConfig), scope.budget(target)
+        if dtvg.grouping == "related":
+            yield from related_stages(scope, target, self.name, known * _scale_numbers(scope))
+            return
+        first, second = scope.parts(target, dtvg.own_fraction)
+        size = config.batch_size
+        if budget is not None and budget.own:
+            first, second, size = budget.own, budget.transfer, budget.own_rows
+        scales = 0 if dtvg.grouping == "spot" else (known + 1) * _scale_numbers(scope)
+        rate = dtvg.own_learning_rate
+        yield scope.tuning(target, "own prompt", scope.prompt, updates=first, batch=size, rate=rate)
+        yield scope.tuning(target, self.name, scope.prompt + scales, updates=second, batch=config.batch_size)
+
+    def run(self, ctx: Context, target: EncodedTask) -> MethodResult:
+        return run(ctx, target)
+
+
+def _scale_numbers(scope: Scope) -> int:
+    """Scales of one vector."""
+    return {"per-token": scope.length, "scalar": 1, "none": 0}[scope.config.of(DTVGConfig).scaling]

@@ -7,19 +7,28 @@ rates. The finished prompts are plain matrices P* o (u_t v_t).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import zip_longest
-from typing import Any
+from typing import Any, ClassVar, Literal
 
+from pydantic import Field
 from torch import Tensor
 
-from prompttransfer.budget import joint_updates
 from prompttransfer.interchange import Factors
+from prompttransfer.methods.base import Method, Scope, SizedTask, Stage
+from prompttransfer.methods.budget import joint_updates
 from prompttransfer.methods.context import Context, EncodedTask, MethodResult, stack
 from prompttransfer.methods.distillation import DistillationLoss, PromptDistance, TeacherForward
 from prompttransfer.methods.objectives import task_loss
-from prompttransfer.methods.related import first_updates, joined, without_transfer
-from prompttransfer.methods.sampler import flatten, mixed_batches, task_batches
+from prompttransfer.methods.related import (
+    RelatedConfig,
+    TransferFrom,
+    first_updates,
+    joined,
+    related_stages,
+    without_transfer,
+)
+from prompttransfer.methods.sampler import Mixing, flatten, mixed_batches, task_batches
 from prompttransfer.methods.shared import joined_rows, source_cost, source_prompts
 from prompttransfer.methods.teachers import KeptTeacher
 from prompttransfer.prompts import (
@@ -31,15 +40,111 @@ from prompttransfer.prompts import (
     mean_factors,
 )
 from prompttransfer.rows import Row
+from prompttransfer.settings.base import Presets
+from prompttransfer.settings.run import RunConfig
 from prompttransfer.store import Result, tensor_hash
 from prompttransfer.training import Objective
+
+
+class MPTConfig(Presets):
+    """MPT (Wang et al. 2023): teachers, decomposition, distillation, stochastic task sampling."""
+
+    block: ClassVar[str] = "mpt"
+
+    # What the published code does where the paper leaves it open or says otherwise: PEFT's parametrisation.
+    variants: ClassVar[dict[str, dict[str, Any]]] = {"code": {"average": "means", "factor_start": "normal"}}
+    ablations: ClassVar[dict[str, dict[str, Any]]] = {
+        "no-distillation": {"distillation": 0.0},
+        "no-decomposition": {"decomposition": False},
+        "neither": {"decomposition": False, "distillation": 0.0},
+        "no-hidden": {"hidden": "none"},
+        "prompt-mse": {"distilled": "prompts"},
+        "no-sampling": {"sampling": "rows"},
+        "shared-only": {"trained": "shared"},
+        "frozen-vectors": {"trained": "frozen-vectors"},
+        "vectors-only": {"trained": "factors"},
+    }
+
+    variant: Literal["paper", "code"] = Field(
+        "paper", description="code: average 'means' and factor_start 'normal', unless they are given"
+    )
+    ablation: Literal[
+        "none",
+        "no-distillation",
+        "no-decomposition",
+        "neither",
+        "no-hidden",
+        "prompt-mse",
+        "no-sampling",
+        "shared-only",
+        "frozen-vectors",
+        "vectors-only",
+    ] = Field(
+        "none",
+        description="an ablation of the paper (its table 6 and section 4.3); neither: no decomposition, no "
+        "distillation; frozen-vectors is ours",
+    )
+    rank: int = Field(1, ge=1, description="rank R of the task factors u (L, R) and v (R, H)")
+    decomposition: bool = Field(True, description="P_k = P* o (u_k v_k); else one prompt for all sources")
+    factor_start: Literal["ones", "normal"] = Field(
+        "ones", description="first u and v: P_k starts at P* (ones), or N(0, 0.02^2) (normal; erases P_init nearly)"
+    )
+    source_updates: int | None = Field(
+        None, ge=1, description="updates of the joint source stage; none: source_updates"
+    )
+    source_epochs: float | None = Field(
+        None, gt=0, description="epochs of the joint source stage over the mixed sources, in place of source_updates"
+    )
+    distillation: float = Field(0.9, ge=0, description="lambda: weight of the two distillation losses (eq. 5)")
+    distilled: Literal["outputs", "prompts"] = Field(
+        "outputs", description="the teachers' outputs, or (prompts) a mean squared distance to the teacher prompts"
+    )
+    logits: bool = Field(True, description="distil the teacher's output distribution (eq. 3)")
+    hidden: Literal["none", "last", "all"] = Field("last", description="hidden layers that are distilled (eq. 4)")
+    hidden_positions: Literal["text", "all"] = Field("text", description="positions distilled: the text, or prompt too")
+    temperature: float = Field(1.0, gt=0, description="softening T of both distributions in eq. 3")
+    temperature_squared: bool = Field(False, description="multiply eq. 3 by T^2, so that T leaves its gradient's size")
+    teacher_cache: Literal["auto", "always", "never"] = Field(
+        "auto", description="keep the teachers' outputs on disk; auto: where that is measured to be faster"
+    )
+    teacher_cache_gb: float = Field(2.0, gt=0, description="largest file of teacher outputs that auto writes")
+    sampling: Literal["stochastic", "rows"] = Field(
+        "stochastic", description="K ~ U{2..T} tasks per batch, or every row's task drawn by itself"
+    )
+    replacement: bool = Field(True, description="draw the tasks of a batch with replacement")
+    mixing: Mixing = Field("t5", description="probabilities of the task draw")
+    average: Literal["fit", "means"] = Field(
+        "fit", description="start of the target's factors: rank-R fit of the mean u_k v_k, or means of u and of v"
+    )
+    trained: Literal["both", "shared", "factors", "frozen-vectors"] = Field(
+        "both",
+        description="what trains on the target: P*, u and v; P* without u and v (shared); u and v (factors); P* with "
+        "u and v as they start (frozen-vectors)",
+    )
+    transfer_from: TransferFrom = "all"
+    shared_learning_rate: float | None = Field(
+        None,
+        gt=0,
+        description="rate of the joint source stage and, on the target, of the shared prompt; none: learning_rate and "
+        "target_learning_rate",
+    )
+    factor_learning_rate: float | None = Field(
+        None, gt=0, description="target rate of u and v; none: 4/3 of the shared prompt's (0.4 : 0.3 in the paper)"
+    )
+
+    @property
+    def teaches(self) -> bool:
+        """Whether the source stage needs teachers."""
+        outputs = self.logits or self.hidden != "none"
+        return self.distillation > 0 and (self.distilled == "prompts" or outputs)
+
 
 JointPrompt = MultitaskPrompt | SoftPrompt
 
 
 def source_stage(ctx: Context) -> tuple[JointPrompt, Result, int]:
     """Stages 0 and 1: the prompt of all sources, the joint stage's facts, and the source updates of both stages."""
-    config, mpt = ctx.config, ctx.config.mpt
+    config, mpt = ctx.config, ctx.config.of(MPTConfig)
     rows, sizes = joined_rows(ctx.sources)
     updates = joint_updates(config, mpt, len(rows))
     drawn = (sizes, config.source_batch_size, updates, ctx.source_seed)
@@ -63,7 +168,7 @@ def source_stage(ctx: Context) -> tuple[JointPrompt, Result, int]:
 
 def _distillation(ctx: Context, teachers: Tensor, rows: Sequence[Row], uses: int) -> tuple[Objective, dict[str, Any]]:
     """The loss that the settings name, and what it depends on."""
-    mpt = ctx.config.mpt
+    mpt = ctx.config.of(MPTConfig)
     prompts = FrozenPrompts(teachers).to(ctx.backbone.device)
     key = {"loss": "distillation", "teachers": tensor_hash(teachers), "weight": mpt.distillation}
     if mpt.distilled == "prompts":
@@ -90,7 +195,7 @@ def target_prompt(
     Args:
         sources: places of those whose factors are averaged; None: all.
     """
-    mpt = ctx.config.mpt
+    mpt = ctx.config.of(MPTConfig)
     rate = mpt.shared_learning_rate or ctx.config.target_rate
     if isinstance(joint, SoftPrompt) or mpt.trained == "shared":
         prompt = SoftPrompt(joint.prompt if isinstance(joint, SoftPrompt) else joint.shared)
@@ -105,7 +210,7 @@ def target_prompt(
 
 def run(ctx: Context, target: EncodedTask) -> MethodResult:
     """One target alone."""
-    if ctx.config.mpt.transfer_from == "all":
+    if ctx.config.of(MPTConfig).transfer_from == "all":
         return _adapt(ctx, target, [target], f"{target.name}: MPT")
     first = first_updates(ctx, target)
     if not first.test.related:
@@ -116,7 +221,9 @@ def run(ctx: Context, target: EncodedTask) -> MethodResult:
     result.other_prompts |= _shared(joint)
     result.history["source_loss"] = source.facts["loss"]
     # The test's prompts are the teachers.
-    result.source_updates = source_updates if ctx.config.mpt.teaches else source_updates + result.source_updates
+    result.source_updates = (
+        source_updates if ctx.config.of(MPTConfig).teaches else source_updates + result.source_updates
+    )
     return result
 
 
@@ -166,3 +273,64 @@ def _factors(prompt: PromptModule, task: int) -> Factors | None:
     if not isinstance(prompt, MultitaskPrompt):
         return None
     return Factors(prompt.shared.detach(), prompt.u[task].detach(), prompt.v[task].detach())
+
+
+class MPT(Method):
+    """Multitask prompt tuning of one target."""
+
+    name = "MPT"
+    settings = (MPTConfig, RelatedConfig)
+
+    def disk(self, config: RunConfig) -> int:
+        mpt = config.of(MPTConfig)
+        return int(mpt.teacher_cache_gb * 2**30) if mpt.teaches and mpt.teacher_cache != "never" else 0
+
+    def source_stages(self, scope: Scope) -> Iterator[Stage]:
+        mpt, known = scope.config.of(MPTConfig), len(scope.sources)
+        taught = mpt.teaches and mpt.distilled == "outputs"
+        trained = scope.prompt + (known * _factor_numbers(scope) if mpt.decomposition else 0)
+        yield scope.joint("MPT: joint sources", mpt, trained, prompts=known, taught=taught)
+
+    def target_stages(self, scope: Scope, target: SizedTask) -> Iterator[Stage]:
+        if scope.config.of(MPTConfig).transfer_from == "related":
+            yield from related_stages(scope, target, self.name, scope.length)
+        else:
+            yield scope.tuning(target, self.name, _target_numbers(scope, 1))
+
+    def run(self, ctx: Context, target: EncodedTask) -> MethodResult:
+        return run(ctx, target)
+
+
+class MPTGroup(MPT):
+    """Multitask prompt tuning of all targets together."""
+
+    name = "MPT-group"
+
+    def check(self, config: RunConfig) -> None:
+        rates = {name: config.for_task(name, self.name).target_rate for name in config.targets}
+        if len(set(rates.values())) > 1:
+            told = ", ".join(f"{rate} for {name}" for name, rate in rates.items())
+            raise ValueError(f"MPT-group trains its targets together: want one rate for all of them, got {told}")
+
+    def target_stages(self, scope: Scope, target: SizedTask) -> Iterator[Stage]:
+        budgets, count = [scope.budget(task) for task in scope.targets], len(scope.targets)
+        updates = None if None in budgets else max(budget.total for budget in budgets if budget)
+        batch = sum(scope.config.for_task(task.name).batch_size for task in scope.targets)
+        trained = _target_numbers(scope, count)
+        yield Stage(f"{count} targets: {self.name}", scope.targets, updates, batch, trained, prompts=count)
+
+    def run(self, ctx: Context, target: EncodedTask) -> MethodResult:
+        return run_group(ctx, target)
+
+
+def _factor_numbers(scope: Scope) -> int:
+    """Of u and v of a task, R (L + H)."""
+    return scope.config.of(MPTConfig).rank * (scope.length + scope.hidden)
+
+
+def _target_numbers(scope: Scope, targets: int) -> int:
+    """Numbers that train on so many targets together."""
+    mpt, factors = scope.config.of(MPTConfig), targets * _factor_numbers(scope)
+    if not mpt.decomposition:
+        return scope.prompt
+    return {"both": scope.prompt + factors, "factors": factors}.get(mpt.trained, scope.prompt)

@@ -5,16 +5,34 @@ The simplest way to share: no decomposition, no teachers, no choice of sources.
 
 from __future__ import annotations
 
-from prompttransfer.budget import joint_updates
+from collections.abc import Iterator
+from typing import ClassVar
+
+from pydantic import Field
+
+from prompttransfer.methods.base import Method, Scope, Stage
+from prompttransfer.methods.budget import joint_updates
 from prompttransfer.methods.context import Context, EncodedTask, MethodResult
 from prompttransfer.methods.objectives import task_loss
-from prompttransfer.methods.sampler import flatten, mixed_batches
+from prompttransfer.methods.sampler import Mixing, flatten, mixed_batches
 from prompttransfer.methods.shared import joined_rows
 from prompttransfer.prompts import SoftPrompt
+from prompttransfer.settings.base import Settings
+from prompttransfer.settings.run import RunConfig
+
+
+class MultiPTConfig(Settings):
+    """Multi-task prompt tuning: one prompt on a mixture of the sources, then on the target."""
+
+    block: ClassVar[str] = "multi_pt"
+
+    source_updates: int | None = Field(None, ge=1, description="updates on the mixture; none: source_updates")
+    source_epochs: float | None = Field(None, gt=0, description="epochs over the mixture, in place of source_updates")
+    mixing: Mixing = Field("t5", description="share of each source in the mixture")
 
 
 def run(ctx: Context, target: EncodedTask) -> MethodResult:
-    config, settings = ctx.config, ctx.config.multi_pt
+    config, settings = ctx.config, ctx.config.of(MultiPTConfig)
     rows, sizes = joined_rows(ctx.sources)
     updates = joint_updates(config, settings, len(rows))
     batches = mixed_batches(sizes, config.source_batch_size, updates, ctx.source_seed, mixing=settings.mixing)
@@ -34,3 +52,19 @@ def run(ctx: Context, target: EncodedTask) -> MethodResult:
         seconds=facts["seconds"],
         history={"loss": facts["loss"], "source_loss": source["loss"]},
     )
+
+
+class MultiPT(Method):
+    """Prompt tuning on a mixture of the sources, then on the target."""
+
+    name = "Multi-PT"
+    settings = (MultiPTConfig,)
+
+    def source_prompts(self, config: RunConfig) -> bool:
+        return False
+
+    def source_stages(self, scope: Scope) -> Iterator[Stage]:
+        yield scope.joint("Multi-PT: mixture", scope.config.of(MultiPTConfig), scope.prompt)
+
+    def run(self, ctx: Context, target: EncodedTask) -> MethodResult:
+        return run(ctx, target)

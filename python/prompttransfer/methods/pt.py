@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from prompttransfer.methods.base import Method
 from prompttransfer.methods.context import Context, EncodedTask, MethodResult
 from prompttransfer.methods.shared import tuning_plan
 
@@ -18,3 +19,13 @@ def run(ctx: Context, target: EncodedTask) -> MethodResult:
         seconds=facts["seconds"],
         history={"loss": facts["loss"]},
     )
+
+
+class PT(Method):
+    """Prompt tuning of the target alone."""
+
+    name = "PT"
+    transfers = False
+
+    def run(self, ctx: Context, target: EncodedTask) -> MethodResult:
+        return run(ctx, target)

@@ -8,14 +8,16 @@ order of the batches continue. Without a related source this is prompt tuning, b
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from prompttransfer.methods import pt
+from prompttransfer.methods.base import Scope, SizedTask, Stage
 from prompttransfer.methods.choosing import training_losses
 from prompttransfer.methods.context import Context, EncodedTask, MethodResult, stack
 from prompttransfer.methods.objectives import task_loss
@@ -23,6 +25,35 @@ from prompttransfer.methods.shared import own_share, source_cost, source_prompts
 from prompttransfer.prompts import JoinedPrompt
 from prompttransfer.prompts.sign_test import SignTest, sign_test
 from prompttransfer.rows import Rows
+from prompttransfer.settings.base import Settings
+
+
+class RelatedConfig(Settings):
+    """Which sources count as related to a target, for methods that transfer from these only."""
+
+    block: ClassVar[str] = "related"
+
+    own_fraction: float = Field(
+        0.25, gt=0, lt=1, description="share of the target's budget whose prompt tuning shows which sources are related"
+    )
+    level: float = Field(
+        0.75,
+        ge=-1,
+        le=1,
+        description="of the sign-flip test: a related source's z is at least this share of its maximum, sqrt(L)",
+    )
+    join_weights: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(
+        (0.0, 0.5, 1.0),
+        min_length=1,
+        description="shares w of what joins that are tried, P_init + (1 - w) T_t + w * mean T_s; the one of least loss "
+        "on the next two batches is taken, at a cost of an update for every three batches read",
+    )
+
+
+TransferFrom = Annotated[
+    Literal["all", "related"],
+    Field(description="sources used: all, or those that pass the test of `related`; none pass: prompt tuning"),
+]
 
 
 @dataclass(frozen=True)
@@ -52,7 +83,7 @@ class FirstUpdates:
 
 def first_updates(ctx: Context, target: EncodedTask) -> FirstUpdates:
     """Begin to tune the target's prompt, and test all sources against it."""
-    tuning, settings = ctx.of(target, "PT"), ctx.config.related
+    tuning, settings = ctx.of(target, "PT"), ctx.config.of(RelatedConfig)
     updates = own_share(tuning, target, settings.own_fraction)
     batches = ctx.target_batches(target)
     prompt, plan = tuning_plan(tuning, target, batches[:updates], horizon=len(batches))
@@ -128,7 +159,7 @@ def join_weight(ctx: Context, target: EncodedTask, first: FirstUpdates, prompts:
 
     An update reads a batch forward and backward, which takes as long as three passes forward.
     """
-    weights, rows = ctx.config.related.join_weights, [row for batch in first.batches[:2] for row in batch]
+    weights, rows = ctx.config.of(RelatedConfig).join_weights, [row for batch in first.batches[:2] for row in batch]
     spent = math.ceil(len(weights) * 2 / 3) if len(weights) > 1 else 0
     if spent >= len(first.batches):  # nothing would be left to train with
         return 0.0, 0
@@ -139,3 +170,11 @@ def join_weight(ctx: Context, target: EncodedTask, first: FirstUpdates, prompts:
     some = replace(target, train=Rows.of(target.train[row] for row in rows))
     losses = training_losses(ctx, tried, some, "weights of the sources")
     return weights[losses.index(min(losses))], spent
+
+
+def related_stages(scope: Scope, target: SizedTask, title: str, scales: int) -> Iterator[Stage]:
+    """The first updates, and the stage that what related sources have learned joins; scales: their number at most."""
+    first, _ = scope.parts(target, scope.config.for_task(target.name).of(RelatedConfig).own_fraction)
+    batch = scope.config.for_task(target.name).batch_size
+    yield scope.tuning(target, "first updates", scope.prompt, updates=first, batch=batch)
+    yield scope.tuning(target, title, scope.prompt + scales)

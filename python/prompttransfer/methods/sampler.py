@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
+# Probability of each of several tasks: by its number of rows, limited (t5) or not, by its logarithm, or equal.
+Mixing = Literal["t5", "proportional", "log", "equal"]
 _T5_CAP = 2**18  # examples-proportional mixing limits the weight of large tasks (T5)
 
 

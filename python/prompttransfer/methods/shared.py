@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import promptkernels as pk
-from prompttransfer.budget import source_updates, target_budget
+from prompttransfer.methods.budget import source_updates, target_budget
 from prompttransfer.methods.context import Context, EncodedTask
 from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.sampler import row_batches, split_updates

@@ -6,10 +6,15 @@ target budget, the transfer stage the rest.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import ClassVar
+
 import torch
+from pydantic import Field
 from torch import Tensor
 
 import promptkernels as pk
+from prompttransfer.methods.base import Method, Scope, SizedTask, Stage, check_fraction
 from prompttransfer.methods.context import Context, EncodedTask, MethodResult, stack
 from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.shared import (
@@ -21,11 +26,29 @@ from prompttransfer.methods.shared import (
     source_prompts,
 )
 from prompttransfer.prompts import SoftPrompt
+from prompttransfer.settings.base import Settings
+from prompttransfer.settings.run import RunConfig
 from prompttransfer.store import Result
 
 
+class SPoTConfig(Settings):
+    """SPoT (Vu et al. 2022): start from the most similar source prompt, or from a mean of several."""
+
+    block: ClassVar[str] = "spot"
+
+    own_fraction: float = Field(
+        0.5,
+        gt=0,
+        lt=1,
+        description="share of target_updates spent on the target's own prompt, needed to choose the source",
+    )
+    top: int = Field(
+        1, ge=1, description="how many of the most similar source prompts the start is the mean of, weighted by cosine"
+    )
+
+
 def run(ctx: Context, target: EncodedTask) -> MethodResult:
-    spot = ctx.config.spot
+    spot = ctx.config.of(SPoTConfig)
     own = own_prompt(ctx, target, own_share(ctx, target, spot.own_fraction))
     return from_nearest(ctx, target, own, f"{target.name}: SPoT", spot.top)
 
@@ -78,3 +101,23 @@ def nearest_weights(similarity: Tensor, top: int) -> Tensor:
     if not weights.any():
         weights[largest[0]] = 1.0
     return weights / weights.sum()
+
+
+class SPoT(Method):
+    """Prompt tuning from the most similar source prompts."""
+
+    name = "SPoT"
+    settings = (SPoTConfig,)
+
+    def check(self, config: RunConfig) -> None:
+        check_fraction(config, self.name, "spot.own_fraction", config.of(SPoTConfig).own_fraction)
+
+    def target_stages(self, scope: Scope, target: SizedTask) -> Iterator[Stage]:
+        first, second = scope.parts(target, scope.config.of(SPoTConfig).own_fraction)
+        yield scope.tuning(target, "own prompt", scope.prompt, updates=first)
+        yield scope.tuning(
+            target, self.name, scope.prompt, updates=second, batch=scope.config.for_task(target.name).batch_size
+        )
+
+    def run(self, ctx: Context, target: EncodedTask) -> MethodResult:
+        return run(ctx, target)

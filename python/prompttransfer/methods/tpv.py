@@ -7,21 +7,41 @@ is scored by its loss on the target's training rows, and the best one is trained
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import combinations
+from typing import ClassVar, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 import promptkernels as pk
+from prompttransfer.methods.base import Method, Scope, SizedTask, Stage
 from prompttransfer.methods.choosing import training_losses
 from prompttransfer.methods.context import Context, EncodedTask, MethodResult, stack
 from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.shared import similarity_history, source_cost, source_prompts
 from prompttransfer.prompts import SoftPrompt
+from prompttransfer.settings.base import Settings
+
+
+class TPVConfig(Settings):
+    """Task prompt vectors (Belanec et al. 2024): start from P_init + scale * sum of task vectors of sources."""
+
+    block: ClassVar[str] = "tpv"
+
+    combine: Literal["pair", "top", "all"] = Field(
+        "pair",
+        description="whose vectors are added: the pair of sources with the least loss on the target's training rows "
+        "before any update (pairs, as in the published code), so many single sources chosen so (top), or all",
+    )
+    top: int = Field(2, ge=1, description="sources of combine 'top'")
+    scale: float = Field(1.0, description="factor of the sum")
+    tune: bool = Field(True, description="go on training on the target; else the sum itself is the result")
 
 
 def run(ctx: Context, target: EncodedTask) -> MethodResult:
-    config, tpv = ctx.config, ctx.config.tpv
+    config, tpv = ctx.config, ctx.config.of(TPVConfig)
     sources = stack(source_prompts(ctx))
     names = [source.name for source in ctx.sources]
     added = added_sources(ctx, target, sources)
@@ -46,7 +66,7 @@ def run(ctx: Context, target: EncodedTask) -> MethodResult:
 
 def added_sources(ctx: Context, target: EncodedTask, sources: Tensor) -> tuple[int, ...]:
     """Which of the sources (K, L, H) are added, as `tpv.combine` says."""
-    tpv, every = ctx.config.tpv, range(len(sources))
+    tpv, every = ctx.config.of(TPVConfig), range(len(sources))
     size = {"pair": 2, "top": 1, "all": len(sources)}[tpv.combine]
     groups = list(combinations(every, min(size, len(sources))))
     if len(groups) == 1:
@@ -62,5 +82,19 @@ def added_sources(ctx: Context, target: EncodedTask, sources: Tensor) -> tuple[i
 def vector_sum(ctx: Context, sources: Tensor, group: tuple[int, ...]) -> Tensor:
     """P_init + scale * the sum of some task vectors, (L, H)."""
     weights = torch.zeros(len(sources))
-    weights[list(group)] = ctx.config.tpv.scale
+    weights[list(group)] = ctx.config.of(TPVConfig).scale
     return pk.merge_task_vectors(ctx.start, sources, weights=weights)
+
+
+class TPV(Method):
+    """Prompt tuning from a sum of task vectors."""
+
+    name = "TPV"
+    settings = (TPVConfig,)
+
+    def target_stages(self, scope: Scope, target: SizedTask) -> Iterator[Stage]:
+        if scope.config.of(TPVConfig).tune:
+            yield scope.tuning(target, self.name, scope.prompt)
+
+    def run(self, ctx: Context, target: EncodedTask) -> MethodResult:
+        return run(ctx, target)

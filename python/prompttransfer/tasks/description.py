@@ -12,10 +12,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from prompttransfer.excerpt import listed
-from prompttransfer.method_config import Settings
 from prompttransfer.paths import expanded
 from prompttransfer.reading import Reading
 from prompttransfer.recipes import explain
+from prompttransfer.settings.base import Settings
 from prompttransfer.tasks.cells import label_of
 from prompttransfer.tasks.metrics import METRICS
 from prompttransfer.tasks.names import task_name

@@ -17,9 +17,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from prompttransfer.config import RunConfig
+from prompttransfer.methods import METHODS
+from prompttransfer.settings.run import RunConfig
 from prompttransfer.validate.model import ModelFacts
-from prompttransfer.validate.stages import Stage
+from prompttransfer.validate.stages import SizedStage
 
 SHARE = 0.5  # of the rate of large products that training reaches, about
 _SECONDS = 1.0
@@ -71,14 +72,14 @@ def probe(precision: str, seconds: float = _SECONDS) -> Machine:
     return Machine(name, memory, rates[best], best is torch.bfloat16)
 
 
-def memory(config: RunConfig, model: ModelFacts, stages: Sequence[Stage], short: bool) -> Memory:
+def memory(config: RunConfig, model: ModelFacts, stages: Sequence[SizedStage], short: bool) -> Memory:
     """Of the stage that needs most; see the head of this file. short: bfloat16."""
     size = 2 if short else 4
     products = {"8bit": 1.0, "4bit": 0.5}.get(config.quantization, size)
     weights = 4 * model.embedding + products * (model.parameters - model.embedding)
     kept = 16 * model.hidden + 4 * model.inner
 
-    def activations(stage: Stage) -> float:
+    def activations(stage: SizedStage) -> float:
         pairs = 2 * model.heads * stage.longest
         layer = stage.trained_on * (kept + pairs)
         per_layer = stage.trained_on * model.hidden if config.checkpointing else layer
@@ -92,28 +93,25 @@ def memory(config: RunConfig, model: ModelFacts, stages: Sequence[Stage], short:
     )
 
 
-def operations(stage: Stage, model: ModelFacts) -> float:
+def operations(stage: SizedStage, model: ModelFacts) -> float:
     """Of one update; of a scoring, which trains nothing, of all its rows."""
     both = 2 * 2 * (stage.trained_on * model.read + stage.written * model.written)
     once = 2 * stage.read_only * model.read
     return both + once if stage.trained else once
 
 
-def seconds(stage: Stage, model: ModelFacts, machine: Machine) -> float | None:
+def seconds(stage: SizedStage, model: ModelFacts, machine: Machine) -> float | None:
     """One run of a stage; None where its updates are not known."""
     if stage.updates is None or stage.rows is None:
         return None
     return (stage.updates if stage.trained else 1) * operations(stage, model) / (SHARE * machine.rate)
 
 
-def disk(config: RunConfig, model: ModelFacts, stages: Sequence[Stage], here: bool) -> int:
-    """Bytes: the model when it is not here, finished stages and checkpoints, and the teachers' outputs MPT may keep."""
+def disk(config: RunConfig, model: ModelFacts, stages: Sequence[SizedStage], here: bool) -> int:
+    """Bytes: the model when it is not here, finished stages and checkpoints, and what a method may keep."""
     weights = 0 if here else 4 * model.parameters
     prompts = sum(4 * 4 * (stage.trained or 0) * stage.times for stage in stages)
-    teachers = 0
-    if set(config.methods) & {"MPT", "MPT-group"} and config.mpt.teaches and config.mpt.teacher_cache != "never":
-        teachers = int(config.mpt.teacher_cache_gb * 2**30)
-    return weights + prompts + teachers
+    return weights + prompts + max(METHODS[method].disk(config) for method in config.methods)
 
 
 def _free_memory() -> int | None:

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from prompttransfer.config import RunConfig
 from prompttransfer.recipes import About, Recipe
+from prompttransfer.settings.run import RunConfig
 from prompttransfer.validate import cost
 from prompttransfer.validate.missing import Missing
 from prompttransfer.validate.model import ModelFacts, model_facts
-from prompttransfer.validate.stages import Stage, stages
+from prompttransfer.validate.stages import SizedStage, stages
 from prompttransfer.validate.tasks import TaskFacts, task_facts
 
 
@@ -34,7 +34,7 @@ class Explanation:
     config: RunConfig
     model: ModelFacts | None
     tasks: list[TaskFacts]
-    stages: list[Stage]
+    stages: list[SizedStage]
     machine: cost.Machine
     memory: cost.Memory | None
     seconds: list[float | None]

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prompttransfer.config import RunConfig
 from prompttransfer.progress import NullProgress
+from prompttransfer.settings.run import RunConfig
 from prompttransfer.validate.missing import Missing, one_line
 
 # Training rows (as they are trained on) and test rows (after the split of the papers), from the descriptions of the

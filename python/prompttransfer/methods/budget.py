@@ -7,20 +7,30 @@ whose batches are drawn, an epoch is floor(N / B) batches, as in the sampler of 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from prompttransfer.config import RunConfig
-from prompttransfer.method_config import BMTPTConfig, MPTConfig, MultiPTConfig
+from prompttransfer.settings.run import RunConfig
+
+
+class JointBudget(Protocol):
+    """Settings of a stage on all sources together."""
+
+    source_updates: int | None
+    source_epochs: float | None
 
 
 class TargetBudget(NamedTuple):
-    """Updates on target rows: own is what the target's own vector gets before the transfer stage of DTVG begins.
+    """Updates on target rows.
 
-    own is 0 where the target's own share is a fraction of the budget (`dtvg.own_fraction`).
+    Attributes:
+        own: what a method asks for on top of the settings of the run (`Method.own_budget`); every method gets as much.
+        transfer: the rest.
+        own_rows: rows of an update of own.
     """
 
     own: int
     transfer: int
+    own_rows: int
 
     @property
     def total(self) -> int:
@@ -30,12 +40,12 @@ class TargetBudget(NamedTuple):
 
 def source_updates(config: RunConfig, rows: int) -> int:
     """Updates of prompt tuning on one source with so many training rows."""
-    return _capped(config, _updates(config.source_epochs, rows, config.source_batch_size) or config.source_updates)
+    return _capped(
+        config, updates_of_epochs(config.source_epochs, rows, config.source_batch_size) or config.source_updates
+    )
 
 
-def joint_updates(
-    config: RunConfig, block: MultiPTConfig | MPTConfig | BMTPTConfig, rows: int, batch_size: int | None = None
-) -> int:
+def joint_updates(config: RunConfig, block: JointBudget, rows: int, batch_size: int | None = None) -> int:
     """Updates of a stage on all sources together, with so many training rows in all.
 
     The block's own settings go before those of the run, and epochs before updates.
@@ -61,14 +71,10 @@ def target_budget(config: RunConfig, rows: int) -> TargetBudget:
         if not reached:
             raise ValueError(f"target_epochs names no epochs for {rows} training rows, only from {min(epochs)} rows on")
         epochs = epochs[max(reached)]
-    transfer = _updates(epochs, rows, config.batch_size) or config.target_updates
-    own = _updates(config.dtvg.own_epochs, rows, own_rows(config)) or config.dtvg.own_updates or 0
-    return TargetBudget(_capped(config, own), _capped(config, transfer))
-
-
-def own_rows(config: RunConfig) -> int:
-    """Rows of the updates that come before the transfer stage of DTVG (`dtvg.own_updates`, `dtvg.own_epochs`)."""
-    return config.dtvg.own_batch_size or config.batch_size
+    transfer = updates_of_epochs(epochs, rows, config.batch_size) or config.target_updates
+    asked = (method.own_budget(config, rows) for method in config.known.values())
+    own, own_rows = max(asked, key=lambda updates_and_rows: updates_and_rows[0])
+    return TargetBudget(_capped(config, own), _capped(config, transfer), own_rows)
 
 
 def warmup_updates(config: RunConfig, updates: int) -> int:
@@ -76,12 +82,8 @@ def warmup_updates(config: RunConfig, updates: int) -> int:
     return math.ceil(config.warmup * updates) if config.warmup_updates is None else config.warmup_updates
 
 
-def bmtpt_rows(config: RunConfig) -> int:
-    """Rows of an SVGD update, each read by every particle."""
-    return config.bmtpt.rows or max(1, config.batch_size // 2)
-
-
-def _updates(epochs: float | None, rows: int, batch_size: int) -> int | None:
+def updates_of_epochs(epochs: float | None, rows: int, batch_size: int) -> int | None:
+    """None where no epochs are given."""
     return None if epochs is None else max(1, math.ceil(epochs * rows / batch_size))
 
 

@@ -1,42 +1,48 @@
-"""The settings of a run, checked. The defaults are the demo: SmolLM2-135M, three sources, three few-shot targets."""
+"""The settings of a run, checked. The defaults are the demo: SmolLM2-135M, three sources, three few-shot targets.
+
+Methods are declared here by `prompttransfer.methods.registry`, each with its own block of settings.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, Protocol, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
+from pydantic.fields import FieldInfo
 
-from prompttransfer.method_config import (
-    ATTEMPTConfig,
-    BMTPTConfig,
-    DTVGConfig,
-    MPTConfig,
-    MultiPTConfig,
-    RelatedConfig,
-    Settings,
-    SPoTConfig,
-    TPVConfig,
-)
 from prompttransfer.paths import expanded
+from prompttransfer.settings.base import Presets, Settings
 
-METHODS: tuple[str, ...] = ("PT", "Multi-PT", "SPoT", "TPV", "ATTEMPT", "MPT", "MPT-group", "BMTPT", "DTVG")
-DEMO_METHODS = ("PT", "SPoT", "MPT", "BMTPT", "DTVG")
-# `prompttransfer.methods.register` adds to these.
-known_methods = list(METHODS)
-WITHOUT_SOURCES = {"PT"}  # learn from the target alone
-WITHOUT_SOURCE_PROMPTS = {"PT", "Multi-PT", "BMTPT"}  # train no prompt for each source
+Block = TypeVar("Block", bound=Settings)
+
+
+class KnownMethod(Protocol):
+    """What a run's settings ask of a method."""
+
+    name: str
+    settings: tuple[type[Settings], ...]
+    transfers: bool
+
+    def source_prompts(self, config: RunConfig) -> bool: ...
+
+    def check(self, config: RunConfig) -> None: ...
+
+    def own_budget(self, config: RunConfig, rows: int) -> tuple[int, int]: ...
 
 
 def _method(name: str) -> str:
-    if name not in known_methods:
+    known = RunConfig.known
+    if not known:
+        raise RuntimeError("no method is declared: import prompttransfer.methods first")
+    if name not in known:
         # Swapped letters first: else MTP would be taken for BMTPT.
-        near = [known for known in known_methods if sorted(known.lower()) == sorted(name.lower())]
-        near = near or get_close_matches(name, known_methods, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known_methods)}"
+        near = [other for other in known if sorted(other.lower()) == sorted(name.lower())]
+        near = near or get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
         raise ValueError(f"unknown method; {hint}")
     return name
 
@@ -92,7 +98,7 @@ class RunConfig(Settings):
     sources: tuple[str, ...] = Field(("amazon", "tweets", "r8"), description="source tasks: demo names or files")
     targets: tuple[str, ...] = Field(("sst2", "nyt", "subjectivity"), description="target tasks: demo names or files")
     methods: tuple[Annotated[str, AfterValidator(_method)], ...] = Field(
-        DEMO_METHODS, min_length=1, description="what is compared, in this order"
+        ("PT", "SPoT", "MPT", "BMTPT", "DTVG"), min_length=1, description="what is compared, in this order"
     )
     seeds: tuple[int, ...] = Field(
         (42,), min_length=1, description="repetitions: few-shot rows and order of the batches"
@@ -206,23 +212,36 @@ class RunConfig(Settings):
     per_method: dict[Annotated[str, AfterValidator(_method)], MethodSettings] = Field(
         default_factory=dict, description="a rate for each method, as tuning finds it; per_task goes before it"
     )
-    related: RelatedConfig = Field(
-        default_factory=RelatedConfig, description="which sources are related to a target, where a method asks for that"
-    )
-    multi_pt: MultiPTConfig = Field(default_factory=MultiPTConfig, description="settings of Multi-PT")
-    spot: SPoTConfig = Field(default_factory=SPoTConfig, description="settings of SPoT")
-    tpv: TPVConfig = Field(default_factory=TPVConfig, description="settings of TPV")
-    attempt: ATTEMPTConfig = Field(default_factory=ATTEMPTConfig, description="settings of ATTEMPT")
-    mpt: MPTConfig = Field(default_factory=MPTConfig, description="settings of MPT and MPT-group")
-    bmtpt: BMTPTConfig = Field(default_factory=BMTPTConfig, description="settings of BMTPT")
-    dtvg: DTVGConfig = Field(default_factory=DTVGConfig, description="settings of DTVG")
+    known: ClassVar[dict[str, KnownMethod]] = {}
+
+    @classmethod
+    def declare(cls, methods: Iterable[KnownMethod]) -> None:
+        """Let runs name these methods, and add their blocks of settings to those of a run."""
+        for method in methods:
+            cls.known[method.name] = method
+            for kind in method.settings:
+                about = (kind.__doc__ or "").partition("\n")[0]
+                cls.__pydantic_fields__[kind.block] = FieldInfo(
+                    annotation=kind, default_factory=kind, description=about
+                )
+        cls.model_rebuild(force=True)
+
+    def of(self, kind: type[Block]) -> Block:
+        """The block of settings of that kind, such as `MPTConfig`."""
+        found: Block = getattr(self, kind.block)
+        return found
 
     @model_validator(mode="before")
     @classmethod
     def _variant_of_all(cls, given: Any) -> Any:
         if not isinstance(given, dict) or given.get("variant") is None:
             return given
-        blocks = {name: given.get(name, {}) for name in ("attempt", "mpt", "dtvg")}
+        kinds = {name: field.annotation for name, field in cls.model_fields.items()}
+        blocks = {
+            name: given.get(name, {})
+            for name, kind in kinds.items()
+            if isinstance(kind, type) and issubclass(kind, Presets) and "variant" in kind.model_fields
+        }
         named = {
             name: {"variant": given["variant"]} | block for name, block in blocks.items() if isinstance(block, dict)
         }
@@ -240,7 +259,8 @@ class RunConfig(Settings):
     def _fits_together(self) -> RunConfig:
         if not self.targets:
             raise ValueError("targets is empty; name at least one target task")
-        needing = [method for method in self.methods if method not in WITHOUT_SOURCES]
+        methods = [self.known[name] for name in self.methods]
+        needing = [method.name for method in methods if method.transfers]
         if needing and not self.sources:
             raise ValueError(
                 f"sources is empty, but {', '.join(needing)} transfer from source tasks; name some or use PT"
@@ -249,31 +269,8 @@ class RunConfig(Settings):
             raise ValueError("source_seed is one for all seeds, but retrain_sources asks for new sources for each")
         if self.init == "text" and not self.init_text.strip():
             raise ValueError("init is 'text' but init_text is empty")
-        shares = {"SPoT": self.spot.own_fraction}
-        if self.dtvg.own_updates is None and self.dtvg.own_epochs is None:
-            shares["DTVG"] = self.dtvg.own_fraction
-        # A budget in epochs depends on the rows, and is checked when they are there.
-        budgets = {"target_updates": self.target_updates if self.target_epochs is None else None}
-        budgets["max_updates"] = self.max_updates
-        for (name, budget), (method, fraction) in product(budgets.items(), shares.items()):
-            if method in self.methods and budget is not None and not 0 < round(fraction * budget) < budget:
-                raise ValueError(
-                    f"{name}={budget} with {method.lower()}.own_fraction={fraction} leaves no updates to a stage of "
-                    f"{method}"
-                )
-        if "MPT-group" in self.methods:
-            rates = {name: self.for_task(name, "MPT-group").target_rate for name in self.targets}
-            if len(set(rates.values())) > 1:
-                told = ", ".join(f"{rate} for {name}" for name, rate in rates.items())
-                raise ValueError(f"MPT-group trains its targets together: want one rate for all of them, got {told}")
-        if "DTVG" in self.methods and self.dtvg.rule.endswith("subset"):
-            from prompttransfer.prompts.grouping import MAX_SOURCES
-
-            if len(self.sources) > MAX_SOURCES:
-                raise ValueError(
-                    f"dtvg.rule={self.dtvg.rule!r} searches all subsets of at most {MAX_SOURCES} sources, got "
-                    f"{len(self.sources)}; use a prefix rule"
-                )
+        for method in methods:
+            method.check(self)
         return self
 
     def for_task(self, name: str, method: str = "") -> RunConfig:
@@ -284,9 +281,6 @@ class RunConfig(Settings):
             changes |= settings.model_dump(exclude_none=True)
             if settings.target_updates is not None:
                 changes["target_epochs"] = None
-        if "batch_size" in changes and self.bmtpt.rows is None:
-            # SVGD on the sources is the same for every target.
-            changes["bmtpt"] = self.bmtpt.model_copy(update={"rows": max(1, self.batch_size // 2)})
         return self.model_copy(update=changes) if changes else self
 
     def length_of(self, name: str) -> int | None:
@@ -302,13 +296,12 @@ class RunConfig(Settings):
     @property
     def transfers(self) -> bool:
         """Whether a method learns from the sources at all; plain prompt tuning does not."""
-        return not set(self.methods) <= WITHOUT_SOURCES
+        return any(self.known[name].transfers for name in self.methods)
 
     @property
     def source_prompts(self) -> bool:
         """Whether a prompt of each source is trained."""
-        tested = "BMTPT" in self.methods and self.bmtpt.transfer_from == "related"
-        return tested or not set(self.methods) <= WITHOUT_SOURCE_PROMPTS
+        return any(self.known[name].source_prompts(self) for name in self.methods)
 
     @property
     def target_rate(self) -> float:

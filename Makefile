@@ -36,6 +36,7 @@ lint: $(TOOLS)
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run --Werror $(NATIVE)
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 format: $(TOOLS)
 	$(BIN)/ruff check --fix .

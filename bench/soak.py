@@ -35,11 +35,11 @@ from scipy.stats import theilslopes
 from bench.toy import write_model, write_tasks
 from promptkernels.bench.cases import Case, compose, dtvg, incoming_gradient, prepend, run, similarity, svgd
 from prompttransfer import RunConfig
-from prompttransfer.compare import compare
 from prompttransfer.interchange import read_card, read_prompt
 from prompttransfer.library import Library
 from prompttransfer.methods import METHODS
 from prompttransfer.report import write_report
+from prompttransfer.runs.compare import compare
 
 LIMIT_MIB = 16.0
 COUNTS = ("files", "threads", "children")

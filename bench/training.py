@@ -49,12 +49,12 @@ from training_setup import (
 )
 
 from promptkernels.bench.memory import peak_bytes
-from prompttransfer.answering import Reader
 from prompttransfer.methods.distillation import DistillationLoss, TeacherForward
 from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.posterior import ParticleLoss, PriorLoss, gaussian_penalty
 from prompttransfer.methods.sampler import row_batches
 from prompttransfer.models import Backbone, Batch, Output
+from prompttransfer.models.answering import Reader
 from prompttransfer.prompts import FrozenPrompts, GroupedPrompt, MultitaskPrompt, ParticlePrompts, SoftPrompt
 
 TASKS, PARTICLES, SOURCES = 4, 4, 6

@@ -32,9 +32,9 @@ from prompttransfer.methods.objectives import task_loss
 from prompttransfer.models import Backbone, quiet_transformers
 from prompttransfer.models.loading import narrow_products
 from prompttransfer.models.padding import padded
+from prompttransfer.models.rows import Row
 from prompttransfer.prompts import PromptModule, SoftPrompt
-from prompttransfer.rows import Row
-from prompttransfer.training import FixedBatches, Plan, PromptTrainer
+from prompttransfer.training.trainer import FixedBatches, Plan, PromptTrainer
 
 ANSWERS = (5, 6)
 T = TypeVar("T")

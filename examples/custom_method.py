@@ -10,14 +10,20 @@ import torch
 from pydantic import Field
 
 import promptkernels as pk
-from prompttransfer import RunConfig, register_method
-from prompttransfer.compare import compare
-from prompttransfer.methods import Context, EncodedTask, Method, MethodResult
-from prompttransfer.methods.objectives import task_loss
-from prompttransfer.methods.shared import own_prompt, own_share, source_cost, source_prompts
-from prompttransfer.progress import Progress
+from prompttransfer import Progress, RunConfig, compare, register_method
+from prompttransfer.methods import (
+    Context,
+    EncodedTask,
+    Method,
+    MethodResult,
+    Settings,
+    own_prompt,
+    own_share,
+    source_cost,
+    source_prompts,
+    task_loss,
+)
 from prompttransfer.prompts import SoftPrompt
-from prompttransfer.settings.base import Settings
 
 
 class SoupSettings(Settings):

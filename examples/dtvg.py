@@ -7,9 +7,7 @@ import json
 from collections import Counter
 from pathlib import Path
 
-from prompttransfer import RunConfig
-from prompttransfer.compare import compare
-from prompttransfer.progress import Progress
+from prompttransfer import Progress, RunConfig, compare
 
 
 def main(**changes: object) -> Counter[tuple[str, ...]]:

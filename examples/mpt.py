@@ -6,9 +6,7 @@ python examples/mpt.py
 import json
 from pathlib import Path
 
-from prompttransfer import RunConfig
-from prompttransfer.compare import compare
-from prompttransfer.progress import Progress
+from prompttransfer import Progress, RunConfig, compare
 
 
 def main(**changes: object) -> dict[str, float]:

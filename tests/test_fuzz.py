@@ -29,7 +29,7 @@ def inputs(draw: st.DrawFn, target: Target) -> bytes:
 @pytest.mark.parametrize("name", running.TARGETS)
 def test_target(name: str) -> None:
     if running.TARGETS[name] != "operations":
-        pytest.importorskip("prompttransfer.recipes")
+        pytest.importorskip("prompttransfer.settings.recipes")
     target = running.target(name)
 
     @settings(max_examples=120, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))

@@ -79,7 +79,7 @@ def test_tensors_are_loaded_without_code() -> None:
 def test_yaml_makes_no_objects(tmp_path: Path) -> None:
     import yaml
 
-    from prompttransfer.yaml_file import _Loader, read_yaml
+    from prompttransfer.files.yaml_file import _Loader, read_yaml
 
     assert issubclass(_Loader, yaml.SafeLoader)
     loads = list(calls("yaml.load", "yaml.load_all", "yaml.unsafe_load", "yaml.full_load"))
@@ -134,8 +134,8 @@ def link(name: str, target: str, kind: bytes) -> tarfile.TarInfo:
 @pytest.mark.parametrize("kind", ["tar", "wheel", "symbolic link", "hard link"])
 def test_archives_stay_in_their_folder(tmp_path: Path, kind: str) -> None:
     """Names that lead elsewhere are never unpacked, and a link is not followed out of the archive."""
-    fetching = pytest.importorskip("prompttransfer.assets.fetching")
-    table = pytest.importorskip("prompttransfer.assets.table")
+    fetching = pytest.importorskip("prompttransfer.files.assets.fetching")
+    table = pytest.importorskip("prompttransfer.files.assets.table")
     outside = tmp_path / "outside.txt"
     outside.write_text("secret")
     names = ["../escape.txt", str(tmp_path / "absolute.txt"), "package/data.txt"]
@@ -163,7 +163,7 @@ def test_archives_stay_in_their_folder(tmp_path: Path, kind: str) -> None:
 
 
 def test_assets_are_pinned_by_their_hash() -> None:
-    table = pytest.importorskip("prompttransfer.assets.table")
+    table = pytest.importorskip("prompttransfer.files.assets.table")
     assert all(re.fullmatch(r"[0-9a-f]{64}", asset.sha256) for asset in table.ASSETS.values())
 
 
@@ -258,7 +258,7 @@ def test_pictures_are_well_formed(synthetic: None, tmp_path: Path, words: str) -
 
 
 def test_spreadsheets_see_no_formulas(tmp_path: Path) -> None:
-    durable = pytest.importorskip("prompttransfer.durable")
+    durable = pytest.importorskip("prompttransfer.files.durable")
     texts = ["=1+2", "+1", "-cmd|' /C calc'!A0", "@SUM(A1)", "\t=1", "\r=1", "plain", "a=b", ""]
     durable.write_csv(tmp_path / "a.csv", [{"text": text, "number": -1.5} for text in texts])
     with (tmp_path / "a.csv").open(newline="", encoding="utf-8") as file:

@@ -12,8 +12,8 @@ from bench.evidence.running import collect, run_study
 from bench.evidence.studies import REPORTED, TUNING, Study, read_study
 from bench.evidence.tuning import best_settings, choose
 from bench.evidence.writing import write_index, write_study, write_tuning
-from prompttransfer.durable import write_json
-from prompttransfer.progress import Progress
+from prompttransfer.files.durable import write_json
+from prompttransfer.files.progress import Progress
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 

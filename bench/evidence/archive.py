@@ -7,7 +7,7 @@ import lzma
 from pathlib import Path
 
 from bench.evidence.studies import Study
-from prompttransfer.durable import replacing, write_json
+from prompttransfer.files.durable import replacing, write_json
 
 _FOLDERS = ("cells", "history")
 

@@ -16,15 +16,15 @@ from typing import Any
 
 from bench.evidence.studies import PLACES, Study
 from prompttransfer import RunConfig
-from prompttransfer.compare import Workbench, result_row, source_row
-from prompttransfer.divergence import Diverged
-from prompttransfer.durable import write_json
+from prompttransfer.files.durable import write_json
+from prompttransfer.files.progress import NullProgress, Stage
 from prompttransfer.methods import METHODS, Context, EncodedTask
 from prompttransfer.methods.context import CODE_VERSION
-from prompttransfer.progress import NullProgress, Stage
 from prompttransfer.report import Results
 from prompttransfer.report.form import by_metric
-from prompttransfer.run_folder import machine_facts
+from prompttransfer.runs.compare import Workbench, result_row, source_row
+from prompttransfer.runs.run_folder import machine_facts
+from prompttransfer.training.divergence import Diverged
 
 
 def run_study(

@@ -22,8 +22,8 @@ from pydantic import Field, model_validator
 
 from prompttransfer import RunConfig
 from prompttransfer.methods import METHODS
-from prompttransfer.overlay import merged, nested
 from prompttransfer.settings.base import Settings
+from prompttransfer.settings.overlay import merged, nested
 
 HERE = Path(__file__).parent
 TUNING = ("tuning", "tuning-full")

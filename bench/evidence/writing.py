@@ -11,12 +11,12 @@ from typing import Any
 from bench.evidence.archive import archive_of, pack
 from bench.evidence.studies import BASELINE, Study
 from bench.evidence.tuning import settings_text
-from prompttransfer.durable import write_csv
+from prompttransfer.files.durable import write_csv
 from prompttransfer.report import Results, pictures
 from prompttransfer.report.form import Row
 from prompttransfer.report.statistics import difference_rows, interval_text, paired
 from prompttransfer.report.tables import cost_rows, overview_rows, source_rows
-from prompttransfer.run_folder import csv_rows
+from prompttransfer.runs.run_folder import csv_rows
 
 PROTOCOL = """\
 Every method spends the same number of updates on the same target rows in the same batches; what a method needs first

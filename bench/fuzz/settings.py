@@ -8,9 +8,9 @@ from typing import Any
 import yaml
 
 from bench.fuzz.target import Finding, Folder, Target, refuses
-from prompttransfer.recipes import Recipe, read_recipe, run_config
+from prompttransfer.files.yaml_file import read_yaml
+from prompttransfer.settings.recipes import Recipe, read_recipe, run_config
 from prompttransfer.tasks.description import read_description
-from prompttransfer.yaml_file import read_yaml
 
 _YAML_WORDS = [
     b"&a ", b"*a", b"<<: ", b"!!", b"!!int ", b"!!float ", b"!!timestamp ", b"!!binary ", b"!!bool ", b"!!set ",

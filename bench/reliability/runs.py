@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 
 from bench.toy import write_model, write_tasks
 from prompttransfer import RunConfig
-from prompttransfer.compare import compare
-from prompttransfer.progress import NullProgress, Stage
+from prompttransfer.files.progress import NullProgress, Stage
+from prompttransfer.runs.compare import compare
 
 
 def toy_settings(folder: Path) -> RunConfig:

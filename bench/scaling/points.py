@@ -12,15 +12,15 @@ from torch import Tensor
 
 from bench.training_setup import ANSWERS, Sizes, make_backbone, make_model, start_prompt, update
 from prompttransfer import RunConfig
-from prompttransfer.answering import Reader
+from prompttransfer.estimate.cost import memory, operations
+from prompttransfer.estimate.model import ModelFacts
+from prompttransfer.estimate.stages import SizedStage
 from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.posterior import ParticleLoss, PriorLoss, gaussian_penalty
 from prompttransfer.models import Backbone
+from prompttransfer.models.answering import Reader
+from prompttransfer.models.rows import Row
 from prompttransfer.prompts import GroupedPrompt, MultitaskPrompt, ParticlePrompts, SoftPrompt
-from prompttransfer.rows import Row
-from prompttransfer.validate.cost import memory, operations
-from prompttransfer.validate.model import ModelFacts
-from prompttransfer.validate.stages import SizedStage
 
 TEXT, VOCABULARY = 24, 4096
 # What `count` is: sources for MPT and DTVG, particles for BMTPT.

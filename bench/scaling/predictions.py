@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from prompttransfer import RunConfig
-from prompttransfer.validate.cost import memory, operations
-from prompttransfer.validate.model import ModelFacts
-from prompttransfer.validate.stages import SizedStage
+from prompttransfer.estimate.cost import memory, operations
+from prompttransfer.estimate.model import ModelFacts
+from prompttransfer.estimate.stages import SizedStage
 
 GB, DAY = 1e9, 86400.0
 

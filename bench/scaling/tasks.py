@@ -13,8 +13,8 @@ import psutil
 
 from bench.toy import write_model, write_tasks
 from prompttransfer import RunConfig
-from prompttransfer.compare import Workbench, compare
-from prompttransfer.progress import NullProgress
+from prompttransfer.files.progress import NullProgress
+from prompttransfer.runs.compare import Workbench, compare
 
 ROWS = 100
 

@@ -10,10 +10,7 @@ is the same as
 import json
 from pathlib import Path
 
-from prompttransfer import RunConfig
-from prompttransfer.compare import compare
-from prompttransfer.progress import Progress
-from prompttransfer.tasks import load_task
+from prompttransfer import Progress, RunConfig, compare, load_task
 
 HERE = Path(__file__).resolve().parent
 

@@ -5,20 +5,58 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from prompttransfer.methods import register_method
+    from prompttransfer.files.progress import Progress
+    from prompttransfer.library import Library
+    from prompttransfer.methods import Context, EncodedTask, Method, MethodResult, register_method
     from prompttransfer.models import Backbone
+    from prompttransfer.models.loading import load_model
+    from prompttransfer.runs.compare import compare
+    from prompttransfer.serving.evaluate import evaluate_file
+    from prompttransfer.serving.predict import Predictor
+    from prompttransfer.settings.recipes import read_recipe, run_config
     from prompttransfer.settings.run import RunConfig
+    from prompttransfer.tasks import load_task
 
-__all__ = ["Backbone", "RunConfig", "register_method"]
+__all__ = [
+    "Backbone",
+    "Context",
+    "EncodedTask",
+    "Library",
+    "Method",
+    "MethodResult",
+    "Predictor",
+    "Progress",
+    "RunConfig",
+    "compare",
+    "evaluate_file",
+    "load_model",
+    "load_task",
+    "read_recipe",
+    "register_method",
+    "run_config",
+]
 
-# RunConfig by way of the methods, which add their settings to it.
-_HOME = {"Backbone": "models", "RunConfig": "methods.registry", "register_method": "methods.registry"}
+_HOME = {
+    "Backbone": "models",
+    "Library": "library",
+    "Predictor": "serving.predict",
+    "Progress": "files.progress",
+    "compare": "runs.compare",
+    "evaluate_file": "serving.evaluate",
+    "load_model": "models.loading",
+    "load_task": "tasks",
+    "read_recipe": "settings.recipes",
+    "run_config": "settings.recipes",
+}
 
 
 def __getattr__(name: str) -> object:
     # Imported on first use: torch and transformers take seconds, `prompttransfer --help` must not.
-    if name not in _HOME:
+    if name not in __all__:
         raise AttributeError(f"module 'prompttransfer' has no attribute {name!r}")
     from importlib import import_module
 
+    methods = import_module("prompttransfer.methods")  # they add their settings to RunConfig
+    if name not in _HOME:
+        return getattr(methods, name)
     return getattr(import_module(f"prompttransfer.{_HOME[name]}"), name)

@@ -2,7 +2,7 @@
 
 import sys
 
-from prompttransfer import paths, texts
+from prompttransfer.files import paths, texts
 
 
 def main() -> None:

@@ -15,19 +15,20 @@ import torch
 import torch.multiprocessing as mp
 from torch.distributed.tensor import DTensor
 
-from prompttransfer import RunConfig, processes
-from prompttransfer.compare import compare
-from prompttransfer.divergence import Diverged
-from prompttransfer.encoding import EncodedTask
-from prompttransfer.evaluation import predict
+from prompttransfer import RunConfig
+from prompttransfer.distributed import processes
 from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.posterior import ParticleLoss
 from prompttransfer.models import Backbone
+from prompttransfer.models.encoding import EncodedTask
 from prompttransfer.models.loading import load_model
+from prompttransfer.models.rows import Row
+from prompttransfer.models.scoring import predict
 from prompttransfer.prompts import ParticlePrompts, PromptModule, SoftPrompt
-from prompttransfer.rows import Row
+from prompttransfer.runs.compare import compare
 from prompttransfer.tasks import load_task
-from prompttransfer.training import Plan, train
+from prompttransfer.training.divergence import Diverged
+from prompttransfer.training.trainer import Plan, train
 
 # Texts and answers of several lengths: means over tokens are not means of means.
 ROWS = [Row(tuple(range(3 + n, 7 + 2 * n)), (40 + n, 41, 2)[: 1 + n % 3], n % 2) for n in range(9)]

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import typer
 
-from prompttransfer import processes
 from prompttransfer.cli.errors import friendly_errors
-from prompttransfer.store import Result, Store
+from prompttransfer.distributed import processes
+from prompttransfer.files.store import Result, Store
 
 who, folder = sys.argv[1], Path(sys.argv[2])
 

@@ -18,10 +18,10 @@ WRITERS = (
     "os.replace",
     "os.fsync",
     "torch.save",
-    "prompttransfer.store.save_file",
-    "prompttransfer.training.save_file",
+    "prompttransfer.files.store.save_file",
+    "prompttransfer.training.trainer.save_file",
     "prompttransfer.interchange.files.save_file",
-    "prompttransfer.work_list.json.dump",
+    "prompttransfer.runs.work_list.json.dump",
     "prompttransfer.tasks.rendered.pa.OSFile",
 )
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 
 from prompttransfer import RunConfig
-from prompttransfer.encoding import EncodedTask
+from prompttransfer.files.store import Store
 from prompttransfer.methods import Context
 from prompttransfer.models import Backbone
+from prompttransfer.models.encoding import EncodedTask
 from prompttransfer.prompts import initial_prompt
-from prompttransfer.store import Store
 from prompttransfer.tasks.task import Task
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from prompttransfer.assets import AssetError, asset_folder, fetch, fetching, is_fetched
-from prompttransfer.assets.table import Asset
+from prompttransfer.files.assets import AssetError, asset_folder, fetch, fetching, is_fetched
+from prompttransfer.files.assets.table import Asset
 from prompttransfer.tasks import load_task
 
 NAME = "tiny-asset"

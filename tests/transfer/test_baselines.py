@@ -14,12 +14,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from prompttransfer import RunConfig
-from prompttransfer.answering import Reader
 from prompttransfer.interchange import read_prompt, write_tensors
 from prompttransfer.methods import METHODS, Context
 from prompttransfer.methods.shared import source_prompts
 from prompttransfer.methods.spot import nearest_weights
 from prompttransfer.models import Backbone
+from prompttransfer.models.answering import Reader
 from prompttransfer.prompts import FrozenPrompts, InstancePrompt
 from prompttransfer.tasks.task import Task
 

@@ -11,10 +11,11 @@ import torch
 from synthetic_run import METHODS, TARGETS, write_run
 from typer.testing import CliRunner
 
-from prompttransfer import RunConfig, cli, evaluating
-from prompttransfer import compare as compare_module
+from prompttransfer import RunConfig, cli
 from prompttransfer.interchange import read_prompt, write_prompt
 from prompttransfer.models import Backbone
+from prompttransfer.runs import compare as compare_module
+from prompttransfer.serving import evaluate as evaluating
 
 runner = CliRunner()
 

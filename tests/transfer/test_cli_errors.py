@@ -12,9 +12,9 @@ from safetensors import SafetensorError
 from typer.testing import CliRunner
 
 from prompttransfer import RunConfig, cli
-from prompttransfer import compare as compare_module
 from prompttransfer.cli.errors import friendly_errors
-from prompttransfer.recipes import read_recipe
+from prompttransfer.runs import compare as compare_module
+from prompttransfer.settings.recipes import read_recipe
 
 
 def compare_raises(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:

@@ -84,9 +84,9 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     monkeypatch.setattr("prompttransfer.tasks.load_demo", toy)
     monkeypatch.setattr("prompttransfer.tasks.load_paper", toy)
-    monkeypatch.setattr("prompttransfer.assets.demo_model", lambda progress: tmp_path / "demo-model")
-    monkeypatch.setattr("prompttransfer.assets.fetch", lambda name, progress: tmp_path / name)
-    monkeypatch.setattr("prompttransfer.validate.cost._SECONDS", 0.01)
+    monkeypatch.setattr("prompttransfer.files.assets.demo_model", lambda progress: tmp_path / "demo-model")
+    monkeypatch.setattr("prompttransfer.files.assets.fetch", lambda name, progress: tmp_path / name)
+    monkeypatch.setattr("prompttransfer.estimate.cost._SECONDS", 0.01)
     monkeypatch.setenv("PROMPTTRANSFER_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.chdir(tmp_path)

@@ -16,20 +16,29 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from tiny import VOCABULARY, tiny_llama, tiny_tokenizer
 
-from prompttransfer import RunConfig, register_method, training
-from prompttransfer.compare import Workbench, compare
-from prompttransfer.methods import Context, EncodedTask, Method, MethodResult, Scope, Stage
-from prompttransfer.methods.base import SizedTask
-from prompttransfer.methods.objectives import task_loss
-from prompttransfer.methods.shared import source_cost, source_prompts
+from prompttransfer import RunConfig, register_method
+from prompttransfer.estimate.model import model_facts
+from prompttransfer.estimate.stages import stages
+from prompttransfer.estimate.tasks import TaskFacts
+from prompttransfer.methods import (
+    Context,
+    EncodedTask,
+    Method,
+    MethodResult,
+    Scope,
+    Settings,
+    SizedTask,
+    Stage,
+    source_cost,
+    source_prompts,
+    task_loss,
+)
 from prompttransfer.prompts import SoftPrompt
 from prompttransfer.report import write_report
-from prompttransfer.settings.base import Settings
+from prompttransfer.runs.compare import Workbench, compare
 from prompttransfer.settings.run import MethodSettings
 from prompttransfer.tasks.task import Example, Task, to_dataset
-from prompttransfer.validate.model import model_facts
-from prompttransfer.validate.stages import stages
-from prompttransfer.validate.tasks import TaskFacts
+from prompttransfer.training import trainer as training
 
 COLUMNS = {
     "method",
@@ -84,7 +93,7 @@ def config(tmp_path: Path, tasks: dict[str, Task], monkeypatch: pytest.MonkeyPat
     tiny_llama().save_pretrained(model)
     tiny_tokenizer().save_pretrained(model)
     monkeypatch.setattr(
-        "prompttransfer.compare.load_task", lambda name, **more: tasks[name].limit(None, more.get("test_rows"))
+        "prompttransfer.runs.compare.load_task", lambda name, **more: tasks[name].limit(None, more.get("test_rows"))
     )
     return RunConfig(
         model=str(model),
@@ -197,8 +206,8 @@ def test_mistakes_in_a_table_are_told_before_the_model_is_loaded(
         raise ValueError("no such column")
 
     loaded: list[str] = []
-    monkeypatch.setattr("prompttransfer.compare.load_model", lambda name, **_: loaded.append(name))
-    monkeypatch.setattr("prompttransfer.compare.load_task", wrong)
+    monkeypatch.setattr("prompttransfer.runs.compare.load_model", lambda name, **_: loaded.append(name))
+    monkeypatch.setattr("prompttransfer.runs.compare.load_task", wrong)
     with pytest.raises(ValueError, match="no such column"):
         Workbench.open(config, Progress())
     assert loaded == []

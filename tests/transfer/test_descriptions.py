@@ -16,11 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from prompttransfer.files.yaml_file import read_yaml
 from prompttransfer.tasks import check_name, load_task
 from prompttransfer.tasks.description import read_description
 from prompttransfer.tasks.rendered import Reservoir
 from prompttransfer.tasks.task import Example, Task
-from prompttransfer.yaml_file import read_yaml
 
 Describe = Callable[..., str]
 

@@ -26,9 +26,9 @@ from safetensors.torch import load_file
 from tiny import byte_tokenizer, tiny_llama, tiny_t5, toy_task
 
 from prompttransfer import RunConfig
-from prompttransfer.compare import compare
 from prompttransfer.methods import METHODS
 from prompttransfer.models.loading import load_model
+from prompttransfer.runs.compare import compare
 
 COUNTS = (2, 4)
 # What rounding leaves of a difference: a mean over other parts of a batch is added up in another order.

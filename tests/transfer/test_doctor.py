@@ -11,8 +11,9 @@ import pytest
 from typer.testing import CliRunner
 
 from promptkernels.backends import registry
-from prompttransfer import cli, doctor
-from prompttransfer.doctor import Finding, examine
+from prompttransfer import cli
+from prompttransfer.cli import checks as doctor
+from prompttransfer.cli.checks import Finding, examine
 
 
 @pytest.fixture(autouse=True)

@@ -22,7 +22,7 @@ from prompttransfer.methods.sampler import row_batches
 from prompttransfer.models import Backbone
 from prompttransfer.prompts import SoftPrompt
 from prompttransfer.tasks.task import Task
-from prompttransfer.training import train
+from prompttransfer.training.trainer import train
 
 
 def backbone_of(model: PreTrainedModel, **options) -> Backbone:

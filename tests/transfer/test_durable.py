@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from prompttransfer.durable import (
+from prompttransfer.files.durable import (
     Damaged,
     check_seal,
     read_record,
@@ -61,7 +61,7 @@ def test_a_file_is_on_the_disk_before_its_name_is(tmp_path: Path, monkeypatch: p
 WRITER = """
 import sys, time
 from pathlib import Path
-from prompttransfer.durable import replacing
+from prompttransfer.files.durable import replacing
 with replacing(Path(sys.argv[1])) as temporary:
     temporary.write_text("half")
     print(temporary, flush=True)

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from tiny import VOCABULARY, toy_task
 
-from prompttransfer.encoding import EncodedTask
+from prompttransfer.files.store import Store
 from prompttransfer.models import Backbone
-from prompttransfer.rows import Row
-from prompttransfer.store import Store
+from prompttransfer.models.encoding import EncodedTask
+from prompttransfer.models.rows import Row
 from prompttransfer.tasks.task import Example, Task, to_dataset
 
 END = VOCABULARY.index("</s>")
@@ -109,7 +109,7 @@ def test_a_task_without_rows_is_refused(backbone: Backbone) -> None:
 
 
 def test_tokens_of_many_rows_are_kept(backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("prompttransfer.encoding._WORTH_KEEPING", 4)
+    monkeypatch.setattr("prompttransfer.models.encoding._WORTH_KEEPING", 4)
     task, store = choosing("no w1", "no w2"), Store(tmp_path)
     fresh = EncodedTask.of(task, backbone)
     asked: list[int] = []

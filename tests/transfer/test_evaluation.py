@@ -13,10 +13,10 @@ from tiny import VOCABULARY, tiny_t5, tiny_tokenizer
 from tokenizers.normalizers import Lowercase
 from torch import Tensor
 
-from prompttransfer.answering import Reader
-from prompttransfer.encoding import EncodedTask
-from prompttransfer.evaluation import evaluate, number_of, predict
 from prompttransfer.models import Backbone, Batch
+from prompttransfer.models.answering import Reader
+from prompttransfer.models.encoding import EncodedTask
+from prompttransfer.models.scoring import evaluate, number_of, predict
 from prompttransfer.prompts import FrozenPrompts, PromptModule, SoftPrompt, initial_prompt
 from prompttransfer.tasks.task import Example, Task, to_dataset
 
@@ -65,7 +65,7 @@ def test_zero_shot_reads_the_text_only(backbone: Backbone) -> None:
 def test_whole_answers_are_scored_by_the_mean_of_all_their_tokens(
     backbone: Backbone, batch_size: int, zero_shot: bool
 ) -> None:
-    from prompttransfer.answering import Reader
+    from prompttransfer.models.answering import Reader
 
     start = None if zero_shot else initial_prompt(backbone, 5, seed=1)
     want = expected_whole(backbone, None if zero_shot else SoftPrompt(start))
@@ -75,7 +75,7 @@ def test_whole_answers_are_scored_by_the_mean_of_all_their_tokens(
 
 
 def test_many_answers_are_scored_a_few_at_a_time(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
-    from prompttransfer import answering
+    from prompttransfer.models import answering
 
     start = initial_prompt(backbone, 5, seed=1)
     whole = answering.Reader(backbone, start, 8).answer_scores(ROWS, WHOLE)
@@ -139,7 +139,7 @@ def test_a_choice_is_recognised_as_the_tokenizer_writes_it(backbone: Backbone, m
     backbone.tokenizer.backend_tokenizer.normalizer = Lowercase()
     rows = to_dataset([Example("w1", "w1", label) for label in (0, 1, 0)])
     encoded = EncodedTask.of(Task("t", rows, rows, rows, ("No", "YES No")), backbone, "generate")
-    monkeypatch.setattr("prompttransfer.evaluation.written_answers", lambda *_: ["no", "yes no", "w9"])
+    monkeypatch.setattr("prompttransfer.models.scoring.written_answers", lambda *_: ["no", "yes no", "w9"])
     assert predict(backbone, None, encoded) == [0, 1, -1]
 
 

@@ -23,8 +23,8 @@ from bench.evidence.studies import REPORTED, TUNING, Study, grid_entries, read_s
 from bench.evidence.tuning import best_settings, choose, settings_text
 from bench.evidence.writing import table, write_index, write_study, write_tuning
 from prompttransfer import RunConfig
-from prompttransfer.evaluation import evaluate
 from prompttransfer.methods import METHODS
+from prompttransfer.models.scoring import evaluate
 from prompttransfer.report import Results
 from prompttransfer.report.statistics import interval_text, paired
 from prompttransfer.tasks.task import Example, Task, to_dataset
@@ -50,7 +50,7 @@ def study(tmp_path: Path, tasks: dict[str, Task], monkeypatch: pytest.MonkeyPatc
     model = tmp_path / "model"
     tiny_llama().save_pretrained(model)
     tiny_tokenizer().save_pretrained(model)
-    monkeypatch.setattr("prompttransfer.compare.load_task", lambda name, **_: tasks[name])
+    monkeypatch.setattr("prompttransfer.runs.compare.load_task", lambda name, **_: tasks[name])
     settings = {"model": str(model), "sources": ["red", "green"], "targets": ["blue", "goal"], "seeds": [1, 2]}
     settings |= {"prompt_length": 3, "train_rows": 12, "test_rows": 20, "source_updates": 3, "target_updates": 4}
     settings |= {"batch_size": 4, "source_batch_size": 4, "precision": "float32", "cache": str(tmp_path / "cache")}

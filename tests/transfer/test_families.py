@@ -14,7 +14,7 @@ from tokenizers.processors import TemplateProcessing
 from torch import Tensor
 from transformers import GenerationConfig
 
-from prompttransfer.answering import Reader
+from prompttransfer.models.answering import Reader
 from prompttransfer.prompts import SoftPrompt, initial_prompt
 
 # The longest row, the prompt and the longest answer are longer than the windows of families.py.

@@ -17,8 +17,9 @@ from faults import Disk, failing_disk, files, flip, truncate
 from typer.testing import CliRunner
 
 from bench.reliability.runs import content, placed, toy_settings, unreadable
-from prompttransfer import RunConfig, cli, training
+from prompttransfer import RunConfig, cli
 from prompttransfer.interchange import read_prompt
+from prompttransfer.training import trainer as training
 
 ROOT = Path(__file__).parents[2]
 

@@ -31,7 +31,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prompttransfer.json_file import read_json
+from prompttransfer.files.json_file import read_json
 from prompttransfer.tasks import check_name, load_task
 from prompttransfer.tasks.cells import Misfit, answers_of, label_of, pick, text_of
 from prompttransfer.tasks.labels import Labels

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from prompttransfer.excerpt import listed, shown
+from prompttransfer.files.excerpt import listed, shown
 from prompttransfer.tasks import check_name, load_task
 from prompttransfer.tasks.cells import pick
 from prompttransfer.tasks.tables import Row, read_rows

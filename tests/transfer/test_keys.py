@@ -10,16 +10,16 @@ import pytest
 import torch
 from recipes import context
 
-from prompttransfer.encoding import EncodedTask
+from prompttransfer.files.store import Result, key_hash
 from prompttransfer.methods import Context
 from prompttransfer.methods.objectives import task_loss
 from prompttransfer.models import Backbone
+from prompttransfer.models.encoding import EncodedTask
+from prompttransfer.models.rows import Row
 from prompttransfer.prompts import SoftPrompt
-from prompttransfer.rows import Row
-from prompttransfer.selection import Selection
-from prompttransfer.store import Result, key_hash
 from prompttransfer.tasks.task import Task
-from prompttransfer.training import Plan
+from prompttransfer.training.selection import Selection
+from prompttransfer.training.trainer import Plan
 
 ROWS = [Row((10, 11), (4,)), Row((12,), (5,)), Row((13, 14), (4,))]
 # Of a plan: what replaces each field. The objective and what goes before a step are told by their settings; nothing

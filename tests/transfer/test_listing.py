@@ -9,9 +9,9 @@ from tiny import toy_task
 from typer.testing import CliRunner
 
 from prompttransfer import cli
-from prompttransfer.assets import asset_folder
-from prompttransfer.assets.table import ASSETS
-from prompttransfer.cache_parts import folder_bytes, size
+from prompttransfer.files.assets import asset_folder
+from prompttransfer.files.assets.table import ASSETS
+from prompttransfer.files.cache_parts import folder_bytes, size
 from prompttransfer.tasks import DEMO_TASKS, PAPER_TASKS
 
 

@@ -21,8 +21,8 @@ from transformers import (
     XLNetLMHeadModel,
 )
 
-from prompttransfer.answering import Reader
 from prompttransfer.models import Backbone, loading
+from prompttransfer.models.answering import Reader
 from prompttransfer.models.fitness import check_fitness
 from prompttransfer.models.loading import load_model
 from prompttransfer.prompts import SoftPrompt, initial_prompt

@@ -14,10 +14,10 @@ from typer.testing import CliRunner
 
 from bench.reliability.runs import content, placed, rows, toy_settings
 from prompttransfer import RunConfig, cli
-from prompttransfer.local_workers import local_workers
-from prompttransfer.progress import NullProgress
-from prompttransfer.run_folder import RunFolder
-from prompttransfer.work_list import WorkList
+from prompttransfer.files.progress import NullProgress
+from prompttransfer.runs.local_workers import local_workers
+from prompttransfer.runs.run_folder import RunFolder
+from prompttransfer.runs.work_list import WorkList
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "slurm_array.sh"
 

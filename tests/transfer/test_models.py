@@ -12,8 +12,8 @@ from tokenizers.processors import TemplateProcessing
 from transformers import BertConfig, EncoderDecoderConfig, EncoderDecoderModel
 from transformers.utils import logging
 
-from prompttransfer.answering import Reader
 from prompttransfer.models import Backbone, quiet_transformers
+from prompttransfer.models.answering import Reader
 from prompttransfer.models.loading import load_model
 from prompttransfer.prompts import SoftPrompt, initial_prompt
 

@@ -8,8 +8,8 @@ import pytest
 
 from prompttransfer import RunConfig
 from prompttransfer.cli.given import given_settings
-from prompttransfer.overlay import merged, nested, overlaid
-from prompttransfer.recipes import Recipe, SettingsError, run_config
+from prompttransfer.settings.overlay import merged, nested, overlaid
+from prompttransfer.settings.recipes import Recipe, SettingsError, run_config
 
 # (recipe, given, the setting it is about, as a path in RunConfig, its value by the rules of docs/recipes.md)
 WINS: list[tuple[dict[str, Any], dict[str, Any], str, Any]] = [

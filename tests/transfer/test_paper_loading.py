@@ -12,8 +12,8 @@ import pytest
 from datasets import Dataset, DatasetDict
 from hub_fixtures import FIXTURES, HubFixture, Row, write_hub
 
-from prompttransfer.assets import asset_folder
-from prompttransfer.assets.table import ASSETS
+from prompttransfer.files.assets import asset_folder
+from prompttransfer.files.assets.table import ASSETS
 from prompttransfer.tasks import load_task
 from prompttransfer.tasks.papers import PAPER_TASKS, load_paper, rendering
 from prompttransfer.tasks.task import Task

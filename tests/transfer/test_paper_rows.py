@@ -9,7 +9,7 @@ import pytest
 from datasets import Dataset
 from hub_fixtures import FIXTURES, Row, write_hub
 
-from prompttransfer.progress import NullProgress
+from prompttransfer.files.progress import NullProgress
 from prompttransfer.tasks import load_task
 from prompttransfer.tasks.papers import load_paper, loading
 from prompttransfer.tasks.task import Task

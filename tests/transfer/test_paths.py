@@ -14,9 +14,9 @@ from tiny import tiny_llama, tiny_tokenizer
 from typer.testing import CliRunner
 
 from prompttransfer import RunConfig, cli
-from prompttransfer.doctor import examine
+from prompttransfer.cli.checks import examine
+from prompttransfer.files.paths import NoHome, anywhere, expanded, settle_home
 from prompttransfer.interchange import Card, read_card, write_prompt
-from prompttransfer.paths import NoHome, anywhere, expanded, settle_home
 from prompttransfer.tasks.names import file_paths
 
 runner = CliRunner()

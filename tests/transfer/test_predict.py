@@ -11,13 +11,14 @@ from tiny import VOCABULARY, WORDS, tiny_llama, tiny_tokenizer
 from torch import Tensor
 from typer.testing import CliRunner
 
-from prompttransfer import RunConfig, cli, evaluating
-from prompttransfer.compare import compare
+from prompttransfer import RunConfig, cli
+from prompttransfer.files.progress import NullProgress
 from prompttransfer.interchange import Card, read_card, read_factors, write_prompt
 from prompttransfer.models import Backbone
-from prompttransfer.predicting import Predictor
-from prompttransfer.progress import NullProgress
-from prompttransfer.reading import Reading
+from prompttransfer.runs.compare import compare
+from prompttransfer.serving import evaluate as evaluating
+from prompttransfer.serving.predict import Predictor
+from prompttransfer.settings.reading import Reading
 
 runner = CliRunner()
 KNOWN = {"model": "m", "template": "{text} Answer:", "choices": ("no", "yes")}

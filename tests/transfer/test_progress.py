@@ -5,8 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
-from prompttransfer import progress as module
-from prompttransfer.progress import NullProgress, Progress, QuietProgress
+from prompttransfer.files import progress as module
+from prompttransfer.files.progress import NullProgress, Progress, QuietProgress
 
 
 def console(terminal: bool) -> Console:

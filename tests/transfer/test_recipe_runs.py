@@ -16,7 +16,7 @@ from tiny import byte_tokenizer, tiny_llama, tiny_t5
 from typer.testing import CliRunner
 
 from prompttransfer.cli import app
-from prompttransfer.recipes import read_recipe, recipe_names
+from prompttransfer.settings.recipes import read_recipe, recipe_names
 
 PAPERS = [name for name in recipe_names() if name.startswith("papers/")]
 TARGETS = ["superglue/cb", "superglue/wic", "glue/stsb", "mrqa/nq", "nlg/e2e"]

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from prompttransfer import RunConfig
+from prompttransfer.files.yaml_file import read_yaml
 from prompttransfer.methods.budget import target_budget
-from prompttransfer.recipes import Recipe, SettingsError, read_recipe, recipe_names, run_config, setting_paths
-from prompttransfer.yaml_file import read_yaml
+from prompttransfer.settings.recipes import Recipe, SettingsError, read_recipe, recipe_names, run_config, setting_paths
 
 T5_BASE, T5_LARGE, LLAMA = "google-t5/t5-base", "google-t5/t5-large", "meta-llama/Llama-3.2-1B"
 SOURCES = {"glue/mnli", "glue/qnli", "glue/qqp", "glue/sst2", "mrqa/squad", "superglue/record"}
@@ -183,7 +183,7 @@ def test_every_value_has_an_origin_or_is_marked(name: str) -> None:
     assert not origin & unknown
     assert set(setting_paths(recipe.settings)) - {"methods", "output"} == origin | unknown
     assert all(re.match(r"\[[PCDSA]\]", text) for text in recipe.about.origin.values())
-    folder = Path(__import__("prompttransfer").__file__).parent / "recipes"
+    folder = Path(__import__("prompttransfer").__file__).parent / "settings" / "shipped"
     file = folder / f"{name}.yaml"
     own = {path for path in setting_paths(read_yaml(file)) if path in unknown}
     lines = re.split("\n(?:origin|unknown):", file.read_text())[0].splitlines()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prompttransfer.rows import Row, Rows
+from prompttransfer.models.rows import Row, Rows
 
 TOKENS = st.lists(st.integers(0, 2**31 - 1), max_size=5).map(tuple)
 ROWS = st.lists(st.builds(Row, TOKENS, TOKENS, st.integers(0, 9)), max_size=8)

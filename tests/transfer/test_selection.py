@@ -11,15 +11,15 @@ from test_compare import Progress, config  # noqa: F401, a fixture
 from tiny import toy_task
 
 from prompttransfer import RunConfig
-from prompttransfer.compare import Workbench, compare
-from prompttransfer.encoding import EncodedTask
-from prompttransfer.evaluation import Evaluation, evaluate
 from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.sampler import row_batches
 from prompttransfer.models import Backbone
+from prompttransfer.models.encoding import EncodedTask
+from prompttransfer.models.scoring import Evaluation, evaluate
 from prompttransfer.prompts import MultitaskPrompt, SoftPrompt, initial_prompt
-from prompttransfer.selection import Selection, mean_score
-from prompttransfer.training import Plan, train
+from prompttransfer.runs.compare import Workbench, compare
+from prompttransfer.training.selection import Selection, mean_score
+from prompttransfer.training.trainer import Plan, train
 
 UPDATES = 7
 

@@ -12,8 +12,8 @@ import torch
 from pydantic import ValidationError
 
 from prompttransfer import RunConfig
-from prompttransfer.durable import write_json
-from prompttransfer.store import Result, Store, key_hash, tensor_hash
+from prompttransfer.files.durable import write_json
+from prompttransfer.files.store import Result, Store, key_hash, tensor_hash
 
 
 def test_a_stage_is_computed_once_and_found_again(tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def hold(folder: Path, held: object) -> None:
 
 
 def test_who_waits_says_so_and_a_dead_holder_blocks_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("prompttransfer.store._PATIENCE", 0.05)
+    monkeypatch.setattr("prompttransfer.files.store._PATIENCE", 0.05)
     fork = multiprocessing.get_context("fork")
     held = fork.Event()
     process = fork.Process(target=hold, args=(tmp_path, held))

@@ -12,8 +12,8 @@ from prompttransfer.methods import METHODS, teachers
 from prompttransfer.methods.distillation import TeacherForward
 from prompttransfer.methods.teachers import Cost, KeptTeacher, TeacherOutputs, pack, worth_keeping
 from prompttransfer.models import Backbone
+from prompttransfer.models.rows import Row
 from prompttransfer.prompts import FrozenPrompts, SoftPrompt
-from prompttransfer.rows import Row
 from prompttransfer.tasks.task import Task
 
 

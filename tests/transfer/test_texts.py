@@ -14,9 +14,9 @@ import pytest
 from typer.testing import CliRunner
 
 from prompttransfer import cli
-from prompttransfer.json_file import read_json
-from prompttransfer.texts import check_text, read_lines
-from prompttransfer.yaml_file import parse_yaml
+from prompttransfer.files.json_file import read_json
+from prompttransfer.files.texts import check_text, read_lines
+from prompttransfer.files.yaml_file import parse_yaml
 
 
 def lines(data: bytes, encoding: str = "utf-8") -> list[str]:
@@ -115,7 +115,7 @@ def test_arguments_of_every_command_are_text(words: list[str]) -> None:
 
 SHOWN = "é “日本” \U0001f600"
 CODE = f"""
-from prompttransfer import texts
+from prompttransfer.files import texts
 texts.prepare_streams()
 texts.tell({SHOWN!a})
 texts.show({SHOWN!a})

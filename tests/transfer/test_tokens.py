@@ -8,9 +8,9 @@ import pytest
 from tiny import VOCABULARY, bpe_tokenizer, tiny_llama, tiny_t5
 from transformers import PreTrainedTokenizerFast
 
-from prompttransfer.compare import task_facts
-from prompttransfer.encoding import EncodedTask
 from prompttransfer.models import Backbone
+from prompttransfer.models.encoding import EncodedTask
+from prompttransfer.runs.compare import task_facts
 from prompttransfer.tasks.task import Example, Task, Wording, to_dataset
 
 FRAMES = [((), ()), (("<s>",), ()), ((), ("</s>",)), (("<s>",), ("</s>",)), (("<s>", "<cls>"), ("</s>", "<sep>"))]

@@ -10,17 +10,17 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-from prompttransfer.checkpoints import last_checkpoint
-from prompttransfer.divergence import Diverged
-from prompttransfer.durable import seal
+from prompttransfer.files.durable import seal
 from prompttransfer.interchange import read_prompt
 from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.posterior import ParticleLoss
 from prompttransfer.methods.sampler import row_batches
 from prompttransfer.models import Backbone
+from prompttransfer.models.rows import Row
 from prompttransfer.prompts import GroupedPrompt, ParticlePrompts, PromptModule, SoftPrompt, initial_prompt
-from prompttransfer.rows import Row
-from prompttransfer.training import Plan, rate_factor, train
+from prompttransfer.training.checkpoints import last_checkpoint
+from prompttransfer.training.divergence import Diverged
+from prompttransfer.training.trainer import Plan, rate_factor, train
 
 ROWS = [
     Row(tuple(8 + (index * 5 + place) % 40 for place in range(2 + index % 4)), (4 + index % 2,)) for index in range(12)

@@ -15,14 +15,14 @@ from tiny import tiny_llama, tiny_t5, tiny_tokenizer
 from typer.testing import CliRunner
 
 from prompttransfer import RunConfig, cli
+from prompttransfer.estimate import Explanation, explain, print_explanation
+from prompttransfer.estimate.cost import Machine, disk, memory, seconds
+from prompttransfer.estimate.model import model_facts
+from prompttransfer.estimate.stages import SizedStage, stages
+from prompttransfer.estimate.tasks import TaskFacts
 from prompttransfer.prompts import GroupedPrompt, InstancePrompt, MultitaskPrompt, ParticlePrompts
-from prompttransfer.recipes import Recipe, read_recipe, recipe_names, run_config
+from prompttransfer.settings.recipes import Recipe, read_recipe, recipe_names, run_config
 from prompttransfer.tasks.text_metrics import scoring as answers_and_metrics
-from prompttransfer.validate import Explanation, explain, print_explanation
-from prompttransfer.validate.cost import Machine, disk, memory, seconds
-from prompttransfer.validate.model import model_facts
-from prompttransfer.validate.stages import SizedStage, stages
-from prompttransfer.validate.tasks import TaskFacts
 
 runner = CliRunner()
 MACHINE = Machine("CPU", 10**12, 1e9, False)
@@ -270,7 +270,7 @@ def test_what_is_missing_has_a_command(models: dict[str, Path], tables: dict[str
 def test_too_little_memory_and_disk_are_missing(
     models: dict[str, Path], tables: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from prompttransfer.validate import cost, explanation
+    from prompttransfer.estimate import cost, explanation
 
     monkeypatch.setattr(cost, "probe", lambda *_: Machine("NVIDIA", 1000, 1e9, True))
     monkeypatch.setattr(explanation.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from prompttransfer.work_list import Worker, WorkList
+from prompttransfer.runs.work_list import Worker, WorkList
 
 QUICK = {"beat": 0.05, "stale": 0.5, "poll": 0.02}
 spawn = multiprocessing.get_context("spawn")
@@ -88,7 +88,7 @@ def test_a_worker_of_another_machine_is_believed_until_it_is_silent(
                 os.utime(claim, (times[-1], times[-1]))  # its last sign of life
 
         monkeypatch.setattr(jobs, "_now", lambda: times[-1])
-        monkeypatch.setattr("prompttransfer.work_list.time.sleep", sleep)
+        monkeypatch.setattr("prompttransfer.runs.work_list.time.sleep", sleep)
         assert jobs.others() == [Worker("far", 1, "x", 0.0, "k")]
         assert next(jobs.jobs(["a"], lambda name: False)) == "a"
         assert len(times) == 4 and (folder / "a.5.claim").is_file()
@@ -109,7 +109,7 @@ def test_a_job_that_was_abandoned_twice_is_taken_over(tmp_path: Path, monkeypatc
                 return sorted(files(), key=lambda path: order.index(path.name) if path.name in order else -1)
 
             monkeypatch.setattr(jobs, "_files", listed)
-            monkeypatch.setattr("prompttransfer.work_list.time.sleep", pytest.fail)
+            monkeypatch.setattr("prompttransfer.runs.work_list.time.sleep", pytest.fail)
             taken = jobs.jobs(["a"], lambda name: False)
             assert next(taken) == "a" and (folder / "a.2.claim").is_file()
             monkeypatch.undo()
@@ -202,7 +202,7 @@ def test_a_full_disk_leaves_no_claim(tmp_path: Path, monkeypatch: pytest.MonkeyP
         raise OSError(28, "No space left on device")
 
     with WorkList(tmp_path / "c", "k", **QUICK) as jobs:
-        monkeypatch.setattr("prompttransfer.work_list.json.dump", full)
+        monkeypatch.setattr("prompttransfer.runs.work_list.json.dump", full)
         with pytest.raises(OSError, match="No space"):
             next(jobs.jobs(["a"], lambda name: False))
         assert not list((tmp_path / "c").glob("*.claim"))

@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from prompttransfer import processes
 from prompttransfer.cli.assets import assets
 from prompttransfer.cli.command import checked
 from prompttransfer.cli.compare import compare
@@ -21,7 +20,8 @@ from prompttransfer.cli.report import report
 from prompttransfer.cli.similar import similar
 from prompttransfer.cli.train import train
 from prompttransfer.cli.validate import validate
-from prompttransfer.texts import show
+from prompttransfer.distributed import processes
+from prompttransfer.files.texts import show
 
 # In the order of the help: what one starts with, what follows from it, what looks after the machine.
 COMMANDS = (

@@ -10,7 +10,7 @@ from prompttransfer.cli import options as o
 from prompttransfer.cli.completion import asset_names
 from prompttransfer.cli.errors import friendly_errors
 from prompttransfer.cli.support import shown_progress
-from prompttransfer.texts import show, show_json
+from prompttransfer.files.texts import show, show_json
 
 
 def assets(
@@ -65,7 +65,7 @@ def assets(
 
 def _tasks(names: list[str], progress: Any) -> Any:
     """What is known about tasks, and what prints it."""
-    from prompttransfer.task_listing import all_tasks, print_all_tasks, task_facts
+    from prompttransfer.cli.task_listing import all_tasks, print_all_tasks, task_facts
 
     if not names:
         return all_tasks(), print_all_tasks
@@ -76,10 +76,10 @@ def _tasks(names: list[str], progress: Any) -> Any:
 
 def _assets(names: list[str], progress: Any, *, fetch_them: bool, remove_them: bool) -> Any:
     """What is known about assets after they were fetched or removed, and what prints it."""
-    from prompttransfer.assets import fetch as fetch_asset
-    from prompttransfer.assets.table import ASSETS
-    from prompttransfer.cache_parts import check_part, remove, size
-    from prompttransfer.listing import asset_facts, print_assets
+    from prompttransfer.cli.listing import asset_facts, print_assets
+    from prompttransfer.files.assets import fetch as fetch_asset
+    from prompttransfer.files.assets.table import ASSETS
+    from prompttransfer.files.cache_parts import check_part, remove, size
 
     for name in names:
         check_part(name)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from prompttransfer.cli.errors import friendly_errors
-from prompttransfer.paths import expanded
-from prompttransfer.texts import check_output, check_text
+from prompttransfer.files.paths import expanded
+from prompttransfer.files.texts import check_output, check_text
 
 PRINTED = ("evaluate", "predict", "similar")  # whose only result is what they print
 

@@ -20,7 +20,7 @@ from prompttransfer.cli.support import (
     run,
     task_names,
 )
-from prompttransfer.recipes import run_config
+from prompttransfer.settings.recipes import run_config
 
 
 def compare(

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, get_args
 
-from prompttransfer.assets.table import ASSETS
-from prompttransfer.model_names import hub_models
-from prompttransfer.overlay import block_of
-from prompttransfer.recipes import recipe_names
+from prompttransfer.files.assets.table import ASSETS
+from prompttransfer.files.model_names import hub_models
 from prompttransfer.settings.base import Settings
+from prompttransfer.settings.overlay import block_of
+from prompttransfer.settings.recipes import recipe_names
 from prompttransfer.settings.run import RunConfig
 
 # Methods and descriptions of tasks take seconds to import, so a test keeps these lists the same as theirs.

@@ -8,7 +8,7 @@ import typer
 
 from prompttransfer.cli import options as o
 from prompttransfer.cli.errors import FAILED, friendly_errors
-from prompttransfer.texts import show, show_json
+from prompttransfer.files.texts import show, show_json
 
 
 def doctor(
@@ -31,7 +31,7 @@ def doctor(
     `prompttransfer doctor --offline --json`
     """
     with friendly_errors(debug):
-        from prompttransfer.doctor import examine
+        from prompttransfer.cli.checks import examine
 
         findings = examine(offline=offline)
         problem = any(finding.state == "problem" for finding in findings)
@@ -53,7 +53,7 @@ def _print(findings: list[Any]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from prompttransfer.listing import wide_console
+    from prompttransfer.cli.listing import wide_console
 
     styles = {"ok": "green", "note": "yellow", "problem": "bold red"}
     table = Table.grid(padding=(0, 2, 0, 0))

@@ -11,11 +11,12 @@ from pathlib import Path
 import typer
 from pydantic import ValidationError
 
-from prompttransfer import processes, texts
-from prompttransfer.cache import cache_folder
-from prompttransfer.model_names import hub_folder
-from prompttransfer.paths import NoHome
-from prompttransfer.recipes import explain
+from prompttransfer.distributed import processes
+from prompttransfer.files import texts
+from prompttransfer.files.cache import cache_folder
+from prompttransfer.files.model_names import hub_folder
+from prompttransfer.files.paths import NoHome
+from prompttransfer.settings.recipes import explain
 
 FAILED, REFUSED, INTERRUPTED = 1, 2, 130
 EXIT_CODES = {

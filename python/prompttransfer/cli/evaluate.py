@@ -11,8 +11,8 @@ from prompttransfer.cli import completion
 from prompttransfer.cli import options as o
 from prompttransfer.cli.given import given_settings
 from prompttransfer.cli.support import default_of, friendly_errors, recipe_of, shown_progress
-from prompttransfer.recipes import run_config
-from prompttransfer.texts import show, show_json
+from prompttransfer.files.texts import show, show_json
+from prompttransfer.settings.recipes import run_config
 
 
 def evaluate(
@@ -78,7 +78,7 @@ def evaluate(
     `prompttransfer evaluate reviews.safetensors new-reviews.csv`
     """
     with friendly_errors(debug):
-        from prompttransfer.evaluating import evaluate_file
+        from prompttransfer.serving.evaluate import evaluate_file
         from prompttransfer.tasks.scales import scale_of
 
         # The settings check the options as they do for a run; sources and methods play no part here.

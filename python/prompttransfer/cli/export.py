@@ -10,7 +10,7 @@ import typer
 
 from prompttransfer.cli import options as o
 from prompttransfer.cli.support import friendly_errors, shown_progress
-from prompttransfer.texts import show, show_json
+from prompttransfer.files.texts import show, show_json
 
 
 def export(
@@ -46,7 +46,7 @@ def export(
 
         with shown_progress(quiet or as_json) as progress:
             if (model or read_card(prompts[0]).model) == "demo":
-                from prompttransfer.assets import demo_model
+                from prompttransfer.files.assets import demo_model
 
                 model = str(demo_model(progress))
             export_files(prompts, folder, base_model=model, seq2seq=seq2seq, multitask=multitask)

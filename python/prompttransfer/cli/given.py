@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from prompttransfer.overlay import merged, nested
-from prompttransfer.yaml_file import parse_yaml
+from prompttransfer.files.yaml_file import parse_yaml
+from prompttransfer.settings.overlay import merged, nested
 
 
 def given_settings(options: Mapping[str, Any], assigned: Sequence[str] | None = None) -> dict[str, Any]:

@@ -10,8 +10,8 @@ import typer
 from prompttransfer.cli import completion
 from prompttransfer.cli import options as o
 from prompttransfer.cli.support import friendly_errors, task_names
-from prompttransfer.paths import anywhere
-from prompttransfer.texts import show, show_json
+from prompttransfer.files.paths import anywhere
+from prompttransfer.files.texts import show, show_json
 
 _ANSWERS = {
     "space": "answers follow the text behind a space, such as ' yes'",
@@ -57,7 +57,7 @@ def import_(
     """
     with friendly_errors(debug):
         from prompttransfer.interchange import Card, import_peft, write_prompt
-        from prompttransfer.joins import literal_join
+        from prompttransfer.settings.joins import literal_join
         from prompttransfer.tasks.templates import fields_of
 
         if template is not None:

@@ -10,7 +10,7 @@ import typer
 from prompttransfer.cli import options as o
 from prompttransfer.cli.command import checked
 from prompttransfer.cli.support import friendly_errors
-from prompttransfer.texts import show, show_json, tell
+from prompttransfer.files.texts import show, show_json, tell
 
 Folder = Annotated[
     Path, typer.Option(metavar="DIR", envvar="PROMPTTRANSFER_LIBRARY", help="Folder of the prompt library.")
@@ -74,8 +74,8 @@ def list_prompts(library: Folder = Path("library"), as_json: o.Json = False, deb
         from rich.table import Table
         from rich.text import Text
 
+        from prompttransfer.cli.listing import wide_console
         from prompttransfer.library import Library
-        from prompttransfer.listing import wide_console
 
         stored = Library.open(library)
         for problem in stored.problems:

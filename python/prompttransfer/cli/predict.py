@@ -13,12 +13,12 @@ from prompttransfer.cli import completion
 from prompttransfer.cli import options as o
 from prompttransfer.cli.errors import FAILED
 from prompttransfer.cli.support import friendly_errors, shown_progress, task_names
-from prompttransfer.texts import show_json, tell
+from prompttransfer.files.texts import show_json, tell
 
 if TYPE_CHECKING:
-    from prompttransfer.asking import Asked
     from prompttransfer.interchange import Card
-    from prompttransfer.predicting import Prediction, Predictor
+    from prompttransfer.serving.predict import Prediction, Predictor
+    from prompttransfer.serving.texts import Asked
 
 _ROWS_AT_ONCE = 512
 _SHOWN_CHOICES = 6  # as columns of the table
@@ -150,8 +150,8 @@ def predict(
     `cat lines.txt | prompttransfer predict reviews.safetensors`
     """
     with friendly_errors(debug):
-        from prompttransfer.asking import asked
-        from prompttransfer.predicting import Predictor, read_answering_prompt
+        from prompttransfer.serving.predict import Predictor, read_answering_prompt
+        from prompttransfer.serving.texts import asked
 
         given = {
             "model": model,
@@ -241,7 +241,7 @@ def _print_table(answered: list[tuple[Asked, Prediction | None]], card: Card) ->
     from rich.table import Table
     from rich.text import Text
 
-    from prompttransfer.listing import wide_console
+    from prompttransfer.cli.listing import wide_console
 
     scored = any(answer is not None and answer.scores for _, answer in answered)
     shown = card.choices if scored and len(card.choices) <= _SHOWN_CHOICES else ()

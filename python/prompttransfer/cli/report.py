@@ -10,7 +10,7 @@ import typer
 
 from prompttransfer.cli import options as o
 from prompttransfer.cli.support import friendly_errors
-from prompttransfer.texts import show, show_json
+from prompttransfer.files.texts import show, show_json
 
 
 def report(
@@ -34,7 +34,7 @@ def report(
     `prompttransfer report runs/demo runs/other --output other.html`
     """
     with friendly_errors(debug):
-        from prompttransfer.listing import wide_console
+        from prompttransfer.cli.listing import wide_console
         from prompttransfer.report import read_results, write_comparison, write_report
         from prompttransfer.report.side_by_side import comparison_facts, read_runs
         from prompttransfer.report.terminal import print_results, print_runs

@@ -10,7 +10,7 @@ import typer
 from prompttransfer.cli import options as o
 from prompttransfer.cli.library import Folder
 from prompttransfer.cli.support import friendly_errors
-from prompttransfer.texts import show_json, tell
+from prompttransfer.files.texts import show_json, tell
 
 if TYPE_CHECKING:
     from prompttransfer.interchange import Card
@@ -72,7 +72,7 @@ def _print_table(found: Found, stored: Library, card: Card) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from prompttransfer.listing import wide_console
+    from prompttransfer.cli.listing import wide_console
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for name in ("prompt", "similarity", "of", "task", "method", "score"):

@@ -7,12 +7,12 @@ from typing import Any
 
 import typer
 
-from prompttransfer import processes
 from prompttransfer.cli.completion import METHOD_NAMES
 from prompttransfer.cli.errors import friendly_errors
-from prompttransfer.recipes import Recipe, read_recipe, run_config
+from prompttransfer.distributed import processes
+from prompttransfer.files.texts import show, show_json
+from prompttransfer.settings.recipes import Recipe, read_recipe, run_config
 from prompttransfer.settings.run import RunConfig
-from prompttransfer.texts import show, show_json
 
 __all__ = [
     "default_of",
@@ -77,7 +77,7 @@ def train_settings(recipe: Recipe, given: dict[str, Any], limit: int | None = No
 
 
 def shown_progress(silent: bool) -> Any:
-    from prompttransfer.progress import Progress, QuietProgress
+    from prompttransfer.files.progress import Progress, QuietProgress
 
     return QuietProgress() if silent else Progress()
 
@@ -90,10 +90,10 @@ def run(config: RunConfig, silent: bool, workers: int = 1) -> Any:
     """
     with shown_progress(silent or not processes.is_main()) as progress:
         progress.note("loading libraries")
-        from prompttransfer.compare import compare as run_comparison
-        from prompttransfer.local_workers import local_workers
         from prompttransfer.models.loading import read_configuration
         from prompttransfer.report import read_results, write_report
+        from prompttransfer.runs.compare import compare as run_comparison
+        from prompttransfer.runs.local_workers import local_workers
         from prompttransfer.tasks import check_name
 
         # Before anything is fetched.
@@ -115,7 +115,7 @@ def print_run(results: Any, as_json: bool) -> None:
     if as_json:
         show_json(results.content)
         return
-    from prompttransfer.listing import wide_console
+    from prompttransfer.cli.listing import wide_console
     from prompttransfer.report.terminal import print_results
 
     print_results(results, wide_console())

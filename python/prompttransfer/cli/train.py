@@ -21,7 +21,7 @@ from prompttransfer.cli.support import (
     task_names,
     train_settings,
 )
-from prompttransfer.texts import show
+from prompttransfer.files.texts import show
 
 
 def train(

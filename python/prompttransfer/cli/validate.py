@@ -10,8 +10,8 @@ from prompttransfer.cli import completion
 from prompttransfer.cli import options as o
 from prompttransfer.cli.given import given_settings
 from prompttransfer.cli.support import friendly_errors, recipe_of
-from prompttransfer.recipes import run_config
-from prompttransfer.texts import show, show_json
+from prompttransfer.files.texts import show, show_json
+from prompttransfer.settings.recipes import run_config
 
 
 def validate(
@@ -48,7 +48,7 @@ def validate(
         asked = recipe_of(recipe)
         given = given_settings({"model": model, "data_dir": data_dir}, assigned)
         config = run_config(asked, given, limit=limit)
-        from prompttransfer.validate import explain, print_explanation
+        from prompttransfer.estimate import explain, print_explanation
 
         explanation = explain(config, asked)
         if as_json:

@@ -12,12 +12,12 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field, ValidationError
 
+from prompttransfer.files.json_file import parse_json
 from prompttransfer.interchange.files import read_tensors
-from prompttransfer.joins import Join
-from prompttransfer.json_file import parse_json
-from prompttransfer.reading import Reading
-from prompttransfer.recipes import explain
 from prompttransfer.settings.base import Settings
+from prompttransfer.settings.joins import Join
+from prompttransfer.settings.reading import Reading
+from prompttransfer.settings.recipes import explain
 
 Kind = TypeVar("Kind")
 

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from prompttransfer.durable import replacing
+from prompttransfer.files.durable import replacing
 
 if TYPE_CHECKING:
     from prompttransfer.prompts import InstancePrompt

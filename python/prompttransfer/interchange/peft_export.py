@@ -19,9 +19,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from prompttransfer.files.paths import anywhere
 from prompttransfer.interchange.card import Card
 from prompttransfer.interchange.files import Factors, read_factors, read_prompt
-from prompttransfer.paths import anywhere
 
 # Beside the adapter, by task id; PEFT passes over files it does not know.
 CARDS = "prompt_cards.json"

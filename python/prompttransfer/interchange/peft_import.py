@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from prompttransfer.files.json_file import read_json
 from prompttransfer.interchange.card import Card
 from prompttransfer.interchange.files import Factors, as_float32, read_tensors
 from prompttransfer.interchange.peft_export import CARDS
-from prompttransfer.json_file import read_json
 
 _KINDS = {
     "PROMPT_TUNING": ("prompt_embeddings",),

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 import promptkernels as pk
-from prompttransfer.durable import write_json
+from prompttransfer.files.durable import write_json
 from prompttransfer.interchange import Card, read_prompt, read_tensors, write_tensors
 from prompttransfer.interchange.files import TENSOR
 from prompttransfer.library.index import Entry, Index

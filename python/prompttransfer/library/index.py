@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 
 from safetensors import safe_open
 
+from prompttransfer.files.json_file import read_json
 from prompttransfer.interchange import Card
 from prompttransfer.interchange.files import TENSOR, UNREADABLE
-from prompttransfer.json_file import read_json
 
 NAME = "index.sqlite"
 FORMAT = 2

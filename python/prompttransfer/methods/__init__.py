@@ -1,8 +1,32 @@
-"""The methods: one file each, with its settings, its stages and how it trains a target's prompt."""
+"""The methods: one file each, with its settings, its stages and how it trains a target's prompt.
 
-from prompttransfer.encoding import EncodedTask
-from prompttransfer.methods.base import Method, Scope, Stage
+What a method of one's own needs is here by name.
+"""
+
+from prompttransfer.methods.base import Method, Scope, SizedTask, Stage
 from prompttransfer.methods.context import Context, MethodResult
+from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.registry import METHODS, register_method
+from prompttransfer.methods.shared import own_prompt, own_share, source_cost, source_prompts
+from prompttransfer.models.encoding import EncodedTask
+from prompttransfer.settings.base import Settings
+from prompttransfer.settings.run import RunConfig
 
-__all__ = ["METHODS", "Context", "EncodedTask", "Method", "MethodResult", "Scope", "Stage", "register_method"]
+__all__ = [
+    "METHODS",
+    "Context",
+    "EncodedTask",
+    "Method",
+    "MethodResult",
+    "RunConfig",
+    "Scope",
+    "Settings",
+    "SizedTask",
+    "Stage",
+    "own_prompt",
+    "own_share",
+    "register_method",
+    "source_cost",
+    "source_prompts",
+    "task_loss",
+]

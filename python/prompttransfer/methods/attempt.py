@@ -14,8 +14,8 @@ from prompttransfer.methods.context import Context, EncodedTask, MethodResult, s
 from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.shared import source_cost, source_prompts
 from prompttransfer.models import Backbone
+from prompttransfer.models.rows import Row
 from prompttransfer.prompts import InstancePrompt
-from prompttransfer.rows import Row
 from prompttransfer.settings.base import Presets
 
 

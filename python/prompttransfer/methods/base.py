@@ -12,8 +12,8 @@ from prompttransfer.settings.base import Settings
 from prompttransfer.settings.run import RunConfig
 
 if TYPE_CHECKING:
-    from prompttransfer.encoding import EncodedTask
     from prompttransfer.methods.context import Context, MethodResult
+    from prompttransfer.models.encoding import EncodedTask
 
 
 class SizedTask(Protocol):

@@ -18,6 +18,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from prompttransfer.files.store import tensor_hash
 from prompttransfer.methods.base import Method, Scope, SizedTask, Stage
 from prompttransfer.methods.budget import joint_updates
 from prompttransfer.methods.choosing import training_losses
@@ -34,12 +35,11 @@ from prompttransfer.methods.related import (
 )
 from prompttransfer.methods.sampler import Cursor, flatten
 from prompttransfer.methods.shared import joined_rows
+from prompttransfer.models.rows import Rows
 from prompttransfer.prompts import MultitaskPrompt, ParticlePrompts, PromptModule, SoftPrompt
-from prompttransfer.rows import Rows
-from prompttransfer.selection import mean_score
 from prompttransfer.settings.base import Settings
 from prompttransfer.settings.run import RunConfig
-from prompttransfer.store import tensor_hash
+from prompttransfer.training.selection import mean_score
 
 
 class BMTPTConfig(Settings):

@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from prompttransfer.files.store import Result, tensor_hash
 from prompttransfer.methods.context import CODE_VERSION, Context, EncodedTask
 from prompttransfer.methods.objectives import cross_entropy
+from prompttransfer.models.rows import Rows
 from prompttransfer.prompts import FrozenPrompts
-from prompttransfer.rows import Rows
-from prompttransfer.store import Result, tensor_hash
 
 _ROWS = 256  # that prompts are judged on at most
 

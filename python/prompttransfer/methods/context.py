@@ -11,18 +11,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prompttransfer.encoding import EncodedTask
-from prompttransfer.evaluation import Evaluation, evaluate
+from prompttransfer.files.store import Result, Store, key_hash, tensor_hash
 from prompttransfer.interchange import Factors
 from prompttransfer.methods.budget import target_budget, warmup_updates
 from prompttransfer.methods.sampler import row_batches
 from prompttransfer.models import Backbone
+from prompttransfer.models.encoding import EncodedTask
+from prompttransfer.models.rows import Row, Rows
+from prompttransfer.models.scoring import Evaluation, evaluate
 from prompttransfer.prompts import PromptModule, init_hash
-from prompttransfer.rows import Row, Rows
-from prompttransfer.selection import Selection
 from prompttransfer.settings.run import RunConfig
-from prompttransfer.store import Result, Store, key_hash, tensor_hash
-from prompttransfer.training import Objective, Plan, train
+from prompttransfer.training.selection import Selection
+from prompttransfer.training.trainer import Objective, Plan, train
 
 # Part of every stage's key: raise it when a change of the code changes what a stage computes.
 CODE_VERSION = 5
@@ -64,7 +64,7 @@ class Context:
         start: P_init (L, H), common to all tasks.
         seed: few-shot rows and batches of the targets.
         source_seed: batches of the sources.
-        progress: as `prompttransfer.progress`.
+        progress: as `prompttransfer.files.progress`.
         targets: all targets of the run with their few-shot rows of this seed, for methods that adapt them together.
         run_config: settings of the run where `config` has the exceptions of a target, see `of`.
     """

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from prompttransfer.distributed.shares import whole_mean
 from prompttransfer.methods.objectives import cross_entropy, task_loss
 from prompttransfer.models import Backbone, Batch, Output
 from prompttransfer.prompts import FrozenPrompts, PromptModule
-from prompttransfer.shares import whole_mean
 
 # (backbone, batch) -> a function of the student's output: the teachers' for the same rows, in its layout. Two steps, so
 # that what the teachers' forward takes is free again before the student's graph is there.

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 from torch import Tensor
 
+from prompttransfer.files.store import Result, tensor_hash
 from prompttransfer.interchange import Factors
 from prompttransfer.methods.base import Method, Scope, SizedTask, Stage
 from prompttransfer.methods.budget import joint_updates
@@ -31,6 +32,7 @@ from prompttransfer.methods.related import (
 from prompttransfer.methods.sampler import Mixing, flatten, mixed_batches, task_batches
 from prompttransfer.methods.shared import joined_rows, source_cost, source_prompts
 from prompttransfer.methods.teachers import KeptTeacher
+from prompttransfer.models.rows import Row
 from prompttransfer.prompts import (
     FrozenPrompts,
     MultitaskPrompt,
@@ -39,11 +41,9 @@ from prompttransfer.prompts import (
     average_factors,
     mean_factors,
 )
-from prompttransfer.rows import Row
 from prompttransfer.settings.base import Presets
 from prompttransfer.settings.run import RunConfig
-from prompttransfer.store import Result, tensor_hash
-from prompttransfer.training import Objective
+from prompttransfer.training.trainer import Objective
 
 
 class MPTConfig(Presets):

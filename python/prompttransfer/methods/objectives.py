@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from prompttransfer.distributed.shares import whole_mean
 from prompttransfer.models import IGNORED, Backbone, Batch
 from prompttransfer.prompts import PromptModule
-from prompttransfer.shares import whole_mean
 
 
 def task_loss(backbone: Backbone, prompt: PromptModule, batch: Batch) -> Tensor:

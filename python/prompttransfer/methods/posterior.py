@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from prompttransfer import processes
+from prompttransfer.distributed import processes
+from prompttransfer.distributed.shares import whole_counts, whole_sum
 from prompttransfer.methods.objectives import cross_entropy, task_loss
 from prompttransfer.models import Backbone, Batch
 from prompttransfer.prompts import ParticlePrompts, PromptModule
-from prompttransfer.shares import whole_counts, whole_sum
 
 
 @dataclass

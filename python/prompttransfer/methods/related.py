@@ -22,9 +22,9 @@ from prompttransfer.methods.choosing import training_losses
 from prompttransfer.methods.context import Context, EncodedTask, MethodResult, stack
 from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.shared import own_share, source_cost, source_prompts, tuning_plan
+from prompttransfer.models.rows import Rows
 from prompttransfer.prompts import JoinedPrompt
 from prompttransfer.prompts.sign_test import SignTest, sign_test
-from prompttransfer.rows import Rows
 from prompttransfer.settings.base import Settings
 
 

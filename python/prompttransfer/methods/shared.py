@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 import promptkernels as pk
+from prompttransfer.files.store import Result
 from prompttransfer.methods.budget import source_updates, target_budget
 from prompttransfer.methods.context import Context, EncodedTask
 from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.sampler import row_batches, split_updates
+from prompttransfer.models.rows import Rows
 from prompttransfer.prompts import SoftPrompt
-from prompttransfer.rows import Rows
-from prompttransfer.store import Result
-from prompttransfer.training import Plan
+from prompttransfer.training.trainer import Plan
 
 _SHOWN = 64  # a picture of more pairs shows nothing, and its numbers fill megabytes for every row of the results
 

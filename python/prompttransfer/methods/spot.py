@@ -14,6 +14,7 @@ from pydantic import Field
 from torch import Tensor
 
 import promptkernels as pk
+from prompttransfer.files.store import Result
 from prompttransfer.methods.base import Method, Scope, SizedTask, Stage, check_fraction
 from prompttransfer.methods.context import Context, EncodedTask, MethodResult, stack
 from prompttransfer.methods.objectives import task_loss
@@ -28,7 +29,6 @@ from prompttransfer.methods.shared import (
 from prompttransfer.prompts import SoftPrompt
 from prompttransfer.settings.base import Settings
 from prompttransfer.settings.run import RunConfig
-from prompttransfer.store import Result
 
 
 class SPoTConfig(Settings):

@@ -23,12 +23,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from prompttransfer import processes
+from prompttransfer.distributed import processes
+from prompttransfer.files.store import Result, tensor_hash
 from prompttransfer.methods.context import CODE_VERSION, Context
 from prompttransfer.methods.distillation import Teacher, TeacherForward
 from prompttransfer.models import IGNORED, Backbone, Batch, Output
-from prompttransfer.rows import Row, Rows
-from prompttransfer.store import Result, tensor_hash
+from prompttransfer.models.rows import Row, Rows
 
 _GIB = 2**30
 _Key = tuple[int, tuple[int, ...], tuple[int, ...]]  # task, token ids and answer of a row

@@ -23,8 +23,7 @@ from transformers import DynamicCache
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils import logging
 
-from prompttransfer import processes
-from prompttransfer.joins import Join
+from prompttransfer.distributed import processes
 from prompttransfer.models.abilities import decoder_start, learned_positions, window
 from prompttransfer.models.dropout import dropping, has_dropout
 from prompttransfer.models.fingerprint import fingerprint
@@ -33,6 +32,7 @@ from prompttransfer.models.memory import recompute_layers
 from prompttransfer.models.padding import extended, padded, without_gap
 from prompttransfer.models.prefix import Prefix
 from prompttransfer.models.tokens import Tokens
+from prompttransfer.settings.joins import Join
 
 Batch = dict[str, Tensor]
 T = TypeVar("T")

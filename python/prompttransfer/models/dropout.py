@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
-from prompttransfer import processes
+from prompttransfer.distributed import processes
 
 
 def has_dropout(model: nn.Module) -> bool:

@@ -23,8 +23,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 from transformers.pytorch_utils import Conv1D
 
-from prompttransfer import processes
-from prompttransfer.model_names import hub_folder, suggestion
+from prompttransfer.distributed import processes
+from prompttransfer.files.model_names import hub_folder, suggestion
 from prompttransfer.models import Backbone, native_bfloat16, quiet_transformers
 from prompttransfer.models.fitness import check_fitness
 from prompttransfer.models.head import is_kept

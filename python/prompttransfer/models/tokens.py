@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-from prompttransfer.joins import Join
+from prompttransfer.settings.joins import Join
 
 
 class Tokens:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from prompttransfer.durable import replacing
+from prompttransfer.files.durable import replacing
 from prompttransfer.report.pictures import Picture, pictures
 from prompttransfer.report.results import Results, read_results
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from prompttransfer.json_file import read_json
+from prompttransfer.files.json_file import read_json
 from prompttransfer.report.form import Content, History, by_metric, check_form
 from prompttransfer.tasks.scales import Scale, averaged, scale_of
 

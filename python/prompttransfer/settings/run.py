@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal, Protocol, TypeVar
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
-from prompttransfer.paths import expanded
+from prompttransfer.files.paths import expanded
 from prompttransfer.settings.base import Presets, Settings
 
 Block = TypeVar("Block", bound=Settings)

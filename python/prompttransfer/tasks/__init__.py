@@ -7,8 +7,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
-from prompttransfer.joins import Join
-from prompttransfer.paths import expanded
+from prompttransfer.files.paths import expanded
+from prompttransfer.settings.joins import Join
 from prompttransfer.tasks.demo import DEMO_TASKS, load_demo
 from prompttransfer.tasks.description import read_description
 from prompttransfer.tasks.files import load_described, load_files

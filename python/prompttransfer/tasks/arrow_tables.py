@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from prompttransfer.excerpt import listed
-from prompttransfer.json_file import parse_json, read_json
+from prompttransfer.files.excerpt import listed
+from prompttransfer.files.json_file import parse_json, read_json
 from prompttransfer.tasks.cells import ClassName
 from prompttransfer.tasks.tables import Row, check_columns
 

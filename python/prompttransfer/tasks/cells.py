@@ -14,7 +14,7 @@ from decimal import Context, Decimal
 from functools import lru_cache
 from typing import Any
 
-from prompttransfer.excerpt import cut, listed, shown
+from prompttransfer.files.excerpt import cut, listed, shown
 
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,2})?")
 _CODE = re.compile(r"[+-]?0[0-9]")

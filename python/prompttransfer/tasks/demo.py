@@ -1,4 +1,4 @@
-"""The demo tasks: real data from the archives of `prompttransfer.assets`.
+"""The demo tasks: real data from the archives of `prompttransfer.files.assets`.
 
 Sources have thousands of rows. The evaluation sets that ship without their training rows (SST-2, MRPC, RTE, CB, BoolQ)
 are cut into a small training part and a large test part: enough for few-shot targets.
@@ -17,8 +17,8 @@ from typing import Any
 
 from datasets import Dataset
 
-from prompttransfer.assets import fetch
-from prompttransfer.assets.table import ASSETS
+from prompttransfer.files.assets import fetch
+from prompttransfer.files.assets.table import ASSETS
 from prompttransfer.tasks.task import SPLIT, Example, Task, Wording, shuffled, split_examples, to_dataset
 from prompttransfer.tasks.templates import render
 

@@ -11,17 +11,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
-from prompttransfer.excerpt import listed
-from prompttransfer.paths import expanded
-from prompttransfer.reading import Reading
-from prompttransfer.recipes import explain
+from prompttransfer.files.excerpt import listed
+from prompttransfer.files.paths import expanded
+from prompttransfer.files.yaml_file import read_yaml
 from prompttransfer.settings.base import Settings
+from prompttransfer.settings.reading import Reading
+from prompttransfer.settings.recipes import explain
 from prompttransfer.tasks.cells import label_of
 from prompttransfer.tasks.metrics import METRICS
 from prompttransfer.tasks.names import task_name
 from prompttransfer.tasks.templates import fields_of
 from prompttransfer.tasks.text_metrics import TEXT_METRICS
-from prompttransfer.yaml_file import read_yaml
 
 SPLITS = ("train", "validation", "test")
 

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 from datasets import Dataset
 
-from prompttransfer.reading import Reading
+from prompttransfer.settings.reading import Reading
 from prompttransfer.tasks.arrow_tables import folder_splits
 from prompttransfer.tasks.cells import Misfit, answers_of, label_of, pick, text_of
 from prompttransfer.tasks.description import SPLITS, Description
@@ -58,7 +58,7 @@ def load_files(
         max_words: words kept of each column; None: all (the model keeps the last tokens of a long text).
         whole: all rows of a single file are test rows, for scoring; two files stay what they are.
         bad_rows: error, or skip: rows that do not fit are left out and counted.
-        progress: a `prompttransfer.progress.Progress` that is told what was left out.
+        progress: a `prompttransfer.files.progress.Progress` that is told what was left out.
 
     Raises:
         FileNotFoundError, ValueError: names the file, the row and the column.
@@ -88,7 +88,7 @@ def load_described(
     Args:
         whole: where there are no test rows of their own, all rows are test rows.
         seed, bad_rows: where the description does not say.
-        progress: a `prompttransfer.progress.Progress` that is told how many rows were left out.
+        progress: a `prompttransfer.files.progress.Progress` that is told how many rows were left out.
 
     Raises:
         FileNotFoundError, ValueError: names the file, the row and the column.

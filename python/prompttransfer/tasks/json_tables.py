@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from prompttransfer.excerpt import listed, shown
-from prompttransfer.json_file import parse_json
+from prompttransfer.files.excerpt import listed, shown
+from prompttransfer.files.json_file import parse_json
 from prompttransfer.tasks.tables import Row, check_columns, opened
 
 _CHUNK = 1 << 18

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-from prompttransfer.excerpt import listed, shown
+from prompttransfer.files.excerpt import listed, shown
 from prompttransfer.tasks.cells import ClassName, Misfit, label_of, text_of
 
 MAX_CHOICES = 100

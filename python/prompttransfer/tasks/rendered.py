@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow as pa
 from datasets import Dataset
 
-from prompttransfer.cache import built_once, cache_folder
-from prompttransfer.durable import seal
+from prompttransfer.files.cache import built_once, cache_folder
+from prompttransfer.files.durable import seal
 from prompttransfer.tasks.task import FEATURES, Example
 
 # Part of every key: a change of how rows are rendered makes what is stored stale.

@@ -16,10 +16,10 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TextIO
 
-from prompttransfer.excerpt import listed, shown
-from prompttransfer.file_kinds import HEAD, check_kind, kind_of
+from prompttransfer.files.excerpt import listed, shown
+from prompttransfer.files.file_kinds import HEAD, check_kind, kind_of
+from prompttransfer.files.texts import codec_of
 from prompttransfer.tasks.names import PACKED, TABLES, is_dataset_folder, table_suffix
-from prompttransfer.texts import codec_of
 
 _OTHER_ENCODING = "a YAML description may name another, such as encoding"
 _CHANCE = 10

@@ -9,8 +9,8 @@ from typing import Literal
 import numpy as np
 from datasets import Dataset, Features, Value
 
-from prompttransfer.joins import Join
-from prompttransfer.reading import Reading
+from prompttransfer.settings.joins import Join
+from prompttransfer.settings.reading import Reading
 from prompttransfer.tasks.metrics import METRICS
 from prompttransfer.tasks.text_metrics import TEXT_METRICS
 
@@ -75,9 +75,9 @@ class Task:
         cut: the end of a text that gives way where it is longer: "start", or "end" for texts that begin with what is
             asked.
         cue: what a causal model reads between text and answer, where the texts do not end with it; never cut.
-        join: how the answer of a causal model joins its text (`prompttransfer.joins`); "auto": as the template, or the
-            cue, ends; None: the text as it is written, without white space behind a cue, and then a space, as in
-            prompt files that do not say.
+        join: how the answer of a causal model joins its text (`settings.joins`); "auto": as the template, or the cue,
+            ends; None: the text as it is written, without white space behind a cue, and then a space, as in prompt
+            files that do not say.
         max_answer: tokens of an answer at most, when it is free text.
         wording: how texts are made, for texts to come; None where it is not known.
         origin: where the rows came from.

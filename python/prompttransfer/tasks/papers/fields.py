@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from prompttransfer.excerpt import shown
+from prompttransfer.files.excerpt import shown
 from prompttransfer.tasks.papers.spec import BadRow, Inputs, Label, References, Row, nested, strings_of, text_of
 
 _LETTERS = ("A", "B", "C", "D", "E")

@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 from datasets import Dataset, disable_progress_bars, enable_progress_bars
 from datasets.utils import are_progress_bars_disabled
 
-from prompttransfer.paths import expanded
-from prompttransfer.progress import NullProgress
+from prompttransfer.files.paths import expanded
+from prompttransfer.files.progress import NullProgress
 from prompttransfer.tasks.papers.rendering import Part
 from prompttransfer.tasks.papers.sources import HubSplit, find_split
 from prompttransfer.tasks.papers.splits import PARTS, hub_splits
@@ -116,7 +116,7 @@ def _without_problems(table: Dataset) -> Dataset:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No bars of `datasets`: those of a run are shown by `prompttransfer.progress`."""
+    """No bars of `datasets`: those of a run are shown by `prompttransfer.files.progress`."""
     hidden = are_progress_bars_disabled()
     disable_progress_bars()
     try:

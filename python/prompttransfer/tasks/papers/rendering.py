@@ -20,8 +20,8 @@ import pyarrow.compute as pc
 from datasets import Dataset, Features, Value, concatenate_datasets
 from datasets.arrow_writer import ArrowWriter
 
-from prompttransfer.cache import built_once, cache_folder
-from prompttransfer.durable import seal
+from prompttransfer.files.cache import built_once, cache_folder
+from prompttransfer.files.durable import seal
 from prompttransfer.tasks.papers.sources import HubSplit
 from prompttransfer.tasks.papers.spec import BadRow, PaperTask, References, Row
 from prompttransfer.tasks.papers.splits import part_rows

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset
 
-from prompttransfer.cache import cache_folder
+from prompttransfer.files.cache import cache_folder
 from prompttransfer.tasks.papers.spec import PaperTask
 
 _CONVERTED = "refs/convert/parquet"

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from prompttransfer.excerpt import shown
+from prompttransfer.files.excerpt import shown
 
 Row = Mapping[str, Any]
 

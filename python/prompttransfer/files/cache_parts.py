@@ -1,0 +1,95 @@
+"""What lies in the cache folder, part by part: its size, and how to get rid of it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+from filelock import FileLock
+
+from prompttransfer.files.assets import asset_folder, demo_model_folder
+from prompttransfer.files.assets.table import ASSETS
+from prompttransfer.files.cache import cache_folder
+
+
+@dataclass(frozen=True)
+class Part:
+    """Folders of the cache that belong together. content: in a few words."""
+
+    content: str
+    folders: Callable[[], list[Path]]
+
+
+def _old_assets() -> list[Path]:
+    """Folders of files that an earlier version had pinned."""
+    current = {demo_model_folder(), *map(asset_folder, ASSETS)}
+    root = cache_folder() / "assets"
+    return sorted(path for path in root.glob("[!.]*") if path.is_dir() and path not in current)
+
+
+# Beside the assets themselves; a name that is removed comes back when it is needed.
+PARTS: dict[str, Part] = {
+    "model": Part("the demo's model, converted", lambda: [demo_model_folder()]),
+    "tasks": Part("rows of task files, as they were read", lambda: [cache_folder() / "tasks"]),
+    "datasets": Part("data sets of the hub", lambda: [cache_folder() / "datasets"]),
+    "stages": Part("finished stages, which a run that needs them takes from here", lambda: [cache_folder() / "stages"]),
+    "old": Part("assets of earlier versions", _old_assets),
+}
+
+
+def check_part(name: str) -> None:
+    """Refuse what is neither an asset nor a part of the cache, with a suggestion.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    if name not in ASSETS and name not in PARTS:
+        near = get_close_matches(name, [*ASSETS, *PARTS], n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ValueError(f"unknown asset {name!r}; {hint}there are {', '.join(ASSETS)}; and {', '.join(PARTS)}")
+
+
+def folders_of(name: str) -> list[Path]:
+    """The folders of an asset or a part that are there."""
+    folders = [asset_folder(name)] if name in ASSETS else PARTS[name].folders()
+    return [folder for folder in folders if folder.is_dir()]
+
+
+def remove(name: str) -> int:
+    """Delete an asset or a part from the cache.
+
+    Returns:
+        Bytes that were freed.
+    """
+    freed = 0
+    for folder in folders_of(name):
+        freed += folder_bytes(folder)
+        with FileLock(folder.with_name(folder.name + ".lock")):  # whoever fetches it has this lock
+            # Gone by one rename, as it came: nobody sees half of it.
+            scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".new-{folder.name}-"))
+            folder.rename(scratch / "removed")
+            shutil.rmtree(scratch)
+    return freed
+
+
+def folder_bytes(folder: Path) -> int:
+    """Size of the files below a folder, which may come and go."""
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                total += os.lstat(os.path.join(place, name)).st_size
+    return total
+
+
+def size(count: int) -> str:
+    """Bytes for people: 93 MB, 1.5 GB."""
+    if count < 1_000_000:
+        return f"{count / 1e3:.0f} kB"
+    return f"{count / 1e6:.0f} MB" if count < 1_000_000_000 else f"{count / 1e9:.1f} GB"

@@ -1,0 +1,66 @@
+"""JSON of people: whatever is wrong with it is a `ValueError` that says so."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from prompttransfer.files.file_kinds import HEAD, check_kind
+from prompttransfer.files.texts import check_text
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: not UTF-8, not JSON, or a key given twice; names the file and where in it.
+    """
+    try:
+        content = path.read_bytes()
+        check_kind(content[:HEAD], path)
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 ({error.reason} at byte {error.start})") from error
+    try:
+        return _checked(parse_json(text, object_pairs_hook=_unique))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def parse_json(text: str, **options: Any) -> Any:
+    """`json.loads` with one kind of error.
+
+    Raises:
+        ValueError: not JSON, nested too deep, or a number of thousands of digits.
+    """
+    try:
+        return json.loads(text, **options)
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise ValueError(f"not JSON: {error.msg} in {place}") from error
+    except RecursionError:
+        raise ValueError("not JSON of ours: nested too deep") from None
+
+
+def _checked(content: Any) -> Any:
+    """JSON whose texts can be encoded."""
+    left = [content]
+    while left:
+        value = left.pop()
+        if isinstance(value, str):
+            check_text(value, "a text")
+        elif isinstance(value, dict):
+            left += (*value, *value.values())
+        elif isinstance(value, list):
+            left += value
+    return content
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"key {next(name for name in names if names.count(name) > 1)!r} is given twice")
+    return made

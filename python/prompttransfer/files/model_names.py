@@ -1,0 +1,43 @@
+"""Names of models: which are on this machine, and which one may have been meant."""
+
+from __future__ import annotations
+
+import os
+from difflib import get_close_matches
+from pathlib import Path
+
+from prompttransfer.files.paths import NoHome, expanded, home
+
+
+def hub_models() -> list[str]:
+    """Hub ids whose files are in the hub's cache, read from its folder names alone: models--owner--name."""
+    try:
+        root = hub_folder()
+    except NoHome:
+        return []
+    return sorted("/".join(folder.name.split("--")[1:]) for folder in root.glob("models--*"))
+
+
+def hub_folder() -> Path:
+    """Where the hub's files are kept: $HF_HUB_CACHE, $HF_HOME/hub, else in the home folder.
+
+    Raises:
+        NoHome: none of them is there.
+    """
+    if named := os.environ.get("HF_HUB_CACHE"):
+        return expanded(named)
+    if named := os.environ.get("HF_HOME"):
+        return expanded(named) / "hub"
+    return home() / ".cache" / "huggingface" / "hub"
+
+
+def suggestion(name: str) -> str:
+    """A name like it: demo, a model in the hub's cache, or a folder that is there; empty if there is none."""
+    path = expanded(name)
+    folders = []
+    if path.parent.is_dir():
+        folders = [str(path.parent / each.name) for each in path.parent.iterdir() if (each / "config.json").is_file()]
+    near = get_close_matches(str(path), folders, n=1, cutoff=0.75) or get_close_matches(
+        name, ["demo", *hub_models()], n=1, cutoff=0.7
+    )
+    return near[0] if near else ""

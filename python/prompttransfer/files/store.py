@@ -1,0 +1,174 @@
+"""Finished stages by the hash of everything they depend on, so that no stage is ever computed twice.
+
+An entry holds the hashes of its files; one that is damaged is computed again. Entries of versions that wrote no hashes
+are read unverified.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from prompttransfer.distributed import processes
+from prompttransfer.files.cache import cache_folder
+from prompttransfer.files.durable import Damaged, check_seal, seal, sync_folder
+
+_PATIENCE = 2.0  # seconds at a lock before it is said what is waited for
+
+
+@dataclass
+class Result:
+    """What a stage leaves: named tensors, and JSON facts.
+
+    reused: it was found in the store; news: this store object is asked for it for the first time.
+    """
+
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+    reused: bool = False
+    news: bool = True
+
+
+class Store:
+    """A folder of finished stages.
+
+    A result appears under its hash by one rename, so it is complete or absent. While a stage runs, its work folder
+    (checkpoints) is kept under the same hash: an interrupted stage finds it again. A lock per stage lets two runs
+    that need the same stage share one computation; it ends with the process that has it, however that ends.
+
+    Of several processes of one run (`distributed.processes`), the store of the main one counts: it looks, locks and
+    writes, all of them compute, and all get its result.
+
+    Args:
+        note: told, in a line, when another run is waited for and when an entry is damaged.
+    """
+
+    def __init__(self, folder: Path, note: Callable[[str], None] = lambda text: None) -> None:
+        self.folder = folder
+        self._note = note
+        self._asked: set[str] = set()
+        for name in ("done", "work", "locks"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+
+    def holds(self, key: dict[str, Any]) -> bool:
+        """Whether the result for `key` is there."""
+        return (self.folder / "done" / key_hash(key)).is_dir()
+
+    def cached(self, key: dict[str, Any], compute: Callable[[Path], Result], title: str = "a stage") -> Result:
+        """The result for `key` (JSON values); compute(work_folder) is called only when it is not there yet.
+
+        Args:
+            title: names the stage in what is noted.
+        """
+        name, main = key_hash(key), processes.is_main()
+        done, work = self.folder / "done" / name, self.folder / "work" / name
+        with self._locked(name, title) if main else nullcontext():
+            news = name not in self._asked
+            self._asked.add(name)
+            found = self._find(done, work, title) if main else None
+            if processes.broadcast(found is not None):
+                return replace(_from_main(found or Result()), news=news)
+            if main:
+                work.mkdir(parents=True, exist_ok=True)
+            result = _from_main(compute(work))
+            if main:
+                _write(done, work / ".result", key, result)
+                shutil.rmtree(work)
+        return result
+
+    def _find(self, done: Path, work: Path, title: str) -> Result | None:
+        """The entry, if it is there and whole."""
+        if not done.is_dir():
+            return None
+        try:
+            found = _read(done)
+        except Damaged as error:
+            self._note(f"{title}: damaged in the store, computed again ({error})")
+            shutil.rmtree(done)
+            return None
+        if work.is_dir():  # of a process that ended between the result and the end of its work
+            shutil.rmtree(work)
+        return found
+
+    @contextmanager
+    def _locked(self, name: str, title: str) -> Iterator[None]:
+        lock = FileLock(self.folder / "locks" / f"{name}.lock")
+        try:
+            lock.acquire(timeout=_PATIENCE)
+        except Timeout:
+            self._note(f"{title}: another run is at it; waiting")
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+def _from_main(result: Result) -> Result:
+    """The main process's result, in every process; to the others it is one that they find."""
+    if processes.count() == 1:
+        return result
+    facts, reused = processes.broadcast((result.facts, result.reused))
+    return Result(processes.broadcast_tensors(result.tensors), facts, reused or not processes.is_main())
+
+
+def key_hash(key: dict[str, Any]) -> str:
+    """Hash of a stage's key; the order of its entries does not matter."""
+    return hashlib.sha256(json.dumps(key, sort_keys=True, allow_nan=False).encode()).hexdigest()[:32]
+
+
+def tensor_hash(tensor: Tensor) -> str:
+    """Content hash of a tensor, for keys of stages that start from it."""
+    content = tensor.detach().cpu().contiguous()
+    return hashlib.sha256(f"{tuple(content.shape)}{content.dtype}".encode() + content.numpy().tobytes()).hexdigest()[
+        :16
+    ]
+
+
+def default_folder() -> Path:
+    """Stages in the cache's folder."""
+    return cache_folder() / "stages"
+
+
+def _read(folder: Path) -> Result:
+    """An entry of the store.
+
+    Raises:
+        Damaged: a file is missing, or not what was written.
+    """
+    check_seal(folder)
+    tensors = folder / "tensors.safetensors"
+    try:
+        facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
+        return Result(load_file(tensors) if tensors.is_file() else {}, facts, reused=True)
+    except (FileNotFoundError, ValueError, SafetensorError) as error:  # of an entry without hashes
+        raise Damaged(f"{folder}: {error}") from error
+
+
+def _write(folder: Path, scratch: Path, key: dict[str, Any], result: Result) -> None:
+    """Make an entry in a scratch folder of the same file system, and put it in its place by one rename."""
+    if scratch.is_dir():
+        shutil.rmtree(scratch)
+    scratch.mkdir()
+    try:
+        for name, content in (("key.json", key), ("facts.json", result.facts)):
+            (scratch / name).write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
+        if result.tensors:
+            tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in result.tensors.items()}
+            save_file(tensors, scratch / "tensors.safetensors")
+        seal(scratch)
+        scratch.rename(folder)
+        sync_folder(folder.parent)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)

@@ -1,0 +1,154 @@
+"""Text on its way in and out: arguments, lines, standard streams, JSON. It is UTF-8, whatever the locale says."""
+
+from __future__ import annotations
+
+import codecs
+import io
+import json
+import os
+import re
+import sys
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+from prompttransfer.files.file_kinds import HEAD, check_kind
+
+_MARKS_OF_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def check_text(text: str, what: str) -> str:
+    """The text itself, if it can be encoded.
+
+    Python decodes bytes of arguments that are not UTF-8 to lone surrogates, and JSON and YAML can spell one.
+
+    Raises:
+        ValueError: it holds a lone surrogate; begins with `what`.
+    """
+    found = None if text.isascii() else _SURROGATE.search(text)
+    if found is None:
+        return text
+    code, place = ord(found.group()), found.start() + 1
+    if 0xDC80 <= code <= 0xDCFF:
+        raise ValueError(f"{what}: not UTF-8: byte 0x{code - 0xDC00:02x} at character {place}")
+    raise ValueError(f"{what}: not UTF-8: half of a surrogate pair, \\u{code:04x}, at character {place}")
+
+
+def codec_of(head: bytes, encoding: str = "utf-8") -> str:
+    """The codec for a text with these first bytes: the mark of UTF-8 is no part of it, one of UTF-16 is believed."""
+    if codecs.lookup(encoding).name != "utf-8":
+        return encoding
+    return "utf-16" if head[:2] in _MARKS_OF_UTF16 else "utf-8-sig"
+
+
+def read_lines(raw: BinaryIO, what: str, encoding: str = "utf-8") -> Iterator[str]:
+    """Lines of a stream of bytes without their ends (LF, CR LF or CR).
+
+    Args:
+        what: names the stream in messages.
+
+    Raises:
+        ValueError: a line is not in the encoding; names the line.
+    """
+    head = raw.read(HEAD)
+    check_kind(head, what, codecs.lookup(encoding).name)
+    codec = codec_of(head, encoding)
+    errors = "surrogateescape" if codec == "utf-8-sig" else "strict"
+    number = 0
+    try:
+        for number, line in enumerate(io.TextIOWrapper(io.BufferedReader(_Joined(head, raw)), codec, errors), start=1):
+            yield check_text(line.rstrip("\n"), f"{what}, line {number}")
+    except UnicodeError as error:  # a codec may also raise the bare error
+        reason = getattr(error, "reason", error)
+        raise ValueError(f"{what}, after line {number}: not {encoding.upper()} ({reason})") from error
+
+
+class _Joined(io.RawIOBase):
+    """Bytes that were read, and what follows in their stream, which stays open."""
+
+    def __init__(self, head: bytes, rest: BinaryIO) -> None:
+        self._head, self._rest = head, rest
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        got = self._head or self._rest.read1(len(buffer))  # type: ignore[attr-defined]
+        self._head = b""
+        buffer[: len(got)] = got
+        return len(got)
+
+
+def input_lines(encoding: str = "utf-8") -> Iterator[str]:
+    """Lines of standard input.
+
+    Raises:
+        ValueError: it is closed, or a line is not in the encoding.
+    """
+    if sys.stdin is None:
+        raise ValueError("standard input is closed; want texts as arguments or --file")
+    if sys.stdin.isatty():
+        tell("reading texts from the keyboard, one on a line; Ctrl-D ends them")
+    return read_lines(sys.stdin.buffer, "standard input", encoding)
+
+
+def prepare_streams() -> None:
+    """Make the standard streams of this process safe to write to; to be called once, before anything is written.
+
+    What they cannot encode is written as an escape. A pipe or a file gets UTF-8, unless PYTHONIOENCODING names another
+    encoding; a terminal keeps its own. A closed stream swallows what is written.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, _Nowhere(open(os.devnull, "wb"), "utf-8"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            own = stream.isatty() or os.environ.get("PYTHONIOENCODING", "").split(":")[0]
+            stream.reconfigure(encoding=None if own else "utf-8", errors="backslashreplace")
+
+
+class _Nowhere(io.TextIOWrapper):
+    """In place of a standard stream that is closed."""
+
+
+def check_output() -> None:
+    """Whether anybody can see what is shown.
+
+    Raises:
+        ValueError: standard output is closed.
+    """
+    if isinstance(sys.stdout, _Nowhere):
+        raise ValueError("standard output is closed, and this command has no other result; want it open")
+
+
+def output_is_written() -> bool:
+    """Whether standard output takes what is still in its buffer; it does not on a full disk or behind `head`."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains at its end
+        return False
+    return True
+
+
+def show(text: str) -> None:
+    """A line, or several, on standard output.
+
+    Raises:
+        OSError: it does not take them, as on a full disk.
+    """
+    try:
+        print(text, file=sys.stdout, flush=True)
+    except OSError as error:
+        raise type(error)(error.errno, error.strerror, "standard output") from error
+
+
+def tell(text: str) -> None:
+    """A line, or several, on the error stream."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def show_json(content: Any, *, indent: int | None = 1) -> None:
+    """JSON on standard output; in an encoding that is not UTF-8, letters beyond ASCII are escaped as JSON does it."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    show(json.dumps(content, indent=indent, ensure_ascii=codecs.lookup(encoding).name != "utf-8"))

@@ -1,0 +1,114 @@
+"""Scores of a finished prompt on the test rows of a task."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from prompttransfer.models import Backbone
+from prompttransfer.models.answering import Reader
+from prompttransfer.models.encoding import EncodedTask
+from prompttransfer.prompts import PromptModule
+from prompttransfer.tasks.metrics import collapsed, correlation, majority_score, score
+from prompttransfer.tasks.text_metrics import majority_text_score, text_score
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores in percent.
+
+    Attributes:
+        score: of the task's reported metric; majority: of its most frequent answer given to every row.
+        collapsed: (nearly) all rows got one answer.
+        predictions: index of the choice of every row, -1 where what was written is none; the number that was written,
+            -1.0 where it is none; or the text.
+        more: scores of the task's other metrics.
+    """
+
+    score: float
+    majority: float
+    collapsed: bool
+    rows: int
+    predictions: list[int] | list[float] | list[str]
+    more: dict[str, float] = field(default_factory=dict)
+
+
+def predict(
+    backbone: Backbone,
+    prompt: Tensor | PromptModule | None,
+    task: EncodedTask,
+    *,
+    batch_size: int = 32,
+    advance: Callable[[int], None] | None = None,
+) -> list[int] | list[float] | list[str]:
+    """The answer to every test row: the index of a choice (-1: none of them), a number of a scale, or free text.
+
+    Args:
+        prompt: (L, H); a module whose prompt depends on the row; or None for the model alone (zero-shot).
+
+    Raises:
+        ValueError: the prompt has another width than the model.
+    """
+    reader = Reader(backbone, prompt, batch_size, advance)
+    if task.scoring != "generate":
+        return choice_scores(reader, task).argmax(dim=1).tolist()
+    written = written_answers(reader, task)
+    if task.scale:
+        return [number_of(text) for text in written]
+    # Also as this model writes them: its tokenizer may know small letters only.
+    decoded = backbone.tokenizer.batch_decode([list(ids) for ids in task.answers], skip_special_tokens=True)
+    named = (*decoded, *task.choices)
+    places = {choice.strip(): place % len(task.choices) for place, choice in enumerate(named)} if task.choices else {}
+    return [places.get(text, -1) for text in written] if task.choices else written
+
+
+def number_of(text: str) -> float:
+    """The number that a text is; -1 for any other text."""
+    try:
+        number = float(text)
+    except ValueError:
+        return -1.0
+    return number if math.isfinite(number) else -1.0
+
+
+def choice_scores(reader: Reader, task: EncodedTask) -> Tensor:
+    """(rows, C): logits of the first tokens of the task's C choices after every test row, or mean log-probabilities of
+    all their tokens, as its scoring says; the largest one is the answer."""
+    if task.scoring == "first-token":
+        return reader.first_token_scores(task.test, [answer[0] for answer in task.answers])
+    return reader.answer_scores(task.test, task.answers)
+
+
+def written_answers(reader: Reader, task: EncodedTask) -> list[str]:
+    """What the model writes after every test row."""
+    # A token more than the longest choice: what goes on after a choice is another answer.
+    longest = max(map(len, task.answers)) if task.choices else task.max_answer
+    return reader.write(task.test, longest)
+
+
+def evaluate(
+    backbone: Backbone,
+    prompt: Tensor | PromptModule | None,
+    task: EncodedTask,
+    *,
+    batch_size: int = 32,
+    advance: Callable[[int], None] | None = None,
+) -> Evaluation:
+    """Predict and score in percent; see `predict`."""
+    predictions = predict(backbone, prompt, task, batch_size=batch_size, advance=advance)
+    if task.scale:
+        numbers = [float(choice) for choice in task.choices]
+        given = predictions if task.scoring == "generate" else [numbers[place] for place in predictions]
+        scores = [correlation(metric, [numbers[label] for label in task.labels], given) for metric in task.metrics]
+        majority = majority_score(task.metric, task.labels)
+    elif task.choices:
+        scores = [score(metric, task.labels, predictions) for metric in task.metrics]
+        majority = majority_score(task.metric, task.labels)
+    else:
+        scores = [text_score(metric, task.references, predictions) for metric in task.metrics]
+        majority = majority_text_score(task.metric, task.references)
+    more = dict(zip(task.metrics[1:], scores[1:], strict=True))
+    return Evaluation(scores[0], majority, collapsed(predictions), len(predictions), predictions, more)

@@ -1,0 +1,150 @@
+"""Texts in, answers out: a trained prompt at work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from prompttransfer.files.progress import NullProgress
+from prompttransfer.files.texts import check_text
+from prompttransfer.interchange import Card
+from prompttransfer.models import Backbone
+from prompttransfer.models.answering import Reader
+from prompttransfer.models.encoding import EncodedTask
+from prompttransfer.models.scoring import choice_scores, written_answers
+from prompttransfer.prompts import PromptModule
+from prompttransfer.runs.compare import tell_unknown
+from prompttransfer.serving.evaluate import as_trained, check_model, load_trained, read_trained_prompt
+from prompttransfer.settings.joins import literal_join
+from prompttransfer.settings.run import RunConfig
+from prompttransfer.tasks.task import Task, to_dataset
+from prompttransfer.tasks.templates import fields_of, render
+
+Fields = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """An answer. scores: share of each choice, sum 1 (softmax of what the choices are compared by); none where the
+    answer is written, and label is then what the model wrote."""
+
+    label: str
+    scores: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A prompt with its model and the card that says how text is read and answered."""
+
+    backbone: Backbone
+    prompt: Tensor | PromptModule
+    card: Card
+    batch_size: int = 32
+    progress: Any = field(default_factory=NullProgress)
+
+    @classmethod
+    def open(cls, path: Path, *, progress: Any = None, batch_size: int = 32, **given: Any) -> Predictor:
+        """Read a prompt file and load its model.
+
+        Args:
+            given: goes before what the card says: model, template, choices, scoring, join, max_length, precision.
+
+        Raises:
+            ValueError: not a prompt file, it does not say enough, or it does not fit the model.
+        """
+        progress = progress or NullProgress()
+        prompt, card = read_answering_prompt(path, **given)
+        config = as_trained(RunConfig(sources=(), methods=("PT",)), card)
+        backbone = load_trained(path, config, progress, named=given.get("model") is not None)
+        check_model(path, prompt, card, backbone, progress)
+        if card.join and not backbone.seq2seq:
+            progress.note(f"template: {card.template!r}, join: {card.join}")
+        return cls(backbone, prompt, card, batch_size, progress)
+
+    def __call__(self, rows: Sequence[Fields | str]) -> list[Prediction]:
+        """Answer rows, each the values of the template's fields, or the text itself where it has one field.
+
+        Raises:
+            ValueError: a row lacks a field, or holds a lone surrogate.
+        """
+        task = self._task([self._fields(row) for row in rows])
+        tell_unknown(task, self.progress)
+        reader = Reader(self.backbone, self.prompt, self.batch_size)
+        if task.scoring == "generate":
+            return [Prediction(text, {}) for text in written_answers(reader, task)]
+        shares = choice_scores(reader, task).softmax(dim=1).tolist()
+        choices = self.card.choices
+        return [
+            Prediction(choices[max(range(len(row)), key=row.__getitem__)], dict(zip(choices, row, strict=True)))
+            for row in shares
+        ]
+
+    def _fields(self, row: Fields | str) -> Fields:
+        fields = fields_of(self.card.template)
+        if isinstance(row, str):
+            row = {fields[0]: row} if len(fields) == 1 else {}
+        missing = [name for name in fields if name not in row]
+        if missing:
+            raise ValueError(f"got a row without {' and '.join(missing)}, want it for the text {self.card.template!r}")
+        for name in fields:
+            check_text(row[name], name)
+        return row
+
+    def _task(self, rows: Sequence[Fields]) -> EncodedTask:
+        """The rows as the test rows of a task."""
+        card, nothing = self.card, to_dataset([])
+        task = Task(
+            name=card.task or "task",
+            train=nothing,
+            validation=nothing,
+            test=to_dataset([render(card.template, row, max_words=card.max_words) for row in rows]),
+            choices=card.choices,
+            metric="accuracy" if card.choices else "exact-match",
+            cut=card.cut,
+            cue=card.cue,
+            join=card.join,
+            max_answer=card.max_answer or Task.max_answer,
+        )
+        return EncodedTask.of(task, self.backbone, card.scoring or "auto", trains=False)
+
+
+def read_answering_prompt(path: Path, **given: Any) -> tuple[Tensor | PromptModule, Card]:
+    """A prompt (L, H), or one that depends on the row, and the card that says how texts are read and answered.
+
+    Args:
+        given: as in `Predictor.open`.
+
+    Raises:
+        ValueError: not a prompt file, or it does not say enough.
+    """
+    prompt, card = read_trained_prompt(path)
+    given = {name: value for name, value in given.items() if value is not None}
+    # What was found out with other answers, or about other fields, does not hold.
+    stale = {"choices": "scoring", "template": "columns"}
+    known = card.model_dump(exclude={stale[name] for name in given.keys() & stale.keys()})
+    if "template" in given and not card.template:  # of an adapter that came without a card: as in PEFT
+        known["join"] = known["join"] or literal_join(given["template"])
+    card = Card.checked(known | given, path)
+    check_card(card, path)
+    return prompt, card
+
+
+def check_card(card: Card, path: Path) -> None:
+    """Whether a card says enough to read text and to answer it.
+
+    Raises:
+        ValueError: with what is missing, and the option that gives it.
+    """
+    if not card.model:
+        raise ValueError(f"{path} does not say which model it belongs to; want --model NAME")
+    if not card.template:
+        raise ValueError(f"{path} does not say how its texts are worded; want --template, such as '{{text}}\\nLabel:'")
+    fields_of(card.template)
+    if not card.choices and card.scoring != "generate":
+        raise ValueError(f"{path} does not say what the answers are; want --choices no,yes or --scoring generate")
+    if len(card.choices) == 1:
+        raise ValueError(f"{path}: got the only choice {card.choices[0]!r}, want at least two")

@@ -1,0 +1,116 @@
+"""Settings over other settings, such as options over a recipe: what is given wins under every name it has.
+
+`target_updates` goes before `target_epochs`, a `variant` before the settings it stands for, a budget of the run before
+that of a method's block or of a task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from prompttransfer.settings.base import Presets, Settings
+from prompttransfer.settings.run import MethodSettings, RunConfig, TaskSettings
+
+# One thing in several units: of each, at most one is given.
+_UNITS = (
+    frozenset({"target_updates", "target_epochs"}),
+    frozenset({"source_updates", "source_epochs"}),
+    frozenset({"own_updates", "own_epochs", "own_fraction"}),
+    frozenset({"warmup", "warmup_updates"}),
+)
+# What the run says for all methods, and a method's block may say for its own.
+_FOR_ALL_BLOCKS = {"variant", "source_updates", "source_epochs"}
+_EXCEPTIONS: dict[str, type[Settings]] = {"per_task": TaskSettings, "per_method": MethodSettings}
+
+
+def overlaid(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a run, nested as in a recipe, with those of `above`, which win.
+
+    Raises:
+        ValueError: `above` says one thing in two units.
+    """
+    _check_units(above)
+    return merged(_rest(below, above, RunConfig), above)
+
+
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Two nested settings in one, name by name; `above` wins."""
+    both = {name: merged(below[name], above[name]) for name in above if _are_blocks(below.get(name), above[name])}
+    return {**below, **above, **both}
+
+
+def nested(path: str, value: Any) -> dict[str, Any]:
+    """{"mpt": {"rank": 2}} of "mpt.rank" and 2."""
+    for name in reversed(path.split(".")):
+        value = {name: value}
+    found: dict[str, Any] = value
+    return found
+
+
+def block_of(kind: type[Settings], name: str) -> type[Settings] | None:
+    """The settings below a name, such as MPTConfig below mpt; None where there is a single value."""
+    if kind is RunConfig and not RunConfig.known:
+        raise RuntimeError("no method is declared, so no settings of one are: import prompttransfer.methods first")
+    field = kind.model_fields.get(name)
+    inner = field.annotation if field else None
+    return inner if isinstance(inner, type) and issubclass(inner, Settings) else None
+
+
+def _rest(below: Mapping[str, Any], above: Mapping[str, Any], kind: type[Settings]) -> dict[str, Any]:
+    """What of `below` stays in force beside `above`."""
+    gone = _overruled(below, above, kind)
+    rest = {name: value for name, value in below.items() if name not in gone}
+    for name, value in rest.items():
+        own, block, exception = above.get(name), block_of(kind, name), _EXCEPTIONS.get(name)
+        if not isinstance(value, dict):
+            continue
+        if block:
+            rest[name] = _rest(value, _known(above, block, _FOR_ALL_BLOCKS) | _dict(own), block)
+        elif kind is RunConfig and exception:
+            rest[name] = {
+                key: _rest(inner, _known(above, exception) | _dict(_dict(own).get(key)), exception)
+                if isinstance(inner, dict)
+                else inner
+                for key, inner in value.items()
+            }
+    return rest
+
+
+def _overruled(below: Mapping[str, Any], above: Mapping[str, Any], kind: type[Settings]) -> set[str]:
+    """Names of `below` that `above` puts out of force."""
+    names = {name for name in above if not block_of(kind, name) and name not in _EXCEPTIONS}
+    names = names.union(*(units for units in _UNITS if units & above.keys()))
+    if "own_fraction" in above:
+        names.add("own_batch_size")  # of own updates or epochs, which are gone
+    if issubclass(kind, Presets):
+        for preset, table in (("variant", kind.variants), ("ablation", kind.ablations)):
+            if preset in above:
+                names.update(table.get(str(above[preset]), ()), table.get(str(below.get(preset)), ()))
+    return names
+
+
+def _check_units(above: Mapping[str, Any], inside: str = "") -> None:
+    for units in _UNITS:
+        if len(both := [name for name in above if name in units]) > 1:
+            raise ValueError(f"{' and '.join(inside + name for name in both)}: got both, want one of them")
+    for name, value in above.items():
+        if isinstance(value, dict):
+            _check_units(value, f"{inside}{name}.")
+
+
+def _known(settings: Mapping[str, Any], kind: type[Settings], names: set[str] | None = None) -> dict[str, Any]:
+    """Those of the settings that `kind` has too; only some names where they are given."""
+    return {
+        name: value
+        for name, value in settings.items()
+        if name in kind.model_fields and (names is None or name in names)
+    }
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _are_blocks(*values: Any) -> bool:
+    return all(isinstance(value, Mapping) for value in values)

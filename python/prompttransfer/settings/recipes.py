@@ -1,0 +1,233 @@
+"""Settings of a run in a file: a recipe that is shipped, by name, or a YAML or JSON file of the user.
+
+A file holds settings of `RunConfig` by name. Beside them it may say what they are:
+
+    about       a line or two
+    base        another recipe, whose settings hold where this file says nothing else, with what it says about them
+    origin      setting -> where its value is stated: paper [P], authors' code [C], derived code [D], by section
+    unknown     setting -> why its value is our choice; a pattern (`*`, `bmtpt.*`) speaks for every setting that
+                nothing else is said about, the longest one that fits
+    departures  what a run of these settings does otherwise than the paper, and why
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from prompttransfer.files.excerpt import MOST, shown
+from prompttransfer.files.json_file import read_json
+from prompttransfer.files.paths import expanded
+from prompttransfer.files.yaml_file import read_yaml
+from prompttransfer.settings.base import Settings
+from prompttransfer.settings.overlay import block_of, overlaid
+from prompttransfer.settings.run import RunConfig
+
+FOLDER = Path(__file__).parent / "shipped"
+SUFFIXES = (".yaml", ".yml", ".json")
+_UNSAID = {"methods", "output"}  # what a recipe is for, and a folder: no values of a paper
+
+
+class About(Settings):
+    """What a file says about its settings; see the head of this module."""
+
+    about: str = ""
+    base: str = ""
+    origin: dict[str, str] = Field(default_factory=dict)
+    unknown: dict[str, str] = Field(default_factory=dict)
+    departures: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Settings as they stand in a file, unchecked, and what it says about them.
+
+    Attributes:
+        name: as it was asked for; the file's path in messages.
+    """
+
+    name: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
+    about: About = field(default_factory=About)
+
+
+class SettingsError(ValueError):
+    """Settings that are refused: a line for each, with its file, its path and what is wanted."""
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that are shipped."""
+    return sorted(str(file.relative_to(FOLDER).with_suffix("").as_posix()) for file in FOLDER.rglob("*.yaml"))
+
+
+def read_recipe(name: str | Path | None, _above: tuple[Path, ...] = ()) -> Recipe:
+    """The recipe of that name, or of that file; an empty one for None.
+
+    Raises:
+        FileNotFoundError: there is none, with a suggestion.
+        ValueError: the file cannot be read, holds a key twice, says something about a setting that is not there, or is
+            its own base.
+    """
+    if name is None:
+        return Recipe()
+    text = str(name)
+    shipped = recipe_names()
+    path = FOLDER / f"{text}.yaml" if text in shipped else expanded(text)
+    if path.suffix.lower() not in SUFFIXES:
+        near = get_close_matches(text, shipped, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise FileNotFoundError(
+            f"no recipe {text!r}; {hint}there are {', '.join(shipped)}; or name a {', '.join(SUFFIXES)} file"
+        )
+    if not path.is_file():
+        raise FileNotFoundError(f"settings file {path} does not exist")
+    if path in _above:
+        raise ValueError(f"{text}: is its own base, by way of {', '.join(str(file) for file in _above)}")
+    content = read_json(path) if path.suffix.lower() == ".json" else read_yaml(path)
+    if not isinstance(content, dict):
+        kind = "nothing" if content is None else f"a {type(content).__name__}"
+        raise ValueError(f"{path}: got {kind}, want settings by name, such as train_rows: 32")
+    own = {str(key): value for key, value in content.items() if key not in About.model_fields}
+    said = _said(text, content)
+    if not said.base:
+        return Recipe(text, own, _complete(text, said, own))
+    beside = path.parent / said.base
+    base = read_recipe(beside if beside.is_file() else said.base, (*_above, path))
+    settings = overlaid(base.settings, own)
+    return Recipe(text, settings, _complete(text, _based(said, base.about, own, settings), settings))
+
+
+def run_config(recipe: Recipe, given: Mapping[str, Any], *, limit: int | None = None) -> RunConfig:
+    """The settings of a recipe and those that are given beside it, which win.
+
+    Args:
+        limit: at most so many training, test and source rows of a task, and updates of a stage.
+
+    Raises:
+        SettingsError: names file, path and what is wanted; what was given has no file.
+        ValueError: one thing is given in two units, such as updates and epochs.
+    """
+    merged = overlaid(recipe.settings, given)
+    try:
+        config = RunConfig(**merged)
+        return config if limit is None else RunConfig(**limited(config, limit))
+    except ValidationError as error:
+        lines = list(explain(error, merged))
+        file = f"{recipe.name}: " if recipe.name else ""
+        raise SettingsError(
+            "\n".join(text if path and _in(given, path) == path else f"{file}{text}" for path, text in lines)
+        ) from error
+
+
+def limited(config: RunConfig, most: int) -> dict[str, Any]:
+    """The settings of a run cut down for a quick try, as `run_config` says."""
+
+    def cut(value: int | None) -> int:
+        return most if value is None else min(value, most)
+
+    names = ("train_rows", "test_rows", "source_rows", "max_updates")
+    return config.model_dump() | {name: cut(getattr(config, name)) for name in names}
+
+
+def explain(error: ValidationError, given: Mapping[str, Any] | None = None) -> Iterator[tuple[tuple[Any, ...], str]]:
+    """(path, message) of every setting that is refused; the message begins with the path and ends with what was given.
+
+    A setting that may have one of several types is refused once for each: they become one message, when it is known
+    what was given.
+    """
+    found: dict[tuple[Any, ...], list[str]] = {}
+    values: dict[tuple[Any, ...], Any] = {}
+    meant: dict[tuple[Any, ...], str] = {}
+    for item in error.errors():
+        path = item["loc"]
+        if given is not None and item["type"] != "unknown_setting":
+            path = _in(given, path)
+        found.setdefault(path, []).append(item["msg"].removeprefix("Value error, "))
+        values[path] = item["input"]
+        if item["type"] == "literal_error" and isinstance(item["input"], str):
+            near = get_close_matches(item["input"], _quoted(item["msg"]), n=1)
+            meant[path] = f"; did you mean {near[0]!r}?" if near else ""
+    blocks = {path[:size] for path in found for size in range(len(path))}
+    refused = {path: messages for path, messages in found.items() if path not in blocks}  # blocks: because of a part
+    for path, messages in islice(refused.items(), MOST):
+        value = values[path]
+        got = "" if not path or isinstance(value, dict) else f", got {shown(value)}"
+        name = f"{'.'.join(map(str, path))}: " if path else ""
+        yield path, f"{name}{'; or: '.join(dict.fromkeys(messages))}{got}{meant.get(path, '')}"
+    if len(refused) > MOST:
+        yield (), f"and {len(refused) - MOST} more values are refused"
+
+
+def _quoted(message: str) -> list[str]:
+    """The values that a message names: Input should be 'auto', 'float32' or 'bfloat16'."""
+    return re.findall(r"'([^']*)'", message)
+
+
+def setting_paths(settings: Mapping[str, Any], inside: str = "") -> Iterator[str]:
+    """Dotted path of every single value of nested settings: train_rows, mpt.rank."""
+    for name, value in settings.items():
+        path = f"{inside}{name}"
+        if isinstance(value, dict) and block_of(RunConfig, path):
+            yield from setting_paths(value, f"{path}.")
+        else:
+            yield path
+
+
+def _said(name: str, content: dict[str, Any]) -> About:
+    said = {key: content[key] for key in About.model_fields if key in content}
+    try:
+        return About(**said)
+    except ValidationError as error:
+        raise SettingsError("\n".join(f"{name}: {text}" for _, text in explain(error, said))) from error
+
+
+def _based(own: About, base: About, given: dict[str, Any], settings: dict[str, Any]) -> About:
+    """What is said about settings of which some are given in a file and the others are those of its base."""
+    left = set(setting_paths(settings)) - set(setting_paths(given)) - own.origin.keys() - own.unknown.keys()
+
+    def kept(texts: dict[str, str]) -> dict[str, str]:
+        return {path: text for path, text in texts.items() if path in left}
+
+    return About(
+        about=own.about or base.about,
+        base=own.base,
+        origin=kept(base.origin) | own.origin,
+        unknown=kept(base.unknown) | own.unknown,
+        departures=(*base.departures, *own.departures),
+    )
+
+
+def _complete(name: str, about: About, settings: dict[str, Any]) -> About:
+    """With an entry for every setting that a pattern speaks for."""
+    paths = list(setting_paths(settings))
+    patterns = sorted((key for key in about.unknown if "*" in key), key=len, reverse=True)
+    named = {path: text for path, text in about.unknown.items() if path not in patterns}
+    for key, path in (*(("origin", path) for path in about.origin), *(("unknown", path) for path in named)):
+        if path not in paths:
+            raise ValueError(f"{name}: {key}.{path}: the file has no setting {path!r} that this could be about")
+    for path in paths:
+        fitting = next((pattern for pattern in patterns if fnmatchcase(path, pattern)), None)
+        if fitting and path not in about.origin and path not in _UNSAID:
+            named.setdefault(path, about.unknown[fitting])
+    return about.model_copy(update={"unknown": named})
+
+
+def _in(given: Mapping[str, Any], loc: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The part of an error's place that is a path into what was given, without the tags of unions."""
+    value: Any = given
+    for depth, part in enumerate(loc):
+        inside = (isinstance(value, dict) and part in value) or (
+            isinstance(value, list | tuple) and isinstance(part, int) and part < len(value)
+        )
+        if not inside:
+            return loc[:depth]
+        value = value[part]
+    return loc

@@ -1,0 +1,1 @@
+"""Training of a prompt on a frozen model."""

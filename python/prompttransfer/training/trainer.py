@@ -1,0 +1,362 @@
+"""Training of a prompt on a frozen model: a thin subclass of transformers.Trainer.
+
+What differs from a plain Trainer: the batches are given (so that every method sees the same rows, and a resumed run
+goes on with the right ones), checkpoints hold the prompt's tensors only, and the gradient can be changed before the
+step (SVGD). Several processes share every batch, see `distributed.shares`, and the main one writes the checkpoints.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Sampler
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from prompttransfer.distributed import processes
+from prompttransfer.distributed.shares import counted, share_of
+from prompttransfer.files.durable import seal
+from prompttransfer.models import Backbone, Batch, quiet_transformers
+from prompttransfer.models.rows import Row
+from prompttransfer.prompts import PromptModule
+from prompttransfer.training.checkpoints import last_checkpoint
+from prompttransfer.training.divergence import LastGood
+from prompttransfer.training.selection import Best, Selection
+
+Objective = Callable[[Backbone, PromptModule, Batch], Tensor]
+
+
+@dataclass
+class Plan:
+    """One optimization: what is trained, on what, how fast. The number of updates is the number of batches.
+
+    Args:
+        prompt: trained in place.
+        objective: (backbone, prompt, batch) -> scalar loss; the average over the processes of what each computes for
+            its part of the batch is taken, see `prompttransfer.distributed.shares`.
+        rows: the examples that the batches index.
+        batches: row indices of every update, in order.
+        groups: parameter groups with their peak rates; the prompt's own at learning_rate when not given.
+        before_step: called after the backward pass (and the clipping) of every update.
+        whole_batches: every process reads whole batches; the objective shares the work out in another way.
+        selection: keep the prompt that is best on validation rows; none: the last one.
+        dropout: seed of the masks of the model's own dropout; none: no dropout.
+        horizon: updates that the schedule spans when this plan makes only the first of them; none: all its batches.
+        turn: (update, function), called before the update with that index; the function returns new peak rates, one
+            for each parameter group, or nothing.
+    """
+
+    prompt: PromptModule
+    objective: Objective
+    rows: Sequence[Row]
+    batches: Sequence[Sequence[int]]
+    learning_rate: float
+    groups: list[dict[str, Any]] | None = None
+    schedule: str = "linear"
+    warmup_updates: int = 0
+    weight_decay: float = 1e-5
+    max_grad_norm: float = 1.0
+    before_step: Callable[[], None] | None = None
+    seed: int = 42
+    whole_batches: bool = False
+    selection: Selection | None = None
+    dropout: int | None = None
+    horizon: int | None = None
+    turn: tuple[int, Callable[[], Sequence[float] | None]] | None = None
+
+
+@dataclass
+class TrainingLog:
+    """What a finished optimization reports; kept: the update whose prompt validation rows chose, and its score."""
+
+    updates: int
+    examples: int
+    seconds: float
+    loss: list[list[float]] = field(default_factory=list)
+    kept: tuple[int, float] | None = None
+
+
+def train(
+    backbone: Backbone,
+    plan: Plan,
+    folder: Path,
+    *,
+    checkpoint_updates: int = 10,
+    advance: Callable[..., None] | None = None,
+) -> TrainingLog:
+    """Train plan.prompt in place; goes on from the last checkpoint in folder, if there is one.
+
+    Args:
+        folder: where checkpoints are kept; the caller deletes it when the result is safe.
+        advance: called with 1 and loss=... after every update.
+
+    Raises:
+        Diverged: the loss, or the prompt, is no longer finite; the last good prompt is in a file of the folder, and
+            plan.prompt is that prompt.
+    """
+    processes.start()
+    with quiet_transformers(), _checkpoint_of_all(folder) as checkpoint:
+        trainer = PromptTrainer(backbone, plan, folder, checkpoint_updates, advance)
+        trainer.train(resume_from_checkpoint=checkpoint)
+        trainer.good.finish(len(plan.batches))
+        if trainer.best:
+            trainer.best.put_back()
+    history = [[entry["step"], entry["loss"]] for entry in trainer.state.log_history if "loss" in entry]
+    examples = sum(map(len, plan.batches))
+    kept = (trainer.best.update, trainer.best.score) if trainer.best else None
+    return TrainingLog(len(plan.batches), examples, trainer.seconds, history, kept)
+
+
+def rate_factor(schedule: str, warmup: int, updates: int) -> Callable[[int], float]:
+    """Share of the peak rate at update 0, 1, ...: rising over `warmup` updates, then linear, cosine or constant.
+
+    No update has rate 0, as the first one has in transformers' schedules: in a budget of a few updates each one counts.
+    """
+
+    def factor(update: int) -> float:
+        if update < warmup:
+            return (update + 1) / (warmup + 1)
+        if schedule == "constant_with_warmup":
+            return 1.0
+        left = 1 - (update - warmup) / max(1, updates - warmup)
+        return left if schedule == "linear" else (1 - math.cos(math.pi * left)) / 2
+
+    return factor
+
+
+@contextmanager
+def _checkpoint_of_all(folder: Path) -> Iterator[str | None]:
+    """The main process's newest checkpoint; the others, who may not see its folder, get a copy of their own."""
+    found = last_checkpoint(folder) if processes.is_main() else None
+    if processes.count() == 1:
+        yield found
+        return
+    files = processes.broadcast({path.name: path.read_bytes() for path in Path(found).iterdir()} if found else None)
+    if files is None or processes.is_main():
+        yield found
+        return
+    with tempfile.TemporaryDirectory() as copy:
+        for name, content in files.items():
+            (Path(copy) / name).write_bytes(content)
+        yield copy
+
+
+class PromptedModel(nn.Module):
+    """What the Trainer sees: batch in, loss out. Only what is trained is a part of it, and so synchronized."""
+
+    def __init__(self, backbone: Backbone, prompt: PromptModule, objective: Objective) -> None:
+        super().__init__()
+        self.trained = nn.ParameterList(parameter for parameter in prompt.parameters() if parameter.requires_grad)
+        self.loss = partial(objective, backbone, prompt)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        labels: Tensor,
+        task_ids: Tensor,
+        counted_rows: Tensor | None = None,
+    ) -> Tensor:
+        batch = {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels, "task_ids": task_ids}
+        with counted(counted_rows):
+            return self.loss(batch)
+
+
+class PromptTrainer(Trainer):
+    """See the head of this file."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        plan: Plan,
+        folder: Path,
+        checkpoint_updates: int = 10,
+        advance: Callable[..., None] | None = None,
+    ) -> None:
+        updates = len(plan.batches)
+        args = TrainingArguments(
+            output_dir=str(folder),
+            max_steps=updates,
+            learning_rate=plan.learning_rate,
+            weight_decay=plan.weight_decay,
+            max_grad_norm=plan.max_grad_norm,
+            save_strategy="steps",
+            save_steps=checkpoint_updates,
+            save_total_limit=2,  # the one before serves while the last is written, or when it is damaged
+            # A log entry reads the loss from the device; a GPU need not wait for that at every update.
+            logging_steps=1 if backbone.device.type == "cpu" else max(1, updates // 100),
+            logging_nan_inf_filter=False,
+            disable_tqdm=True,
+            report_to="none",
+            remove_unused_columns=False,
+            dataloader_pin_memory=False,
+            use_cpu=backbone.device.type == "cpu",
+            ddp_find_unused_parameters=False,
+            seed=plan.seed,
+        )
+        args._n_gpu = min(args.n_gpu, 1)  # DataParallel would copy the frozen model at every step
+        self.plan = plan
+        self.backbone = backbone
+        self.seconds = 0.0
+        model = PromptedModel(backbone, plan.prompt.to(backbone.device), plan.objective)
+        way_out = f"lower the learning rate (now {plan.learning_rate}) or use precision float32"
+        self.good = LastGood(plan.prompt, folder, way_out)
+        self.best = Best(plan.selection, backbone, plan.prompt, folder) if plan.selection else None
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=plan.rows,
+            data_collator=self._collate,
+            callbacks=[_Hooks(self, advance)],
+        )
+        self.remove_callback(PrinterCallback)
+
+    def _collate(self, rows: Sequence[Row]) -> Batch:
+        # All processes take part in every update: one without a row reads some row that does not count.
+        read = rows or self.plan.rows[:1]
+        batch = self.backbone.collate([row.ids for row in read], [row.answer for row in read])
+        batch["task_ids"] = torch.tensor([row.task for row in read])
+        if processes.count() > 1:
+            batch["counted_rows"] = torch.tensor(float(bool(rows)))
+        return batch
+
+    def get_train_dataloader(self) -> DataLoader:
+        # Not prepared by accelerate, which would give every process other batches in place of a part of each.
+        plan = self.plan
+        batches = FixedBatches(plan.batches if plan.whole_batches else list(map(share_of, plan.batches)))
+        return DataLoader(plan.rows, batch_sampler=batches, collate_fn=self._collate)
+
+    def training_step(self, model: nn.Module, inputs: Batch, num_items_in_batch: Tensor | None = None) -> Tensor:
+        if self.plan.dropout is None:
+            return super().training_step(model, inputs, num_items_in_batch)
+        # Until after the backward pass: layers that are computed again there have to drop the same.
+        with self.backbone.dropping(self.plan.dropout, self.state.global_step):
+            return super().training_step(model, inputs, num_items_in_batch)
+
+    def compute_loss(
+        self, model: nn.Module, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Tensor | None = None
+    ) -> Tensor:
+        return model(**inputs)
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        if self.optimizer is None:
+            plan = self.plan
+            groups = plan.groups or plan.prompt.parameter_groups(plan.learning_rate)
+            self.optimizer = torch.optim.AdamW(groups, lr=plan.learning_rate, weight_decay=plan.weight_decay)
+        return self.optimizer
+
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LambdaLR:
+        if self.lr_scheduler is None:
+            updates = self.plan.horizon or num_training_steps
+            factor = rate_factor(self.plan.schedule, self.plan.warmup_updates, updates)
+            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, factor)
+        return self.lr_scheduler
+
+    def set_rates(self, peaks: Sequence[float] | None) -> None:
+        """Go on with other peak rates, one for each parameter group; the schedule stays. Checkpoints keep them."""
+        if peaks is None:
+            return
+        scheduler = self.lr_scheduler
+        for place, (group, peak) in enumerate(zip(self.optimizer.param_groups, peaks, strict=True)):
+            scheduler.base_lrs[place] = group["initial_lr"] = peak
+            group["lr"] = peak * scheduler.lr_lambdas[place](scheduler.last_epoch)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        if self.args.should_save:
+            # Not brought to the disk, which would cost more than small updates do: the one before serves in need.
+            seal(Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}", sync=False)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        if not self.args.should_save:  # another process than the main one, which holds the same
+            return
+        folder = Path(output_dir or self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        prompt = self.plan.prompt
+        save_file(
+            {name: tensor.detach().cpu().contiguous() for name, tensor in prompt.state_dict().items()},
+            folder / "prompt.safetensors",
+        )
+        (folder / "history.json").write_text(json.dumps({"seconds": self.seconds, "prompt": prompt.history()}))
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        if self.args.should_save:
+            super()._save_rng_state(output_dir)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        folder = Path(resume_from_checkpoint)
+        self.plan.prompt.load_state_dict(load_file(folder / "prompt.safetensors"))
+        history = json.loads((folder / "history.json").read_text())
+        self.seconds = history["seconds"]
+        self.plan.prompt.restore_history(history["prompt"])
+
+
+class FixedBatches(Sampler[Sequence[int]]):
+    """Batches in a given order, the same in every epoch."""
+
+    def __init__(self, batches: Sequence[Sequence[int]]) -> None:
+        self.batches = batches
+        self.batch_size = len(batches[0])
+        self.drop_last = False
+
+    def __iter__(self) -> Iterator[Sequence[int]]:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+class _Hooks(TrainerCallback):
+    """Progress, time, the gradient hook, and a stop at a loss that is not finite."""
+
+    def __init__(self, trainer: PromptTrainer, advance: Callable[..., None] | None) -> None:
+        self.trainer = trainer
+        self.advance = advance
+        self.clock = 0.0
+        self.loss = math.nan
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self.trainer.best:
+            self.trainer.best.take_up(state.global_step)
+        self.clock = time.perf_counter()
+        if self.advance and state.global_step:
+            self.advance(state.global_step)
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        turn = self.trainer.plan.turn
+        if turn and state.global_step == turn[0]:
+            self.trainer.set_rates(turn[1]())
+        if (state.global_step + 1) % args.logging_steps == 0:
+            self.trainer.good.reading(state.global_step)
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self.trainer.plan.before_step:
+            self.trainer.plan.before_step()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        now = time.perf_counter()
+        self.trainer.seconds += now - self.clock
+        if self.trainer.best:
+            self.trainer.best.look(state.global_step, last=state.global_step == state.max_steps)
+        self.clock = time.perf_counter()
+        if self.advance:
+            self.advance(1, **({} if math.isnan(self.loss) else {"loss": self.loss}))
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+        if logs and "loss" in logs:
+            self.loss = float(logs["loss"])
+            self.trainer.good.judge(self.loss, state.global_step)

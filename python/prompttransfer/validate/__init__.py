@@ -1,6 +1,0 @@
-"""What a run of some settings would do, need and lack, without loading weights: `prompttransfer validate`."""
-
-from prompttransfer.validate.explanation import Explanation, explain
-from prompttransfer.validate.terminal import print_explanation
-
-__all__ = ["Explanation", "explain", "print_explanation"]

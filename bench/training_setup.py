@@ -32,7 +32,7 @@ from prompttransfer.methods.objectives import task_loss
 from prompttransfer.models import Backbone, quiet_transformers
 from prompttransfer.models.loading import narrow_products
 from prompttransfer.models.padding import padded
-from prompttransfer.models.rows import Row
+from prompttransfer.models.rows import EncodedRow
 from prompttransfer.prompts import PromptModule, SoftPrompt
 from prompttransfer.training.trainer import FixedBatches, Plan, PromptTrainer
 
@@ -126,13 +126,13 @@ def start_prompt(backbone: Backbone, sizes: Sizes) -> Tensor:
     return backbone.embedding.weight[8 : 8 + sizes.length].detach().cpu()
 
 
-def make_rows(sizes: Sizes, count: int, tasks: int = 1) -> list[Row]:
+def make_rows(sizes: Sizes, count: int, tasks: int = 1) -> list[EncodedRow]:
     """Rows with lengths of a log-normal distribution around `sizes.text`, as those of short classification tasks."""
     generator = torch.Generator().manual_seed(1)
     spread = torch.randn(count, generator=generator).mul(0.5).exp().mul(sizes.text)
     lengths = spread.round().long().clamp(4, sizes.longest).tolist()
     return [
-        Row(
+        EncodedRow(
             tuple(torch.randint(8, sizes.vocabulary, (length,), generator=generator).tolist()),
             (ANSWERS[index % 2],),
             index % tasks,
@@ -142,7 +142,7 @@ def make_rows(sizes: Sizes, count: int, tasks: int = 1) -> list[Row]:
 
 
 def update(
-    backbone: Backbone, prompt: PromptModule, objective: Callable, rows: list[Row], after: Callable | None = None
+    backbone: Backbone, prompt: PromptModule, objective: Callable, rows: list[EncodedRow], after: Callable | None = None
 ) -> Callable[[], None]:
     """One update as the Trainer makes it: forward, backward, clipping, AdamW."""
     prompt.to(backbone.device)
@@ -182,7 +182,7 @@ def as_inputs(rows: Sequence[Sequence[int]], seq2seq: bool) -> dict[str, Tensor]
     return {"input_ids": ids, "attention_mask": mask}
 
 
-def with_labels(rows: Sequence[Row], seq2seq: bool) -> dict[str, Tensor]:
+def with_labels(rows: Sequence[EncodedRow], seq2seq: bool) -> dict[str, Tensor]:
     """A batch in the form that PEFT's examples use: of a causal model, the answer stands behind the text, which has no
     label."""
     answers = torch.tensor([row.answer for row in rows])
@@ -215,7 +215,12 @@ class PeftTrainer(Trainer):
     """A plain Trainer, except that it takes its batches in a given order."""
 
     def __init__(
-        self, model: nn.Module, rows: Sequence[Row], batches: Sequence[Sequence[int]], precision: str, folder: str
+        self,
+        model: nn.Module,
+        rows: Sequence[EncodedRow],
+        batches: Sequence[Sequence[int]],
+        precision: str,
+        folder: str,
     ) -> None:
         args = TrainingArguments(
             output_dir=folder,
@@ -250,7 +255,9 @@ def train_seconds(make: Callable[[str], Trainer]) -> float:
     return watch.seconds
 
 
-def ours(backbone: Backbone, start: Tensor, rows: list[Row], batches: list[list[int]], folder: str) -> PromptTrainer:
+def ours(
+    backbone: Backbone, start: Tensor, rows: list[EncodedRow], batches: list[list[int]], folder: str
+) -> PromptTrainer:
     plan = Plan(SoftPrompt(start), task_loss, rows, batches, 0.01)
     return PromptTrainer(backbone, plan, Path(folder), checkpoint_updates=len(batches) + 1)
 

@@ -17,7 +17,7 @@ from typing import Any
 from bench.evidence.studies import PLACES, Study
 from prompttransfer import RunConfig
 from prompttransfer.files.durable import write_json
-from prompttransfer.files.progress import NullProgress, Stage
+from prompttransfer.files.progress import NullProgress, Work
 from prompttransfer.methods import METHODS, Context, EncodedTask
 from prompttransfer.methods.context import CODE_VERSION
 from prompttransfer.report import Results
@@ -171,5 +171,5 @@ class _OnlyStages(NullProgress):
     def __init__(self, progress: Any) -> None:
         self._progress = progress
 
-    def stage(self, title: str, total: int) -> Stage:
+    def stage(self, title: str, total: int) -> Work:
         return self._progress.stage(title, total)

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from bench.toy import write_model, write_tasks
 from prompttransfer import RunConfig
-from prompttransfer.files.progress import NullProgress, Stage
+from prompttransfer.files.progress import NullProgress, Work
 from prompttransfer.runs.compare import compare
 
 
@@ -50,7 +50,7 @@ class Updates(NullProgress):
     def __init__(self, file: Path) -> None:
         self.file = file
 
-    def stage(self, title: str, total: int) -> Stage:
+    def stage(self, title: str, total: int) -> Work:
         return _Counted(title, total, self.file)
 
     @property
@@ -58,7 +58,7 @@ class Updates(NullProgress):
         return self.file.stat().st_size if self.file.is_file() else 0
 
 
-class _Counted(Stage):
+class _Counted(Work):
     def __init__(self, title: str, total: int, file: Path) -> None:
         super().__init__(title, total)
         self._handle = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT)

@@ -19,7 +19,7 @@ from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.posterior import ParticleLoss, PriorLoss, gaussian_penalty
 from prompttransfer.models import Backbone
 from prompttransfer.models.answering import Reader
-from prompttransfer.models.rows import Row
+from prompttransfer.models.rows import EncodedRow
 from prompttransfer.prompts import GroupedPrompt, MultitaskPrompt, ParticlePrompts, SoftPrompt
 
 TEXT, VOCABULARY = 24, 4096
@@ -103,10 +103,10 @@ def make(point: Point) -> Callable[[], object]:
     return update(model, cloud, ParticleLoss([0.5, 0.5], 100.0), rows, lambda: cloud.turn_gradient(100.0))
 
 
-def _rows(point: Point, generator: torch.Generator) -> list[Row]:
+def _rows(point: Point, generator: torch.Generator) -> list[EncodedRow]:
     tasks = {"MPT, sources": point.count, "BMTPT, particles": 2}.get(point.method, 1)
     ids = torch.randint(8, VOCABULARY, (point.rows, TEXT), generator=generator).tolist()
-    return [Row(tuple(row), (ANSWERS[place % 2],), place % tasks) for place, row in enumerate(ids)]
+    return [EncodedRow(tuple(row), (ANSWERS[place % 2],), place % tasks) for place, row in enumerate(ids)]
 
 
 def stage(point: Point) -> SizedStage:

@@ -22,7 +22,7 @@ from prompttransfer.methods.posterior import ParticleLoss
 from prompttransfer.models import Backbone
 from prompttransfer.models.encoding import EncodedTask
 from prompttransfer.models.loading import load_model
-from prompttransfer.models.rows import Row
+from prompttransfer.models.rows import EncodedRow
 from prompttransfer.models.scoring import predict
 from prompttransfer.prompts import ParticlePrompts, PromptModule, SoftPrompt
 from prompttransfer.runs.compare import compare
@@ -31,7 +31,7 @@ from prompttransfer.training.divergence import Diverged
 from prompttransfer.training.trainer import Plan, train
 
 # Texts and answers of several lengths: means over tokens are not means of means.
-ROWS = [Row(tuple(range(3 + n, 7 + 2 * n)), (40 + n, 41, 2)[: 1 + n % 3], n % 2) for n in range(9)]
+ROWS = [EncodedRow(tuple(range(3 + n, 7 + 2 * n)), (40 + n, 41, 2)[: 1 + n % 3], n % 2) for n in range(9)]
 BATCHES = [[0, 1, 2, 3, 4], [5, 6], [7, 8, 0], [1, 2, 3, 4, 5, 6, 7], [8]]
 WEIGHTS = [0.3, 0.7]
 

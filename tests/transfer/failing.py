@@ -8,18 +8,18 @@ import typer
 
 from prompttransfer.cli.errors import friendly_errors
 from prompttransfer.distributed import processes
-from prompttransfer.files.store import Result, Store
+from prompttransfer.files.store import StageResult, Store
 
 who, folder = sys.argv[1], Path(sys.argv[2])
 
 
-def compute(work: Path) -> Result:
+def compute(work: Path) -> StageResult:
     (folder / f"ready{processes.rank()}").touch()
     if who == "all" or (who == "main" and processes.is_main()):
         raise OSError(5, "on fire", "disk")
     if who == "none":
         time.sleep(100)
-    return Result()
+    return StageResult()
 
 
 try:

@@ -11,7 +11,7 @@ from tiny import VOCABULARY, toy_task
 from prompttransfer.files.store import Store
 from prompttransfer.models import Backbone
 from prompttransfer.models.encoding import EncodedTask
-from prompttransfer.models.rows import Row
+from prompttransfer.models.rows import EncodedRow
 from prompttransfer.tasks.task import Example, Task, to_dataset
 
 END = VOCABULARY.index("</s>")
@@ -36,7 +36,7 @@ def test_first_tokens_are_enough_where_they_differ(backbone: Backbone) -> None:
 def test_what_all_answers_start_with_belongs_to_the_text(llama: Backbone, scoring: str) -> None:
     encoded = EncodedTask.of(choosing("no w1", "no w2 w3"), llama, scoring)
     assert encoded.scoring == "first-token" and encoded.answers == (ids("w1"), ids("w2"))
-    assert list(encoded.train[:2]) == [Row(ids("w1 w2 no"), ids("w1")), Row(ids("w1 w2 no"), ids("w2"))]
+    assert list(encoded.train[:2]) == [EncodedRow(ids("w1 w2 no"), ids("w1")), EncodedRow(ids("w1 w2 no"), ids("w2"))]
     assert set(encoded.test) == {ids("w1 w2 no")}
     assert {len(row.ids) for row in EncodedTask.of(replace(choosing("no w1", "no w2"), max_length=1), llama).train} == {
         2
@@ -46,7 +46,10 @@ def test_what_all_answers_start_with_belongs_to_the_text(llama: Backbone, scorin
 def test_a_cue_stands_between_text_and_answer_and_is_never_cut(llama: Backbone, t5: Backbone) -> None:
     cued = replace(choosing("no w1", "yes"), cue=" w8 w9 ")
     encoded = EncodedTask.of(cued, llama)
-    assert list(encoded.train[:2]) == [Row(ids("w1 w2 w8 w9"), ids("no")), Row(ids("w1 w2 w8 w9"), ids("yes"))]
+    assert list(encoded.train[:2]) == [
+        EncodedRow(ids("w1 w2 w8 w9"), ids("no")),
+        EncodedRow(ids("w1 w2 w8 w9"), ids("yes")),
+    ]
     assert set(encoded.test) == {ids("w1 w2 w8 w9")} and encoded.cue == cued.cue
     for cut, kept in (("start", "w2"), ("end", "w1")):
         assert EncodedTask.of(replace(cued, max_length=3, cut=cut), llama).test[0] == ids(f"{kept} w8 w9")
@@ -91,7 +94,7 @@ def test_free_text_is_trained_on_whole_and_written(backbone: Backbone) -> None:
     task = Task("t", rows, rows, rows, metric="exact-match", max_answer=2)
     encoded = EncodedTask.of(task, backbone)
     assert encoded.scoring == "generate" and encoded.references == (("w3", "w4 w5"),) and not encoded.choices
-    assert list(encoded.train) == [Row(ids("w1 w2"), (*ids("w3 w4"), END))]
+    assert list(encoded.train) == [EncodedRow(ids("w1 w2"), (*ids("w3 w4"), END))]
 
 
 def test_a_task_says_how_long_its_texts_are(backbone: Backbone) -> None:

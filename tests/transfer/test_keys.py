@@ -10,23 +10,23 @@ import pytest
 import torch
 from recipes import context
 
-from prompttransfer.files.store import Result, key_hash
+from prompttransfer.files.store import StageResult, key_hash
 from prompttransfer.methods import Context
 from prompttransfer.methods.objectives import task_loss
 from prompttransfer.models import Backbone
 from prompttransfer.models.encoding import EncodedTask
-from prompttransfer.models.rows import Row
+from prompttransfer.models.rows import EncodedRow
 from prompttransfer.prompts import SoftPrompt
 from prompttransfer.tasks.task import Task
 from prompttransfer.training.selection import Selection
 from prompttransfer.training.trainer import Plan
 
-ROWS = [Row((10, 11), (4,)), Row((12,), (5,)), Row((13, 14), (4,))]
+ROWS = [EncodedRow((10, 11), (4,)), EncodedRow((12,), (5,)), EncodedRow((13, 14), (4,))]
 # Of a plan: what replaces each field. The objective and what goes before a step are told by their settings; nothing
 # is drawn with the seed; how processes share a batch changes no result.
 PLANS: dict[str, Any] = {
     "prompt": lambda plan: SoftPrompt(torch.ones(3, 16)),
-    "rows": lambda plan: [*ROWS[:2], Row((13, 14), (5,))],
+    "rows": lambda plan: [*ROWS[:2], EncodedRow((13, 14), (5,))],
     "batches": lambda plan: [[0, 1], [2, 1]],
     "learning_rate": lambda plan: 0.2,
     "groups": lambda plan: [{"params": list(plan.prompt.parameters()), "lr": 0.3}],
@@ -61,7 +61,7 @@ class Asked(Exception):
 def ctx(llama: Backbone, tasks: dict[str, Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Context:
     ctx, _ = context(llama, tasks, tmp_path)
 
-    def cached(key: dict[str, Any], *rest: object) -> Result:
+    def cached(key: dict[str, Any], *rest: object) -> StageResult:
         raise Asked(key_hash(key))
 
     monkeypatch.setattr(ctx.store, "cached", cached)

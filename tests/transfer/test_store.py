@@ -13,16 +13,16 @@ from pydantic import ValidationError
 
 from prompttransfer import RunConfig
 from prompttransfer.files.durable import write_json
-from prompttransfer.files.store import Result, Store, key_hash, tensor_hash
+from prompttransfer.files.store import StageResult, Store, key_hash, tensor_hash
 
 
 def test_a_stage_is_computed_once_and_found_again(tmp_path: Path) -> None:
     calls = []
 
-    def compute(work: Path) -> Result:
+    def compute(work: Path) -> StageResult:
         calls.append(work)
         (work / "checkpoint").write_text("x")
-        return Result({"prompt": torch.arange(3.0)}, {"seconds": 1.5})
+        return StageResult({"prompt": torch.arange(3.0)}, {"seconds": 1.5})
 
     first = Store(tmp_path).cached({"a": 1, "b": [2]}, compute)
     second = Store(tmp_path).cached({"b": [2], "a": 1}, compute)
@@ -38,20 +38,20 @@ def test_a_stage_is_computed_once_and_found_again(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_stage_leaves_no_result_but_its_work(tmp_path: Path) -> None:
-    def stop(work: Path) -> Result:
+    def stop(work: Path) -> StageResult:
         (work / "checkpoint").write_text("half")
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         Store(tmp_path).cached({"a": 1}, stop)
     assert not list((tmp_path / "done").iterdir())
-    found = Store(tmp_path).cached({"a": 1}, lambda work: Result({}, {"found": (work / "checkpoint").read_text()}))
+    found = Store(tmp_path).cached({"a": 1}, lambda work: StageResult({}, {"found": (work / "checkpoint").read_text()}))
     assert found.facts == {"found": "half"}
 
 
 def test_a_failed_write_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON"):
-        Store(tmp_path).cached({"a": 1}, lambda work: Result({}, {"loss": float("nan")}))
+        Store(tmp_path).cached({"a": 1}, lambda work: StageResult({}, {"loss": float("nan")}))
     assert not list((tmp_path / "done").iterdir())
 
 
@@ -98,8 +98,8 @@ def test_a_damaged_entry_is_computed_again(tmp_path: Path, name: str) -> None:
     notes: list[str] = []
     store = Store(tmp_path, notes.append)
 
-    def compute(work: Path) -> Result:
-        return Result({"prompt": torch.arange(3.0)}, {"seconds": 1.5})
+    def compute(work: Path) -> StageResult:
+        return StageResult({"prompt": torch.arange(3.0)}, {"seconds": 1.5})
 
     store.cached({"a": 1}, compute)
     file = tmp_path / "done" / key_hash({"a": 1}) / name
@@ -114,27 +114,27 @@ def test_a_damaged_entry_is_computed_again(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("damaged", [False, True])
 def test_an_entry_without_hashes_is_read_if_it_can_be(tmp_path: Path, damaged: bool) -> None:
     store = Store(tmp_path)
-    store.cached({"a": 1}, lambda work: Result({"prompt": torch.arange(3.0)}))
+    store.cached({"a": 1}, lambda work: StageResult({"prompt": torch.arange(3.0)}))
     folder = tmp_path / "done" / key_hash({"a": 1})
     (folder / "SHA256SUMS").unlink()
     if damaged:
         (folder / "tensors.safetensors").write_bytes((folder / "tensors.safetensors").read_bytes()[:-4])
-    found = store.cached({"a": 1}, lambda work: Result({"prompt": torch.ones(3)}))
+    found = store.cached({"a": 1}, lambda work: StageResult({"prompt": torch.ones(3)}))
     assert found.reused is not damaged
     assert torch.equal(found.tensors["prompt"], torch.ones(3) if damaged else torch.arange(3.0))
 
 
 def test_a_result_whose_work_folder_was_left_is_found_and_the_folder_goes(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    store.cached({"a": 1}, lambda work: Result({}, {"found": 1}))
+    store.cached({"a": 1}, lambda work: StageResult({}, {"found": 1}))
     left = tmp_path / "work" / key_hash({"a": 1})
     (left / "checkpoint-1").mkdir(parents=True)
-    assert store.cached({"a": 1}, lambda work: Result({}, {"found": 2})).facts == {"found": 1}
+    assert store.cached({"a": 1}, lambda work: StageResult({}, {"found": 2})).facts == {"found": 1}
     assert not left.exists()
 
 
 def hold(folder: Path, held: object) -> None:
-    def compute(work: Path) -> Result:
+    def compute(work: Path) -> StageResult:
         held.set()
         time.sleep(600)
 
@@ -154,6 +154,6 @@ def test_who_waits_says_so_and_a_dead_holder_blocks_nobody(tmp_path: Path, monke
         notes.append(text)
         process.kill()
 
-    found = Store(tmp_path, note).cached({"a": 1}, lambda work: Result({}, {"found": 1}), "source red")
+    found = Store(tmp_path, note).cached({"a": 1}, lambda work: StageResult({}, {"found": 1}), "source red")
     process.join()
     assert notes == ["source red: another run is at it; waiting"] and found.facts == {"found": 1}

@@ -12,12 +12,12 @@ from prompttransfer.methods import METHODS, teachers
 from prompttransfer.methods.distillation import TeacherForward
 from prompttransfer.methods.teachers import Cost, KeptTeacher, TeacherOutputs, pack, worth_keeping
 from prompttransfer.models import Backbone
-from prompttransfer.models.rows import Row
+from prompttransfer.models.rows import EncodedRow
 from prompttransfer.prompts import FrozenPrompts, SoftPrompt
 from prompttransfer.tasks.task import Task
 
 
-def outputs_of(backbone: Backbone, rows: list[Row], teacher: TeacherForward, size: int) -> TeacherOutputs:
+def outputs_of(backbone: Backbone, rows: list[EncodedRow], teacher: TeacherForward, size: int) -> TeacherOutputs:
     order, tensors = [(row.task, row.ids, row.answer) for row in rows], {}
     for first in range(0, len(order), size):
         chosen = order[first : first + size]
@@ -28,11 +28,11 @@ def outputs_of(backbone: Backbone, rows: list[Row], teacher: TeacherForward, siz
 
 
 ROWS = [
-    Row((13,), (4,)),
-    Row((14, 15), (4,)),
-    Row((14, 15), (4,), 1),
-    Row((10, 11, 12), (5, 9, 2), 1),
-    Row((9, 8, 7, 6), (5, 2), 0),
+    EncodedRow((13,), (4,)),
+    EncodedRow((14, 15), (4,)),
+    EncodedRow((14, 15), (4,), 1),
+    EncodedRow((10, 11, 12), (5, 9, 2), 1),
+    EncodedRow((9, 8, 7, 6), (5, 2), 0),
 ]
 
 

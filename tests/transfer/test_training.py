@@ -16,14 +16,15 @@ from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.posterior import ParticleLoss
 from prompttransfer.methods.sampler import row_batches
 from prompttransfer.models import Backbone
-from prompttransfer.models.rows import Row
+from prompttransfer.models.rows import EncodedRow
 from prompttransfer.prompts import GroupedPrompt, ParticlePrompts, PromptModule, SoftPrompt, initial_prompt
 from prompttransfer.training.checkpoints import last_checkpoint
 from prompttransfer.training.divergence import Diverged
 from prompttransfer.training.trainer import Plan, rate_factor, train
 
 ROWS = [
-    Row(tuple(8 + (index * 5 + place) % 40 for place in range(2 + index % 4)), (4 + index % 2,)) for index in range(12)
+    EncodedRow(tuple(8 + (index * 5 + place) % 40 for place in range(2 + index % 4)), (4 + index % 2,))
+    for index in range(12)
 ]
 
 

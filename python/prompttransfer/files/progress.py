@@ -12,7 +12,7 @@ from rich.progress import Progress as RichProgress
 _SECONDS_BETWEEN_LINES = 15.0
 
 
-class Stage:
+class Work:
     """One piece of work of `total` steps."""
 
     def __init__(self, title: str, total: int) -> None:
@@ -43,8 +43,8 @@ class Stage:
 class NullProgress:
     """Says nothing: for libraries and tests."""
 
-    def stage(self, title: str, total: int) -> Stage:
-        return Stage(title, total)
+    def stage(self, title: str, total: int) -> Work:
+        return Work(title, total)
 
     def note(self, text: str) -> None:
         """What is done."""
@@ -86,7 +86,7 @@ class Progress(NullProgress):
                 transient=True,
             )
 
-    def stage(self, title: str, total: int) -> Stage:
+    def stage(self, title: str, total: int) -> Work:
         if self._bars is None:
             return _Lines(title, total, self.console)
         return _Bar(title, total, self._bars)
@@ -109,7 +109,7 @@ class Progress(NullProgress):
             self._bars.stop()
 
 
-class _Bar(Stage):
+class _Bar(Work):
     def __init__(self, title: str, total: int, bars: RichProgress) -> None:
         super().__init__(title, total)
         self._bars = bars
@@ -125,7 +125,7 @@ class _Bar(Stage):
         self._bars.console.print(self.line(), markup=False, soft_wrap=True)
 
 
-class _Lines(Stage):
+class _Lines(Work):
     def __init__(self, title: str, total: int, console: Console) -> None:
         super().__init__(title, total)
         self._console = console

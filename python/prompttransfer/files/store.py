@@ -28,7 +28,7 @@ _PATIENCE = 2.0  # seconds at a lock before it is said what is waited for
 
 
 @dataclass
-class Result:
+class StageResult:
     """What a stage leaves: named tensors, and JSON facts.
 
     reused: it was found in the store; news: this store object is asked for it for the first time.
@@ -65,7 +65,9 @@ class Store:
         """Whether the result for `key` is there."""
         return (self.folder / "done" / key_hash(key)).is_dir()
 
-    def cached(self, key: dict[str, Any], compute: Callable[[Path], Result], title: str = "a stage") -> Result:
+    def cached(
+        self, key: dict[str, Any], compute: Callable[[Path], StageResult], title: str = "a stage"
+    ) -> StageResult:
         """The result for `key` (JSON values); compute(work_folder) is called only when it is not there yet.
 
         Args:
@@ -78,7 +80,7 @@ class Store:
             self._asked.add(name)
             found = self._find(done, work, title) if main else None
             if processes.broadcast(found is not None):
-                return replace(_from_main(found or Result()), news=news)
+                return replace(_from_main(found or StageResult()), news=news)
             if main:
                 work.mkdir(parents=True, exist_ok=True)
             result = _from_main(compute(work))
@@ -87,7 +89,7 @@ class Store:
                 shutil.rmtree(work)
         return result
 
-    def _find(self, done: Path, work: Path, title: str) -> Result | None:
+    def _find(self, done: Path, work: Path, title: str) -> StageResult | None:
         """The entry, if it is there and whole."""
         if not done.is_dir():
             return None
@@ -115,12 +117,12 @@ class Store:
             lock.release()
 
 
-def _from_main(result: Result) -> Result:
+def _from_main(result: StageResult) -> StageResult:
     """The main process's result, in every process; to the others it is one that they find."""
     if processes.count() == 1:
         return result
     facts, reused = processes.broadcast((result.facts, result.reused))
-    return Result(processes.broadcast_tensors(result.tensors), facts, reused or not processes.is_main())
+    return StageResult(processes.broadcast_tensors(result.tensors), facts, reused or not processes.is_main())
 
 
 def key_hash(key: dict[str, Any]) -> str:
@@ -141,7 +143,7 @@ def default_folder() -> Path:
     return cache_folder() / "stages"
 
 
-def _read(folder: Path) -> Result:
+def _read(folder: Path) -> StageResult:
     """An entry of the store.
 
     Raises:
@@ -151,12 +153,12 @@ def _read(folder: Path) -> Result:
     tensors = folder / "tensors.safetensors"
     try:
         facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
-        return Result(load_file(tensors) if tensors.is_file() else {}, facts, reused=True)
+        return StageResult(load_file(tensors) if tensors.is_file() else {}, facts, reused=True)
     except (FileNotFoundError, ValueError, SafetensorError) as error:  # of an entry without hashes
         raise Damaged(f"{folder}: {error}") from error
 
 
-def _write(folder: Path, scratch: Path, key: dict[str, Any], result: Result) -> None:
+def _write(folder: Path, scratch: Path, key: dict[str, Any], result: StageResult) -> None:
     """Make an entry in a scratch folder of the same file system, and put it in its place by one rename."""
     if scratch.is_dir():
         shutil.rmtree(scratch)

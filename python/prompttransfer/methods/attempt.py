@@ -14,7 +14,7 @@ from prompttransfer.methods.context import Context, EncodedTask, MethodResult, s
 from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.shared import source_cost, source_prompts
 from prompttransfer.models import Backbone
-from prompttransfer.models.rows import Row
+from prompttransfer.models.rows import EncodedRow
 from prompttransfer.prompts import InstancePrompt
 from prompttransfer.settings.base import Presets
 
@@ -74,7 +74,7 @@ def run(ctx: Context, target: EncodedTask) -> MethodResult:
 
 @torch.no_grad()
 def average_over(
-    backbone: Backbone, prompt: InstancePrompt, rows: tuple[Row, ...], batch_size: int
+    backbone: Backbone, prompt: InstancePrompt, rows: tuple[EncodedRow, ...], batch_size: int
 ) -> tuple[Tensor, Tensor]:
     """Prompt (L, H) and attention (K+1,), mean over rows; prompt and results are on the CPU."""
     total, attention = torch.zeros_like(prompt.target), torch.zeros(len(prompt.sources) + 1)

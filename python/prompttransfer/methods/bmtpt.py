@@ -35,7 +35,7 @@ from prompttransfer.methods.related import (
 )
 from prompttransfer.methods.sampler import Cursor, flatten
 from prompttransfer.methods.shared import joined_rows
-from prompttransfer.models.rows import Rows
+from prompttransfer.models.rows import EncodedRows
 from prompttransfer.prompts import MultitaskPrompt, ParticlePrompts, PromptModule, SoftPrompt
 from prompttransfer.settings.base import Settings
 from prompttransfer.settings.run import RunConfig
@@ -267,7 +267,7 @@ def _adapt(ctx: Context, target: EncodedTask) -> MethodResult:
     if bmtpt.prior != "none" and bmtpt.beta > 0:
         fit = gaussian_penalty if bmtpt.prior == "gaussian" else mixture_penalty
         # The task loss is a mean over answer tokens, the log posterior a sum over those of all rows.
-        strength = bmtpt.beta / Rows.of(target.train).answer_tokens
+        strength = bmtpt.beta / EncodedRows.of(target.train).answer_tokens
         loss = PriorLoss(fit(particles.to(ctx.backbone.device), bmtpt.prior_std_floor), strength)
         settings = {
             "loss": bmtpt.prior,

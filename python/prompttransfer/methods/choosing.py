@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from prompttransfer.files.store import Result, tensor_hash
+from prompttransfer.files.store import StageResult, tensor_hash
 from prompttransfer.methods.context import CODE_VERSION, Context, EncodedTask
 from prompttransfer.methods.objectives import cross_entropy
-from prompttransfer.models.rows import Rows
+from prompttransfer.models.rows import EncodedRows
 from prompttransfer.prompts import FrozenPrompts
 
 _ROWS = 256  # that prompts are judged on at most
@@ -28,7 +28,7 @@ def training_losses(ctx: Context, prompts: Tensor, target: EncodedTask, title: s
         "version": CODE_VERSION,
         **ctx.backbone.identity,
         "prompts": tensor_hash(prompts),
-        "rows": Rows.of(rows).digest,
+        "rows": EncodedRows.of(rows).digest,
     }
 
     @torch.no_grad()
@@ -41,7 +41,7 @@ def training_losses(ctx: Context, prompts: Tensor, target: EncodedTask, title: s
             total += cross_entropy(ctx.backbone(module, batch).logits, batch["labels"], "rows").sum().item()
         return total / len(rows)
 
-    def compute(_: Path) -> Result:
+    def compute(_: Path) -> StageResult:
         handle = ctx.progress.stage(f"{target.name}: {title}", len(prompts))
         losses = []
         try:
@@ -50,6 +50,6 @@ def training_losses(ctx: Context, prompts: Tensor, target: EncodedTask, title: s
                 handle.advance(1)
         finally:
             handle.close()
-        return Result({}, {"losses": ctx.backbone.joined(torch.tensor(losses, dtype=torch.float64)).tolist()})
+        return StageResult({}, {"losses": ctx.backbone.joined(torch.tensor(losses, dtype=torch.float64)).tolist()})
 
     return ctx.store.cached(key, compute).facts["losses"]

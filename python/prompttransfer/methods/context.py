@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prompttransfer.files.store import Result, Store, key_hash, tensor_hash
+from prompttransfer.files.store import StageResult, Store, key_hash, tensor_hash
 from prompttransfer.interchange import Factors
 from prompttransfer.methods.budget import target_budget, warmup_updates
 from prompttransfer.methods.sampler import row_batches
 from prompttransfer.models import Backbone
 from prompttransfer.models.encoding import EncodedTask
-from prompttransfer.models.rows import Row, Rows
+from prompttransfer.models.rows import EncodedRow, EncodedRows
 from prompttransfer.models.scoring import Evaluation, evaluate
 from prompttransfer.prompts import PromptModule, init_hash
 from prompttransfer.settings.run import RunConfig
@@ -88,7 +88,7 @@ class Context:
         self,
         prompt: PromptModule,
         objective: Objective,
-        rows: Sequence[Row],
+        rows: Sequence[EncodedRow],
         batches: Sequence[Sequence[int]],
         rate: float,
         judged: Sequence[EncodedTask] = (),
@@ -135,7 +135,7 @@ class Context:
         common = self.run_config or self.config
         return replace(self, config=common.for_task(target.name, method), run_config=common)
 
-    def run(self, title: str, plan: Plan, settings: dict[str, Any] | None = None) -> Result:
+    def run(self, title: str, plan: Plan, settings: dict[str, Any] | None = None) -> StageResult:
         """Train plan.prompt in place, or load it when a stage with equal inputs is in the store.
 
         Args:
@@ -157,7 +157,7 @@ class Context:
             key["dropout"] = "model"
             plan.dropout = int(key_hash(key)[:8], 16)
 
-        def compute(work: Path) -> Result:
+        def compute(work: Path) -> StageResult:
             handle = self.progress.stage(title, len(plan.batches))
             try:
                 log = train(
@@ -179,7 +179,7 @@ class Context:
             }
             if log.kept:
                 facts["kept"] = log.kept
-            return Result(dict(plan.prompt.state_dict()), facts)
+            return StageResult(dict(plan.prompt.state_dict()), facts)
 
         result = self.store.cached(key, compute, title)
         if result.news and "kept" in result.facts:
@@ -205,7 +205,7 @@ class Context:
             "scoring": [task.scoring, task.max_answer],
         }
 
-        def compute(work: Path) -> Result:
+        def compute(work: Path) -> StageResult:
             handle = self.progress.stage(title, len(task.test))
             try:
                 size = self.config.eval_batch_size
@@ -218,7 +218,7 @@ class Context:
                 )
             finally:
                 handle.close()
-            return Result({}, vars(found))
+            return StageResult({}, vars(found))
 
         return Evaluation(**self.store.cached(key, compute, title).facts)
 
@@ -248,7 +248,7 @@ def _plan_hash(plan: Plan) -> str:
     rest += (plan.weight_decay, plan.max_grad_norm)
     rest += (("horizon", plan.horizon),) if plan.horizon else ()
     rest += (("turn", plan.turn[0]),) if plan.turn else ()
-    rows = Rows.of(plan.rows).digest
+    rows = EncodedRows.of(plan.rows).digest
     return _hash((*_prompt_state(plan.prompt), rates, rest, rows, [list(batch) for batch in plan.batches]))
 
 

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 from torch import Tensor
 
-from prompttransfer.files.store import Result, tensor_hash
+from prompttransfer.files.store import StageResult, tensor_hash
 from prompttransfer.interchange import Factors
 from prompttransfer.methods.base import Method, Scope, SizedTask, Stage
 from prompttransfer.methods.budget import joint_updates
@@ -32,7 +32,7 @@ from prompttransfer.methods.related import (
 from prompttransfer.methods.sampler import Mixing, flatten, mixed_batches, task_batches
 from prompttransfer.methods.shared import joined_rows, source_cost, source_prompts
 from prompttransfer.methods.teachers import KeptTeacher
-from prompttransfer.models.rows import Row
+from prompttransfer.models.rows import EncodedRow
 from prompttransfer.prompts import (
     FrozenPrompts,
     MultitaskPrompt,
@@ -142,7 +142,7 @@ class MPTConfig(Presets):
 JointPrompt = MultitaskPrompt | SoftPrompt
 
 
-def source_stage(ctx: Context) -> tuple[JointPrompt, Result, int]:
+def source_stage(ctx: Context) -> tuple[JointPrompt, StageResult, int]:
     """Stages 0 and 1: the prompt of all sources, the joint stage's facts, and the source updates of both stages."""
     config, mpt = ctx.config, ctx.config.of(MPTConfig)
     rows, sizes = joined_rows(ctx.sources)
@@ -166,7 +166,9 @@ def source_stage(ctx: Context) -> tuple[JointPrompt, Result, int]:
     return prompt, ctx.run("MPT: joint source stage", plan, settings), updates
 
 
-def _distillation(ctx: Context, teachers: Tensor, rows: Sequence[Row], uses: int) -> tuple[Objective, dict[str, Any]]:
+def _distillation(
+    ctx: Context, teachers: Tensor, rows: Sequence[EncodedRow], uses: int
+) -> tuple[Objective, dict[str, Any]]:
     """The loss that the settings name, and what it depends on."""
     mpt = ctx.config.of(MPTConfig)
     prompts = FrozenPrompts(teachers).to(ctx.backbone.device)

@@ -22,7 +22,7 @@ from prompttransfer.methods.choosing import training_losses
 from prompttransfer.methods.context import Context, EncodedTask, MethodResult, stack
 from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.shared import own_share, source_cost, source_prompts, tuning_plan
-from prompttransfer.models.rows import Rows
+from prompttransfer.models.rows import EncodedRows
 from prompttransfer.prompts import JoinedPrompt
 from prompttransfer.prompts.sign_test import SignTest, sign_test
 from prompttransfer.settings.base import Settings
@@ -167,7 +167,7 @@ def join_weight(ctx: Context, target: EncodedTask, first: FirstUpdates, prompts:
         return weights[0], 0
     mean = prompts.mean(dim=0)
     tried = torch.stack([torch.lerp(first.prompt, mean, weight) for weight in weights])
-    some = replace(target, train=Rows.of(target.train[row] for row in rows))
+    some = replace(target, train=EncodedRows.of(target.train[row] for row in rows))
     losses = training_losses(ctx, tried, some, "weights of the sources")
     return weights[losses.index(min(losses))], spent
 

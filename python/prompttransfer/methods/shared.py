@@ -9,19 +9,19 @@ import torch
 from torch import Tensor
 
 import promptkernels as pk
-from prompttransfer.files.store import Result
+from prompttransfer.files.store import StageResult
 from prompttransfer.methods.budget import source_updates, target_budget
 from prompttransfer.methods.context import Context, EncodedTask
 from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.sampler import row_batches, split_updates
-from prompttransfer.models.rows import Rows
+from prompttransfer.models.rows import EncodedRows
 from prompttransfer.prompts import SoftPrompt
 from prompttransfer.training.trainer import Plan
 
 _SHOWN = 64  # a picture of more pairs shows nothing, and its numbers fill megabytes for every row of the results
 
 
-def source_prompt(ctx: Context, source: EncodedTask) -> tuple[Tensor, Result]:
+def source_prompt(ctx: Context, source: EncodedTask) -> tuple[Tensor, StageResult]:
     """Prompt tuning of one source from P_init: its prompt (L, H) and the stage's facts."""
     config = ctx.config
     lengths = source.train.lengths
@@ -44,14 +44,14 @@ def source_cost(ctx: Context) -> int:
     return sum(source_updates(ctx.config, len(source.train)) for source in ctx.sources)
 
 
-def joined_rows(tasks: Sequence[EncodedTask]) -> tuple[Rows, list[int]]:
+def joined_rows(tasks: Sequence[EncodedTask]) -> tuple[EncodedRows, list[int]]:
     """Training rows of several tasks, one after the other, with their place as task id; and their numbers."""
-    return Rows.one_task_each(task.train for task in tasks), [len(task.train) for task in tasks]
+    return EncodedRows.one_task_each(task.train for task in tasks), [len(task.train) for task in tasks]
 
 
 def own_prompt(
     ctx: Context, target: EncodedTask, updates: int, rate: float | None = None
-) -> tuple[Tensor, Result, list[list[int]]]:
+) -> tuple[Tensor, StageResult, list[list[int]]]:
     """Prompt tuning of the target from P_init with the first updates of its budget.
 
     Args:
@@ -85,7 +85,7 @@ def own_share(ctx: Context, target: EncodedTask, fraction: float) -> int:
     return split_updates(target_budget(ctx.config, len(target.train)).total, fraction)[0]
 
 
-def joined_loss(first: Result, second: Result) -> list[list[float]]:
+def joined_loss(first: StageResult, second: StageResult) -> list[list[float]]:
     """The loss curves of two stages in a row."""
     offset = first.facts["updates"]
     return [*first.facts["loss"], *([offset + update, loss] for update, loss in second.facts["loss"])]

@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor
 
 import promptkernels as pk
-from prompttransfer.files.store import Result
+from prompttransfer.files.store import StageResult
 from prompttransfer.methods.base import Method, Scope, SizedTask, Stage, check_fraction
 from prompttransfer.methods.context import Context, EncodedTask, MethodResult, stack
 from prompttransfer.methods.objectives import task_loss
@@ -54,7 +54,7 @@ def run(ctx: Context, target: EncodedTask) -> MethodResult:
 
 
 def from_nearest(
-    ctx: Context, target: EncodedTask, own: tuple[Tensor, Result, list[list[int]]], title: str, top: int = 1
+    ctx: Context, target: EncodedTask, own: tuple[Tensor, StageResult, list[list[int]]], title: str, top: int = 1
 ) -> MethodResult:
     """Prompt tuning on the batches that are left, from the source prompts nearest to the target's own.
 

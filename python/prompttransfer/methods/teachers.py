@@ -24,11 +24,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from prompttransfer.distributed import processes
-from prompttransfer.files.store import Result, tensor_hash
+from prompttransfer.files.store import StageResult, tensor_hash
 from prompttransfer.methods.context import CODE_VERSION, Context
 from prompttransfer.methods.distillation import Teacher, TeacherForward
 from prompttransfer.models import IGNORED, Backbone, Batch, Output
-from prompttransfer.models.rows import Row, Rows
+from prompttransfer.models.rows import EncodedRow, EncodedRows
 
 _GIB = 2**30
 _Key = tuple[int, tuple[int, ...], tuple[int, ...]]  # task, token ids and answer of a row
@@ -62,7 +62,7 @@ class KeptTeacher:
     """
 
     def __init__(
-        self, ctx: Context, teacher: TeacherForward, rows: Sequence[Row], uses: int, keep: str, limit_gb: float
+        self, ctx: Context, teacher: TeacherForward, rows: Sequence[EncodedRow], uses: int, keep: str, limit_gb: float
     ) -> None:
         self.ctx = ctx
         self.teacher = teacher
@@ -90,7 +90,7 @@ class KeptTeacher:
             "version": CODE_VERSION,
             **ctx.backbone.identity,
             "teachers": tensor_hash(teacher.prompts.prompts),
-            "rows": Rows.of(self.rows).digest,
+            "rows": EncodedRows.of(self.rows).digest,
             "hidden": [teacher.hidden, teacher.hidden_positions],
             "batch": ctx.config.eval_batch_size,
         }
@@ -108,7 +108,7 @@ class KeptTeacher:
     def _outputs(self) -> TeacherOutputs:
         ctx, teacher, order, size = self.ctx, self.teacher, self._order, self.ctx.config.eval_batch_size
 
-        def compute(work: Path) -> Result:
+        def compute(work: Path) -> StageResult:
             handle = ctx.progress.stage("teacher outputs", len(order))
             tensors = {}
             try:
@@ -120,7 +120,7 @@ class KeptTeacher:
             finally:
                 handle.close()
             parts = ctx.backbone.collected(tensors)
-            return Result({name: tensor for part in parts for name, tensor in part.items()})
+            return StageResult({name: tensor for part in parts for name, tensor in part.items()})
 
         return TeacherOutputs(order, size, ctx.store.cached(self._key, compute, "teacher outputs").tensors)
 

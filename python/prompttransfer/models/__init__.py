@@ -5,10 +5,10 @@ from prompttransfer.models.backbone import (
     Backbone,
     Batch,
     Output,
+    PlacedInput,
     Prompt,
-    Source,
     native_bfloat16,
     quiet_transformers,
 )
 
-__all__ = ["IGNORED", "Backbone", "Batch", "Output", "Prompt", "Source", "native_bfloat16", "quiet_transformers"]
+__all__ = ["IGNORED", "Backbone", "Batch", "Output", "PlacedInput", "Prompt", "native_bfloat16", "quiet_transformers"]

@@ -18,11 +18,11 @@ from torch import Tensor
 from transformers import DynamicCache, GenerationConfig
 
 from prompttransfer.distributed import processes
-from prompttransfer.models import IGNORED, Backbone, Batch, Source, quiet_transformers
+from prompttransfer.models import IGNORED, Backbone, Batch, PlacedInput, quiet_transformers
 from prompttransfer.models.prefix import Prefix
 from prompttransfer.prompts import FrozenPrompts, PromptModule
 
-Rows = Sequence[Sequence[int]]
+Tokens = Sequence[Sequence[int]]
 Advance = Callable[[int], None] | None
 
 # Logits of so many positions at most are held at once when whole answers are scored.
@@ -52,7 +52,7 @@ class Reader:
         self.module = module
 
     @torch.no_grad()
-    def first_token_scores(self, rows: Rows, answers: Sequence[int]) -> Tensor:
+    def first_token_scores(self, rows: Tokens, answers: Sequence[int]) -> Tensor:
         """Logits (rows, C) of the C tokens that answers start with."""
         columns = torch.tensor(answers, device=self.backbone.device)
         scores = torch.zeros(len(rows), len(answers))
@@ -62,7 +62,7 @@ class Reader:
         return self.backbone.joined(scores)
 
     @torch.no_grad()
-    def answer_scores(self, rows: Rows, answers: Rows) -> Tensor:
+    def answer_scores(self, rows: Tokens, answers: Tokens) -> Tensor:
         """Mean log-probability (rows, C) of the tokens of each of C answers."""
         scores = torch.zeros(len(rows), len(answers))
         prefix = self._prefix()
@@ -71,7 +71,7 @@ class Reader:
         return self.backbone.joined(scores)
 
     @torch.no_grad()
-    def write(self, rows: Rows, max_tokens: int) -> list[str]:
+    def write(self, rows: Tokens, max_tokens: int) -> list[str]:
         """What the model writes after each row, token by token the likeliest one, at most so many."""
         texts = [""] * len(rows)
         prefix = self._prefix()
@@ -85,7 +85,7 @@ class Reader:
     def _prefix(self) -> Prefix | None:
         return None if self.module is None else self.backbone.read(self.module)
 
-    def _batches(self, rows: Rows) -> Iterator[tuple[list[int], Batch]]:
+    def _batches(self, rows: Tokens) -> Iterator[tuple[list[int], Batch]]:
         order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
         mine = self.backbone.share(range(0, len(order), self.batch_size))
         at_once = self.batch_size if self.backbone.sharded else self.batch_size * processes.count()
@@ -96,7 +96,7 @@ class Reader:
             if self.advance:
                 self.advance(len(order[first : first + at_once]))
 
-    def _answer_scores(self, batch: Batch, answers: Rows, prefix: Prefix | None) -> Tensor:
+    def _answer_scores(self, batch: Batch, answers: Tokens, prefix: Prefix | None) -> Tensor:
         """Scores (B, C) of whole answers for one batch."""
         rows, length = batch["input_ids"].shape
         labels = self.backbone.collate([[]] * len(answers), answers)["labels"].to(self.backbone.device)
@@ -121,32 +121,32 @@ class Reader:
         The function takes which text each answer follows (N,), and the answers' tokens (N, A).
         """
         backbone = self.backbone
-        source = backbone.place(
+        placed = backbone.place(
             self.module, backbone.embedding(batch["input_ids"]), batch["attention_mask"], prefix=prefix
         )
         if backbone.seq2seq:
             with backbone.autocast():
-                state = backbone.encoder(source)
+                state = backbone.encoder(placed)
 
             def behind(index: Tensor, wanted: Tensor) -> Tensor:
-                return backbone.decode(state[index], source.select(index), wanted[:, :-1].clamp(min=0)).float()
+                return backbone.decode(state[index], placed.select(index), wanted[:, :-1].clamp(min=0)).float()
 
             return behind
         if not backbone.reads_prompts_once:
             return None
         cache = prefix.cache(grows=True) if prefix is not None else DynamicCache()
         with backbone.autocast():
-            first = backbone.run(source, cache=cache).logits[:, -1:].float()
+            first = backbone.run(placed, cache=cache).logits[:, -1:].float()
         read = Prefix.of(cache, backbone.layers)
 
         def behind(index: Tensor, wanted: Tensor) -> Tensor:
             if wanted.shape[1] == 1:
                 return first[index]
             written = backbone.embedding(wanted[:, :-1].clamp(min=0))
-            mask = (wanted[:, 1:] != IGNORED).to(source.mask.dtype)
-            rows = Source(
+            mask = (wanted[:, 1:] != IGNORED).to(placed.mask.dtype)
+            rows = PlacedInput(
                 written,
-                torch.cat([source.mask[index], mask], dim=1),
+                torch.cat([placed.mask[index], mask], dim=1),
                 mask,
                 prefix=Prefix(read.layers, index),
             )
@@ -170,16 +170,16 @@ class Reader:
         rows, length = batch["input_ids"].shape
         if prefix is not None and not backbone.sees(prefix.length + length + max_tokens):
             prefix = None
-        source = backbone.place(
+        placed = backbone.place(
             self.module, backbone.embedding(batch["input_ids"]), batch["attention_mask"], prefix=prefix
         )
         own = backbone.model.generation_config
         model_ends = own.eos_token_id if isinstance(own.eos_token_id, list) else [own.eos_token_id]
         ends = sorted({backbone.tokenizer.eos_token_id, *model_ends} - {None})
         # A copy of a model that is spread over processes, as `generate` gets below, would lose their common state.
-        by_hand = prefix is not None or source.decoder is not None or backbone.sharded
+        by_hand = prefix is not None or placed.decoder is not None or backbone.sharded
         if by_hand or not _generates_from_embeddings(backbone):
-            read = self._behind_a_prefix(source) if prefix is not None else self._behind_the_start(source)
+            read = self._behind_a_prefix(placed) if prefix is not None else self._behind_the_start(placed)
             return self._written_by_hand(rows, max_tokens, ends, read)
         settings = GenerationConfig(
             max_new_tokens=max_tokens,
@@ -198,7 +198,7 @@ class Reader:
             lead["decoder_input_ids"] = backbone.decoder_lead.to(backbone.device).repeat(rows, 1)
         with quiet_transformers(), backbone.autocast():
             written = model.generate(
-                inputs_embeds=source.embeds, attention_mask=source.mask, generation_config=settings, **lead
+                inputs_embeds=placed.embeds, attention_mask=placed.mask, generation_config=settings, **lead
             )
         return written[:, lead["decoder_input_ids"].shape[1] :] if lead else written
 
@@ -218,37 +218,37 @@ class Reader:
                 break
         return written
 
-    def _behind_a_prefix(self, source: Source) -> Callable[[Tensor], Tensor]:
+    def _behind_a_prefix(self, placed: PlacedInput) -> Callable[[Tensor], Tensor]:
         """Placed rows are read at the first call, of what is written only the last token."""
-        backbone, prefix = self.backbone, source.prefix
+        backbone, prefix = self.backbone, placed.prefix
         assert prefix is not None
         cache = prefix.cache(grows=True)
 
         def read(written: Tensor) -> Tensor:
             if not written.shape[1]:
-                step = source
+                step = placed
             else:
-                mask = torch.cat([source.mask, torch.ones_like(written)], dim=1)
-                step = Source(backbone.embedding(written[:, -1:]), mask, mask[:, -1:])
+                mask = torch.cat([placed.mask, torch.ones_like(written)], dim=1)
+                step = PlacedInput(backbone.embedding(written[:, -1:]), mask, mask[:, -1:])
             with backbone.autocast():
                 logits: Tensor = backbone.run(step, cache=cache).logits
             return logits
 
         return read
 
-    def _behind_the_start(self, source: Source) -> Callable[[Tensor], Tensor]:
+    def _behind_the_start(self, placed: PlacedInput) -> Callable[[Tensor], Tensor]:
         """All that is written is read anew for every token: by a decoder, or with the placed rows before it."""
         backbone = self.backbone
         with backbone.autocast():
-            state = backbone.encoder(source) if backbone.seq2seq else None
+            state = backbone.encoder(placed) if backbone.seq2seq else None
 
         def read(written: Tensor) -> Tensor:
             if state is not None:
-                return backbone.decode(state, source, written)
-            embeds = torch.cat([source.embeds, backbone.embedding(written)], dim=1)
-            mask = torch.cat([source.mask, torch.ones_like(written)], dim=1)
+                return backbone.decode(state, placed, written)
+            embeds = torch.cat([placed.embeds, backbone.embedding(written)], dim=1)
+            mask = torch.cat([placed.mask, torch.ones_like(written)], dim=1)
             with backbone.autocast():
-                logits: Tensor = backbone.run(Source(embeds, mask, mask)).logits
+                logits: Tensor = backbone.run(PlacedInput(embeds, mask, mask)).logits
             return logits
 
         return read

@@ -66,7 +66,7 @@ class Output:
 
 
 @dataclass(frozen=True)
-class Source:
+class PlacedInput:
     """Rows with a prompt, as a model reads them.
 
     embeds: (B, N, H); mask: (B, N), or (B, L+N) behind a prefix of L tokens that is known already; text: (B, S), what
@@ -80,10 +80,10 @@ class Source:
     decoder: Tensor | None = None
     prefix: Prefix | None = None
 
-    def select(self, index: Tensor) -> Source:
+    def select(self, index: Tensor) -> PlacedInput:
         """Some rows, or rows several times."""
         decoder = None if self.decoder is None else self.decoder[index]
-        return Source(self.embeds[index], self.mask[index], self.text[index], decoder, self.prefix)
+        return PlacedInput(self.embeds[index], self.mask[index], self.text[index], decoder, self.prefix)
 
 
 class Backbone(nn.Module):
@@ -265,17 +265,17 @@ class Backbone(nn.Module):
             prefix = None  # it holds no hidden states of the prompt, and rows behind it are padded in between
         elif prompt is not None and prefix is None:
             prefix = self.read(prompt, task_ids, rows=len(mask))
-        source = self.place(prompt, text, mask, task_ids, prefix, seen=batch["input_ids"].shape[1])
+        placed = self.place(prompt, text, mask, task_ids, prefix, seen=batch["input_ids"].shape[1])
         options: dict[str, Any] = {"output_hidden_states": hidden != "none", "return_dict": True}
         if self.seq2seq:
             lead = self.decoder_lead.to(mask.device).expand(len(mask), -1)
-            options |= self._decoder_inputs(source, torch.cat([lead, written], dim=1))
+            options |= self._decoder_inputs(placed, torch.cat([lead, written], dim=1))
         with self.autocast():
-            result = self.run(source, keep=labels.shape[1], **options)
+            result = self.run(placed, keep=labels.shape[1], **options)
         logits = result.logits[:, -labels.shape[1] :]
         # One token for every row needs no look at the labels, which would wait for a GPU.
         logits = logits[:, 0] if labels.shape[1] == 1 else logits[labels != IGNORED]
-        return Output(logits.float(), self._hidden_states(result, source, written_mask, hidden, whole))
+        return Output(logits.float(), self._hidden_states(result, placed, written_mask, hidden, whole))
 
     def place(
         self,
@@ -285,7 +285,7 @@ class Backbone(nn.Module):
         task_ids: Tensor | None = None,
         prefix: Prefix | None = None,
         seen: int | None = None,
-    ) -> Source:
+    ) -> PlacedInput:
         """Put a prompt in front of embedded rows (B, S, H) with their mask (B, S).
 
         Args:
@@ -302,23 +302,23 @@ class Backbone(nn.Module):
                 "want a smaller max_length"
             )
         if prompt is None:
-            return Source(text, mask, mask)
+            return PlacedInput(text, mask, mask)
         if prefix is not None:
-            return Source(text, extended(mask, prompt.length), mask, prefix=prefix)
+            return PlacedInput(text, extended(mask, prompt.length), mask, prefix=prefix)
         if prompt.per_instance and seen is not None:
             first = prompt.prepend(text[:, :seen], task_ids, mask[:, :seen])
             embeds = torch.cat([first, text[:, seen:]], dim=1)
         else:
             embeds = prompt.prepend(text, task_ids, mask)
         if not self.seq2seq:
-            return Source(*without_gap(embeds, mask, prompt.length), mask)
+            return PlacedInput(*without_gap(embeds, mask, prompt.length), mask)
         if self.placement == "encoder":
-            return Source(embeds, extended(mask, prompt.length), mask)
+            return PlacedInput(embeds, extended(mask, prompt.length), mask)
         if prompt.length % 2:
             raise ValueError(f"placement 'encoder-decoder' halves the prompt, got {prompt.length} prompt tokens")
         half = prompt.length // 2
         encoder = torch.cat([embeds[:, :half], embeds[:, prompt.length :]], dim=1)
-        return Source(encoder, extended(mask, half), mask, decoder=embeds[:, half : prompt.length])
+        return PlacedInput(encoder, extended(mask, half), mask, decoder=embeds[:, half : prompt.length])
 
     def read(self, prompt: Prompt, task_ids: Tensor | None = None, *, rows: int | None = None) -> Prefix | None:
         """Keys and values of a prompt, to be read by many rows; None where rows cannot share them, or too few would.
@@ -361,9 +361,9 @@ class Backbone(nn.Module):
         mask = torch.tensor([[1, 1, 1], [0, 0, 1]], device=self.device)
         rows = torch.cat([prompt.expand(2, -1, -1), text], dim=1)
         with torch.no_grad(), self.autocast():
-            plain = self.run(Source(*without_gap(rows, mask, 4), mask)).logits[:, -1]
+            plain = self.run(PlacedInput(*without_gap(rows, mask, 4), mask)).logits[:, -1]
             try:
-                shared = self.run(Source(text, extended(mask, 4), mask, prefix=self._prefix(prompt))).logits[:, -1]
+                shared = self.run(PlacedInput(text, extended(mask, 4), mask, prefix=self._prefix(prompt))).logits[:, -1]
             except Exception:  # every family refuses in its own way
                 return False
         # A computation that differs is off by the size of the logits; rounding is not, be it that of TF32 or bfloat16.
@@ -399,35 +399,35 @@ class Backbone(nn.Module):
         self.model(inputs_embeds=embeds, past_key_values=cache, use_cache=True, **self._kept_logits(1))
         return Prefix.of(cache, self.layers, index)
 
-    def run(self, source: Source, *, keep: int = 1, cache: DynamicCache | None = None, **options: Any) -> Any:
+    def run(self, placed: PlacedInput, *, keep: int = 1, cache: DynamicCache | None = None, **options: Any) -> Any:
         """The model on placed rows; the logits are those of the last `keep` positions at least.
 
         Args:
             cache: an empty one for the keys and values of all positions, or one of a prefix; causal models only.
         """
-        mask = source.mask
+        mask = placed.mask
         if self.seq2seq:
             options.setdefault("use_cache", False)
-            return self.model(inputs_embeds=source.embeds, attention_mask=mask, **options)
+            return self.model(inputs_embeds=placed.embeds, attention_mask=mask, **options)
         options |= self._kept_logits(keep)
         if self._takes_positions:
-            options["position_ids"] = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -source.embeds.shape[1] :]
-        if cache is None and source.prefix is not None:
-            cache = source.prefix.cache()
+            options["position_ids"] = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -placed.embeds.shape[1] :]
+        if cache is None and placed.prefix is not None:
+            cache = placed.prefix.cache()
         options |= {"past_key_values": cache, "use_cache": True} if cache is not None else {"use_cache": False}
-        return self.model(inputs_embeds=source.embeds, attention_mask=mask, **options)
+        return self.model(inputs_embeds=placed.embeds, attention_mask=mask, **options)
 
-    def encoder(self, source: Source) -> Tensor:
+    def encoder(self, placed: PlacedInput) -> Tensor:
         """What an encoder makes of placed rows, (B, N, H)."""
-        return self.model.get_encoder()(inputs_embeds=source.embeds, attention_mask=source.mask).last_hidden_state
+        return self.model.get_encoder()(inputs_embeds=placed.embeds, attention_mask=placed.mask).last_hidden_state
 
-    def decode(self, state: Tensor, source: Source, written: Tensor) -> Tensor:
+    def decode(self, state: Tensor, placed: PlacedInput, written: Tensor) -> Tensor:
         """Logits (B, A, V) of a decoder that has written (B, A-1) token ids, after an encoder's output (B, N, H)."""
         lead = self.decoder_lead.to(written.device).expand(len(written), -1)
-        inputs = self._decoder_inputs(source, torch.cat([lead, written], dim=1))
+        inputs = self._decoder_inputs(placed, torch.cat([lead, written], dim=1))
         with self.autocast():
             output = BaseModelOutput(last_hidden_state=state)
-            result = self.model(encoder_outputs=output, attention_mask=source.mask, use_cache=False, **inputs)
+            result = self.model(encoder_outputs=output, attention_mask=placed.mask, use_cache=False, **inputs)
         return result.logits[:, -written.shape[1] - 1 :]
 
     @cached_property
@@ -452,31 +452,31 @@ class Backbone(nn.Module):
             second = next(iter(self.tokens.start), None)
         return torch.tensor([[start] if second in (None, start) else [start, second]])
 
-    def _decoder_inputs(self, source: Source, ids: Tensor) -> dict[str, Tensor]:
-        if source.decoder is None:
+    def _decoder_inputs(self, placed: PlacedInput, ids: Tensor) -> dict[str, Tensor]:
+        if placed.decoder is None:
             return {"decoder_input_ids": ids}
         embedded = self.model.get_decoder().get_input_embeddings()(ids)
-        return {"decoder_inputs_embeds": torch.cat([source.decoder.to(embedded.dtype), embedded], dim=1)}
+        return {"decoder_inputs_embeds": torch.cat([placed.decoder.to(embedded.dtype), embedded], dim=1)}
 
     def _kept_logits(self, keep: int) -> dict[str, int]:
         return {"logits_to_keep": keep} if self._keeps_logits else {}
 
     def _hidden_states(
-        self, result: Any, source: Source, written: Tensor, which: str, whole: bool
+        self, result: Any, placed: PlacedInput, written: Tensor, which: str, whole: bool
     ) -> tuple[tuple[Tensor, Tensor], ...]:
         """Hidden states with their masks; `whole`: with those of the prompt. written: mask of decoder inputs."""
         if which == "none":
             return ()
         chosen = slice(-1, None) if which == "last" else slice(1, None)
         states = result.encoder_hidden_states if self.seq2seq else result.hidden_states
-        mask = source.mask if whole else source.text
+        mask = placed.mask if whole else placed.text
         read = tuple((state[:, -mask.shape[1] :], mask) for state in states[chosen])
         if not self.seq2seq:
             return read
         lead = written.new_ones(len(written), self.decoder_lead.shape[1])
         mask = torch.cat([lead, written], dim=1)
-        if whole and source.decoder is not None:
-            mask = extended(mask, source.decoder.shape[1])
+        if whole and placed.decoder is not None:
+            mask = extended(mask, placed.decoder.shape[1])
         return read + tuple((state[:, -mask.shape[1] :], mask) for state in result.decoder_hidden_states[chosen])
 
     def autocast(self) -> AbstractContextManager:

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 
-from prompttransfer.files.store import Result, Store
+from prompttransfer.files.store import StageResult, Store
 from prompttransfer.models import Backbone
-from prompttransfer.models.rows import Row, Rows
+from prompttransfer.models.rows import EncodedRow, EncodedRows
 from prompttransfer.settings.joins import Join, natural_join
 from prompttransfer.tasks.task import Task, Wording
 
@@ -43,7 +43,7 @@ class EncodedTask:
 
     name: str
     metrics: tuple[str, ...]
-    train: Rows
+    train: EncodedRows
     test: tuple[tuple[int, ...], ...]
     scoring: str = "first-token"
     labels: tuple[int, ...] = ()
@@ -178,7 +178,7 @@ class _Texts:
         train = self._train(answers, store)
         return {"train": train, "test": test, "unknown": self._unknown(train, test)}
 
-    def _unknown(self, train: Rows, test: Sequence[tuple[int, ...]]) -> int:
+    def _unknown(self, train: EncodedRows, test: Sequence[tuple[int, ...]]) -> int:
         """Of how many texts the vocabulary lacks most; only those with an unknown token are looked at."""
         token = self.backbone.tokens.unknown
         if token is None:
@@ -205,7 +205,7 @@ class _Texts:
         for first in range(0, len(self.task.train), _ROWS_AT_ONCE):
             yield self.task.train[first : first + _ROWS_AT_ONCE]
 
-    def _rows(self, answers: Sequence[tuple[int, ...]]) -> Iterator[Row]:
+    def _rows(self, answers: Sequence[tuple[int, ...]]) -> Iterator[EncodedRow]:
         answered = partial(self.backbone.encode_answers, max_length=self.task.max_answer, join=self.join)
         for part in self._parts():
             if answers:
@@ -213,12 +213,12 @@ class _Texts:
             else:
                 right = [tuple(ids) for ids in answered(part["answer"])]
             for ids, answer in zip(self._ids(part["text"]), right, strict=True):
-                yield Row(ids, answer)
+                yield EncodedRow(ids, answer)
 
-    def _train(self, answers: Sequence[tuple[int, ...]], store: Store | None) -> Rows:
+    def _train(self, answers: Sequence[tuple[int, ...]], store: Store | None) -> EncodedRows:
         task = self.task
         if store is None or len(task.train) < _WORTH_KEEPING:
-            return Rows.of(self._rows(answers))
+            return EncodedRows.of(self._rows(answers))
         content = hashlib.sha256()
         for part in self._parts():
             content.update(json.dumps([part[name] for name in ("text", "label", "answer")]).encode())
@@ -234,8 +234,10 @@ class _Texts:
             "lengths": [task.max_length or self.backbone.max_length, task.max_answer],
             "cut": task.cut,
         }
-        encoded = store.cached(key, lambda _: Result(Rows.of(self._rows(answers)).tensors()), f"tokens of {task.name}")
-        return Rows.from_tensors(encoded.tensors)
+        encoded = store.cached(
+            key, lambda _: StageResult(EncodedRows.of(self._rows(answers)).tensors()), f"tokens of {task.name}"
+        )
+        return EncodedRows.from_tensors(encoded.tensors)
 
 
 def scoring_of(task: Task, answers: list[tuple[int, ...]], scoring: str = "auto") -> str:

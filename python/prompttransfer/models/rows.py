@@ -15,7 +15,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Row:
+class EncodedRow:
     """One training example: token ids of the text, those of the answer, index of its task."""
 
     ids: tuple[int, ...]
@@ -23,7 +23,7 @@ class Row:
     task: int = 0
 
 
-class Rows(Sequence[Row]):
+class EncodedRows(Sequence[EncodedRow]):
     """Rows in flat arrays; each becomes a `Row` when it is asked for.
 
     Args:
@@ -40,9 +40,9 @@ class Rows(Sequence[Row]):
         self._tasks = tasks.astype(np.int32, copy=False)
 
     @classmethod
-    def of(cls, rows: Iterable[Row]) -> Rows:
+    def of(cls, rows: Iterable[EncodedRow]) -> EncodedRows:
         """From single rows; rows that are arrays already are returned as they are."""
-        if isinstance(rows, Rows):
+        if isinstance(rows, EncodedRows):
             return rows
         ids, ends, answers, answer_ends, tasks = (array(kind) for kind in "iqiqi")
         for row in rows:
@@ -54,7 +54,7 @@ class Rows(Sequence[Row]):
         return cls(*map(np.array, (ids, ends, answers, answer_ends, tasks)))
 
     @classmethod
-    def one_task_each(cls, parts: Iterable[Iterable[Row]]) -> Rows:
+    def one_task_each(cls, parts: Iterable[Iterable[EncodedRow]]) -> EncodedRows:
         """The rows of several tasks, one after the other; a row's task becomes the place of its part."""
         each = [cls.of(part) for part in parts]
         return cls(
@@ -66,7 +66,7 @@ class Rows(Sequence[Row]):
         )
 
     @classmethod
-    def from_tensors(cls, tensors: dict[str, Tensor]) -> Rows:
+    def from_tensors(cls, tensors: dict[str, Tensor]) -> EncodedRows:
         """The inverse of `tensors`."""
         return cls(*(tensors[name].numpy() for name in ("ids", "ends", "answers", "answer_ends", "tasks")))
 
@@ -80,18 +80,18 @@ class Rows(Sequence[Row]):
         return len(self._ends)
 
     @overload
-    def __getitem__(self, index: int) -> Row: ...
+    def __getitem__(self, index: int) -> EncodedRow: ...
 
     @overload
-    def __getitem__(self, index: slice) -> list[Row]: ...
+    def __getitem__(self, index: slice) -> list[EncodedRow]: ...
 
-    def __getitem__(self, index: int | slice) -> Row | list[Row]:
+    def __getitem__(self, index: int | slice) -> EncodedRow | list[EncodedRow]:
         if isinstance(index, slice):
             return [self[place] for place in range(*index.indices(len(self)))]
         place = range(len(self))[index]  # negative places, and an IndexError beyond the end
         ids = self._ids[self._ends[place - 1] if place else 0 : self._ends[place]]
         answer = self._answers[self._answer_ends[place - 1] if place else 0 : self._answer_ends[place]]
-        return Row(tuple(ids.tolist()), tuple(answer.tolist()), int(self._tasks[place]))
+        return EncodedRow(tuple(ids.tolist()), tuple(answer.tolist()), int(self._tasks[place]))
 
     @property
     def lengths(self) -> list[int]:

@@ -42,7 +42,7 @@ class Scored(_Form):
     prompt: str | None = None
 
 
-class Source(Scored):
+class SourceRow(Scored):
     source: str
     metric: str = ""
     updates: Count
@@ -64,7 +64,7 @@ class Row(Scored):
 
 class Content(_Form):
     rows: list[Row]
-    sources: list[Source] = []
+    sources: list[SourceRow] = []
     settings: dict[str, Any] = {}
     machine: dict[str, Any] = {}
     versions: dict[str, Any] = {}

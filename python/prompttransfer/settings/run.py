@@ -60,7 +60,7 @@ def _model(name: str) -> str:
 
 
 Place = Annotated[Path, AfterValidator(expanded)]
-Rows = Annotated[int | None, Field(ge=1), BeforeValidator(_rows)]
+RowCount = Annotated[int | None, Field(ge=1), BeforeValidator(_rows)]
 Epochs = Annotated[float, Field(gt=0)]
 EpochsBySize = Annotated[dict[Annotated[int, Field(ge=0)], Epochs], Field(min_length=1)]
 
@@ -116,12 +116,12 @@ class RunConfig(Settings):
         "drawn tokens behind them, or random numbers",
     )
     init_text: str = Field("", description="text whose embeddings, repeated, fill P_init when init is 'text'")
-    train_rows: Rows = Field(32, description="few-shot rows per target, in total; all (or none): every row")
-    test_rows: Rows = Field(200, description="test rows per task; all (or none): every row")
+    train_rows: RowCount = Field(32, description="few-shot rows per target, in total; all (or none): every row")
+    test_rows: RowCount = Field(200, description="test rows per task; all (or none): every row")
     evaluate_on: Literal["test", "validation"] = Field(
         "test", description="rows that are scored; validation: for the choice of settings, test rows are never read"
     )
-    source_rows: Rows = Field(2000, description="training rows per source; all (or none): every row")
+    source_rows: RowCount = Field(2000, description="training rows per source; all (or none): every row")
     source_updates: int = Field(40, ge=1, description="optimizer updates of a source stage")
     source_epochs: Epochs | None = Field(
         None, description="epochs of a source stage over its training rows, in place of source_updates"

@@ -48,7 +48,7 @@ def _as_texts(value: Any) -> Any:
 Files = Annotated[tuple[Path, ...], BeforeValidator(_listed)]
 
 
-class Rows(Settings):
+class RowLimits(Settings):
     """At most so many rows of each split."""
 
     train: int | None = Field(None, ge=1)
@@ -85,7 +85,7 @@ class Description(Reading):
         None, description="rows that do not fit: stop, or leave them out and count them; none: as the run says"
     )
     streaming: bool = Field(False, description="draw the rows in one pass, without a copy of all of them on disk")
-    rows: Rows = Field(default_factory=Rows, description="at most so many rows, drawn at random")
+    rows: RowLimits = Field(default_factory=RowLimits, description="at most so many rows, drawn at random")
     seed: int | None = Field(None, ge=0, description="of the splits and draws; none: as the run says")
 
     @field_validator("name")

@@ -29,7 +29,7 @@ from prompttransfer.distributed import processes
 from prompttransfer.distributed.shares import counted, share_of
 from prompttransfer.files.durable import seal
 from prompttransfer.models import Backbone, Batch, quiet_transformers
-from prompttransfer.models.rows import Row
+from prompttransfer.models.rows import EncodedRow
 from prompttransfer.prompts import PromptModule
 from prompttransfer.training.checkpoints import last_checkpoint
 from prompttransfer.training.divergence import LastGood
@@ -60,7 +60,7 @@ class Plan:
 
     prompt: PromptModule
     objective: Objective
-    rows: Sequence[Row]
+    rows: Sequence[EncodedRow]
     batches: Sequence[Sequence[int]]
     learning_rate: float
     groups: list[dict[str, Any]] | None = None
@@ -223,7 +223,7 @@ class PromptTrainer(Trainer):
         )
         self.remove_callback(PrinterCallback)
 
-    def _collate(self, rows: Sequence[Row]) -> Batch:
+    def _collate(self, rows: Sequence[EncodedRow]) -> Batch:
         # All processes take part in every update: one without a row reads some row that does not count.
         read = rows or self.plan.rows[:1]
         batch = self.backbone.collate([row.ids for row in read], [row.answer for row in read])

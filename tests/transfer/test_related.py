@@ -149,7 +149,7 @@ def test_prompt_tuning_continues_after_the_sources_have_joined(
 
 
 def test_the_loss_does_not_jump_where_sources_join(llama: Backbone, tasks: dict[str, Task], tmp_path: Path) -> None:
-    weights = (0.0, 0.25, 0.5, 0.75, 1.0)
+    weights = (0.25, 0.5, 0.75, 1.0)
     related = {"related": level(ALL)["related"] | {"join_weights": weights}}
     ctx, target = context(llama, tasks, tmp_path, methods=("DTVG",), target_updates=12, **related, **RELATED["DTVG"])
     first = first_updates(ctx, target)
@@ -163,8 +163,8 @@ def test_the_loss_does_not_jump_where_sources_join(llama: Backbone, tasks: dict[
         prompt = (1 - share) * first.prompt + share * sources.mean(dim=0)
         return float(task_loss(llama, FrozenPrompts(prompt[None]), batch))
 
-    assert spent == 4  # 5 weights on 2 batches, forward only
-    assert loss(weight) == pytest.approx(min(map(loss, weights)), rel=1e-5) and loss(weight) <= loss(0) * 1.01
+    assert spent == 4  # 4 weights and none on 2 batches, forward only
+    assert weight == max((share for share in weights if loss(share) <= loss(0)), default=0) and weight > 0
     assert join_weight(ctx, target, replace(first, batches=first.batches[:4]), sources) == (0.0, 0)
 
 

@@ -1,8 +1,10 @@
 """Transfer from related sources only: prompt tuning of the target, which what they have learned joins on the way.
 
 The first updates of the target's prompt tuning, paid from its budget, show which sources are related (`sign_test`).
-What a method makes of these, one prompt or several, then joins where the loss is least; schedule, optimizer state and
-order of the batches continue. Without a related source this is prompt tuning, bit for bit.
+What a method makes of these, one prompt or several, then joins: as much of it as does not raise the loss. Schedule,
+optimizer state and order of the batches continue. From then on the target's own prompt trains at the method's rate,
+which may be far below that of prompt tuning: a few rows soon undo what sources have learned from thousands. Without a
+related source this is prompt tuning, bit for bit.
 """
 
 from __future__ import annotations
@@ -42,11 +44,15 @@ class RelatedConfig(Settings):
         le=1,
         description="of the sign-flip test: a related source's z is at least this share of its maximum, sqrt(L)",
     )
-    join_weights: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(
-        (0.0, 0.5, 1.0),
+    join_weights: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
+        (0.5, 1.0),
         min_length=1,
-        description="shares w of what joins that are tried, P_init + (1 - w) T_t + w * mean T_s; the one of least loss "
-        "on the next two batches is taken, at a cost of an update for every three batches read",
+        description="shares w of what joins that are tried, P_init + (1 - w) T_t + w * mean T_s; the largest one whose "
+        "loss on the next two batches is not above that of w = 0 is taken, at a cost of an update for every three "
+        "batches read",
+    )
+    scale_learning_rate: float | None = Field(
+        None, gt=0, description="rate of the scales of what has joined; none: that of prompt tuning on the target"
     )
 
 
@@ -117,10 +123,12 @@ def joined(
     Args:
         title: of the stage.
         scaling: of the scales that are trained then, see `JoinedPrompt`.
-        scale_rate: their peak learning rate; none: that of the target.
+        scale_rate: their peak learning rate; none: as `RelatedConfig` says.
     """
     tuning, rate = ctx.of(target, "PT"), ctx.config.target_rate
-    tuning_rate, scale_rate = tuning.config.target_rate, rate if scale_rate is None else scale_rate
+    tuning_rate = tuning.config.target_rate
+    if scale_rate is None:
+        scale_rate = ctx.config.of(RelatedConfig).scale_learning_rate or tuning_rate
     weight, spent = join_weight(ctx, target, first, prompts)
     prompt = JoinedPrompt(ctx.start, prompts, scaling=scaling)
 
@@ -155,21 +163,20 @@ def joined(
 
 
 def join_weight(ctx: Context, target: EncodedTask, first: FirstUpdates, prompts: Tensor) -> tuple[float, int]:
-    """The share of the prompts (K, L, H) with the least loss on the next two batches, and the updates that this costs.
+    """The largest share of the prompts (K, L, H) that does not raise the loss on the next two batches, and its cost.
 
-    An update reads a batch forward and backward, which takes as long as three passes forward.
+    Not the share of least loss: the first updates may have read these rows, which favours the target's own prompt. The
+    cost is in updates. One reads a batch forward and backward, which takes as long as three passes forward.
     """
     weights, rows = ctx.config.of(RelatedConfig).join_weights, [row for batch in first.batches[:2] for row in batch]
-    spent = math.ceil(len(weights) * 2 / 3) if len(weights) > 1 else 0
+    spent = math.ceil((1 + len(weights)) * 2 / 3)
     if spent >= len(first.batches):  # nothing would be left to train with
         return 0.0, 0
-    if not spent:
-        return weights[0], 0
     mean = prompts.mean(dim=0)
-    tried = torch.stack([torch.lerp(first.prompt, mean, weight) for weight in weights])
+    tried = torch.stack([torch.lerp(first.prompt, mean, weight) for weight in (0.0, *weights)])
     some = replace(target, train=EncodedRows.of(target.train[row] for row in rows))
-    losses = training_losses(ctx, tried, some, "weights of the sources")
-    return weights[losses.index(min(losses))], spent
+    own, *losses = training_losses(ctx, tried, some, "weights of the sources")
+    return max((weight for weight, loss in zip(weights, losses, strict=True) if loss <= own), default=0.0), spent
 
 
 def related_stages(scope: Scope, target: SizedTask, title: str, scales: int) -> Iterator[Stage]:

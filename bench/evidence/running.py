@@ -149,7 +149,7 @@ def _cell(ctx: Context, target: EncodedTask, method: str, label: str, folder: Pa
 def _same_settings(cell: dict[str, Any], wanted: dict[str, Any]) -> bool:
     """Whether a cell was run as is wanted; settings that did not exist then had the effect of their defaults."""
     try:
-        return RunConfig(**cell).model_dump(mode="json", exclude=PLACES) == wanted
+        return RunConfig(**{"transfer_from": "all"} | cell).model_dump(mode="json", exclude=PLACES) == wanted
     except ValueError:
         return False
 

@@ -45,6 +45,7 @@ def context(backbone: Backbone, tasks: dict[str, Task], folder: Path, **settings
     small = {
         "sources": ("red", "green", "blue"),
         "targets": ("goal",),
+        "transfer_from": "all",
         "prompt_length": 3,
         "train_rows": 16,
         "source_updates": 4,

@@ -10,6 +10,7 @@ import pytest
 import torch
 from recipes import batch_of, context, random
 
+from prompttransfer import RunConfig
 from prompttransfer.methods import METHODS
 from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.related import first_updates, join_weight
@@ -20,9 +21,9 @@ from prompttransfer.tasks.task import Task
 
 ALL, NONE = -1.0, 1.0  # levels of the test that every source passes, and none (but a copy of the target)
 RELATED = {
-    "DTVG": {"dtvg": {"grouping": "related"}},
-    "MPT": {"mpt": {"transfer_from": "related"}},
-    "BMTPT": {"bmtpt": {"transfer_from": "related", "particles": 2}},
+    "DTVG": {"transfer_from": "related"},
+    "MPT": {"transfer_from": "related"},
+    "BMTPT": {"transfer_from": "related", "bmtpt": {"particles": 2}},
 }
 
 
@@ -168,6 +169,22 @@ def test_the_loss_does_not_jump_where_sources_join(llama: Backbone, tasks: dict[
     assert join_weight(ctx, target, replace(first, batches=first.batches[:4]), sources) == (0.0, 0)
 
 
+@pytest.mark.parametrize(("trained", "moves"), [("scales", False), ("both", True)])
+def test_the_own_prompt_rests_once_something_has_joined(
+    llama: Backbone, tasks: dict[str, Task], tmp_path: Path, trained: str, moves: bool
+) -> None:
+    related = {"related": level(ALL)["related"] | {"trained": trained, "join_weights": (0.5,)}}
+    ctx, target = context(llama, tasks, tmp_path, methods=("DTVG",), target_updates=12, **related, **RELATED["DTVG"])
+    first = first_updates(ctx, target)
+    weight, _ = join_weight(ctx, target, first, torch.stack(source_prompts(ctx)))
+    result = METHODS["DTVG"].run(ctx, target)
+    left = torch.lerp(first.prompt, ctx.start, weight)
+    assert weight == 0.5
+    assert torch.allclose(result.other_prompts["own"], left, atol=1e-6) is not moves
+    plain = left + weight * (torch.stack(source_prompts(ctx)).mean(dim=0) - ctx.start)
+    assert not torch.allclose(result.prompt, plain, atol=1e-4)
+
+
 def joins(monkeypatch: pytest.MonkeyPatch, method: str) -> list[torch.Tensor]:
     """What a method lets join, as it runs."""
     import prompttransfer.methods.related as related
@@ -227,3 +244,22 @@ def test_the_prompts_of_sources_are_trained_where_the_test_needs_them(
     ctx, _ = context(llama, tasks, tmp_path, methods=("BMTPT",), **RELATED["BMTPT"])
     assert ctx.config.source_prompts and len(source_prompts(ctx)) == 3
     assert not context(llama, tasks, tmp_path, methods=("BMTPT",))[0].config.source_prompts
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"dtvg": {"ablation": "no-grouping"}}, "dtvg.grouping='all'"),
+        ({"mpt": {"trained": "shared"}}, "mpt.trained='shared'"),
+        ({"bmtpt": {"beta": 0.5, "rank": 2}}, "bmtpt.rank=2, bmtpt.beta=0.5"),
+    ],
+)
+def test_a_setting_that_would_do_nothing_is_refused(settings: dict[str, object], told: str) -> None:
+    with pytest.raises(ValueError, match=f"{told}: has no effect where transfer_from is 'related'"):
+        RunConfig(methods=("MPT", "BMTPT", "DTVG"), **settings)
+    RunConfig(methods=("MPT", "BMTPT", "DTVG"), transfer_from="all", **settings)
+
+
+def test_a_published_variant_uses_all_sources() -> None:
+    assert RunConfig().transfer_from == "related" and RunConfig(variant="code").transfer_from == "all"
+    assert RunConfig(variant="paper", transfer_from="related", methods=("MPT",)).transfer_from == "related"

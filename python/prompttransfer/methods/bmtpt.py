@@ -27,7 +27,7 @@ from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.posterior import ParticleLoss, PriorLoss, gaussian_penalty, mixture_penalty
 from prompttransfer.methods.related import (
     RelatedConfig,
-    TransferFrom,
+    check_unused,
     first_updates,
     joined,
     related_stages,
@@ -84,7 +84,6 @@ class BMTPTConfig(Settings):
     )
     source_prior: Literal["flat", "gaussian"] = Field("flat", description="p(theta) of the source posterior")
     source_prior_std: float = Field(1.0, gt=0, description="std of the gaussian source prior around P_init")
-    transfer_from: TransferFrom = "all"
     aggregation: Literal["mean", "best", "best-on-validation", "kernel-weighted"] = Field(
         "mean",
         description="start of the target prompt: mean of the particles, the one of least loss on the target's training "
@@ -228,7 +227,7 @@ def target_prompt(start: Tensor, bmtpt: BMTPTConfig, rate: float) -> tuple[Promp
 
 
 def run(ctx: Context, target: EncodedTask) -> MethodResult:
-    if ctx.config.of(BMTPTConfig).transfer_from == "all":
+    if ctx.config.transfer_from == "all":
         return _adapt(ctx, target)
     first = first_updates(ctx, target)
     if not first.test.related:
@@ -296,8 +295,12 @@ class BMTPT(Method):
     name = "BMTPT"
     settings = (BMTPTConfig, RelatedConfig)
 
+    def check(self, config: RunConfig) -> None:
+        of_the_target = ("parametrisation", "rank", "full_rank_learning_rate", "low_rank_learning_rate")
+        check_unused(config, config.of(BMTPTConfig), (*of_the_target, "prior", "prior_std_floor", "beta"))
+
     def source_prompts(self, config: RunConfig) -> bool:
-        return config.of(BMTPTConfig).transfer_from == "related"
+        return config.transfer_from == "related"
 
     def validation_setting(self, config: RunConfig) -> str | None:
         return "bmtpt.aggregation" if config.of(BMTPTConfig).aggregation == "best-on-validation" else None
@@ -309,7 +312,7 @@ class BMTPT(Method):
 
     def target_stages(self, scope: Scope, target: SizedTask) -> Iterator[Stage]:
         bmtpt = scope.config.of(BMTPTConfig)
-        if bmtpt.transfer_from == "related":
+        if scope.config.transfer_from == "related":
             yield from related_stages(scope, target, self.name, scope.length)
         else:
             factors = bmtpt.rank * (scope.length + scope.hidden) if bmtpt.parametrisation == "factored" else 0

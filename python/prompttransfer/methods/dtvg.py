@@ -19,7 +19,14 @@ from prompttransfer.methods.base import Method, Scope, SizedTask, Stage, check_f
 from prompttransfer.methods.budget import target_budget, updates_of_epochs
 from prompttransfer.methods.context import Context, EncodedTask, MethodResult, stack
 from prompttransfer.methods.objectives import task_loss
-from prompttransfer.methods.related import RelatedConfig, first_updates, joined, related_stages, without_transfer
+from prompttransfer.methods.related import (
+    RelatedConfig,
+    check_unused,
+    first_updates,
+    joined,
+    related_stages,
+    without_transfer,
+)
 from prompttransfer.methods.shared import (
     joined_loss,
     own_prompt,
@@ -91,11 +98,10 @@ class DTVGConfig(Presets):
         None, gt=0, description="rate of the target's own vector; none: target_learning_rate"
     )
     weight_decay: float | None = Field(None, ge=0, description="decay of the transfer stage; none: weight_decay")
-    grouping: Literal["dynamic", "fixed", "all", "none", "spot", "related"] = Field(
+    grouping: Literal["dynamic", "fixed", "all", "none", "spot"] = Field(
         "dynamic",
         description="group chosen at every forward, at the first one, or all or none of the sources; spot: no merging, "
-        "prompt tuning from the source prompt nearest to the target's own; related: sources that pass the test of "
-        "`related` join prompt tuning, our own form",
+        "prompt tuning from the source prompt nearest to the target's own",
     )
     rule: Literal["consistent-prefix", "best-prefix", "best-subset", "consistent-subset", "positive", "nearest"] = (
         Field(
@@ -127,7 +133,7 @@ class DTVGConfig(Presets):
 
 def run(ctx: Context, target: EncodedTask) -> MethodResult:
     config, dtvg = ctx.config, ctx.config.of(DTVGConfig)
-    if dtvg.grouping == "related":
+    if config.transfer_from == "related":
         return _with_related(ctx, target)
     sources = stack(source_prompts(ctx))
     updates = target_budget(config, len(target.train)).own or own_share(ctx, target, dtvg.own_fraction)
@@ -199,6 +205,10 @@ class DTVG(Method):
 
     def check(self, config: RunConfig) -> None:
         dtvg = config.of(DTVGConfig)
+        looked_at = {"variant", "ablation", "scaling", "source_scale_learning_rate"}
+        check_unused(config, dtvg, [name for name in DTVGConfig.model_fields if name not in looked_at])
+        if config.transfer_from == "related":
+            return
         if dtvg.own_updates is None and dtvg.own_epochs is None:
             check_fraction(config, self.name, "dtvg.own_fraction", dtvg.own_fraction)
         if dtvg.rule.endswith("subset") and len(config.sources) > MAX_SOURCES:
@@ -215,7 +225,7 @@ class DTVG(Method):
     def target_stages(self, scope: Scope, target: SizedTask) -> Iterator[Stage]:
         config, known = scope.config.for_task(target.name), len(scope.sources)
         dtvg, budget = config.of(DTVGConfig), scope.budget(target)
-        if dtvg.grouping == "related":
+        if config.transfer_from == "related":
             yield from related_stages(scope, target, self.name, known * _scale_numbers(scope))
             return
         first, second = scope.parts(target, dtvg.own_fraction)

@@ -23,7 +23,7 @@ from prompttransfer.methods.distillation import DistillationLoss, PromptDistance
 from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.related import (
     RelatedConfig,
-    TransferFrom,
+    check_unused,
     first_updates,
     joined,
     related_stages,
@@ -121,7 +121,6 @@ class MPTConfig(Presets):
         description="what trains on the target: P*, u and v; P* without u and v (shared); u and v (factors); P* with "
         "u and v as they start (frozen-vectors)",
     )
-    transfer_from: TransferFrom = "all"
     shared_learning_rate: float | None = Field(
         None,
         gt=0,
@@ -212,7 +211,7 @@ def target_prompt(
 
 def run(ctx: Context, target: EncodedTask) -> MethodResult:
     """One target alone."""
-    if ctx.config.of(MPTConfig).transfer_from == "all":
+    if ctx.config.transfer_from == "all":
         return _adapt(ctx, target, [target], f"{target.name}: MPT")
     first = first_updates(ctx, target)
     if not first.test.related:
@@ -283,6 +282,9 @@ class MPT(Method):
     name = "MPT"
     settings = (MPTConfig, RelatedConfig)
 
+    def check(self, config: RunConfig) -> None:
+        check_unused(config, config.of(MPTConfig), ("trained", "factor_learning_rate"))
+
     def disk(self, config: RunConfig) -> int:
         mpt = config.of(MPTConfig)
         return int(mpt.teacher_cache_gb * 2**30) if mpt.teaches and mpt.teacher_cache != "never" else 0
@@ -294,7 +296,7 @@ class MPT(Method):
         yield scope.joint("MPT: joint sources", mpt, trained, prompts=known, taught=taught)
 
     def target_stages(self, scope: Scope, target: SizedTask) -> Iterator[Stage]:
-        if scope.config.of(MPTConfig).transfer_from == "related":
+        if scope.config.transfer_from == "related":
             yield from related_stages(scope, target, self.name, scope.length)
         else:
             yield scope.tuning(target, self.name, _target_numbers(scope, 1))

@@ -2,15 +2,15 @@
 
 The first updates of the target's prompt tuning, paid from its budget, show which sources are related (`sign_test`).
 What a method makes of these, one prompt or several, then joins: as much of it as does not raise the loss. Schedule,
-optimizer state and order of the batches continue. From then on the target's own prompt trains at the method's rate,
-which may be far below that of prompt tuning: a few rows soon undo what sources have learned from thousands. Without a
-related source this is prompt tuning, bit for bit.
+optimizer state and order of the batches continue. From then on one scale for each token trains, and the target's own
+prompt only if it is wanted: of a few rows it soon undoes what sources have learned from thousands. Without a related
+source this is prompt tuning, bit for bit.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -28,6 +28,7 @@ from prompttransfer.models.rows import EncodedRows
 from prompttransfer.prompts import JoinedPrompt
 from prompttransfer.prompts.sign_test import SignTest, sign_test
 from prompttransfer.settings.base import Settings
+from prompttransfer.settings.run import RunConfig
 
 
 class RelatedConfig(Settings):
@@ -51,15 +52,14 @@ class RelatedConfig(Settings):
         "loss on the next two batches is not above that of w = 0 is taken, at a cost of an update for every three "
         "batches read",
     )
+    trained: Literal["scales", "both"] = Field(
+        "scales",
+        description="what trains where something has joined: its scales, or the target's own prompt as well, at the "
+        "method's target_learning_rate",
+    )
     scale_learning_rate: float | None = Field(
         None, gt=0, description="rate of the scales of what has joined; none: that of prompt tuning on the target"
     )
-
-
-TransferFrom = Annotated[
-    Literal["all", "related"],
-    Field(description="sources used: all, or those that pass the test of `related`; none pass: prompt tuning"),
-]
 
 
 @dataclass(frozen=True)
@@ -125,11 +125,12 @@ def joined(
         scaling: of the scales that are trained then, see `JoinedPrompt`.
         scale_rate: their peak learning rate; none: as `RelatedConfig` says.
     """
-    tuning, rate = ctx.of(target, "PT"), ctx.config.target_rate
+    tuning, related = ctx.of(target, "PT"), ctx.config.of(RelatedConfig)
     tuning_rate = tuning.config.target_rate
     if scale_rate is None:
-        scale_rate = ctx.config.of(RelatedConfig).scale_learning_rate or tuning_rate
+        scale_rate = related.scale_learning_rate or tuning_rate
     weight, spent = join_weight(ctx, target, first, prompts)
+    rate = tuning_rate if not weight else ctx.config.target_rate if related.trained == "both" else 0.0
     prompt = JoinedPrompt(ctx.start, prompts, scaling=scaling)
 
     def join() -> list[float]:
@@ -177,6 +178,16 @@ def join_weight(ctx: Context, target: EncodedTask, first: FirstUpdates, prompts:
     some = replace(target, train=EncodedRows.of(target.train[row] for row in rows))
     own, *losses = training_losses(ctx, tried, some, "weights of the sources")
     return max((weight for weight, loss in zip(weights, losses, strict=True) if loss <= own), default=0.0), spent
+
+
+def check_unused(config: RunConfig, settings: Settings, names: Iterable[str]) -> None:
+    """Raise a ValueError where a setting that only transfer from all sources looks at is not as it is by default."""
+    if config.transfer_from == "all":
+        return
+    changed = [name for name in names if getattr(settings, name) != type(settings).model_fields[name].default]
+    if changed:
+        told = ", ".join(f"{settings.block}.{name}={getattr(settings, name)!r}" for name in changed)
+        raise ValueError(f"{told}: has no effect where transfer_from is 'related'; set transfer_from to 'all'")
 
 
 def related_stages(scope: Scope, target: SizedTask, title: str, scales: int) -> Iterator[Stage]:

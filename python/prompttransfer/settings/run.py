@@ -100,6 +100,11 @@ class RunConfig(Settings):
     methods: tuple[Annotated[str, AfterValidator(_method)], ...] = Field(
         ("PT", "SPoT", "MPT", "BMTPT", "DTVG"), min_length=1, description="what is compared, in this order"
     )
+    transfer_from: Literal["all", "related"] = Field(
+        "related",
+        description="sources that a method transfers from: those that pass the test of `related`, where it has such a "
+        "form (ours; without one it is prompt tuning), or all, as published, the default where variant is given",
+    )
     seeds: tuple[int, ...] = Field(
         (42,), min_length=1, description="repetitions: few-shot rows and order of the batches"
     )
@@ -245,7 +250,7 @@ class RunConfig(Settings):
         named = {
             name: {"variant": given["variant"]} | block for name, block in blocks.items() if isinstance(block, dict)
         }
-        return given | named
+        return {"transfer_from": "all"} | given | named
 
     @field_validator("sources", "targets", "methods", "seeds")
     @classmethod

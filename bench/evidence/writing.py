@@ -60,7 +60,8 @@ def write_study(study: Study, results: Results, folder: Path) -> None:
     parts.append(table(*overview_rows(results)))
     for baseline in dict.fromkeys(entry.against for entry in study.entries.values()):
         labels = {label for label, entry in study.entries.items() if entry.against == baseline} | {baseline}
-        head, rows = difference_rows([row for row in results.rows if row["method"] in labels], baseline)
+        of_baseline = [row for row in results.rows if row["method"] in labels]
+        head, rows = difference_rows(of_baseline, baseline, retrained=results.retrained)
         if rows:
             parts += [f"## Difference to {baseline}, pair by pair", table(head, rows)]
     chosen_by = f" What its name does not tell was chosen by [{study.tuned}]({study.tuned}.md)." if study.tuned else ""
@@ -103,7 +104,10 @@ def write_index(studies: Sequence[Study], folder: Path) -> None:
         for label in results.methods:
             if study.entries[label].against != BASELINE:
                 continue
-            mean, found = results.mean(label), paired(results.rows, label, BASELINE)
+            mean, found = (
+                results.mean(label),
+                paired(results.rows, label, BASELINE, retrained=study.config.retrain_sources),
+            )
             line = [label, "-" if mean is None else f"{mean:.1f}"]
             if label == BASELINE or found is None:
                 rows.append([*line, "", "", ""])

@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from prompttransfer.report.statistics import comparisons, difference_rows, interval_text, paired, t_interval
+from prompttransfer.report.statistics import (
+    Interval,
+    comparisons,
+    difference_rows,
+    interval_text,
+    paired,
+    stratified_interval,
+    t_interval,
+)
 
 
 def rows_of(scores: dict[tuple[str, str], list[float]], **metrics: str) -> list[dict[str, Any]]:
@@ -52,7 +60,7 @@ def test_targets_are_paired_t_tests_over_seeds(seed: int) -> None:
 
 def test_means_over_targets_take_seeds_or_targets_as_the_sample() -> None:
     rows = drawn(7)
-    found = paired(rows, "MPT")
+    found = paired(rows, "MPT", retrained=True)
     assert found and found.these_targets
     grid = np.array([np.subtract(scores(rows, "MPT", f"t{t}"), scores(rows, "PT", f"t{t}")) for t in range(4)])
     for interval, sample in ((found.these_targets, grid.mean(axis=0)), (found.such_targets, grid.mean(axis=1))):
@@ -61,6 +69,29 @@ def test_means_over_targets_take_seeds_or_targets_as_the_sample() -> None:
         assert interval.mean == pytest.approx(grid.mean()) and interval.count == len(sample)
     counts = (int((grid > 0).sum()), int((grid == 0).sum()), int((grid < 0).sum()))
     assert (found.wins, found.ties, found.losses) == counts
+
+
+def test_two_strata_are_welch_s_test() -> None:
+    """The mean of two strata is half the difference of one and the other with its sign turned."""
+    first, second = [3.0, -1.0, 2.5, 7.0], [1.0, 1.5, 0.5]
+    wanted = stats.ttest_ind(first, [-value for value in second], equal_var=False).confidence_interval()
+    found = stratified_interval([first, second])
+    assert (found.low, found.high) == pytest.approx((wanted.low / 2, wanted.high / 2)) and found.count == 7
+    assert stratified_interval([first, [1.0]]).low is None
+    assert stratified_interval([[2.0, 2.0], [4.0, 4.0]]) == Interval(3.0, 3.0, 3.0, 4)
+
+
+@pytest.mark.parametrize("spread", [(3, 3, 0), (1, 4, 2)])
+def test_interval_over_these_targets_covers_as_often_as_it_says(spread: tuple[float, ...]) -> None:
+    """Given targets, three random seeds: the true mean lies in at least 95 % of the intervals."""
+    rng, runs, hits = np.random.default_rng(1), 1000, 0
+    for _ in range(runs):
+        values = {("PT", f"t{t}"): [0.0, 0.0, 0.0] for t in range(3)}
+        values |= {("MPT", f"t{t}"): (t + rng.normal(0, s, 3)).tolist() for t, s in enumerate(spread)}
+        found = paired(rows_of(values), "MPT")
+        assert found and found.these_targets
+        hits += found.these_targets.low <= 1 <= found.these_targets.high
+    assert stats.binomtest(hits, runs, 0.95, alternative="less").pvalue > 1e-3
 
 
 def test_interval_over_targets_covers_as_often_as_it_says() -> None:
@@ -81,7 +112,9 @@ def test_only_pairs_that_both_have_count() -> None:
     found = paired(rows, "DTVG")
     assert found and (found.wins, found.ties, found.losses) == (1, 1, 1)
     assert found.targets["a"].mean == 0.5 and found.targets["b"].low is None and found.targets["b"].mean == -10
-    assert found.these_targets and found.these_targets.count == 1 and found.these_targets.mean == -4.5
+    assert found.these_targets and found.these_targets.count == 3 and found.these_targets.mean == -4.75
+    tied = paired(rows, "DTVG", retrained=True)
+    assert tied and tied.these_targets and tied.these_targets.count == 1 and tied.these_targets.mean == -4.5
     assert paired(rows, "SPoT") is None and comparisons(rows, "none") == []
     assert paired([row for row in rows if row["method"] != "PT"], "DTVG") is None
 

@@ -48,7 +48,7 @@ def page(results: Results, pictures: Sequence[Picture], path: Path) -> str:
         sections.append(("Leaderboard", table(*leaderboard_rows(results), base=BASELINES) + _about_mean(results)))
         note = paragraph(f"On {results.judged_on} rows. {_ABOUT_SCORES}")
         sections.append(("Scores", table(*overview_rows(results), base=BASELINES) + note + drawn.pop("scores")[1]))
-        head, rows = difference_rows(results.rows)
+        head, rows = difference_rows(results.rows, retrained=results.retrained)
         if rows:
             title, picture = drawn.pop("differences", ("Difference to PT", ""))
             sections.append((title, table(head, rows) + picture))

@@ -49,7 +49,7 @@ def pictures(results: Results) -> list[Picture]:
             "differences",
             "Difference to PT",
             ABOUT_INTERVALS,
-            tuple(figures.differences(comparisons(results.rows), "PT", digits)),
+            tuple(figures.differences(comparisons(results.rows, retrained=results.retrained), "PT", digits)),
             figures.DIFFERENCE_KEYS,
         ),
         Picture(

@@ -53,6 +53,11 @@ class Results:
         rows: list[dict[str, Any]] = self.content["rows"]
         return rows
 
+    @property
+    def retrained(self) -> bool:
+        """Whether P_init and sources are new for each seed."""
+        return bool(self.content.get("settings", {}).get("retrain_sources", False))
+
     @cached_property
     def methods(self) -> list[str]:
         """In the order of the run."""

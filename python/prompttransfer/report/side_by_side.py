@@ -49,7 +49,8 @@ class Runs:
         before, after = (self._rows(run, method) for run in (self.first, name))
         pairs = [key for key in after if key in before and comparable(before[key], after[key])]
         rows = [rows[key] | {"method": run} for run, rows in ((self.first, before), (name, after)) for key in pairs]
-        return paired(rows, name, self.first)
+        retrained = any(self.results[run].retrained for run in (self.first, name))
+        return paired(rows, name, self.first, retrained=retrained)
 
     def why_not(self, name: str, method: str, target: str) -> str:
         """Why a run has no pair with the first one on a target; empty where it has, or lacks the method there."""

@@ -4,8 +4,11 @@ Two methods on the same target and seed have seen the same rows and are scored o
 free of what both share. A pair is one (target, seed). Intervals are Student's t:
 
 - per target: over the seeds, n - 1 degrees of freedom;
-- mean over these targets: each seed's differences averaged over the targets, then over the seeds. It answers what
-  another draw of training rows would give on the same targets;
+- mean over these targets: of the targets' means, with the standard error from the spread of each target over its own
+  seeds, and degrees of freedom by Welch and Satterthwaite. It answers what another draw of training rows would give on
+  the same targets. Every target draws rows of its own, independent of the others. Where P_init and sources are new for
+  each seed (`retrain_sources`), a seed ties the targets together: there each seed's differences are averaged over the
+  targets, and these means are the sample;
 - mean over targets like these: over the targets' mean differences. For a balanced grid this is the interval of the
   grand mean in a model with random targets and random seeds within them, so it holds both kinds of chance.
 
@@ -44,7 +47,7 @@ class Comparison:
         targets: interval over seeds, by target.
         averaged: the targets that the means are of.
         these_targets, such_targets: intervals of the mean over targets, see the head of this file. None where no target
-            has a mean; for the first also where no seed has all targets.
+            has a mean; of retrained sources, for the first also where no seed has all targets.
         wins, ties, losses: numbers of pairs; of an error rate, the lower one wins.
     """
 
@@ -73,13 +76,37 @@ def t_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
     return Interval(mean, mean - half, mean + half, len(values))
 
 
+def stratified_interval(strata: Sequence[Sequence[float]], confidence: float = 0.95) -> Interval:
+    """Interval of the mean of the strata's means, each a sample of its own.
+
+    Standard error: sqrt(sum_t s_t^2 / n_t) / T; degrees of freedom: Welch (1947), Satterthwaite (1946). Without low and
+    high where a stratum has fewer than two values; count is the number of all values.
+    """
+    mean, count = fmean(fmean(values) for values in strata), sum(map(len, strata))
+    if any(len(values) < 2 for values in strata):
+        return Interval(mean, None, None, count)
+    parts = [float(np.var(values, ddof=1)) / len(values) for values in strata]
+    error = sum(parts) ** 0.5 / len(strata)
+    if not error:
+        return Interval(mean, mean, mean, count)
+    freedom = sum(parts) ** 2 / sum(part**2 / (len(values) - 1) for part, values in zip(parts, strata, strict=True))
+    half = stats.t.ppf((1 + confidence) / 2, freedom) * error
+    return Interval(mean, mean - half, mean + half, count)
+
+
 def paired(
-    rows: Sequence[dict[str, Any]], method: str, baseline: str = "PT", confidence: float = 0.95
+    rows: Sequence[dict[str, Any]],
+    method: str,
+    baseline: str = "PT",
+    confidence: float = 0.95,
+    *,
+    retrained: bool = False,
 ) -> Comparison | None:
     """A method against a baseline over all pairs that both have finished; None when there is no pair.
 
     Args:
         rows: of results.json; method, target, seed, score and metric are read.
+        retrained: P_init and sources are new for each seed.
     """
     metrics = {row["target"]: row["metric"] for row in rows}
     scores = {(row["method"], row["target"], row["seed"]): row["score"] for row in rows}
@@ -99,13 +126,18 @@ def paired(
     one_scale = averaged({name: metrics[name] for name in names})
     complete = [seed for seed in seeds if one_scale and all((target, seed) in pairs for target in one_scale)]
     whole = [fmean(pairs[target, seed] for target in one_scale) for seed in complete]
+    strata = [[value for (other, _), value in pairs.items() if other == target] for target in one_scale]
+    if retrained:
+        these_targets = t_interval(whole, confidence) if whole else None
+    else:
+        these_targets = stratified_interval(strata, confidence) if strata else None
     means = [targets[name].mean for name in one_scale]
     gains = [-value if scale_of(metrics[target]).lower_is_better else value for (target, _), value in pairs.items()]
     return Comparison(
         method=method,
         targets=targets,
         averaged=one_scale,
-        these_targets=t_interval(whole, confidence) if whole else None,
+        these_targets=these_targets,
         such_targets=t_interval(means, confidence) if means else None,
         wins=sum(gain > 0 for gain in gains),
         ties=sum(gain == 0 for gain in gains),
@@ -113,10 +145,10 @@ def paired(
     )
 
 
-def comparisons(rows: Sequence[dict[str, Any]], baseline: str = "PT") -> list[Comparison]:
+def comparisons(rows: Sequence[dict[str, Any]], baseline: str = "PT", *, retrained: bool = False) -> list[Comparison]:
     """Every other method against the baseline, in the order of the rows."""
     methods = dict.fromkeys(row["method"] for row in rows)
-    found = (paired(rows, method, baseline) for method in methods if method != baseline)
+    found = (paired(rows, method, baseline, retrained=retrained) for method in methods if method != baseline)
     return [comparison for comparison in found if comparison]
 
 
@@ -130,10 +162,12 @@ def interval_text(interval: Interval | None, digits: int = 1) -> str:
     return f"{mean} [{interval.low:+.{digits}f}, {interval.high:+.{digits}f}]"
 
 
-def difference_rows(rows: Sequence[dict[str, Any]], baseline: str = "PT") -> tuple[list[str], list[list[str]]]:
+def difference_rows(
+    rows: Sequence[dict[str, Any]], baseline: str = "PT", *, retrained: bool = False
+) -> tuple[list[str], list[list[str]]]:
     """Differences to the baseline by target, their two means, and won/tied/lost pairs; turned, a line for every target,
     where there are more targets than methods. Head and rows."""
-    found = comparisons(rows, baseline)
+    found = comparisons(rows, baseline, retrained=retrained)
     metrics = {row["target"]: row["metric"] for row in rows}
     targets = [target for target in metrics if any(target in comparison.targets for comparison in found)]
     grid = [["method", *targets, "mean of these targets", "mean of such targets", "won/tied/lost"]]

@@ -65,7 +65,9 @@ def leaderboard_rows(results: Results, baseline: str = "PT") -> Table:
     """Methods, the best mean first: score, difference to the baseline, collapsed runs, and what it cost."""
     lower = bool(results.averaged) and scale_of(results.metrics[results.averaged[0]]).lower_is_better
     digits = scale_of(results.metrics[results.averaged[0]]).digits if results.averaged else 1
-    against = {comparison.method: comparison for comparison in comparisons(results.rows, baseline)}
+    against = {
+        comparison.method: comparison for comparison in comparisons(results.rows, baseline, retrained=results.retrained)
+    }
     ranked = [(results.mean(method), method) for method in results.methods]
     ranked.sort(key=lambda pair: (pair[0] is None, (pair[0] or 0.0) * (1 if lower else -1)))
     head = ["method", mean_name(results), f"to {baseline}, these targets", "such targets", "won/tied/lost", "collapsed"]

@@ -15,6 +15,7 @@ def main(**changes: object) -> dict[str, float]:
         "sources": ("amazon", "tweets"),
         "targets": ("nyt",),
         "methods": ("PT", "MPT"),
+        "transfer_from": "all",  # as published
         "output": Path("runs/mpt"),
     }
     settings |= changes

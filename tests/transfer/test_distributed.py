@@ -71,6 +71,7 @@ def configs(assets: Path) -> dict[str, RunConfig]:
         "eval_batch_size": 4,
         "precision": "float32",
         "output": assets,
+        "transfer_from": "all",
     }
     bmtpt = {"particles": 3, "rows": 3, "source_prior": "gaussian", "aggregation": "best", "prior": "mixture"}
     every = RunConfig(

@@ -53,7 +53,13 @@ def study(tmp_path: Path, tasks: dict[str, Task], monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("prompttransfer.runs.compare.load_task", lambda name, **_: tasks[name])
     settings = {"model": str(model), "sources": ["red", "green"], "targets": ["blue", "goal"], "seeds": [1, 2]}
     settings |= {"prompt_length": 3, "train_rows": 12, "test_rows": 20, "source_updates": 3, "target_updates": 4}
-    settings |= {"batch_size": 4, "source_batch_size": 4, "precision": "float32", "cache": str(tmp_path / "cache")}
+    settings |= {
+        "batch_size": 4,
+        "source_batch_size": 4,
+        "precision": "float32",
+        "transfer_from": "all",
+        "cache": str(tmp_path / "cache"),
+    }
     entries = {
         "PT": {"method": "PT"},
         "SPoT": {"method": "SPoT", "settings": {"target_learning_rate": 0.05}},

@@ -180,5 +180,5 @@ def test_output_that_cannot_be_written_is_told_in_a_line(
 
 
 def test_closed_input_is_told() -> None:
-    code = "import sys; sys.stdin = None; from prompttransfer import texts; next(iter(texts.input_lines()))"
+    code = "import sys; sys.stdin = None; from prompttransfer.files import texts; next(iter(texts.input_lines()))"
     assert "standard input is closed; want texts as arguments or --file" in run(code).stderr.decode()

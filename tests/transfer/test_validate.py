@@ -113,7 +113,8 @@ def facts(name: str, role: str, rows: int = 1000, text: float = 20.0) -> TaskFac
 def plan_of(model: str, sources: int = 6, targets: int = 1, **settings: Any) -> dict[str, SizedStage]:
     known = [facts(f"s{k}", "source") for k in range(sources)]
     goals = [facts(f"t{k}", "target", 300) for k in range(targets)]
-    config = RunConfig(prompt_length=100, sources=[t.name for t in known], targets=[t.name for t in goals], **settings)
+    names = {"sources": [task.name for task in known], "targets": [task.name for task in goals]}
+    config = RunConfig(**{"prompt_length": 100, "transfer_from": "all"} | names | settings)
     return {stage.title: stage for stage in stages(config, model_facts(model)[0], known, goals)}
 
 

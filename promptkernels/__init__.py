@@ -9,6 +9,8 @@ torch.Size([6, 6])
 
 import sys
 
+from promptkernels import reference
+from promptkernels.backends import cpu, cuda, registry, triton
 from promptkernels.backends.registry import BackendStatus, BackendUnavailable, backends, set_backend, use_backend
 from promptkernels.ops import (
     compose_prompts,
@@ -18,6 +20,9 @@ from promptkernels.ops import (
     svgd_direction,
     task_similarity,
 )
+
+# Here, because a backend needs the operations, which need the registry.
+registry.BACKENDS.update({module.BACKEND.name: module.BACKEND for module in (cpu, cuda, triton, reference)})
 
 # The function hides the package of its name. It has that package's modules as attributes, which is where the statement
 # `import promptkernels.backends.registry as registry` looks for them.

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from promptkernels import reference as plain
 from promptkernels.backends.types import accumulation_type
+from promptkernels.reference import similarity as plain
+from promptkernels.reference import svgd as plain_svgd
 
 TOKEN_PRODUCTS = 2**22  # numbers of the Gram matrices per token that are held at once: 32 MiB
 COLUMNS = 2048  # of a chunk; at least as many as there are rows, so that the Gram matrices stay smaller than the rows
@@ -123,16 +124,16 @@ def svgd_direction(
     particles: Tensor, scores: Tensor, bandwidth: float, convention: str, per_token: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     acc = accumulation_type(particles, scores)
-    x = plain._groups(plain._centred(particles, acc), per_token)
-    s = plain._groups(scores.to(acc), per_token)
+    x = plain_svgd._groups(plain_svgd._centred(particles, acc), per_token)
+    s = plain_svgd._groups(scores.to(acc), per_token)
     products = gram(x, x)
     norms = products.diagonal(dim1=-2, dim2=-1)
     squared = (norms.unsqueeze(-1) + norms.unsqueeze(-2) - 2 * products).clamp_min(0)
     squared.diagonal(dim1=-2, dim2=-1).zero_()
     squared = squared.to(acc)
-    h = plain._bandwidth(squared, bandwidth, convention)
+    h = plain_svgd._bandwidth(squared, bandwidth, convention)
     spread = h[:, None, None]
     kernel = torch.where(spread > 0, torch.exp(-squared / spread), (squared == 0).to(acc))
     kernel = torch.where(squared.isnan(), squared, kernel)
-    phi = kernel @ s / kernel.shape[-1] + plain._repulsion(kernel, h) @ x
-    return plain._ungroup(phi, particles, per_token).contiguous(), kernel, h
+    phi = kernel @ s / kernel.shape[-1] + plain_svgd._repulsion(kernel, h) @ x
+    return plain_svgd._ungroup(phi, particles, per_token).contiguous(), kernel, h

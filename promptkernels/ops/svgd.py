@@ -7,42 +7,104 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor
 
+from promptkernels.backends.native import CODES, Native, common, typed
 from promptkernels.backends.types import accumulation_type
-from promptkernels.ops.arguments import CONVENTIONS
+from promptkernels.ops import arguments
 from promptkernels.ops.checks import Sizes, is_positive, one_of
 from promptkernels.ops.derivatives import needs_gradient, once, record, wanted
-from promptkernels.ops.library import register
+from promptkernels.ops.table import Operation
+
+CONVENTIONS = ("liu2016", "numpyro", "blackjax")
+_BANDWIDTHS = ("fixed", *CONVENTIONS)  # in the order of the compiled modules
 
 
-def _fake(particles: Tensor, scores: Tensor, bandwidth: float, convention: str, per_token: bool) -> tuple[Tensor, ...]:
+def _fits(particles: Tensor, scores: Tensor, bandwidth: float, convention: str, per_token: bool) -> None:
+    shape = arguments.sizes("particles", particles, "MLH")
+    arguments.fits("scores", scores, shape, particles.get_device())
+    arguments.known("convention", convention, _BANDWIDTHS)
+    if convention == "fixed" and not bandwidth > 0:
+        raise ValueError(f"bandwidth must be > 0 where the convention is fixed, got {bandwidth}")
+
+
+def _fits_backward(grad: Tensor, particles: Tensor, scores: Tensor, kernel: Tensor, h: Tensor, per_token: bool) -> None:
+    _fits(particles, scores, 1.0, "fixed", per_token)
+    (m, length, _), device = particles.shape, particles.get_device()
+    groups, acc = length if per_token else 1, accumulation_type(particles, scores)
+    arguments.fits("grad", grad, particles.shape, device)
+    arguments.saved("kernel", kernel, (groups, m, m), device, acc)
+    arguments.saved("h", h, (groups,), device, acc)
+
+
+def _outputs(
+    particles: Tensor, scores: Tensor, bandwidth: float, convention: str, per_token: bool
+) -> tuple[Tensor, ...]:
     acc = accumulation_type(particles, scores)
     m, length, _ = particles.shape
     groups = length if per_token else 1
     return tuple(particles.new_empty(shape, dtype=acc) for shape in (particles.shape, (groups, m, m), (groups,)))
 
 
-def _fake_backward(
+def _outputs_backward(
+    grad: Tensor, particles: Tensor, scores: Tensor, kernel: Tensor, h: Tensor, per_token: bool
+) -> tuple[Tensor, ...]:
+    return kernel.new_empty(particles.shape), kernel.new_empty(particles.shape)
+
+
+def _native(
+    native: Native,
+    outs: tuple[Tensor, ...],
+    particles: Tensor,
+    scores: Tensor,
+    bandwidth: float,
+    convention: str,
+    per_token: bool,
+) -> None:
+    phi, kernel, h = outs
+    (particles,), (scores,) = common(phi.dtype, particles), common(phi.dtype, scores)
+    native.run(
+        native.module.svgd, particles.device,
+        particles.data_ptr(), scores.data_ptr(), *particles.shape,
+        CODES[particles.dtype], CODES[scores.dtype], _BANDWIDTHS.index(convention), bandwidth, per_token,
+        phi.data_ptr(), kernel.data_ptr(), h.data_ptr(),
+    )  # fmt: skip
+
+
+def _native_backward(
+    native: Native,
+    outs: tuple[Tensor, ...],
     grad: Tensor,
     particles: Tensor,
     scores: Tensor,
     kernel: Tensor,
     h: Tensor,
     per_token: bool,
-) -> tuple[Tensor, ...]:
-    return kernel.new_empty(particles.shape), kernel.new_empty(particles.shape)
+) -> None:
+    acc = kernel.dtype
+    (particles,), (scores,) = common(acc, particles), common(acc, scores)
+    grad, kernel, h = typed(acc, grad), kernel.contiguous(), h.contiguous()
+    native.run(
+        native.module.svgd_backward, particles.device,
+        grad.data_ptr(), particles.data_ptr(), scores.data_ptr(), *particles.shape,
+        CODES[acc], CODES[particles.dtype], CODES[scores.dtype],
+        kernel.data_ptr(), h.data_ptr(), per_token, *(out.data_ptr() for out in outs),
+    )  # fmt: skip
 
 
-_direction = register(
+_direction = Operation(
     "svgd_direction",
     "(Tensor particles, Tensor scores, float bandwidth, str convention, bool per_token)"
     " -> (Tensor phi, Tensor kernel, Tensor h)",
-    _fake,
+    check=_fits,
+    outputs=_outputs,
+    native=_native,
 )
-_direction_backward = register(
+_direction_backward = Operation(
     "svgd_direction_backward",
     "(Tensor grad, Tensor particles, Tensor scores, Tensor kernel, Tensor h, bool per_token)"
     " -> (Tensor d_particles, Tensor d_scores)",
-    _fake_backward,
+    check=_fits_backward,
+    outputs=_outputs_backward,
+    native=_native_backward,
 )
 
 

@@ -15,7 +15,7 @@ import promptkernels as pk
 PROMPT_SHAPES = [(1, 1, 1), (2, 3, 7), (3, 1, 65), (5, 4, 63), (8, 20, 64), (16, 3, 129), (33, 2, 40), (6, 100, 768)]
 
 # (B, T, L, R, H, S)
-HADAMARD_SHAPES = [
+COMPOSE_SHAPES = [
     (1, 1, 1, 1, 1, 1),
     (4, 3, 5, 1, 7, 2),
     (7, 2, 3, 2, 65, 0),
@@ -61,8 +61,8 @@ def asserts_on_device(backend: str) -> bool:
     return backend != "reference" and torch.get_default_device().type == "cuda"
 
 
-def hadamard(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> tuple[Tensor, ...]:
-    """shared, u, v, task_ids, input_embeds for one of `HADAMARD_SHAPES`."""
+def compose_inputs(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> tuple[Tensor, ...]:
+    """shared, u, v, task_ids, input_embeds for one of `COMPOSE_SHAPES`."""
     b, t, length, r, h, s = shape
     return (
         rand(length, h, seed=1, dtype=dtype),
@@ -127,7 +127,7 @@ def public_calls(
     tasks: int = 7, length: int = 6, hidden: int = 33, rows: int = 12
 ) -> dict[str, tuple[partial, dict[str, Tensor]]]:
     """Every public function that has a gradient, to be called with floating tensors by name."""
-    shared, u, v, task_ids, embeds = hadamard((rows, tasks, length, 2, hidden, length + 2))
+    shared, u, v, task_ids, embeds = compose_inputs((rows, tasks, length, 2, hidden, length + 2))
     start = rand(length, hidden, seed=1)
     prompts = {"reference": start, "prompts": start + rand(tasks, length, hidden)}
     others, scale = {"others": start + rand(3, length, hidden, seed=2)}, {"scale": rand(tasks, length, seed=3)}

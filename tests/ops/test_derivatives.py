@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.autograd.forward_ad as fwAD
-from cases import CALLS, hadamard, public_calls, rand
+from cases import CALLS, compose_inputs, public_calls, rand
 from torch import Tensor
 
 import promptkernels as pk
@@ -67,7 +67,7 @@ def test_transforms_that_differentiate_are_refused(call, transform):
 def raw_calls() -> dict[str, tuple]:
     """Every differentiable registered operation with its arguments, the first of which is a floating tensor."""
     prompts, reference, scale, weights = rand(4, 3, 8), rand(3, 8, seed=1), rand(4, 3), rand(4)
-    shared, u, v, task_ids, embeds = hadamard((5, 4, 3, 2, 8, 4))
+    shared, u, v, task_ids, embeds = compose_inputs((5, 4, 3, 2, 8, 4))
     similarity = prompts, reference, rand(2, 3, 8), scale, "cosine", 1e-8
     saved = OPS.task_similarity(*similarity)
     _, kernel, h = OPS.svgd_direction(prompts, prompts, 0.0, "liu2016", True)

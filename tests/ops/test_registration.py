@@ -8,7 +8,7 @@ import cases
 import pytest
 import torch
 import torch._dynamo.testing
-from cases import CALLS, hadamard, public_calls, rand
+from cases import CALLS, compose_inputs, public_calls, rand
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import promptkernels as pk
@@ -42,7 +42,7 @@ def samples(dtype=torch.float32):
     """Arguments of every registered operation, forward and backward."""
     rand = partial(cases.rand, dtype=dtype)
     prompts, reference, others, scale = rand(4, 3, 10), rand(3, 10, seed=1), rand(2, 3, 10, seed=2), rand(4, 3, seed=3)
-    shared, u, v, task_ids, embeds = hadamard((6, 3, 5, 2, 10, 4), dtype)
+    shared, u, v, task_ids, embeds = compose_inputs((6, 3, 5, 2, 10, 4), dtype)
     similarity = OPS.task_similarity(prompts, reference, others, scale, "cosine", 1e-8)
     _, kernel, h = OPS.svgd_direction(prompts, prompts, 0.0, "liu2016", True)
     long_grad = rand(6, 9, 10, seed=6)
@@ -128,7 +128,7 @@ def training_step(prompts, reference, scale, shared, u, v, task_ids, embeds):
 
 
 def step_inputs(tasks, rows):
-    inputs = [rand(tasks, 5, 10), rand(5, 10, seed=1), rand(tasks, 5, seed=2), *hadamard((rows, 3, 5, 2, 10, 4))]
+    inputs = [rand(tasks, 5, 10), rand(5, 10, seed=1), rand(tasks, 5, seed=2), *compose_inputs((rows, 3, 5, 2, 10, 4))]
     return [t.requires_grad_() if t.is_floating_point() else t for t in inputs]
 
 

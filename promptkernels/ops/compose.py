@@ -7,36 +7,104 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from promptkernels.backends.native import CODES, Native, address, typed
 from promptkernels.backends.types import accumulation_type
+from promptkernels.ops import arguments
 from promptkernels.ops.checks import Sizes
 from promptkernels.ops.derivatives import needs_gradient, once, record, wanted
-from promptkernels.ops.library import register
+from promptkernels.ops.table import Operation
 
 
-def _fake_compose(shared: Tensor, u: Tensor, v: Tensor, task_ids: Tensor) -> Tensor:
+def _fits(shared: Tensor, u: Tensor, v: Tensor, task_ids: Tensor) -> None:
+    length, hidden = arguments.sizes("shared", shared, "LH")
+    tasks, u_length, rank = arguments.sizes("u", u, "TLR")
+    device, wide = shared.get_device(), task_ids.dtype
+    if u_length != length or u.get_device() != device:
+        arguments.fits("u", u, (tasks, length, rank), device)
+    arguments.fits("v", v, (tasks, rank, hidden), device)
+    if wide is not torch.int64 and wide is not torch.int32:
+        raise ValueError(f"task_ids must be int32 or int64, got {wide}")
+    if task_ids.dim() != 1 or task_ids.get_device() != device:
+        raise arguments.misplaced("task_ids", task_ids, f"({task_ids.numel()},)", device)
+
+
+def _fits_backward(grad: Tensor, shared: Tensor, u: Tensor, v: Tensor, task_ids: Tensor) -> None:
+    _fits(shared, u, v, task_ids)
+    arguments.fits("grad", grad, (task_ids.shape[0], *shared.shape), shared.get_device())
+
+
+def _fits_prepend(shared: Tensor, u: Tensor, v: Tensor, task_ids: Tensor, input_embeds: Tensor) -> None:
+    _fits(shared, u, v, task_ids)
+    text = input_embeds.shape[1] if input_embeds.dim() == 3 else 0
+    arguments.fits("input_embeds", input_embeds, (task_ids.shape[0], text, shared.shape[1]), shared.get_device())
+
+
+def _outputs(shared: Tensor, u: Tensor, v: Tensor, task_ids: Tensor) -> Tensor:
     return shared.new_empty((task_ids.shape[0], *shared.shape), dtype=accumulation_type(shared, u, v))
 
 
-def _fake_backward(grad: Tensor, shared: Tensor, u: Tensor, v: Tensor, task_ids: Tensor) -> tuple[Tensor, ...]:
+def _outputs_backward(grad: Tensor, shared: Tensor, u: Tensor, v: Tensor, task_ids: Tensor) -> tuple[Tensor, ...]:
     acc = accumulation_type(shared, u, v)
     return tuple(shared.new_empty(t.shape, dtype=acc) for t in (shared, u, v))
 
 
-def _fake_prepend(shared: Tensor, u: Tensor, v: Tensor, task_ids: Tensor, input_embeds: Tensor) -> Tensor:
+def _outputs_prepend(shared: Tensor, u: Tensor, v: Tensor, task_ids: Tensor, input_embeds: Tensor) -> Tensor:
     rows, text, hidden = input_embeds.shape
     return input_embeds.new_empty((rows, shared.shape[0] + text, hidden))
 
 
-_compose = register("compose_prompts", "(Tensor shared, Tensor u, Tensor v, Tensor task_ids) -> Tensor", _fake_compose)
-_compose_backward = register(
+def _native(
+    native: Native, out: Tensor, shared: Tensor, u: Tensor, v: Tensor, task_ids: Tensor, embeds: Tensor | None = None
+) -> None:
+    acc = accumulation_type(shared, u, v)
+    shared, u, v, task_ids = typed(acc, shared), typed(acc, u), typed(acc, v), task_ids.contiguous()
+    embeds = None if embeds is None else embeds.contiguous()
+    (length, hidden), (tasks, _, rank) = shared.shape, u.shape
+    native.run(
+        native.module.compose, shared.device,
+        shared.data_ptr(), u.data_ptr(), v.data_ptr(), tasks, length, rank, hidden, acc == torch.float64,
+        task_ids.data_ptr(), task_ids.dtype == torch.int64, task_ids.shape[0], address(embeds), out.shape[1] - length,
+        CODES[out.dtype], out.data_ptr(),
+    )  # fmt: skip
+
+
+def _native_backward(
+    native: Native, outs: tuple[Tensor, ...], grad: Tensor, shared: Tensor, u: Tensor, v: Tensor, task_ids: Tensor
+) -> None:
+    acc = accumulation_type(shared, u, v)
+    shared, u, v, task_ids = typed(acc, shared), typed(acc, u), typed(acc, v), task_ids.contiguous()
+    (length, hidden), (tasks, _, rank) = shared.shape, u.shape
+    if grad.stride(2) != 1 or grad.stride(1) != hidden:  # rows of a longer sequence are read where they lie
+        grad = grad.contiguous()
+    native.run(
+        native.module.compose_backward, shared.device,
+        grad.data_ptr(), grad.stride(0), CODES[grad.dtype],
+        shared.data_ptr(), u.data_ptr(), v.data_ptr(), tasks, length, rank, hidden, acc == torch.float64,
+        task_ids.data_ptr(), task_ids.dtype == torch.int64, task_ids.shape[0],
+        *(out.data_ptr() for out in outs),
+    )  # fmt: skip
+
+
+_compose = Operation(
+    "compose_prompts",
+    "(Tensor shared, Tensor u, Tensor v, Tensor task_ids) -> Tensor",
+    check=_fits,
+    outputs=_outputs,
+    native=_native,
+)
+_compose_backward = Operation(
     "compose_prompts_backward",
     "(Tensor grad, Tensor shared, Tensor u, Tensor v, Tensor task_ids) -> (Tensor d_shared, Tensor d_u, Tensor d_v)",
-    _fake_backward,
+    check=_fits_backward,
+    outputs=_outputs_backward,
+    native=_native_backward,
 )
-_prepend = register(
+_prepend = Operation(
     "prepend_prompts",
     "(Tensor shared, Tensor u, Tensor v, Tensor task_ids, Tensor input_embeds) -> Tensor",
-    _fake_prepend,
+    check=_fits_prepend,
+    outputs=_outputs_prepend,
+    native=_native,
 )
 
 

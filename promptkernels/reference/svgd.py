@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -52,14 +53,23 @@ def _repulsion(kernel: Tensor, h: Tensor) -> Tensor:
     return strength[:, None, None] * (torch.diag_embed(kernel.sum(-1)) - kernel)
 
 
+def squared_distances(x: Tensor) -> Tensor:
+    """(G, M, D) -> (G, M, M). Differences first: equal particles are exactly 0 apart, wherever they lie."""
+    return torch.stack([(x - row).square().sum(-1) for row in x.split(1, dim=-2)], dim=-2)
+
+
 def svgd_direction(
-    particles: Tensor, scores: Tensor, bandwidth: float, convention: str, per_token: bool
+    particles: Tensor,
+    scores: Tensor,
+    bandwidth: float,
+    convention: str,
+    per_token: bool,
+    squared_distances: Callable[[Tensor], Tensor] = squared_distances,
 ) -> tuple[Tensor, Tensor, Tensor]:
     acc = accumulation_type(particles, scores)
     x = _groups(_centred(particles, acc), per_token)
     s = _groups(scores.to(acc), per_token)
-    # Differences first: equal particles are exactly 0 apart, wherever they lie.
-    squared = torch.stack([(x - row).square().sum(-1) for row in x.split(1, dim=-2)], dim=-2)
+    squared = squared_distances(x)
     h = _bandwidth(squared, bandwidth, convention)
     spread = h[:, None, None]
     kernel = torch.where(spread > 0, torch.exp(-squared / spread), (squared == 0).to(acc))

@@ -53,7 +53,7 @@ PREFERENCE: dict[str, tuple[str, ...]] = {
 
 _forced: str | None = os.environ.get("PROMPTKERNELS_BACKEND") or None
 _block: ContextVar[str | None] = ContextVar("promptkernels_backend")  # of `use_backend`; unset outside of a block
-_chosen: dict[tuple[str | None, str, torch.dtype, int], Backend] = {}
+_chosen: dict[tuple[str | None, torch.device | str, torch.dtype], Backend] = {}
 
 
 class BackendUnavailable(RuntimeError):
@@ -85,14 +85,14 @@ def _check_name(name: str) -> None:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)} or None (automatic), got {name!r}")
 
 
-def _refusal(backend: Backend, device: str, dtype: torch.dtype, index: int) -> str | None:
+def _refusal(backend: Backend, device: torch.device, dtype: torch.dtype) -> str | None:
     reason = backend.why_unavailable()
-    if reason is None and backend.devices != ("*",) and device not in backend.devices:
+    if reason is None and backend.devices != ("*",) and device.type not in backend.devices:
         reason = f"runs on {', '.join(backend.devices)} tensors only"
     if reason is None and dtype not in backend.dtypes:
         reason = f"has no kernels for {dtype}"
-    if reason is None and index >= 0:
-        reason = backend.why_not_on(index)
+    if reason is None and device.index is not None:
+        reason = backend.why_not_on(device.index)
     return reason
 
 
@@ -157,29 +157,30 @@ def call_under(name: str | None, function: Callable[..., Any], *arguments: Any) 
         _block.reset(before)
 
 
-def choose(device: str, dtype: torch.dtype, index: int = -1) -> Backend:
-    """The backend that runs an operation on tensors of this device type and element type.
+def choose(device: torch.device | str, dtype: torch.dtype) -> Backend:
+    """The backend that runs an operation on tensors of this device and element type.
 
-    ``index`` is `Tensor.get_device`: which of several GPUs; -1 stands for any of them.
+    A device without an index stands for any of its type.
     """
-    key = (forced(), device, dtype, index)
+    key = (_block.get(_forced), device, dtype)
     backend = _chosen.get(key)
     if backend is None:
         backend = _chosen[key] = _decide(*key)
     return backend
 
 
-def _decide(forced: str | None, device: str, dtype: torch.dtype, index: int) -> Backend:
+def _decide(forced: str | None, device: torch.device | str, dtype: torch.dtype) -> Backend:
+    device = torch.device(device)
     if forced is not None:
         _check_name(forced)
-        if _refusal(BACKENDS[forced], device, dtype, index) is not None:
-            reasons = {name: _refusal(backend, device, dtype, index) for name, backend in BACKENDS.items()}
-            _raise_unavailable(forced, f"{dtype} tensors on {device}", reasons)
+        if _refusal(BACKENDS[forced], device, dtype) is not None:
+            reasons = {name: _refusal(backend, device, dtype) for name, backend in BACKENDS.items()}
+            _raise_unavailable(forced, f"{dtype} tensors on {device.type}", reasons)
         return BACKENDS[forced]
-    for name in PREFERENCE.get(device, ("reference",)):
-        reason = _refusal(BACKENDS[name], device, dtype, index)
+    for name in PREFERENCE.get(device.type, ("reference",)):
+        reason = _refusal(BACKENDS[name], device, dtype)
         if reason is None:
-            log.info("%s tensors of %s: backend %s", device, dtype, name)
+            log.info("%s tensors of %s: backend %s", device.type, dtype, name)
             return BACKENDS[name]
-        log.info("%s tensors of %s: backend %s steps aside: %s", device, dtype, name, reason)
-    raise BackendUnavailable(f"no backend has kernels for {dtype} tensors on {device}")
+        log.info("%s tensors of %s: backend %s steps aside: %s", device.type, dtype, name, reason)
+    raise BackendUnavailable(f"no backend has kernels for {dtype} tensors on {device.type}")

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from promptkernels.backends.native import CODES, Native, address, typed
+from promptkernels.backends.native import CODES, Native, address, allocate, typed
 from promptkernels.backends.types import accumulation_type
 from promptkernels.ops import arguments
 from promptkernels.ops.checks import Sizes
@@ -40,24 +40,24 @@ def _fits_prepend(shared: Tensor, u: Tensor, v: Tensor, task_ids: Tensor, input_
 
 
 def _outputs(shared: Tensor, u: Tensor, v: Tensor, task_ids: Tensor) -> Tensor:
-    return shared.new_empty((task_ids.shape[0], *shared.shape), dtype=accumulation_type(shared, u, v))
+    return allocate(shared, accumulation_type(shared, u, v), task_ids.shape[0], *shared.shape)
 
 
 def _outputs_backward(grad: Tensor, shared: Tensor, u: Tensor, v: Tensor, task_ids: Tensor) -> tuple[Tensor, ...]:
     acc = accumulation_type(shared, u, v)
-    return tuple(shared.new_empty(t.shape, dtype=acc) for t in (shared, u, v))
+    return allocate(shared, acc, *shared.shape), allocate(u, acc, *u.shape), allocate(v, acc, *v.shape)
 
 
 def _outputs_prepend(shared: Tensor, u: Tensor, v: Tensor, task_ids: Tensor, input_embeds: Tensor) -> Tensor:
     rows, text, hidden = input_embeds.shape
-    return input_embeds.new_empty((rows, shared.shape[0] + text, hidden))
+    return input_embeds.new_empty(rows, shared.shape[0] + text, hidden)
 
 
 def _native(
     native: Native, out: Tensor, shared: Tensor, u: Tensor, v: Tensor, task_ids: Tensor, embeds: Tensor | None = None
 ) -> None:
-    acc = accumulation_type(shared, u, v)
-    shared, u, v, task_ids = typed(acc, shared), typed(acc, u), typed(acc, v), task_ids.contiguous()
+    acc = out.dtype if embeds is None else accumulation_type(shared, u, v)
+    (shared, u, v), task_ids = typed(acc, shared, u, v), task_ids.contiguous()
     embeds = None if embeds is None else embeds.contiguous()
     (length, hidden), (tasks, _, rank) = shared.shape, u.shape
     native.run(
@@ -71,8 +71,8 @@ def _native(
 def _native_backward(
     native: Native, outs: tuple[Tensor, ...], grad: Tensor, shared: Tensor, u: Tensor, v: Tensor, task_ids: Tensor
 ) -> None:
-    acc = accumulation_type(shared, u, v)
-    shared, u, v, task_ids = typed(acc, shared), typed(acc, u), typed(acc, v), task_ids.contiguous()
+    acc = outs[0].dtype
+    (shared, u, v), task_ids = typed(acc, shared, u, v), task_ids.contiguous()
     (length, hidden), (tasks, _, rank) = shared.shape, u.shape
     if grad.stride(2) != 1 or grad.stride(1) != hidden:  # rows of a longer sequence are read where they lie
         grad = grad.contiguous()
@@ -134,10 +134,12 @@ def compose_prompts(shared: Tensor, u: Tensor, v: Tensor, task_ids: Tensor) -> T
         ValueError: an argument of a wrong rank, size, type or device.
         IndexError: a task id outside 0..T-1 (on a GPU a device-side assertion, as in torch's own indexing).
     """
-    _check(shared, u, v, task_ids)
+    direct = _compose.ready(shared, u, v, task_ids)
+    if not direct:
+        _check(shared, u, v, task_ids)
     if needs_gradient("compose_prompts", shared, u, v):
-        return _ComposePrompts.apply(shared, u, v, task_ids)
-    return _compose(shared, u, v, task_ids)
+        return _ComposePrompts.apply(direct, shared, u, v, task_ids)
+    return _compose.by(direct)(shared, u, v, task_ids)
 
 
 def prepend_prompts(shared: Tensor, u: Tensor, v: Tensor, task_ids: Tensor, input_embeds: Tensor) -> Tensor:
@@ -155,14 +157,16 @@ def prepend_prompts(shared: Tensor, u: Tensor, v: Tensor, task_ids: Tensor, inpu
         ValueError: an argument of a wrong rank, size, type or device.
         IndexError: a task id outside 0..T-1.
     """
-    _check(shared, u, v, task_ids, input_embeds)
+    direct = _prepend.ready(shared, u, v, task_ids, input_embeds)
+    if not direct:
+        _check(shared, u, v, task_ids, input_embeds)
     if needs_gradient("prepend_prompts", shared, u, v, input_embeds):
-        return _PrependPrompts.apply(shared, u, v, task_ids, input_embeds)
-    return _prepend(shared, u, v, task_ids, input_embeds)
+        return _PrependPrompts.apply(direct, shared, u, v, task_ids, input_embeds)
+    return _prepend.by(direct)(shared, u, v, task_ids, input_embeds)
 
 
 def _factor_gradients(name: str, ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    needs, saved = ctx.needs_input_grad[:3], ctx.saved_tensors
+    needs, saved = ctx.needs_input_grad[1:4], ctx.saved_tensors
     if not any(needs):
         return None, None, None
     d_shared, d_u, d_v = wanted(ctx, needs, _compose_backward, grad, *saved)
@@ -172,23 +176,25 @@ def _factor_gradients(name: str, ctx: Any, grad: Tensor) -> tuple[Tensor | None,
 
 class _ComposePrompts(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, shared: Tensor, u: Tensor, v: Tensor, task_ids: Tensor) -> Tensor:
+    def forward(ctx: Any, direct: bool, shared: Tensor, u: Tensor, v: Tensor, task_ids: Tensor) -> Tensor:
         record(ctx, shared, u, v, task_ids)
-        return _compose(shared, u, v, task_ids)
+        return _compose.by(direct)(shared, u, v, task_ids)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return (*_factor_gradients("compose_prompts", ctx, grad), None)
+        return (None, *_factor_gradients("compose_prompts", ctx, grad), None)
 
 
 class _PrependPrompts(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, shared: Tensor, u: Tensor, v: Tensor, task_ids: Tensor, input_embeds: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, direct: bool, shared: Tensor, u: Tensor, v: Tensor, task_ids: Tensor, input_embeds: Tensor
+    ) -> Tensor:
         record(ctx, shared, u, v, task_ids)
-        return _prepend(shared, u, v, task_ids, input_embeds)
+        return _prepend.by(direct)(shared, u, v, task_ids, input_embeds)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         length = ctx.saved_tensors[0].shape[0]
         d_factors = _factor_gradients("prepend_prompts", ctx, grad[:, :length])
-        return (*d_factors, None, grad[:, length:] if ctx.needs_input_grad[4] else None)
+        return (None, *d_factors, None, grad[:, length:] if ctx.needs_input_grad[5] else None)

@@ -7,6 +7,7 @@ Torch itself leaves them out without a word: an operation without a forward-mode
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -34,7 +35,12 @@ def needs_gradient(name: str, *tensors: Tensor | None) -> bool:
     Raises:
         NotImplementedError: a `torch.func` transform would have to record it.
     """
-    if not (torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)):
+    if not torch.is_grad_enabled():
+        return False
+    for tensor in tensors:
+        if tensor is not None and tensor.requires_grad:
+            break
+    else:
         return False
     if not torch.compiler.is_compiling():
         if torch._C._are_functorch_transforms_active():
@@ -89,7 +95,7 @@ def record(ctx: Any, *tensors: Tensor | None) -> None:
 
 def wanted(ctx: Any, needs: Sequence[bool], backward: Callable[..., Any], *arguments: Any) -> tuple[Tensor | None, ...]:
     """The gradients of a raw backward operation, by the backend of the forward one; None where nobody needs them."""
-    with torch.no_grad():
+    with torch.no_grad() if torch.is_grad_enabled() else nullcontext():
         if torch.compiler.is_compiling():
             gradients = backward(*arguments)
         else:

@@ -24,7 +24,7 @@ def _outputs(similarity: Tensor, target: int) -> Tensor:
 
 
 def _native(native: Native, chosen: Tensor, similarity: Tensor, target: int) -> None:
-    similarity = typed(accumulation_type(similarity), similarity)
+    (similarity,) = typed(accumulation_type(similarity), similarity)
     wide, n = similarity.dtype == torch.float64, similarity.shape[0]
     native.run(native.module.select_group, similarity.device, similarity.data_ptr(), wide, n, target, chosen.data_ptr())
 
@@ -59,8 +59,9 @@ def select_group(similarity: Tensor, target: int) -> Tensor:
         ValueError: similarity is not a square floating matrix, or target no int.
         IndexError: target is outside 0..T.
     """
-    sizes = Sizes()
-    sizes.floating("similarity", similarity, "NN")
+    if isinstance(target, int) and _select.ready(similarity, target):
+        return _select.run(similarity, target)
+    Sizes().floating("similarity", similarity, "NN")
     if not isinstance(target, int):
         raise ValueError(f"target must be an int, got {target!r}")
     if not 0 <= target < similarity.shape[0]:

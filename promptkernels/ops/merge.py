@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from promptkernels.backends.native import CODES, Native, address, addresses, common, typed
+from promptkernels.backends.native import CODES, Native, address, addresses, allocate, common, typed
 from promptkernels.backends.types import accumulation_type
 from promptkernels.ops import arguments
 from promptkernels.ops.checks import Sizes
@@ -32,7 +32,7 @@ def _fits_backward(
 
 
 def _outputs(reference: Tensor, prompts: Tensor, scale: Tensor | None, weights: Tensor | None) -> Tensor:
-    return reference.new_empty(reference.shape, dtype=accumulation_type(reference, prompts, scale, weights))
+    return allocate(reference, accumulation_type(reference, prompts, scale, weights), *reference.shape)
 
 
 def _outputs_backward(
@@ -47,7 +47,7 @@ def _native(
     native: Native, out: Tensor, reference: Tensor, prompts: Tensor, scale: Tensor | None, weights: Tensor | None
 ) -> None:
     reference, prompts = common(out.dtype, reference, prompts)
-    scale, weights = typed(out.dtype, scale), typed(out.dtype, weights)
+    scale, weights = typed(out.dtype, scale, weights)
     native.run(
         native.module.merge, prompts.device,
         reference.data_ptr(), prompts.data_ptr(), address(scale), address(weights), *prompts.shape,
@@ -67,7 +67,7 @@ def _native_backward(
 ) -> None:
     acc = outs[0].dtype
     reference, prompts = common(acc, reference, prompts)
-    grad, scale, weights = typed(acc, grad), typed(acc, scale), typed(acc, weights)
+    grad, scale, weights = typed(acc, grad, scale, weights)
     native.run(
         native.module.merge_backward, prompts.device,
         grad.data_ptr(), reference.data_ptr(), prompts.data_ptr(), address(scale), address(weights),
@@ -110,31 +110,36 @@ def merge_task_vectors(
     Raises:
         ValueError: an argument of a wrong rank, size, type or device.
     """
-    sizes = Sizes()
-    sizes.floating("reference", reference, "LH")
-    sizes.floating("prompts", prompts, "TLH")
-    if scale is not None:
-        sizes.floating("scale", scale, "TL")
-    if weights is not None:
-        sizes.floating("weights", weights, "T")
+    direct = _merge.ready(reference, prompts, scale, weights)
+    if not direct:
+        sizes = Sizes()
+        sizes.floating("reference", reference, "LH")
+        sizes.floating("prompts", prompts, "TLH")
+        if scale is not None:
+            sizes.floating("scale", scale, "TL")
+        if weights is not None:
+            sizes.floating("weights", weights, "T")
     if needs_gradient("merge_task_vectors", reference, prompts, scale, weights):
-        return _MergeTaskVectors.apply(reference, prompts, scale, weights)
-    return _merge(reference, prompts, scale, weights)
+        return _MergeTaskVectors.apply(direct, reference, prompts, scale, weights)
+    return _merge.by(direct)(reference, prompts, scale, weights)
 
 
 class _MergeTaskVectors(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, reference: Tensor, prompts: Tensor, scale: Tensor | None, weights: Tensor | None) -> Tensor:
+    def forward(
+        ctx: Any, direct: bool, reference: Tensor, prompts: Tensor, scale: Tensor | None, weights: Tensor | None
+    ) -> Tensor:
         record(ctx, reference, prompts, scale, weights)
-        return _merge(reference, prompts, scale, weights)
+        return _merge.by(direct)(reference, prompts, scale, weights)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        saved, needs = ctx.saved_tensors, list(ctx.needs_input_grad)
+        saved, needs = ctx.saved_tensors, list(ctx.needs_input_grad[1:])
         reference, prompts, scale, weights = saved
         d_reference, d_prompts, d_scale, d_weights = wanted(ctx, needs, _merge_backward, grad, *saved, needs)
         name = "merge_task_vectors"
         return (
+            None,
             once(name, d_reference, grad, scale, weights),
             once(name, d_prompts, grad, scale, weights),
             once(name, d_scale, grad, reference, prompts, weights),

@@ -7,7 +7,7 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor
 
-from promptkernels.backends.native import CODES, Native, address, addresses, common, typed
+from promptkernels.backends.native import CODES, Native, address, addresses, allocate, common, typed
 from promptkernels.backends.types import accumulation_type
 from promptkernels.ops import arguments
 from promptkernels.ops.checks import Sizes, is_positive, one_of
@@ -63,7 +63,7 @@ def _outputs(
 ) -> tuple[Tensor, ...]:
     acc = accumulation_type(prompts, reference, others, scale)
     n, m = prompts.shape[0], (prompts if others is None else others).shape[0]
-    return tuple(prompts.new_empty(shape, dtype=acc) for shape in ((n, m), (n,), (m,)))
+    return allocate(prompts, acc, n, m), allocate(prompts, acc, n), allocate(prompts, acc, m)
 
 
 def _outputs_z(prompts: Tensor, *rest: Any) -> tuple[Tensor, ...]:
@@ -92,7 +92,7 @@ def _native(
     similarity, left_norm, right_norm, *z = outs
     acc = similarity.dtype
     prompts, reference, others = common(acc, prompts, reference, others)
-    scale = typed(acc, scale)
+    (scale,) = typed(acc, scale)
     native.run(
         native.module.similarity, prompts.device,
         prompts.data_ptr(), address(reference), address(others), address(scale),
@@ -124,8 +124,8 @@ def _native_backward(
 ) -> None:
     acc = similarity.dtype
     prompts, reference, others = common(acc, prompts, reference, others)
-    grad, scale, similarity = typed(acc, grad), typed(acc, scale), similarity.contiguous()
-    left_norm, right_norm = left_norm.contiguous(), right_norm.contiguous()
+    grad, scale, similarity = typed(acc, grad, scale, similarity)
+    left_norm, right_norm = typed(acc, left_norm, right_norm)
     native.run(
         native.module.similarity_backward, prompts.device,
         grad.data_ptr(), prompts.data_ptr(), address(reference), address(others), address(scale),
@@ -226,6 +226,28 @@ def task_similarity(
     one_of("metric", metric, METRICS)
     if not is_positive(eps):
         raise ValueError(f"eps must be a number > 0, got {eps!r}")
+    direct = return_z is False and _similarity.ready(prompts, reference, others, scale, metric, eps)
+    if not direct and _check(prompts, reference, others, scale, metric, return_z):
+        prompts = prompts.unsqueeze(1)
+        reference = None if reference is None else reference.unsqueeze(0)
+        others = None if others is None else others.unsqueeze(1)
+    if needs_gradient("task_similarity", prompts, reference, others, scale):
+        return _TaskSimilarity.apply(direct, prompts, reference, others, scale, metric, eps, return_z)
+    if return_z:
+        similarity, _, _, z = _similarity_z(prompts, reference, others, scale, eps)
+        return similarity, z
+    return _similarity.by(direct)(prompts, reference, others, scale, metric, eps)[0]
+
+
+def _check(
+    prompts: Tensor,
+    reference: Tensor | None,
+    others: Tensor | None,
+    scale: Tensor | None,
+    metric: str,
+    return_z: object,
+) -> bool:
+    """Whether the prompts are flat."""
     sizes = Sizes()
     flat = isinstance(prompts, Tensor) and prompts.dim() == 2
     if return_z is not False:
@@ -240,16 +262,7 @@ def task_similarity(
         sizes.floating("scale", scale, "T1" if flat else "TL")
         if flat and scale.shape[1] != 1:
             raise ValueError(f"scale must have shape (T, 1) for flat prompts, got {tuple(scale.shape)}")
-    if flat:
-        prompts = prompts.unsqueeze(1)
-        reference = None if reference is None else reference.unsqueeze(0)
-        others = None if others is None else others.unsqueeze(1)
-    if needs_gradient("task_similarity", prompts, reference, others, scale):
-        return _TaskSimilarity.apply(prompts, reference, others, scale, metric, eps, return_z)
-    if return_z:
-        similarity, _, _, z = _similarity_z(prompts, reference, others, scale, eps)
-        return similarity, z
-    return _similarity(prompts, reference, others, scale, metric, eps)[0]
+    return flat
 
 
 def _check_return_z(return_z: object, metric: str, flat: bool, prompts: Tensor) -> None:
@@ -268,6 +281,7 @@ class _TaskSimilarity(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
+        direct: bool,
         prompts: Tensor,
         reference: Tensor | None,
         others: Tensor | None,
@@ -279,7 +293,8 @@ class _TaskSimilarity(torch.autograd.Function):
         if return_z:
             similarity, left_norm, right_norm, z = _similarity_z(prompts, reference, others, scale, eps)
         else:
-            similarity, left_norm, right_norm = _similarity(prompts, reference, others, scale, metric, eps)
+            outs = _similarity.by(direct)(prompts, reference, others, scale, metric, eps)
+            similarity, left_norm, right_norm = outs
         record(ctx, prompts, reference, others, scale, similarity, left_norm, right_norm)
         ctx.metric, ctx.eps = metric, eps
         if not return_z:
@@ -290,7 +305,7 @@ class _TaskSimilarity(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor, _grad_z: Tensor | None = None) -> tuple[Tensor | None, ...]:
         prompts, reference, others, scale, similarity, left_norm, right_norm = ctx.saved_tensors
-        needs = list(ctx.needs_input_grad[:4])
+        needs = list(ctx.needs_input_grad[1:5])
         inputs = prompts, reference, others, scale
         arguments = *inputs, ctx.metric, ctx.eps, similarity, left_norm, right_norm, needs
         gradients = wanted(ctx, needs, _similarity_backward, grad, *arguments)
@@ -299,4 +314,4 @@ class _TaskSimilarity(torch.autograd.Function):
         for place, gradient in enumerate(gradients):
             sources = [t for other, t in enumerate(inputs) if not (linear and other == place != 1)]
             found.append(once("task_similarity", gradient, grad, *sources))
-        return (*found, None, None, None)
+        return (None, *found, None, None, None)

@@ -7,7 +7,7 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor
 
-from promptkernels.backends.native import CODES, Native, common, typed
+from promptkernels.backends.native import CODES, Native, allocate, common, typed
 from promptkernels.backends.types import accumulation_type
 from promptkernels.ops import arguments
 from promptkernels.ops.checks import Sizes, is_positive, one_of
@@ -41,7 +41,8 @@ def _outputs(
     acc = accumulation_type(particles, scores)
     m, length, _ = particles.shape
     groups = length if per_token else 1
-    return tuple(particles.new_empty(shape, dtype=acc) for shape in (particles.shape, (groups, m, m), (groups,)))
+    phi = allocate(particles, acc, *particles.shape)
+    return phi, allocate(particles, acc, groups, m, m), allocate(particles, acc, groups)
 
 
 def _outputs_backward(
@@ -60,7 +61,8 @@ def _native(
     per_token: bool,
 ) -> None:
     phi, kernel, h = outs
-    (particles,), (scores,) = common(phi.dtype, particles), common(phi.dtype, scores)
+    acc = phi.dtype
+    (particles,), (scores,) = common(acc, particles), common(acc, scores)
     native.run(
         native.module.svgd, particles.device,
         particles.data_ptr(), scores.data_ptr(), *particles.shape,
@@ -81,7 +83,7 @@ def _native_backward(
 ) -> None:
     acc = kernel.dtype
     (particles,), (scores,) = common(acc, particles), common(acc, scores)
-    grad, kernel, h = typed(acc, grad), kernel.contiguous(), h.contiguous()
+    grad, kernel, h = typed(acc, grad, kernel, h)
     native.run(
         native.module.svgd_backward, particles.device,
         grad.data_ptr(), particles.data_ptr(), scores.data_ptr(), *particles.shape,
@@ -168,6 +170,37 @@ def svgd_direction(
     Raises:
         ValueError: an argument of a wrong rank, size, type, device or value.
     """
+    value, convention = _bandwidth(bandwidth)
+    if not isinstance(per_token, bool):
+        raise ValueError(f"per_token must be True or False, got {per_token!r}")
+    direct = reference is None and _direction.ready(particles, scores, value, convention, per_token)
+    shape = None if direct else _check(particles, scores, reference, per_token)
+    if shape is not None and len(shape) == 2:
+        particles, scores = particles.unsqueeze(1), scores.unsqueeze(1)
+    if needs_gradient("svgd_direction", particles, scores):
+        phi, kernel, h = _SVGDDirection.apply(direct, particles, scores, value, convention, per_token)
+    else:
+        phi, kernel, h = _direction.by(direct)(particles, scores, value, convention, per_token)
+    if shape is not None:
+        phi = phi.view(shape)
+    if not return_kernel:
+        return phi
+    return phi, ((kernel, h) if per_token else (kernel[0], h[0]))
+
+
+def _bandwidth(bandwidth: object) -> tuple[float, str]:
+    """As the operation takes it: a number, and what it means."""
+    if isinstance(bandwidth, str):
+        one_of("bandwidth", bandwidth, CONVENTIONS, " or a number > 0")
+        return 0.0, bandwidth
+    if isinstance(bandwidth, (int, float)) and is_positive(bandwidth):
+        return float(bandwidth), "fixed"
+    # A tensor may lie on another device or want a gradient; neither a copy to the host nor its loss goes unsaid.
+    hint = "; pass float(bandwidth), it is a constant here" if isinstance(bandwidth, Tensor) else ""
+    raise ValueError(f"bandwidth must be a number > 0 or one of {', '.join(CONVENTIONS)}, got {bandwidth!r}{hint}")
+
+
+def _check(particles: Tensor, scores: Tensor, reference: Tensor | None, per_token: bool) -> torch.Size:
     sizes = Sizes()
     flat = isinstance(particles, Tensor) and particles.dim() == 2
     inner = "D" if flat else "LH"
@@ -175,38 +208,17 @@ def svgd_direction(
     sizes.floating("scores", scores, "M" + inner)
     if reference is not None:
         sizes.floating("reference", reference, inner)
-    if isinstance(bandwidth, str):
-        one_of("bandwidth", bandwidth, CONVENTIONS, " or a number > 0")
-        value, convention = 0.0, bandwidth
-    elif is_positive(bandwidth):
-        value, convention = float(bandwidth), "fixed"
-    else:
-        # A tensor may lie on another device or want a gradient; neither a copy to the host nor its loss goes unsaid.
-        hint = "; pass float(bandwidth), it is a constant here" if isinstance(bandwidth, Tensor) else ""
-        raise ValueError(f"bandwidth must be a number > 0 or one of {', '.join(CONVENTIONS)}, got {bandwidth!r}{hint}")
-    if not isinstance(per_token, bool):
-        raise ValueError(f"per_token must be True or False, got {per_token!r}")
     if per_token and flat:
         raise ValueError(f"per_token needs particles of shape (M, L, H), got {tuple(particles.shape)}")
-    shape = particles.shape
-    if flat:
-        particles, scores = particles.unsqueeze(1), scores.unsqueeze(1)
-    if needs_gradient("svgd_direction", particles, scores):
-        phi, kernel, h = _SVGDDirection.apply(particles, scores, value, convention, per_token)
-    else:
-        phi, kernel, h = _direction(particles, scores, value, convention, per_token)
-    phi = phi.view(shape)
-    if not return_kernel:
-        return phi
-    return phi, ((kernel, h) if per_token else (kernel[0], h[0]))
+    return particles.shape
 
 
 class _SVGDDirection(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, particles: Tensor, scores: Tensor, bandwidth: float, convention: str, per_token: bool
+        ctx: Any, direct: bool, particles: Tensor, scores: Tensor, bandwidth: float, convention: str, per_token: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
-        phi, kernel, h = _direction(particles, scores, bandwidth, convention, per_token)
+        phi, kernel, h = _direction.by(direct)(particles, scores, bandwidth, convention, per_token)
         record(ctx, particles, scores, kernel, h)
         ctx.per_token = per_token
         ctx.mark_non_differentiable(kernel, h)
@@ -216,7 +228,7 @@ class _SVGDDirection(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor, _grad_kernel: Tensor, _grad_h: Tensor) -> tuple[Tensor | None, ...]:
         particles, scores, kernel, h = ctx.saved_tensors
         d_particles, d_scores = wanted(
-            ctx, ctx.needs_input_grad[:2], _direction_backward, grad, particles, scores, kernel, h, ctx.per_token
+            ctx, ctx.needs_input_grad[1:3], _direction_backward, grad, particles, scores, kernel, h, ctx.per_token
         )
         d_particles = once("svgd_direction", d_particles, grad, particles, scores)
-        return d_particles, once("svgd_direction", d_scores, grad, particles), None, None, None
+        return None, d_particles, once("svgd_direction", d_scores, grad, particles), None, None, None

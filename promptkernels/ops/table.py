@@ -18,6 +18,7 @@ from torch.autograd import forward_ad
 from promptkernels.backends import registry
 from promptkernels.backends.native import Native
 from promptkernels.ops.derivatives import refuse_tangents, refuse_tracked
+from promptkernels.ops.direct import SPECIAL, dispatch_keys, watched
 
 TABLE: dict[str, Operation] = {}
 
@@ -54,7 +55,13 @@ class Operation:
         self.check, self.outputs, self.native, self.differentiable = check, outputs, native, differentiable
         parameters = inspect.signature(check).parameters
         self._names = tuple(parameters)
-        self._required = [place for place, one in enumerate(parameters.values()) if one.annotation == "Tensor"]
+        # Places of tensors, and whether one must be there.
+        kinds = {"Tensor": True, "Tensor | None": False}
+        self._tensors = tuple(
+            (place, kinds[str(one.annotation)])
+            for place, one in enumerate(parameters.values())
+            if one.annotation in kinds
+        )
         self.overload = self._define(name, schema)
         if differentiable:
             # Under a transform of torch.func calls arrive here first; the overload lets torch's own rules go on.
@@ -68,20 +75,43 @@ class Operation:
         TABLE[name] = self
 
     def __call__(self, *arguments: Any) -> Any:
-        return self.overload(*arguments)
+        """By the shortest way: straight to the kernel, or through torch where somebody else has to see the call."""
+        return (self.run if self.ready(*arguments) else self.overload)(*arguments)
+
+    def ready(self, *arguments: Any) -> bool:
+        """Whether `run` may be called: torch has nothing to do with the call, and the arguments pass the check."""
+        if watched(arguments):
+            return False
+        try:
+            for place, required in self._tensors:
+                tensor = arguments[place]
+                if tensor is None:
+                    if required:
+                        return False
+                elif dispatch_keys(tensor).raw_repr() & SPECIAL:
+                    return False
+            self.check(*arguments)
+        except (ValueError, IndexError, TypeError):  # what is wrong is said by the long way
+            return False
+        return True
+
+    def by(self, direct: bool) -> Callable[..., Any]:
+        """`run` where the arguments are known to be `ready` for it."""
+        return self.run if direct else self
 
     def run(self, *arguments: Any) -> Any:
         """Call the backend that is chosen for the first argument; nothing is checked."""
         first = arguments[0]
-        backend = registry.choose(first.device.type, first.dtype, first.get_device())
-        return backend.functions[self.name](*arguments)
+        return registry.choose(first.device, first.dtype).functions[self.name](*arguments)
 
     def compiled(self, module: Native) -> Callable[..., Any]:
         """The function of a backend that calls a compiled module."""
 
+        outputs, native = self.outputs, self.native
+
         def function(*arguments: Any) -> Any:
-            results = self.outputs(*arguments)
-            self.native(module, results, *arguments)
+            results = outputs(*arguments)
+            native(module, results, *arguments)
             return results
 
         return function
@@ -99,8 +129,8 @@ class Operation:
         return getattr(getattr(torch.ops.promptkernels, self.name), name.partition(".")[2] or "default")
 
     def _kernel(self, *arguments: Any) -> Any:
-        for place in self._required:
-            if arguments[place] is None:  # torch lets it through
+        for place, required in self._tensors:
+            if required and arguments[place] is None:  # torch lets it through
                 raise ValueError(f"{self._names[place]} must be a tensor, got None")
         self.check(*arguments)
         if forward_ad._current_level >= 0 and self.differentiable:

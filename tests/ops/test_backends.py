@@ -48,7 +48,7 @@ def test_forced_backend_refuses_tensors_it_cannot_serve():
     for name, status in pk.backends().items():
         if name != "reference" and status.available:
             with pk.use_backend(name), pytest.raises(pk.BackendUnavailable, match="tensors only"):
-                registry.choose(meta.device.type, meta.dtype)
+                registry.choose(meta.device, meta.dtype)
 
 
 def test_a_module_left_over_from_another_version_is_not_called(monkeypatch):

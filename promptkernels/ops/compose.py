@@ -11,7 +11,7 @@ from promptkernels.backends.native import CODES, Native, address, allocate, type
 from promptkernels.backends.types import accumulation_type
 from promptkernels.ops import arguments
 from promptkernels.ops.checks import Sizes
-from promptkernels.ops.derivatives import needs_gradient, once, record, wanted
+from promptkernels.ops.derivatives import needs_gradient, once, record, recording, transformable, wanted
 from promptkernels.ops.table import Operation
 
 
@@ -138,7 +138,7 @@ def compose_prompts(shared: Tensor, u: Tensor, v: Tensor, task_ids: Tensor) -> T
     if not direct:
         _check(shared, u, v, task_ids)
     if needs_gradient("compose_prompts", shared, u, v):
-        return _ComposePrompts.apply(direct, shared, u, v, task_ids)
+        return recording(_ComposePrompts, _ComposeTransformed).apply(direct, shared, u, v, task_ids)
     return _compose.by(direct)(shared, u, v, task_ids)
 
 
@@ -161,7 +161,7 @@ def prepend_prompts(shared: Tensor, u: Tensor, v: Tensor, task_ids: Tensor, inpu
     if not direct:
         _check(shared, u, v, task_ids, input_embeds)
     if needs_gradient("prepend_prompts", shared, u, v, input_embeds):
-        return _PrependPrompts.apply(direct, shared, u, v, task_ids, input_embeds)
+        return recording(_PrependPrompts, _PrependTransformed).apply(direct, shared, u, v, task_ids, input_embeds)
     return _prepend.by(direct)(shared, u, v, task_ids, input_embeds)
 
 
@@ -198,3 +198,11 @@ class _PrependPrompts(torch.autograd.Function):
         length = ctx.saved_tensors[0].shape[0]
         d_factors = _factor_gradients("prepend_prompts", ctx, grad[:, :length])
         return (None, *d_factors, None, grad[:, length:] if ctx.needs_input_grad[5] else None)
+
+
+def _keep(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    record(ctx, *inputs[:4])
+
+
+_ComposeTransformed = transformable(_compose, _keep, _ComposePrompts.backward)
+_PrependTransformed = transformable(_prepend, _keep, _PrependPrompts.backward)

@@ -11,7 +11,7 @@ from promptkernels.backends.native import CODES, Native, address, addresses, all
 from promptkernels.backends.types import accumulation_type
 from promptkernels.ops import arguments
 from promptkernels.ops.checks import Sizes
-from promptkernels.ops.derivatives import needs_gradient, once, record, wanted
+from promptkernels.ops.derivatives import needs_gradient, once, record, recording, transformable, wanted
 from promptkernels.ops.table import Operation
 
 
@@ -120,7 +120,7 @@ def merge_task_vectors(
         if weights is not None:
             sizes.floating("weights", weights, "T")
     if needs_gradient("merge_task_vectors", reference, prompts, scale, weights):
-        return _MergeTaskVectors.apply(direct, reference, prompts, scale, weights)
+        return recording(_MergeTaskVectors, _MergeTransformed).apply(direct, reference, prompts, scale, weights)
     return _merge.by(direct)(reference, prompts, scale, weights)
 
 
@@ -145,3 +145,6 @@ class _MergeTaskVectors(torch.autograd.Function):
             once(name, d_scale, grad, reference, prompts, weights),
             once(name, d_weights, grad, reference, prompts, scale),
         )
+
+
+_MergeTransformed = transformable(_merge, lambda ctx, inputs, _: record(ctx, *inputs), _MergeTaskVectors.backward)

@@ -11,7 +11,7 @@ from promptkernels.backends.native import CODES, Native, address, addresses, all
 from promptkernels.backends.types import accumulation_type
 from promptkernels.ops import arguments
 from promptkernels.ops.checks import Sizes, is_positive, one_of
-from promptkernels.ops.derivatives import needs_gradient, once, record, wanted
+from promptkernels.ops.derivatives import needs_gradient, once, record, recording, transformable, wanted
 from promptkernels.ops.table import Operation
 
 METRICS = ("cosine", "token_mean_cosine", "token_mean_dot")  # in the order of the compiled modules
@@ -231,12 +231,14 @@ def task_similarity(
         prompts = prompts.unsqueeze(1)
         reference = None if reference is None else reference.unsqueeze(0)
         others = None if others is None else others.unsqueeze(1)
+    operation = _similarity_z if return_z else _similarity
+    inputs = (prompts, reference, others, scale, eps) if return_z else (prompts, reference, others, scale, metric, eps)
     if needs_gradient("task_similarity", prompts, reference, others, scale):
-        return _TaskSimilarity.apply(direct, prompts, reference, others, scale, metric, eps, return_z)
-    if return_z:
-        similarity, _, _, z = _similarity_z(prompts, reference, others, scale, eps)
-        return similarity, z
-    return _similarity.by(direct)(prompts, reference, others, scale, metric, eps)[0]
+        function = _TransformedZ if return_z else _Transformed
+        outputs = recording(_TaskSimilarity, function).apply(direct, *inputs)
+    else:
+        outputs = operation.by(direct)(*inputs)
+    return (outputs[0], outputs[3]) if return_z else outputs[0]
 
 
 def _check(
@@ -279,31 +281,14 @@ def _check_return_z(return_z: object, metric: str, flat: bool, prompts: Tensor) 
 
 class _TaskSimilarity(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        direct: bool,
-        prompts: Tensor,
-        reference: Tensor | None,
-        others: Tensor | None,
-        scale: Tensor | None,
-        metric: str,
-        eps: float,
-        return_z: bool,
-    ) -> Tensor | tuple[Tensor, Tensor]:
-        if return_z:
-            similarity, left_norm, right_norm, z = _similarity_z(prompts, reference, others, scale, eps)
-        else:
-            outs = _similarity.by(direct)(prompts, reference, others, scale, metric, eps)
-            similarity, left_norm, right_norm = outs
-        record(ctx, prompts, reference, others, scale, similarity, left_norm, right_norm)
-        ctx.metric, ctx.eps = metric, eps
-        if not return_z:
-            return similarity
-        ctx.mark_non_differentiable(z)
-        return similarity, z
+    def forward(ctx: Any, direct: bool, *inputs: Any) -> tuple[Tensor, ...]:
+        outputs = (_similarity if len(inputs) == 6 else _similarity_z).by(direct)(*inputs)
+        _keep(ctx, inputs, outputs)
+        ctx.mark_non_differentiable(*outputs[1:])
+        return outputs
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor, _grad_z: Tensor | None = None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         prompts, reference, others, scale, similarity, left_norm, right_norm = ctx.saved_tensors
         needs = list(ctx.needs_input_grad[1:5])
         inputs = prompts, reference, others, scale
@@ -314,4 +299,14 @@ class _TaskSimilarity(torch.autograd.Function):
         for place, gradient in enumerate(gradients):
             sources = [t for other, t in enumerate(inputs) if not (linear and other == place != 1)]
             found.append(once("task_similarity", gradient, grad, *sources))
-        return (None, *found, None, None, None)
+        return (None, *found, *(None for _ in ctx.needs_input_grad[5:]))
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], outputs: tuple[Tensor, ...]) -> None:
+    """The inputs of either operation: that with z knows one metric."""
+    record(ctx, *inputs[:4], *outputs[:3])
+    ctx.metric, ctx.eps = inputs[4:] if len(inputs) == 6 else ("cosine", *inputs[4:])
+
+
+_Transformed = transformable(_similarity, _keep, _TaskSimilarity.backward)
+_TransformedZ = transformable(_similarity_z, _keep, _TaskSimilarity.backward)

@@ -11,7 +11,7 @@ from promptkernels.backends.native import CODES, Native, allocate, common, typed
 from promptkernels.backends.types import accumulation_type
 from promptkernels.ops import arguments
 from promptkernels.ops.checks import Sizes, is_positive, one_of
-from promptkernels.ops.derivatives import needs_gradient, once, record, wanted
+from promptkernels.ops.derivatives import needs_gradient, once, record, recording, transformable, wanted
 from promptkernels.ops.table import Operation
 
 CONVENTIONS = ("liu2016", "numpyro", "blackjax")
@@ -178,7 +178,8 @@ def svgd_direction(
     if shape is not None and len(shape) == 2:
         particles, scores = particles.unsqueeze(1), scores.unsqueeze(1)
     if needs_gradient("svgd_direction", particles, scores):
-        phi, kernel, h = _SVGDDirection.apply(direct, particles, scores, value, convention, per_token)
+        function = recording(_SVGDDirection, _SVGDTransformed)
+        phi, kernel, h = function.apply(direct, particles, scores, value, convention, per_token)
     else:
         phi, kernel, h = _direction.by(direct)(particles, scores, value, convention, per_token)
     if shape is not None:
@@ -218,9 +219,9 @@ class _SVGDDirection(torch.autograd.Function):
     def forward(
         ctx: Any, direct: bool, particles: Tensor, scores: Tensor, bandwidth: float, convention: str, per_token: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
-        phi, kernel, h = _direction.by(direct)(particles, scores, bandwidth, convention, per_token)
-        record(ctx, particles, scores, kernel, h)
-        ctx.per_token = per_token
+        inputs = particles, scores, bandwidth, convention, per_token
+        phi, kernel, h = outputs = _direction.by(direct)(*inputs)
+        _keep(ctx, inputs, outputs)
         ctx.mark_non_differentiable(kernel, h)
         return phi, kernel, h
 
@@ -232,3 +233,11 @@ class _SVGDDirection(torch.autograd.Function):
         )
         d_particles = once("svgd_direction", d_particles, grad, particles, scores)
         return None, d_particles, once("svgd_direction", d_scores, grad, particles), None, None, None
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], outputs: tuple[Tensor, ...]) -> None:
+    record(ctx, *inputs[:2], *outputs[1:])
+    ctx.per_token = inputs[4]
+
+
+_SVGDTransformed = transformable(_direction, _keep, _SVGDDirection.backward)

@@ -44,7 +44,7 @@ class Backend:
     dtypes: tuple[torch.dtype, ...] = FLOATING
 
 
-BACKENDS: dict[str, Backend] = {}  # the package fills it when it is imported
+BACKENDS: dict[str, Backend] = {}  # filled by `promptkernels.backends.known`
 PREFERENCE: dict[str, tuple[str, ...]] = {
     "cpu": ("cpu", "reference"),
     "cuda": ("cuda", "triton", "reference"),  # AMD GPUs too, as torch calls them

@@ -6,15 +6,15 @@ import formulas
 import pytest
 import torch
 import torch.autograd.forward_ad as fwAD
-from cases import CALLS, compose_inputs, public_calls, rand
+from cases import CALLS, OPS, compose_inputs, public_calls, rand, samples
 from torch import Tensor
 
 import promptkernels as pk
 from promptkernels.backends import registry
 from promptkernels.nn import MultitaskPrompt
+from promptkernels.ops.table import TABLE
 
 F64 = torch.float64
-OPS = torch.ops.promptkernels
 FORWARD_MODE = "has no forward-mode derivative"
 TRANSFORMED = r"has no derivative under torch.func"
 SECOND = "has no second derivative"
@@ -170,23 +170,7 @@ def test_a_vjp_comes_from_the_backend_of_the_forward_call(monkeypatch):
 
 def raw_calls() -> dict[str, tuple]:
     """Every differentiable registered operation with its arguments, the first of which is a floating tensor."""
-    prompts, reference, scale, weights = rand(4, 3, 8), rand(3, 8, seed=1), rand(4, 3), rand(4)
-    shared, u, v, task_ids, embeds = compose_inputs((5, 4, 3, 2, 8, 4))
-    similarity = prompts, reference, rand(2, 3, 8), scale, "cosine", 1e-8
-    saved = OPS.task_similarity(*similarity)
-    _, kernel, h = OPS.svgd_direction(prompts, prompts, 0.0, "liu2016", True)
-    needs = [True] * 4
-    return {
-        "task_similarity": similarity,
-        "task_similarity_backward": (rand(4, 2), *similarity, *saved, needs),
-        "svgd_direction": (prompts, prompts, 0.0, "liu2016", False),
-        "svgd_direction_backward": (prompts, prompts, prompts, kernel, h, True),
-        "compose_prompts": (shared, u, v, task_ids),
-        "compose_prompts_backward": (rand(5, 3, 8), shared, u, v, task_ids),
-        "prepend_prompts": (shared, u, v, task_ids, embeds),
-        "merge_task_vectors": (reference, prompts, scale, weights),
-        "merge_task_vectors_backward": (reference, reference, prompts, scale, weights, needs),
-    }
+    return {name: calls[0] for name, calls in samples().items() if TABLE[name].differentiable}
 
 
 @pytest.mark.parametrize("name", raw_calls())

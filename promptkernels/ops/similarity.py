@@ -234,8 +234,10 @@ def task_similarity(
     operation = _similarity_z if return_z else _similarity
     inputs = (prompts, reference, others, scale, eps) if return_z else (prompts, reference, others, scale, metric, eps)
     if needs_gradient("task_similarity", prompts, reference, others, scale):
-        function = _TransformedZ if return_z else _Transformed
-        outputs = recording(_TaskSimilarity, function).apply(direct, *inputs)
+        function = recording(_TaskSimilarity, _TransformedZ if return_z else _Transformed)
+        outputs = function.apply(direct, *inputs)
+        if function is _TaskSimilarity:
+            return outputs
     else:
         outputs = operation.by(direct)(*inputs)
     return (outputs[0], outputs[3]) if return_z else outputs[0]
@@ -281,11 +283,12 @@ def _check_return_z(return_z: object, metric: str, flat: bool, prompts: Tensor) 
 
 class _TaskSimilarity(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, direct: bool, *inputs: Any) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, direct: bool, *inputs: Any) -> Tensor | tuple[Tensor, Tensor]:
         outputs = (_similarity if len(inputs) == 6 else _similarity_z).by(direct)(*inputs)
         _keep(ctx, inputs, outputs)
-        ctx.mark_non_differentiable(*outputs[1:])
-        return outputs
+        similarity, _, _, *z = outputs
+        ctx.mark_non_differentiable(*z)
+        return (similarity, *z) if z else similarity
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:

@@ -33,7 +33,7 @@ import torch
 from scipy.stats import theilslopes
 
 from bench.toy import write_model, write_tasks
-from promptkernels.bench.cases import Case, compose, dtvg, incoming_gradient, prepend, run, similarity, svgd
+from promptkernels.bench.cases import Case, compose, group, incoming_gradient, prepend, run, similarity, svgd
 from prompttransfer import RunConfig
 from prompttransfer.interchange import read_card, read_prompt
 from prompttransfer.library import Library
@@ -49,7 +49,7 @@ OPERATIONS: list[Case] = [
     svgd(5, 20, 64),
     compose(8, 4, 20, 64, 10, 2),
     prepend(8, 4, 20, 64, 10, 2),
-    dtvg(6, 20, 64),
+    group(6, 20, 64),
 ]
 
 

@@ -9,15 +9,10 @@ torch.Size([6, 6])
 
 import sys
 
+from promptkernels import ops
+from promptkernels.backends import known as _known  # noqa: F401
 from promptkernels.backends.registry import BackendStatus, BackendUnavailable, backends, set_backend, use_backend
-from promptkernels.ops import (
-    compose_prompts,
-    merge_task_vectors,
-    prepend_prompts,
-    select_group,
-    svgd_direction,
-    task_similarity,
-)
+from promptkernels.ops import *  # noqa: F403
 
 # The function hides the package of its name. It has that package's modules as attributes, which is where the statement
 # `import promptkernels.backends.registry as registry` looks for them.
@@ -25,16 +20,5 @@ backends.__dict__ = vars(sys.modules["promptkernels.backends"])
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "BackendStatus",
-    "BackendUnavailable",
-    "backends",
-    "compose_prompts",
-    "merge_task_vectors",
-    "prepend_prompts",
-    "select_group",
-    "set_backend",
-    "svgd_direction",
-    "task_similarity",
-    "use_backend",
-]
+__all__ = ["BackendStatus", "BackendUnavailable", "backends", "set_backend", "use_backend"]
+__all__ += ops.__all__

@@ -21,7 +21,7 @@ def main() -> None:
     print()
     for device in PREFERENCE:
         try:
-            print(f"{device} tensors are served by: {choose(device, torch.float32).NAME}")
+            print(f"{device} tensors are served by: {choose(device, torch.float32).name}")
         except (BackendUnavailable, ValueError) as error:
             print(f"{device} tensors: {str(error).splitlines()[0]}")
 

@@ -86,3 +86,18 @@ def test_commands_of_the_pages_are_targets_of_make() -> None:
         commands = re.findall(r"^make (\w+)|`make (\w+)`", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
         for name in map("".join, commands):
             assert name in targets, f"{page.relative_to(ROOT)} tells of make {name}"
+
+
+def test_the_files_of_an_operation_are_those_that_are_listed() -> None:
+    """Walked through with the one whose name is the same in C++: no other file of the package knows it."""
+    lines = re.findall(r"^- (`.+?):", (ROOT / "CONTRIBUTING.md").read_text("utf-8"), flags=re.MULTILINE)
+    listed = [path.replace("FAMILY", "group") for line in lines for path in re.findall(r"`([\w./]+)`", line)]
+    assert 0 < len(listed) <= 12
+
+    def knows(path: str) -> bool:
+        return "select_group" in (ROOT / path).read_text("utf-8")
+
+    sources = [*ROOT.glob("promptkernels/**/*.py"), *(path for path in ROOT.glob("csrc/**/*") if path.is_file())]
+    paths = {str(path.relative_to(ROOT)) for path in sources}
+    known = {path for path in paths if knows(path)} - {"promptkernels/bench/peers/group.py"}  # which calls it
+    assert all(map(knows, listed)) and known <= set(listed)

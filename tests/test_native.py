@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ import torch
 from promptkernels import reference
 from promptkernels.backends import cpu
 
+OPS = SimpleNamespace(**cpu.BACKEND.functions)
 pytestmark = pytest.mark.skipif(cpu.why_unavailable() is not None, reason=str(cpu.why_unavailable()))
 
 LEVELS = ("baseline", "avx2", "avx512")
@@ -78,7 +80,7 @@ def level(request):
 @pytest.mark.parametrize("level", LEVELS, indirect=True)
 def test_every_instruction_set_agrees_with_the_reference(level, dtype):
     assert cpu.facts()["isa"] == level
-    ours, oracle = every_op(cpu, dtype), every_op(reference, dtype)
+    ours, oracle = every_op(OPS, dtype), every_op(reference, dtype)
     bound = {torch.float64: 1e-12, torch.float32: 2e-5, torch.bfloat16: 2e-5, torch.float16: 2e-5}[dtype]
     for name, expected in oracle.items():
         # Embeddings in 16 bits are rounded once; the reference may round a product that lies on the boundary elsewhere.
@@ -98,7 +100,7 @@ def test_16_bit_output_is_rounded_as_torch_rounds(level, dtype):
     row = torch.cat([near, special]).unsqueeze(0)
     ones = torch.ones(1, 1, 1), torch.ones(1, 1, row.shape[1])
     embeds = torch.empty(1, 0, row.shape[1], dtype=dtype)
-    out = cpu.prepend_prompts(row, *ones, torch.zeros(1, dtype=torch.int64), embeds)[0]
+    out = OPS.prepend_prompts(row, *ones, torch.zeros(1, dtype=torch.int64), embeds)[0]
     torch.testing.assert_close(out, row.to(dtype), rtol=0, atol=0, equal_nan=True)
 
 
@@ -108,7 +110,7 @@ def test_16_bit_input_is_widened_exactly(level, dtype):
     every = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(dtype)
     every = every[every.isfinite()]
     prompts = every.view(1, 1, -1)
-    merged = cpu.merge_task_vectors(torch.zeros_like(prompts[0]), prompts, None, None)
+    merged = OPS.merge_task_vectors(torch.zeros_like(prompts[0]), prompts, None, None)
     torch.testing.assert_close(merged[0], every.float(), rtol=0, atol=0)
 
 
@@ -119,7 +121,7 @@ def test_same_bits_twice_and_for_any_number_of_threads(dtype):
         runs = []
         for threads in (1, 2, 3, 1):
             torch.set_num_threads(threads)
-            runs.append(every_op(cpu, dtype, hidden=3333))
+            runs.append(every_op(OPS, dtype, hidden=3333))
     finally:
         torch.set_num_threads(before)
     for other in runs[1:]:
@@ -133,8 +135,8 @@ def test_results_do_not_depend_on_alignment():
     store = torch.zeros(prompts.numel() + 3)
     shifted = store[3:].view_as(prompts).copy_(prompts)
     for ours, expected in zip(
-        cpu.task_similarity(shifted, None, None, None, "cosine", 1e-8),
-        cpu.task_similarity(prompts, None, None, None, "cosine", 1e-8),
+        OPS.task_similarity(shifted, None, None, None, "cosine", 1e-8),
+        OPS.task_similarity(prompts, None, None, None, "cosine", 1e-8),
         strict=True,
     ):
         assert torch.equal(ours, expected)
@@ -145,7 +147,7 @@ def test_gram_accuracy_for_close_particles():
     torch.manual_seed(0)
     start = rand(100, 768)
     particles, scores = start + 0.01 * rand(16, 100, 768), 0.01 * rand(16, 100, 768)
-    phi, _, _ = cpu.svgd_direction(particles, scores, 0.0, "liu2016", False)
+    phi, _, _ = OPS.svgd_direction(particles, scores, 0.0, "liu2016", False)
     exact, _, _ = reference.svgd_direction(particles.double(), scores.double(), 0.0, "liu2016", False)
     assert (phi.double() - exact).norm() / exact.norm() < 1e-6
 
@@ -180,7 +182,7 @@ from promptkernels.backends import cpu
 torch.set_num_threads(2)
 torch.randn(512, 4096).exp().sum()
 before = len(os.listdir("/proc/self/task"))
-cpu.svgd_direction(torch.randn(8, 16, 4096), torch.randn(8, 16, 4096), 1.0, "fixed", False)
+cpu.BACKEND.functions["svgd_direction"](torch.randn(8, 16, 4096), torch.randn(8, 16, 4096), 1.0, "fixed", False)
 after = len(os.listdir("/proc/self/task"))
 names = ("libgomp", "libiomp", "libomp")
 runtimes = {line.split()[-1] for line in open("/proc/self/maps") if any(n in line for n in names)}
@@ -195,4 +197,4 @@ def test_task_id_is_checked_before_anything_is_written():
     shared, u, v = torch.ones(2, 3), torch.ones(2, 2, 1), torch.ones(2, 1, 3)
     for ids in (torch.tensor([0, 2]), torch.tensor([-1, 0], dtype=torch.int32)):
         with pytest.raises(IndexError, match=r"task_ids holds (2|-1), but valid task ids are 0\.\.1"):
-            cpu.compose_prompts(shared, u, v, ids)
+            OPS.compose_prompts(shared, u, v, ids)

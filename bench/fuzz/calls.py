@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from bench.fuzz.target import Draw
-from promptkernels.ops.arguments import CONVENTIONS, METRICS
+from promptkernels.ops.similarity import METRICS
+from promptkernels.ops.svgd import CONVENTIONS
 
 # Of torch, at making tensors of the kinds that are to be refused.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"torch|bench\.fuzz")
@@ -160,7 +161,7 @@ def _svgd_call(make: Maker) -> dict[str, Any]:
     }
 
 
-def _hadamard_call(make: Maker, text: bool) -> dict[str, Any]:
+def _compose_call(make: Maker, text: bool) -> dict[str, Any]:
     t, length, rank, hidden = make.size(5), make.size(5), make.size(3), make.size(40, 3000)
     batch = make.draw.below(9)
     call = {
@@ -190,8 +191,8 @@ def _group_call(make: Maker) -> dict[str, Any]:
 CALLS: dict[str, Callable[[Maker], dict[str, Any]]] = {
     "task_similarity": _similarity_call,
     "svgd_direction": _svgd_call,
-    "compose_prompts": lambda make: _hadamard_call(make, text=False),
-    "prepend_prompts": lambda make: _hadamard_call(make, text=True),
+    "compose_prompts": lambda make: _compose_call(make, text=False),
+    "prepend_prompts": lambda make: _compose_call(make, text=True),
     "merge_task_vectors": _merge_call,
     "select_group": _group_call,
 }

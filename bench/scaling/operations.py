@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 import promptkernels as pk
-from promptkernels.bench.cases import compose, dtvg, randn, run, similarity, svgd
+from promptkernels.bench.cases import compose, group, randn, run, similarity, svgd
 from promptkernels.bench.timing import sampler
 
 LENGTH, HIDDEN = 20, 768
@@ -54,6 +54,6 @@ def _calls() -> dict[str, Callable[[int], Callable[[], object]]]:
         "task_similarity, one with T": one_with_all,
         "svgd_direction of M": case(lambda size: svgd(size, LENGTH, HIDDEN)),
         "compose_prompts of B rows": case(lambda size: compose(size, 8, LENGTH, HIDDEN, 0, 1)),
-        "DTVG's grouping and merge of K": case(lambda size: dtvg(size, LENGTH, HIDDEN)),
+        "DTVG's grouping and merge of K": case(lambda size: group(size, LENGTH, HIDDEN)),
         "select_group alone, of K": grouping,
     }

@@ -11,13 +11,11 @@ from typing import Any
 
 import torch
 
-from promptkernels.backends.native import DTYPES as DTYPES
-from promptkernels.backends.native import NativeOps, load
+from promptkernels.backends.native import Native, load
+from promptkernels.backends.registry import Backend
+from promptkernels.ops.table import TABLE
 
 _C, _reason = load("_C_cpu")
-
-NAME = "cpu"
-DEVICES = ("cpu",)
 
 
 def why_unavailable() -> str | None:
@@ -44,15 +42,11 @@ def _run(function: Callable[..., Any], _device: torch.device, *arguments: Any) -
     function(*arguments, getattr(_own, "threads", 0) or torch.get_num_threads())
 
 
-_ops = NativeOps(_C, _run)
-task_similarity = _ops.task_similarity
-task_similarity_z = _ops.task_similarity_z
-task_similarity_backward = _ops.task_similarity_backward
-svgd_direction = _ops.svgd_direction
-svgd_direction_backward = _ops.svgd_direction_backward
-compose_prompts = _ops.compose_prompts
-compose_prompts_backward = _ops.compose_prompts_backward
-prepend_prompts = _ops.prepend_prompts
-merge_task_vectors = _ops.merge_task_vectors
-merge_task_vectors_backward = _ops.merge_task_vectors_backward
-select_group = _ops.select_group
+_native = Native(_C, _run)
+BACKEND = Backend(
+    "cpu",
+    devices=("cpu",),
+    why_unavailable=why_unavailable,
+    facts=facts,
+    functions={name: operation.compiled(_native) for name, operation in TABLE.items()},
+)

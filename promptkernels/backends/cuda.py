@@ -15,15 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from promptkernels import reference as plain
 from promptkernels.backends import many_rows
-from promptkernels.backends.native import DTYPES as DTYPES
-from promptkernels.backends.native import NativeOps, load
+from promptkernels.backends.native import Native, load
+from promptkernels.backends.registry import Backend
+from promptkernels.ops.table import TABLE
+from promptkernels.reference.similarity import task_similarity_backward
+from promptkernels.reference.svgd import svgd_direction_backward
 
 _C, _reason = load("_C_cuda")
-
-NAME = "cuda"
-DEVICES = ("cuda",)
 
 
 def unserved(architectures: str, capability: tuple[int, int]) -> bool:
@@ -170,49 +169,44 @@ def _run(function: Callable[..., Any], device: torch.device, *arguments: Any) ->
         call(_C, function, device, stream.cuda_stream, tickets, *arguments)
 
 
-class CudaOps(NativeOps):
-    """`NativeOps`, where Gram matrices of many rows leave the kernels for torch's own operations."""
-
-    def task_similarity(self, prompts, reference, others, *rest):
-        if _rows(prompts, others) > self.module.MOST_ROWS:
-            return many_rows.in_plain_torch(many_rows.task_similarity, prompts, reference, others, *rest)
-        return super().task_similarity(prompts, reference, others, *rest)
-
-    def task_similarity_z(self, prompts, reference, others, *rest):
-        if _rows(prompts, others) > self.module.MOST_ROWS:
-            return many_rows.in_plain_torch(many_rows.task_similarity_z, prompts, reference, others, *rest)
-        return super().task_similarity_z(prompts, reference, others, *rest)
-
-    def task_similarity_backward(self, grad, prompts, reference, others, *rest):
-        if _rows(prompts, others) > self.module.MOST_ROWS:
-            return many_rows.in_plain_torch(plain.task_similarity_backward, grad, prompts, reference, others, *rest)
-        return super().task_similarity_backward(grad, prompts, reference, others, *rest)
-
-    def svgd_direction(self, particles, *rest):
-        if particles.shape[0] > self.module.MOST_ROWS:
-            return many_rows.in_plain_torch(many_rows.svgd_direction, particles, *rest)
-        return super().svgd_direction(particles, *rest)
-
-    def svgd_direction_backward(self, grad, particles, *rest):
-        if 3 * particles.shape[0] > self.module.MOST_ROWS:  # its Gram matrix is of gradients, particles and scores
-            return many_rows.in_plain_torch(plain.svgd_direction_backward, grad, particles, *rest)
-        return super().svgd_direction_backward(grad, particles, *rest)
-
-
-def _rows(prompts: Tensor, others: Tensor | None) -> int:
+def _compared(prompts: Tensor, reference: Tensor | None, others: Tensor | None, *_: Any) -> int:
     return prompts.shape[0] + (0 if others is None else others.shape[0])
 
 
+# How many rows a Gram matrix has, and what runs instead of the kernel where that is more than it holds.
+_GRAM_MATRICES: dict[str, tuple[Callable[..., int], Callable[..., Any]]] = {
+    "task_similarity": (_compared, many_rows.task_similarity),
+    "task_similarity_z": (_compared, many_rows.task_similarity_z),
+    "task_similarity_backward": (lambda grad, *rest: _compared(*rest), task_similarity_backward),
+    "svgd_direction": (lambda particles, *_: particles.shape[0], many_rows.svgd_direction),
+    # That of its way back is of gradients, particles and scores.
+    "svgd_direction_backward": (lambda grad, *_: 3 * grad.shape[0], svgd_direction_backward),
+}
+
+
+def functions(native: Native) -> dict[str, Callable[..., Any]]:
+    """The operations on a compiled module; Gram matrices of many rows leave its kernels for torch's own operations."""
+    found = {name: operation.compiled(native) for name, operation in TABLE.items()}
+    for name, (rows, instead) in _GRAM_MATRICES.items():
+        found[name] = _up_to(native, found[name], rows, instead)
+    return found
+
+
+def _up_to(native: Native, kernel: Callable[..., Any], rows: Callable[..., int], instead: Callable[..., Any]) -> Any:
+    def function(*arguments: Any) -> Any:
+        if rows(*arguments) > native.module.MOST_ROWS:
+            return many_rows.in_plain_torch(instead, *arguments)
+        return kernel(*arguments)
+
+    return function
+
+
 _tickets = Tickets(_C)
-_ops = CudaOps(_C, _run)
-task_similarity = _ops.task_similarity
-task_similarity_z = _ops.task_similarity_z
-task_similarity_backward = _ops.task_similarity_backward
-svgd_direction = _ops.svgd_direction
-svgd_direction_backward = _ops.svgd_direction_backward
-compose_prompts = _ops.compose_prompts
-compose_prompts_backward = _ops.compose_prompts_backward
-prepend_prompts = _ops.prepend_prompts
-merge_task_vectors = _ops.merge_task_vectors
-merge_task_vectors_backward = _ops.merge_task_vectors_backward
-select_group = _ops.select_group
+BACKEND = Backend(
+    "cuda",
+    devices=("cuda",),
+    why_unavailable=why_unavailable,
+    facts=facts,
+    functions=functions(Native(_C, _run)),
+    why_not_on=why_not_on,
+)

@@ -1,21 +1,23 @@
 """Similarity and SVGD of more rows than the GPU kernels hold in one block, through torch's matrix products.
 
-The centred rows are cut into chunks of columns with a Gram matrix each, and the chunks are added up in float64. Called
-through `in_plain_torch`, the functions are as accurate as the kernels and, like them, never wait for the device.
+The formulas are those of the reference with another Gram matrix: the centred rows are cut into chunks of columns with a
+Gram matrix each, and the chunks are added up in float64. Called through `in_plain_torch`, the functions are as accurate
+as the kernels and, like them, never wait for the device.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from promptkernels import reference as plain
 from promptkernels.backends.types import accumulation_type
+from promptkernels.reference import similarity, svgd
 
 TOKEN_PRODUCTS = 2**22  # numbers of the Gram matrices per token that are held at once: 32 MiB
 COLUMNS = 2048  # of a chunk; at least as many as there are rows, so that the Gram matrices stay smaller than the rows
@@ -59,7 +61,7 @@ def in_plain_torch(function: Callable[..., Any], first: Tensor, *arguments: Any)
         return function(first, *arguments)
 
 
-def gram(left: Tensor, right: Tensor) -> Tensor:
+def products(left: Tensor, right: Tensor) -> Tensor:
     """(G, n, D) and (G, m, D) -> left @ right^T, (G, n, m) float64."""
     width = min(max(COLUMNS, left.shape[-2], right.shape[-2]), left.shape[-1])
     chunks = -(-left.shape[-1] // width)
@@ -72,67 +74,48 @@ def gram(left: Tensor, right: Tensor) -> Tensor:
     return (left_chunks @ right_chunks.mT).sum(1, dtype=torch.float64)
 
 
-def task_similarity(
-    prompts: Tensor, reference: Tensor | None, others: Tensor | None, scale: Tensor | None, metric: str, eps: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    acc = accumulation_type(prompts, reference, others, scale)
-    left = plain._rows(plain._task_vectors(prompts, reference, scale, acc), metric)
-    right = left if others is None else plain._rows(plain._task_vectors(others, reference, None, acc), metric)
-    products = gram(left.unsqueeze(0), left.unsqueeze(0) if others is None else right.unsqueeze(0))[0]
-    return _normalised(products, left, None if others is None else right, metric, eps)
+def _with_lengths(products: Tensor, left: Tensor, right: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    if right is None:
+        left_norm = products.diagonal().sqrt()
+        return products, left_norm, left_norm.clone()
+    left_norm, right_norm = (torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64) for rows in (left, right))
+    return products, left_norm, right_norm
+
+
+def gram(left: Tensor, right: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """What the similarity of rows needs, in float64."""
+    group = left.unsqueeze(0)
+    return _with_lengths(products(group, group if right is None else right.unsqueeze(0))[0], left, right)
+
+
+def squared_distances(x: Tensor) -> Tensor:
+    """(G, M, D) -> (G, M, M) in the type of x, of rows that are centred."""
+    dots = products(x, x)
+    norms = dots.diagonal(dim1=-2, dim2=-1)
+    squared = (norms.unsqueeze(-1) + norms.unsqueeze(-2) - 2 * dots).clamp_min(0)
+    squared.diagonal(dim1=-2, dim2=-1).zero_()
+    return squared.to(x.dtype)
+
+
+task_similarity = partial(similarity.task_similarity, gram=gram)
+svgd_direction = partial(svgd.svgd_direction, squared_distances=squared_distances)
 
 
 def task_similarity_z(
     prompts: Tensor, reference: Tensor | None, others: Tensor | None, scale: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     acc = accumulation_type(prompts, reference, others, scale)
-    left = plain._task_vectors(prompts, reference, scale, acc)
-    right = left if others is None else plain._task_vectors(others, reference, None, acc)
-    products, squares = (left.new_zeros(left.shape[0], right.shape[0], dtype=torch.float64) for _ in range(2))
-    at_once = max(1, TOKEN_PRODUCTS // products.numel())
+    left = similarity.task_vectors(prompts, reference, scale, acc)
+    right = left if others is None else similarity.task_vectors(others, reference, None, acc)
+    dots, squares = (left.new_zeros(left.shape[0], right.shape[0], dtype=torch.float64) for _ in range(2))
+    at_once = max(1, TOKEN_PRODUCTS // dots.numel())
     for tokens in range(0, left.shape[1], at_once):
         x = left[:, tokens : tokens + at_once].transpose(0, 1)
         y = x if others is None else right[:, tokens : tokens + at_once].transpose(0, 1)
-        per_token = gram(x, y)
-        products += per_token.sum(0)
+        per_token = products(x, y)
+        dots += per_token.sum(0)
         squares += per_token.square().sum(0)
-    z = torch.where(squares == 0, 0.0, products / squares.sqrt())
-    saved = _normalised(products, left.flatten(1), None if others is None else right.flatten(1), "cosine", eps)
+    z = torch.where(squares == 0, 0.0, dots / squares.sqrt())
+    left_rows, right_rows = left.flatten(1), None if others is None else right.flatten(1)
+    saved = similarity.of_rows(left_rows, right_rows, "cosine", eps, lambda *rows: _with_lengths(dots, *rows))
     return (*saved, z.to(acc))
-
-
-def _normalised(
-    similarity: Tensor, left: Tensor, right: Tensor | None, metric: str, eps: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Dot products of rows (float64) -> similarity and both norms in the type of the rows."""
-    acc = left.dtype
-    if right is None:
-        left_norm = similarity.diagonal().sqrt()
-        right_norm = left_norm.clone()
-    else:
-        left_norm = torch.linalg.vector_norm(left, dim=1, dtype=torch.float64)
-        right_norm = torch.linalg.vector_norm(right, dim=1, dtype=torch.float64)
-    if metric != "token_mean_dot":
-        similarity = similarity / left_norm.clamp_min(eps).unsqueeze(1) / right_norm.clamp_min(eps)
-        if right is None:
-            similarity.diagonal().masked_fill_((left_norm > eps) & left_norm.isfinite(), 1.0)
-    return similarity.to(acc), left_norm.to(acc), right_norm.to(acc)
-
-
-def svgd_direction(
-    particles: Tensor, scores: Tensor, bandwidth: float, convention: str, per_token: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    acc = accumulation_type(particles, scores)
-    x = plain._groups(plain._centred(particles, acc), per_token)
-    s = plain._groups(scores.to(acc), per_token)
-    products = gram(x, x)
-    norms = products.diagonal(dim1=-2, dim2=-1)
-    squared = (norms.unsqueeze(-1) + norms.unsqueeze(-2) - 2 * products).clamp_min(0)
-    squared.diagonal(dim1=-2, dim2=-1).zero_()
-    squared = squared.to(acc)
-    h = plain._bandwidth(squared, bandwidth, convention)
-    spread = h[:, None, None]
-    kernel = torch.where(spread > 0, torch.exp(-squared / spread), (squared == 0).to(acc))
-    kernel = torch.where(squared.isnan(), squared, kernel)
-    phi = kernel @ s / kernel.shape[-1] + plain._repulsion(kernel, h) @ x
-    return plain._ungroup(phi, particles, per_token).contiguous(), kernel, h

@@ -9,21 +9,42 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from types import ModuleType
 from typing import Any
 
 import torch
 
-from promptkernels import reference
-from promptkernels.backends import cpu, cuda, triton
+from promptkernels.backends.types import FLOATING
 
 log = logging.getLogger("promptkernels")
 
-BACKENDS: dict[str, ModuleType] = {module.NAME: module for module in (cpu, cuda, triton, reference)}
+
+@dataclass(frozen=True)
+class Backend:
+    """One way to run the operations.
+
+    Args:
+        devices: types of the devices whose tensors it serves; "*" is any.
+        why_unavailable: None if it can run here, else the reason in one line.
+        facts: what it was built with, to be shown.
+        functions: of every operation in the table, by name.
+        why_not_on: None if it can run on the device of this index, else the reason in one line.
+        dtypes: element types of the first argument that it has kernels for.
+    """
+
+    name: str
+    devices: tuple[str, ...]
+    why_unavailable: Callable[[], str | None]
+    facts: Callable[[], dict[str, str]]
+    functions: Mapping[str, Callable[..., Any]]
+    why_not_on: Callable[[int], str | None] = lambda index: None
+    dtypes: tuple[torch.dtype, ...] = FLOATING
+
+
+BACKENDS: dict[str, Backend] = {}  # filled by `promptkernels.backends.known`
 PREFERENCE: dict[str, tuple[str, ...]] = {
     "cpu": ("cpu", "reference"),
     "cuda": ("cuda", "triton", "reference"),  # AMD GPUs too, as torch calls them
@@ -32,7 +53,7 @@ PREFERENCE: dict[str, tuple[str, ...]] = {
 
 _forced: str | None = os.environ.get("PROMPTKERNELS_BACKEND") or None
 _block: ContextVar[str | None] = ContextVar("promptkernels_backend")  # of `use_backend`; unset outside of a block
-_chosen: dict[tuple[str | None, str, torch.dtype, int], ModuleType] = {}
+_chosen: dict[tuple[str | None, torch.device | str, torch.dtype], Backend] = {}
 
 
 class BackendUnavailable(RuntimeError):
@@ -53,9 +74,9 @@ class BackendStatus:
 def backends() -> dict[str, BackendStatus]:
     """Every backend by name: whether it can run here, why not, the device types it serves ("*": any), build facts."""
     found = {}
-    for name, module in BACKENDS.items():
-        reason = module.why_unavailable()
-        found[name] = BackendStatus(name, reason is None, reason or "", module.DEVICES, module.facts())
+    for name, backend in BACKENDS.items():
+        reason = backend.why_unavailable()
+        found[name] = BackendStatus(name, reason is None, reason or "", backend.devices, backend.facts())
     return found
 
 
@@ -64,14 +85,14 @@ def _check_name(name: str) -> None:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)} or None (automatic), got {name!r}")
 
 
-def _refusal(module: ModuleType, device: str, dtype: torch.dtype, index: int) -> str | None:
-    reason: str | None = module.why_unavailable()
-    if reason is None and module.DEVICES != ("*",) and device not in module.DEVICES:
-        reason = f"runs on {', '.join(module.DEVICES)} tensors only"
-    if reason is None and dtype not in module.DTYPES:
+def _refusal(backend: Backend, device: torch.device, dtype: torch.dtype) -> str | None:
+    reason = backend.why_unavailable()
+    if reason is None and backend.devices != ("*",) and device.type not in backend.devices:
+        reason = f"runs on {', '.join(backend.devices)} tensors only"
+    if reason is None and dtype not in backend.dtypes:
         reason = f"has no kernels for {dtype}"
-    if reason is None and index >= 0 and hasattr(module, "why_not_on"):
-        reason = module.why_not_on(index)
+    if reason is None and device.index is not None:
+        reason = backend.why_not_on(device.index)
     return reason
 
 
@@ -98,7 +119,7 @@ def _check_available(name: str | None) -> None:
     if name is not None:
         _check_name(name)
         if BACKENDS[name].why_unavailable() is not None:
-            _raise_unavailable(name, "here", {key: module.why_unavailable() for key, module in BACKENDS.items()})
+            _raise_unavailable(name, "here", {key: backend.why_unavailable() for key, backend in BACKENDS.items()})
 
 
 @contextmanager
@@ -136,29 +157,30 @@ def call_under(name: str | None, function: Callable[..., Any], *arguments: Any) 
         _block.reset(before)
 
 
-def choose(device: str, dtype: torch.dtype, index: int = -1) -> ModuleType:
-    """The module that runs an operation on tensors of this device type and element type.
+def choose(device: torch.device | str, dtype: torch.dtype) -> Backend:
+    """The backend that runs an operation on tensors of this device and element type.
 
-    ``index`` is `Tensor.get_device`: which of several GPUs; -1 stands for any of them.
+    A device without an index stands for any of its type.
     """
-    key = (forced(), device, dtype, index)
-    module = _chosen.get(key)
-    if module is None:
-        module = _chosen[key] = _decide(*key)
-    return module
+    key = (_block.get(_forced), device, dtype)
+    backend = _chosen.get(key)
+    if backend is None:
+        backend = _chosen[key] = _decide(*key)
+    return backend
 
 
-def _decide(forced: str | None, device: str, dtype: torch.dtype, index: int) -> ModuleType:
+def _decide(forced: str | None, device: torch.device | str, dtype: torch.dtype) -> Backend:
+    device = torch.device(device)
     if forced is not None:
         _check_name(forced)
-        if _refusal(BACKENDS[forced], device, dtype, index) is not None:
-            reasons = {name: _refusal(module, device, dtype, index) for name, module in BACKENDS.items()}
-            _raise_unavailable(forced, f"{dtype} tensors on {device}", reasons)
+        if _refusal(BACKENDS[forced], device, dtype) is not None:
+            reasons = {name: _refusal(backend, device, dtype) for name, backend in BACKENDS.items()}
+            _raise_unavailable(forced, f"{dtype} tensors on {device.type}", reasons)
         return BACKENDS[forced]
-    for name in PREFERENCE.get(device, ("reference",)):
-        reason = _refusal(BACKENDS[name], device, dtype, index)
+    for name in PREFERENCE.get(device.type, ("reference",)):
+        reason = _refusal(BACKENDS[name], device, dtype)
         if reason is None:
-            log.info("%s tensors of %s: backend %s", device, dtype, name)
+            log.info("%s tensors of %s: backend %s", device.type, dtype, name)
             return BACKENDS[name]
-        log.info("%s tensors of %s: backend %s steps aside: %s", device, dtype, name, reason)
-    raise BackendUnavailable(f"no backend has kernels for {dtype} tensors on {device}")
+        log.info("%s tensors of %s: backend %s steps aside: %s", device.type, dtype, name, reason)
+    raise BackendUnavailable(f"no backend has kernels for {dtype} tensors on {device.type}")

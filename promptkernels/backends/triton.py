@@ -17,13 +17,10 @@ from typing import Any
 
 import torch
 
-from promptkernels.backends import OPERATIONS
+from promptkernels.backends.registry import Backend
+from promptkernels.ops.table import TABLE
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "yes", "on", "y")
-
-NAME = "triton"
-DEVICES = ("cpu",) if INTERPRETED else ("cuda", "xpu")
-DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
 @functools.cache
@@ -38,7 +35,8 @@ def why_unavailable() -> str | None:
 
         if not INTERPRETED:
             _ = triton.runtime.driver.active.utils  # compiles its launcher: fails without a driver or a C compiler
-        from promptkernels.backends import triton_kernels as _kernels  # noqa: F401
+        for name in TABLE:
+            _kernel(name)
     except Exception as error:  # whatever a broken installation raises, the other backends go on
         return f"triton does not work here: {type(error).__name__}: {error}".splitlines()[0]
     return None
@@ -52,10 +50,19 @@ def facts() -> dict[str, str]:
         return {}
 
 
-def __getattr__(name: str) -> Callable[..., Any]:
-    if name not in OPERATIONS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from promptkernels.backends import triton_kernels
+@functools.cache
+def _kernel(name: str) -> Callable[..., Any]:
+    return TABLE[name].found_in("promptkernels.backends.triton_kernels")
 
-    operation = globals()[name] = getattr(triton_kernels, name)
-    return operation
+
+def _lazily(name: str) -> Callable[..., Any]:
+    return lambda *arguments: _kernel(name)(*arguments)
+
+
+BACKEND = Backend(
+    "triton",
+    devices=("cpu",) if INTERPRETED else ("cuda", "xpu"),
+    why_unavailable=why_unavailable,
+    facts=facts,
+    functions={name: _lazily(name) for name in TABLE},
+)

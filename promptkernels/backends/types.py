@@ -1,12 +1,15 @@
-"""The one rule for types: accumulate in float64 when any floating argument is float64, in float32 otherwise."""
+"""Element types: those that every backend takes, and the one rule for what they are accumulated in."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
 
 def accumulation_type(*tensors: Tensor | None) -> torch.dtype:
+    """float64 when any floating argument is float64, float32 otherwise."""
     for tensor in tensors:
         if tensor is not None and tensor.dtype == torch.float64:
             return torch.float64

@@ -96,7 +96,7 @@ def svgd(particles: int, length: int, hidden: int) -> Case:
     )
 
 
-def _hadamard(batch: int, tasks: int, length: int, hidden: int, rank: int, text: int) -> Callable[..., Inputs]:
+def _factors(batch: int, tasks: int, length: int, hidden: int, rank: int, text: int) -> Callable[..., Inputs]:
     def make(device: torch.device) -> Inputs:
         return {
             "shared": randn(device, 1, length, hidden),
@@ -113,7 +113,7 @@ def compose(batch: int, tasks: int, length: int, hidden: int, text: int, rank: i
     return Case(
         "compose",
         {"B": batch, "T": tasks, "L": length, "H": hidden, "R": rank},
-        _hadamard(batch, tasks, length, hidden, rank, text),
+        _factors(batch, tasks, length, hidden, rank, text),
         lambda x: pk.compose_prompts(x["shared"], x["u"], x["v"], x["task_ids"]),
         ("shared", "u", "v"),
         4 * batch * length * hidden,
@@ -125,7 +125,7 @@ def prepend(batch: int, tasks: int, length: int, hidden: int, text: int, rank: i
     return Case(
         "prepend",
         {"B": batch, "T": tasks, "L": length, "H": hidden, "S": text, "R": rank},
-        _hadamard(batch, tasks, length, hidden, rank, text),
+        _factors(batch, tasks, length, hidden, rank, text),
         lambda x: pk.prepend_prompts(x["shared"], x["u"], x["v"], x["task_ids"], x["embeds"]),
         ("shared", "u", "v"),
         4 * batch * (length + 2 * text) * hidden,
@@ -133,13 +133,13 @@ def prepend(batch: int, tasks: int, length: int, hidden: int, text: int, rank: i
     )
 
 
-def dtvg(sources: int, length: int, hidden: int) -> Case:
-    """Grouping on detached task vectors, then the merge; the gradient is that of the scaling factors."""
+def group(sources: int, length: int, hidden: int) -> Case:
+    """A step of DTVG: grouping on detached task vectors, then the merge; the gradient is that of the scales."""
 
     def step(x: Inputs) -> Tensor:
         similarity = pk.task_similarity(x["prompts"], x["start"], metric="token_mean_dot", scale=x["scale"].detach())
-        group = pk.select_group(similarity, sources)
-        return pk.merge_task_vectors(x["start"], x["prompts"], x["scale"], group.to(x["start"].dtype))
+        chosen = pk.select_group(similarity, sources)
+        return pk.merge_task_vectors(x["start"], x["prompts"], x["scale"], chosen.to(x["start"].dtype))
 
     def make(device: torch.device) -> Inputs:
         # Tuned prompts share a direction: every source is similar to the target, so that none drops out of the search.
@@ -149,7 +149,7 @@ def dtvg(sources: int, length: int, hidden: int) -> Case:
         return {"start": start, "prompts": start + 0.01 * (common + own), "scale": scale}
 
     return Case(
-        "dtvg",
+        "group",
         {"sources": sources, "L": length, "H": hidden},
         make,
         step,
@@ -168,7 +168,7 @@ CASES: list[Case] = [
     *(svgd(*shape) for shape in [(5, 100, 768), *_PROMPTS]),
     *(compose(*shape, rank) for shape in _BATCHES for rank in (1, 4)),
     *(prepend(*shape, rank) for shape in _BATCHES for rank in (1, 4)),
-    *(dtvg(sources, 100, 768) for sources in (6, 26)),
+    *(group(sources, 100, 768) for sources in (6, 26)),
 ]
 
 
@@ -178,7 +178,7 @@ LARGE: list[Case] = [
     svgd(32, 512, 4096),
     compose(32, 8, 512, 4096, 0, 4),
     prepend(32, 8, 100, 4096, 1024, 4),
-    dtvg(32, 512, 4096),
+    group(32, 512, 4096),
 ]
 
 

@@ -21,7 +21,7 @@ _TITLES = {
     "svgd": "SVGD direction",
     "compose": "Low-rank prompts (compose)",
     "prepend": "Low-rank prompts in front of the input (prepend)",
-    "dtvg": "DTVG step",
+    "group": "DTVG step",
 }
 
 

@@ -106,7 +106,7 @@ class Bench:
         times = _rounds(samplers, self.seconds)
         kinds = {name: "floor" if name in standards else "peer" for name in calls} | {OURS: "ours"}
         dtype = inputs[case.leaves[0] if case.leaves else "prompts"].dtype
-        backend = choose(self.device.type, dtype).NAME
+        backend = choose(self.device, dtype).name
         rows = []
         for name, taken in times.items():
             median = statistics.median(taken.values())

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from promptkernels.bench.cases import Inputs, compose, dtvg, randn
+from promptkernels.bench.cases import Inputs, compose, group, randn
 from promptkernels.bench.measure import OURS
 from promptkernels.bench.peers import eager_peers
 from promptkernels.bench.timing import sampler
@@ -108,7 +108,7 @@ def _prompt_makers(device: torch.device) -> Iterator[tuple[str, str, Callable[[]
     yield "PT", "torch", lambda: plain.unsqueeze(0), [plain]
     cases = {
         "MPT": compose(BATCH, TASKS, LENGTH, HIDDEN, TEXT, RANK),
-        "DTVG": dtvg(TASKS, LENGTH, HIDDEN),
+        "DTVG": group(TASKS, LENGTH, HIDDEN),
     }
     published = {"MPT": "PEFT", "DTVG": "pair calls"}
     for method, case in cases.items():

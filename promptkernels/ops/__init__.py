@@ -1,7 +1,11 @@
-"""The public operations, one file per family: schema, fake, public function, autograd function, in this order."""
+"""The operations, one file per family: all that is particular to one stands there, and what the table makes of it.
 
-from promptkernels.ops.grouping import select_group
-from promptkernels.ops.hadamard import compose_prompts, prepend_prompts
+In this order: argument checks, results (fake kernel too), native call, the entry in the table, the public function and
+its derivative. The plain torch form is in the file of the same name in `promptkernels.reference`.
+"""
+
+from promptkernels.ops.compose import compose_prompts, prepend_prompts
+from promptkernels.ops.group import select_group
 from promptkernels.ops.merge import merge_task_vectors
 from promptkernels.ops.similarity import task_similarity
 from promptkernels.ops.svgd import svgd_direction

@@ -1,5 +1,8 @@
 """Which derivatives the operations have: the first, in reverse mode. Every other one is refused, never left out.
 
+Transforms of `torch.func` take autograd functions of another form, which is slower in ordinary calls. It is made from
+the ordinary one, and used under a transform only.
+
 Torch itself leaves them out without a word: an operation without a forward-mode rule drops tangents, and
 `torch.autograd.function.once_differentiable` sees a second derivative only through the incoming gradient.
 """
@@ -7,7 +10,8 @@ Torch itself leaves them out without a word: an operation without a forward-mode
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from contextlib import nullcontext
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -17,9 +21,10 @@ from torch.autograd import forward_ad
 
 from promptkernels.backends import registry
 
-_TRANSFORMED = "derivative under torch.func (grad, jacrev, vmap of what requires a gradient, ...)"
+_TRANSFORMED = "derivative under torch.func where it is called by itself (its public function has one)"
 _FORWARD_MODE = "forward-mode derivative (forward_ad, torch.func.jvp, jacfwd)"
-_SUPPORTED = "only a first derivative in reverse mode is supported (backward, torch.autograd.grad)"
+_SECOND = "second derivative"
+_SUPPORTED = "only a first derivative in reverse mode is supported (backward, torch.autograd.grad, torch.func.grad)"
 
 
 def refusal(name: str, what: str) -> NotImplementedError:
@@ -29,18 +34,35 @@ def refusal(name: str, what: str) -> NotImplementedError:
 
 
 def needs_gradient(name: str, *tensors: Tensor | None) -> bool:
-    """Whether a call must be recorded; without that the bare operation is called, which costs a third of the time.
-
-    Raises:
-        NotImplementedError: a `torch.func` transform would have to record it.
-    """
-    if not (torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)):
+    """Whether a call must be recorded; without that the bare operation is called, which costs a third of the time."""
+    if not torch.is_grad_enabled():
         return False
-    if not torch.compiler.is_compiling():
-        if torch._C._are_functorch_transforms_active():
-            raise refusal(name, _TRANSFORMED)
-        if forward_ad._current_level >= 0:
-            refuse_tangents(name, tensors)
+    for tensor in tensors:
+        if tensor is not None and tensor.requires_grad:
+            break
+    else:
+        return transforming() and any(tensor is not None and _tracked(tensor) for tensor in tensors)
+    if forward_ad._current_level >= 0 and not torch.compiler.is_compiling():
+        refuse_tangents(name, tensors)
+    return True
+
+
+def transforming() -> bool:
+    """Whether a transform of `torch.func` is in force."""
+    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
+
+
+def recording(ordinary: Any, transformed: Any) -> Any:
+    """The autograd function that records a call."""
+    return transformed if transforming() else ordinary
+
+
+def _tracked(tensor: Tensor) -> bool:
+    """Whether a transform, or torch itself below them all, differentiates by it."""
+    while not tensor.requires_grad:
+        if not _functorch.is_functorch_wrapped_tensor(tensor):
+            return False
+        tensor = _functorch.get_unwrapped(tensor)
     return True
 
 
@@ -89,7 +111,10 @@ def record(ctx: Any, *tensors: Tensor | None) -> None:
 
 def wanted(ctx: Any, needs: Sequence[bool], backward: Callable[..., Any], *arguments: Any) -> tuple[Tensor | None, ...]:
     """The gradients of a raw backward operation, by the backend of the forward one; None where nobody needs them."""
-    with torch.no_grad():
+    if transforming():
+        gradients = registry.call_under(ctx.backend, _Gradient.apply, backward, *arguments)
+        return tuple(g if need else None for g, need in zip(gradients, needs, strict=True))
+    with torch.no_grad() if torch.is_grad_enabled() else nullcontext():
         if torch.compiler.is_compiling():
             gradients = backward(*arguments)
         else:
@@ -100,6 +125,8 @@ def wanted(ctx: Any, needs: Sequence[bool], backward: Callable[..., Any], *argum
 def once(name: str, gradient: Tensor | None, *sources: Tensor | None) -> Tensor | None:
     """A gradient that depends on ``sources`` and raises where it is itself differentiated by one of them."""
     if gradient is None or not torch.is_grad_enabled() or not any(t is not None and t.requires_grad for t in sources):
+        return gradient
+    if transforming():  # `_Gradient` sees to it
         return gradient
     return _Once.apply(name, gradient, *sources)
 
@@ -114,4 +141,59 @@ class _Once(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *_grad: Tensor) -> None:
-        raise refusal(ctx.name, "second derivative")
+        raise refusal(ctx.name, _SECOND)
+
+
+def transformable(operation: Any, keep: Callable[..., None], backward: Callable[..., Any]) -> Any:
+    """The autograd function for transforms of `torch.func`.
+
+    Args:
+        operation: of `promptkernels.ops.table`; the first of its outputs has a derivative.
+        keep: ``keep(ctx, inputs, outputs)`` keeps what the gradient needs.
+        backward: that of the ordinary function, whose first input says whether the dispatcher may be skipped.
+    """
+
+    class Transformable(torch.autograd.Function):
+        generate_vmap_rule = True
+
+        @staticmethod
+        def forward(direct: bool, *inputs: Any) -> Any:
+            return operation.overload(*inputs)
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+            keep(ctx, inputs[1:], output)
+            if isinstance(output, tuple):
+                ctx.mark_non_differentiable(*output[1:])
+
+        @staticmethod
+        def backward(ctx: Any, *gradients: Tensor) -> Any:
+            return backward(ctx, *gradients)
+
+        @staticmethod
+        def jvp(ctx: Any, *tangents: Tensor | None) -> NoReturn:
+            raise refusal(operation.name, _FORWARD_MODE)
+
+    return Transformable
+
+
+class _Gradient(torch.autograd.Function):
+    """A raw backward operation under a transform; nobody may differentiate it again."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(operation: Any, *arguments: Any) -> Any:
+        return operation.overload(*arguments)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.name = inputs[0].name.removesuffix("_backward")
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> NoReturn:
+        raise refusal(ctx.name, _SECOND)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> NoReturn:
+        raise refusal(ctx.name, _FORWARD_MODE)

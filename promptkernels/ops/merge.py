@@ -7,17 +7,35 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from promptkernels.backends.native import CODES, Native, address, addresses, allocate, common, typed
 from promptkernels.backends.types import accumulation_type
+from promptkernels.ops import arguments
 from promptkernels.ops.checks import Sizes
-from promptkernels.ops.derivatives import needs_gradient, once, record, wanted
-from promptkernels.ops.library import register
+from promptkernels.ops.derivatives import needs_gradient, once, record, recording, transformable, wanted
+from promptkernels.ops.table import Operation
 
 
-def _fake(reference: Tensor, prompts: Tensor, scale: Tensor | None, weights: Tensor | None) -> Tensor:
-    return reference.new_empty(reference.shape, dtype=accumulation_type(reference, prompts, scale, weights))
+def _fits(reference: Tensor, prompts: Tensor, scale: Tensor | None, weights: Tensor | None) -> None:
+    tasks, length, hidden = arguments.sizes("prompts", prompts, "TLH")
+    device = prompts.get_device()
+    arguments.fits("reference", reference, (length, hidden), device)
+    arguments.fits("scale", scale, (tasks, length), device)
+    arguments.fits("weights", weights, (tasks,), device)
 
 
-def _fake_backward(
+def _fits_backward(
+    grad: Tensor, reference: Tensor, prompts: Tensor, scale: Tensor | None, weights: Tensor | None, needs: list[bool]
+) -> None:
+    _fits(reference, prompts, scale, weights)
+    arguments.fits("grad", grad, reference.shape, prompts.get_device())
+    arguments.needed(needs, reference=reference, prompts=prompts, scale=scale, weights=weights)
+
+
+def _outputs(reference: Tensor, prompts: Tensor, scale: Tensor | None, weights: Tensor | None) -> Tensor:
+    return allocate(reference, accumulation_type(reference, prompts, scale, weights), *reference.shape)
+
+
+def _outputs_backward(
     grad: Tensor, reference: Tensor, prompts: Tensor, scale: Tensor | None, weights: Tensor | None, needs: list[bool]
 ) -> tuple[Tensor, ...]:
     tensors: tuple[Any, ...] = (reference, prompts, scale, weights)
@@ -25,14 +43,52 @@ def _fake_backward(
     return tuple(grad.new_empty(t.shape if need else (0,), dtype=acc) for t, need in zip(tensors, needs, strict=True))
 
 
-_merge = register(
-    "merge_task_vectors", "(Tensor reference, Tensor prompts, Tensor? scale, Tensor? weights) -> Tensor", _fake
+def _native(
+    native: Native, out: Tensor, reference: Tensor, prompts: Tensor, scale: Tensor | None, weights: Tensor | None
+) -> None:
+    reference, prompts = common(out.dtype, reference, prompts)
+    scale, weights = typed(out.dtype, scale, weights)
+    native.run(
+        native.module.merge, prompts.device,
+        reference.data_ptr(), prompts.data_ptr(), address(scale), address(weights), *prompts.shape,
+        CODES[prompts.dtype], out.data_ptr(),
+    )  # fmt: skip
+
+
+def _native_backward(
+    native: Native,
+    outs: tuple[Tensor, ...],
+    grad: Tensor,
+    reference: Tensor,
+    prompts: Tensor,
+    scale: Tensor | None,
+    weights: Tensor | None,
+    needs: list[bool],
+) -> None:
+    acc = outs[0].dtype
+    reference, prompts = common(acc, reference, prompts)
+    grad, scale, weights = typed(acc, grad, scale, weights)
+    native.run(
+        native.module.merge_backward, prompts.device,
+        grad.data_ptr(), reference.data_ptr(), prompts.data_ptr(), address(scale), address(weights),
+        *prompts.shape, CODES[prompts.dtype], *addresses(needs, outs),
+    )  # fmt: skip
+
+
+_merge = Operation(
+    "merge_task_vectors",
+    "(Tensor reference, Tensor prompts, Tensor? scale, Tensor? weights) -> Tensor",
+    check=_fits,
+    outputs=_outputs,
+    native=_native,
 )
-_merge_backward = register(
+_merge_backward = Operation(
     "merge_task_vectors_backward",
     "(Tensor grad, Tensor reference, Tensor prompts, Tensor? scale, Tensor? weights, bool[4] needs)"
     " -> (Tensor d_reference, Tensor d_prompts, Tensor d_scale, Tensor d_weights)",
-    _fake_backward,
+    check=_fits_backward,
+    outputs=_outputs_backward,
+    native=_native_backward,
 )
 
 
@@ -46,8 +102,7 @@ def merge_task_vectors(
         prompts: (T, L, H).
         scale: (T, L), factors per token (DTVG's alpha); none means 1.
         weights: (T,), factors per task, for instance a selection as 0 and 1; none means 1. A weight of exactly 0 drops
-            the row
-            altogether: a NaN in a prompt that was not selected does not reach the result.
+            the row altogether: a NaN in a prompt that was not selected does not reach the result.
 
     Returns:
         (L, H); float32, or float64 when an argument is float64. Differentiable once in every tensor.
@@ -55,33 +110,41 @@ def merge_task_vectors(
     Raises:
         ValueError: an argument of a wrong rank, size, type or device.
     """
-    sizes = Sizes()
-    sizes.floating("reference", reference, "LH")
-    sizes.floating("prompts", prompts, "TLH")
-    if scale is not None:
-        sizes.floating("scale", scale, "TL")
-    if weights is not None:
-        sizes.floating("weights", weights, "T")
+    direct = _merge.ready(reference, prompts, scale, weights)
+    if not direct:
+        sizes = Sizes()
+        sizes.floating("reference", reference, "LH")
+        sizes.floating("prompts", prompts, "TLH")
+        if scale is not None:
+            sizes.floating("scale", scale, "TL")
+        if weights is not None:
+            sizes.floating("weights", weights, "T")
     if needs_gradient("merge_task_vectors", reference, prompts, scale, weights):
-        return _MergeTaskVectors.apply(reference, prompts, scale, weights)
-    return _merge(reference, prompts, scale, weights)
+        return recording(_MergeTaskVectors, _MergeTransformed).apply(direct, reference, prompts, scale, weights)
+    return _merge.by(direct)(reference, prompts, scale, weights)
 
 
 class _MergeTaskVectors(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, reference: Tensor, prompts: Tensor, scale: Tensor | None, weights: Tensor | None) -> Tensor:
+    def forward(
+        ctx: Any, direct: bool, reference: Tensor, prompts: Tensor, scale: Tensor | None, weights: Tensor | None
+    ) -> Tensor:
         record(ctx, reference, prompts, scale, weights)
-        return _merge(reference, prompts, scale, weights)
+        return _merge.by(direct)(reference, prompts, scale, weights)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        saved, needs = ctx.saved_tensors, list(ctx.needs_input_grad)
+        saved, needs = ctx.saved_tensors, list(ctx.needs_input_grad[1:])
         reference, prompts, scale, weights = saved
         d_reference, d_prompts, d_scale, d_weights = wanted(ctx, needs, _merge_backward, grad, *saved, needs)
         name = "merge_task_vectors"
         return (
+            None,
             once(name, d_reference, grad, scale, weights),
             once(name, d_prompts, grad, scale, weights),
             once(name, d_scale, grad, reference, prompts, weights),
             once(name, d_weights, grad, reference, prompts, scale),
         )
+
+
+_MergeTransformed = transformable(_merge, lambda ctx, inputs, _: record(ctx, *inputs), _MergeTaskVectors.backward)

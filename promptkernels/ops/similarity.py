@@ -7,29 +7,35 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor
 
+from promptkernels.backends.native import CODES, Native, address, addresses, allocate, common, typed
 from promptkernels.backends.types import accumulation_type
-from promptkernels.ops.arguments import METRICS
+from promptkernels.ops import arguments
 from promptkernels.ops.checks import Sizes, is_positive, one_of
-from promptkernels.ops.derivatives import needs_gradient, once, record, wanted
-from promptkernels.ops.library import register
+from promptkernels.ops.derivatives import needs_gradient, once, record, recording, transformable, wanted
+from promptkernels.ops.table import Operation
+
+METRICS = ("cosine", "token_mean_cosine", "token_mean_dot")  # in the order of the compiled modules
 
 
-def _fake(
+def _fits(
     prompts: Tensor, reference: Tensor | None, others: Tensor | None, scale: Tensor | None, metric: str, eps: float
-) -> tuple[Tensor, ...]:
-    acc = accumulation_type(prompts, reference, others, scale)
-    n, m = prompts.shape[0], (prompts if others is None else others).shape[0]
-    return tuple(prompts.new_empty(shape, dtype=acc) for shape in ((n, m), (n,), (m,)))
+) -> None:
+    n, length, hidden = arguments.sizes("prompts", prompts, "TLH")
+    device = prompts.get_device()
+    arguments.fits("reference", reference, (length, hidden), device)
+    if others is not None:
+        arguments.fits("others", others, (arguments.sizes("others", others, "SLH")[0], length, hidden), device)
+    arguments.fits("scale", scale, (n, length), device)
+    arguments.known("metric", metric, METRICS)
+    if not eps > 0:
+        raise ValueError(f"eps must be > 0, got {eps}")
 
 
-def _fake_z(
-    prompts: Tensor, reference: Tensor | None, others: Tensor | None, scale: Tensor | None, eps: float
-) -> tuple[Tensor, ...]:
-    similarity, left_norm, right_norm = _fake(prompts, reference, others, scale, "cosine", eps)
-    return similarity, left_norm, right_norm, torch.empty_like(similarity)
+def _fits_z(prompts: Tensor, reference: Tensor | None, others: Tensor | None, scale: Tensor | None, eps: float) -> None:
+    _fits(prompts, reference, others, scale, "cosine", eps)
 
 
-def _fake_backward(
+def _fits_backward(
     grad: Tensor,
     prompts: Tensor,
     reference: Tensor | None,
@@ -41,29 +47,117 @@ def _fake_backward(
     left_norm: Tensor,
     right_norm: Tensor,
     needs: list[bool],
+) -> None:
+    _fits(prompts, reference, others, scale, metric, eps)
+    n, m, device = prompts.shape[0], (prompts if others is None else others).shape[0], prompts.get_device()
+    acc = accumulation_type(prompts, reference, others, scale)
+    arguments.fits("grad", grad, (n, m), device)
+    arguments.saved("similarity", similarity, (n, m), device, acc)
+    arguments.saved("left_norm", left_norm, (n,), device, acc)
+    arguments.saved("right_norm", right_norm, (m,), device, acc)
+    arguments.needed(needs, prompts=prompts, reference=reference, others=others, scale=scale)
+
+
+def _outputs(
+    prompts: Tensor, reference: Tensor | None, others: Tensor | None, scale: Tensor | None, *_: Any
 ) -> tuple[Tensor, ...]:
-    tensors: tuple[Any, ...] = (prompts, reference, others, scale)
+    acc = accumulation_type(prompts, reference, others, scale)
+    n, m = prompts.shape[0], (prompts if others is None else others).shape[0]
+    return allocate(prompts, acc, n, m), allocate(prompts, acc, n), allocate(prompts, acc, m)
+
+
+def _outputs_z(prompts: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    similarity, left_norm, right_norm = _outputs(prompts, *rest)
+    return similarity, left_norm, right_norm, torch.empty_like(similarity)
+
+
+def _outputs_backward(
+    grad: Tensor, prompts: Tensor, reference: Any, others: Any, scale: Any, metric: str, eps: float, *saved: Any
+) -> tuple[Tensor, ...]:
+    similarity, _, _, needs = saved
+    tensors = prompts, reference, others, scale
     return tuple(similarity.new_empty(t.shape if need else (0,)) for t, need in zip(tensors, needs, strict=True))
 
 
-_similarity = register(
+def _native(
+    native: Native,
+    outs: tuple[Tensor, ...],
+    prompts: Tensor,
+    reference: Tensor | None,
+    others: Tensor | None,
+    scale: Tensor | None,
+    metric: str,
+    eps: float,
+) -> None:
+    similarity, left_norm, right_norm, *z = outs
+    acc = similarity.dtype
+    prompts, reference, others = common(acc, prompts, reference, others)
+    (scale,) = typed(acc, scale)
+    native.run(
+        native.module.similarity, prompts.device,
+        prompts.data_ptr(), address(reference), address(others), address(scale),
+        *similarity.shape, *prompts.shape[1:], CODES[prompts.dtype], METRICS.index(metric), eps,
+        similarity.data_ptr(), left_norm.data_ptr(), right_norm.data_ptr(), z[0].data_ptr() if z else 0,
+    )  # fmt: skip
+
+
+def _native_z(
+    native: Native, outs: tuple[Tensor, ...], prompts: Tensor, reference: Any, others: Any, scale: Any, eps: float
+) -> None:
+    _native(native, outs, prompts, reference, others, scale, "cosine", eps)
+
+
+def _native_backward(
+    native: Native,
+    outs: tuple[Tensor, ...],
+    grad: Tensor,
+    prompts: Tensor,
+    reference: Tensor | None,
+    others: Tensor | None,
+    scale: Tensor | None,
+    metric: str,
+    eps: float,
+    similarity: Tensor,
+    left_norm: Tensor,
+    right_norm: Tensor,
+    needs: list[bool],
+) -> None:
+    acc = similarity.dtype
+    prompts, reference, others = common(acc, prompts, reference, others)
+    grad, scale, similarity = typed(acc, grad, scale, similarity)
+    left_norm, right_norm = typed(acc, left_norm, right_norm)
+    native.run(
+        native.module.similarity_backward, prompts.device,
+        grad.data_ptr(), prompts.data_ptr(), address(reference), address(others), address(scale),
+        *similarity.shape, *prompts.shape[1:], CODES[prompts.dtype], METRICS.index(metric), eps,
+        similarity.data_ptr(), left_norm.data_ptr(), right_norm.data_ptr(), *addresses(needs, outs),
+    )  # fmt: skip
+
+
+_similarity = Operation(
     "task_similarity",
     "(Tensor prompts, Tensor? reference, Tensor? others, Tensor? scale, str metric, float eps)"
     " -> (Tensor similarity, Tensor left_norm, Tensor right_norm)",
-    _fake,
+    check=_fits,
+    outputs=_outputs,
+    native=_native,
 )
-_similarity_z = register(
+_similarity_z = Operation(
     "task_similarity_z",
     "(Tensor prompts, Tensor? reference, Tensor? others, Tensor? scale, float eps)"
     " -> (Tensor similarity, Tensor left_norm, Tensor right_norm, Tensor z)",
-    _fake_z,
+    check=_fits_z,
+    outputs=_outputs_z,
+    native=_native_z,
 )
-_similarity_backward = register(
+_similarity_backward = Operation(
     "task_similarity_backward",
     "(Tensor grad, Tensor prompts, Tensor? reference, Tensor? others, Tensor? scale, str metric, float eps,"
     " Tensor similarity, Tensor left_norm, Tensor right_norm, bool[4] needs)"
     " -> (Tensor d_prompts, Tensor d_reference, Tensor d_others, Tensor d_scale)",
-    _fake_backward,
+    check=_fits_backward,
+    outputs=_outputs_backward,
+    native=_native_backward,
 )
 
 
@@ -132,6 +226,32 @@ def task_similarity(
     one_of("metric", metric, METRICS)
     if not is_positive(eps):
         raise ValueError(f"eps must be a number > 0, got {eps!r}")
+    direct = return_z is False and _similarity.ready(prompts, reference, others, scale, metric, eps)
+    if not direct and _check(prompts, reference, others, scale, metric, return_z):
+        prompts = prompts.unsqueeze(1)
+        reference = None if reference is None else reference.unsqueeze(0)
+        others = None if others is None else others.unsqueeze(1)
+    operation = _similarity_z if return_z else _similarity
+    inputs = (prompts, reference, others, scale, eps) if return_z else (prompts, reference, others, scale, metric, eps)
+    if needs_gradient("task_similarity", prompts, reference, others, scale):
+        function = recording(_TaskSimilarity, _TransformedZ if return_z else _Transformed)
+        outputs = function.apply(direct, *inputs)
+        if function is _TaskSimilarity:
+            return outputs
+    else:
+        outputs = operation.by(direct)(*inputs)
+    return (outputs[0], outputs[3]) if return_z else outputs[0]
+
+
+def _check(
+    prompts: Tensor,
+    reference: Tensor | None,
+    others: Tensor | None,
+    scale: Tensor | None,
+    metric: str,
+    return_z: object,
+) -> bool:
+    """Whether the prompts are flat."""
     sizes = Sizes()
     flat = isinstance(prompts, Tensor) and prompts.dim() == 2
     if return_z is not False:
@@ -146,16 +266,7 @@ def task_similarity(
         sizes.floating("scale", scale, "T1" if flat else "TL")
         if flat and scale.shape[1] != 1:
             raise ValueError(f"scale must have shape (T, 1) for flat prompts, got {tuple(scale.shape)}")
-    if flat:
-        prompts = prompts.unsqueeze(1)
-        reference = None if reference is None else reference.unsqueeze(0)
-        others = None if others is None else others.unsqueeze(1)
-    if needs_gradient("task_similarity", prompts, reference, others, scale):
-        return _TaskSimilarity.apply(prompts, reference, others, scale, metric, eps, return_z)
-    if return_z:
-        similarity, _, _, z = _similarity_z(prompts, reference, others, scale, eps)
-        return similarity, z
-    return _similarity(prompts, reference, others, scale, metric, eps)[0]
+    return flat
 
 
 def _check_return_z(return_z: object, metric: str, flat: bool, prompts: Tensor) -> None:
@@ -172,31 +283,17 @@ def _check_return_z(return_z: object, metric: str, flat: bool, prompts: Tensor) 
 
 class _TaskSimilarity(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        prompts: Tensor,
-        reference: Tensor | None,
-        others: Tensor | None,
-        scale: Tensor | None,
-        metric: str,
-        eps: float,
-        return_z: bool,
-    ) -> Tensor | tuple[Tensor, Tensor]:
-        if return_z:
-            similarity, left_norm, right_norm, z = _similarity_z(prompts, reference, others, scale, eps)
-        else:
-            similarity, left_norm, right_norm = _similarity(prompts, reference, others, scale, metric, eps)
-        record(ctx, prompts, reference, others, scale, similarity, left_norm, right_norm)
-        ctx.metric, ctx.eps = metric, eps
-        if not return_z:
-            return similarity
-        ctx.mark_non_differentiable(z)
-        return similarity, z
+    def forward(ctx: Any, direct: bool, *inputs: Any) -> Tensor | tuple[Tensor, Tensor]:
+        outputs = (_similarity if len(inputs) == 6 else _similarity_z).by(direct)(*inputs)
+        _keep(ctx, inputs, outputs)
+        similarity, _, _, *z = outputs
+        ctx.mark_non_differentiable(*z)
+        return (similarity, *z) if z else similarity
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor, _grad_z: Tensor | None = None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         prompts, reference, others, scale, similarity, left_norm, right_norm = ctx.saved_tensors
-        needs = list(ctx.needs_input_grad[:4])
+        needs = list(ctx.needs_input_grad[1:5])
         inputs = prompts, reference, others, scale
         arguments = *inputs, ctx.metric, ctx.eps, similarity, left_norm, right_norm, needs
         gradients = wanted(ctx, needs, _similarity_backward, grad, *arguments)
@@ -205,4 +302,14 @@ class _TaskSimilarity(torch.autograd.Function):
         for place, gradient in enumerate(gradients):
             sources = [t for other, t in enumerate(inputs) if not (linear and other == place != 1)]
             found.append(once("task_similarity", gradient, grad, *sources))
-        return (*found, None, None, None)
+        return (None, *found, *(None for _ in ctx.needs_input_grad[5:]))
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], outputs: tuple[Tensor, ...]) -> None:
+    """The inputs of either operation: that with z knows one metric."""
+    record(ctx, *inputs[:4], *outputs[:3])
+    ctx.metric, ctx.eps = inputs[4:] if len(inputs) == 6 else ("cosine", *inputs[4:])
+
+
+_Transformed = transformable(_similarity, _keep, _TaskSimilarity.backward)
+_TransformedZ = transformable(_similarity_z, _keep, _TaskSimilarity.backward)

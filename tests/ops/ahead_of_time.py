@@ -15,6 +15,7 @@ import sys
 import tempfile
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -22,9 +23,10 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
-from promptkernels.backends import triton_kernels as tk
+from promptkernels.backends.triton import BACKEND
 
-FAMILIES = ("gram", "similarity", "svgd", "hadamard", "merge", "grouping")
+tk = SimpleNamespace(**BACKEND.functions)
+FAMILIES = ("gram", "similarity", "svgd", "compose", "merge", "group")
 CUOBJDUMP = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
 
 
@@ -106,7 +108,7 @@ def svgd(rows: int, dtype: torch.dtype, every_option: bool) -> None:
         tk.svgd_direction_backward(phi, particles, particles, kernel, h, per_token)
 
 
-def hadamard(dtype: torch.dtype) -> None:
+def compose(dtype: torch.dtype) -> None:
     shared, u, v = new(100, 768, dtype), new(8, 100, 2, dtype), new(8, 2, 768, dtype)
     ids, embeds = torch.zeros(4, dtype=torch.int64), new(4, 9, 768, dtype)
     tk.compose_prompts(shared, u, v, ids)
@@ -143,7 +145,7 @@ def main(kind: str, arch: str) -> None:
         svgd(rows, dtype, every_option)
         tk.select_group(new(rows, rows, dtype), 0)
         if rows == 6:
-            hadamard(dtype)
+            compose(dtype)
             merge(rows, dtype)
 
 

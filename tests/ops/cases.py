@@ -15,7 +15,7 @@ import promptkernels as pk
 PROMPT_SHAPES = [(1, 1, 1), (2, 3, 7), (3, 1, 65), (5, 4, 63), (8, 20, 64), (16, 3, 129), (33, 2, 40), (6, 100, 768)]
 
 # (B, T, L, R, H, S)
-HADAMARD_SHAPES = [
+COMPOSE_SHAPES = [
     (1, 1, 1, 1, 1, 1),
     (4, 3, 5, 1, 7, 2),
     (7, 2, 3, 2, 65, 0),
@@ -61,8 +61,8 @@ def asserts_on_device(backend: str) -> bool:
     return backend != "reference" and torch.get_default_device().type == "cuda"
 
 
-def hadamard(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> tuple[Tensor, ...]:
-    """shared, u, v, task_ids, input_embeds for one of `HADAMARD_SHAPES`."""
+def compose_inputs(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> tuple[Tensor, ...]:
+    """shared, u, v, task_ids, input_embeds for one of `COMPOSE_SHAPES`."""
     b, t, length, r, h, s = shape
     return (
         rand(length, h, seed=1, dtype=dtype),
@@ -127,7 +127,7 @@ def public_calls(
     tasks: int = 7, length: int = 6, hidden: int = 33, rows: int = 12
 ) -> dict[str, tuple[partial, dict[str, Tensor]]]:
     """Every public function that has a gradient, to be called with floating tensors by name."""
-    shared, u, v, task_ids, embeds = hadamard((rows, tasks, length, 2, hidden, length + 2))
+    shared, u, v, task_ids, embeds = compose_inputs((rows, tasks, length, 2, hidden, length + 2))
     start = rand(length, hidden, seed=1)
     prompts = {"reference": start, "prompts": start + rand(tasks, length, hidden)}
     others, scale = {"others": start + rand(3, length, hidden, seed=2)}, {"scale": rand(tasks, length, seed=3)}
@@ -150,3 +150,63 @@ def public_calls(
 
 
 CALLS = tuple(public_calls())
+
+OPS = torch.ops.promptkernels
+
+# What torch knows of every registered operation: a promise to whoever calls it by name.
+SCHEMAS = {
+    "task_similarity": "(Tensor prompts, Tensor? reference, Tensor? others, Tensor? scale, str metric, float eps) -> "
+    "(Tensor similarity, Tensor left_norm, Tensor right_norm)",
+    "task_similarity_z": "(Tensor prompts, Tensor? reference, Tensor? others, Tensor? scale, float eps) -> "
+    "(Tensor similarity, Tensor left_norm, Tensor right_norm, Tensor z)",
+    "task_similarity_backward": "(Tensor grad, Tensor prompts, Tensor? reference, Tensor? others, Tensor? scale, "
+    "str metric, float eps, Tensor similarity, Tensor left_norm, Tensor right_norm, bool[4] needs) -> "
+    "(Tensor d_prompts, Tensor d_reference, Tensor d_others, Tensor d_scale)",
+    "svgd_direction": "(Tensor particles, Tensor scores, float bandwidth, str convention, "
+    "bool per_token) -> (Tensor phi, Tensor kernel, Tensor h)",
+    "svgd_direction_backward": "(Tensor grad, Tensor particles, Tensor scores, Tensor kernel, "
+    "Tensor h, bool per_token) -> (Tensor d_particles, Tensor d_scores)",
+    "compose_prompts": "(Tensor shared, Tensor u, Tensor v, Tensor task_ids) -> Tensor",
+    "compose_prompts_backward": "(Tensor grad, Tensor shared, Tensor u, Tensor v, Tensor task_ids) -> "
+    "(Tensor d_shared, Tensor d_u, Tensor d_v)",
+    "prepend_prompts": "(Tensor shared, Tensor u, Tensor v, Tensor task_ids, Tensor input_embeds) -> Tensor",
+    "merge_task_vectors": "(Tensor reference, Tensor prompts, Tensor? scale, Tensor? weights) -> Tensor",
+    "merge_task_vectors_backward": "(Tensor grad, Tensor reference, Tensor prompts, Tensor? scale, Tensor? weights, "
+    "bool[4] needs) -> (Tensor d_reference, Tensor d_prompts, Tensor d_scale, Tensor d_weights)",
+    "select_group": "(Tensor similarity, int target) -> Tensor",
+}
+
+
+def samples(dtype: torch.dtype = torch.float32) -> dict[str, list[tuple]]:
+    """Arguments of every registered operation, forward and backward."""
+    draw = partial(rand, dtype=dtype)
+    prompts, reference, others, scale = draw(4, 3, 10), draw(3, 10, seed=1), draw(2, 3, 10, seed=2), draw(4, 3, seed=3)
+    shared, u, v, task_ids, embeds = compose_inputs((6, 3, 5, 2, 10, 4), dtype)
+    similarity = OPS.task_similarity(prompts, reference, others, scale, "cosine", 1e-8)
+    _, kernel, h = OPS.svgd_direction(prompts, prompts, 0.0, "liu2016", True)
+    long_grad = draw(6, 9, 10, seed=6)
+    return {
+        "task_similarity": [
+            (prompts, None, None, None, "cosine", 1e-8),
+            (prompts, reference, others, scale, "token_mean_cosine", 1e-8),
+        ],
+        "task_similarity_z": [(prompts, None, None, None, 1e-8), (prompts, reference, others, scale, 1e-8)],
+        "task_similarity_backward": [
+            (draw(4, 2), prompts, reference, others, scale, "cosine", 1e-8, *similarity, [True, True, True, True]),
+            (draw(4, 2), prompts, reference, others, scale, "cosine", 1e-8, *similarity, [True, False, False, False]),
+        ],
+        "svgd_direction": [
+            (prompts, prompts * 2, 0.0, "liu2016", False),
+            (prompts, prompts * 2, 1.0, "fixed", True),
+        ],
+        "svgd_direction_backward": [(prompts, prompts * 3, prompts * 2, kernel, h, True)],
+        "compose_prompts": [(shared, u, v, task_ids)],
+        "compose_prompts_backward": [(long_grad[:, :5], shared, u, v, task_ids)],
+        "prepend_prompts": [(shared, u, v, task_ids, embeds), (shared, u, v, task_ids, embeds.bfloat16())],
+        "merge_task_vectors": [(reference, prompts, None, None), (reference, prompts, scale, draw(4))],
+        "merge_task_vectors_backward": [
+            (reference, reference * 2, prompts, scale, draw(4), [True, True, True, True]),
+            (reference, reference * 2, prompts, None, None, [False, True, False, False]),
+        ],
+        "select_group": [(draw(5, 5), 2)],
+    }

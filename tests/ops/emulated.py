@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import sys
-from types import SimpleNamespace
 
 import torch
 from native_build import build_module, load_module
 
-from promptkernels.backends import OPERATIONS, registry
-from promptkernels.backends.cuda import CudaOps, call
+from promptkernels.backends import registry
+from promptkernels.backends.cuda import call, functions
+from promptkernels.backends.native import Native
 
 NAME = "cuda-emulated"
 MODULE = "promptkernels._C_cuda_emulated"
 
 
-def make_backend() -> SimpleNamespace:
-    """A backend module as `promptkernels.backends.registry` takes it; compiles the kernels on first use."""
+def make_backend() -> registry.Backend:
+    """Compiles the kernels on first use."""
     native = sys.modules.get(MODULE) or load_module(MODULE, build_module("cuda_emulated"))
     tickets = torch.zeros(native.TICKETS, dtype=torch.int32)
 
@@ -24,14 +24,8 @@ def make_backend() -> SimpleNamespace:
         call(native, function, device, 0, tickets, *arguments)
         assert not tickets.any(), f"{function.__name__} leaves tickets behind"
 
-    operations = CudaOps(native, run)
-    return SimpleNamespace(
-        NAME=NAME,
-        DEVICES=("cpu",),
-        DTYPES=(torch.float32, torch.float64, torch.bfloat16, torch.float16),
-        why_unavailable=lambda: None,
-        facts=dict,
-        **{name: getattr(operations, name) for name in OPERATIONS},
+    return registry.Backend(
+        NAME, devices=("cpu",), why_unavailable=lambda: None, facts=dict, functions=functions(Native(native, run))
     )
 
 

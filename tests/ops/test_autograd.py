@@ -6,7 +6,7 @@ from itertools import chain, combinations
 
 import pytest
 import torch
-from cases import CALLS, assert_close, hadamard, public_calls, rand, similarity_plus_z
+from cases import CALLS, assert_close, compose_inputs, public_calls, rand, similarity_plus_z
 from torch.autograd import gradcheck
 
 import promptkernels as pk
@@ -37,7 +37,7 @@ def test_svgd_direction(backend, per_token):
 
 
 def test_raw_operations_record_nothing_on_any_backend(backend):
-    shared, u, v, task_ids, _ = hadamard((4, 3, 5, 1, 7, 2))
+    shared, u, v, task_ids, _ = compose_inputs((4, 3, 5, 1, 7, 2))
     out = torch.ops.promptkernels.compose_prompts(shared.requires_grad_(), u, v, task_ids)
     assert out.grad_fn is None or "WarnNotImplemented" in out.grad_fn.name()
 
@@ -66,7 +66,8 @@ def test_svgd_bandwidth_is_a_constant(backend):
 
 @pytest.mark.parametrize("shape", [(5, 3, 2, 1, 4, 2), (3, 2, 4, 3, 5, 1), (6, 1, 2, 2, 3, 0)], ids=str)
 def test_compose_prepend(backend, shape):
-    shared, u, v, task_ids, embeds = (t.requires_grad_() if t.is_floating_point() else t for t in hadamard(shape, F64))
+    inputs = compose_inputs(shape, F64)
+    shared, u, v, task_ids, embeds = (t.requires_grad_() if t.is_floating_point() else t for t in inputs)
     assert gradcheck(lambda *f: pk.compose_prompts(*f, task_ids), (shared, u, v))
     assert gradcheck(lambda s, a, b, e: pk.prepend_prompts(s, a, b, task_ids, e), (shared, u, v, embeds))
 
@@ -106,7 +107,7 @@ def test_gradients_of_some_inputs_are_those_of_all(backend, call):
 
 
 def test_gradients_only_where_asked(backend):
-    shared, u, v, task_ids, embeds = hadamard((4, 3, 5, 1, 7, 2))
+    shared, u, v, task_ids, embeds = compose_inputs((4, 3, 5, 1, 7, 2))
     u.requires_grad_()
     pk.prepend_prompts(shared, u, v, task_ids, embeds).sum().backward()
     assert u.grad is not None and shared.grad is None and v.grad is None and embeds.grad is None

@@ -13,19 +13,15 @@ import torch
 from cases import CALLS, public_calls, rand
 
 import promptkernels as pk
-from promptkernels.backends import OPERATIONS, registry
+from promptkernels.backends import registry
 from promptkernels.backends.native import load
 
 
 @pytest.fixture
 def broken_cpu(monkeypatch):
     """A machine on which the native module could not be built."""
-    cpu = SimpleNamespace(
-        NAME="cpu",
-        DEVICES=("cpu",),
-        DTYPES=(torch.float32,),
-        why_unavailable=lambda: "the extension was not built",
-        facts=dict,
+    cpu = registry.Backend(
+        "cpu", devices=("cpu",), why_unavailable=lambda: "the extension was not built", facts=dict, functions={}
     )
     monkeypatch.setitem(registry.BACKENDS, "cpu", cpu)
     registry._chosen.clear()
@@ -34,7 +30,7 @@ def broken_cpu(monkeypatch):
 
 
 def test_automatic_choice_steps_aside(broken_cpu):
-    assert registry.choose("cpu", torch.float32).NAME == "reference"
+    assert registry.choose("cpu", torch.float32).name == "reference"
     assert pk.task_similarity(rand(3, 2, 4)).shape == (3, 3)
     assert pk.backends()["cpu"].reason == "the extension was not built"
 
@@ -52,7 +48,7 @@ def test_forced_backend_refuses_tensors_it_cannot_serve():
     for name, status in pk.backends().items():
         if name != "reference" and status.available:
             with pk.use_backend(name), pytest.raises(pk.BackendUnavailable, match="tensors only"):
-                registry.choose(meta.device.type, meta.dtype)
+                registry.choose(meta.device, meta.dtype)
 
 
 def test_a_module_left_over_from_another_version_is_not_called(monkeypatch):
@@ -71,7 +67,7 @@ def test_unknown_backend():
 def test_use_backend_restores_the_choice_even_after_an_error():
     before = registry.choose("cpu", torch.float32)
     with pytest.raises(ZeroDivisionError), pk.use_backend("reference"):
-        assert registry.choose("cpu", torch.float32).NAME == "reference"
+        assert registry.choose("cpu", torch.float32).name == "reference"
         raise ZeroDivisionError
     assert registry.choose("cpu", torch.float32) is before
 
@@ -115,7 +111,7 @@ def test_a_block_of_the_automatic_choice_within_a_forced_one():
     with pk.use_backend("reference"):
         with pk.use_backend(None):
             assert registry.choose("cpu", torch.float32) is automatic
-        assert registry.choose("cpu", torch.float32).NAME == "reference"
+        assert registry.choose("cpu", torch.float32).name == "reference"
 
 
 def test_set_backend_reaches_every_thread_and_blocks_go_before_it():
@@ -139,11 +135,10 @@ def test_the_gradient_comes_from_the_backend_of_the_forward_call(call, monkeypat
     leaf = next(iter(tensors.values())).requires_grad_()
     with pk.use_backend("reference"):
         total = function(**tensors).sum()
-    names = [name for name in OPERATIONS if name.endswith("_backward")]
-    called = []
-    for name in names:
-        original = getattr(registry.reference, name)
-        monkeypatch.setattr(registry.reference, name, lambda *a, f=original: called.append(1) or f(*a))
+    called, functions = [], registry.BACKENDS["reference"].functions
+    for name, original in functions.items():
+        if name.endswith("_backward"):
+            monkeypatch.setitem(functions, name, lambda *a, f=original: called.append(1) or f(*a))
     with ThreadPoolExecutor(1) as pool:
         pool.submit(total.backward).result()
     assert called and leaf.grad is not None
@@ -169,7 +164,7 @@ def run(code: str, **environment: str) -> subprocess.CompletedProcess:
 
 def test_environment_variable_forces_a_backend():
     code = "import torch, promptkernels as pk; pk.task_similarity(torch.eye(3)); "
-    code += "from promptkernels.backends import registry; print(registry.choose('cpu', torch.float32).NAME)"
+    code += "from promptkernels.backends import registry; print(registry.choose('cpu', torch.float32).name)"
     assert run(code, PROMPTKERNELS_BACKEND="reference").stdout.strip() == "reference"
     wrong = run(code, PROMPTKERNELS_BACKEND="nonsense")
     assert wrong.returncode != 0 and "backend must be one of" in wrong.stderr

@@ -14,13 +14,13 @@ from cases import rand, relative_rms
 
 import promptkernels as pk
 from promptkernels.bench import command, measure, studies
-from promptkernels.bench.cases import CASES, LARGE, chosen, compose, dtvg, incoming_gradient, prepend, run
+from promptkernels.bench.cases import CASES, LARGE, chosen, compose, group, incoming_gradient, prepend, run
 from promptkernels.bench.floors import floors
 from promptkernels.bench.markdown import insert, section
 from promptkernels.bench.measure import BOTH, FORWARD, OURS, Bench, Measurement
 from promptkernels.bench.memory import peak_bytes
 from promptkernels.bench.peers import COMPILED, eager_peers
-from promptkernels.bench.peers import dtvg as dtvg_peers
+from promptkernels.bench.peers import group as group_peers
 from promptkernels.bench.peers import similarity as similarity_peers
 from promptkernels.bench.peers import svgd as svgd_peers
 from promptkernels.bench.report import Results, geometric_means, table
@@ -113,21 +113,21 @@ def test_the_peft_contestant_is_peft_itself():
 
 @pytest.mark.parametrize("sources", [2, 6])
 def test_the_published_grouping_makes_a_call_per_ordered_pair_of_every_prefix(sources, monkeypatch):
-    case = dtvg(sources, 10, 64)
+    case = group(sources, 10, 64)
     calls = []
-    single = dtvg_peers.similarity_call
-    monkeypatch.setattr(dtvg_peers, "similarity_call", lambda a, b: calls.append(0) or single(a, b))
-    dtvg_peers.pair_calls(case.make(CPU))
+    single = group_peers.similarity_call
+    monkeypatch.setattr(group_peers, "similarity_call", lambda a, b: calls.append(0) or single(a, b))
+    group_peers.pair_calls(case.make(CPU))
     assert len(calls) == sources + sum(m * (m - 1) for m in range(2, sources + 1))
 
 
 @pytest.mark.parametrize("sources", [6, 26])
-def test_every_source_of_a_dtvg_case_is_eligible_and_some_but_not_all_are_chosen(sources):
-    x = dtvg(sources, 100, 768).make(CPU)
+def test_every_source_of_a_grouping_case_is_eligible_and_some_but_not_all_are_chosen(sources):
+    x = group(sources, 100, 768).make(CPU)
     means = ((x["prompts"] - x["start"]) * x["scale"].unsqueeze(-1)).double().mean(1)
     assert ((means @ means[-1]) > 0).all()
-    group = pk.select_group((means @ means.T).float(), sources)
-    assert 2 < int(group.sum()) <= sources + 1
+    members = pk.select_group((means @ means.T).float(), sources)
+    assert 2 < int(members.sum()) <= sources + 1
 
 
 def test_broadcast_is_left_out_where_it_does_not_fit():
@@ -206,7 +206,8 @@ def test_slow_contestants_take_part_in_fewer_rounds_and_ratios_compare_the_same_
 
 def test_command_writes_what_it_shows(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(command, "copy_bandwidth", lambda device: 1e10)
-    words = ["dtvg sources=6", "--seconds", "0.01", "--no-compile", "--backend", "reference", "--output", str(tmp_path)]
+    words = ["group sources=6", "--seconds", "0.01", "--no-compile", "--backend", "reference"]
+    words += ["--output", str(tmp_path)]
     assert command.main(words) == 0
     shown = capsys.readouterr().out
     results = Results.read(tmp_path / "results.json")
@@ -223,7 +224,7 @@ def test_command_writes_what_it_shows(tmp_path, capsys, monkeypatch):
     pytest.importorskip("matplotlib")
     assert (tmp_path / "speedup.png").stat().st_size > 1000
     assert command.main(["--markdown", str(tmp_path / "results.json")]) == 0
-    assert "#### dtvg" in capsys.readouterr().out
+    assert "#### group" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("case", list({case.op: case for case in reversed(CASES + LARGE)}.values()), ids=lambda c: c.op)
@@ -246,7 +247,7 @@ def test_long_names_stand_apart_from_the_next_column():
 
 
 def test_bad_words_and_files_are_named(tmp_path, capsys):
-    with pytest.raises(ValueError, match=r"'cosinus'.*dtvg.*svgd"):
+    with pytest.raises(ValueError, match=r"'cosinus'.*group.*svgd"):
         chosen(["cosinus"])
     (tmp_path / "other.json").write_text("{}")
     for words, message in (

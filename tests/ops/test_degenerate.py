@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from cases import hadamard, rand
+from cases import compose_inputs, rand
 
 import promptkernels as pk
 
@@ -79,7 +79,7 @@ def test_nan_and_inf_propagate(backend, bad):
     assert pk.task_similarity(prompts)[0, 2].isfinite()
     assert not pk.svgd_direction(prompts, rand(3, 4, 70, seed=1)).isfinite().all()
     assert not pk.merge_task_vectors(prompts[0], prompts).isfinite().all()
-    shared, u, v, task_ids, embeds = hadamard((4, 2, 3, 1, 8, 2))
+    shared, u, v, task_ids, embeds = compose_inputs((4, 2, 3, 1, 8, 2))
     shared[1, 1] = bad
     assert not pk.prepend_prompts(shared, u, v, task_ids, embeds)[:, 1, 1].isfinite().any()
 
@@ -97,7 +97,7 @@ def test_dropped_row_does_not_leak(backend):
 
 
 def test_empty_batch_has_zero_gradients(backend):
-    shared, u, v, task_ids, embeds = hadamard((0, 2, 3, 1, 8, 4))
+    shared, u, v, task_ids, embeds = compose_inputs((0, 2, 3, 1, 8, 4))
     shared.requires_grad_(), u.requires_grad_(), v.requires_grad_()
     out = pk.prepend_prompts(shared, u, v, task_ids, embeds)
     assert out.shape == (0, 7, 8)

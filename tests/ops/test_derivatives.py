@@ -1,20 +1,23 @@
-"""Derivatives that the operations lack are refused by name, in every form; what needs none of them still works."""
+"""First derivatives under `torch.func`; what the operations lack is refused by name, in every form."""
 
 from __future__ import annotations
 
+import formulas
 import pytest
 import torch
 import torch.autograd.forward_ad as fwAD
-from cases import CALLS, hadamard, public_calls, rand
+from cases import CALLS, OPS, compose_inputs, public_calls, rand, samples
 from torch import Tensor
 
 import promptkernels as pk
+from promptkernels.backends import registry
 from promptkernels.nn import MultitaskPrompt
+from promptkernels.ops.table import TABLE
 
 F64 = torch.float64
-OPS = torch.ops.promptkernels
 FORWARD_MODE = "has no forward-mode derivative"
 TRANSFORMED = r"has no derivative under torch.func"
+SECOND = "has no second derivative"
 INPUTS = [(call, name) for call in CALLS for name in public_calls()[call][1]]
 
 
@@ -48,41 +51,126 @@ TRANSFORMS = {
         lambda f, x: torch.autograd.functional.jacobian(f, x, strategy="forward-mode", vectorize=True),
         FORWARD_MODE,
     ),
-    "grad": (lambda f, x: torch.func.grad(lambda y: f(y).sum())(x), TRANSFORMED),
-    "vjp": (lambda f, x: torch.func.vjp(f, x), TRANSFORMED),
-    "jacrev": (lambda f, x: torch.func.jacrev(f)(x), TRANSFORMED),
-    "hessian": (lambda f, x: torch.func.hessian(lambda y: f(y).sum())(x), TRANSFORMED),
-    "vmap": (lambda f, x: torch.func.vmap(f)(x[None].clone().requires_grad_()), TRANSFORMED),
+    "jvp of vjp": (lambda f, x: torch.func.jvp(torch.func.vjp(f, x)[1], (f(x),), (f(x),)), FORWARD_MODE),
+    "hessian": (lambda f, x: torch.func.hessian(lambda y: f(y).sum())(x), FORWARD_MODE),
+    "grad of grad": (lambda f, x: torch.func.grad(lambda y: gradient_norm(f, y))(x), SECOND),
+    "jacrev of jacrev": (lambda f, x: torch.func.jacrev(lambda y: gradient_norm(f, y))(x), SECOND),
+    "backward of grad": (lambda f, x: gradient_norm(f, x.clone().requires_grad_()).backward(), SECOND),
 }
+
+
+def gradient_norm(f, x: Tensor) -> Tensor:
+    return torch.func.grad(lambda y: f(y).square().sum())(x).square().sum()
 
 
 @pytest.mark.parametrize("transform", TRANSFORMS)
 @pytest.mark.parametrize("call", CALLS)
-def test_transforms_that_differentiate_are_refused(call, transform):
+def test_transforms_beyond_a_first_derivative_are_refused(call, transform):
     apply, message = TRANSFORMS[transform]
     with pytest.raises(NotImplementedError, match=message):
         apply(*of_one(call, next(iter(public_calls()[call][1]))))
 
 
+def factors_of(task_ids: Tensor) -> tuple[Tensor, ...]:
+    shared, u, v, _, embeds = (t.double() for t in compose_inputs((len(task_ids), 4, 3, 2, 8, 4)))
+    return shared, u, v, embeds
+
+
+def of_formulas() -> dict[str, tuple]:
+    """A public function, the formula that it computes, and their tensors."""
+    start, prompts = rand(24, seed=1, dtype=F64), rand(5, 24, dtype=F64)
+    task_ids = torch.tensor([3, 0, 3])
+    *factors, embeds = factors_of(task_ids)
+    return {
+        "similarity": (pk.task_similarity, formulas.matrix_cosine, (prompts, start)),
+        "svgd": (
+            lambda x, s: pk.svgd_direction(x, s, bandwidth=9.0),
+            lambda x, s: formulas.matrix_svgd(x, s, 9.0),
+            (prompts, rand(5, 24, seed=2, dtype=F64)),
+        ),
+        "compose": (
+            lambda *f: pk.compose_prompts(*f, task_ids),
+            lambda *f: formulas.matrix_compose(*f, task_ids),
+            tuple(factors),
+        ),
+        "prepend": (
+            lambda s, u, v, e: pk.prepend_prompts(s, u, v, task_ids, e),
+            lambda s, u, v, e: torch.cat([formulas.matrix_compose(s, u, v, task_ids), e], 1),
+            (*factors, embeds),
+        ),
+        "merge": (
+            lambda r, x, w: pk.merge_task_vectors(r[None], x[:, None], weights=w)[0],
+            formulas.matrix_merge,
+            (start, prompts, rand(5, seed=3, dtype=F64)),
+        ),
+    }
+
+
+def of_leaves(f, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Gradients of torch itself, of a call in vmap."""
+    leaves = [t.clone().requires_grad_() for t in tensors]
+    torch.func.vmap(f)(*(torch.stack([leaf, 2 * leaf]) for leaf in leaves)).square().sum().backward()
+    return tuple(leaf.grad for leaf in leaves)
+
+
+FIRST = {
+    "grad": lambda f, x: torch.func.grad(lambda *y: f(*y).square().sum(), tuple(range(len(x))))(*x),
+    "vjp": lambda f, x: torch.func.vjp(f, *x)[1](f(*x)),
+    "jacrev": lambda f, x: torch.func.jacrev(f, tuple(range(len(x))))(*x),
+    "jacrev in chunks": lambda f, x: torch.func.jacrev(f, tuple(range(len(x))), chunk_size=7)(*x),
+    "vmap of grad": lambda f, x: torch.func.vmap(lambda *y: FIRST["grad"](f, y))(*(torch.stack([t, -t]) for t in x)),
+    "grad of vmap": lambda f, x: FIRST["grad"](lambda *y: torch.func.vmap(f)(*(torch.stack([t, 2 * t]) for t in y)), x),
+    "vmap of leaves": of_leaves,
+}
+
+
+@pytest.mark.parametrize("transform", FIRST)
+@pytest.mark.parametrize("name", of_formulas())
+def test_first_derivatives_under_transforms_are_those_of_the_formula(name, transform):
+    function, formula, tensors = of_formulas()[name]
+    got, want = (FIRST[transform](each, tensors) for each in (function, formula))
+    assert len(got) == len(want) == len(tensors)
+    for one, other in zip(got, want, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize(("call", "name"), INPUTS)
+def test_every_input_has_a_derivative_under_transforms(call, name):
+    operation, x = of_one(call, name, F64)
+    weight, leaf = rand(*operation(x).shape, seed=7, dtype=F64), x.clone().requires_grad_()
+    (want,) = torch.autograd.grad((operation(leaf) * weight).sum(), leaf)
+    torch.testing.assert_close(torch.func.grad(lambda y: (operation(y) * weight).sum())(x), want)
+
+
+def test_other_results_have_no_derivative_under_transforms():
+    x, seen = rand(4, 3, 8), []
+
+    def total(x: Tensor) -> Tensor:
+        similarity, z = pk.task_similarity(x, return_z=True)
+        phi, (kernel, h) = pk.svgd_direction(x, x, return_kernel=True)
+        seen.extend(out.requires_grad for out in (similarity, phi, z, kernel, h))
+        return similarity.sum() + phi.sum()
+
+    torch.func.grad(total)(x)
+    assert seen == [True, True, False, False, False]
+
+
+def test_a_vjp_comes_from_the_backend_of_the_forward_call(monkeypatch):
+    called, functions = [], registry.BACKENDS["reference"].functions
+    original = functions["task_similarity_backward"]
+    monkeypatch.setitem(functions, "task_similarity_backward", lambda *a: called.append(1) or original(*a))
+    x = rand(4, 3, 8)
+    with pk.use_backend("reference"):
+        similarity, vjp = torch.func.vjp(pk.task_similarity, x)
+    vjp(similarity)
+    assert len(called) == 1
+    torch.func.vmap(vjp)(torch.stack([similarity, similarity]))
+    assert len(called) == 3
+
+
 def raw_calls() -> dict[str, tuple]:
     """Every differentiable registered operation with its arguments, the first of which is a floating tensor."""
-    prompts, reference, scale, weights = rand(4, 3, 8), rand(3, 8, seed=1), rand(4, 3), rand(4)
-    shared, u, v, task_ids, embeds = hadamard((5, 4, 3, 2, 8, 4))
-    similarity = prompts, reference, rand(2, 3, 8), scale, "cosine", 1e-8
-    saved = OPS.task_similarity(*similarity)
-    _, kernel, h = OPS.svgd_direction(prompts, prompts, 0.0, "liu2016", True)
-    needs = [True] * 4
-    return {
-        "task_similarity": similarity,
-        "task_similarity_backward": (rand(4, 2), *similarity, *saved, needs),
-        "svgd_direction": (prompts, prompts, 0.0, "liu2016", False),
-        "svgd_direction_backward": (prompts, prompts, prompts, kernel, h, True),
-        "compose_prompts": (shared, u, v, task_ids),
-        "compose_prompts_backward": (rand(5, 3, 8), shared, u, v, task_ids),
-        "prepend_prompts": (shared, u, v, task_ids, embeds),
-        "merge_task_vectors": (reference, prompts, scale, weights),
-        "merge_task_vectors_backward": (reference, reference, prompts, scale, weights, needs),
-    }
+    return {name: calls[0] for name, calls in samples().items() if TABLE[name].differentiable}
 
 
 @pytest.mark.parametrize("name", raw_calls())
@@ -119,9 +207,15 @@ def test_modules_refuse_too():
     module, task_ids, embeds = MultitaskPrompt(4, 3, 8), torch.tensor([0, 3]), rand(2, 4, 8)
     with fwAD.dual_level(), pytest.raises(NotImplementedError, match=f"prepend_prompts {FORWARD_MODE}"):
         module.prepend(task_ids, fwAD.make_dual(embeds, embeds))
+
+
+def test_modules_have_derivatives_under_transforms():
+    module, task_ids = MultitaskPrompt(4, 3, 8), torch.tensor([0, 3])
     weights = dict(module.named_parameters())
-    with pytest.raises(NotImplementedError, match=f"compose_prompts {TRANSFORMED}"):
-        torch.func.grad(lambda w: torch.func.functional_call(module, w, (task_ids,)).sum())(weights)
+    got = torch.func.grad(lambda w: torch.func.functional_call(module, w, (task_ids,)).square().sum())(weights)
+    module(task_ids).square().sum().backward()
+    for name, weight in weights.items():
+        torch.testing.assert_close(got[name], weight.grad)
 
 
 @pytest.mark.parametrize("call", CALLS)

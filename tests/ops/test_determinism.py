@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from cases import hadamard, rand
+from cases import compose_inputs, rand
 
 import promptkernels as pk
 
@@ -18,7 +18,7 @@ def everything(dtype):
     """Results and gradients of every public function, large enough for several chunks of work."""
     prompts, start, scale = rand(9, 20, 768, dtype=dtype), rand(20, 768, seed=1, dtype=dtype), rand(9, 20, dtype=dtype)
     weights, scores = rand(9, seed=2, dtype=dtype), rand(9, 20, 768, seed=3, dtype=dtype)
-    shared, u, v, task_ids, embeds = hadamard((13, 4, 20, 2, 768, 9), dtype)
+    shared, u, v, task_ids, embeds = compose_inputs((13, 4, 20, 2, 768, 9), dtype)
     calls = [
         (lambda p, r, s: pk.task_similarity(p, r, scale=s), (prompts, start, scale)),
         (lambda p, r: pk.task_similarity(p, r, metric="token_mean_cosine"), (prompts, start)),

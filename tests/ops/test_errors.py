@@ -7,12 +7,12 @@ import sys
 
 import pytest
 import torch
-from cases import asserts_on_device, hadamard, rand
+from cases import asserts_on_device, compose_inputs, rand
 
 import promptkernels as pk
 
 P, R, S = rand(4, 3, 5), rand(3, 5), rand(4, 3)
-SHARED, U, V, IDS, EMBEDS = hadamard((6, 3, 5, 2, 10, 4))
+SHARED, U, V, IDS, EMBEDS = compose_inputs((6, 3, 5, 2, 10, 4))
 
 BAD = {
     "prompts rank": (lambda: pk.task_similarity(rand(4, 3, 5, 2)), r"prompts .*\(T, L, H\), got \(4, 3, 5, 2\)"),
@@ -89,7 +89,7 @@ def test_value_errors_name_the_argument(case):
 def test_task_id_out_of_range(backend, function, bad):
     if asserts_on_device(backend):
         pytest.skip("ends the process: see the next test")
-    shared, u, v, task_ids, embeds = hadamard((6, 3, 5, 2, 10, 4))
+    shared, u, v, task_ids, embeds = compose_inputs((6, 3, 5, 2, 10, 4))
     task_ids[4] = bad
     arguments = (shared, u, v, task_ids) + ((embeds,) if function is pk.prepend_prompts else ())
     with pytest.raises(IndexError, match=rf"task_ids holds {bad}.*0\.\.2"):

@@ -6,7 +6,7 @@ import formulas
 import numpy as np
 import pytest
 import torch
-from cases import hadamard, ids, rand
+from cases import compose_inputs, ids, rand
 
 import promptkernels as pk
 
@@ -70,7 +70,7 @@ def test_svgd_per_token_is_one_direction_per_token(backend, rule):
     "shape", [(1, 1, 1, 1, 1, 1), (4, 3, 5, 1, 7, 2), (5, 2, 3, 3, 4, 0), (0, 2, 3, 1, 8, 4)], ids=str
 )
 def test_compose_and_prepend(backend, shape):
-    shared, u, v, task_ids, embeds = hadamard(shape, F64)
+    shared, u, v, task_ids, embeds = compose_inputs(shape, F64)
     want = formulas.compose_prompts(shared, u, v, task_ids)
     assert_allclose(pk.compose_prompts(shared, u, v, task_ids), want, rtol=1e-10)
     got = pk.prepend_prompts(shared, u, v, task_ids, embeds)

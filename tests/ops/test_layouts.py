@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from cases import CALLS, LAYOUTS, assert_close, hadamard, ids, public_calls, rand, strided
+from cases import CALLS, LAYOUTS, assert_close, compose_inputs, ids, public_calls, rand, strided
 
 import promptkernels as pk
 
@@ -62,7 +62,7 @@ def test_a_sum_sends_back_one_expanded_number(backend, call):
 
 @pytest.mark.parametrize("dtype", [torch.int32, torch.int64], ids=str)
 def test_task_ids(backend, dtype):
-    shared, u, v, _, embeds = hadamard((6, 3, 5, 2, 17, 4))
+    shared, u, v, _, embeds = compose_inputs((6, 3, 5, 2, 17, 4))
     every_second = ids(12, 3, dtype=dtype)[::2]
     same = torch.tensor([2], dtype=dtype).expand(6)
     for index in (every_second, same):

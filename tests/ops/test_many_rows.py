@@ -227,11 +227,11 @@ def test_one_device_without_code_leaves_the_others_alone(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: capabilities[index])
     monkeypatch.setattr(registry, "_chosen", {})
     assert cuda.why_unavailable() is None
-    assert registry.choose("cuda", torch.float32, 1).NAME == "cuda"
-    assert registry.choose("cuda", torch.float32, 0).NAME != "cuda"
+    assert registry.choose("cuda:1", torch.float32).name == "cuda"
+    assert registry.choose("cuda:0", torch.float32).name != "cuda"
     registry._chosen.clear()
     with pk.use_backend("cuda"), pytest.raises(pk.BackendUnavailable, match=r"device 0 has compute capability 7\.0"):
-        registry.choose("cuda", torch.float32, 0)
+        registry.choose("cuda:0", torch.float32)
     capabilities[1] = (8, 0)
     assert "device 0 has compute capability 7.0" in cuda.why_unavailable()
     assert "device 1 has compute capability 8.0" in cuda.why_unavailable()

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 from cases import (
+    COMPOSE_SHAPES,
     DTYPES,
-    HADAMARD_SHAPES,
     PROMPT_SHAPES,
     REFERENCE_SUM,
     ROUNDED_OUTPUT,
     TOLERANCE,
     assert_close,
-    hadamard,
+    compose_inputs,
     rand,
     relative_rms,
     sizes,
@@ -81,9 +81,9 @@ def test_svgd_keeps_float32_accuracy_for_close_particles(backend, spread):
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("shape", sizes(HADAMARD_SHAPES))
+@pytest.mark.parametrize("shape", sizes(COMPOSE_SHAPES))
 def test_compose_prepend(backend, shape, dtype):
-    shared, u, v, task_ids, embeds = hadamard(shape, dtype)
+    shared, u, v, task_ids, embeds = compose_inputs(shape, dtype)
     for index in (task_ids, task_ids.int()):
         got = pk.compose_prompts(shared, u, v, index)
         assert got.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
@@ -97,7 +97,7 @@ def test_compose_prepend(backend, shape, dtype):
 @pytest.mark.parametrize("embeds_dtype", DTYPES, ids=str)
 def test_prepend_float32_masters_to_any_input_type(backend, embeds_dtype):
     """Prompts stay float32 while the model runs in another type: composed in float32, rounded once."""
-    shared, u, v, task_ids, embeds = hadamard((6, 3, 5, 2, 65, 4))
+    shared, u, v, task_ids, embeds = compose_inputs((6, 3, 5, 2, 65, 4))
     got = pk.prepend_prompts(shared, u, v, task_ids, embeds.to(embeds_dtype))
     want = oracle(pk.compose_prompts, shared, u, v, task_ids).float().to(embeds_dtype)
     assert got.dtype == embeds_dtype

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from cases import asserts_on_device, hadamard, rand
+from cases import asserts_on_device, compose_inputs, rand
 
 OPS = torch.ops.promptkernels
 F64 = torch.float64
@@ -13,7 +13,7 @@ F64 = torch.float64
 def bad_calls():
     """Operation, its arguments with one of them wrong, and what the error says."""
     p, r, o, s, w = rand(4, 3, 5), rand(3, 5), rand(2, 3, 5), rand(4, 3), rand(4)
-    shared, u, v, ids, embeds = hadamard((6, 3, 5, 2, 10, 4))
+    shared, u, v, ids, embeds = compose_inputs((6, 3, 5, 2, 10, 4))
     grad = rand(6, 5, 10)
     sim, left, right = OPS.task_similarity(p, r, o, s, "cosine", 1e-8)
     _, kernel, h = OPS.svgd_direction(p, p, 0.0, "liu2016", True)
@@ -139,7 +139,7 @@ def test_target_out_of_range(backend, target):
 def test_task_id_out_of_range(backend, bad, dtype):
     if asserts_on_device(backend):
         pytest.skip("ends the process: see test_errors.py")
-    shared, u, v, ids, embeds = hadamard((6, 3, 5, 2, 10, 4))
+    shared, u, v, ids, embeds = compose_inputs((6, 3, 5, 2, 10, 4))
     ids[3] = bad
     ids = ids.to(dtype)
     for name, arguments in [

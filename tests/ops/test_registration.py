@@ -2,75 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
-
-import cases
 import pytest
 import torch
 import torch._dynamo.testing
-from cases import CALLS, hadamard, public_calls, rand
+from cases import CALLS, OPS, SCHEMAS, compose_inputs, public_calls, rand, samples
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import promptkernels as pk
-
-OPS = torch.ops.promptkernels
-
-SCHEMAS = {
-    "task_similarity": "(Tensor prompts, Tensor? reference, Tensor? others, Tensor? scale, str metric, float eps) -> "
-    "(Tensor similarity, Tensor left_norm, Tensor right_norm)",
-    "task_similarity_z": "(Tensor prompts, Tensor? reference, Tensor? others, Tensor? scale, float eps) -> "
-    "(Tensor similarity, Tensor left_norm, Tensor right_norm, Tensor z)",
-    "task_similarity_backward": "(Tensor grad, Tensor prompts, Tensor? reference, Tensor? others, Tensor? scale, "
-    "str metric, float eps, Tensor similarity, Tensor left_norm, Tensor right_norm, bool[4] needs) -> "
-    "(Tensor d_prompts, Tensor d_reference, Tensor d_others, Tensor d_scale)",
-    "svgd_direction": "(Tensor particles, Tensor scores, float bandwidth, str convention, "
-    "bool per_token) -> (Tensor phi, Tensor kernel, Tensor h)",
-    "svgd_direction_backward": "(Tensor grad, Tensor particles, Tensor scores, Tensor kernel, "
-    "Tensor h, bool per_token) -> (Tensor d_particles, Tensor d_scores)",
-    "compose_prompts": "(Tensor shared, Tensor u, Tensor v, Tensor task_ids) -> Tensor",
-    "compose_prompts_backward": "(Tensor grad, Tensor shared, Tensor u, Tensor v, Tensor task_ids) -> "
-    "(Tensor d_shared, Tensor d_u, Tensor d_v)",
-    "prepend_prompts": "(Tensor shared, Tensor u, Tensor v, Tensor task_ids, Tensor input_embeds) -> Tensor",
-    "merge_task_vectors": "(Tensor reference, Tensor prompts, Tensor? scale, Tensor? weights) -> Tensor",
-    "merge_task_vectors_backward": "(Tensor grad, Tensor reference, Tensor prompts, Tensor? scale, Tensor? weights, "
-    "bool[4] needs) -> (Tensor d_reference, Tensor d_prompts, Tensor d_scale, Tensor d_weights)",
-    "select_group": "(Tensor similarity, int target) -> Tensor",
-}
-
-
-def samples(dtype=torch.float32):
-    """Arguments of every registered operation, forward and backward."""
-    rand = partial(cases.rand, dtype=dtype)
-    prompts, reference, others, scale = rand(4, 3, 10), rand(3, 10, seed=1), rand(2, 3, 10, seed=2), rand(4, 3, seed=3)
-    shared, u, v, task_ids, embeds = hadamard((6, 3, 5, 2, 10, 4), dtype)
-    similarity = OPS.task_similarity(prompts, reference, others, scale, "cosine", 1e-8)
-    _, kernel, h = OPS.svgd_direction(prompts, prompts, 0.0, "liu2016", True)
-    long_grad = rand(6, 9, 10, seed=6)
-    return {
-        "task_similarity": [
-            (prompts, None, None, None, "cosine", 1e-8),
-            (prompts, reference, others, scale, "token_mean_cosine", 1e-8),
-        ],
-        "task_similarity_z": [(prompts, None, None, None, 1e-8), (prompts, reference, others, scale, 1e-8)],
-        "task_similarity_backward": [
-            (rand(4, 2), prompts, reference, others, scale, "cosine", 1e-8, *similarity, [True, True, True, True]),
-            (rand(4, 2), prompts, reference, others, scale, "cosine", 1e-8, *similarity, [True, False, False, False]),
-        ],
-        "svgd_direction": [
-            (prompts, prompts * 2, 0.0, "liu2016", False),
-            (prompts, prompts * 2, 1.0, "fixed", True),
-        ],
-        "svgd_direction_backward": [(prompts, prompts * 3, prompts * 2, kernel, h, True)],
-        "compose_prompts": [(shared, u, v, task_ids)],
-        "compose_prompts_backward": [(long_grad[:, :5], shared, u, v, task_ids)],
-        "prepend_prompts": [(shared, u, v, task_ids, embeds), (shared, u, v, task_ids, embeds.bfloat16())],
-        "merge_task_vectors": [(reference, prompts, None, None), (reference, prompts, scale, rand(4))],
-        "merge_task_vectors_backward": [
-            (reference, reference * 2, prompts, scale, rand(4), [True, True, True, True]),
-            (reference, reference * 2, prompts, None, None, [False, True, False, False]),
-        ],
-        "select_group": [(rand(5, 5), 2)],
-    }
 
 
 def permuted(argument):
@@ -128,7 +66,7 @@ def training_step(prompts, reference, scale, shared, u, v, task_ids, embeds):
 
 
 def step_inputs(tasks, rows):
-    inputs = [rand(tasks, 5, 10), rand(5, 10, seed=1), rand(tasks, 5, seed=2), *hadamard((rows, 3, 5, 2, 10, 4))]
+    inputs = [rand(tasks, 5, 10), rand(5, 10, seed=1), rand(tasks, 5, seed=2), *compose_inputs((rows, 3, 5, 2, 10, 4))]
     return [t.requires_grad_() if t.is_floating_point() else t for t in inputs]
 
 

@@ -114,8 +114,8 @@ def test_a_missing_or_broken_triton_is_a_reason_not_a_failure(tmp_path):
 def test_interpreted_it_runs_on_request_only():
     pytest.importorskip("triton")
     code = (
-        "import torch; from promptkernels.backends import registry; print(registry.choose('cpu', torch.float32).NAME); "
+        "import torch; from promptkernels.backends import registry; print(registry.choose('cpu', torch.float32).name); "
     )
-    code += "registry.set_backend('triton'); print(registry.choose('cpu', torch.float32).NAME)"
+    code += "registry.set_backend('triton'); print(registry.choose('cpu', torch.float32).name)"
     first, forced = run("-c", code, TRITON_INTERPRET="1").stdout.split()
     assert first != "triton" and forced == "triton"

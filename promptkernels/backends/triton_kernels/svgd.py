@@ -9,12 +9,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from promptkernels import reference as plain
 from promptkernels.backends.many_rows import in_plain_torch
 from promptkernels.backends.many_rows import svgd_direction as svgd_of_many
 from promptkernels.backends.triton_kernels.gram import Gram, Rows, gram, gram_offset, mix, sum_parts
 from promptkernels.backends.triton_kernels.launch import ACC, contiguous, launch
 from promptkernels.backends.types import accumulation_type
+from promptkernels.reference.svgd import svgd_direction_backward as backward_of_many
 
 # A kernel matrix is one tile of one program. 128 rows in float64 need 128 KB of shared memory, which many GPUs lack,
 # and in float32 their registers spill: beyond 64 particles torch's own operations run.
@@ -174,7 +174,7 @@ def svgd_direction_backward(
     n, length, _ = particles.shape
     if n > MOST_PARTICLES:
         arguments = (particles, scores, kernel, h, per_token)
-        return in_plain_torch(plain.svgd_direction_backward, grad, *arguments)
+        return in_plain_torch(backward_of_many, grad, *arguments)
     acc, groups = kernel.dtype, length if per_token else 1
     grad, particles, scores, kernel, h = contiguous(grad, particles, scores, kernel, h)
     x, g = Rows(particles, centre=particles), Rows(grad)

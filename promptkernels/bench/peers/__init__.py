@@ -5,16 +5,16 @@ from __future__ import annotations
 import torch
 
 from promptkernels.bench.cases import Case, Function, Inputs
-from promptkernels.bench.peers import dtvg, hadamard, similarity, svgd
+from promptkernels.bench.peers import compose, group, similarity, svgd
 
 COMPILED = "torch.compile"
 FAMILIES = {
     "similarity": similarity,
     "similarity_z": similarity,
     "svgd": svgd,
-    "compose": hadamard,
-    "prepend": hadamard,
-    "dtvg": dtvg,
+    "compose": compose,
+    "prepend": compose,
+    "group": group,
 }
 
 

@@ -135,7 +135,7 @@ def _backends() -> Iterator[Finding]:
             advice,
         )
     try:
-        chosen = choose(device, torch.float32).NAME
+        chosen = choose(device, torch.float32).name
         yield Finding("operations", "ok", f"{device} tensors are served by the backend {chosen}")
     except (ValueError, RuntimeError) as failure:
         advice = "unset PROMPTKERNELS_BACKEND for the automatic choice"

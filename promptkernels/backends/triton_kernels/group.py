@@ -7,9 +7,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from promptkernels import reference as plain
 from promptkernels.backends.many_rows import in_plain_torch
 from promptkernels.backends.triton_kernels.launch import launch
+from promptkernels.reference.group import select_group as group_of_many
 
 # The similarities are one tile of one program. That of 128 rows needs 128 KB of shared memory, which many GPUs lack:
 # beyond 64 rows plain torch runs.
@@ -45,7 +45,7 @@ def select_kernel(chosen, similarity, n, target, size: tl.constexpr):
 def select_group(similarity: Tensor, target: int) -> Tensor:
     n = similarity.shape[0]
     if n > MOST_ROWS:
-        return in_plain_torch(plain.select_group, similarity, target)
+        return in_plain_torch(group_of_many, similarity, target)
     similarity = similarity.contiguous()
     chosen = torch.empty(n, dtype=torch.bool, device=similarity.device)
     size = max(16, triton.next_power_of_2(n))

@@ -5,15 +5,38 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from promptkernels.backends.native import Native, typed
+from promptkernels.backends.types import accumulation_type
+from promptkernels.ops import arguments
 from promptkernels.ops.checks import Sizes
-from promptkernels.ops.library import register
+from promptkernels.ops.table import Operation
 
 
-def _fake(similarity: Tensor, target: int) -> Tensor:
+def _fits(similarity: Tensor, target: int) -> None:
+    n, _ = arguments.sizes("similarity", similarity, "NN")
+    arguments.fits("similarity", similarity, (n, n), similarity.get_device())
+    if not 0 <= target < n:
+        raise IndexError(f"target must be in 0..{n - 1}, got {target}")
+
+
+def _outputs(similarity: Tensor, target: int) -> Tensor:
     return similarity.new_empty(similarity.shape[:1], dtype=torch.bool)
 
 
-_select = register("select_group", "(Tensor similarity, int target) -> Tensor", _fake, differentiable=False)
+def _native(native: Native, chosen: Tensor, similarity: Tensor, target: int) -> None:
+    (similarity,) = typed(accumulation_type(similarity), similarity)
+    wide, n = similarity.dtype == torch.float64, similarity.shape[0]
+    native.run(native.module.select_group, similarity.device, similarity.data_ptr(), wide, n, target, chosen.data_ptr())
+
+
+_select = Operation(
+    "select_group",
+    "(Tensor similarity, int target) -> Tensor",
+    check=_fits,
+    outputs=_outputs,
+    native=_native,
+    differentiable=False,
+)
 
 
 def select_group(similarity: Tensor, target: int) -> Tensor:
@@ -36,8 +59,9 @@ def select_group(similarity: Tensor, target: int) -> Tensor:
         ValueError: similarity is not a square floating matrix, or target no int.
         IndexError: target is outside 0..T.
     """
-    sizes = Sizes()
-    sizes.floating("similarity", similarity, "NN")
+    if isinstance(target, int) and _select.ready(similarity, target):
+        return _select.run(similarity, target)
+    Sizes().floating("similarity", similarity, "NN")
     if not isinstance(target, int):
         raise ValueError(f"target must be an int, got {target!r}")
     if not 0 <= target < similarity.shape[0]:

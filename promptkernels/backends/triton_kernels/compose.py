@@ -9,7 +9,7 @@ from torch import Tensor
 
 from promptkernels.backends.triton_kernels.launch import ACC, contiguous, launch
 from promptkernels.backends.types import accumulation_type
-from promptkernels.reference import check_task_ids
+from promptkernels.reference.compose import check_task_ids
 
 _ROWS = 8
 _SUMMED_COLUMNS, _SUMMED_ROWS = 512, 32  # of the tiles along which gradients of u and v are added up

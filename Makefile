@@ -7,9 +7,11 @@ TOOLS := $(VENV)/.tools
 
 .PHONY: demo test nightly bench evidence gpupack lint format docs audit wheel clean
 
+# A process for each core: a small model gains little from threads.
+WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 1); [ $$n -gt 4 ] && echo 4 || echo $$n)
 demo: $(INSTALLED)
 	@echo "environment: $(VENV), made once and reused"
-	$(BIN)/prompttransfer compare
+	$(BIN)/prompttransfer compare --workers $(WORKERS) $(ARGS)
 
 # Files side by side, a process for each core; one thread in each, because spinning threads of two would wait for each other.
 test: $(TOOLS)

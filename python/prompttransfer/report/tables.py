@@ -61,6 +61,22 @@ def overview_rows(results: Results) -> Table:
     return grid[0], grid[1:]
 
 
+def in_short(results: Results, baseline: str = "PT") -> str:
+    """A line on which methods are above or below the baseline on these targets; empty where no interval tells."""
+    above, below, open_ = [], [], []
+    for found in comparisons(results.rows, baseline, retrained=results.retrained):
+        mean = found.these_targets
+        if mean is None or mean.low is None or mean.high is None:
+            continue
+        scale = scale_of(results.metrics[found.averaged[0]])
+        low, high = (-mean.high, -mean.low) if scale.lower_is_better else (mean.low, mean.high)
+        group = above if low > 0 else below if high < 0 else open_
+        group.append(f"{found.method} {interval_text(mean, scale.digits)}")
+    groups = ((f"better than {baseline}", above), (f"worse than {baseline}", below), ("not told apart from it", open_))
+    said = "; ".join(f"{what}: {', '.join(methods)}" for what, methods in groups if methods)
+    return f"Mean of these targets, 95 % interval: {said}" if said else ""
+
+
 def leaderboard_rows(results: Results, baseline: str = "PT") -> Table:
     """Methods, the best mean first: score, difference to the baseline, collapsed runs, and what it cost."""
     lower = bool(results.averaged) and scale_of(results.metrics[results.averaged[0]]).lower_is_better

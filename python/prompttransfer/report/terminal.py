@@ -9,7 +9,7 @@ from rich.text import Text
 
 from prompttransfer.report.results import Results
 from prompttransfer.report.side_by_side import Runs, mean_rows, score_rows, setting_rows
-from prompttransfer.report.tables import BASELINES, fact_rows, few_rows, overview_rows
+from prompttransfer.report.tables import BASELINES, fact_rows, few_rows, in_short, overview_rows
 from prompttransfer.tasks.scales import scale_of
 
 _LINES = 40
@@ -46,6 +46,8 @@ def print_results(results: Results, console: Console) -> None:
         console.print("† collapsed: at least 98 % of the test rows got one answer", style="dim")
     if few := few_rows(results):
         console.print(few, style="dim")
+    if said := in_short(results):
+        console.print(said, highlight=False, markup=False)
 
 
 def print_runs(runs: Runs, console: Console) -> None:

@@ -95,10 +95,10 @@ class RunConfig(Settings):
     model: Annotated[str, AfterValidator(_model)] = Field(
         "demo", description="'demo', a hub id, or a local folder of a causal or seq2seq model"
     )
-    sources: tuple[str, ...] = Field(("amazon", "tweets", "r8"), description="source tasks: demo names or files")
+    sources: tuple[str, ...] = Field(("amazon", "movies", "r8"), description="source tasks: demo names or files")
     targets: tuple[str, ...] = Field(("sst2", "nyt", "subjectivity"), description="target tasks: demo names or files")
     methods: tuple[Annotated[str, AfterValidator(_method)], ...] = Field(
-        ("PT", "SPoT", "MPT", "BMTPT", "DTVG"), min_length=1, description="what is compared, in this order"
+        ("PT", "MPT", "BMTPT", "DTVG"), min_length=1, description="what is compared, in this order"
     )
     transfer_from: Literal["all", "related"] = Field(
         "related",
@@ -106,7 +106,7 @@ class RunConfig(Settings):
         "form (ours; without one it is prompt tuning), or all, as published, the default where variant is given",
     )
     seeds: tuple[int, ...] = Field(
-        (42,), min_length=1, description="repetitions: few-shot rows and order of the batches"
+        (42, 43, 44), min_length=1, description="repetitions: few-shot rows and order of the batches"
     )
     retrain_sources: bool = Field(
         False, description="new P_init and sources for every seed; else those of the first seed"
@@ -121,13 +121,13 @@ class RunConfig(Settings):
         "drawn tokens behind them, or random numbers",
     )
     init_text: str = Field("", description="text whose embeddings, repeated, fill P_init when init is 'text'")
-    train_rows: RowCount = Field(32, description="few-shot rows per target, in total; all (or none): every row")
+    train_rows: RowCount = Field(16, description="few-shot rows per target, in total; all (or none): every row")
     test_rows: RowCount = Field(200, description="test rows per task; all (or none): every row")
     evaluate_on: Literal["test", "validation"] = Field(
         "test", description="rows that are scored; validation: for the choice of settings, test rows are never read"
     )
     source_rows: RowCount = Field(2000, description="training rows per source; all (or none): every row")
-    source_updates: int = Field(40, ge=1, description="optimizer updates of a source stage")
+    source_updates: int = Field(120, ge=1, description="optimizer updates of a source stage")
     source_epochs: Epochs | None = Field(
         None, description="epochs of a source stage over its training rows, in place of source_updates"
     )

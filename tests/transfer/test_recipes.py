@@ -156,7 +156,7 @@ def value(config: RunConfig, path: str) -> Any:
 
 
 def test_what_is_shipped() -> None:
-    assert recipe_names() == sorted(["demo", *STATED])
+    assert recipe_names() == sorted(["demo", "quick", *STATED])
 
 
 @pytest.mark.parametrize("name", sorted(STATED))

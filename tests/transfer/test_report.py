@@ -18,6 +18,7 @@ from prompttransfer.report.svg import shortened, text_width, ticks
 from prompttransfer.report.tables import (
     cost_rows,
     fact_rows,
+    in_short,
     leaderboard_rows,
     left_out_rows,
     note_rows,
@@ -324,3 +325,21 @@ def test_the_sign_test_is_shown_by_target_and_source(tmp_path: Path) -> None:
     head, rows = related_rows(read_results(run))
     assert head == ["target", "source", "cosine", "z", "level", "related in"]
     assert rows == [["a", "s", "0.40", "3.8", "3.0", "2 of 2"], ["a", "t", "0.15", "1.8", "3.0", "1 of 2"]]
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "ter"])
+def test_one_line_says_what_is_shown(tmp_path: Path, metric: str) -> None:
+    run = write_run(tmp_path / "run", seeds=(1, 2, 3), metrics=dict.fromkeys(TARGETS, metric))
+    file = run / "results.json"
+    content = json.loads(file.read_text())
+    noise = {"DTVG": (3.0, 4.0, 5.0), "BMTPT": (-4.0, 0.0, 5.0)}
+    for row in content["rows"]:
+        plain = 60.0 + row["seed"]
+        row["score"] = plain + noise.get(row["method"], (0.0, 0.0, 0.0))[row["seed"] - 1]
+    file.write_text(json.dumps(content))
+    said = in_short(read_results(run))
+    # DTVG: 4 with s = 1 on both targets, so s / sqrt(6) and t(0.975, 4) = 2.7764.
+    better = "better" if metric == "accuracy" else "worse"
+    assert said.startswith(f"Mean of these targets, 95 % interval: {better} than PT: DTVG +4.0 [+2.9, +5.1]; ")
+    assert "not told apart from it: BMTPT +0.3 [" in said
+    assert in_short(read_results(write_run(tmp_path / "one", seeds=(1,)))) == ""

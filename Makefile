@@ -5,19 +5,26 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 TOOLS := $(VENV)/.tools
 
-.PHONY: demo test nightly bench evidence gpupack lint format docs audit wheel clean
+.PHONY: demo test test-slow test-nightly bench evidence gpupack lint format docs audit wheel clean
 
 demo: $(INSTALLED)
 	@echo "environment: $(VENV), made once and reused"
 	$(BIN)/prompttransfer compare
 
-# Files side by side, a process for each core; one thread in each, because spinning threads of two would wait for each other.
-test: $(TOOLS)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadfile $(ARGS)
+# A process for each core; one thread in each, because spinning threads of two would wait for each other. A process that
+# has done its part takes tests from the end of another's, so that all finish together.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist worksteal
 
-# Too long for every change: Triton kernels compiled for more GPUs.
-nightly: $(TOOLS)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical -m nightly $(ARGS)
+test: $(TOOLS)
+	$(PYTEST) -m "not slow and not nightly" $(ARGS)
+
+# What CI runs besides: sanitizers, kernels compiled for GPUs that are not here, packages, many processes.
+test-slow: $(TOOLS)
+	$(PYTEST) -m "slow and not nightly" $(ARGS)
+
+# Too long for every change: long loops, Triton kernels compiled for more GPUs.
+test-nightly: $(TOOLS)
+	$(PYTEST) -m nightly $(ARGS)
 
 # What bench/gpu.sh lacks on a machine with a GPU and no network, in build/gpu; OTHER is that machine's Python version.
 OTHER ?= python3.12

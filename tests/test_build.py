@@ -17,6 +17,8 @@ ROOT = Path(__file__).resolve().parents[1]
 pytest.importorskip("pybind11", reason="the build requirements are not installed in this environment")
 pytest.importorskip("setuptools", minversion="77")
 
+pytestmark = pytest.mark.package
+
 
 def build(tmp_path: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """`setup.py build` into a temporary folder, which is what pip runs; without a network and without isolation."""

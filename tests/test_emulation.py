@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from native_build import ROOT, SANITIZE, build_module, run_pytest
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.native, pytest.mark.emulation, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

@@ -183,6 +183,7 @@ def test_tests_of_a_backend_that_cannot_run_are_an_error():
     assert "--runner cuda@cuda cannot run here" in done.stdout + done.stderr
 
 
+@pytest.mark.emulation
 @pytest.mark.slow
 def test_rehearsal(tmp_path):
     """Every part once, on the CPU: the emulated CUDA kernels, and tools that only run what they would watch."""

@@ -10,8 +10,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from transfer.tiny import byte_tokenizer, tiny_llama, toy_task
+
+pytestmark = pytest.mark.docs
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
 

@@ -17,6 +17,7 @@ from native_build import ROOT, SANITIZE, build_module, run_pytest, sanitized_env
 from promptkernels.backends import cpu
 
 pytestmark = [
+    pytest.mark.native,
     pytest.mark.slow,
     pytest.mark.skipif(cpu.why_unavailable() is not None, reason=str(cpu.why_unavailable())),
 ]

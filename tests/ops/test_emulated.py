@@ -12,6 +12,8 @@ from cases import assert_close, ids, rand
 
 from promptkernels import reference
 
+pytestmark = [pytest.mark.emulation, pytest.mark.slow]
+
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("rows", [3, 16, 32, 64])

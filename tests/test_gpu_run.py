@@ -56,6 +56,7 @@ def test_parts_that_fail_or_lack_a_tool_do_not_stop_the_next(session):
     assert sorted(path.name for path in session.out.iterdir()) == ["results.tar.gz", "summary.txt"]
 
 
+@pytest.mark.slow
 def test_a_part_is_ended_at_its_limit_with_what_it_started(session, tmp_path):
     """What it wrote is kept, and a process that it started does not live on."""
     child = f"import time; time.sleep(8); open({str(tmp_path / 'alive')!r}, 'w')"

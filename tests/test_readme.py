@@ -32,6 +32,7 @@ def test_the_operations() -> None:
     assert names["group"][5]
 
 
+@pytest.mark.slow
 def test_own_tables_and_a_model_folder(tmp_path: Path) -> None:
     (command,) = re.findall(r"^prompttransfer compare --model (?:.*\\\n)*.*$", README, flags=re.MULTILINE)
     words = shlex.split(command.replace("\\\n", " "))

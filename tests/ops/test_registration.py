@@ -110,7 +110,6 @@ def test_fakes_allocate_as_the_kernels_do(backend, name, dtype):
 def test_opcheck(backend, name):
     for arguments in samples()[name]:
         torch.library.opcheck(getattr(OPS, name).default, arguments)
-        torch.library.opcheck(getattr(OPS, name).default, tuple(map(permuted, arguments)))
 
 
 def training_step(prompts, reference, scale, shared, u, v, task_ids, embeds):

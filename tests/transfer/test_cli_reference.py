@@ -94,6 +94,8 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.docs
+@pytest.mark.slow
 def test_examples_run_one_after_the_other(desk: Path) -> None:
     for example in examples():
         if example in NOT_RUN:
@@ -113,6 +115,8 @@ def test_examples_run_one_after_the_other(desk: Path) -> None:
                 json.loads(line)
 
 
+@pytest.mark.docs
+@pytest.mark.slow
 def test_commands_of_the_pages_run(desk: Path) -> None:
     assert shell("prompttransfer compare").exit_code == 0  # whose folder some of them name
     for page in PAGES:

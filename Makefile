@@ -11,20 +11,21 @@ demo: $(INSTALLED)
 	@echo "environment: $(VENV), made once and reused"
 	$(BIN)/prompttransfer compare
 
-# A process for each core; one thread in each, because spinning threads of two would wait for each other. A process that
-# has done its part takes tests from the end of another's, so that all finish together.
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist worksteal
+# A process for each core; one thread in each, because spinning threads of two would wait for each other.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical
 
+# A process that has done its part takes tests from the end of another's, so that all finish together.
 test: $(TOOLS)
-	$(PYTEST) -m "not slow and not nightly" $(ARGS)
+	$(PYTEST) --dist worksteal -m "not slow and not nightly" $(ARGS)
 
-# What CI runs besides: sanitizers, kernels compiled for GPUs that are not here, packages, many processes.
+# What CI runs besides: sanitizers, kernels compiled for GPUs that are not here, packages, many processes. Each process
+# takes one test after the other, and tests that share a build together.
 test-slow: $(TOOLS)
-	$(PYTEST) -m "slow and not nightly" $(ARGS)
+	$(PYTEST) --dist loadgroup -m "slow and not nightly" $(ARGS)
 
 # Too long for every change: long loops, Triton kernels compiled for more GPUs.
 test-nightly: $(TOOLS)
-	$(PYTEST) -m nightly $(ARGS)
+	$(PYTEST) --dist loadgroup -m nightly $(ARGS)
 
 # What bench/gpu.sh lacks on a machine with a GPU and no network, in build/gpu; OTHER is that machine's Python version.
 OTHER ?= python3.12

@@ -22,6 +22,7 @@ from prompttransfer.cli import completion, reference
 from prompttransfer.config import RunConfig
 from prompttransfer.tasks import DEMO_TASKS, PAPER_TASKS
 from prompttransfer.tasks.task import Wording
+from prompttransfer.validate.cost import Machine
 
 COMMANDS = dict(reference.commands())
 PAGE = ROOT / "docs" / "cli.md"
@@ -87,7 +88,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("prompttransfer.tasks.load_paper", toy)
     monkeypatch.setattr("prompttransfer.assets.demo_model", lambda progress: tmp_path / "demo-model")
     monkeypatch.setattr("prompttransfer.assets.fetch", lambda name, progress: tmp_path / name)
-    monkeypatch.setattr("prompttransfer.validate.cost._SECONDS", 0.01)
+    monkeypatch.setattr("prompttransfer.validate.cost.probe", lambda *_: Machine("CPU", 10**12, 1e9, False))
     monkeypatch.setenv("PROMPTTRANSFER_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.chdir(tmp_path)

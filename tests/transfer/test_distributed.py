@@ -29,7 +29,8 @@ from prompttransfer.compare import compare
 from prompttransfer.config import METHODS, RunConfig
 from prompttransfer.models.loading import load_model
 
-pytestmark = [pytest.mark.distributed, pytest.mark.slow]
+# In one process of pytest, which makes what all are compared with once.
+pytestmark = [pytest.mark.distributed, pytest.mark.slow, pytest.mark.xdist_group("distributed")]
 
 COUNTS = (2, 4)
 # What rounding leaves of a difference: a mean over other parts of a batch is added up in another order.

@@ -63,6 +63,7 @@ def test_means_over_targets_take_seeds_or_targets_as_the_sample() -> None:
     assert (found.wins, found.ties, found.losses) == counts
 
 
+@pytest.mark.slow
 def test_interval_over_targets_covers_as_often_as_it_says() -> None:
     """Random targets and random seeds within them: the true mean, 2, lies in 95 % of the intervals."""
     rng, runs, hits = np.random.default_rng(0), 1000, 0

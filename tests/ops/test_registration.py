@@ -173,6 +173,7 @@ def test_a_second_size_does_not_recompile(call):
     assert counter.frame_count == 1
 
 
+@pytest.mark.slow
 def test_inductor():
     torch._dynamo.reset()
     compiled = torch.compile(training_step, fullgraph=True)

@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 TOOLS := $(VENV)/.tools
 
-.PHONY: demo test nightly bench evidence gpupack lint format docs audit wheel clean
+.PHONY: demo test test-slow test-nightly bench evidence gpupack lint format docs audit wheel clean
 
 # A process for each core: a small model gains little from threads.
 WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 1); [ $$n -gt 4 ] && echo 4 || echo $$n)
@@ -13,13 +13,21 @@ demo: $(INSTALLED)
 	@echo "environment: $(VENV), made once and reused"
 	$(BIN)/prompttransfer compare --workers $(WORKERS) $(ARGS)
 
-# Files side by side, a process for each core; one thread in each, because spinning threads of two would wait for each other.
-test: $(TOOLS)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadfile $(ARGS)
+# A process for each core; one thread in each, because spinning threads of two would wait for each other.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical
 
-# Too long for every change: Triton kernels compiled for more GPUs.
-nightly: $(TOOLS)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical -m nightly $(ARGS)
+# A process that has done its part takes tests from the end of another's, so that all finish together.
+test: $(TOOLS)
+	$(PYTEST) --dist worksteal -m "not slow and not nightly" $(ARGS)
+
+# What CI runs besides: sanitizers, kernels compiled for GPUs that are not here, packages, many processes. Each process
+# takes one test after the other, and tests that share a build together.
+test-slow: $(TOOLS)
+	$(PYTEST) --dist loadgroup -m "slow and not nightly" $(ARGS)
+
+# Too long for every change: long loops, Triton kernels compiled for more GPUs.
+test-nightly: $(TOOLS)
+	$(PYTEST) --dist loadgroup -m nightly $(ARGS)
 
 # What bench/gpu.sh lacks on a machine with a GPU and no network, in build/gpu; OTHER is that machine's Python version.
 OTHER ?= python3.12

@@ -17,6 +17,8 @@ ROOT = Path(__file__).resolve().parents[1]
 pytest.importorskip("pybind11", reason="the build requirements are not installed in this environment")
 pytest.importorskip("setuptools", minversion="77")
 
+pytestmark = pytest.mark.package
+
 
 def build(tmp_path: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """`setup.py build` into a temporary folder, which is what pip runs; without a network and without isolation."""
@@ -78,6 +80,7 @@ def test_unknown_mode_is_named(tmp_path):
 
 
 OWN, OTHER = sysconfig.get_config_var("EXT_SUFFIX"), ".cpython-300-x86_64-linux-gnu.so"
+MODULE = ROOT / "promptkernels" / f"_C_cuda{OWN}"
 
 
 @pytest.fixture
@@ -129,16 +132,24 @@ def test_make_clean_leaves_the_modules_of_another_python_alone(tmp_path):
     assert list(names(package)) == [f"_C_cpu{OTHER}"]
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc found")
-def test_cuda_kernels_spill_no_registers(tmp_path):
-    """The log has one line per kernel; other architectures are compiled from the same sources by an ordinary build."""
-    done = build(tmp_path, PROMPTKERNELS_BUILD="cuda", PROMPTKERNELS_CUDA_ARCHS="90-real")
-    assert done.returncode == 0, done.stderr[-8000:]
-    kernels = re.findall(r"^(\w+_kernel<.*>) +sm_90 +(\d+) registers, (\d+) bytes spilled", done.stderr, re.MULTILINE)
-    assert {name.partition("<")[0] for name, _, _ in kernels} >= {"gram_kernel", "mix_tf32_kernel", "compose_kernel"}
-    assert [name for name, _, spilled in kernels if int(spilled)] == []
-    assert all(0 < int(registers) <= 255 for _, registers, _ in kernels)
+@pytest.mark.skipif(not MODULE.exists(), reason="there is no CUDA module")
+def test_cuda_kernels_spill_no_registers():
+    """Read from the machine code of the module that is installed, so nothing is compiled for it."""
+    triton = importlib.util.find_spec("triton")
+    reader = Path(triton.origin).parent / "backends" / "nvidia" / "bin" / "cuobjdump" if triton else None
+    if reader is None or not reader.exists():
+        pytest.skip("there is no Triton, or it has no cuobjdump")
+    told = subprocess.run([reader, "--dump-resource-usage", MODULE], capture_output=True, text=True, check=True).stdout
+    _, *codes = re.split(r"^arch = ", told, flags=re.MULTILINE)
+    codes = [code for code in codes if code.startswith("sm_90\n")]
+    if not codes:
+        pytest.skip("the CUDA module has no code for sm_90")
+    found = re.findall(r"Function (\w+):\s+REG:(\d+) STACK:(\d+)", "\n".join(codes))
+    assert all(any(name in kernel for kernel, _, _ in found) for name in ("gram_kernel", "mix_tf32", "compose_kernel"))
+    assert all(0 < int(registers) <= 255 for _, registers, _ in found)
+    # Products by tensor cores keep a copy of `Stack`, to whose rows they point. All else on a stack is spilled.
+    copies = {kernel: 176 if "Tf32Products" in kernel else 0 for kernel, _, _ in found}
+    assert {kernel: int(stack) for kernel, _, stack in found} == copies
 
 
 def test_report_of_registers():

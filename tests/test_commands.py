@@ -15,6 +15,8 @@ from documented import PAGES, ROOT, named, shown
 
 from prompttransfer.cli import reference
 
+pytestmark = pytest.mark.docs
+
 COMMANDS = dict(reference.commands())
 EVERY = sorted({command for page in PAGES for command in (*shown(page), *named(page))})
 
@@ -79,6 +81,7 @@ SMALL = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_benchmarks_that_no_other_test_runs(name: str, tmp_path: Path) -> None:
     out = tmp_path / "out.json"

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+pytestmark = pytest.mark.docs
+
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
@@ -81,9 +83,9 @@ def test_every_variable_that_is_read_is_documented() -> None:
 
 
 def test_commands_of_the_pages_are_targets_of_make() -> None:
-    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
     for page in READ_ON_GITHUB:
-        commands = re.findall(r"^make (\w+)|`make (\w+)`", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+        commands = re.findall(r"^make ([\w-]+)|`make ([\w-]+)`", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
         for name in map("".join, commands):
             assert name in targets, f"{page.relative_to(ROOT)} tells of make {name}"
 

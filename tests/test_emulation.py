@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from native_build import ROOT, SANITIZE, build_module, run_pytest
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.native, pytest.mark.emulation, pytest.mark.slow]
+one_process = pytest.mark.xdist_group("emulation")  # compiles the program once
 
 
 @pytest.fixture(scope="module")
@@ -36,12 +37,14 @@ def run(program: Path, case: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([program, case], capture_output=True, text=True, timeout=60)
 
 
+@one_process
 @pytest.mark.parametrize("case", ["sums", "votes of a short warp", "limits", "race shows"])
 def test_what_a_gpu_does(program, case):
     done = run(program, case)
     assert done.returncode == 0, done.stderr
 
 
+@one_process
 @pytest.mark.parametrize(
     ("case", "message"),
     [
@@ -59,8 +62,8 @@ def test_what_ends_a_wrong_kernel(program, case, message):
     assert any(part in done.stderr for part in message.split("|")), done.stderr
 
 
-def test_operations_under_sanitizers():
-    module = build_module("cuda_emulated", SANITIZE)
-    suite = [f"tests/ops/test_{name}.py" for name in ("sizes", "layouts", "types", "degenerate")]
-    done = run_pytest([*suite, "-k", "emulated"], {"promptkernels._C_cuda_emulated": module}, sanitized=True)
+@pytest.mark.parametrize("suite", ["sizes", "layouts", "types", "degenerate"])
+def test_operations_under_sanitizers(suite):
+    modules = {"promptkernels._C_cuda_emulated": build_module("cuda_emulated", SANITIZE)}
+    done = run_pytest([f"tests/ops/test_{suite}.py", "-k", "emulated"], modules, sanitized=True)
     assert done.returncode == 0, done.stdout[-8000:]

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from transfer.tiny import byte_tokenizer, tiny_llama, toy_task
 
+pytestmark = pytest.mark.docs
+
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples"
 # MPT's own learning rate and such are the demo's: only sizes are small here.

@@ -56,6 +56,7 @@ def test_parts_that_fail_or_lack_a_tool_do_not_stop_the_next(session):
     assert sorted(path.name for path in session.out.iterdir()) == ["results.tar.gz", "summary.txt"]
 
 
+@pytest.mark.slow
 def test_a_part_is_ended_at_its_limit_with_what_it_started(session, tmp_path):
     """What it wrote is kept, and a process that it started does not live on."""
     child = f"import time; time.sleep(8); open({str(tmp_path / 'alive')!r}, 'w')"
@@ -183,6 +184,7 @@ def test_tests_of_a_backend_that_cannot_run_are_an_error():
     assert "--runner cuda@cuda cannot run here" in done.stdout + done.stderr
 
 
+@pytest.mark.emulation
 @pytest.mark.slow
 def test_rehearsal(tmp_path):
     """Every part once, on the CPU: the emulated CUDA kernels, and tools that only run what they would watch."""

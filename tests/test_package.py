@@ -25,6 +25,8 @@ else:
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+pytestmark = [pytest.mark.package, pytest.mark.xdist_group("package")]  # builds the package once
+
 LEFT_OUT = (".git", ".venv", "build", "dist", "runs", "*.egg-info", "*.so", "__pycache__", ".*_cache", ".hypothesis")
 
 
@@ -60,6 +62,7 @@ def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
+@pytest.mark.slow
 def test_sdist_holds_what_the_project_needs(sdist: Path) -> None:
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
@@ -77,6 +80,8 @@ def test_sdist_holds_what_the_project_needs(sdist: Path) -> None:
     assert sdist.stat().st_size < 3e6
 
 
+@pytest.mark.native
+@pytest.mark.slow
 def test_wheel_holds_both_packages_and_nothing_else(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
@@ -102,6 +107,8 @@ def test_wheel_holds_both_packages_and_nothing_else(wheel: Path) -> None:
     assert sysconfig.get_platform().replace("-", "_") in wheel.name and "-none-any" not in wheel.name
 
 
+@pytest.mark.native
+@pytest.mark.slow
 def test_compiled_module_links_nothing_of_torch(wheel: Path, tmp_path: Path) -> None:
     readelf = shutil.which("readelf")
     if readelf is None:
@@ -120,6 +127,8 @@ def test_compiled_module_links_nothing_of_torch(wheel: Path, tmp_path: Path) -> 
     assert not [symbol for symbol in undefined if re.search(r"c10|torch|_ZN2at|libtorch", symbol)]
 
 
+@pytest.mark.native
+@pytest.mark.slow
 def test_installs_into_a_clean_environment(wheel: Path, tmp_path: Path) -> None:
     """An environment that has the dependencies and not this checkout: the package runs from what was installed."""
     venv.create(tmp_path / "env", with_pip=False)

@@ -10,8 +10,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from transfer.tiny import byte_tokenizer, tiny_llama, toy_task
+
+pytestmark = pytest.mark.docs
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
 
@@ -29,6 +32,7 @@ def test_the_operations() -> None:
     assert names["group"][5]
 
 
+@pytest.mark.slow
 def test_own_tables_and_a_model_folder(tmp_path: Path) -> None:
     (command,) = re.findall(r"^prompttransfer compare --model (?:.*\\\n)*.*$", README, flags=re.MULTILINE)
     words = shlex.split(command.replace("\\\n", " "))

@@ -17,6 +17,7 @@ from native_build import ROOT, SANITIZE, build_module, run_pytest, sanitized_env
 from promptkernels.backends import cpu
 
 pytestmark = [
+    pytest.mark.native,
     pytest.mark.slow,
     pytest.mark.skipif(cpu.why_unavailable() is not None, reason=str(cpu.why_unavailable())),
 ]
@@ -76,6 +77,9 @@ module.select_group(similarity.data_ptr(), False, 6, 0, chosen.data_ptr(), 1)
     assert "AddressSanitizer: heap-buffer-overflow" in done.stderr and "select_group" in done.stderr
 
 
+one_process = pytest.mark.xdist_group("threads")  # compiles the program once
+
+
 @pytest.fixture(scope="module")
 def threads(tmp_path_factory) -> Path:
     """A program of the kernels and of threads that ThreadSanitizer understands; see the head of its source."""
@@ -93,12 +97,14 @@ def threads(tmp_path_factory) -> Path:
     return path
 
 
+@one_process
 def test_no_data_races_and_the_same_bits(threads):
     """Every kernel with 1, 2, 3 and 8 threads, and with two callers at once."""
     done = subprocess.run([threads], capture_output=True, text=True)
     assert done.returncode == 0 and "ThreadSanitizer" not in done.stderr, done.stdout + done.stderr[-8000:]
 
 
+@one_process
 def test_a_data_race_is_reported(threads):
     done = subprocess.run([threads, "race"], capture_output=True, text=True)
     assert "ThreadSanitizer: data race" in done.stderr

@@ -11,6 +11,7 @@ import tarfile
 import xml.etree.ElementTree as ET
 import zipfile
 from collections.abc import Iterator
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -18,13 +19,13 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("promptkernels", "python", "bench")
-CALLS = [
-    (path, node)
-    for folder in FOLDERS
-    for path in sorted((ROOT / folder).rglob("*.py"))
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-    if isinstance(node, ast.Call)
-]
+
+
+@cache
+def nodes() -> list[tuple[Path, ast.AST]]:
+    """All that the code says, with its file."""
+    paths = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
+    return [(path, node) for path in paths for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
 
 
 def name_of(node: ast.expr) -> str:
@@ -43,8 +44,8 @@ def keyword(call: ast.Call, name: str) -> object:
 
 
 def calls(*names: str) -> Iterator[tuple[str, ast.Call]]:
-    for path, node in CALLS:
-        called = name_of(node.func)
+    for path, node in nodes():
+        called = name_of(node.func) if isinstance(node, ast.Call) else ""
         if any(called == name or called.endswith(f".{name}") for name in names):
             yield f"{path.relative_to(ROOT)}:{node.lineno}", node
 
@@ -52,9 +53,7 @@ def calls(*names: str) -> Iterator[tuple[str, ast.Call]]:
 def test_nothing_unpickles_or_evaluates() -> None:
     imported = [
         f"{path.relative_to(ROOT)}: {name}"
-        for folder in FOLDERS
-        for path in (ROOT / folder).rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for path, node in nodes()
         if isinstance(node, ast.Import | ast.ImportFrom)
         for name in ([node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names])
         if name.split(".")[0] in {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "jinja2"}
@@ -62,8 +61,10 @@ def test_nothing_unpickles_or_evaluates() -> None:
     assert imported == []
     evaluated = [
         f"{path.relative_to(ROOT)}:{node.lineno}"
-        for path, node in CALLS
-        if isinstance(node.func, ast.Name) and node.func.id in {"eval", "exec", "compile", "__import__"}
+        for path, node in nodes()
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id in {"eval", "exec", "compile", "__import__"}
     ]
     assert evaluated == []
     assert [place for place, _ in calls("os.system", "os.popen", "pickle.loads", "extractall", "unpack_archive")] == []

@@ -83,8 +83,8 @@ def _tests(python: str, runner: str) -> list[str]:
     # The source tree stays off the path: it has no compiled module, or one of another build.
     options = ["-q", "-p", "no:cacheprovider", "-o", "pythonpath=tests", *parallel, "--runner", runner]
     if "emulated" in runner:  # a rehearsal: one file is enough
-        return [python, "-m", "pytest", *options, "-m", "not slow and not large", "tests/ops/test_degenerate.py"]
-    return [python, "-m", "pytest", *options, "-m", "not slow", "tests/ops"]
+        return [python, "-m", "pytest", *options, "-m", "not large", "tests/ops/test_degenerate.py"]
+    return [python, "-m", "pytest", *options, "-m", "not slow and not nightly", "tests/ops"]
 
 
 def _bench(

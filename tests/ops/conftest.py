@@ -2,8 +2,9 @@
 
 A test that takes the `backend` fixture runs once per entry of `RUNNERS`. While it runs, tensors are made on the entry's
 device by default (`cases.rand` and `cases.ids` too), so tests name no device. Backends that interpret or emulate their
-kernels are slow: what is marked ``large`` is left out for them (`cases.sizes` marks shapes). ``--runner cuda@cuda``
-runs the tests of one entry and nothing else; it is an error if that entry cannot run here.
+kernels are slow: their tests are marked so, and what is marked ``large`` is left out for them (`cases.sizes` marks
+shapes). ``--runner cuda@cuda`` runs the tests of one entry and nothing else; it is an error if that entry cannot run
+here.
 """
 
 from __future__ import annotations
@@ -49,7 +50,11 @@ def emulated_backend():
     return emulated.make_backend()
 
 
-@pytest.fixture(params=RUNNERS, ids=str)
+def marked(runner: Runner):
+    return pytest.param(runner, marks=[pytest.mark.emulation, pytest.mark.slow] if runner.slow else [])
+
+
+@pytest.fixture(params=map(marked, RUNNERS), ids=str)
 def backend(request):
     runner = request.param
     if runner.prepare is not None:

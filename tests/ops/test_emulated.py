@@ -13,6 +13,8 @@ from cases import assert_close, ids, rand
 
 from promptkernels import reference
 
+pytestmark = [pytest.mark.emulation, pytest.mark.slow]
+
 
 @pytest.fixture
 def operations(emulated_backend):

@@ -100,6 +100,7 @@ def test_a_patched_model_can_be_copied_and_pickled(model, how):
     assert type(copied) is type(COPIES[how](again).prompt_encoder["default"])
 
 
+@pytest.mark.slow
 def test_a_pickle_loads_in_a_new_process(model, tmp_path):
     accelerate(model)
     torch.save(model, tmp_path / "model.pt")

@@ -48,7 +48,6 @@ def test_fakes_allocate_as_the_kernels_do(backend, name, dtype):
 def test_opcheck(backend, name):
     for arguments in samples()[name]:
         torch.library.opcheck(getattr(OPS, name).default, arguments)
-        torch.library.opcheck(getattr(OPS, name).default, tuple(map(permuted, arguments)))
 
 
 def training_step(prompts, reference, scale, shared, u, v, task_ids, embeds):
@@ -112,6 +111,7 @@ def test_a_second_size_does_not_recompile(call):
     assert counter.frame_count == 1
 
 
+@pytest.mark.slow
 def test_inductor():
     torch._dynamo.reset()
     compiled = torch.compile(training_step, fullgraph=True)

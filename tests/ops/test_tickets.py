@@ -6,6 +6,8 @@ import ctypes
 import sys
 from types import SimpleNamespace
 
+import pytest
+
 from promptkernels.backends.cuda import Tickets
 
 FIRST, TICKETS = 1 << 20, 256
@@ -38,6 +40,8 @@ def test_without_a_free_set_there_is_none() -> None:
     assert given.of(0, 7, False) == FIRST
 
 
+@pytest.mark.emulation
+@pytest.mark.slow
 def test_the_sets_of_the_module_are_zero_and_apart(emulated_backend) -> None:
     native = sys.modules["promptkernels._C_cuda_emulated"]
     size = native.TICKETS * native.TICKET_SETS

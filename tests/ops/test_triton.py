@@ -34,6 +34,7 @@ def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.emulation
 @pytest.mark.slow
 @pytest.mark.skipif(backend_module.INTERPRETED, reason="this is the run under the interpreter")
 def test_operations_under_the_interpreter():

@@ -475,6 +475,7 @@ def test_slices_are_no_part_of_a_stage(llama: Backbone, tasks: dict[str, Task], 
     assert torch.equal(*prompts)
 
 
+@pytest.mark.slow
 def test_fused_and_reference_operations_train_alike(llama: Backbone, tasks: dict[str, Task], tmp_path: Path) -> None:
     curves = []
     for name in ("cpu", "reference"):

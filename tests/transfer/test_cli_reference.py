@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 from prompttransfer import RunConfig, cli
 from prompttransfer.cli import completion, reference
+from prompttransfer.estimate.cost import Machine
 from prompttransfer.tasks import DEMO_TASKS, PAPER_TASKS
 from prompttransfer.tasks.task import Wording
 
@@ -86,13 +87,15 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("prompttransfer.tasks.load_paper", toy)
     monkeypatch.setattr("prompttransfer.files.assets.demo_model", lambda progress: tmp_path / "demo-model")
     monkeypatch.setattr("prompttransfer.files.assets.fetch", lambda name, progress: tmp_path / name)
-    monkeypatch.setattr("prompttransfer.estimate.cost._SECONDS", 0.01)
+    monkeypatch.setattr("prompttransfer.estimate.cost.probe", lambda *_: Machine("CPU", 10**12, 1e9, False))
     monkeypatch.setenv("PROMPTTRANSFER_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
+@pytest.mark.docs
+@pytest.mark.slow
 def test_examples_run_one_after_the_other(desk: Path) -> None:
     for example in examples():
         if example in NOT_RUN:
@@ -112,6 +115,8 @@ def test_examples_run_one_after_the_other(desk: Path) -> None:
                 json.loads(line)
 
 
+@pytest.mark.docs
+@pytest.mark.slow
 def test_commands_of_the_pages_run(desk: Path) -> None:
     assert shell("prompttransfer compare").exit_code == 0  # whose folder some of them name
     for page in PAGES:

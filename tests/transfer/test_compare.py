@@ -213,6 +213,7 @@ def test_mistakes_in_a_table_are_told_before_the_model_is_loaded(
     assert loaded == []
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_and_ends_with_the_same_scores(
     config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -198,7 +198,7 @@ class Counted(Example):
 def test_streaming_keeps_only_the_drawn_rows(
     tmp_path: Path, describe: Describe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = 200_000
+    rows = 20_000
 
     def generated(*_: Any, **__: Any) -> Iterator[Any]:
         return (
@@ -215,6 +215,7 @@ def test_streaming_keeps_only_the_drawn_rows(
     assert np.mean(list(numbers(task.train))) == pytest.approx(rows / 2, rel=0.2)
 
 
+@pytest.mark.slow
 def test_a_large_table_is_rendered_in_little_memory(tmp_path: Path, describe: Describe) -> None:
     with (tmp_path / "a.csv").open("w", encoding="utf-8") as file:
         file.write("text,label\n")

@@ -30,6 +30,9 @@ from prompttransfer.methods import METHODS
 from prompttransfer.models.loading import load_model
 from prompttransfer.runs.compare import compare
 
+# In one process of pytest, which makes what all are compared with once.
+pytestmark = [pytest.mark.distributed, pytest.mark.slow, pytest.mark.xdist_group("distributed")]
+
 COUNTS = (2, 4)
 # What rounding leaves of a difference: a mean over other parts of a batch is added up in another order.
 NEAR = {"rtol": 0.0, "atol": 1e-5}
@@ -208,11 +211,6 @@ def test_a_sharded_model_trains_and_answers_like_a_whole_one(assets: Path, tmp_p
             torch.testing.assert_close(got.pop("prompt"), want["prompt"], **NEAR)
             assert got == {scoring: want[scoring] for scoring in got} and len(got) == 3
         assert both <= kept <= both + 64
-
-
-def test_a_single_process_cannot_shard(assets: Path) -> None:
-    with pytest.raises(ValueError, match=r"shard_model .* torchrun .* 1 process"):
-        load_model(assets / "llama", sharded=True)
 
 
 def launch(*arguments: object, folder: Path, count: int = 2) -> subprocess.Popen[str]:

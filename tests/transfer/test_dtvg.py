@@ -382,6 +382,7 @@ def test_a_fixed_group_stays_and_names_itself(llama: Backbone, tasks: dict[str, 
     assert result.notes == f"merged: {', '.join(groups[0]) or 'no source'}"
 
 
+@pytest.mark.slow
 def test_fused_and_reference_operations_train_alike(llama: Backbone, tasks: dict[str, Task], tmp_path: Path) -> None:
     curves = []
     for name in ("cpu", "reference"):

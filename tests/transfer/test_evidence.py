@@ -133,6 +133,7 @@ def timeless(results: Results) -> list[dict[str, Any]]:
     return [{name: value for name, value in row.items() if name != "seconds"} for row in results.rows]
 
 
+@pytest.mark.slow
 def test_parts_of_a_study_add_up_to_it_and_nothing_is_done_twice(study: Study, tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     first = Counting()
@@ -155,6 +156,7 @@ def test_parts_of_a_study_add_up_to_it_and_nothing_is_done_twice(study: Study, t
         run_study(study, whole, again, targets=["gaol"])
 
 
+@pytest.mark.slow
 def test_another_machine_goes_on_with_what_was_published(study: Study, tmp_path: Path) -> None:
     """From the archive beside the page, without the store and the folder of the first machine."""
     run_study(study, tmp_path / "first", Counting(), seeds=[1])
@@ -178,6 +180,7 @@ def test_another_machine_goes_on_with_what_was_published(study: Study, tmp_path:
     assert not (tmp_path / "third").exists()
 
 
+@pytest.mark.slow
 def test_seeds_added_later_have_the_same_sources(study: Study, tmp_path: Path) -> None:
     run_study(study, tmp_path / "both", Counting(), labels=["SPoT"])
     settings = study.settings | {"seeds": [2], "source_seed": 1, "cache": str(tmp_path / "other")}
@@ -189,6 +192,7 @@ def test_seeds_added_later_have_the_same_sources(study: Study, tmp_path: Path) -
         RunConfig(source_seed=1, retrain_sources=True)
 
 
+@pytest.mark.slow
 def test_cells_of_other_settings_do_not_count(study: Study, tmp_path: Path) -> None:
     run_study(study, tmp_path, Counting(), labels=["PT"])
     assert len(collect(study, tmp_path).rows) == 4
@@ -201,6 +205,7 @@ def test_cells_of_other_settings_do_not_count(study: Study, tmp_path: Path) -> N
     assert len(collect(study, tmp_path).rows) == 4
 
 
+@pytest.mark.slow
 def test_tuning_reads_validation_rows_only_and_takes_the_best(
     study: Study, tasks: dict[str, Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -240,6 +245,7 @@ def test_tuning_reads_validation_rows_only_and_takes_the_best(
         choose(study, SimpleNamespace(judged_on="test"))
 
 
+@pytest.mark.slow
 def test_a_setting_that_diverges_cannot_win(study: Study, tmp_path: Path) -> None:
     settings = study.settings | {"evaluate_on": "validation", "max_grad_norm": 0.0, "targets": ["goal"], "seeds": [1]}
     grids = {"PT": {"target_learning_rate": [1e30, 0.01]}}
@@ -252,6 +258,7 @@ def test_a_setting_that_diverges_cannot_win(study: Study, tmp_path: Path) -> Non
     assert chosen["best"] == {"PT": {"target_learning_rate": 0.01}} and chosen["tried"][0]["mean"] is None
 
 
+@pytest.mark.slow
 def test_pages_hold_every_table(study: Study, tmp_path: Path) -> None:
     run_study(study, tmp_path / "run", Counting())
     results, pages = collect(study, tmp_path / "run"), tmp_path / "pages"

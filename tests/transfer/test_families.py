@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
@@ -21,12 +23,18 @@ from prompttransfer.prompts import SoftPrompt, initial_prompt
 ROWS = ((10, 11, 12, 13, 14, 9, 8, 20), (15, 16), (17,), (18, 19, 20))
 ANSWERS = ((4, 2), (4, 9, 30, 2), (5, 31, 2), (12,))
 LENGTH, END = 5, 2
+# One of each kind: of attention, windows, positions and layers. The others are of these kinds too, and slow.
+KINDS = ("llama", "gpt", "gpt2", "gpt_oss", "gemma3-window", "mistral-window", "bloom", "jamba", "t5", "bart-scaled")
 NAMES = [*CAUSAL, *SEQ2SEQ]
 # These have attention of one kind only, or cap its scores or add to their sum, which the fused attention cannot.
 _OWN_ATTENTION = ("gemma2", "bloom", "falcon", "mpt", "t5", "mt5", "gpt", "gpt_oss")
 FUSED = [name for name in NAMES if name.split("-")[0] not in _OWN_ATTENTION or name == "gpt-neox"]
 
 shared = cache(load)  # for tests that leave a model as it is
+
+
+def cases(names: Iterable[str], *more: str) -> list[Any]:
+    return [pytest.param(name, *more, marks=[] if name in KINDS else [pytest.mark.slow]) for name in names]
 
 
 def prompt_of(seed: int = 1) -> SoftPrompt:
@@ -37,9 +45,7 @@ def gradient(loss: Tensor, prompt: SoftPrompt) -> Tensor:
     return torch.autograd.grad(loss, prompt.prompt)[0]
 
 
-@pytest.mark.parametrize(
-    ("family", "attention"), [(name, "eager") for name in NAMES] + [(name, "sdpa") for name in FUSED]
-)
+@pytest.mark.parametrize(("family", "attention"), cases(NAMES, "eager") + cases(FUSED, "sdpa"))
 def test_logits_and_gradient_are_those_of_every_row_alone(family: str, attention: str) -> None:
     backbone, prompt = shared(family, attention), prompt_of()
     firsts = backbone(prompt, backbone.collate(ROWS)).logits
@@ -54,7 +60,7 @@ def test_logits_and_gradient_are_those_of_every_row_alone(family: str, attention
     torch.testing.assert_close(got, want, rtol=1e-3, atol=1e-4 * float(want.std()))
 
 
-@pytest.mark.parametrize("family", NAMES)
+@pytest.mark.parametrize("family", cases(NAMES))
 def test_scores_of_whole_answers_are_those_of_every_answer_alone(family: str) -> None:
     backbone, prompt = shared(family), prompt_of(2)
     want = torch.empty(len(ROWS), len(ANSWERS))
@@ -66,7 +72,7 @@ def test_scores_of_whole_answers_are_those_of_every_answer_alone(family: str) ->
     torch.testing.assert_close(Reader(backbone, prompt.composed()).answer_scores(ROWS, ANSWERS), want)
 
 
-@pytest.mark.parametrize("family", NAMES)
+@pytest.mark.parametrize("family", cases(NAMES))
 def test_what_is_written_is_the_likeliest_token_again_and_again(family: str) -> None:
     backbone, found = shared(family), []
     for prompt in map(prompt_of, range(3)):
@@ -86,7 +92,7 @@ def test_a_model_that_has_generation_settings_of_its_own_writes_the_likeliest_to
     assert backbone.model.generation_config is own
 
 
-@pytest.mark.parametrize("family", sorted(set(NAMES) - {"gpt"}))  # its layers cannot be computed twice
+@pytest.mark.parametrize("family", cases(sorted(set(NAMES) - {"gpt"})))  # its layers cannot be computed twice
 def test_activations_computed_twice_give_the_same_gradient(family: str) -> None:
     backbone, prompt = load(family, checkpointing=True), prompt_of()
     found = []
@@ -102,7 +108,7 @@ def test_layers_that_cannot_be_computed_twice_are_told() -> None:
         load("gpt", checkpointing=True)
 
 
-@pytest.mark.parametrize("family", NAMES)
+@pytest.mark.parametrize("family", cases(NAMES))
 def test_bfloat16_products_give_nearly_the_same(family: str) -> None:
     half, prompt = load(family, precision="bfloat16"), prompt_of()
     logits = half(prompt, half.collate(ROWS, ANSWERS)).logits
@@ -113,7 +119,7 @@ def test_bfloat16_products_give_nearly_the_same(family: str) -> None:
     assert found.dtype == torch.float32 and found.isfinite().all() and found.any()
 
 
-@pytest.mark.parametrize("family", NAMES)
+@pytest.mark.parametrize("family", cases(NAMES))
 def test_a_prompt_of_tokens_is_those_tokens_in_front_of_the_text(family: str) -> None:
     """Also where embeddings are scaled: the model itself reads the ids here."""
     backbone = shared(family)

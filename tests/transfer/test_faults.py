@@ -73,7 +73,13 @@ FULL, READ_ONLY = (errno.ENOSPC, "No space left on device; free some"), (errno.E
 
 
 @pytest.mark.parametrize(
-    ("passing", "code", "message"), [(0, *READ_ONLY), (0, *FULL), (40, *FULL), (110, *FULL), (190, *FULL), (270, *FULL)]
+    ("passing", "code", "message"),
+    [
+        (0, *READ_ONLY),
+        (0, *FULL),
+        (40, *FULL),
+        *(pytest.param(passing, *FULL, marks=pytest.mark.slow) for passing in (110, 190, 270)),
+    ],
 )
 def test_a_disk_that_refuses_from_some_write_on(
     toy: RunConfig, whole: Path, tmp_path: Path, cache: Path, passing: int, code: int, message: str
@@ -100,6 +106,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("free", [0, 120_000])
 def test_a_real_disk_that_is_full(
     toy: RunConfig, whole: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch, free: int
@@ -197,7 +204,14 @@ def test_a_damaged_prompt_file_is_refused(whole: Path, tmp_path: Path, damage: C
     assert len(done.stderr.splitlines()) == 1 and not (tmp_path / "adapter").exists()
 
 
-@pytest.mark.parametrize(("command", "words"), [("kill", "3 kills in "), ("workers", "3 workers, 2 of them killed")])
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("kill", "3 kills in "),
+        pytest.param("workers", "3 workers, 2 of them killed", marks=pytest.mark.distributed),
+    ],
+)
 def test_killed_processes_lose_nothing(command: str, words: str) -> None:
     """In a process of its own: it forks, which one with threads should not."""
     times = words.split()[0] if command == "kill" else "2"

@@ -220,3 +220,8 @@ def test_missing_models_are_told_with_a_way_out(tmp_path: Path, monkeypatch: pyt
     for name, meant in (("dmeo", "demo"), ("some/modle-7b", "some/model-7b")):
         with pytest.raises(ConnectionError, match=f"neither a folder nor in the hub's cache.*did you mean '{meant}'"):
             load_model(name)
+
+
+def test_a_single_process_cannot_shard(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"shard_model .* torchrun .* 1 process"):
+        load_model(saved(tiny_llama(), tmp_path), sharded=True)

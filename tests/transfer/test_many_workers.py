@@ -44,6 +44,8 @@ def compare(config: RunConfig, *options: str) -> None:
     assert done.exit_code == 0, done.output
 
 
+@pytest.mark.distributed
+@pytest.mark.slow
 def test_workers_of_this_machine_and_of_an_array_make_what_one_process_makes(toy: RunConfig, tmp_path: Path) -> None:
     compare(placed(toy, tmp_path / "alone"))
     expected = rows(tmp_path / "alone" / "run")

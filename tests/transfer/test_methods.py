@@ -115,7 +115,16 @@ def test_rates_warm_up_and_decay_of_a_task_reach_the_plan(
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("scoring", ["full", "generate"])
+@pytest.mark.parametrize(
+    ("backbone", "scoring"),
+    [
+        ("llama", "full"),
+        ("t5", "generate"),
+        pytest.param("llama", "generate", marks=pytest.mark.slow),
+        pytest.param("t5", "full", marks=pytest.mark.slow),
+    ],
+    indirect=["backbone"],
+)
 def test_every_method_trains_on_whole_answers(
     backbone: Backbone, tasks: dict[str, Task], tmp_path: Path, method: str, scoring: str
 ) -> None:

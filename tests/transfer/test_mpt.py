@@ -374,6 +374,7 @@ def test_a_group_of_one_is_mpt(llama: Backbone, tasks: dict[str, Task], tmp_path
     assert eight.trainable_parameters() // 8 == 10_468  # MPT* on eight targets
 
 
+@pytest.mark.slow
 def test_fused_and_plain_operations_give_one_loss_curve(
     llama: Backbone, tasks: dict[str, Task], tmp_path: Path
 ) -> None:

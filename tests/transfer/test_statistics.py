@@ -81,6 +81,7 @@ def test_two_strata_are_welch_s_test() -> None:
     assert stratified_interval([[2.0, 2.0], [4.0, 4.0]]) == Interval(3.0, 3.0, 3.0, 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spread", [(3, 3, 0), (1, 4, 2)])
 def test_interval_over_these_targets_covers_as_often_as_it_says(spread: tuple[float, ...]) -> None:
     """Given targets, three random seeds: the true mean lies in at least 95 % of the intervals."""
@@ -94,6 +95,7 @@ def test_interval_over_these_targets_covers_as_often_as_it_says(spread: tuple[fl
     assert stats.binomtest(hits, runs, 0.95, alternative="less").pvalue > 1e-3
 
 
+@pytest.mark.slow
 def test_interval_over_targets_covers_as_often_as_it_says() -> None:
     """Random targets and random seeds within them: the true mean, 2, lies in 95 % of the intervals."""
     rng, runs, hits = np.random.default_rng(0), 1000, 0

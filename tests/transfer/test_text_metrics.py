@@ -407,6 +407,7 @@ def test_missing_wordnet_is_no_other_metric(monkeypatch: pytest.MonkeyPatch) -> 
         require("meteor")
 
 
+@pytest.mark.slow
 def test_names_need_no_package() -> None:
     code = (
         "import sys\n"

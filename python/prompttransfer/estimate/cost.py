@@ -23,7 +23,6 @@ from prompttransfer.methods import METHODS
 from prompttransfer.settings.run import RunConfig
 
 SHARE = 0.5  # of the rate of large products that training reaches, about
-_SECONDS = 1.0
 
 
 class Machine(NamedTuple):
@@ -48,8 +47,8 @@ class Memory(NamedTuple):
         return sum(self)
 
 
-def probe(precision: str, seconds: float = _SECONDS) -> Machine:
-    """Multiply matrices for about a second, in the precision of the run."""
+def probe(precision: str, seconds: float) -> Machine:
+    """Multiply matrices for about that long, in the precision of the run."""
     import torch
 
     cuda = torch.cuda.is_available()

@@ -72,12 +72,14 @@ def compare(config: RunConfig, progress: Any = None) -> Path:
 @contextmanager
 def _tasks_never_garbage() -> Iterator[None]:
     """What is loaded stays: every stage ends with a garbage collection, which need not look through all tasks again."""
+    others_freeze = gc.get_freeze_count() > 0
     gc.collect()
     gc.freeze()
     try:
         yield
     finally:
-        gc.unfreeze()
+        if not others_freeze:
+            gc.unfreeze()
 
 
 @dataclass(frozen=True)

@@ -286,9 +286,10 @@ class _TaskSimilarity(torch.autograd.Function):
     def forward(ctx: Any, direct: bool, *inputs: Any) -> Tensor | tuple[Tensor, Tensor]:
         outputs = (_similarity if len(inputs) == 6 else _similarity_z).by(direct)(*inputs)
         _keep(ctx, inputs, outputs)
-        similarity, _, _, *z = outputs
-        ctx.mark_non_differentiable(*z)
-        return (similarity, *z) if z else similarity
+        if len(inputs) == 6:
+            return outputs[0]
+        ctx.mark_non_differentiable(outputs[3])
+        return outputs[0], outputs[3]
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from prompttransfer.methods.budget import TargetBudget, joint_updates, source_updates, target_budget
+from prompttransfer.methods.budget import JointBudget, TargetBudget, joint_updates, source_updates, target_budget
 from prompttransfer.methods.sampler import split_updates
 from prompttransfer.settings.base import Settings
 from prompttransfer.settings.run import RunConfig
@@ -80,7 +80,7 @@ class Scope:
         updates = None if source.train is None else source_updates(self.config, source.train)
         return Stage(f"source {source.name}", (source,), updates, self.config.source_batch_size, self.prompt)
 
-    def joint(self, title: str, block: Any, trained: int, batch: int | None = None, **more: Any) -> Stage:
+    def joint(self, title: str, block: JointBudget, trained: int, batch: int | None = None, **more: Any) -> Stage:
         """A stage on all sources together; block: settings with its source_updates and source_epochs."""
         sizes = [source.train for source in self.sources]
         rows = None if None in sizes else sum(size or 0 for size in sizes)

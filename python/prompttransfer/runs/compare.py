@@ -1,6 +1,6 @@
 """`compare`: every method on every target and seed, at one target budget, into a run folder.
 
-The rows are jobs that any number of processes share (`prompttransfer.runs.work_list`). Finished stages come from the store,
+The rows are jobs that any number of processes share (`runs.work_list`). Finished stages come from the store,
 so a comparison that was interrupted goes on where it was, whoever goes on with it.
 """
 
@@ -18,18 +18,18 @@ from typing import Any
 from torch import Tensor
 
 from prompttransfer.distributed import processes
-from prompttransfer.models.encoding import EncodedTask
-from prompttransfer.models.scoring import Evaluation
+from prompttransfer.files.progress import NullProgress
+from prompttransfer.files.store import Store, default_folder, key_hash
 from prompttransfer.methods import METHODS, Context, MethodResult
 from prompttransfer.methods.context import CODE_VERSION
 from prompttransfer.methods.shared import source_prompt
 from prompttransfer.models import Backbone
+from prompttransfer.models.encoding import EncodedTask
 from prompttransfer.models.loading import load_model
-from prompttransfer.files.progress import NullProgress
+from prompttransfer.models.scoring import Evaluation
 from prompttransfer.prompts import initial_prompt
 from prompttransfer.runs.run_folder import PLACES, Made, PromptFile, RunFolder
 from prompttransfer.settings.run import RunConfig
-from prompttransfer.files.store import Store, default_folder, key_hash
 from prompttransfer.tasks import drop_leaks_of, load_task
 from prompttransfer.tasks.task import Task
 

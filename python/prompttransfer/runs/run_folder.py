@@ -35,13 +35,13 @@ from prompttransfer.files.durable import (
     write_json,
     write_record,
 )
+from prompttransfer.files.paths import anywhere
+from prompttransfer.files.store import key_hash
 from prompttransfer.interchange import Card, Factors, write_prompt, write_tensors
 from prompttransfer.models import Backbone
-from prompttransfer.files.paths import anywhere
-from prompttransfer.settings.run import RunConfig
-from prompttransfer.files.store import key_hash
-from prompttransfer.tasks.scales import scale_of
 from prompttransfer.runs.work_list import WorkList
+from prompttransfer.settings.run import RunConfig
+from prompttransfer.tasks.scales import scale_of
 
 FORMAT = 1
 PLACES = ("output", "cache", "shard_model")  # settings that may differ between the workers of a run

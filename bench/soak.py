@@ -135,6 +135,7 @@ class Work:
             sources=tuple(self.tasks[:2]),
             targets=tuple(self.tasks[2:]),
             methods=self.methods,
+            seeds=(42,),
             prompt_length=4,
             train_rows=12,
             test_rows=12,

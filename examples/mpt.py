@@ -16,6 +16,7 @@ def main(**changes: object) -> dict[str, float]:
         "targets": ("nyt",),
         "methods": ("PT", "MPT"),
         "transfer_from": "all",  # as published
+        "seeds": (42,),
         "output": Path("runs/mpt"),
     }
     settings |= changes

@@ -42,7 +42,7 @@ def test_none_builds_pure_python(tmp_path):
     done = build(tmp_path, PROMPTKERNELS_BUILD="none", CXX="/bin/false")
     assert done.returncode == 0, done.stderr
     assert modules(tmp_path) == []
-    assert (tmp_path / "lib" / "promptkernels" / "reference.py").exists()
+    assert (tmp_path / "lib" / "promptkernels" / "reference" / "similarity.py").exists()
     assert (tmp_path / "lib" / "prompttransfer").is_dir()
 
 
@@ -148,8 +148,8 @@ def test_cuda_kernels_spill_no_registers():
     assert all(any(name in kernel for kernel, _, _ in found) for name in ("gram_kernel", "mix_tf32", "compose_kernel"))
     assert all(0 < int(registers) <= 255 for _, registers, _ in found)
     # Products by tensor cores keep a copy of `Stack`, to whose rows they point. All else on a stack is spilled.
-    copies = {kernel: 176 if "Tf32Products" in kernel else 0 for kernel, _, _ in found}
-    assert {kernel: int(stack) for kernel, _, stack in found} == copies
+    copies = {kernel: 176 if "Tf32Products" in kernel or "mix_tf32_kernel" in kernel else 0 for kernel, _, _ in found}
+    assert [kernel for kernel, _, stack in found if int(stack) > copies[kernel]] == []
 
 
 def test_report_of_registers():

@@ -26,6 +26,7 @@ def toy_settings(folder: Path) -> RunConfig:
         sources=[red, green],
         targets=[goal],
         methods=["PT", "SPoT", "MPT", "BMTPT", "DTVG"],
+        seeds=[42],
         prompt_length=3,
         train_rows=12,
         test_rows=8,

@@ -173,7 +173,7 @@ def test_one_variant_for_all_methods_unless_a_block_says_otherwise() -> None:
     config = RunConfig(variant="code", mpt={"variant": "paper"}, attempt={"temperature": 2.0})
     assert (config.attempt.variant, config.mpt.variant, config.dtvg.variant) == ("code", "paper", "code")
     assert not config.attempt.mask_padding and config.attempt.temperature == 2.0
-    assert RunConfig(variant="paper").dtvg.rule == RunConfig(dtvg={"variant": "paper"}).dtvg.rule
+    assert RunConfig(variant="paper").dtvg.rule == RunConfig(transfer_from="all", dtvg={"variant": "paper"}).dtvg.rule
     assert RunConfig(**config.model_dump()) == config
     with pytest.raises(ValueError, match="variant"):
         RunConfig(variant="both")

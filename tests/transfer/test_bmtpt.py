@@ -436,7 +436,7 @@ def test_the_target_prompt_starts_at_the_aggregate_with_the_papers_number_of_par
         ({"parametrisation": "full"}, 76_800, [0.3]),
         ({"full_rank_learning_rate": 0.1, "low_rank_learning_rate": 0.7}, 77_668, [0.1, 0.7]),
     ):
-        prompt, groups = target_prompt(start, RunConfig(bmtpt=settings).bmtpt, 0.3)
+        prompt, groups = target_prompt(start, RunConfig(transfer_from="all", bmtpt=settings).bmtpt, 0.3)
         assert prompt.trainable_parameters() == count
         assert [group["lr"] for group in groups] == pytest.approx(rates)
         torch.testing.assert_close(prompt.composed(), start)

@@ -10,13 +10,14 @@ from prompttransfer.methods.budget import joint_updates, source_updates, target_
 @pytest.mark.parametrize(
     ("settings", "rows", "updates"),
     [
-        ({}, 2000, 40),
+        ({}, 2000, 120),
         ({"source_updates": 7}, 2000, 7),
         ({"source_epochs": 5, "source_batch_size": 32}, 67_000, 10_469),  # 335,000 / 32 = 10,468.75
         ({"source_epochs": 0.5, "source_batch_size": 10}, 100, 5),
         ({"source_epochs": 1, "source_batch_size": 100}, 3, 1),
         ({"source_epochs": 5, "max_updates": 8}, 67_000, 8),
-        ({"max_updates": 64}, 2000, 40),
+        ({"max_updates": 64}, 2000, 64),
+        ({"source_updates": 7, "max_updates": 64}, 2000, 7),
     ],
 )
 def test_one_source(settings: dict, rows: int, updates: int) -> None:
@@ -26,7 +27,7 @@ def test_one_source(settings: dict, rows: int, updates: int) -> None:
 @pytest.mark.parametrize(
     ("settings", "updates"),
     [
-        ({}, 40),
+        ({}, 120),
         ({"mpt": {"source_updates": 9}}, 9),
         ({"source_epochs": 2}, 200),  # 2 * 1,000 rows / 10
         ({"source_epochs": 2, "source_batch_size": 30}, 66),  # floor(1,000 / 30) batches of an epoch, as in MPT
@@ -73,7 +74,7 @@ def test_sizes_without_epochs_are_named() -> None:
     ],
 )
 def test_what_dtvg_spends_before_its_transfer_is_on_top(settings: dict, budget: tuple[int, int]) -> None:
-    found = target_budget(RunConfig(**settings), 100)
+    found = target_budget(RunConfig(transfer_from="all", **settings), 100)
     assert found[:2] == budget and found.total == sum(budget)
 
 
@@ -121,7 +122,7 @@ def test_exceptions_of_a_method() -> None:
         ({"per_method": {"MPT": {"target_updates": 9}}}, "target_updates"),
         ({"per_task": {"a": {"target_epochs": 1, "target_updates": 2}}}, "want one"),
         ({"target_updates": 1, "methods": ["SPoT"]}, "target_updates=1 with spot.own_fraction=0.5"),
-        ({"max_updates": 1, "methods": ["DTVG"]}, "max_updates=1 with dtvg.own_fraction=0.5"),
+        ({"max_updates": 1, "methods": ["DTVG"], "transfer_from": "all"}, "max_updates=1 with dtvg.own_fraction=0.5"),
         ({"dtvg": {"own_batch_size": 4}}, "own_batch_size is of own_updates or own_epochs"),
     ],
 )
@@ -131,4 +132,6 @@ def test_budgets_that_cannot_be_spent(settings: dict, message: str) -> None:
 
 
 def test_own_updates_of_dtvg_need_no_share() -> None:
-    assert RunConfig(max_updates=1, methods=["DTVG"], dtvg={"own_updates": 3}).dtvg.own_updates == 3
+    assert (
+        RunConfig(max_updates=1, methods=["DTVG"], transfer_from="all", dtvg={"own_updates": 3}).dtvg.own_updates == 3
+    )

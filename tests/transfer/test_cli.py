@@ -152,7 +152,7 @@ def test_train_leaves_its_task_out_of_the_default_sources_only(comparison: list[
             run("train", "amazon", tmp_path / f"{number}.safetensors", "--method", "spot", "-q", *options).exit_code
             == 0
         )
-    assert [config.sources for config in comparison] == [("tweets", "r8"), ("amazon", "nyt")]
+    assert [config.sources for config in comparison] == [("movies", "r8"), ("amazon", "nyt")]
 
 
 @pytest.fixture

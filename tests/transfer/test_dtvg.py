@@ -292,7 +292,7 @@ def test_source_scales_of_zero_give_the_loss_and_gradient_of_prompt_tuning(llama
 
 def test_variants_and_ablations_are_the_settings_they_name() -> None:
     def dtvg(**settings):
-        config = RunConfig(dtvg=settings).dtvg
+        config = RunConfig(transfer_from="all", dtvg=settings).dtvg
         return config.grouping, config.rule, config.positive_only, config.scaling
 
     assert dtvg() == dtvg(variant="code") == ("dynamic", "consistent-prefix", True, "per-token")
@@ -309,7 +309,7 @@ def test_variants_and_ablations_are_the_settings_they_name() -> None:
     with pytest.raises(ValueError, match=r"'positive-filter'.*rule='positive'.*rule='nearest'"):
         dtvg(ablation="positive-filter", rule="nearest")
     with pytest.raises(ValueError, match="at most 16 sources, got 17"):
-        RunConfig(sources=tuple(f"s{k}" for k in range(17)), dtvg={"rule": "best-subset"})
+        RunConfig(sources=tuple(f"s{k}" for k in range(17)), transfer_from="all", dtvg={"rule": "best-subset"})
 
 
 @pytest.mark.parametrize(
@@ -367,7 +367,7 @@ def test_both_spots_are_prompt_tuning_from_the_source_nearest_to_the_raw_own_pro
 def test_max_consistency_merges_nothing_where_no_pair_agrees() -> None:
     # Sources that disagree with each other and agree with the target.
     similarity = torch.tensor([[1, -0.5, -0.2, 0.9], [-0.5, 1, -0.1, 0.8], [-0.2, -0.1, 1, 0.7], [0.9, 0.8, 0.7, 1]])
-    published = RunConfig(dtvg={"ablation": "max-consistency"}).dtvg
+    published = RunConfig(transfer_from="all", dtvg={"ablation": "max-consistency"}).dtvg
     rule = group_rule(published.rule, positive_only=published.positive_only)
     assert rule(similarity, 3).tolist() == [False, False, False, True]
     similarity[0, 1] = similarity[1, 0] = 0.1

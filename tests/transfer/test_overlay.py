@@ -49,7 +49,8 @@ WINS: list[tuple[dict[str, Any], dict[str, Any], str, Any]] = [
 @pytest.mark.parametrize(("recipe", "given", "path", "expected"), WINS)
 def test_what_is_given_wins(recipe: dict[str, Any], given: dict[str, Any], path: str, expected: Any) -> None:
     before = repr(recipe)
-    found: Any = run_config(Recipe(settings=recipe), given)
+    of_all = {} if "variant" in {**recipe, **given} else {"transfer_from": "all"}
+    found: Any = run_config(Recipe(settings=recipe | of_all), given)
     for name in path.split("."):
         found = getattr(found, name)
     assert found == expected and repr(recipe) == before
@@ -60,7 +61,8 @@ def test_over_a_run_whose_file_names_every_setting() -> None:
     whole = RunConfig().model_dump(mode="json")
     assert run_config(Recipe(settings=whole), {}) == RunConfig()
     assert run_config(Recipe(settings=whole), {"variant": "code"}) == RunConfig(variant="code")
-    given = {"dtvg": {"variant": "paper"}, "mpt": {"ablation": "neither"}}
+    assert run_config(Recipe(settings=whole), {"variant": "code"}).transfer_from == "all"
+    given = {"transfer_from": "all", "dtvg": {"variant": "paper"}, "mpt": {"ablation": "neither"}}
     assert run_config(Recipe(settings=whole), given) == RunConfig(**given)
 
 

@@ -213,6 +213,8 @@ def test_files_of_a_run_are_all_that_predict_and_evaluate_need(tmp_path: Path) -
         sources=[str(tmp_path / f"{name}.yaml") for name in ("red", "green")],
         targets=[str(tmp_path / "goal.yaml")],
         methods=["PT", "ATTEMPT", "MPT"],
+        seeds=[42],
+        transfer_from="all",
         prompt_length=3,
         train_rows=16,
         source_updates=2,

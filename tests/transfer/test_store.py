@@ -78,7 +78,7 @@ def test_write_json_replaces_the_file_at_once(tmp_path: Path) -> None:
         ({"sources": [], "methods": ["PT", "MPT"]}, "MPT transfer from source tasks"),
         ({"targets": []}, "targets is empty"),
         ({"targets": ["sst2", "sst2"]}, "named more than once: sst2"),
-        ({"target_updates": 1}, "SPoT"),
+        ({"target_updates": 1, "methods": ["SPoT"]}, "SPoT"),
         ({"init": "text"}, "init_text"),
     ],
 )

@@ -160,7 +160,7 @@ def test_trained_parameters_are_those_of_the_modules() -> None:
 
 
 def test_stages_in_order_with_rows_and_updates() -> None:
-    plan = plan_of("demo", sources=2, methods=["PT", "SPoT", "MPT", "DTVG"], seeds=[1, 2, 3])
+    plan = plan_of("demo", sources=2, methods=["PT", "SPoT", "MPT", "DTVG"], seeds=[1, 2, 3], source_updates=40)
     shown = {title: (stage.rows, stage.updates, stage.batch, stage.times) for title, stage in plan.items()}
     assert list(shown.items()) == [
         ("source s0", (1000, 40, 10, 1)),
@@ -241,7 +241,7 @@ def test_a_folder_and_files_can_run_here(models: dict[str, Path], tables: dict[s
     assert [(task.role, task.train, task.test, task.here) for task in explanation.tasks] == [
         ("source", 32, 4, True),
         ("source", 32, 4, True),
-        ("target", 32, 4, True),
+        ("target", 16, 4, True),
     ]
     assert all(task.majority >= 50 for task in explanation.tasks)
     assert json.loads(json.dumps(explanation.as_dict()))["ready"] is True
@@ -264,7 +264,7 @@ def test_what_is_missing_has_a_command(models: dict[str, Path], tables: dict[str
         assert part in joined
     assert ("bitsandbytes" in joined) == (find_spec("bitsandbytes") is None)
     rows = {task.name: (task.train, task.test, task.exact) for task in explanation.tasks}
-    assert rows["glue/mrpc"] == (32, 200, False) and rows["gone.csv"] == (None, None, False)
+    assert rows["glue/mrpc"] == (16, 200, False) and rows["gone.csv"] == (None, None, False)
     assert not explanation.ready
 
 
@@ -320,7 +320,7 @@ def test_every_recipe_is_explained_in_80_columns(name: str) -> None:
     for why in reasons.values():  # each once, with all settings it is about
         paths = ", ".join(path for path in reasons if reasons[path] == why)
         assert " ".join(f"{paths}: {why}".split()) in text
-    for task in explanation.tasks if name != "demo" else ():
+    for task in explanation.tasks if name not in ("demo", "quick") else ():
         assert task.train is not None and task.train <= 32 and task.metric != "?"
     assert all(stage.updates is None or stage.updates <= 64 for stage in explanation.stages)
 

@@ -58,7 +58,7 @@ class RelatedConfig(Settings):
         "method's target_learning_rate",
     )
     scale_learning_rate: float | None = Field(
-        None, gt=0, description="rate of the scales of what has joined; none: that of prompt tuning on the target"
+        None, gt=0, description="rate of the scales of what has joined; none: the method's target_learning_rate"
     )
 
 
@@ -128,7 +128,7 @@ def joined(
     tuning, related = ctx.of(target, "PT"), ctx.config.of(RelatedConfig)
     tuning_rate = tuning.config.target_rate
     if scale_rate is None:
-        scale_rate = related.scale_learning_rate or tuning_rate
+        scale_rate = related.scale_learning_rate or ctx.config.target_rate
     weight, spent = join_weight(ctx, target, first, prompts)
     rate = tuning_rate if not weight else ctx.config.target_rate if related.trained == "both" else 0.0
     prompt = JoinedPrompt(ctx.start, prompts, scaling=scaling)

@@ -81,6 +81,8 @@ def _overruled(below: Mapping[str, Any], above: Mapping[str, Any], kind: type[Se
     """Names of `below` that `above` puts out of force."""
     names = {name for name in above if not block_of(kind, name) and name not in _EXCEPTIONS}
     names = names.union(*(units for units in _UNITS if units & above.keys()))
+    if kind is RunConfig and "variant" in above:
+        names.add("transfer_from")  # its default is another one beside a variant
     if "own_fraction" in above:
         names.add("own_batch_size")  # of own updates or epochs, which are gone
     if issubclass(kind, Presets):

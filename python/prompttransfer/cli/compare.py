@@ -131,7 +131,7 @@ def compare(
 
     `prompttransfer compare --recipe papers/mpt_t5_base --limit 32`
 
-    `prompttransfer compare --methods PT,MPT --set mpt.ablation=no-distillation --set mpt.rank=2`
+    `prompttransfer compare --methods PT,MPT --variant paper --set mpt.ablation=no-distillation --output runs/mpt`
 
     Stopped with Ctrl-C, the same command goes on where it was; finished stages are never repeated. Started in several
     shells, or on several machines that share the run folder, the same command shares the work.

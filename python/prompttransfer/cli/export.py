@@ -25,7 +25,7 @@ def export(
         typer.Option("--seq2seq/--causal", help="What kind of model it is.", show_default="as the prompt file says"),
     ] = None,
     multitask: Annotated[
-        bool, typer.Option("--multitask", help="Keep the factors of a prompt of MPT, for MULTITASK_PROMPT_TUNING.")
+        bool, typer.Option("--multitask", help="Keep the factors of a prompt of MPT (transfer_from: all).")
     ] = False,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
@@ -39,7 +39,7 @@ def export(
 
     `prompttransfer export amazon.safetensors amazon-adapter`
 
-    `prompttransfer export --multitask runs/demo/prompts/MPT/sst2-seed42.safetensors sst2-adapter`
+    `prompttransfer export --multitask runs/mpt/prompts/MPT/sst2-seed42.safetensors sst2-adapter`
     """
     with friendly_errors(debug):
         from prompttransfer.interchange import export_files, read_card

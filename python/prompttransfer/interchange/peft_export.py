@@ -65,7 +65,8 @@ def export_files(
         found = read_factors(path)
         if found is None:
             raise ValueError(
-                f"{path}: holds no factors, which a multitask adapter consists of; prompts of MPT have some"
+                f"{path}: holds no factors, which a multitask adapter consists of; prompts of MPT have some where it "
+                "transfers from all sources (transfer_from: all)"
             )
         if factors and not torch.equal(found.shared, factors[0].shared):
             raise ValueError(f"{path}: its shared prompt is not that of {paths[0]}; a group of MPT-group shares one")

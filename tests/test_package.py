@@ -27,7 +27,12 @@ ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 pytestmark = [pytest.mark.package, pytest.mark.xdist_group("package")]  # builds the package once
 
-LEFT_OUT = (".git", ".venv", "build", "dist", "runs", "*.egg-info", "*.so", "__pycache__", ".*_cache", ".hypothesis")
+LEFT_OUT = (".git", ".venv", "build", "dist", "*.egg-info", "*.so", "__pycache__", ".*_cache", ".hypothesis")
+
+
+def left_out(folder: str, names: list[str]) -> set[str]:
+    """What a checkout holds beside its files; `runs` is a package further down."""
+    return shutil.ignore_patterns(*LEFT_OUT)(folder, names) | ({"runs"} & set(names) if folder == str(ROOT) else set())
 
 
 def run(*command: object, **environment: str) -> str:
@@ -44,7 +49,7 @@ def run(*command: object, **environment: str) -> str:
 def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("build", reason="the package build is not installed")
     folder = tmp_path_factory.mktemp("sdist")
-    shutil.copytree(ROOT, folder / "tree", ignore=shutil.ignore_patterns(*LEFT_OUT))
+    shutil.copytree(ROOT, folder / "tree", ignore=left_out)
     run(sys.executable, "-m", "build", "--sdist", "--no-isolation", "-x", "--outdir", folder, folder / "tree")
     (made,) = folder.glob("*.tar.gz")
     return made

@@ -153,7 +153,7 @@ CALLS = tuple(public_calls())
 
 OPS = torch.ops.promptkernels
 
-# What torch knows of every registered operation: a promise to whoever calls it by name.
+# The schema of every registered operation. Callers of torch.ops.promptkernels rely on it.
 SCHEMAS = {
     "task_similarity": "(Tensor prompts, Tensor? reference, Tensor? others, Tensor? scale, str metric, float eps) -> "
     "(Tensor similarity, Tensor left_norm, Tensor right_norm)",

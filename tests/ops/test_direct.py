@@ -1,4 +1,4 @@
-"""Calls that skip torch's dispatcher: those of plain tensors do, and whoever else has to see a call still sees it."""
+"""Calls with plain tensors skip torch's dispatcher; calls that a mode, transform, tracer or profiler sees do not."""
 
 from __future__ import annotations
 

@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 from prompttransfer import RunConfig, cli
 from prompttransfer.cli import completion, reference
 from prompttransfer.estimate.cost import Machine
+from prompttransfer.methods import METHODS
 from prompttransfer.tasks import DEMO_TASKS, PAPER_TASKS
 from prompttransfer.tasks.task import Wording
 
@@ -157,8 +158,9 @@ def test_shell_completes_names(typed: str, completed: str, monkeypatch: pytest.M
     assert result.stdout.split() == completed.split()
 
 
-def test_names_to_complete_are_those_of_the_tasks() -> None:
+def test_names_to_complete_are_those_of_methods_and_tasks() -> None:
     assert (*DEMO_TASKS, *PAPER_TASKS) == completion.TASK_NAMES
+    assert tuple(METHODS) == completion.METHOD_NAMES
     assert completion.setting("scoring")("") == ["auto", "first-token", "full", "generate"]
     assert completion.setting("variant")("") == ["paper", "code"] and "variant" in RunConfig.model_fields
     assert {"train_rows=", "mpt.rank=", "dtvg.rule="} <= set(completion.assignment(""))

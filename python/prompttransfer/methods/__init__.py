@@ -1,6 +1,6 @@
 """The methods: one file each, with its settings, its stages and how it trains a target's prompt.
 
-What a method of one's own needs is here by name.
+This package exports what a custom method needs.
 """
 
 from prompttransfer.methods.base import Method, Scope, SizedTask, Stage
@@ -10,7 +10,6 @@ from prompttransfer.methods.registry import METHODS, register_method
 from prompttransfer.methods.shared import own_prompt, own_share, source_cost, source_prompts
 from prompttransfer.models.encoding import EncodedTask
 from prompttransfer.settings.base import Settings
-from prompttransfer.settings.run import RunConfig
 
 __all__ = [
     "METHODS",
@@ -18,7 +17,6 @@ __all__ = [
     "EncodedTask",
     "Method",
     "MethodResult",
-    "RunConfig",
     "Scope",
     "Settings",
     "SizedTask",

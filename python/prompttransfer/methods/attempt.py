@@ -40,38 +40,6 @@ class ATTEMPTConfig(Presets):
     )
 
 
-def run(ctx: Context, target: EncodedTask) -> MethodResult:
-    config, attempt = ctx.config, ctx.config.of(ATTEMPTConfig)
-    sources = stack(source_prompts(ctx))
-    prompt = InstancePrompt(
-        sources,
-        sources[0] if attempt.start == "first_source" else ctx.start,
-        projection=attempt.projection,
-        temperature=attempt.temperature,
-        mask_padding=attempt.mask_padding,
-        train_norm=attempt.train_norm,
-        seed=ctx.seed,
-    )
-    groups = prompt.parameter_groups(config.target_rate, attempt.attention_learning_rate)
-    batches = ctx.target_batches(target)
-    plan = ctx.plan(prompt, task_loss, target.train, batches, config.target_rate, [target], groups=groups)
-    facts = ctx.run(f"{target.name}: ATTEMPT", plan, {"attends to": "text"}).facts
-    mean, attention = average_over(ctx.backbone, prompt, target.train, config.eval_batch_size)
-    names = [*(source.name for source in ctx.sources), target.name]
-    return MethodResult(
-        prompt=mean,
-        module=prompt,
-        other_prompts={"own": prompt.target.detach()},
-        trainable_parameters=facts["trainable_parameters"],
-        target_updates=facts["updates"],
-        target_examples=facts["examples"],
-        source_updates=source_cost(ctx),
-        seconds=facts["seconds"],
-        history={"loss": facts["loss"], "attention": dict(zip(names, attention.tolist(), strict=True))},
-        notes="depends on the row: scored as a module; the prompt file holds the mean over the training rows",
-    )
-
-
 @torch.no_grad()
 def average_over(
     backbone: Backbone, prompt: InstancePrompt, rows: tuple[EncodedRow, ...], batch_size: int
@@ -98,4 +66,32 @@ class ATTEMPT(Method):
         yield scope.tuning(target, self.name, scope.prompt + attention, by_row=True)
 
     def run(self, ctx: Context, target: EncodedTask) -> MethodResult:
-        return run(ctx, target)
+        config, attempt = ctx.config, ctx.config.of(ATTEMPTConfig)
+        sources = stack(source_prompts(ctx))
+        prompt = InstancePrompt(
+            sources,
+            sources[0] if attempt.start == "first_source" else ctx.start,
+            projection=attempt.projection,
+            temperature=attempt.temperature,
+            mask_padding=attempt.mask_padding,
+            train_norm=attempt.train_norm,
+            seed=ctx.seed,
+        )
+        groups = prompt.parameter_groups(config.target_rate, attempt.attention_learning_rate)
+        batches = ctx.target_batches(target)
+        plan = ctx.plan(prompt, task_loss, target.train, batches, config.target_rate, [target], groups=groups)
+        facts = ctx.run(f"{target.name}: ATTEMPT", plan, {"attends to": "text"}).facts
+        mean, attention = average_over(ctx.backbone, prompt, target.train, config.eval_batch_size)
+        names = [*(source.name for source in ctx.sources), target.name]
+        return MethodResult(
+            prompt=mean,
+            module=prompt,
+            other_prompts={"own": prompt.target.detach()},
+            trainable_parameters=facts["trainable_parameters"],
+            target_updates=facts["updates"],
+            target_examples=facts["examples"],
+            source_updates=source_cost(ctx),
+            seconds=facts["seconds"],
+            history={"loss": facts["loss"], "attention": dict(zip(names, attention.tolist(), strict=True))},
+            notes="depends on the row: scored as a module; the prompt file holds the mean over the training rows",
+        )

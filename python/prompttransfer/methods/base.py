@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -106,7 +107,7 @@ class Scope:
         return Stage(f"{target.name}: {title}", (target,), trained=trained, **given)
 
 
-class Method:
+class Method(ABC):
     """A way to make a target's prompt. A subclass that is registered takes part in all that a run's methods do.
 
     Attributes:
@@ -123,7 +124,7 @@ class Method:
         """Whether it asks for a prompt of each source, which a run then trains, scores and saves."""
         return self.transfers
 
-    def check(self, config: RunConfig) -> None:
+    def check(self, config: RunConfig) -> None:  # noqa: B027  most have nothing to check
         """Raise a ValueError that names the settings which do not fit together."""
 
     def validation_setting(self, config: RunConfig) -> str | None:
@@ -146,9 +147,9 @@ class Method:
         """Its stages on a target; of several targets together, the same one for each."""
         return (scope.tuning(target, self.name, scope.prompt),)
 
+    @abstractmethod
     def run(self, ctx: Context, target: EncodedTask) -> MethodResult:
         """Train a target's prompt; called once for each target and seed."""
-        raise NotImplementedError
 
 
 def check_fraction(config: RunConfig, method: str, name: str, fraction: float) -> None:

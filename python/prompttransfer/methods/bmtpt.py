@@ -226,22 +226,6 @@ def target_prompt(start: Tensor, bmtpt: BMTPTConfig, rate: float) -> tuple[Promp
     return factored, factored.parameter_groups(rate, bmtpt.low_rank_learning_rate or rate * 4 / 3)
 
 
-def run(ctx: Context, target: EncodedTask) -> MethodResult:
-    if ctx.config.transfer_from == "all":
-        return _adapt(ctx, target)
-    first = first_updates(ctx, target)
-    if not first.test.related:
-        return without_transfer(ctx, target, first)
-    related = replace(ctx, sources=[ctx.sources[place] for place in first.test.related])
-    posterior, source_facts = source_stage(related)
-    start = aggregate(related, posterior, target)
-    result = joined(ctx, target, first, start[None], f"{target.name}: BMTPT from related sources")
-    result.other_prompts |= _particles(posterior)
-    result.history |= _source_history(source_facts)
-    result.source_updates += source_facts["updates"]
-    return result
-
-
 def _particles(posterior: ParticlePrompts) -> dict[str, Tensor]:
     return {f"particle{index}": particle for index, particle in enumerate(posterior.particles.detach().clone())}
 
@@ -319,7 +303,19 @@ class BMTPT(Method):
             yield scope.tuning(target, self.name, scope.prompt + factors)
 
     def run(self, ctx: Context, target: EncodedTask) -> MethodResult:
-        return run(ctx, target)
+        if ctx.config.transfer_from == "all":
+            return _adapt(ctx, target)
+        first = first_updates(ctx, target)
+        if not first.test.related:
+            return without_transfer(ctx, target, first)
+        related = replace(ctx, sources=[ctx.sources[place] for place in first.test.related])
+        posterior, source_facts = source_stage(related)
+        start = aggregate(related, posterior, target)
+        result = joined(ctx, target, first, start[None], f"{target.name}: BMTPT from related sources")
+        result.other_prompts |= _particles(posterior)
+        result.history |= _source_history(source_facts)
+        result.source_updates += source_facts["updates"]
+        return result
 
 
 def svgd_rows(config: RunConfig) -> int:

@@ -131,51 +131,6 @@ class DTVGConfig(Presets):
         return self
 
 
-def run(ctx: Context, target: EncodedTask) -> MethodResult:
-    config, dtvg = ctx.config, ctx.config.of(DTVGConfig)
-    if config.transfer_from == "related":
-        return _with_related(ctx, target)
-    sources = stack(source_prompts(ctx))
-    updates = target_budget(config, len(target.train)).own or own_share(ctx, target, dtvg.own_fraction)
-    own, first, batches = own_prompt(ctx, target, updates, dtvg.own_learning_rate)
-    if dtvg.grouping == "spot":
-        return from_nearest(ctx, target, (own, first, batches), f"{target.name}: DTVG spot")
-    rule = {"consistency_weight": dtvg.consistency_weight, "positive_only": dtvg.positive_only}
-    settings = {name: getattr(dtvg, name) for name in ("grouping", "metric", "scaling", "scale_start")}
-    prompt = GroupedPrompt(ctx.start, sources, own, rule=group_rule(dtvg.rule, **rule), **settings)
-    groups = prompt.parameter_groups(
-        config.target_rate, dtvg.target_scale_learning_rate, dtvg.source_scale_learning_rate
-    )
-    decay = {} if dtvg.weight_decay is None else {"weight_decay": dtvg.weight_decay}
-    plan = ctx.plan(prompt, task_loss, target.train, batches, config.target_rate, [target], groups=groups, **decay)
-    key = {"rule": dtvg.rule} | rule | settings
-    if dtvg.rule == "consistent-subset":
-        key["no agreeing pair"] = "no source"  # stages of version 0.1 merged some then
-    second = ctx.run(f"{target.name}: DTVG", plan, key)
-    names = [*(source.name for source in ctx.sources), target.name]
-    offset = first.facts["updates"]
-    log = [
-        [offset + update, [name for name, chosen in zip(names[:-1], row[:-1], strict=True) if chosen]]
-        for update, row in enumerate(prompt.history()["groups"], 1)
-    ]
-    final = [name for name, chosen in zip(names[:-1], prompt.group()[:-1].tolist(), strict=True) if chosen]
-    return MethodResult(
-        prompt=prompt.composed().cpu(),
-        other_prompts={"own": own},
-        trainable_parameters=second.facts["trainable_parameters"],
-        target_updates=offset + second.facts["updates"],
-        target_examples=first.facts["examples"] + second.facts["examples"],
-        source_updates=source_cost(ctx),
-        seconds=first.facts["seconds"] + second.facts["seconds"],
-        history={
-            "loss": joined_loss(first, second),
-            "groups": log,
-            "similarity": similarity_history(names, torch.cat([sources, own[None]]), ctx.start),
-        },
-        notes=f"merged: {', '.join(final) or 'no source'}",
-    )
-
-
 def _with_related(ctx: Context, target: EncodedTask) -> MethodResult:
     """Prompt tuning that the vectors of related sources join, at the method's rates."""
     first = first_updates(ctx, target)
@@ -238,7 +193,48 @@ class DTVG(Method):
         yield scope.tuning(target, self.name, scope.prompt + scales, updates=second, batch=config.batch_size)
 
     def run(self, ctx: Context, target: EncodedTask) -> MethodResult:
-        return run(ctx, target)
+        config, dtvg = ctx.config, ctx.config.of(DTVGConfig)
+        if config.transfer_from == "related":
+            return _with_related(ctx, target)
+        sources = stack(source_prompts(ctx))
+        updates = target_budget(config, len(target.train)).own or own_share(ctx, target, dtvg.own_fraction)
+        own, first, batches = own_prompt(ctx, target, updates, dtvg.own_learning_rate)
+        if dtvg.grouping == "spot":
+            return from_nearest(ctx, target, (own, first, batches), f"{target.name}: DTVG spot")
+        rule = {"consistency_weight": dtvg.consistency_weight, "positive_only": dtvg.positive_only}
+        settings = {name: getattr(dtvg, name) for name in ("grouping", "metric", "scaling", "scale_start")}
+        prompt = GroupedPrompt(ctx.start, sources, own, rule=group_rule(dtvg.rule, **rule), **settings)
+        groups = prompt.parameter_groups(
+            config.target_rate, dtvg.target_scale_learning_rate, dtvg.source_scale_learning_rate
+        )
+        decay = {} if dtvg.weight_decay is None else {"weight_decay": dtvg.weight_decay}
+        plan = ctx.plan(prompt, task_loss, target.train, batches, config.target_rate, [target], groups=groups, **decay)
+        key = {"rule": dtvg.rule} | rule | settings
+        if dtvg.rule == "consistent-subset":
+            key["no agreeing pair"] = "no source"  # stages of version 0.1 merged some then
+        second = ctx.run(f"{target.name}: DTVG", plan, key)
+        names = [*(source.name for source in ctx.sources), target.name]
+        offset = first.facts["updates"]
+        log = [
+            [offset + update, [name for name, chosen in zip(names[:-1], row[:-1], strict=True) if chosen]]
+            for update, row in enumerate(prompt.history()["groups"], 1)
+        ]
+        final = [name for name, chosen in zip(names[:-1], prompt.group()[:-1].tolist(), strict=True) if chosen]
+        return MethodResult(
+            prompt=prompt.composed().cpu(),
+            other_prompts={"own": own},
+            trainable_parameters=second.facts["trainable_parameters"],
+            target_updates=offset + second.facts["updates"],
+            target_examples=first.facts["examples"] + second.facts["examples"],
+            source_updates=source_cost(ctx),
+            seconds=first.facts["seconds"] + second.facts["seconds"],
+            history={
+                "loss": joined_loss(first, second),
+                "groups": log,
+                "similarity": similarity_history(names, torch.cat([sources, own[None]]), ctx.start),
+            },
+            notes=f"merged: {', '.join(final) or 'no source'}",
+        )
 
 
 def _scale_numbers(scope: Scope) -> int:

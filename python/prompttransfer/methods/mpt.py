@@ -209,34 +209,6 @@ def target_prompt(
     return prompt, prompt.parameter_groups(rate, mpt.factor_learning_rate or rate * 4 / 3)
 
 
-def run(ctx: Context, target: EncodedTask) -> MethodResult:
-    """One target alone."""
-    if ctx.config.transfer_from == "all":
-        return _adapt(ctx, target, [target], f"{target.name}: MPT")
-    first = first_updates(ctx, target)
-    if not first.test.related:
-        return without_transfer(ctx, target, first)
-    joint, source, source_updates = source_stage(ctx)
-    prompt, _ = target_prompt(ctx, joint, 1, first.test.related)
-    result = joined(ctx, target, first, prompt.composed()[None], f"{target.name}: MPT from related sources")
-    result.other_prompts |= _shared(joint)
-    result.history["source_loss"] = source.facts["loss"]
-    # The test's prompts are the teachers.
-    result.source_updates = (
-        source_updates if ctx.config.of(MPTConfig).teaches else source_updates + result.source_updates
-    )
-    return result
-
-
-def run_group(ctx: Context, target: EncodedTask) -> MethodResult:
-    """All targets of the run together (MPT*): they share P*, each has its own factors.
-
-    An update reads the batches that every target would read alone, so each spends the same budget as by itself.
-    """
-    group = ctx.targets or [target]
-    return _adapt(ctx, target, group, f"{', '.join(task.name for task in group)}: MPT-group")
-
-
 def _adapt(ctx: Context, target: EncodedTask, group: list[EncodedTask], title: str) -> MethodResult:
     """Adapt a group of targets together and return the result of one of them."""
     joint, source, source_updates = source_stage(ctx)
@@ -302,7 +274,22 @@ class MPT(Method):
             yield scope.tuning(target, self.name, _target_numbers(scope, 1))
 
     def run(self, ctx: Context, target: EncodedTask) -> MethodResult:
-        return run(ctx, target)
+        """One target alone."""
+        if ctx.config.transfer_from == "all":
+            return _adapt(ctx, target, [target], f"{target.name}: MPT")
+        first = first_updates(ctx, target)
+        if not first.test.related:
+            return without_transfer(ctx, target, first)
+        joint, source, source_updates = source_stage(ctx)
+        prompt, _ = target_prompt(ctx, joint, 1, first.test.related)
+        result = joined(ctx, target, first, prompt.composed()[None], f"{target.name}: MPT from related sources")
+        result.other_prompts |= _shared(joint)
+        result.history["source_loss"] = source.facts["loss"]
+        # The test's prompts are the teachers.
+        result.source_updates = (
+            source_updates if ctx.config.of(MPTConfig).teaches else source_updates + result.source_updates
+        )
+        return result
 
 
 class MPTGroup(MPT):
@@ -324,7 +311,12 @@ class MPTGroup(MPT):
         yield Stage(f"{count} targets: {self.name}", scope.targets, updates, batch, trained, prompts=count)
 
     def run(self, ctx: Context, target: EncodedTask) -> MethodResult:
-        return run_group(ctx, target)
+        """All targets of the run together (MPT*): they share P*, each has its own factors.
+
+        An update reads the batches that every target would read alone, so each spends the same budget as by itself.
+        """
+        group = ctx.targets or [target]
+        return _adapt(ctx, target, group, f"{', '.join(task.name for task in group)}: MPT-group")
 
 
 def _factor_numbers(scope: Scope) -> int:

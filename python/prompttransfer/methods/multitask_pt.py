@@ -31,29 +31,6 @@ class MultiPTConfig(Settings):
     mixing: Mixing = Field("t5", description="share of each source in the mixture")
 
 
-def run(ctx: Context, target: EncodedTask) -> MethodResult:
-    config, settings = ctx.config, ctx.config.of(MultiPTConfig)
-    rows, sizes = joined_rows(ctx.sources)
-    updates = joint_updates(config, settings, len(rows))
-    batches = mixed_batches(sizes, config.source_batch_size, updates, ctx.source_seed, mixing=settings.mixing)
-    joint = SoftPrompt(ctx.start)
-    plan = ctx.plan(joint, task_loss, rows, flatten(batches, sizes), config.learning_rate)
-    source = ctx.run("Multi-PT: mixture of the sources", plan).facts
-    prompt = SoftPrompt(joint.composed())
-    plan = ctx.plan(prompt, task_loss, target.train, ctx.target_batches(target), config.target_rate, [target])
-    facts = ctx.run(f"{target.name}: Multi-PT", plan).facts
-    return MethodResult(
-        prompt=prompt.composed().cpu(),
-        other_prompts={"shared": joint.composed()},
-        trainable_parameters=facts["trainable_parameters"],
-        target_updates=facts["updates"],
-        target_examples=facts["examples"],
-        source_updates=source["updates"],
-        seconds=facts["seconds"],
-        history={"loss": facts["loss"], "source_loss": source["loss"]},
-    )
-
-
 class MultiPT(Method):
     """Prompt tuning on a mixture of the sources, then on the target."""
 
@@ -67,4 +44,23 @@ class MultiPT(Method):
         yield scope.joint("Multi-PT: mixture", scope.config.of(MultiPTConfig), scope.prompt)
 
     def run(self, ctx: Context, target: EncodedTask) -> MethodResult:
-        return run(ctx, target)
+        config, settings = ctx.config, ctx.config.of(MultiPTConfig)
+        rows, sizes = joined_rows(ctx.sources)
+        updates = joint_updates(config, settings, len(rows))
+        batches = mixed_batches(sizes, config.source_batch_size, updates, ctx.source_seed, mixing=settings.mixing)
+        joint = SoftPrompt(ctx.start)
+        plan = ctx.plan(joint, task_loss, rows, flatten(batches, sizes), config.learning_rate)
+        source = ctx.run("Multi-PT: mixture of the sources", plan).facts
+        prompt = SoftPrompt(joint.composed())
+        plan = ctx.plan(prompt, task_loss, target.train, ctx.target_batches(target), config.target_rate, [target])
+        facts = ctx.run(f"{target.name}: Multi-PT", plan).facts
+        return MethodResult(
+            prompt=prompt.composed().cpu(),
+            other_prompts={"shared": joint.composed()},
+            trainable_parameters=facts["trainable_parameters"],
+            target_updates=facts["updates"],
+            target_examples=facts["examples"],
+            source_updates=source["updates"],
+            seconds=facts["seconds"],
+            history={"loss": facts["loss"], "source_loss": source["loss"]},
+        )

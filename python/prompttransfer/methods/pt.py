@@ -7,20 +7,6 @@ from prompttransfer.methods.context import Context, EncodedTask, MethodResult
 from prompttransfer.methods.shared import tuning_plan
 
 
-def run(ctx: Context, target: EncodedTask) -> MethodResult:
-    prompt, plan = tuning_plan(ctx, target, ctx.target_batches(target))
-    facts = ctx.run(f"{target.name}: PT", plan).facts
-    return MethodResult(
-        prompt=prompt.composed().cpu(),
-        trainable_parameters=facts["trainable_parameters"],
-        target_updates=facts["updates"],
-        target_examples=facts["examples"],
-        source_updates=0,
-        seconds=facts["seconds"],
-        history={"loss": facts["loss"]},
-    )
-
-
 class PT(Method):
     """Prompt tuning of the target alone."""
 
@@ -28,4 +14,14 @@ class PT(Method):
     transfers = False
 
     def run(self, ctx: Context, target: EncodedTask) -> MethodResult:
-        return run(ctx, target)
+        prompt, plan = tuning_plan(ctx, target, ctx.target_batches(target))
+        facts = ctx.run(f"{target.name}: PT", plan).facts
+        return MethodResult(
+            prompt=prompt.composed().cpu(),
+            trainable_parameters=facts["trainable_parameters"],
+            target_updates=facts["updates"],
+            target_examples=facts["examples"],
+            source_updates=0,
+            seconds=facts["seconds"],
+            history={"loss": facts["loss"]},
+        )

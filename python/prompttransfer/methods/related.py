@@ -18,11 +18,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from prompttransfer.methods import pt
 from prompttransfer.methods.base import Scope, SizedTask, Stage
 from prompttransfer.methods.choosing import training_losses
 from prompttransfer.methods.context import Context, EncodedTask, MethodResult, stack
 from prompttransfer.methods.objectives import task_loss
+from prompttransfer.methods.pt import PT
 from prompttransfer.methods.shared import own_share, source_cost, source_prompts, tuning_plan
 from prompttransfer.models.rows import EncodedRows
 from prompttransfer.prompts import JoinedPrompt
@@ -101,7 +101,7 @@ def first_updates(ctx: Context, target: EncodedTask) -> FirstUpdates:
 
 def without_transfer(ctx: Context, target: EncodedTask, first: FirstUpdates) -> MethodResult:
     """Prompt tuning, for a target without related sources."""
-    result = pt.run(ctx.of(target, "PT"), target)
+    result = PT().run(ctx.of(target, PT.name), target)
     result.source_updates = source_cost(ctx)
     result.notes = first.note
     result.history["related"] = first.history()
@@ -130,7 +130,9 @@ def joined(
     if scale_rate is None:
         scale_rate = related.scale_learning_rate or ctx.config.target_rate
     weight, spent = join_weight(ctx, target, first, prompts)
-    rate = tuning_rate if not weight else ctx.config.target_rate if related.trained == "both" else 0.0
+    rate = tuning_rate
+    if weight:
+        rate = ctx.config.target_rate if related.trained == "both" else 0.0
     prompt = JoinedPrompt(ctx.start, prompts, scaling=scaling)
 
     def join() -> list[float]:
@@ -192,7 +194,7 @@ def check_unused(config: RunConfig, settings: Settings, names: Iterable[str]) ->
 
 def related_stages(scope: Scope, target: SizedTask, title: str, scales: int) -> Iterator[Stage]:
     """The first updates, and the stage that what related sources have learned joins; scales: their number at most."""
-    first, _ = scope.parts(target, scope.config.for_task(target.name).of(RelatedConfig).own_fraction)
-    batch = scope.config.for_task(target.name).batch_size
-    yield scope.tuning(target, "first updates", scope.prompt, updates=first, batch=batch)
+    config = scope.config.for_task(target.name)
+    first, _ = scope.parts(target, config.of(RelatedConfig).own_fraction)
+    yield scope.tuning(target, "first updates", scope.prompt, updates=first, batch=config.batch_size)
     yield scope.tuning(target, title, scope.prompt + scales)

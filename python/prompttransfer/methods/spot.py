@@ -47,12 +47,6 @@ class SPoTConfig(Settings):
     )
 
 
-def run(ctx: Context, target: EncodedTask) -> MethodResult:
-    spot = ctx.config.of(SPoTConfig)
-    own = own_prompt(ctx, target, own_share(ctx, target, spot.own_fraction))
-    return from_nearest(ctx, target, own, f"{target.name}: SPoT", spot.top)
-
-
 def from_nearest(
     ctx: Context, target: EncodedTask, own: tuple[Tensor, StageResult, list[list[int]]], title: str, top: int = 1
 ) -> MethodResult:
@@ -120,4 +114,6 @@ class SPoT(Method):
         )
 
     def run(self, ctx: Context, target: EncodedTask) -> MethodResult:
-        return run(ctx, target)
+        spot = ctx.config.of(SPoTConfig)
+        own = own_prompt(ctx, target, own_share(ctx, target, spot.own_fraction))
+        return from_nearest(ctx, target, own, f"{target.name}: SPoT", spot.top)

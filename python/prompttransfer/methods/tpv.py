@@ -40,30 +40,6 @@ class TPVConfig(Settings):
     tune: bool = Field(True, description="go on training on the target; else the sum itself is the result")
 
 
-def run(ctx: Context, target: EncodedTask) -> MethodResult:
-    config, tpv = ctx.config, ctx.config.of(TPVConfig)
-    sources = stack(source_prompts(ctx))
-    names = [source.name for source in ctx.sources]
-    added = added_sources(ctx, target, sources)
-    start = vector_sum(ctx, sources, added)
-    prompt = SoftPrompt(start)
-    facts = {"trainable_parameters": 0, "updates": 0, "examples": 0, "seconds": 0.0, "loss": []}
-    if tpv.tune:
-        plan = ctx.plan(prompt, task_loss, target.train, ctx.target_batches(target), config.target_rate, [target])
-        facts = ctx.run(f"{target.name}: TPV", plan).facts
-    return MethodResult(
-        prompt=prompt.composed().cpu(),
-        other_prompts={"sum": start},
-        trainable_parameters=facts["trainable_parameters"],
-        target_updates=facts["updates"],
-        target_examples=facts["examples"],
-        source_updates=source_cost(ctx),
-        seconds=facts["seconds"],
-        history={"loss": facts["loss"], "similarity": similarity_history(names, sources, ctx.start)},
-        notes=f"from {' + '.join(names[index] for index in added)}{'' if tpv.tune else '; not trained'}",
-    )
-
-
 def added_sources(ctx: Context, target: EncodedTask, sources: Tensor) -> tuple[int, ...]:
     """Which of the sources (K, L, H) are added, as `tpv.combine` says."""
     tpv, every = ctx.config.of(TPVConfig), range(len(sources))
@@ -97,4 +73,24 @@ class TPV(Method):
             yield scope.tuning(target, self.name, scope.prompt)
 
     def run(self, ctx: Context, target: EncodedTask) -> MethodResult:
-        return run(ctx, target)
+        config, tpv = ctx.config, ctx.config.of(TPVConfig)
+        sources = stack(source_prompts(ctx))
+        names = [source.name for source in ctx.sources]
+        added = added_sources(ctx, target, sources)
+        start = vector_sum(ctx, sources, added)
+        prompt = SoftPrompt(start)
+        facts = {"trainable_parameters": 0, "updates": 0, "examples": 0, "seconds": 0.0, "loss": []}
+        if tpv.tune:
+            plan = ctx.plan(prompt, task_loss, target.train, ctx.target_batches(target), config.target_rate, [target])
+            facts = ctx.run(f"{target.name}: TPV", plan).facts
+        return MethodResult(
+            prompt=prompt.composed().cpu(),
+            other_prompts={"sum": start},
+            trainable_parameters=facts["trainable_parameters"],
+            target_updates=facts["updates"],
+            target_examples=facts["examples"],
+            source_updates=source_cost(ctx),
+            seconds=facts["seconds"],
+            history={"loss": facts["loss"], "similarity": similarity_history(names, sources, ctx.start)},
+            notes=f"from {' + '.join(names[index] for index in added)}{'' if tpv.tune else '; not trained'}",
+        )

@@ -113,12 +113,12 @@ def wanted(ctx: Any, needs: Sequence[bool], backward: Callable[..., Any], *argum
     """The gradients of a raw backward operation, by the backend of the forward one; None where nobody needs them."""
     if transforming():
         gradients = registry.call_under(ctx.backend, _Gradient.apply, backward, *arguments)
-        return tuple(g if need else None for g, need in zip(gradients, needs, strict=True))
-    with torch.no_grad() if torch.is_grad_enabled() else nullcontext():
-        if torch.compiler.is_compiling():
-            gradients = backward(*arguments)
-        else:
-            gradients = registry.call_under(ctx.backend, backward, *arguments)
+    else:
+        with torch.no_grad() if torch.is_grad_enabled() else nullcontext():
+            if torch.compiler.is_compiling():
+                gradients = backward(*arguments)
+            else:
+                gradients = registry.call_under(ctx.backend, backward, *arguments)
     return tuple(g if need else None for g, need in zip(gradients, needs, strict=True))
 
 

@@ -38,25 +38,29 @@ __all__ = [
 
 _HOME = {
     "Backbone": "models",
+    "Context": "methods",
+    "EncodedTask": "models.encoding",
     "Library": "library",
+    "Method": "methods",
+    "MethodResult": "methods",
     "Predictor": "serving.predict",
     "Progress": "files.progress",
+    "RunConfig": "settings.run",
     "compare": "runs.compare",
     "evaluate_file": "serving.evaluate",
     "load_model": "models.loading",
     "load_task": "tasks",
     "read_recipe": "settings.recipes",
+    "register_method": "methods",
     "run_config": "settings.recipes",
 }
 
 
 def __getattr__(name: str) -> object:
     # Imported on first use: torch and transformers take seconds, `prompttransfer --help` must not.
-    if name not in __all__:
+    if name not in _HOME:
         raise AttributeError(f"module 'prompttransfer' has no attribute {name!r}")
     from importlib import import_module
 
-    methods = import_module("prompttransfer.methods")  # they add their settings to RunConfig
-    if name not in _HOME:
-        return getattr(methods, name)
+    import_module("prompttransfer.methods")  # they add their settings to RunConfig
     return getattr(import_module(f"prompttransfer.{_HOME[name]}"), name)

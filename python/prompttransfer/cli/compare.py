@@ -16,7 +16,6 @@ from prompttransfer.cli.support import (
     friendly_errors,
     method_names,
     print_run,
-    recipe_of,
     run,
     task_names,
 )
@@ -162,8 +161,10 @@ def compare(
         "output": output,
     }
     with friendly_errors(debug, resumes=True):
+        from prompttransfer import read_recipe
+
         if quick and recipe is not None:
             raise ValueError("--quick is a recipe of its own; want it or --recipe, got both")
         recipe = "quick" if quick else recipe
-        config = run_config(recipe_of(recipe), given_settings(options, assigned), limit=limit)
+        config = run_config(read_recipe(recipe), given_settings(options, assigned), limit=limit)
         print_run(run(config, quiet or as_json, workers), as_json)

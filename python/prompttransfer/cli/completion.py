@@ -8,9 +8,8 @@ from typing import Any, get_args
 from prompttransfer.files.assets.table import ASSETS
 from prompttransfer.files.model_names import hub_models
 from prompttransfer.settings.base import Settings
-from prompttransfer.settings.overlay import block_of
 from prompttransfer.settings.recipes import recipe_names
-from prompttransfer.settings.run import RunConfig
+from prompttransfer.settings.run import RunConfig, block_of
 
 # Methods and descriptions of tasks take seconds to import, so a test keeps these lists the same as theirs.
 METHOD_NAMES = ("PT", "Multi-PT", "SPoT", "TPV", "ATTEMPT", "MPT", "MPT-group", "BMTPT", "DTVG")

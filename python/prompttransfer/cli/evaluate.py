@@ -10,7 +10,7 @@ import typer
 from prompttransfer.cli import completion
 from prompttransfer.cli import options as o
 from prompttransfer.cli.given import given_settings
-from prompttransfer.cli.support import default_of, friendly_errors, recipe_of, shown_progress
+from prompttransfer.cli.support import default_of, friendly_errors, shown_progress
 from prompttransfer.files.texts import show, show_json
 from prompttransfer.settings.recipes import run_config
 
@@ -78,6 +78,7 @@ def evaluate(
     `prompttransfer evaluate reviews.safetensors new-reviews.csv`
     """
     with friendly_errors(debug):
+        from prompttransfer import read_recipe
         from prompttransfer.serving.evaluate import evaluate_file
         from prompttransfer.tasks.scales import scale_of
 
@@ -99,7 +100,7 @@ def evaluate(
         }
         with shown_progress(quiet or as_json) as progress:
             given = given_settings(options)
-            facts = evaluate_file(prompt, run_config(recipe_of(None), given), progress, given=set(given))
+            facts = evaluate_file(prompt, run_config(read_recipe(None), given), progress, given=set(given))
         if as_json:
             show_json(facts)
             return

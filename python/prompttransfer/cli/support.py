@@ -11,7 +11,7 @@ from prompttransfer.cli.completion import METHOD_NAMES
 from prompttransfer.cli.errors import friendly_errors
 from prompttransfer.distributed import processes
 from prompttransfer.files.texts import show, show_json
-from prompttransfer.settings.recipes import Recipe, read_recipe, run_config
+from prompttransfer.settings.recipes import Recipe, run_config
 from prompttransfer.settings.run import RunConfig
 
 __all__ = [
@@ -19,7 +19,6 @@ __all__ = [
     "friendly_errors",
     "method_names",
     "print_run",
-    "recipe_of",
     "run",
     "shown_progress",
     "task_names",
@@ -45,13 +44,6 @@ def method_names(values: list[str] | None) -> tuple[str, ...] | None:
     names = task_names(values)
     known = {name.lower(): name for name in METHOD_NAMES}
     return None if names is None else tuple(known.get(name.lower(), name) for name in names)
-
-
-def recipe_of(name: str | None) -> Recipe:
-    """The settings of `--recipe`, with the methods at hand whose settings they may name."""
-    import prompttransfer.methods  # noqa: F401
-
-    return read_recipe(name)
 
 
 # What `train` does where neither a recipe nor an option says otherwise.

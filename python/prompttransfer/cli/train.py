@@ -16,7 +16,6 @@ from prompttransfer.cli.support import (
     friendly_errors,
     method_names,
     print_run,
-    recipe_of,
     run,
     task_names,
     train_settings,
@@ -118,7 +117,9 @@ def train(
         "output": prompt.with_name(prompt.name + ".run"),
     }
     with friendly_errors(debug, resumes=True):
-        config = train_settings(recipe_of(recipe), given_settings(options, assigned), limit)
+        from prompttransfer import read_recipe
+
+        config = train_settings(read_recipe(recipe), given_settings(options, assigned), limit)
         results = run(config, quiet or as_json)
         from prompttransfer.interchange import read_tensors, write_tensors
 

@@ -9,7 +9,7 @@ import typer
 from prompttransfer.cli import completion
 from prompttransfer.cli import options as o
 from prompttransfer.cli.given import given_settings
-from prompttransfer.cli.support import friendly_errors, recipe_of
+from prompttransfer.cli.support import friendly_errors
 from prompttransfer.files.texts import show, show_json
 from prompttransfer.settings.recipes import run_config
 
@@ -45,7 +45,9 @@ def validate(
     `prompttransfer validate my-recipe.yaml --json`
     """
     with friendly_errors(debug):
-        asked = recipe_of(recipe)
+        from prompttransfer import read_recipe
+
+        asked = read_recipe(recipe)
         given = given_settings({"model": model, "data_dir": data_dir}, assigned)
         config = run_config(asked, given, limit=limit)
         from prompttransfer.estimate import explain, print_explanation

@@ -117,20 +117,18 @@ def paired(
     }
     if not pairs:
         return None
-    names = list(dict.fromkeys(target for target, _ in pairs))
-    seeds = list(dict.fromkeys(seed for _, seed in pairs))
-    targets = {
-        target: t_interval([value for (other, _), value in pairs.items() if other == target], confidence)
-        for target in names
-    }
-    one_scale = averaged({name: metrics[name] for name in names})
-    complete = [seed for seed in seeds if one_scale and all((target, seed) in pairs for target in one_scale)]
-    whole = [fmean(pairs[target, seed] for target in one_scale) for seed in complete]
-    strata = [[value for (other, _), value in pairs.items() if other == target] for target in one_scale]
+    by_target: dict[str, list[float]] = {}
+    for (target, _), value in pairs.items():
+        by_target.setdefault(target, []).append(value)
+    targets = {target: t_interval(values, confidence) for target, values in by_target.items()}
+    one_scale = averaged({name: metrics[name] for name in by_target})
     if retrained:
+        seeds = dict.fromkeys(seed for _, seed in pairs)
+        complete = [seed for seed in seeds if one_scale and all((target, seed) in pairs for target in one_scale)]
+        whole = [fmean(pairs[target, seed] for target in one_scale) for seed in complete]
         these_targets = t_interval(whole, confidence) if whole else None
     else:
-        these_targets = stratified_interval(strata, confidence) if strata else None
+        these_targets = stratified_interval([by_target[name] for name in one_scale], confidence) if one_scale else None
     means = [targets[name].mean for name in one_scale]
     gains = [-value if scale_of(metrics[target]).lower_is_better else value for (target, _), value in pairs.items()]
     return Comparison(

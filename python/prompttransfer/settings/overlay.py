@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from prompttransfer.settings.base import Presets, Settings
-from prompttransfer.settings.run import MethodSettings, RunConfig, TaskSettings
+from prompttransfer.settings.run import MethodSettings, RunConfig, TaskSettings, block_of
 
 # One thing in several units: of each, at most one is given.
 _UNITS = (
@@ -46,15 +46,6 @@ def nested(path: str, value: Any) -> dict[str, Any]:
         value = {name: value}
     found: dict[str, Any] = value
     return found
-
-
-def block_of(kind: type[Settings], name: str) -> type[Settings] | None:
-    """The settings below a name, such as MPTConfig below mpt; None where there is a single value."""
-    if kind is RunConfig and not RunConfig.known:
-        raise RuntimeError("no method is declared, so no settings of one are: import prompttransfer.methods first")
-    field = kind.model_fields.get(name)
-    inner = field.annotation if field else None
-    return inner if isinstance(inner, type) and issubclass(inner, Settings) else None
 
 
 def _rest(below: Mapping[str, Any], above: Mapping[str, Any], kind: type[Settings]) -> dict[str, Any]:

@@ -28,8 +28,8 @@ from prompttransfer.files.json_file import read_json
 from prompttransfer.files.paths import expanded
 from prompttransfer.files.yaml_file import read_yaml
 from prompttransfer.settings.base import Settings
-from prompttransfer.settings.overlay import block_of, overlaid
-from prompttransfer.settings.run import RunConfig
+from prompttransfer.settings.overlay import overlaid
+from prompttransfer.settings.run import RunConfig, block_of
 
 FOLDER = Path(__file__).parent / "shipped"
 SUFFIXES = (".yaml", ".yml", ".json")

@@ -241,15 +241,11 @@ class RunConfig(Settings):
     def _variant_of_all(cls, given: Any) -> Any:
         if not isinstance(given, dict) or given.get("variant") is None:
             return given
-        kinds = {name: field.annotation for name, field in cls.model_fields.items()}
-        blocks = {
-            name: given.get(name, {})
-            for name, kind in kinds.items()
-            if isinstance(kind, type) and issubclass(kind, Presets) and "variant" in kind.model_fields
-        }
-        named = {
-            name: {"variant": given["variant"]} | block for name, block in blocks.items() if isinstance(block, dict)
-        }
+        named = {}
+        for name in cls.model_fields:
+            kind, block = block_of(cls, name), given.get(name, {})
+            if kind and issubclass(kind, Presets) and "variant" in kind.model_fields and isinstance(block, dict):
+                named[name] = {"variant": given["variant"]} | block
         return {"transfer_from": "all"} | given | named
 
     @field_validator("sources", "targets", "methods", "seeds")
@@ -312,3 +308,12 @@ class RunConfig(Settings):
     def target_rate(self) -> float:
         """Peak learning rate on target rows."""
         return self.target_learning_rate or self.learning_rate
+
+
+def block_of(kind: type[Settings], name: str) -> type[Settings] | None:
+    """The settings below a name, such as MPTConfig below mpt; None where there is a single value."""
+    if kind is RunConfig and not RunConfig.known:
+        raise RuntimeError("no method is declared, so no settings of one are: import prompttransfer.methods first")
+    field = kind.model_fields.get(name)
+    inner = field.annotation if field else None
+    return inner if isinstance(inner, type) and issubclass(inner, Settings) else None

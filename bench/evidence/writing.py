@@ -104,10 +104,8 @@ def write_index(studies: Sequence[Study], folder: Path) -> None:
         for label in results.methods:
             if study.entries[label].against != BASELINE:
                 continue
-            mean, found = (
-                results.mean(label),
-                paired(results.rows, label, BASELINE, retrained=study.config.retrain_sources),
-            )
+            mean = results.mean(label)
+            found = paired(results.rows, label, BASELINE, retrained=study.config.retrain_sources)
             line = [label, "-" if mean is None else f"{mean:.1f}"]
             if label == BASELINE or found is None:
                 rows.append([*line, "", "", ""])

@@ -36,7 +36,7 @@ PLANS: dict[str, Any] = {
     "max_grad_norm": lambda plan: 0.5,
     "selection": lambda plan: Selection([], 2),
     "horizon": lambda plan: 5,
-    "turn": lambda plan: (1, lambda: None),
+    "offset": lambda plan: 1,
 }
 # The seed of dropout follows from the key.
 NOT_READ = {"objective", "before_step", "seed", "whole_batches", "dropout"}

@@ -92,28 +92,22 @@ def test_prompt_tuning_keeps_its_own_rate_then(
 # related sources
 
 
-def test_sources_that_join_at_scale_0_leave_the_loss_where_it_was(llama: Backbone) -> None:
+def test_sources_that_join_at_weight_0_leave_the_loss_where_it_was(llama: Backbone) -> None:
     start, own = random(3, 16), random(3, 16, seed=1)
-    prompt = JoinedPrompt(start, random(2, 3, 16, seed=2))
-    prompt.prompt.data.copy_(own)
-    task_loss(llama, prompt, batch_of(llama)).backward()
-    assert not prompt.source_scale.grad.any()  # not yet
+    prompt = JoinedPrompt(start, own, random(2, 3, 16, seed=2), 0.0)
+    loss = task_loss(llama, prompt, batch_of(llama))
     with torch.no_grad():
-        before = task_loss(llama, prompt, batch_of(llama))
-        prompt.join()
-        assert torch.equal(task_loss(llama, prompt, batch_of(llama)), before)
-        assert torch.equal(before, task_loss(llama, SoftPrompt(own), batch_of(llama)))
-    task_loss(llama, prompt, batch_of(llama)).backward()
+        assert torch.equal(loss, task_loss(llama, SoftPrompt(own), batch_of(llama)))
+    loss.backward()
     assert prompt.source_scale.grad.abs().min() > 0
 
 
-def test_vectors_are_merged_by_their_scales() -> None:
+@pytest.mark.parametrize(("scaling", "scales"), [("per-token", 3), ("scalar", 1)])
+def test_vectors_are_merged_by_their_scales(scaling: str, scales: int) -> None:
     start, own, sources = random(3, 16), random(3, 16, seed=1), random(2, 3, 16, seed=2)
-    scale = random(2, 3, seed=4)
-    prompt = JoinedPrompt(start, sources)
-    prompt.prompt.data.copy_(own)
-    assert torch.equal(prompt.composed(), own)
-    prompt.join()
+    scale = random(2, scales, seed=4)
+    prompt = JoinedPrompt(start, own, sources, 0.0, scaling=scaling)
+    assert torch.equal(prompt.composed(), own) and prompt.source_scale.shape == scale.shape
     prompt.source_scale.data.copy_(scale)
     vectors = sources.double() - start.double()
     want = own.double() + sum(scale[k].double()[:, None] * vectors[k] for k in range(2))
@@ -122,9 +116,7 @@ def test_vectors_are_merged_by_their_scales() -> None:
 
 def test_sources_join_at_a_share_of_their_mean() -> None:
     start, own, sources = random(3, 16), random(3, 16, seed=1), random(2, 3, 16, seed=2)
-    prompt = JoinedPrompt(start, sources)
-    prompt.prompt.data.copy_(own)
-    prompt.join(0.25)
+    prompt = JoinedPrompt(start, own, sources, 0.25)
     vectors = sources.double() - start.double()
     want = start.double() + 0.75 * (own.double() - start.double()) + 0.25 * vectors.mean(dim=0)
     torch.testing.assert_close(prompt.composed().double(), want, rtol=1e-5, atol=1e-6)
@@ -258,6 +250,12 @@ def test_a_setting_that_would_do_nothing_is_refused(settings: dict[str, object],
     with pytest.raises(ValueError, match=f"{told}: has no effect where transfer_from is 'related'"):
         RunConfig(methods=("MPT", "BMTPT", "DTVG"), **settings)
     RunConfig(methods=("MPT", "BMTPT", "DTVG"), transfer_from="all", **settings)
+
+
+def test_scales_are_what_trains_from_related_sources() -> None:
+    with pytest.raises(ValueError, match=r"dtvg\.scaling='none' leaves nothing to train"):
+        RunConfig(methods=("DTVG",), dtvg={"scaling": "none"})
+    RunConfig(methods=("DTVG",), transfer_from="all", dtvg={"scaling": "none"})
 
 
 def test_a_published_variant_uses_all_sources() -> None:

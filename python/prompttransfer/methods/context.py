@@ -247,7 +247,7 @@ def _plan_hash(plan: Plan) -> str:
     rest: tuple[Any, ...] = (plan.learning_rate, plan.schedule, plan.warmup_updates)
     rest += (plan.weight_decay, plan.max_grad_norm)
     rest += (("horizon", plan.horizon),) if plan.horizon else ()
-    rest += (("turn", plan.turn[0]),) if plan.turn else ()
+    rest += (("offset", plan.offset),) if plan.offset else ()
     rows = EncodedRows.of(plan.rows).digest
     return _hash((*_prompt_state(plan.prompt), rates, rest, rows, [list(batch) for batch in plan.batches]))
 

@@ -147,7 +147,7 @@ def _with_related(ctx: Context, target: EncodedTask) -> MethodResult:
         scale_rate=dtvg.source_scale_learning_rate,
     )
     merged = [first.names[place] for place in related]
-    updates = [update for update, _ in result.history["loss"] if update > first.facts["updates"]]
+    updates = [update for update, _ in result.history["loss"] if update > first.stage.facts["updates"]]
     result.history["groups"] = [[update, merged] for update in updates]
     return result
 
@@ -163,6 +163,11 @@ class DTVG(Method):
         looked_at = {"variant", "ablation", "scaling", "source_scale_learning_rate"}
         check_unused(config, dtvg, [name for name in DTVGConfig.model_fields if name not in looked_at])
         if config.transfer_from == "related":
+            if dtvg.scaling == "none":
+                raise ValueError(
+                    "dtvg.scaling='none' leaves nothing to train where transfer_from is 'related'; give per-token or "
+                    "scalar, or set transfer_from to 'all'"
+                )
             return
         if dtvg.own_updates is None and dtvg.own_epochs is None:
             check_fraction(config, self.name, "dtvg.own_fraction", dtvg.own_fraction)

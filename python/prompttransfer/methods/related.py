@@ -1,10 +1,10 @@
 """Transfer from related sources only: prompt tuning of the target, which what they have learned joins on the way.
 
 The first updates of the target's prompt tuning, paid from its budget, show which sources are related (`sign_test`).
-What a method makes of these, one prompt or several, then joins: as much of it as does not raise the loss. Schedule,
-optimizer state and order of the batches continue. From then on one scale for each token trains, and the target's own
-prompt only if it is wanted: of a few rows it soon undoes what sources have learned from thousands. Without a related
-source this is prompt tuning, bit for bit.
+What a method makes of these, one prompt or several, then joins: as much of it as does not raise the loss. The schedule
+and the order of the batches continue. From then on one scale for each token trains. The target's own prompt trains only
+if asked for: on a few rows it soon undoes what the sources have learned from thousands. Without a related source this
+is prompt tuning, bit for bit.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from prompttransfer.files.store import StageResult
 from prompttransfer.methods.base import Scope, SizedTask, Stage
 from prompttransfer.methods.choosing import training_losses
 from prompttransfer.methods.context import Context, EncodedTask, MethodResult, stack
 from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.pt import PT
-from prompttransfer.methods.shared import own_share, source_cost, source_prompts, tuning_plan
+from prompttransfer.methods.shared import joined_loss, own_share, source_cost, source_prompts, tuning_plan
 from prompttransfer.models.rows import EncodedRows
 from prompttransfer.prompts import JoinedPrompt
 from prompttransfer.prompts.sign_test import SignTest, sign_test
@@ -68,14 +69,14 @@ class FirstUpdates:
 
     Attributes:
         test: of all sources; names: theirs.
-        prompt: (L, H), as they left it; facts: of the stage.
+        prompt: (L, H), as they left it; stage: the updates.
         batches: the rest of the target's budget.
     """
 
     test: SignTest
     names: list[str]
     prompt: Tensor
-    facts: dict[str, Any]
+    stage: StageResult
     batches: Sequence[Sequence[int]]
 
     @property
@@ -93,10 +94,10 @@ def first_updates(ctx: Context, target: EncodedTask) -> FirstUpdates:
     updates = own_share(tuning, target, settings.own_fraction)
     batches = ctx.target_batches(target)
     prompt, plan = tuning_plan(tuning, target, batches[:updates], horizon=len(batches))
-    facts = tuning.run(f"{target.name}: first updates", plan).facts
+    stage = tuning.run(f"{target.name}: first updates", plan)
     own, names = prompt.composed().cpu(), [source.name for source in ctx.sources]
     test = sign_test(own, stack(source_prompts(ctx)), ctx.start, settings.level)
-    return FirstUpdates(test, names, own, facts, batches[updates:])
+    return FirstUpdates(test, names, own, stage, batches[updates:])
 
 
 def without_transfer(ctx: Context, target: EncodedTask, first: FirstUpdates) -> MethodResult:
@@ -115,52 +116,47 @@ def joined(
     prompts: Tensor,
     title: str,
     *,
-    scaling: Literal["per-token", "scalar", "none"] = "per-token",
+    scaling: str = "per-token",
     scale_rate: float | None = None,
 ) -> MethodResult:
-    """Prompt tuning of the target in one stage; after its first updates the transferred prompts (K, L, H) join.
+    """Let the transferred prompts (K, L, H) join after the target's first updates, and train on.
 
     Args:
         title: of the stage.
-        scaling: of the scales that are trained then, see `JoinedPrompt`.
+        scaling: of the scales that are trained, see `JoinedPrompt`.
         scale_rate: their peak learning rate; none: as `RelatedConfig` says.
     """
     tuning, related = ctx.of(target, "PT"), ctx.config.of(RelatedConfig)
-    tuning_rate = tuning.config.target_rate
-    if scale_rate is None:
-        scale_rate = related.scale_learning_rate or ctx.config.target_rate
     weight, spent = join_weight(ctx, target, first, prompts)
-    rate = tuning_rate
+    rate = tuning.config.target_rate
     if weight:
         rate = ctx.config.target_rate if related.trained == "both" else 0.0
-    prompt = JoinedPrompt(ctx.start, prompts, scaling=scaling)
-
-    def join() -> list[float]:
-        prompt.join(weight)
-        return [rate, scale_rate]
-
-    batches, updates = ctx.target_batches(target), first.facts["updates"]
+    if scale_rate is None:
+        scale_rate = related.scale_learning_rate or ctx.config.target_rate
+    prompt = JoinedPrompt(ctx.start, first.prompt, prompts, weight, scaling=scaling)
+    done = first.stage.facts["updates"]
     plan = tuning.plan(
         prompt,
         task_loss,
         target.train,
-        [*batches[:updates], *batches[updates + spent :]],
-        tuning_rate,
+        first.batches[spent:],
+        rate,
         [target],
-        groups=prompt.parameter_groups(tuning_rate, scale_rate),
-        horizon=len(batches),
-        turn=(updates, join),
+        groups=prompt.parameter_groups(rate, scale_rate),
+        horizon=done + len(first.batches),
+        offset=done,
     )
-    facts = ctx.run(title, plan, {"rates after": [rate, scale_rate], "weight": weight}).facts
+    second = ctx.run(title, plan)
+    facts = second.facts
     return MethodResult(
         prompt=prompt.composed().cpu(),
         other_prompts={"own": prompt.prompt.detach().clone()},
         trainable_parameters=facts["trainable_parameters"],
-        target_updates=facts["updates"] + spent,
-        target_examples=sum(map(len, batches)),
+        target_updates=done + spent + facts["updates"],
+        target_examples=first.stage.facts["examples"] + sum(map(len, first.batches)),
         source_updates=source_cost(ctx),  # of the prompts that the test compares with
-        seconds=facts["seconds"],
-        history={"loss": facts["loss"], "related": first.history()},
+        seconds=first.stage.facts["seconds"] + facts["seconds"],
+        history={"loss": joined_loss(first.stage, second), "related": first.history()},
         notes=f"{first.note}; joined at {weight:g}",
     )
 
@@ -195,6 +191,6 @@ def check_unused(config: RunConfig, settings: Settings, names: Iterable[str]) ->
 def related_stages(scope: Scope, target: SizedTask, title: str, scales: int) -> Iterator[Stage]:
     """The first updates, and the stage that what related sources have learned joins; scales: their number at most."""
     config = scope.config.for_task(target.name)
-    first, _ = scope.parts(target, config.of(RelatedConfig).own_fraction)
+    first, rest = scope.parts(target, config.of(RelatedConfig).own_fraction)
     yield scope.tuning(target, "first updates", scope.prompt, updates=first, batch=config.batch_size)
-    yield scope.tuning(target, title, scope.prompt + scales)
+    yield scope.tuning(target, title, scope.prompt + scales, updates=rest)

@@ -1,4 +1,4 @@
-"""Prompt tuning that the task vectors of sources join on the way: P_t + sum_s alpha_s T_s."""
+"""A target's prompt and the task vectors of sources that have joined it: P_t + sum_s alpha_s T_s."""
 
 from __future__ import annotations
 
@@ -12,43 +12,33 @@ from prompttransfer.prompts.base import PromptModule, put_first
 
 
 class JoinedPrompt(PromptModule):
-    """A target's prompt P_t (L, H) and frozen task vectors T_s (L, H) of sources, which count from `join` on.
+    """A target's prompt P_t (L, H), frozen task vectors T_s (L, H) of sources, and trained scales alpha_s.
 
-    Before `join` this is prompt tuning bit for bit, because alpha stays 0 and its gradient is 0.
+    It starts at P_init + (1 - weight) (own - P_init) + weight * the mean of the T_s.
 
     Args:
-        start: P_init (L, H), where P_t starts.
+        start: P_init (L, H).
+        own: the target's prompt (L, H) so far.
         sources: prompts of the sources (K, L, H).
+        weight: share of the sources, 0 to 1; at 0 they leave the prompt where it is.
         scaling: one alpha per source and token ("per-token"), or one per source ("scalar").
     """
 
-    start: Tensor
     vectors: Tensor
-    joined: Tensor
 
-    def __init__(self, start: Tensor, sources: Tensor, *, scaling: str = "per-token") -> None:
+    def __init__(
+        self, start: Tensor, own: Tensor, sources: Tensor, weight: float, *, scaling: str = "per-token"
+    ) -> None:
         super().__init__(*start.shape)
-        start, count = start.detach().float(), sources.shape[0]
-        self.prompt = nn.Parameter(start.clone())
-        self.source_scale = nn.Parameter(torch.zeros(count, self.length if scaling == "per-token" else 1))
+        start, count = start.detach().float(), len(sources)
+        self.prompt = nn.Parameter(torch.lerp(own.detach().float(), start, weight))
+        scales = self.length if scaling == "per-token" else 1
+        self.source_scale = nn.Parameter(torch.full((count, scales), weight / count))
         self.register_buffer("vectors", sources.detach().float() - start, persistent=False)
-        self.register_buffer("start", start.clone(), persistent=False)
-        # 1 after `join`. Saved with the parameters, so that a resumed run keeps it.
-        self.register_buffer("joined", torch.zeros(count))
-
-    @torch.no_grad()
-    def join(self, weight: float = 0.0) -> None:
-        """Let the sources count from now on: P_init + (1 - weight) T_t + weight * the mean of the T_s.
-
-        At weight 0 this leaves the prompt where it is.
-        """
-        self.joined.fill_(1)
-        self.prompt.copy_(torch.lerp(self.prompt, self.start, weight))
-        self.source_scale.fill_(weight / len(self.vectors))
 
     def _merged(self) -> Tensor:
         scale = self.source_scale.expand(-1, self.length)
-        merged = pk.merge_task_vectors(torch.zeros_like(self.prompt), self.vectors, scale, self.joined)
+        merged = pk.merge_task_vectors(torch.zeros_like(self.prompt), self.vectors, scale)
         return self.prompt + merged
 
     def prepend(self, input_embeds: Tensor, task_ids: Tensor | None = None, mask: Tensor | None = None) -> Tensor:

@@ -53,9 +53,8 @@ class Plan:
         whole_batches: every process reads whole batches; the objective shares the work out in another way.
         selection: keep the prompt that is best on validation rows; none: the last one.
         dropout: seed of the masks of the model's own dropout; none: no dropout.
-        horizon: updates that the schedule spans when this plan makes only the first of them; none: all its batches.
-        turn: (update, function), called before the update with that index; the function returns new peak rates, one
-            for each parameter group, or nothing.
+        horizon: updates that the schedule spans, where this plan makes only some of them; none: all its batches.
+        offset: updates of the schedule that were made before.
     """
 
     prompt: PromptModule
@@ -74,7 +73,7 @@ class Plan:
     selection: Selection | None = None
     dropout: int | None = None
     horizon: int | None = None
-    turn: tuple[int, Callable[[], Sequence[float] | None]] | None = None
+    offset: int = 0
 
 
 @dataclass
@@ -262,18 +261,11 @@ class PromptTrainer(Trainer):
     ) -> torch.optim.lr_scheduler.LambdaLR:
         if self.lr_scheduler is None:
             updates = self.plan.horizon or num_training_steps
-            factor = rate_factor(self.plan.schedule, self.plan.warmup_updates, updates)
-            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, factor)
+            factor, offset = rate_factor(self.plan.schedule, self.plan.warmup_updates, updates), self.plan.offset
+            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
+                optimizer or self.optimizer, lambda update: factor(offset + update)
+            )
         return self.lr_scheduler
-
-    def set_rates(self, peaks: Sequence[float] | None) -> None:
-        """Go on with other peak rates, one for each parameter group; the schedule stays. Checkpoints keep them."""
-        if peaks is None:
-            return
-        scheduler = self.lr_scheduler
-        for place, (group, peak) in enumerate(zip(self.optimizer.param_groups, peaks, strict=True)):
-            scheduler.base_lrs[place] = group["initial_lr"] = peak
-            group["lr"] = peak * scheduler.lr_lambdas[place](scheduler.last_epoch)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
@@ -337,9 +329,6 @@ class _Hooks(TrainerCallback):
             self.advance(state.global_step)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        turn = self.trainer.plan.turn
-        if turn and state.global_step == turn[0]:
-            self.trainer.set_rates(turn[1]())
         if (state.global_step + 1) % args.logging_steps == 0:
             self.trainer.good.reading(state.global_step)
 

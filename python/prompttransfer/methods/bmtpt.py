@@ -53,7 +53,7 @@ class BMTPTConfig(Settings):
         None, gt=0, description="epochs of SVGD over the mixed sources, in place of source_updates"
     )
     rows: int | None = Field(
-        None, ge=1, description="rows per SVGD update, seen by every particle; none: batch_size / 2"
+        None, ge=1, description="rows per SVGD update, seen by every particle; none: half of source_batch_size"
     )
     sources_per_update: int | None = Field(
         None, ge=1, description="sources drawn at random for an SVGD update; none: rows of all of them"
@@ -320,4 +320,4 @@ class BMTPT(Method):
 
 def svgd_rows(config: RunConfig) -> int:
     """Rows of an SVGD update, each read by every particle."""
-    return config.of(BMTPTConfig).rows or max(1, config.batch_size // 2)
+    return config.of(BMTPTConfig).rows or max(1, config.source_batch_size // 2)

@@ -141,7 +141,7 @@ class RunConfig(Settings):
         None, ge=1, description="updates of any stage at most, whatever the other settings say: for a quick try"
     )
     batch_size: int = Field(8, ge=1, description="rows per target update")
-    source_batch_size: int = Field(10, ge=1, description="rows per source update")
+    source_batch_size: int = Field(5, ge=1, description="rows per source update")
     eval_batch_size: int = Field(32, ge=1, description="rows per forward when scoring")
     learning_rate: float = Field(0.02, gt=0, description="peak AdamW rate of a prompt in a source stage")
     target_learning_rate: float | None = Field(None, gt=0, description="peak rate on target rows; none: learning_rate")

@@ -61,8 +61,8 @@ class BMTPTConfig(Settings):
     particles_per_forward: int | None = Field(
         None,
         ge=1,
-        description="particles read at once, with no effect on the result; none: one on a CPU, elsewhere as many as "
-        "memory holds",
+        description="particles read at once, with no effect on the result; none: as many as read 64 rows on a CPU, "
+        "elsewhere as many as memory holds",
     )
     parallel: Literal["rows", "particles"] = Field(
         "rows",

@@ -16,6 +16,8 @@ from prompttransfer.models import Backbone, Batch
 from prompttransfer.prompts import ParticlePrompts, PromptModule
 
 
+_CPU_ROWS = 64  # read in one forward
+
 @dataclass
 class ParticleLoss:
     """-log p(theta_m | sources) / evidence, mean over the M particles; every particle reads all rows of the batch.
@@ -32,8 +34,8 @@ class ParticleLoss:
         weights: w_k, one per source, of sum 1.
         evidence: rows of evidence that the mean loss stands for.
         prior_std: the prior is N(P_init, prior_std^2); None: flat.
-        slice_size: particles per forward; None: one on a CPU, which gains nothing from more; elsewhere all of them.
-            Halved when the device's memory runs out.
+        slice_size: particles per forward; None: all of them, but on a CPU, which does not say when its memory runs out,
+            no more than read 64 rows together. Halved when the device's memory runs out.
         parallel: what several processes share: the "rows" of a batch, or the "particles", each of which then reads
             the whole batch in one process.
     """
@@ -48,7 +50,8 @@ class ParticleLoss:
         per_row = self.row_weights(batch["task_ids"])
         own = self.own_particles(prompt.count)
         while True:
-            size = self.slice_size or (1 if prompt.particles.device.type == "cpu" else prompt.count)
+            fitting = max(1, _CPU_ROWS // len(per_row)) if prompt.particles.device.type == "cpu" else prompt.count
+            size = self.slice_size or fitting
             try:
                 parts = [
                     self._slice(backbone, prompt, batch, per_row, own[first : first + size])

@@ -18,6 +18,7 @@ from prompttransfer.prompts import ParticlePrompts, PromptModule
 
 _CPU_ROWS = 64  # read in one forward
 
+
 @dataclass
 class ParticleLoss:
     """-log p(theta_m | sources) / evidence, mean over the M particles; every particle reads all rows of the batch.

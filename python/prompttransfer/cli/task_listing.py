@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.text import Text
 
-from prompttransfer.cli.listing import plain_table, wide_console
+from prompttransfer.cli.tables import plain_table, wide_console
 
 
 def all_tasks() -> list[dict[str, Any]]:
@@ -39,7 +39,7 @@ def all_tasks() -> list[dict[str, Any]]:
 
 def print_all_tasks() -> None:
     """`all_tasks` as a table, and how to learn more."""
-    table = plain_table("task", "content", ("answers", "right"), "metric", "data")
+    table = plain_table("task", "content", "answers", "metric", "data", right=("answers",))
     for task in all_tasks():
         answers = str(len(task["choices"])) if task["choices"] else "text"
         table.add_row(*map(Text, (task["name"], task["content"], answers, task["metric"], task["from"])))

@@ -72,9 +72,9 @@ def _assets(names: list[str], progress: Any, *, fetch_them: bool, remove_them: b
     for name in names:
         check_part(name)
         if fetch_them and name not in ASSETS:
-            raise ValueError(f"{name} is not fetched but made; assets to fetch are {', '.join(ASSETS)}")
+            raise ValueError(f"{name} cannot be fetched: it is made on this machine; want one of {', '.join(ASSETS)}")
     if remove_them and not names:
-        raise ValueError("--remove: got no names, want those of assets or parts of the cache (`prompttransfer assets`)")
+        raise ValueError("--remove: got no names; want names of assets or parts of the cache (`prompttransfer assets`)")
     for name in names or ASSETS:
         if fetch_them:
             fetch(name, progress)

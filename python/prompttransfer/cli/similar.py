@@ -83,9 +83,9 @@ def _print(found: Found, stored: Library, card: Card) -> None:
     console.print(
         f"{found.compared} prompts compared"
         + (f", {len(found.matches)} shown" if found.compared > len(found.matches) else "")
-        + (f"; {left_out} not: itself, or of another model or size" if left_out else "")
+        + (f"; {left_out} left out: the prompt itself, or another model or size" if left_out else "")
     )
     if found.matches and found.matches[0].of == "prompts":  # task vectors would come first
         shared = stored.shares_start(card)
-        way_out = "; --start names it" if shared else ""
+        way_out = "; give it with --start" if shared else ""
         console.print(f"no task vectors: {'P_init is not in the library' if shared else 'no common P_init'}{way_out}")

@@ -17,7 +17,13 @@ from prompttransfer.settings.recipes import Recipe, run_config
 from prompttransfer.settings.run import RunConfig
 
 # Where neither a recipe nor an option says otherwise.
-_DEFAULTS = {"methods": ("PT",), "train_rows": 2000, "test_rows": 200, "target_updates": 100, "seeds": (42,)}
+_DEFAULTS: dict[str, Any] = {
+    "methods": ("PT",),
+    "train_rows": 2000,
+    "test_rows": 200,
+    "target_updates": 100,
+    "seeds": (42,),
+}
 
 
 @command(
@@ -44,13 +50,15 @@ def train(
             rich_help_panel=TASKS,
             autocompletion=completion.method_name,
             help=f"Method to train with: {', '.join(completion.METHOD_NAMES)}. PT needs no sources.",
-            show_default="PT",
+            show_default=_DEFAULTS["methods"][0],
         ),
     ] = None,
     updates: Annotated[
         int | None,
         typer.Option(
-            rich_help_panel=TRAINING, help="Number of optimizer updates on the task's rows.", show_default="100"
+            rich_help_panel=TRAINING,
+            help="Number of optimizer updates on the task's rows.",
+            show_default=str(_DEFAULTS["target_updates"]),
         ),
     ] = None,
     seed: Annotated[
@@ -58,7 +66,7 @@ def train(
         typer.Option(
             rich_help_panel=TRAINING,
             help="Random seed: which training rows are used, and in which order.",
-            show_default="42",
+            show_default=str(_DEFAULTS["seeds"][0]),
         ),
     ] = None,
 ) -> Result:

@@ -134,8 +134,8 @@ class MPTConfig(Presets):
     )
     trained: Literal["both", "shared", "factors", "frozen-vectors"] = Field(
         "both",
-        description="What trains on the target. both: P*, u and v. shared: P* without u and v. factors: u and v. "
-        "frozen-vectors: P*, with u and v as they start.",
+        description="What trains on the target. both: `P*`, u and v. shared: `P*` without u and v. factors: u and v. "
+        "frozen-vectors: `P*`, with u and v as they start.",
     )
     shared_learning_rate: float | None = Field(
         None,

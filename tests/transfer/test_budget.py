@@ -29,11 +29,11 @@ def test_one_source(settings: dict, rows: int, updates: int) -> None:
     [
         ({}, 120),
         ({"mpt": {"source_updates": 9}}, 9),
-        ({"source_epochs": 2}, 400),  # 2 * 1,000 rows / 5
+        ({"source_epochs": 2}, 200),  # 2 * 1,000 rows / 10
         ({"source_epochs": 2, "source_batch_size": 30}, 66),  # floor(1,000 / 30) batches of an epoch, as in MPT
         ({"source_epochs": 0.001}, 1),
         ({"source_epochs": 2, "mpt": {"source_updates": 9}}, 9),
-        ({"source_epochs": 2, "mpt": {"source_updates": 9, "source_epochs": 3}}, 600),
+        ({"source_epochs": 2, "mpt": {"source_updates": 9, "source_epochs": 3}}, 300),
         ({"mpt": {"source_epochs": 3}, "max_updates": 11}, 11),
     ],
 )

@@ -12,6 +12,7 @@ from synthetic_run import METHODS, TARGETS, write_run
 from typer.testing import CliRunner
 
 from prompttransfer import RunConfig, cli
+from prompttransfer.cli import reference
 from prompttransfer.interchange import read_prompt, write_prompt
 from prompttransfer.models import Backbone
 from prompttransfer.runs import compare as compare_module
@@ -57,9 +58,16 @@ def test_help_needs_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-def test_defaults_are_those_of_the_settings(comparison: list[RunConfig], tmp_path: Path) -> None:
-    assert run("compare", "--output", tmp_path / "run", "-q").exit_code == 0
-    assert comparison == [RunConfig(output=tmp_path / "run")]
+def test_defaults_are_those_of_the_settings_and_of_the_help(comparison: list[RunConfig], tmp_path: Path) -> None:
+    command = dict(reference.commands())["prompttransfer compare"]
+    shown = {each.opts[0]: each.show_default for each in command.params if isinstance(each.show_default, str)}
+    words = {"--data-dir", "--answers", "--variant"}  # whose default is none, told in words
+    assert words < shown.keys() and len(shown) > 20
+    given = [word for name in shown.keys() - words for word in (name, shown[name])]
+    for name, options in (("none", []), ("all", given)):
+        result = run("compare", *options, "--output", tmp_path / name, "-q")
+        assert result.exit_code == 0, result.output
+    assert comparison == [RunConfig(output=tmp_path / name) for name in ("none", "all")]
 
 
 def test_options_become_settings(comparison: list[RunConfig], tmp_path: Path) -> None:

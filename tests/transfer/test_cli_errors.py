@@ -43,7 +43,7 @@ STRANGE = [
     (OSError(errno.EROFS, "Read-only file system", "a/b"), 1, "a/b: Read-only file system; name another", False),
     (OSError(errno.ENOSPC, "No space left on device", "a/b"), 1, "error: a/b: No space left on device; free ", False),
     (FileNotFoundError(errno.ENOENT, "No such file or directory", "a/b"), 2, "error: a/b: No such file", False),
-    (FileExistsError(errno.EEXIST, "File exists", "a/b"), 2, "error: a/b: exists and is no folder\n", False),
+    (FileExistsError(errno.EEXIST, "File exists", "a/b"), 2, "error: a/b: exists and is not a folder\n", False),
     (ModuleNotFoundError("No module named 'gguf'", name="gguf"), 1, "error: gguf is not installed: pip install", True),
     (ConnectionError("the hub does not answer"), 1, "error: the hub does not answer\n", False),
 ]
@@ -87,4 +87,4 @@ def test_a_launcher_may_not_start_every_command(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("RANK", "1")
     refused = CliRunner().invoke(cli.app, ["assets"])
     assert refused.exit_code == 2
-    assert "assets is for one process, got 3" in refused.output
+    assert "assets runs in one process, got 3" in refused.output

@@ -188,7 +188,7 @@ def test_seeds_added_later_have_the_same_sources(study: Study, tmp_path: Path) -
     run_study(later, tmp_path / "later", Counting(), labels=["SPoT"])
     of_both = [row for row in timeless(collect(study, tmp_path / "both")) if row["seed"] == 2]
     assert timeless(collect(later, tmp_path / "later")) == of_both != []
-    with pytest.raises(ValueError, match="source_seed is one for all seeds"):
+    with pytest.raises(ValueError, match="source_seed gives all seeds the same sources"):
         RunConfig(source_seed=1, retrain_sources=True)
 
 

@@ -69,7 +69,7 @@ def nothing_half_written(folder: Path) -> None:
     assert not list(folder.rglob(".*.tmp")) and not list(folder.rglob("*.claim")) and not list(folder.rglob("*.worker"))
 
 
-FULL, READ_ONLY = (errno.ENOSPC, "No space left on device; free some"), (errno.EROFS, "Read-only file system")
+FULL, READ_ONLY = (errno.ENOSPC, "No space left on device; free some space"), (errno.EROFS, "Read-only file system")
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_a_real_disk_that_is_full(
     folder.mkdir()
     (folder / "recipe.json").write_bytes(b" " * 4096)  # is written before the disk is full
     ballast.write_bytes(bytes(shutil.disk_usage(small_disk).free - free))
-    refused(compare(toy, folder), "No space left on device; free some")
+    refused(compare(toy, folder), "No space left on device; free some space")
     assert not unreadable(folder / "run")
     ballast.unlink()
     assert compare(toy, folder).exit_code == 0

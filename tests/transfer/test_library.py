@@ -249,7 +249,9 @@ def test_task_vectors_come_first_where_the_start_is_shared(tmp_path: Path) -> No
     for name, of, value in without:
         assert of == "prompts" and value == pytest.approx(as_prompts[name], abs=1e-5)
     shown = run("similar", one, "--library", library).stdout
-    assert "P_init is not in the library" in shown and "2 not: itself, or of another model or size" in shown
+    assert (
+        "P_init is not in the library" in shown and "2 left out: the prompt itself, or another model or size" in shown
+    )
     expected = [
         ("near", "task vectors", pytest.approx(cosine(query - start, near - start), abs=1e-5)),
         ("far", "task vectors", pytest.approx(-1, abs=1e-5)),

@@ -121,7 +121,7 @@ def test_a_home_folder_that_cannot_be_written_to(tmp_path: Path, monkeypatch: py
     model_folder(tmp_path / "m"), table(tmp_path)
     result = run("train", "t.csv", "p.safetensors", "--model", "m", "--updates", "1", "-q")
     assert result.exit_code in (1, 2) and f"{home}/.cache" in result.stderr
-    assert "; name a folder that can be written to in PROMPTTRANSFER_CACHE" in result.stderr
+    assert "; set PROMPTTRANSFER_CACHE to a writable folder" in result.stderr
     assert "--debug" not in result.stderr
     finding = next(each for each in examine(offline=True) if each.name == "cache")
     assert finding.state == "problem" and "PROMPTTRANSFER_CACHE" in finding.advice

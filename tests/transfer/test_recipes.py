@@ -356,7 +356,7 @@ BAD = [
     ("mpt: [1\nseeds: 2\n", "FILE, line 2"),
     ("- PT\n", "FILE: got a list, want settings by name"),
     ("", "FILE: got nothing, want settings by name"),
-    ("unknown: {trainrows: why}\n", "FILE: unknown.trainrows: the file has no setting 'trainrows'"),
+    ("unknown: {trainrows: why}\n", "FILE: unknown.trainrows: the file does not set 'trainrows'"),
     ("origin: [1]\n", "FILE: origin: Input should be a valid dictionary"),
 ]
 

@@ -163,9 +163,9 @@ def test_stages_in_order_with_rows_and_updates() -> None:
     plan = plan_of("demo", sources=2, methods=["PT", "SPoT", "MPT", "DTVG"], seeds=[1, 2, 3], source_updates=40)
     shown = {title: (stage.rows, stage.updates, stage.batch, stage.times) for title, stage in plan.items()}
     assert list(shown.items()) == [
-        ("source s0", (1000, 40, 5, 1)),
-        ("source s1", (1000, 40, 5, 1)),
-        ("MPT: joint sources", (2000, 40, 5, 1)),
+        ("source s0", (1000, 40, 10, 1)),
+        ("source s1", (1000, 40, 10, 1)),
+        ("MPT: joint sources", (2000, 40, 10, 1)),
         ("t0: PT", (300, 16, 8, 3)),
         ("t0: own prompt", (300, 8, 8, 3)),
         ("t0: SPoT", (300, 8, 8, 3)),
@@ -181,9 +181,9 @@ def test_tokens_of_an_update() -> None:
         plan_of(model, sources=3, methods=["PT", "MPT", "BMTPT"]) for model in ("demo", "google-t5/t5-base")
     )
     assert causal["t0: PT"].trained_on == 100 + 8 * (20 + 2)  # the prompt is read once
-    assert causal["MPT: joint sources"].trained_on == 3 * 100 + 5 * (20 + 2)
-    assert causal["MPT: joint sources"].read_only == 3 * 100 + 5 * (20 + 2)  # the teachers
-    assert causal["BMTPT: particles"].trained_on == 4 * (100 + 2 * (20 + 2))
+    assert causal["MPT: joint sources"].trained_on == 3 * 100 + 10 * (20 + 2)
+    assert causal["MPT: joint sources"].read_only == 3 * 100 + 10 * (20 + 2)  # the teachers
+    assert causal["BMTPT: particles"].trained_on == 4 * (100 + 5 * (20 + 2))
     assert (both["t0: PT"].trained_on, both["t0: PT"].written) == (8 * (100 + 20), 8 * 2)
     config = RunConfig(model="demo", sources=["s"], targets=["t"], methods=["PT"], prompt_length=100, dropout="model")
     target = TaskFacts("t", "target", True, 300, 100, True, "accuracy", 20, 2.0, False)

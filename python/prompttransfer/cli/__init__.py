@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from prompttransfer.cli.assets import assets
-from prompttransfer.cli.command import checked
 from prompttransfer.cli.compare import compare
 from prompttransfer.cli.doctor import doctor
 from prompttransfer.cli.errors import EXIT_CODES, friendly_errors
@@ -23,7 +22,7 @@ from prompttransfer.cli.validate import validate
 from prompttransfer.distributed import processes
 from prompttransfer.files.texts import show
 
-# In the order of the help: what one starts with, what follows from it, what looks after the machine.
+# In the order of the help: train and compare, use what came out of it, look after the machine.
 COMMANDS = (
     compare,
     train,
@@ -46,8 +45,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["--help", "-h"]},
     epilog="Exit codes: " + "; ".join(f"{code}: {meaning}" for code, meaning in EXIT_CODES.items()) + ".",
 )
-for command in COMMANDS:
-    app.command(command.__name__.rstrip("_"))(checked(command))
+for each in COMMANDS:
+    app.command(each.__name__.rstrip("_"))(each)
 app.add_typer(library, name="library")
 
 
@@ -69,11 +68,11 @@ def main(
     """Train soft prompts on a frozen language model and compare how methods transfer them between tasks.
 
     Start with `prompttransfer compare`: without options it runs the demo on a small real model and real data.
-    `prompttransfer doctor` tells what works on this machine.
+    `prompttransfer doctor` checks this machine.
     """
     if processes.count() > 1 and context.invoked_subcommand not in ("compare", "train"):
         with friendly_errors(False):
             raise ValueError(
-                f"{context.invoked_subcommand} is for one process, got {processes.count()}; torchrun and accelerate "
-                "launch are for compare and train"
+                f"{context.invoked_subcommand} runs in one process, got {processes.count()}; torchrun and "
+                "accelerate launch are for compare and train"
             )

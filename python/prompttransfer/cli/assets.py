@@ -6,17 +6,17 @@ from typing import Annotated, Any
 
 import typer
 
-from prompttransfer.cli import options as o
+from prompttransfer.cli.command import Result, command
 from prompttransfer.cli.completion import asset_names
-from prompttransfer.cli.errors import friendly_errors
-from prompttransfer.cli.support import shown_progress
-from prompttransfer.files.texts import show, show_json
+from prompttransfer.files.texts import show
 
 
+@command()
 def assets(
+    progress: Any,
     names: Annotated[
         list[str] | None,
-        typer.Argument(help="Assets, or parts of the cache; all if not given.", autocompletion=asset_names),
+        typer.Argument(help="Assets or parts of the cache. Default: all.", autocompletion=asset_names),
     ] = None,
     fetch: Annotated[bool, typer.Option("--fetch", help="Download what is not in the cache yet.")] = False,
     remove: Annotated[bool, typer.Option("--remove", help="Delete the named ones from the cache.")] = False,
@@ -24,18 +24,15 @@ def assets(
         bool,
         typer.Option(
             "--tasks",
-            help="Show all tasks that have a name, of the demo and of the papers; or the named ones, or files, with "
-            "rows, answers and an example, for which demo data is fetched.",
+            help="List the named tasks of the demo and the papers. With names or files: show the rows, answers and an "
+            "example of each; demo data is downloaded if needed.",
         ),
     ] = False,
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
-    debug: o.Debug = False,
-) -> None:
-    """List, fetch or remove the demo's model and data, and show the tasks that have a name.
+) -> Result:
+    """List, fetch or remove the model and data of the demo, and list the named tasks.
 
-    They lie in `$PROMPTTRANSFER_CACHE` or `~/.cache/prompttransfer`. For a machine that goes off line afterwards,
-    fetch them all (290 MB). What is removed comes back when it is needed.
+    They are stored in `$PROMPTTRANSFER_CACHE` or `~/.cache/prompttransfer`. Before a machine goes offline, fetch them
+    all (290 MB). What is removed is downloaded or computed again when it is needed.
 
     Examples:
 
@@ -49,48 +46,85 @@ def assets(
 
     `prompttransfer assets --tasks sst2 glue/mnli`
     """
-    with friendly_errors(debug):
-        if fetch + remove + tasks > 1:
-            raise ValueError("--fetch, --remove and --tasks: got several, want one of them")
-        with shown_progress(quiet or as_json) as progress:
-            if tasks:
-                facts, display = _tasks(names or [], progress)
-            else:
-                facts, display = _assets(names or [], progress, fetch_them=fetch, remove_them=remove)
-        if as_json:
-            show_json(facts)
-        else:
-            display()
+    if fetch + remove + tasks > 1:
+        raise ValueError("--fetch, --remove and --tasks: got several, want one of them")
+    with progress:
+        if tasks:
+            return _tasks(names or [], progress)
+        return _assets(names or [], progress, fetch_them=fetch, remove_them=remove)
 
 
-def _tasks(names: list[str], progress: Any) -> Any:
-    """What is known about tasks, and what prints it."""
+def _tasks(names: list[str], progress: Any) -> Result:
     from prompttransfer.cli.task_listing import all_tasks, print_all_tasks, task_facts
 
     if not names:
-        return all_tasks(), print_all_tasks
+        return Result(all_tasks(), print_all_tasks)
     facts = [task_facts(name, progress) for name in names]
     texts = [fact.pop("text") for fact in facts]
-    return facts, lambda: show("\n".join(texts))
+    return Result(facts, lambda: show("\n".join(texts)))
 
 
-def _assets(names: list[str], progress: Any, *, fetch_them: bool, remove_them: bool) -> Any:
-    """What is known about assets after they were fetched or removed, and what prints it."""
-    from prompttransfer.cli.listing import asset_facts, print_assets
-    from prompttransfer.files.assets import fetch as fetch_asset
+def _assets(names: list[str], progress: Any, *, fetch_them: bool, remove_them: bool) -> Result:
+    from prompttransfer.files.assets import fetch
     from prompttransfer.files.assets.table import ASSETS
     from prompttransfer.files.cache_parts import check_part, remove, size
 
     for name in names:
         check_part(name)
         if fetch_them and name not in ASSETS:
-            raise ValueError(f"{name} is not fetched but made; assets to fetch are {', '.join(ASSETS)}")
+            raise ValueError(f"{name} cannot be fetched: it is made on this machine; want one of {', '.join(ASSETS)}")
     if remove_them and not names:
-        raise ValueError("--remove: got no names, want those of assets or parts of the cache (`prompttransfer assets`)")
+        raise ValueError("--remove: got no names; want names of assets or parts of the cache (`prompttransfer assets`)")
     for name in names or ASSETS:
         if fetch_them:
-            fetch_asset(name, progress)
+            fetch(name, progress)
         elif remove_them:
             progress.note(f"{name}: {size(remove(name))} freed")
-    facts = asset_facts(names)
-    return facts, lambda: print_assets(facts)
+    facts = _facts(names)
+    return Result(facts, lambda: _print(facts))
+
+
+def _facts(names: list[str]) -> dict[str, Any]:
+    """The cache folder, the assets and the other parts of the cache: all, or those that are named."""
+    from prompttransfer.files.assets import is_fetched
+    from prompttransfer.files.assets.table import ASSETS
+    from prompttransfer.files.cache import cache_folder
+    from prompttransfer.files.cache_parts import PARTS, folder_bytes, folders_of
+
+    assets = [
+        {
+            "name": asset.name,
+            "version": asset.version,
+            "megabytes": asset.megabytes,
+            "in_cache": is_fetched(asset.name),
+            "licence": asset.licence,
+            "content": asset.content,
+        }
+        for asset in ASSETS.values()
+        if not names or asset.name in names
+    ]
+    parts = [
+        {"name": name, "bytes": sum(map(folder_bytes, folders_of(name))), "content": part.content}
+        for name, part in PARTS.items()
+        if not names or name in names
+    ]
+    return {"cache": str(cache_folder()), "assets": assets, "parts": parts}
+
+
+def _print(facts: dict[str, Any]) -> None:
+    from prompttransfer.cli.tables import plain_table, wide_console
+    from prompttransfer.files.cache_parts import size
+
+    console = wide_console()
+    if facts["assets"]:
+        table = plain_table("asset", "MB", "in cache", "licence", "content", right=("MB", "in cache"))
+        for asset in facts["assets"]:
+            name, here = f"{asset['name']} {asset['version']}", "yes" if asset["in_cache"] else "no"
+            table.add_row(name, f"{asset['megabytes']:g}", here, asset["licence"], asset["content"])
+        console.print(table)
+    if facts["parts"]:
+        table = plain_table("also in the cache", "size", "content", right=("size",))
+        for part in facts["parts"]:
+            table.add_row(part["name"], size(part["bytes"]) if part["bytes"] else "", part["content"])
+        console.print(table)
+    console.print(f"cache: {facts['cache']}", soft_wrap=True, markup=False)

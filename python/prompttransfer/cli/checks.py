@@ -1,4 +1,4 @@
-"""What works on this machine, what does not and why, and what to do about it."""
+"""Checks of this machine: what works, what does not and why, and what to do about it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from packaging.version import Version
 TESTED = {"python": ("3.10", "3.12"), "torch": ("2.11", "2.13"), "transformers": ("5.17", "5.23")}
 _OPTIONAL = {
     "generation": "scores of generated text (BLEU, ROUGE, METEOR)",
-    "peft": "checks of exported adapters; exporting works without",
+    "peft": "checking exported adapters; exporting works without it",
     "triton": "the backend triton",
 }
 _MODELS_BYTES = 2_000_000_000  # the demo's files, its model as it is converted, and finished stages
@@ -28,10 +28,10 @@ _HUB_SECONDS = 5.0
 
 
 class Finding(NamedTuple):
-    """One thing looked at.
+    """The result of one check.
 
     Attributes:
-        name: of the thing.
+        name: what was checked.
         state: ok; note: something is missing, which may not matter; problem: training cannot run.
         found: what is there.
         advice: what to do; empty when there is nothing to do.
@@ -44,7 +44,7 @@ class Finding(NamedTuple):
 
 
 def examine(*, offline: bool = False) -> list[Finding]:
-    """Look at everything. offline: leave the network alone."""
+    """All checks. offline: do not use the network."""
     findings = [_tested("python", ".".join(map(str, sys.version_info[:3]))), *_required()]
     if all(finding.state != "problem" for finding in findings):  # else torch may not even import
         findings += [*_backends(), *_compute()]
@@ -58,7 +58,7 @@ def _tested(name: str, version: str) -> Finding:
     if Version(first).release <= release <= Version(last).release:
         return Finding(name, "ok", version)
     older = release < Version(first).release
-    advice = f"tested with {first} to {last}: if something fails, try {'a newer' if older else 'an older'} one"
+    advice = f"tested with {first} to {last}: if something fails, try {'a newer' if older else 'an older'} version"
     return Finding(name, "note", version, advice)
 
 
@@ -82,7 +82,7 @@ def _lack(requirement: Requirement) -> str:
     except metadata.PackageNotFoundError:
         return f"{requirement.name} is not installed"
     fits = requirement.specifier.contains(version, prereleases=True)
-    return "" if fits else f"{requirement.name} {version} is installed, wanted is {requirement.specifier}"
+    return "" if fits else f"{requirement.name} {version} is installed, {requirement.specifier} is required"
 
 
 def _required() -> Iterator[Finding]:
@@ -94,7 +94,7 @@ def _required() -> Iterator[Finding]:
     if lacking:
         yield Finding("packages", "problem", "; ".join(lacking), "pip install 'promptkernels[transfer]'")
     else:
-        yield Finding("packages", "ok", f"all {len(needed)} that training needs")
+        yield Finding("packages", "ok", f"all {len(needed)} that training needs are installed")
 
 
 def _optional() -> Iterator[Finding]:
@@ -102,7 +102,7 @@ def _optional() -> Iterator[Finding]:
         requirements = _requirements(extra)
         lacking = [lack for requirement in requirements if (lack := _lack(requirement))]
         if not requirements:
-            yield Finding(f"extra {extra}", "note", "the installed package does not know it", "install it again")
+            yield Finding(f"extra {extra}", "note", "unknown to the installed version", "reinstall promptkernels")
         elif lacking:
             advice = f"for {purpose}: pip install 'promptkernels[{extra}]'"
             yield Finding(f"extra {extra}", "note", "; ".join(lacking), advice)
@@ -125,7 +125,7 @@ def _backends() -> Iterator[Finding]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     for name, status in promptkernels.backends().items():
         wanted = name == device and not status.available
-        advice = "the operations run in slower ones; install again where the compilers are" if wanted else ""
+        advice = "a slower backend is used; reinstall promptkernels where a compiler is available" if wanted else ""
         shown = ", ".join(f"{key} {value}" for key, value in status.facts.items() if key in ("isa", "cuda", "triton"))
         found = "runs here" if status.available else status.reason
         yield Finding(
@@ -152,17 +152,17 @@ def _compute() -> Iterator[Finding]:
         names = ", ".join(f"{each.name} ({each.total_memory / 1e9:.0f} GB)" for each in devices)
         yield Finding("GPU", "ok", names)
     elif shutil.which("nvidia-smi"):
-        advice = "install a torch with CUDA, or look at the driver with nvidia-smi"
-        yield Finding("GPU", "note", f"there is a driver, but torch {torch.__version__} finds no GPU", advice)
+        advice = "install a torch build with CUDA, or check the driver with nvidia-smi"
+        yield Finding("GPU", "note", f"there is an NVIDIA driver, but torch {torch.__version__} finds no GPU", advice)
     else:
         yield Finding("GPU", "ok", "none: training runs on the CPU")
     short = native_bfloat16(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    found = "native: the frozen model's products use it" if short else "not native: products stay float32"
+    found = "native: the frozen model uses it" if short else "not native: the frozen model uses float32"
     yield Finding("bfloat16", "ok", found)
     threads = torch.get_num_threads()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or threads
     fits = threads <= cores
-    advice = "" if fits else f"more threads than processors slow down: OMP_NUM_THREADS={cores}"
+    advice = "" if fits else f"more threads than processors are slow: set OMP_NUM_THREADS={cores}"
     yield Finding("threads", "ok" if fits else "note", f"{threads} on {cores} processors", advice)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     yield Finding("memory", "ok", f"{memory / 1e9:.0f} GB; `prompttransfer validate RECIPE` estimates what a run needs")
@@ -174,11 +174,11 @@ def _compilers() -> Iterator[Finding]:
         candidates = [os.environ[variable]] if os.environ.get(variable) else usual
         path = next((path for each in candidates if (path := shutil.which(each))), None)
         if path is None:
-            yield Finding(name, "ok", f"none found as {', '.join(candidates)}; needed to install only")
+            yield Finding(name, "ok", f"not found (tried {', '.join(candidates)}); only needed for installation")
             continue
         done = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
         lines = [line for line in done.stdout.splitlines() if line.strip()]
-        release = next((line for line in lines if "release" in line), lines[0] if lines else "gives no version")
+        release = next((line for line in lines if "release" in line), lines[0] if lines else "unknown version")
         yield Finding(name, "ok", f"{path}: {release.strip()}")
 
 
@@ -191,17 +191,17 @@ def _cache() -> Finding:
         folder = cache_folder()
     except NoHome as failure:
         return Finding("cache", "problem", *str(failure).split("; ", 1))
-    advice = "name a folder in PROMPTTRANSFER_CACHE that can be written to"
+    advice = "set PROMPTTRANSFER_CACHE to a writable folder"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as failure:
-        return Finding("cache", "problem", f"{folder} cannot be written to: {failure.strerror}", advice)
+        return Finding("cache", "problem", f"{folder} is not writable: {failure.strerror}", advice)
     free = shutil.disk_usage(folder).free
-    found = f"{folder}: {size(folder_bytes(folder))}, {size(free)} are free"
+    found = f"{folder}: {size(folder_bytes(folder))}, {size(free)} free"
     if free < _MODELS_BYTES:
-        return Finding("cache", "note", found, "the demo needs about 2 GB: another disk in PROMPTTRANSFER_CACHE")
+        return Finding("cache", "note", found, "the demo needs about 2 GB: set PROMPTTRANSFER_CACHE to another disk")
     return Finding("cache", "ok", found)
 
 
@@ -213,7 +213,7 @@ def _demo() -> Finding:
     try:
         lacking = [asset for name, asset in ASSETS.items() if not is_fetched(name)]
     except NoHome:
-        return Finding("demo", "note", "there is no cache to look for it in")
+        return Finding("demo", "note", "there is no cache folder")
     if not lacking:
         return Finding("demo", "ok", "model and data are in the cache")
     found = f"{len(lacking)} of {len(ASSETS)} files are not in the cache"
@@ -221,17 +221,17 @@ def _demo() -> Finding:
         return Finding("demo", "note", f"{found}, and pip is not installed", f"{sys.executable} -m ensurepip")
     megabytes = sum(asset.megabytes for asset in lacking)
     return Finding(
-        "demo", "note", found, f"fetched when needed ({megabytes:.0f} MB), or: prompttransfer assets --fetch"
+        "demo", "note", found, f"downloaded when needed ({megabytes:.0f} MB), or now: prompttransfer assets --fetch"
     )
 
 
 def _hub(offline: bool) -> Finding:
     place = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
-    without = "models in local folders and the demo do without; HF_ENDPOINT names a mirror"
+    without = "local folders and the demo work without it; set HF_ENDPOINT to use a mirror"
     if offline:
-        return Finding("model hub", "ok", "not looked for")
+        return Finding("model hub", "ok", "not checked (--offline)")
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
-        return Finding("model hub", "note", "HF_HUB_OFFLINE keeps away from it", "unset it to fetch models")
+        return Finding("model hub", "note", "not checked: HF_HUB_OFFLINE is set", "unset it to download models")
     try:
         with request.urlopen(request.Request(place, method="HEAD"), timeout=_HUB_SECONDS):
             pass
@@ -239,5 +239,5 @@ def _hub(offline: bool) -> Finding:
         pass  # it answers
     except (OSError, ValueError) as failure:
         reason = getattr(failure, "reason", failure)
-        return Finding("model hub", "note", f"{place} is not in reach: {reason}", without)
+        return Finding("model hub", "note", f"{place} cannot be reached: {reason}", without)
     return Finding("model hub", "ok", f"{place} answers")

@@ -1,31 +1,103 @@
-"""What every command gets: arguments that are text and paths, and somebody who sees what it shows."""
+"""What every command gets: checked arguments, settings as options, messages for errors, and its result shown."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NamedTuple
+
+import typer
 
 from prompttransfer.cli.errors import friendly_errors
+from prompttransfer.cli.given import setting_option, split
+from prompttransfer.distributed import processes
 from prompttransfer.files.paths import expanded
-from prompttransfer.files.texts import check_output, check_text
+from prompttransfer.files.progress import Progress, QuietProgress
+from prompttransfer.files.texts import check_output, check_text, show_json
 
-PRINTED = ("evaluate", "predict", "similar")  # whose only result is what they print
+_JSON = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout, and nothing else there.")]
+_QUIET = Annotated[bool, typer.Option("--quiet", "-q", help="Show the result only, no progress.")]
+_KEYWORD = inspect.Parameter.KEYWORD_ONLY
+_DEBUG = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
-def checked(command: Callable[..., None]) -> Callable[..., None]:
-    """A command whose texts are UTF-8, and whose paths, which may be any bytes, have ~ replaced: --output=~/runs."""
+class Result(NamedTuple):
+    """What a command found.
 
-    @wraps(command)
-    def begin(**arguments: Any) -> None:
-        with friendly_errors(arguments["debug"]):
-            if command.__name__ in PRINTED:
-                check_output()
-            arguments = {name: _received(value, name.replace("_", "-")) for name, value in arguments.items()}
-        command(**arguments)
+    Attributes:
+        facts: for --json.
+        display: shows it to a person.
+        code: exit code.
+    """
 
-    return begin
+    facts: Any
+    display: Callable[[], None]
+    code: int = 0
+
+
+def command(
+    *,
+    settings: Sequence[str] = (),
+    defaults: Mapping[str, Any] | None = None,
+    resumes: bool = False,
+    prints: bool = False,
+) -> Callable[[Callable[..., Result | None]], Callable[..., None]]:
+    """A decorator that makes a command of a function.
+
+    The function gets paths with ~ replaced, and text that is UTF-8. It returns its result, or shows it itself. Options
+    are added to its parameters:
+
+    - one for each of the settings; their values, None where not given, come as `options`;
+    - `--quiet` if it takes `progress`, which it gets in its place;
+    - `--json`, unless it has `as_json` itself;
+    - `--debug`.
+
+    Args:
+        settings: names of settings of a run, in the order of the help.
+        defaults: what the help shows as the default of a setting, where it is not that of `RunConfig`.
+        resumes: stopped and run again, the command goes on where it was.
+        prints: the only result is what is printed, so a closed standard output is an error.
+    """
+
+    def decorate(function: Callable[..., Result | None]) -> Callable[..., None]:
+        own = inspect.signature(function, eval_str=True).parameters
+        added = [setting_option(name, (defaults or {}).get(name)) for name in settings]
+        for name, annotation in (("as_json", _JSON), ("quiet", _QUIET), ("debug", _DEBUG)):
+            if name not in own and (name != "quiet" or "progress" in own):
+                added.append(inspect.Parameter(name, _KEYWORD, default=False, annotation=annotation))
+
+        @wraps(function)
+        def begin(*, debug: bool, **given: Any) -> None:
+            with friendly_errors(debug, resumes=resumes):
+                if prints:
+                    check_output()
+                as_json = given["as_json"]
+                if "progress" in own:
+                    silent = given.pop("quiet") or as_json or not processes.is_main()
+                    given["progress"] = QuietProgress() if silent else Progress()
+                arguments = {name: _received(value, name.replace("_", "-")) for name, value in given.items()}
+                if settings:
+                    values = {name: arguments.pop(name) for name in settings}
+                    arguments["options"] = {n: split(v) if isinstance(v, list) else v for n, v in values.items()}
+                result = function(**{name: value for name, value in arguments.items() if name in own})
+                if result is None:
+                    return
+                if as_json:
+                    show_json(result.facts)
+                else:
+                    result.display()
+            if result.code:
+                raise typer.Exit(result.code)
+
+        shown = [each for each in own.values() if each.name not in ("progress", "options")]
+        parameters = [each.replace(kind=_KEYWORD) for each in (*shown, *added)]
+        begin.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what typer reads
+        begin.__annotations__ = {}
+        return begin
+
+    return decorate
 
 
 def _received(value: Any, what: str) -> Any:

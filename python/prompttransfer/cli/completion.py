@@ -8,6 +8,7 @@ from typing import Any, get_args
 from prompttransfer.files.assets.table import ASSETS
 from prompttransfer.files.model_names import hub_models
 from prompttransfer.settings.base import Settings
+from prompttransfer.settings.reading import Reading
 from prompttransfer.settings.recipes import recipe_names
 from prompttransfer.settings.run import RunConfig, block_of
 
@@ -21,6 +22,8 @@ _TASKS = """
     extra/commonsenseqa extra/openbookqa extra/arc extra/anli
 """
 TASK_NAMES = tuple(_TASKS.split())
+# Settings that can be options: of a run, and of how tables are read.
+FIELDS = {**RunConfig.model_fields, **Reading.model_fields}
 
 
 def one_of(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
@@ -44,9 +47,19 @@ def several_of(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]
     return complete
 
 
-def setting(name: str) -> Callable[[str], list[str]]:
-    """Completion of a setting that has one of a few values."""
-    return one_of(lambda: _values(RunConfig.model_fields[name].annotation))
+def setting(name: str) -> Callable[[str], list[str]] | None:
+    """Completion of a setting by its values; None: its type knows better, or nobody does."""
+    several = {"sources": TASK_NAMES, "targets": TASK_NAMES, "methods": METHOD_NAMES}
+    if name in several:
+        return several_of(lambda: several[name])
+    if name == "model":
+        return model
+    return one_of(lambda: values(name)) if values(name) else None
+
+
+def values(name: str) -> list[str]:
+    """The values of a setting that has one of a few."""
+    return list(METHOD_NAMES) if name == "methods" else _values(FIELDS[name].annotation)
 
 
 def assignment(incomplete: str) -> list[str]:
@@ -78,8 +91,6 @@ def _values(annotation: Any) -> list[str]:
 
 asset_names = one_of(lambda: ASSETS)
 method_name = one_of(lambda: METHOD_NAMES)
-method_names = several_of(lambda: METHOD_NAMES)
 model = one_of(lambda: ("demo", *hub_models()))
 recipe = one_of(recipe_names)
 task_name = one_of(lambda: TASK_NAMES)
-task_names = several_of(lambda: TASK_NAMES)

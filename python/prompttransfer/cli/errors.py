@@ -1,4 +1,4 @@
-"""Errors in a line or two with the way out, and exit codes that mean something."""
+"""Error messages of a line or two that say what to do, and the exit codes."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ FAILED, REFUSED, INTERRUPTED = 1, 2, 130
 EXIT_CODES = {
     0: "done",
     FAILED: "the work failed, or something is missing here",
-    REFUSED: "what was given is refused: an option, a setting, a name, a file",
+    REFUSED: "the input is refused: an option, a setting, a name or a file",
     INTERRUPTED: "interrupted",
 }
 _OF_THE_USER = (ValueError, FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError)
 _OUT_OF_MEMORY = (
-    "less memory: a smaller --batch-size or --max-length, or in a recipe `checkpointing: true`, a smaller "
+    "to use less memory: a smaller --batch-size or --max-length; in a recipe `checkpointing: true`, a smaller "
     "eval_batch_size or fewer bmtpt.particles; `prompttransfer validate` estimates what a recipe needs"
 )
-_PLACES = "--output for results, the variable PROMPTTRANSFER_CACHE for finished stages"
+_PLACES = "--output for results, the environment variable PROMPTTRANSFER_CACHE for finished stages"
 _INSTALL = "pip install 'promptkernels[transfer]'"
 
 
@@ -38,7 +38,7 @@ _INSTALL = "pip install 'promptkernels[transfer]'"
 def friendly_errors(debug: bool, *, resumes: bool = False) -> Iterator[None]:
     """Turn what goes wrong inside into a message on the error stream and an exit code of `EXIT_CODES`.
 
-    Of several processes, the first that fails tells.
+    Of several processes, only the first that fails prints it.
 
     Args:
         debug: let the traceback through.
@@ -72,10 +72,10 @@ def _message(error: Exception) -> str:
         return f"out of memory: {_first_line(error) or kind}\n{_OUT_OF_MEMORY}"
     if _disk_full(error):
         where = getattr(error, "filename", None) or "a file cannot be written"
-        return f"{where}: {os.strerror(errno.ENOSPC)}; free some, or name another disk: {_PLACES}"
+        return f"{where}: {os.strerror(errno.ENOSPC)}; free some space, or use another disk: {_PLACES}"
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         hint = _other_place(error)
-        said = "exists and is no folder" if error.errno == errno.EEXIST else error.strerror
+        said = "exists and is not a folder" if error.errno == errno.EEXIST else error.strerror
         return f"{error.filename}: {said}{hint}"
     if isinstance(error, ModuleNotFoundError) and str(error).startswith("No module named"):
         return f"{error.name} is not installed: {_INSTALL}"
@@ -93,7 +93,7 @@ def _other_place(error: OSError) -> str:
         with suppress(NoHome):
             place = folder().absolute()
             if path.is_relative_to(place) or (place.is_relative_to(path) and not path.is_dir()):
-                return f"; name a folder that can be written to in {variable}"
+                return f"; set {variable} to a writable folder"
     return ""
 
 

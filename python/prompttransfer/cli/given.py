@@ -1,12 +1,84 @@
-"""What the command line gives of a run's settings: its options, and any other setting by `--set NAME=VALUE`."""
+"""Settings on the command line: options made from the fields of `RunConfig` and `Reading`, and `--set NAME=VALUE`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from inspect import Parameter
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_origin
 
+import typer
+from pydantic import BeforeValidator
+
+from prompttransfer.cli import completion
 from prompttransfer.files.yaml_file import parse_yaml
 from prompttransfer.settings.overlay import merged, nested
+from prompttransfer.settings.reading import Reading
+
+# Headings of the help; options without one stand above them.
+TASKS, DATA, MODEL, TRAINING = "Tasks and methods", "Data", "Model and scoring", "Training"
+SETTINGS = {
+    TASKS: ("sources", "targets", "methods", "seeds"),
+    DATA: ("text_column", "label_column", "data_dir", "answers", "bad_rows", "train_rows", "test_rows"),
+    MODEL: ("model", "precision", "shard_model", "max_length", "scoring"),
+    TRAINING: ("source_updates", "target_updates", "prompt_length", "batch_size", "learning_rate", "variant"),
+}
+_HEADINGS = {name: heading for heading, names in SETTINGS.items() for name in names} | dict.fromkeys(
+    Reading.model_fields, DATA
+)
+
+
+def setting_option(name: str, default: Any = None) -> Parameter:
+    """A setting as an option: its name, its type, and what its description says.
+
+    The first sentence is the help; what follows "Default:" is shown where the default is None. Whether a value is
+    allowed is for the setting to say, so an option takes any text where a setting has a few values.
+
+    Args:
+        default: shown in place of the setting's.
+    """
+    field = completion.FIELDS[name]
+    about, _, unset = (field.description or "").partition(" Default: ")
+    if default is None:
+        default = unset.removesuffix(".") if field.default is None else field.default
+    kind = _kind(name)
+    flag = f"--{name.replace('_', '-')}"
+    *others, last = completion.values(name) or [""]
+    values = f": {', '.join(others)} or {last}" if others else ""
+    option = typer.Option(
+        f"{flag}/--no-{name}" if field.default is True else flag,
+        rich_help_panel=_HEADINGS.get(name),
+        metavar="A,B,..." if kind == list[str] else None,
+        help=f"{about.split('. ')[0].removesuffix('.')}{values}.",
+        show_default=_shown(default) or False,
+        autocompletion=completion.setting(name),
+    )
+    return Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option])
+
+
+def _shown(default: Any) -> str:
+    if isinstance(default, list | tuple):
+        return ",".join(map(str, default))
+    return "" if default is None or default is False else str(default)
+
+
+def _kind(name: str) -> Any:
+    """Type of the value that follows an option; a list where the option may be repeated."""
+    field = completion.FIELDS[name]
+    if any(isinstance(each, BeforeValidator) for each in field.metadata):
+        return str  # read by the setting itself, such as a number of rows or "all"
+    if get_origin(field.annotation) is tuple:
+        return list[str]
+    kinds = (field.annotation, *get_args(field.annotation))
+    bare = [get_args(kind)[0] if get_origin(kind) is Annotated else kind for kind in kinds]
+    return next((kind for kind in (bool, int, float, Path) if kind in bare), str)
+
+
+def split(values: Sequence[str] | None) -> tuple[str, ...] | None:
+    """Values of a repeated option, those with commas taken apart."""
+    if values is None:
+        return None
+    return tuple(part.strip() for value in values for part in value.split(",") if part.strip())
 
 
 def given_settings(options: Mapping[str, Any], assigned: Sequence[str] | None = None) -> dict[str, Any]:

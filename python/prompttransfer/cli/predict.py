@@ -11,9 +11,11 @@ import typer
 
 from prompttransfer.cli import completion
 from prompttransfer.cli import options as o
+from prompttransfer.cli.command import command
 from prompttransfer.cli.errors import FAILED
-from prompttransfer.cli.support import friendly_errors, shown_progress, task_names
+from prompttransfer.cli.given import DATA, MODEL, split
 from prompttransfer.files.texts import show_json, tell
+from prompttransfer.settings.reading import Reading
 
 if TYPE_CHECKING:
     from prompttransfer.interchange import Card
@@ -26,120 +28,73 @@ _SHOWN_TEXT = 60
 _TOLD = 10  # problems of single rows
 
 
+@command(
+    settings=("text_column", *Reading.model_fields, "model"),
+    defaults=dict.fromkeys(Reading.model_fields, "as in the training table")
+    | {"text_column": "as in the training table", "model": "the model of the prompt file"},
+    prints=True,
+)
 def predict(
-    prompt: Annotated[Path, typer.Argument(help="Prompt file of `train` or `compare` (.safetensors).")],
+    progress: Any,
+    options: dict[str, Any],
+    prompt: o.PromptFile,
     texts: Annotated[
         list[str] | None,
-        typer.Argument(help="Texts; a JSON object where a text has several fields. From standard input if not given."),
+        typer.Argument(help="Texts; a JSON object for a text with several fields. Default: read standard input."),
     ] = None,
     file: Annotated[
         Path | None,
         typer.Option(
-            rich_help_panel=o.DATA,
-            help="A text on every line (.txt), a table (.csv, .tsv, .jsonl, .parquet) written as the one that the "
-            "prompt was trained on, or a .yaml description of tables, of which the test rows are answered.",
-        ),
-    ] = None,
-    text_column: Annotated[
-        str | None,
-        typer.Option(
-            rich_help_panel=o.DATA,
-            help="Column with the text.",
-            show_default="as in the training table, or the field's name",
-        ),
-    ] = None,
-    encoding: Annotated[
-        str | None,
-        typer.Option(
-            rich_help_panel=o.DATA,
-            help="Of a text file or standard input, such as cp1252.",
-            show_default="UTF-8, or as the training table",
-        ),
-    ] = None,
-    delimiter: Annotated[
-        str | None,
-        typer.Option(
-            rich_help_panel=o.DATA,
-            help=r"Between the fields of a .csv or .tsv file; \t is a tab.",
-            show_default="as in the training table",
-        ),
-    ] = None,
-    heading: Annotated[
-        str | None,
-        typer.Option(
-            rich_help_panel=o.DATA,
-            metavar="NAMES",
-            help="Columns of a .csv or .tsv file whose first line is a row, separated by commas; '' where the first "
-            "line names them.",
-            show_default="as in the training table",
-        ),
-    ] = None,
-    quotes: Annotated[
-        bool | None,
-        typer.Option(
-            "--quotes/--no-quotes",
-            rich_help_panel=o.DATA,
-            help="Whether quotation marks enclose fields of a .csv or .tsv file.",
-            show_default="as in the training table",
-        ),
-    ] = None,
-    escape: Annotated[
-        str | None,
-        typer.Option(
-            rich_help_panel=o.DATA,
-            help="Character of a .csv or .tsv file before a quotation mark that is text, such as a backslash.",
-            show_default="as in the training table",
-        ),
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            rich_help_panel=o.MODEL,
-            autocompletion=completion.model,
-            help="demo, a hub id, or a local folder.",
-            show_default="the model of the prompt file",
+            rich_help_panel=DATA,
+            help="Texts, one per line (.txt), a table (.csv, .tsv, .jsonl, .parquet) in the form of the training "
+            "table, or a .yaml description, of which the test rows are answered.",
         ),
     ] = None,
     template: Annotated[
         str | None,
         typer.Option(
-            rich_help_panel=o.MODEL, help="What the model reads, with fields in braces.", show_default="as trained"
+            rich_help_panel=MODEL, help="What the model reads, with fields in braces.", show_default="as trained"
         ),
     ] = None,
     choices: Annotated[
         list[str] | None,
-        typer.Option(rich_help_panel=o.MODEL, help="The answers, separated by commas.", show_default="as trained"),
+        typer.Option(
+            rich_help_panel=MODEL,
+            metavar="A,B,...",
+            help="Possible answers, separated by commas.",
+            show_default="as trained",
+        ),
     ] = None,
     scoring: Annotated[
         str | None,
         typer.Option(
-            rich_help_panel=o.MODEL,
+            rich_help_panel=MODEL,
             autocompletion=completion.setting("scoring"),
-            help="first-token, full or generate.",
+            help="How an answer is chosen: first-token, full or generate.",
             show_default="as trained",
         ),
     ] = None,
     join: Annotated[
         str | None,
         typer.Option(
-            rich_help_panel=o.MODEL,
+            rich_help_panel=MODEL,
             autocompletion=completion.setting("join"),
-            help="space, none or separate: how a causal model's answer joins the text.",
+            help="How a causal model's answer follows the text: space, none or separate.",
             show_default="as trained",
         ),
     ] = None,
-    batch_size: Annotated[int, typer.Option(rich_help_panel=o.MODEL, min=1, help="Rows per forward.")] = 32,
-    as_json: Annotated[bool, typer.Option("--json", help="A line of JSON for every text, and nothing else.")] = False,
-    quiet: o.Quiet = False,
-    debug: o.Debug = False,
+    batch_size: Annotated[int, typer.Option(rich_help_panel=MODEL, min=1, help="Rows per forward pass.")] = 32,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one line of JSON per text on stdout, and nothing else there.")
+    ] = False,
 ) -> None:
-    """Answer texts with a trained prompt: the label and the share of every choice, or what the model writes.
+    """Answer texts with a trained prompt: the label and the probability of each choice, or the generated text.
 
-    The prompt file knows its model, how texts are worded, what the answers are, and how the table it was trained on was
-    read: encoding, delimiter, columns.
+    The prompt file knows its model, the template, the answers, and how the training table was read: encoding,
+    delimiter, columns.
 
-    Every line and every row has its answer in its place. A blank line gets an empty one (JSON: null). So does a row
-    that lacks a field or cannot be read; its problem is told, and the exit code is 1.
+    Every line or row gets one answer, in the same order. A blank line gets an empty answer (JSON: null). So does a row
+    that lacks a field or cannot be read; the problem is reported, and the exit code is 1.
 
     Examples:
 
@@ -149,38 +104,33 @@ def predict(
 
     `cat lines.txt | prompttransfer predict reviews.safetensors`
     """
-    with friendly_errors(debug):
-        from prompttransfer.serving.predict import Predictor, read_answering_prompt
-        from prompttransfer.serving.texts import asked
+    from prompttransfer import Predictor
+    from prompttransfer.serving.predict import read_answering_prompt
+    from prompttransfer.serving.texts import asked
 
-        given = {
-            "model": model,
-            "template": None if template is None else template.replace("\\n", "\n"),
-            "choices": task_names(choices),
-            "scoring": scoring,
-            "join": join,
-        }
-        reading = {
-            "encoding": encoding,
-            "delimiter": None if delimiter is None else delimiter.replace("\\t", "\t"),
-            "heading": task_names(None if heading is None else [heading]),
-            "quotes": quotes,
-            "escape": escape,
-        }
-        _, card = read_answering_prompt(prompt, **given)
-        reading = {name: value for name, value in reading.items() if value is not None}
-        rows = asked(card, texts, file, text_column=text_column, reading=reading, note=tell)
-        parts = _parts_with_a_text(rows)  # before the model is loaded: what is wrong with texts is told at once
-        with shown_progress(quiet or as_json) as progress:
-            predictor = Predictor.open(prompt, progress=progress, batch_size=batch_size, **given)
-        answered = (pair for part in parts for pair in _answered(predictor, part))
-        problems = _Problems()
-        if as_json:
-            for one, answer in problems.noted(answered):
-                show_json({**one.fields, **_answer(one, answer)}, indent=None)
-        else:
-            _print_table(list(problems.noted(answered)), card)
-        problems.end()
+    given = {
+        "model": options["model"],
+        "template": None if template is None else template.replace("\\n", "\n"),
+        "choices": split(choices),
+        "scoring": scoring,
+        "join": join,
+    }
+    reading = {name: options[name] for name in Reading.model_fields if options[name] is not None}
+    if "delimiter" in reading:
+        reading["delimiter"] = reading["delimiter"].replace("\\t", "\t")
+    _, card = read_answering_prompt(prompt, **given)
+    rows = asked(card, texts, file, text_column=options["text_column"], reading=reading, note=tell)
+    parts = _parts_with_a_text(rows)  # before the model is loaded: what is wrong with texts is told at once
+    with progress:
+        predictor = Predictor.open(prompt, progress=progress, batch_size=batch_size, **given)
+    answered = (pair for part in parts for pair in _answered(predictor, part))
+    problems = _Problems()
+    if as_json:
+        for one, answer in problems.noted(answered):
+            show_json({**one.fields, **_answer(one, answer)}, indent=None)
+    else:
+        _print_table(list(problems.noted(answered)), card)
+    problems.end()
 
 
 def _answer(one: Asked, answer: Prediction | None) -> dict[str, Any]:
@@ -237,25 +187,20 @@ class _Problems:
 
 
 def _print_table(answered: list[tuple[Asked, Prediction | None]], card: Card) -> None:
-    from rich import box
-    from rich.table import Table
     from rich.text import Text
 
-    from prompttransfer.cli.listing import wide_console
+    from prompttransfer.cli.tables import plain_table, wide_console
 
     scored = any(answer is not None and answer.scores for _, answer in answered)
     shown = card.choices if scored and len(card.choices) <= _SHOWN_CHOICES else ()
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("text")
-    table.add_column("label" if scored else "answer", style="bold")
-    for choice in shown or (("share (%)",) if scored else ()):
-        table.add_column(f"{choice} (%)" if shown else choice, justify="right")
+    shares = tuple(f"{choice} (%)" for choice in shown) or (("share (%)",) if scored else ())
+    table = plain_table("text", "label" if scored else "answer", *shares, right=shares)
     for one, answer in answered:
         text = " | ".join(part or "" for part in one.fields.values())
         text = text if len(text) <= _SHOWN_TEXT else f"{text[: _SHOWN_TEXT - 1]}…"
         if answer is None:
             table.add_row(Text(text))
             continue
-        shares = [answer.scores[choice] for choice in shown or ((answer.label,) if scored else ())]
-        table.add_row(*map(Text, (text, answer.label, *(f"{100 * share:.1f}" for share in shares))))
+        percents = [100 * answer.scores[choice] for choice in shown or ((answer.label,) if scored else ())]
+        table.add_row(Text(text), Text(answer.label, "bold"), *(f"{percent:.1f}" for percent in percents))
     wide_console().print(table)

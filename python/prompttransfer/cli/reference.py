@@ -16,13 +16,13 @@ _HEAD = """# Command line
 
 {commands}
 
-`prompttransfer COMMAND --help` says the same as this page. `prompttransfer --install-completion` teaches the shell to
-complete commands, options and names of tasks, methods, models and recipes.
+`prompttransfer COMMAND --help` shows the same as this page. `prompttransfer --install-completion` sets up completion in
+the shell: of commands, options, and names of tasks, methods, models and recipes.
 
-Results go to standard output, progress and messages to standard error. With `--json` standard output is JSON and
-nothing else; `--quiet` leaves progress out, but no warning. Bars and colours are for terminals: a pipe or a file gets
-plain lines, as wide as `COLUMNS` says, and `NO_COLOR=1` is obeyed. An error takes a line or two and says what to do;
-`--debug` shows its traceback.
+Results go to standard output, progress and messages to standard error. With `--json`, standard output is JSON and
+nothing else. `--quiet` hides progress, but not warnings. Progress bars and colours are for terminals; a pipe or a file
+gets plain lines, as wide as `COLUMNS` says. `NO_COLOR=1` turns colours off. An option for several values takes them
+separated by commas. An error message says in a line or two what to do; `--debug` shows the traceback.
 
 | exit code | meaning |
 |---|---|

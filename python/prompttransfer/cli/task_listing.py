@@ -1,4 +1,4 @@
-"""Tasks that have a name: what they are about, answers, metric, data; one of them with its rows and an example."""
+"""Named tasks: content, answers, metric, data; for a single task also its rows and an example."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 
 from rich.text import Text
 
-from prompttransfer.cli.listing import plain_table, wide_console
+from prompttransfer.cli.tables import plain_table, wide_console
 
 
 def all_tasks() -> list[dict[str, Any]]:
-    """Every task that has a name: what it is about, answers, metric, and where its data comes from."""
+    """Every named task: content, answers, metric, and where its data comes from."""
     from prompttransfer.tasks import DEMO_TASKS, PAPER_TASKS
 
     demo = [
@@ -39,13 +39,13 @@ def all_tasks() -> list[dict[str, Any]]:
 
 def print_all_tasks() -> None:
     """`all_tasks` as a table, and how to learn more."""
-    table = plain_table("task", "content", ("answers", "right"), "metric", "data")
+    table = plain_table("task", "content", "answers", "metric", "data", right=("answers",))
     for task in all_tasks():
         answers = str(len(task["choices"])) if task["choices"] else "text"
         table.add_row(*map(Text, (task["name"], task["content"], answers, task["metric"], task["from"])))
     console = wide_console()
     console.print(table)
-    console.print("more about one, with an example: prompttransfer assets --tasks NAME", soft_wrap=True)
+    console.print("for details and an example: prompttransfer assets --tasks NAME", soft_wrap=True)
 
 
 def task_facts(name: str, progress: Any) -> dict[str, Any]:

@@ -2,39 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from prompttransfer.cli import completion
 from prompttransfer.cli import options as o
+from prompttransfer.cli.command import Result, command
+from prompttransfer.cli.errors import FAILED
 from prompttransfer.cli.given import given_settings
-from prompttransfer.cli.support import friendly_errors
-from prompttransfer.files.texts import show, show_json
+from prompttransfer.files.texts import show
 from prompttransfer.settings.recipes import run_config
 
 
+@command(settings=("model", "data_dir"), defaults={"model": "the model of the recipe"})
 def validate(
+    options: dict[str, Any],
     recipe: Annotated[
         str,
         typer.Argument(
             metavar="RECIPE",
             autocompletion=completion.recipe,
-            help="A recipe that is shipped, such as demo, or a YAML or JSON file.",
+            help="A built-in recipe, such as demo, or a YAML or JSON file.",
         ),
     ],
     assigned: o.Assigned = None,
     limit: o.Limit = None,
-    model: o.Model = None,
-    data_dir: o.DataDir = None,
-    as_json: o.Json = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only what is missing.")] = False,
-    debug: o.Debug = False,
-) -> None:
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show only what is missing.")] = False,
+) -> Result:
     """Explain what a recipe would run: stages, rows, updates, memory, time, and what is missing on this machine.
 
-    No weights are loaded, nothing is downloaded. Exit code 0: all is there; 1: something is missing, with the command
-    that gets it; 2: the settings are refused.
+    No weights are loaded and nothing is downloaded. Exit code 0: everything is there. 1: something is missing, and the
+    command that gets it is shown. 2: the settings are refused.
 
     Examples:
 
@@ -44,20 +43,17 @@ def validate(
 
     `prompttransfer validate my-recipe.yaml --json`
     """
-    with friendly_errors(debug):
-        from prompttransfer import read_recipe
+    from prompttransfer import read_recipe
+    from prompttransfer.estimate import explain, print_explanation
 
-        asked = read_recipe(recipe)
-        given = given_settings({"model": model, "data_dir": data_dir}, assigned)
-        config = run_config(asked, given, limit=limit)
-        from prompttransfer.estimate import explain, print_explanation
+    asked = read_recipe(recipe)
+    explanation = explain(run_config(asked, given_settings(options, assigned), limit=limit), asked)
 
-        explanation = explain(config, asked)
-        if as_json:
-            show_json(explanation.as_dict())
-        elif quiet:
-            for what, command in explanation.missing:
-                show(f"{what}: {command}")
-        else:
+    def display() -> None:
+        if not quiet:
             print_explanation(explanation)
-    raise typer.Exit(0 if explanation.ready else 1)
+            return
+        for what, way in explanation.missing:
+            show(f"{what}: {way}")
+
+    return Result(explanation.as_dict(), display, 0 if explanation.ready else FAILED)

@@ -27,16 +27,23 @@ class ATTEMPTConfig(Presets):
 
     variant: Literal["paper", "code"] = Field(
         "paper",
-        description="code: padding takes part in the maximum over the text (mask_padding false), and LayerNorm is "
-        "frozen (train_norm false)",
+        description="Version to follow where paper and published code differ. code sets mask_padding and train_norm to "
+        "false, unless they are given.",
     )
-    mask_padding: bool = Field(True, description="leave padding out of the maximum over the text's embeddings")
-    train_norm: bool = Field(True, description="train the weights of the attention's LayerNorm")
-    projection: int = Field(100, ge=1, description="width between W_down and W_up")
-    temperature: float | None = Field(None, gt=0, description="tau of the attention; none: e * hidden size")
-    start: Literal["first_source", "p_init"] = Field("first_source", description="start of the target's prompt")
+    mask_padding: bool = Field(True, description="Leave padding out of the maximum over the text's embeddings.")
+    train_norm: bool = Field(True, description="Train the weights of the attention's LayerNorm.")
+    projection: int = Field(100, ge=1, description="Width between W_down and W_up.")
+    temperature: float | None = Field(
+        None, gt=0, description="Temperature tau of the attention. Default: e * hidden size."
+    )
+    start: Literal["first_source", "p_init"] = Field(
+        "first_source", description="Start of the target's prompt: the first source prompt, or P_init."
+    )
     attention_learning_rate: float | None = Field(
-        None, gt=0, description="rate of W_down, W_up and LayerNorm; none: that of the prompt, as in the published runs"
+        None,
+        gt=0,
+        description="Learning rate of W_down, W_up and LayerNorm. Default: that of the prompt, as in the published "
+        "runs.",
     )
 
 

@@ -38,28 +38,33 @@ class RelatedConfig(Settings):
     block: ClassVar[str] = "related"
 
     own_fraction: float = Field(
-        0.25, gt=0, lt=1, description="share of the target's budget whose prompt tuning shows which sources are related"
+        0.25,
+        gt=0,
+        lt=1,
+        description="Fraction of the target's budget for the first updates, by plain prompt tuning. They show which "
+        "sources are related.",
     )
     level: float = Field(
         0.75,
         ge=-1,
         le=1,
-        description="of the sign-flip test: a related source's z is at least this share of its maximum, sqrt(L)",
+        description="Threshold of the sign-flip test: a source is related if its z is at least this fraction of the "
+        "maximum, sqrt(L).",
     )
     join_weights: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
         (0.5, 1.0),
         min_length=1,
-        description="shares w of what joins that are tried, P_init + (1 - w) T_t + w * mean T_s; the largest one whose "
-        "loss on the next two batches is not above that of w = 0 is taken, at a cost of an update for every three "
-        "batches read",
+        description="Weights w to try for the prompt P_init + (1 - w) T_t + w * mean T_s. The largest w whose loss on "
+        "the next two batches is not above that of w = 0 is used. The search costs one update for every "
+        "three batches it reads.",
     )
     trained: Literal["scales", "both"] = Field(
         "scales",
-        description="what trains where something has joined: its scales, or the target's own prompt as well, at the "
-        "method's target_learning_rate",
+        description="What trains after related sources have joined. scales: their scales. both: the target's own "
+        "prompt as well, at the method's target_learning_rate.",
     )
     scale_learning_rate: float | None = Field(
-        None, gt=0, description="rate of the scales of what has joined; none: the method's target_learning_rate"
+        None, gt=0, description="Learning rate of the scales. Default: the method's target_learning_rate."
     )
 
 

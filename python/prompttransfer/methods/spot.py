@@ -40,10 +40,10 @@ class SPoTConfig(Settings):
         0.5,
         gt=0,
         lt=1,
-        description="share of target_updates spent on the target's own prompt, needed to choose the source",
+        description="Fraction of target_updates that trains the target's own prompt, which chooses the source.",
     )
     top: int = Field(
-        1, ge=1, description="how many of the most similar source prompts the start is the mean of, weighted by cosine"
+        1, ge=1, description="Number of most similar source prompts to start from. Their mean is weighted by cosine."
     )
 
 

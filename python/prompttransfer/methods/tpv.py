@@ -32,12 +32,13 @@ class TPVConfig(Settings):
 
     combine: Literal["pair", "top", "all"] = Field(
         "pair",
-        description="whose vectors are added: the pair of sources with the least loss on the target's training rows "
-        "before any update (pairs, as in the published code), so many single sources chosen so (top), or all",
+        description="Sources whose task vectors are added. pair: the pair with the lowest loss on the target's "
+        "training rows before any update; the published code adds pairs. top: the best single sources by "
+        "the same measure. all: every source.",
     )
-    top: int = Field(2, ge=1, description="sources of combine 'top'")
-    scale: float = Field(1.0, description="factor of the sum")
-    tune: bool = Field(True, description="go on training on the target; else the sum itself is the result")
+    top: int = Field(2, ge=1, description="Number of sources if combine is 'top'.")
+    scale: float = Field(1.0, description="Factor of the sum.")
+    tune: bool = Field(True, description="Train on the target after adding. If false, the sum itself is the result.")
 
 
 def added_sources(ctx: Context, target: EncodedTask, sources: Tensor) -> tuple[int, ...]:

@@ -48,5 +48,5 @@ class Presets(Settings):
         given = cls.variants.get(str(given.get("variant")), {}) | given
         for name, value in cls.ablations.get(str(given.get("ablation")), {}).items():
             if given.setdefault(name, value) != value:
-                raise ValueError(f"ablation {given['ablation']!r} means {name}={value!r}, got {name}={given[name]!r}")
+                raise ValueError(f"ablation {given['ablation']!r} sets {name}={value!r}, got {name}={given[name]!r}")
         return given

@@ -1,4 +1,4 @@
-"""Settings of a run in a file: a recipe that is shipped, by name, or a YAML or JSON file of the user.
+"""Settings of a run in a file: a built-in recipe, by name, or a YAML or JSON file of the user.
 
 A file holds settings of `RunConfig` by name. Beside them it may say what they are:
 
@@ -64,7 +64,7 @@ class SettingsError(ValueError):
 
 
 def recipe_names() -> list[str]:
-    """Names of the recipes that are shipped."""
+    """Names of the built-in recipes."""
     return sorted(str(file.relative_to(FOLDER).with_suffix("").as_posix()) for file in FOLDER.rglob("*.yaml"))
 
 
@@ -85,12 +85,12 @@ def read_recipe(name: str | Path | None, _above: tuple[Path, ...] = ()) -> Recip
         near = get_close_matches(text, shipped, n=1, cutoff=0.4)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise FileNotFoundError(
-            f"no recipe {text!r}; {hint}there are {', '.join(shipped)}; or name a {', '.join(SUFFIXES)} file"
+            f"no recipe {text!r}; {hint}built-in recipes: {', '.join(shipped)}; or give a {', '.join(SUFFIXES)} file"
         )
     if not path.is_file():
         raise FileNotFoundError(f"settings file {path} does not exist")
     if path in _above:
-        raise ValueError(f"{text}: is its own base, by way of {', '.join(str(file) for file in _above)}")
+        raise ValueError(f"{text}: is its own base, through {', '.join(str(file) for file in _above)}")
     content = read_json(path) if path.suffix.lower() == ".json" else read_yaml(path)
     if not isinstance(content, dict):
         kind = "nothing" if content is None else f"a {type(content).__name__}"
@@ -212,7 +212,7 @@ def _complete(name: str, about: About, settings: dict[str, Any]) -> About:
     named = {path: text for path, text in about.unknown.items() if path not in patterns}
     for key, path in (*(("origin", path) for path in about.origin), *(("unknown", path) for path in named)):
         if path not in paths:
-            raise ValueError(f"{name}: {key}.{path}: the file has no setting {path!r} that this could be about")
+            raise ValueError(f"{name}: {key}.{path}: the file does not set {path!r}")
     for path in paths:
         fitting = next((pattern for pattern in patterns if fnmatchcase(path, pattern)), None)
         if fitting and path not in about.origin and path not in _UNSAID:

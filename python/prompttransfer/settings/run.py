@@ -38,6 +38,8 @@ def _method(name: str) -> str:
     known = RunConfig.known
     if not known:
         raise RuntimeError("no method is declared: import prompttransfer.methods first")
+    in_any_case = {other.lower(): other for other in known}
+    name = in_any_case.get(name.lower(), name)
     if name not in known:
         # Swapped letters first: else MTP would be taken for BMTPT.
         near = [other for other in known if sorted(other.lower()) == sorted(name.lower())]
@@ -66,13 +68,15 @@ EpochsBySize = Annotated[dict[Annotated[int, Field(ge=0)], Epochs], Field(min_le
 
 
 class TaskSettings(Settings):
-    """What may be set for some of the tasks only; none: as in the run."""
+    """Settings of single tasks; null: as in the run."""
 
-    target_epochs: Epochs | None = Field(None, description="epochs over its training rows")
-    target_updates: int | None = Field(None, ge=1, description="updates, in place of epochs")
-    target_learning_rate: float | None = Field(None, gt=0, description="peak rate")
-    batch_size: int | None = Field(None, ge=1, description="rows per update")
-    max_length: int | None = Field(None, ge=1, description="goes before the length that the task itself names")
+    target_epochs: Epochs | None = Field(None, description="Epochs over the training rows of the task.")
+    target_updates: int | None = Field(None, ge=1, description="Number of updates. Replaces target_epochs.")
+    target_learning_rate: float | None = Field(None, gt=0, description="Peak learning rate.")
+    batch_size: int | None = Field(None, ge=1, description="Rows per update.")
+    max_length: int | None = Field(
+        None, ge=1, description="Maximum number of text tokens per row. Overrides the length that the task sets itself."
+    )
 
     @model_validator(mode="after")
     def _one_budget(self) -> TaskSettings:
@@ -84,138 +88,192 @@ class TaskSettings(Settings):
 
 
 class MethodSettings(Settings):
-    """What may be set for one method only; none: as in the run. Budgets are equal for all, so none is here."""
+    """Settings of single methods; null: as in the run. Budgets are the same for all methods, so none is here."""
 
-    target_learning_rate: float | None = Field(None, gt=0, description="peak rate on target rows")
+    target_learning_rate: float | None = Field(None, gt=0, description="Peak learning rate on target rows.")
 
 
 class RunConfig(Settings):
     """Everything a comparison needs. Two runs with equal settings do the same work and share its results."""
 
+    # Options of the command line are made from these fields (cli/given.py). The first sentence of a description is the
+    # help of the option; "Default:" says what happens where the default is None.
     model: Annotated[str, AfterValidator(_model)] = Field(
-        "demo", description="'demo', a hub id, or a local folder of a causal or seq2seq model"
+        "demo",
+        description="Frozen language model, causal or seq2seq: `demo`, a Hugging Face Hub ID, or a local folder.",
     )
-    sources: tuple[str, ...] = Field(("amazon", "movies", "r8"), description="source tasks: demo names or files")
-    targets: tuple[str, ...] = Field(("sst2", "nyt", "subjectivity"), description="target tasks: demo names or files")
+    sources: tuple[str, ...] = Field(
+        ("amazon", "movies", "r8"),
+        description="Tasks to transfer from: demo tasks, the papers' data sets (such as glue/mrpc), or files. "
+        "`prompttransfer assets --tasks` lists the named ones.",
+    )
+    targets: tuple[str, ...] = Field(
+        ("sst2", "nyt", "subjectivity"),
+        description="Tasks to transfer to: demo tasks, the papers' data sets, or files. Methods are compared on them.",
+    )
     methods: tuple[Annotated[str, AfterValidator(_method)], ...] = Field(
-        ("PT", "MPT", "BMTPT", "DTVG"), min_length=1, description="what is compared, in this order"
+        ("PT", "MPT", "BMTPT", "DTVG"), min_length=1, description="Methods to compare. The report keeps their order."
     )
     transfer_from: Literal["all", "related"] = Field(
         "related",
-        description="sources that a method transfers from: those that pass the test of `related`, where it has such a "
-        "form (ours; without one it is prompt tuning), or all, as published, the default where variant is given",
+        description="Sources that methods transfer from. all: every source, as published; the default if variant is "
+        "set. related: only sources that pass the test of the `related` block, for methods that support it (our "
+        "extension); if no source passes, the method is plain prompt tuning.",
     )
     seeds: tuple[int, ...] = Field(
-        (42, 43, 44), min_length=1, description="repetitions: few-shot rows and order of the batches"
+        (42, 43, 44),
+        min_length=1,
+        description="Random seeds, one repetition each: they draw the few-shot rows and the batch order.",
     )
     retrain_sources: bool = Field(
-        False, description="new P_init and sources for every seed; else those of the first seed"
+        False,
+        description="Draw a new P_init and train the sources again for every seed. If false, all seeds share those of "
+        "the first seed.",
     )
     source_seed: int | None = Field(
-        None, description="seed of P_init and the sources in place of the first one, as when seeds are added to a run"
+        None,
+        description="Seed of P_init and the sources, for instance to add seeds to a run. Default: the first seed.",
     )
-    prompt_length: int = Field(16, ge=1, description="prompt tokens L")
+    prompt_length: int = Field(16, ge=1, description="Number of prompt tokens, L.")
     init: Literal["vocabulary", "text", "labels", "uniform"] = Field(
         "vocabulary",
-        description="start P_init, shared by all tasks: drawn tokens, init_text, the answers of the run's tasks with "
-        "drawn tokens behind them, or random numbers",
+        description="Content of P_init, the start that all tasks share. vocabulary: random tokens. text: init_text. "
+        "labels: the answers of the run's tasks, then random tokens. uniform: random numbers.",
     )
-    init_text: str = Field("", description="text whose embeddings, repeated, fill P_init when init is 'text'")
-    train_rows: RowCount = Field(16, description="few-shot rows per target, in total; all (or none): every row")
-    test_rows: RowCount = Field(200, description="test rows per task; all (or none): every row")
+    init_text: str = Field(
+        "", description="Text whose embeddings fill P_init if init is 'text'. It is repeated as needed."
+    )
+    train_rows: RowCount = Field(
+        16, description="Number of training rows per target, over all classes, or 'all'. null means all."
+    )
+    test_rows: RowCount = Field(200, description="Number of test rows per task, or 'all'. null means all.")
     evaluate_on: Literal["test", "validation"] = Field(
-        "test", description="rows that are scored; validation: for the choice of settings, test rows are never read"
+        "test", description="Rows to score. validation is for tuning settings: test rows are never read."
     )
-    source_rows: RowCount = Field(2000, description="training rows per source; all (or none): every row")
-    source_updates: int = Field(120, ge=1, description="optimizer updates of a source stage")
+    source_rows: RowCount = Field(2000, description="Number of training rows per source, or 'all'. null means all.")
+    source_updates: int = Field(120, ge=1, description="Number of optimizer updates per source stage.")
     source_epochs: Epochs | None = Field(
-        None, description="epochs of a source stage over its training rows, in place of source_updates"
+        None, description="Epochs over the training rows of a source stage. Replaces source_updates."
     )
-    target_updates: int = Field(16, ge=1, description="optimizer updates on target rows, the same for every method")
+    target_updates: int = Field(
+        16, ge=1, description="Number of optimizer updates on target rows, the same for every method."
+    )
     target_epochs: Epochs | EpochsBySize | None = Field(
         None,
-        description="epochs over a target's training rows, in place of target_updates; or by their least number, such "
-        "as {0: 20, 10001: 10}",
+        description="Epochs over the training rows of a target. Replaces target_updates. A mapping gives epochs by "
+        "the least number of rows: {0: 20, 10001: 10} means 20 epochs, and 10 from 10001 rows on.",
     )
     max_updates: int | None = Field(
-        None, ge=1, description="updates of any stage at most, whatever the other settings say: for a quick try"
+        None,
+        ge=1,
+        description="Upper limit on the updates of any stage, whatever the other settings say. It is for quick tries.",
     )
-    batch_size: int = Field(8, ge=1, description="rows per target update")
-    source_batch_size: int = Field(5, ge=1, description="rows per source update")
-    eval_batch_size: int = Field(32, ge=1, description="rows per forward when scoring")
-    learning_rate: float = Field(0.02, gt=0, description="peak AdamW rate of a prompt in a source stage")
-    target_learning_rate: float | None = Field(None, gt=0, description="peak rate on target rows; none: learning_rate")
-    weight_decay: float = Field(1e-5, ge=0, description="of AdamW")
-    warmup: float = Field(0.06, ge=0, lt=1, description="share of the updates with rising rate")
-    warmup_updates: int | None = Field(None, ge=0, description="updates with rising rate, in place of warmup")
+    batch_size: int = Field(8, ge=1, description="Number of target rows per update.")
+    source_batch_size: int = Field(10, ge=1, description="Number of source rows per update.")
+    eval_batch_size: int = Field(32, ge=1, description="Number of rows per forward pass when scoring.")
+    learning_rate: float = Field(
+        0.02, gt=0, description="Peak learning rate of AdamW. On targets, target_learning_rate overrides it."
+    )
+    target_learning_rate: float | None = Field(
+        None, gt=0, description="Peak learning rate on target rows. Default: learning_rate."
+    )
+    weight_decay: float = Field(1e-5, ge=0, description="Weight decay of AdamW.")
+    warmup: float = Field(0.06, ge=0, lt=1, description="Fraction of the updates used for learning rate warm-up.")
+    warmup_updates: int | None = Field(None, ge=0, description="Number of warm-up updates. Replaces warmup.")
     schedule: Literal["linear", "cosine", "constant_with_warmup"] = Field(
-        "linear", description="rate after the warm-up"
+        "linear", description="Learning rate schedule after the warm-up."
     )
-    max_grad_norm: float = Field(1.0, ge=0, description="gradient clipping; 0: none")
+    max_grad_norm: float = Field(1.0, ge=0, description="Maximum gradient norm (clipping). 0 turns clipping off.")
     dropout: Literal["off", "model"] = Field(
         "off",
-        description="dropout inside the frozen model while a prompt trains: none, or the model's own (T5: 0.1); never "
-        "for teachers and scores",
+        description="Dropout in the frozen model while a prompt trains. off: none. model: the model's own rate (T5: "
+        "0.1). Teachers and scores never use dropout.",
     )
-    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="type of the frozen model's products")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto",
+        description="Precision in which the frozen model computes. Prompts always stay in float32.",
+    )
     max_length: int = Field(
-        64, ge=1, description="text tokens kept (the last ones) of a row, where its task does not say"
+        64, ge=1, description="Maximum number of text tokens per row; the last ones are kept. A task may set its own."
     )
     select_updates: int | None = Field(
         None,
         ge=1,
-        description="of every stage on one task, keep the prompt that does best on its validation rows, by the mean of "
-        "its metrics; they are answered after so many updates each, and at the end; none: keep the last prompt",
+        description="Number of updates between two evaluations on validation rows, to keep the best prompt. Applies to "
+        "every stage on a single task. Prompts are ranked by the mean of the task's metrics, and evaluated once more "
+        "after the last update. Default: no evaluation, keep the last prompt.",
     )
-    checkpoint_updates: int = Field(10, ge=1, description="updates between two checkpoints of a stage")
-    output: Place = Field(Path("runs/demo"), description="run folder")
-    cache: Place | None = Field(None, description="store of finished stages; none: $PROMPTTRANSFER_CACHE or ~/.cache")
+    checkpoint_updates: int = Field(10, ge=1, description="Number of updates between two checkpoints of a stage.")
+    output: Place = Field(
+        Path("runs/demo"),
+        description="Run folder; results of other settings in it are moved to a folder beside it.",
+    )
+    cache: Place | None = Field(
+        None, description="Folder that stores finished stages. Default: $PROMPTTRANSFER_CACHE or ~/.cache."
+    )
     scoring: Literal["auto", "first-token", "full", "generate"] = Field(
         "auto",
-        description="how an answer is chosen: by its first token, by the mean log-probability of all its tokens, or by "
-        "writing it; auto: first-token where that tells the answers of a task apart, else full",
+        description="How an answer is chosen. first-token: by the probability of its first token. full: by the mean "
+        "log-probability of all its tokens. generate: by generating text. auto: first-token if the first tokens tell "
+        "the answers of the task apart, else full.",
     )
     answers: Literal["digits", "words"] | None = Field(
         None,
-        description="verbalisers of tasks with a name: digits or words; none: the papers' digits, the demo's words",
+        description="Form of the answers (verbalisers) of named tasks. Default: digits for the papers' data sets, "
+        "words for the demo.",
     )
     cue: str = Field(
         "",
-        description="what a causal model reads between a text of the papers' sets and its answer, such as ' Label :'",
+        description="Text between the input and the answer of the papers' data sets, for causal models, such as "
+        "' Label :'.",
     )
     join: Literal["auto", "space", "none", "separate"] = Field(
         "auto",
-        description="how a causal model's answer joins the text. space: behind one space, whatever spaces the template "
-        "or cue ends with; none: directly; separate: tokenized on its own, behind the tokenizer's start token; auto: "
-        "none where the template or cue ends with a line break or a tab, else space",
+        description="How a causal model's answer follows the text. space: after one space, whatever spaces the "
+        "template or cue ends with. none: directly. separate: tokenized on its own, after the tokenizer's start token. "
+        "auto: none if the template or cue ends with a line break or a tab, else space.",
     )
     data_dir: Place | None = Field(
-        None, description="folder with a copy of the papers' data sets, in the layout of the hub; none: the hub"
+        None,
+        description="Folder with a copy of the papers' data sets, laid out as on the Hub. Default: download from the "
+        "Hub.",
     )
     bad_rows: Literal["error", "skip"] = Field(
-        "error", description="rows that do not fit their task: stop, or leave them out and say how many"
+        "error",
+        description="What to do with rows that do not fit their task. error: stop. skip: leave them out and report "
+        "how many.",
     )
     placement: Literal["encoder", "encoder-decoder"] = Field(
-        "encoder", description="of an encoder-decoder: prompt before the encoder's input, or half of it before each"
+        "encoder",
+        description="Where the prompt of an encoder-decoder model goes. encoder: before the encoder's input. "
+        "encoder-decoder: half of it before each input.",
     )
-    checkpointing: bool = Field(False, description="compute activations again in the backward pass: less memory")
+    checkpointing: bool = Field(
+        False, description="Recompute activations in the backward pass (gradient checkpointing) to save memory."
+    )
     quantization: Literal["none", "8bit", "4bit"] = Field(
-        "none", description="weights of the frozen model through bitsandbytes, on a GPU"
+        "none", description="Quantization of the frozen model's weights with bitsandbytes, on a GPU."
     )
     shard_model: bool = Field(
-        False, description="spread the frozen model's layers over the processes of a launcher (FSDP): less memory each"
+        False,
+        description="Shard the frozen model over the processes of torchrun or accelerate launch (FSDP). Each process "
+        "then needs less memory.",
     )
-    text_column: str = Field("text", description="text column of task files")
-    label_column: str = Field("label", description="label column of task files")
+    text_column: str = Field("text", description="Text column of task files.")
+    label_column: str = Field("label", description="Label column of task files.")
     variant: Literal["paper", "code"] | None = Field(
-        None, description="for all methods, where paper and published code differ; none: each method's own default"
+        None,
+        description="Version to follow where a method's paper and its published code differ. Default: each method's "
+        "own choice.",
     )
     per_task: dict[str, TaskSettings] = Field(
         default_factory=dict,
-        description="exceptions for targets, by name or pattern (mrqa/*); where several fit, the last one wins",
+        description="Exceptions for single targets, by name or pattern (mrqa/*). If several patterns fit, the last one "
+        "wins.",
     )
     per_method: dict[Annotated[str, AfterValidator(_method)], MethodSettings] = Field(
-        default_factory=dict, description="a rate for each method, as tuning finds it; per_task goes before it"
+        default_factory=dict,
+        description="Learning rate of single methods, as found by tuning. per_task takes precedence.",
     )
     known: ClassVar[dict[str, KnownMethod]] = {}
 
@@ -267,9 +325,11 @@ class RunConfig(Settings):
                 f"sources is empty, but {', '.join(needing)} transfer from source tasks; name some or use PT"
             )
         if self.retrain_sources and self.source_seed is not None:
-            raise ValueError("source_seed is one for all seeds, but retrain_sources asks for new sources for each")
+            raise ValueError(
+                "source_seed gives all seeds the same sources, but retrain_sources trains new ones for each; want one"
+            )
         if self.init == "text" and not self.init_text.strip():
-            raise ValueError("init is 'text' but init_text is empty")
+            raise ValueError("init is 'text' but init_text is empty; want a text")
         for method in methods:
             method.check(self)
         return self

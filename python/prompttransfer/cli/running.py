@@ -1,0 +1,53 @@
+"""What `compare` and `train` share: a run from its settings to its report."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+
+from prompttransfer.cli.command import Result
+from prompttransfer.distributed import processes
+from prompttransfer.files.texts import show
+from prompttransfer.settings.run import RunConfig
+
+
+def run(config: RunConfig, progress: Any, workers: int = 1) -> Any:
+    """Compare, write the report, and return the results; of several processes, only the main one returns.
+
+    Args:
+        workers: how many processes of this machine share the rows.
+    """
+    with progress:
+        progress.note("loading libraries")
+        from prompttransfer.models.loading import read_configuration
+        from prompttransfer.report import read_results, write_report
+        from prompttransfer.runs.compare import compare
+        from prompttransfer.runs.local_workers import local_workers
+        from prompttransfer.tasks import check_name
+
+        # Before anything is fetched.
+        for name in (*config.sources, *config.targets):
+            check_name(name)
+        if config.model != "demo":
+            read_configuration(config.model)
+        with local_workers(config, workers, progress):
+            folder = compare(config, progress)
+        processes.finish()
+        if not processes.is_main():
+            raise typer.Exit
+        write_report(folder)
+    return read_results(folder)
+
+
+def result_of(results: Any, *lines: str) -> Result:
+    """The results as tables with the way to the report, and further lines below."""
+
+    def display() -> None:
+        from prompttransfer.cli.tables import wide_console
+        from prompttransfer.report.terminal import print_results
+
+        print_results(results, wide_console())
+        show("\n".join([f"report: {results.folder / 'report.html'}", f"all files: {results.folder}", *lines]))
+
+    return Result(results.content, display)

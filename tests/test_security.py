@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-FOLDERS = ("promptkernels", "python", "bench")
+FOLDERS = ("promptkernels", "python", "bench", "tools")
 
 
 @cache

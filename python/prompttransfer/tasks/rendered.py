@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from datasets import Dataset
+from datasets.arrow_writer import ArrowWriter
 
 from prompttransfer.files.cache import built_once, cache_folder
 from prompttransfer.files.durable import seal
@@ -49,7 +51,7 @@ def stored(key: str, write: Callable[[Path], Mapping[str, Any]]) -> tuple[dict[s
     """The datasets stored under a key, by name, and the facts about them.
 
     Args:
-        write: called with a folder when nothing is stored: writes `<name>.arrow` there (`RowFile`) and returns facts
+        write: called with a folder when nothing is stored: writes `<name>.arrow` there (`row_file`) and returns facts
             that JSON holds. When it fails, nothing is stored.
     """
     folder = rendered_folder() / key
@@ -65,37 +67,16 @@ def stored(key: str, write: Callable[[Path], Mapping[str, Any]]) -> tuple[dict[s
     return datasets, json.loads((folder / "facts.json").read_text(encoding="utf-8"))
 
 
-class RowFile:
-    """Examples on their way to an Arrow file, a thousand in memory at a time; use as a context."""
-
-    def __init__(self, path: Path) -> None:
-        self._schema = FEATURES.arrow_schema
-        self._file = pa.OSFile(str(path), "wb")
-        self._writer = pa.ipc.new_stream(self._file, self._schema)
-        self._batch: list[Example] = []
-        self.count = 0
-
-    def show(self, row: Example) -> None:
-        self.count += 1
-        self._batch.append(row)
-        if len(self._batch) == _BATCH:
-            self._flush()
-
-    def _flush(self) -> None:
-        columns = [
-            pa.array([getattr(row, name) for row in self._batch], self._schema.field(name).type) for name in FEATURES
-        ]
-        self._writer.write_batch(pa.record_batch(columns, schema=self._schema))
-        self._batch = []
-
-    def __enter__(self) -> RowFile:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
-        if kind is None:
-            self._flush()
-        self._writer.close()
-        self._file.close()
+@contextmanager
+def row_file(path: Path) -> Iterator[Callable[[Example], None]]:
+    """A function that writes examples to an Arrow file, a thousand in memory at a time."""
+    # A stream, because the writer would take some paths for addresses.
+    with (
+        pa.OSFile(str(path), "wb") as stream,
+        ArrowWriter(features=FEATURES, stream=stream, writer_batch_size=_BATCH) as writer,
+    ):
+        yield lambda example: writer.write({name: getattr(example, name) for name in FEATURES})
+        writer.finalize(close_stream=False)
 
 
 class Reservoir:

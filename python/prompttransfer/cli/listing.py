@@ -12,8 +12,8 @@ from rich.table import Table
 
 from prompttransfer.files.assets import is_fetched
 from prompttransfer.files.assets.table import ASSETS
-from prompttransfer.files.cache import cache_folder
-from prompttransfer.files.cache_parts import PARTS, folder_bytes, folders_of, size
+from prompttransfer.files.cache import cache_folder, folder_bytes
+from prompttransfer.files.cache_parts import PARTS, folders_of, size
 
 
 def asset_facts(names: Sequence[str] = ()) -> dict[str, Any]:

@@ -18,13 +18,12 @@ from datasets import Dataset
 from datasets.arrow_writer import ArrowWriter
 
 from prompttransfer.files.cache import built_once, cache_folder
-from prompttransfer.files.durable import seal
+from prompttransfer.files.durable import file_hash
 from prompttransfer.tasks.task import FEATURES, Example
 
 # Part of every key: a change of how rows are rendered makes what is stored stale.
 VERSION = 3
 _BATCH = 1000
-_BLOCK = 1 << 20
 
 
 def rendered_folder() -> Path:
@@ -40,10 +39,8 @@ def content_key(files: Mapping[str, Sequence[Path]], settings: Mapping[str, Any]
             inner = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
             for file in inner:
                 # A suffix decides how a file is read, its place in the folder what it is there.
-                state.update(f"{split}:{file.relative_to(path) if path.is_dir() else file.suffix}:".encode())
-                with file.open("rb") as content:
-                    while block := content.read(_BLOCK):
-                        state.update(block)
+                name = file.relative_to(path) if path.is_dir() else file.suffix
+                state.update(f"{split}:{name}:{file_hash(file)}".encode())
     return state.hexdigest()[:32]
 
 
@@ -55,14 +52,10 @@ def stored(key: str, write: Callable[[Path], Mapping[str, Any]]) -> tuple[dict[s
             that JSON holds. When it fails, nothing is stored.
     """
     folder = rendered_folder() / key
-    with built_once(folder, sealed=True) as scratch:
-        if scratch is not None:
-            made = scratch / "made"
-            made.mkdir()
+    with built_once(folder, sealed=True) as made:
+        if made is not None:
             facts = write(made)
             (made / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
-            seal(made)
-            made.rename(folder)
     datasets = {path.stem: Dataset.from_file(str(path)) for path in sorted(folder.glob("*.arrow"))}
     return datasets, json.loads((folder / "facts.json").read_text(encoding="utf-8"))
 

@@ -30,7 +30,7 @@ class Link(str):
         return made
 
 
-Cell = str | Sequence[str]  # of several, each may be a link
+Shown = str | Sequence[str]  # in a cell of a table: words, or several, each of which may be a link
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Section:
     """
 
     title: str
-    table: tuple[Sequence[str], Sequence[Sequence[Cell]]] | None = None
+    table: tuple[Sequence[str], Sequence[Sequence[Shown]]] | None = None
     words: int = 1
     base: Sequence[str] = ()
     long: Sequence[str] = ()

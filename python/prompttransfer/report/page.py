@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from prompttransfer.report.html import Cell, Link, Section, document
+from prompttransfer.report.html import Link, Section, Shown, document
 from prompttransfer.report.pictures import Picture
 from prompttransfer.report.results import Results
 from prompttransfer.report.statistics import difference_rows
@@ -122,7 +122,7 @@ def _about_mean(results: Results) -> str:
     return _ABOUT_DIFFERENCES + more
 
 
-def _linked(results: Results, path: Path) -> tuple[list[str], list[list[Cell]]]:
+def _linked(results: Results, path: Path) -> tuple[list[str], list[list[Shown]]]:
     """Every score with its terms; in place of the number of seeds, their prompts."""
     cells = results.cells()
     head, rows = fact_rows(cells)
@@ -135,7 +135,7 @@ def _linked(results: Results, path: Path) -> tuple[list[str], list[list[Cell]]]:
     return head, [[*row[:place], found, *row[place + 1 :]] for row, found in zip(rows, linked, strict=True)]
 
 
-def _with_prompts(results: Results, path: Path) -> tuple[list[str], list[list[Cell]]]:
+def _with_prompts(results: Results, path: Path) -> tuple[list[str], list[list[Shown]]]:
     head, rows = source_rows(results)
     found = [_seed(results, path, source) for source in results.content["sources"]] if rows else []
     return [*head, "prompt of seed"], [[*row, seed] for row, seed in zip(rows, found, strict=True)]

@@ -1,8 +1,8 @@
-"""Targets with a defect each, for the test of `bench.fuzz`."""
+"""Targets with a defect each, for the test of `tools.fuzz`."""
 
 import ctypes
 
-from bench.fuzz.target import Finding, Target
+from tools.fuzz.target import Finding, Target
 
 
 def crashes(data: bytes) -> bool:

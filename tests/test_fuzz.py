@@ -1,4 +1,4 @@
-"""Every target of `bench.fuzz` on a few hundred inputs, and that the command finds and keeps what is wrong."""
+"""Every target of `tools.fuzz` on a few hundred inputs, and that the command finds and keeps what is wrong."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bench.fuzz import running
-from bench.fuzz.target import Target
+from tools.fuzz import running
+from tools.fuzz.target import Target
 
 atheris = pytest.mark.skipif(importlib.util.find_spec("atheris") is None, reason="atheris is not installed")
 
@@ -60,7 +60,7 @@ def test_inputs_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_draw_ends_in_first_choices() -> None:
-    from bench.fuzz.target import Draw
+    from tools.fuzz.target import Draw
 
     draw = Draw(b"\x05")
     assert (draw.below(4), draw.below(4), draw.of("abc"), draw.one_in(2)) == (1, 0, "a", False)

@@ -76,7 +76,7 @@ def test_sdist_holds_what_the_project_needs(sdist: Path) -> None:
         "tests/test_package.py",
         "examples/custom_task/reviews.csv",
         "docs/index.md",
-        "bench/evidence/studies.py",
+        *("bench/evidence/studies.py", "tools/fuzz/running.py"),
         *(".ci/run", ".ci/audit.py", ".clang-format"),
     ]
     sources = [path for folder in ("csrc", "cmake") for path in (ROOT / folder).rglob("*") if path.is_file()]

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-FOLDERS = ("promptkernels", "python", "bench")
+FOLDERS = ("promptkernels", "python", "bench", "tools")
 
 
 @cache
@@ -56,7 +56,7 @@ def test_nothing_unpickles_or_evaluates() -> None:
         for path, node in nodes()
         if isinstance(node, ast.Import | ast.ImportFrom)
         for name in ([node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names])
-        if name.split(".")[0] in {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "jinja2"}
+        if name.split(".")[0] in {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"}
     ]
     assert imported == []
     evaluated = [
@@ -69,6 +69,15 @@ def test_nothing_unpickles_or_evaluates() -> None:
     assert evaluated == []
     assert [place for place, _ in calls("os.system", "os.popen", "pickle.loads", "extractall", "unpack_archive")] == []
     assert [place for place, call in calls("subprocess.run", "subprocess.Popen") if keyword(call, "shell")] == []
+
+
+def test_templates_are_files_of_the_package_and_escape() -> None:
+    """A template may run anything, so nobody else's is compiled."""
+    assert [place for place, _ in calls("from_string", "Template")] == []
+    environments = list(calls("Environment"))
+    assert [keyword(call, "autoescape") for _, call in environments] == [True]
+    (loader,) = (given.value for given in environments[0][1].keywords if given.arg == "loader")
+    assert ast.unparse(loader) == "PackageLoader('prompttransfer.report')"
 
 
 def test_tensors_are_loaded_without_code() -> None:

@@ -16,6 +16,7 @@ from prompttransfer.files.durable import write_json
 from prompttransfer.files.progress import Progress
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
+ARCHIVES = Path(__file__).parent / "archives"
 
 
 def main() -> None:
@@ -38,15 +39,15 @@ def tune(options: argparse.Namespace, progress: Any) -> None:
         folder = _folder(study, options)
         run_study(study, folder, progress, **_parts(options))
         results = collect(study, folder)
-        pack(folder, archive_of(study, options.results))
+        pack(folder, archive_of(study, options.archives))
         if not results.content["finished"]:
             missing = results.content["cells"] - len(results.rows) - len(results.content["errors"])
             progress.note(f"{name}: {missing} cells are missing; nothing is chosen yet")
             continue
         chosen = choose(study, results)
-        write_json(options.results / f"{name}.json", chosen)
+        write_json(options.archives / f"{name}.json", chosen)
         write_tuning(chosen, options.results / f"{name}.md")
-        progress.note(f"chosen settings: {options.results / f'{name}.json'}")
+        progress.note(f"chosen settings: {options.archives / f'{name}.json'}")
 
 
 def run(options: argparse.Namespace, progress: Any) -> None:
@@ -58,8 +59,10 @@ def report(options: argparse.Namespace, progress: Any) -> None:
     """Write the pages of the studies that have cells here; those of the others stay as they are."""
     studies = _studies(options)
     for study in studies:
-        results = collect(study, _folder(study, options))
+        folder = _folder(study, options)
+        results = collect(study, folder)
         if results.rows:
+            pack(folder, archive_of(study, options.archives))
             write_study(study, results, options.results)
     write_index(studies, options.results)
     progress.note(f"pages: {options.results / 'README.md'}")
@@ -68,13 +71,13 @@ def report(options: argparse.Namespace, progress: Any) -> None:
 def _folder(study: Study, options: argparse.Namespace) -> Path:
     """Where the cells of a study lie, with those that were published."""
     folder: Path = options.runs / study.name
-    unpack(archive_of(study, options.results), folder)
+    unpack(archive_of(study, options.archives), folder)
     return folder
 
 
 def _studies(options: argparse.Namespace) -> list[Study]:
     names = getattr(options, "studies", None) or ["all"]
-    best = best_settings(options.results)
+    best = best_settings(options.archives)
     return [read_study(name, best) for name in (REPORTED if "all" in names else names)]
 
 
@@ -85,7 +88,8 @@ def _parts(options: argparse.Namespace) -> dict[str, Any]:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.evidence", description=__doc__)
     parser.add_argument("--runs", type=Path, default=Path("runs/evidence"), help="folder of the cells")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the pages and of tuning.json")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the pages")
+    parser.add_argument("--archives", type=Path, default=ARCHIVES, help="folder of the raw results")
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in (
         ("tune", "choose every method's settings on validation rows"),

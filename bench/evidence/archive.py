@@ -1,4 +1,4 @@
-"""All cells of a study in one file beside its page: another machine goes on with them, and a reader can check them."""
+"""All cells of a study in one file: another machine goes on with them, and a reader can check them."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from prompttransfer.files.durable import replacing, write_json
 _FOLDERS = ("cells", "history")
 
 
-def archive_of(study: Study, results: Path) -> Path:
-    """Its path beside the page."""
-    return results / f"{study.name}.json.xz"
+def archive_of(study: Study, archives: Path) -> Path:
+    """Its path in the folder of archives."""
+    return archives / f"{study.name}.json.xz"
 
 
 def pack(folder: Path, archive: Path) -> None:
     """Write the cells and histories of a study's folder as one JSON object: path -> content."""
     paths = sorted(path for name in _FOLDERS for path in (folder / name).glob("*.json"))
     content = {str(path.relative_to(folder)): json.loads(path.read_text(encoding="utf-8")) for path in paths}
+    archive.parent.mkdir(parents=True, exist_ok=True)
     with replacing(archive) as temporary:
         temporary.write_bytes(lzma.compress(json.dumps(content).encode()))
 

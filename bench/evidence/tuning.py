@@ -43,9 +43,9 @@ def choose(study: Study, results: Results) -> dict[str, Any]:
     return {**facts, "best": best, "tried": tried}
 
 
-def best_settings(results: Path) -> Best:
+def best_settings(archives: Path) -> Best:
     """The chosen settings, by study of tuning and by method, of the studies that are finished."""
-    paths = {name: results / f"{name}.json" for name in TUNING}
+    paths = {name: archives / f"{name}.json" for name in TUNING}
     return {
         name: json.loads(path.read_text(encoding="utf-8"))["best"] for name, path in paths.items() if path.is_file()
     }

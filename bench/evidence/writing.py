@@ -8,7 +8,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from bench.evidence.archive import archive_of, pack
 from bench.evidence.studies import BASELINE, Study
 from bench.evidence.tuning import settings_text
 from prompttransfer.files.durable import write_csv
@@ -18,6 +17,7 @@ from prompttransfer.report.statistics import difference_rows, interval_text, pai
 from prompttransfer.report.tables import cost_rows, overview_rows, source_rows
 from prompttransfer.runs.run_folder import csv_rows
 
+ARCHIVES = "bench/evidence/archives"
 PROTOCOL = """\
 Every method spends the same number of updates on the same target rows in the same batches; what a method needs first
 from the target (SPoT, DTVG: the target's own prompt) is paid from that budget. No source holds a row that overlaps with
@@ -35,11 +35,9 @@ of this kind would give; it holds both kinds of chance, and is wide with few tar
 
 
 def write_study(study: Study, results: Results, folder: Path) -> None:
-    """<study>.md, <study>.csv, <study>-<picture>.svg, and the archive of the cells."""
+    """<study>.md, <study>.csv, <study>-<picture>.svg."""
     folder.mkdir(parents=True, exist_ok=True)
     write_csv(folder / f"{study.name}.csv", csv_rows(results.rows))
-    archive = archive_of(study, folder)
-    pack(results.folder, archive)
     config, content = study.config, results.content
     parts = [f"# {study.name}", study.about]
     if not content["finished"]:
@@ -85,7 +83,7 @@ def write_study(study: Study, results: Results, folder: Path) -> None:
     parts += [f"- errors: {error}" for error in content["errors"]]
     common = {name: value for name, value in study.settings.items() if name not in ("sources", "targets", "seeds")}
     parts += ["## Origin", origin(content), f"Common settings: {settings_text(common)}."]
-    parts.append(f"Every row: [{study.name}.csv]({study.name}.csv); all cells: [{archive.name}]({archive.name}).")
+    parts.append(f"Every row: [{study.name}.csv]({study.name}.csv); all cells: `{ARCHIVES}/{study.name}.json.xz`.")
     (folder / f"{study.name}.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
@@ -130,7 +128,7 @@ def write_tuning(chosen: Mapping[str, Any], path: Path) -> None:
         "Every method gets as many settings to try. Scores are on validation rows, per cent, means over seeds that are "
         f"not reported: {', '.join(map(str, settings['seeds']))}; {settings['train_rows']:,} training rows per target "
         f"at most, {settings['target_updates']} updates. The best mean over targets, in bold, is used; the "
-        f"[overview](README.md) tells where. The same numbers: [{path.stem}.json]({path.stem}.json).",
+        f"[overview](README.md) tells where. The same numbers: `{ARCHIVES}/{path.stem}.json`.",
     ]
     for method in chosen["best"]:
         tried = [row for row in chosen["tried"] if row["method"] == method]

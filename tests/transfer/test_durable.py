@@ -113,7 +113,7 @@ def sealed(folder: Path) -> Path:
 
 def test_hashes_are_those_of_sha256sum(tmp_path: Path) -> None:
     folder = sealed(tmp_path / "f")
-    check_seal(folder, required=True)
+    check_seal(folder)
     subprocess.run(["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"], cwd=folder, check=True)
     assert len((folder / "SHA256SUMS").read_text().splitlines()) == 3
 
@@ -134,14 +134,13 @@ def test_a_damaged_folder_is_recognised(tmp_path: Path, name: str, fault: str) -
     else:
         file.write_bytes(changed[fault])
     with pytest.raises(Damaged):
-        check_seal(tmp_path / "f", required=True)
+        check_seal(tmp_path / "f")
 
 
-def test_a_folder_without_hashes_passes_where_they_are_not_required(tmp_path: Path) -> None:
+def test_a_folder_without_hashes_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    check_seal(tmp_path)
     with pytest.raises(Damaged, match="SHA256SUMS: missing"):
-        check_seal(tmp_path, required=True)
+        check_seal(tmp_path)
 
 
 def test_a_record_knows_its_content(tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ import pytest
 from recipes import Silent
 from tiny import WORDS, tiny_llama, tiny_tokenizer
 
-from bench.evidence.__main__ import RESULTS
-from bench.evidence.archive import archive_of, unpack
+from bench.evidence.__main__ import ARCHIVES, RESULTS
+from bench.evidence.archive import archive_of, pack, unpack
 from bench.evidence.running import collect, run_study
 from bench.evidence.studies import REPORTED, TUNING, Study, grid_entries, read_study
 from bench.evidence.tuning import best_settings, choose, settings_text
@@ -158,11 +158,11 @@ def test_parts_of_a_study_add_up_to_it_and_nothing_is_done_twice(study: Study, t
 
 @pytest.mark.slow
 def test_another_machine_goes_on_with_what_was_published(study: Study, tmp_path: Path) -> None:
-    """From the archive beside the page, without the store and the folder of the first machine."""
+    """From the archive, without the store and the folder of the first machine."""
     run_study(study, tmp_path / "first", Counting(), seeds=[1])
-    results, pages = collect(study, tmp_path / "first"), tmp_path / "pages"
-    write_study(study, results, pages)
-    second, archive = tmp_path / "second", archive_of(study, pages)
+    results = collect(study, tmp_path / "first")
+    second, archive = tmp_path / "second", archive_of(study, tmp_path / "archives")
+    pack(tmp_path / "first", archive)
     unpack(archive, second)
     assert timeless(collect(study, second)) == timeless(results)
     assert collect(study, second).histories("DTVG", "blue") == results.histories("DTVG", "blue") != []
@@ -292,7 +292,7 @@ def test_pages_hold_every_table(study: Study, tmp_path: Path) -> None:
 
 def test_the_index_says_what_the_published_rows_say(tmp_path: Path) -> None:
     """Whoever writes one study's page on a new machine does not lose the others from the index."""
-    studies = [read_study(name, best_settings(RESULTS)) for name in REPORTED]
+    studies = [read_study(name, best_settings(ARCHIVES)) for name in REPORTED]
     for path in RESULTS.glob("*.csv"):
         shutil.copy(path, tmp_path)
     write_index(studies, tmp_path)

@@ -16,10 +16,10 @@ import torch
 from faults import Disk, failing_disk, files, flip, truncate
 from typer.testing import CliRunner
 
-from bench.reliability.runs import content, placed, toy_settings, unreadable
 from prompttransfer import RunConfig, cli
 from prompttransfer.interchange import read_prompt
 from prompttransfer.training import trainer as training
+from tools.reliability.runs import content, placed, toy_settings, unreadable
 
 ROOT = Path(__file__).parents[2]
 
@@ -216,7 +216,7 @@ def test_killed_processes_lose_nothing(command: str, words: str) -> None:
     """In a process of its own: it forks, which one with threads should not."""
     times = words.split()[0] if command == "kill" else "2"
     done = subprocess.run(
-        [sys.executable, "-m", "bench.reliability", command, "--times", times], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-m", "tools.reliability", command, "--times", times], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     assert words in done.stdout.splitlines()[-1]

@@ -12,12 +12,12 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from bench.reliability.runs import content, placed, rows, toy_settings
 from prompttransfer import RunConfig, cli
 from prompttransfer.files.progress import NullProgress
 from prompttransfer.runs.local_workers import local_workers
 from prompttransfer.runs.run_folder import RunFolder
 from prompttransfer.runs.work_list import WorkList
+from tools.reliability.runs import content, placed, rows, toy_settings
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "slurm_array.sh"
 

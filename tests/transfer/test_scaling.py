@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from bench.scaling import page
-from bench.scaling.fitting import errors, fit, predict
-from bench.scaling.points import METHODS, Point, backbone, facts, make, memory_terms, stage, time_terms
-from bench.scaling.predictions import Cluster, Work, llama_70b, run_of_tasks
 from promptkernels.bench.memory import peak_bytes
 from prompttransfer.prompts import GroupedPrompt, MultitaskPrompt, ParticlePrompts
+from tools.scaling import page
+from tools.scaling.fitting import errors, fit, predict
+from tools.scaling.points import METHODS, Point, backbone, facts, make, memory_terms, stage, time_terms
+from tools.scaling.predictions import Cluster, Work, llama_70b, run_of_tasks
 
 
 def test_constants_are_found_again() -> None:

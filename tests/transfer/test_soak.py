@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.soak import Sample, Work, complaints, growth_mib
+from tools.soak import Sample, Work, complaints, growth_mib
 
 MIB = 1 << 20
 

@@ -88,8 +88,8 @@ def _facts(names: list[str]) -> dict[str, Any]:
     """The cache folder, the assets and the other parts of the cache: all, or those that are named."""
     from prompttransfer.files.assets import is_fetched
     from prompttransfer.files.assets.table import ASSETS
-    from prompttransfer.files.cache import cache_folder
-    from prompttransfer.files.cache_parts import PARTS, folder_bytes, folders_of
+    from prompttransfer.files.cache import cache_folder, folder_bytes
+    from prompttransfer.files.cache_parts import PARTS, folders_of
 
     assets = [
         {

@@ -183,8 +183,8 @@ def _compilers() -> Iterator[Finding]:
 
 
 def _cache() -> Finding:
-    from prompttransfer.files.cache import cache_folder
-    from prompttransfer.files.cache_parts import folder_bytes, size
+    from prompttransfer.files.cache import cache_folder, folder_bytes
+    from prompttransfer.files.cache_parts import size
     from prompttransfer.files.paths import NoHome
 
     try:

@@ -6,12 +6,12 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock
 
-from prompttransfer.files.durable import Damaged, check_seal
+from prompttransfer.files.durable import Damaged, check_seal, seal
 from prompttransfer.files.paths import expanded, home
 
 
@@ -27,17 +27,19 @@ def cache_folder() -> Path:
 
 @contextmanager
 def built_once(folder: Path, *, sealed: bool = False) -> Iterator[Path | None]:
-    """A scratch folder in which `folder` is made, or None when it is there; one process at a time, nothing left.
+    """An empty folder that becomes `folder` when the block ends well; None when that is there. One process at a time.
+
+    What the block writes beside the empty folder, in its parent, is deleted at the end.
 
     Args:
-        sealed: it has the hashes of its files (`durable.seal`); without them, or when a file is not what was written,
+        sealed: it gets the hashes of its files (`durable.seal`); without them, or when a file is not what was written,
             it is deleted and made again.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(folder.name + ".lock")):
         if folder.is_dir() and sealed:
             try:
-                check_seal(folder, required=True)
+                check_seal(folder)
             except Damaged:
                 shutil.rmtree(folder)
         if folder.is_dir():
@@ -47,6 +49,21 @@ def built_once(folder: Path, *, sealed: bool = False) -> Iterator[Path | None]:
             shutil.rmtree(leftover, ignore_errors=True)
         scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".new-{folder.name}-"))
         try:
-            yield scratch
+            made = scratch / "made"
+            made.mkdir()
+            yield made
+            if sealed:
+                seal(made)
+            made.rename(folder)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+
+
+def folder_bytes(folder: Path) -> int:
+    """Size of the files below a folder, which may come and go."""
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                total += os.lstat(os.path.join(place, name)).st_size
+    return total

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -15,7 +13,7 @@ from filelock import FileLock
 
 from prompttransfer.files.assets import asset_folder, demo_model_folder
 from prompttransfer.files.assets.table import ASSETS
-from prompttransfer.files.cache import cache_folder
+from prompttransfer.files.cache import cache_folder, folder_bytes
 
 
 @dataclass(frozen=True)
@@ -76,16 +74,6 @@ def remove(name: str) -> int:
             folder.rename(scratch / "removed")
             shutil.rmtree(scratch)
     return freed
-
-
-def folder_bytes(folder: Path) -> int:
-    """Size of the files below a folder, which may come and go."""
-    total = 0
-    for place, _, names in os.walk(folder):
-        for name in names:
-            with suppress(OSError):
-                total += os.lstat(os.path.join(place, name)).st_size
-    return total
 
 
 def size(count: int) -> str:

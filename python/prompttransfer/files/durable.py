@@ -106,21 +106,16 @@ def seal(folder: Path, *, sync: bool = True) -> None:
         temporary.write_text(f"{text}{_own_line(text)}", encoding="utf-8")
 
 
-def check_seal(folder: Path, *, required: bool = False) -> None:
+def check_seal(folder: Path) -> None:
     """Compare the files of a folder with the hashes that were written with them.
 
-    Args:
-        required: a folder without hashes is refused; else it passes, unverified.
-
     Raises:
-        Damaged: a file is missing or not what was written; names it.
+        Damaged: a file, or the list of the hashes, is missing or not what was written; names it.
     """
     try:
         text = (folder / SEAL).read_text(encoding="utf-8")
     except FileNotFoundError:
-        if required:
-            raise Damaged(f"{folder / SEAL}: missing") from None
-        return
+        raise Damaged(f"{folder / SEAL}: missing") from None
     except UnicodeDecodeError as error:
         raise Damaged(f"{folder / SEAL}: not what was written there") from error
     lines = text.splitlines(keepends=True)

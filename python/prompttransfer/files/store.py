@@ -1,7 +1,6 @@
 """Finished stages by the hash of everything they depend on, so that no stage is ever computed twice.
 
-An entry holds the hashes of its files; one that is damaged is computed again. Entries of versions that wrote no hashes
-are read unverified.
+An entry holds the hashes of its files; one that is damaged, or has none, is computed again.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -151,11 +149,8 @@ def _read(folder: Path) -> StageResult:
     """
     check_seal(folder)
     tensors = folder / "tensors.safetensors"
-    try:
-        facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
-        return StageResult(load_file(tensors) if tensors.is_file() else {}, facts, reused=True)
-    except (FileNotFoundError, ValueError, SafetensorError) as error:  # of an entry without hashes
-        raise Damaged(f"{folder}: {error}") from error
+    facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
+    return StageResult(load_file(tensors) if tensors.is_file() else {}, facts, reused=True)
 
 
 def _write(folder: Path, scratch: Path, key: dict[str, Any], result: StageResult) -> None:

@@ -12,6 +12,11 @@ _HARMFUL = re.compile(
 )
 
 
+def harmless(words: str) -> str:
+    """The words, in which U+FFFD stands for what could do harm."""
+    return _HARMFUL.sub("\ufffd", words)
+
+
 def escape(words: str) -> str:
-    """As the text of an element or between quotation marks of an attribute; what could do harm there becomes U+FFFD."""
-    return html.escape(_HARMFUL.sub("\ufffd", words))
+    """Harmless as the text of an element or between quotation marks of an attribute."""
+    return html.escape(harmless(words))

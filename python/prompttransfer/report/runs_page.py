@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from prompttransfer.report.figures import DIFFERENCE_KEYS, differences
-from prompttransfer.report.html import document, figure, link, paragraph, table
+from prompttransfer.report.html import Link, Section, document
 from prompttransfer.report.pictures import ABOUT_INTERVALS, Picture
 from prompttransfer.report.side_by_side import Runs, labelled_differences, mean_rows, score_rows, setting_rows
 
@@ -26,24 +26,21 @@ def runs_page(runs: Runs, path: Path) -> str:
         seeds = ", ".join(map(str, dict.fromkeys(row["seed"] for row in results.rows)))
         state = "yes" if results.content.get("finished") else "no"
         facts = [str(results.content.get("model", "")), results.judged_on, seeds, state]
-        lines.append([link(where, name) if report.is_file() else name, *facts])
-    sections = [("Runs", table(["run", "model", "judged on", "seeds", "finished"], lines, words=2))]
-    head, rows = setting_rows(runs)
-    same = paragraph("Nothing differs in settings, model, machine or versions.")
-    sections.append(("What differs", table(head, rows, long=head[1:]) if rows else same))
-    picture = Picture(
-        "differences",
-        f"Difference to {runs.first}",
-        ABOUT_INTERVALS,
-        tuple(differences(labelled_differences(runs), runs.first)),
-        DIFFERENCE_KEYS,
-    )
-    drawn = figure(picture) if picture.panels else ""
-    sections.append(("Means", table(*mean_rows(runs)) + paragraph(_ABOUT) + drawn))
-    sections.append(("Every score", table(*score_rows(runs), words=3)))
-    intro = [paragraph(f"All are compared with {runs.first}.", "")]
+        lines.append([Link(name, where) if report.is_file() else name, *facts])
+    settings = setting_rows(runs)
+    same = "" if settings[1] else "Nothing differs in settings, model, machine or versions."
+    panels = tuple(differences(labelled_differences(runs), runs.first))
+    picture = Picture("differences", f"Difference to {runs.first}", ABOUT_INTERVALS, panels, DIFFERENCE_KEYS)
+    sections = [
+        Section("Runs", (["run", "model", "judged on", "seeds", "finished"], lines), words=2),
+        Section("What differs", None if same else settings, long=settings[0][1:], note=same),
+        Section("Means", mean_rows(runs), note=_ABOUT, picture=picture if panels else None),
+        Section("Every score", score_rows(runs), words=3),
+    ]
+    warnings = []
     if len({results.judged_on for results in runs.results.values()}) > 1:
-        intro.append(paragraph("The runs were scored on different splits.", "warn"))
+        warnings.append("The runs were scored on different splits.")
     if not any(runs.difference(name, method) for name in runs.others for method in runs.methods):
-        intro.append(paragraph("No two rows can be compared: see below.", "warn"))
-    return document("Prompt transfer: runs side by side", intro, sections)
+        warnings.append("No two rows can be compared: see below.")
+    intro = f"All are compared with {runs.first}."
+    return document("Prompt transfer: runs side by side", intro, warnings, sections)

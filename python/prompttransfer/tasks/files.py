@@ -22,7 +22,7 @@ from prompttransfer.tasks.description import SPLITS, Description
 from prompttransfer.tasks.folders import split_tables
 from prompttransfer.tasks.labels import Labels
 from prompttransfer.tasks.names import file_paths, is_dataset_folder, task_name
-from prompttransfer.tasks.rendered import Reservoir, RowFile, content_key, stored
+from prompttransfer.tasks.rendered import Reservoir, content_key, row_file, stored
 from prompttransfer.tasks.tables import Row, read_rows
 from prompttransfer.tasks.task import Example, Task, Wording
 from prompttransfer.tasks.templates import render
@@ -115,9 +115,9 @@ def load_described(
             _draw(source, folder, shares, seed)
         else:
             for split in files:
-                with RowFile(folder / f"{split}.arrow") as file:
+                with row_file(folder / f"{split}.arrow") as write_row:
                     for example in source.examples(split):
-                        file.show(example)
+                        write_row(example)
         notes = source.labels.notes if source.labels else ()
         return {"choices": source.choices, "notes": notes, "skipped": source.skipped, "first": source.first}
 
@@ -198,15 +198,15 @@ def _draw(source: _Source, folder: Path, shares: Mapping[str, float], seed: int)
     for table in source.files:
         splits = shares if table == "train" else {table: 1.0}
         with ExitStack() as stack:
-            files = {name: stack.enter_context(RowFile(folder / f"{name}.arrow")) for name in splits}
-            sinks = {name: Reservoir(caps[name], rng) if caps[name] else file for name, file in files.items()}
+            write = {name: stack.enter_context(row_file(folder / f"{name}.arrow")) for name in splits}
+            drawn = {name: Reservoir(caps[name], rng) for name in splits if caps[name]}
+            show = write | {name: reservoir.show for name, reservoir in drawn.items()}
             names, bounds = list(splits), np.cumsum(list(splits.values()))[:-1]
             for example in source.examples(table):
-                sinks[names[int(np.searchsorted(bounds, rng.random(), side="right"))]].show(example)
-            for name, sink in sinks.items():
-                if isinstance(sink, Reservoir):
-                    for example in sink.rows:
-                        files[name].show(example)
+                show[names[int(np.searchsorted(bounds, rng.random(), side="right"))]](example)
+            for name, reservoir in drawn.items():
+                for example in reservoir.rows:
+                    write[name](example)
 
 
 @dataclass

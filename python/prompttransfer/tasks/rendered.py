@@ -7,22 +7,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from datasets import Dataset
+from datasets.arrow_writer import ArrowWriter
 
 from prompttransfer.files.cache import built_once, cache_folder
-from prompttransfer.files.durable import seal
+from prompttransfer.files.durable import file_hash
 from prompttransfer.tasks.task import FEATURES, Example
 
 # Part of every key: a change of how rows are rendered makes what is stored stale.
 VERSION = 3
 _BATCH = 1000
-_BLOCK = 1 << 20
 
 
 def rendered_folder() -> Path:
@@ -38,10 +39,8 @@ def content_key(files: Mapping[str, Sequence[Path]], settings: Mapping[str, Any]
             inner = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
             for file in inner:
                 # A suffix decides how a file is read, its place in the folder what it is there.
-                state.update(f"{split}:{file.relative_to(path) if path.is_dir() else file.suffix}:".encode())
-                with file.open("rb") as content:
-                    while block := content.read(_BLOCK):
-                        state.update(block)
+                name = file.relative_to(path) if path.is_dir() else file.suffix
+                state.update(f"{split}:{name}:{file_hash(file)}".encode())
     return state.hexdigest()[:32]
 
 
@@ -49,53 +48,28 @@ def stored(key: str, write: Callable[[Path], Mapping[str, Any]]) -> tuple[dict[s
     """The datasets stored under a key, by name, and the facts about them.
 
     Args:
-        write: called with a folder when nothing is stored: writes `<name>.arrow` there (`RowFile`) and returns facts
+        write: called with a folder when nothing is stored: writes `<name>.arrow` there (`row_file`) and returns facts
             that JSON holds. When it fails, nothing is stored.
     """
     folder = rendered_folder() / key
-    with built_once(folder, sealed=True) as scratch:
-        if scratch is not None:
-            made = scratch / "made"
-            made.mkdir()
+    with built_once(folder, sealed=True) as made:
+        if made is not None:
             facts = write(made)
             (made / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
-            seal(made)
-            made.rename(folder)
     datasets = {path.stem: Dataset.from_file(str(path)) for path in sorted(folder.glob("*.arrow"))}
     return datasets, json.loads((folder / "facts.json").read_text(encoding="utf-8"))
 
 
-class RowFile:
-    """Examples on their way to an Arrow file, a thousand in memory at a time; use as a context."""
-
-    def __init__(self, path: Path) -> None:
-        self._schema = FEATURES.arrow_schema
-        self._file = pa.OSFile(str(path), "wb")
-        self._writer = pa.ipc.new_stream(self._file, self._schema)
-        self._batch: list[Example] = []
-        self.count = 0
-
-    def show(self, row: Example) -> None:
-        self.count += 1
-        self._batch.append(row)
-        if len(self._batch) == _BATCH:
-            self._flush()
-
-    def _flush(self) -> None:
-        columns = [
-            pa.array([getattr(row, name) for row in self._batch], self._schema.field(name).type) for name in FEATURES
-        ]
-        self._writer.write_batch(pa.record_batch(columns, schema=self._schema))
-        self._batch = []
-
-    def __enter__(self) -> RowFile:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
-        if kind is None:
-            self._flush()
-        self._writer.close()
-        self._file.close()
+@contextmanager
+def row_file(path: Path) -> Iterator[Callable[[Example], None]]:
+    """A function that writes examples to an Arrow file, a thousand in memory at a time."""
+    # A stream, because the writer would take some paths for addresses.
+    with (
+        pa.OSFile(str(path), "wb") as stream,
+        ArrowWriter(features=FEATURES, stream=stream, writer_batch_size=_BATCH) as writer,
+    ):
+        yield lambda example: writer.write({name: getattr(example, name) for name in FEATURES})
+        writer.finalize(close_stream=False)
 
 
 class Reservoir:

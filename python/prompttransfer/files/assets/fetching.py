@@ -6,7 +6,6 @@ package is imported or run, and an asset appears in the cache by one rename: com
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 import re
@@ -16,12 +15,12 @@ import tarfile
 import time
 import zipfile
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from prompttransfer.files.assets.table import ASSETS, NESTED, Asset
-from prompttransfer.files.cache import built_once, cache_folder
+from prompttransfer.files.cache import built_once, cache_folder, folder_bytes
+from prompttransfer.files.durable import file_hash
 from prompttransfer.files.paths import NoHome, home
 from prompttransfer.files.progress import NullProgress
 
@@ -49,15 +48,15 @@ def fetch(name: str, progress: Any = None) -> Path:
         AssetError: the download failed, or the file is not the pinned one.
     """
     asset, folder, progress = ASSETS[name], asset_folder(name), progress or NullProgress()
-    with built_once(folder) as scratch:
-        if scratch is None:
+    with built_once(folder) as made:
+        if made is None:
             progress.note(f"{asset.name} {asset.version}: reused from the cache")
             return folder
         progress.note(f"{asset.name} {asset.version}: fetching {asset.megabytes:g} MB, {asset.content}")
-        archive = _download(asset, scratch, progress)
-        _verify(asset, archive)
-        _extract(asset, archive, scratch / "members")
-        (scratch / "members").rename(folder)
+        archive = _download(asset, made.parent, progress)
+        if (digest := file_hash(archive)) != asset.sha256:
+            raise _wrong_file(asset, digest)
+        _extract(asset, archive, made)
     return folder
 
 
@@ -98,7 +97,7 @@ def _watch(process: subprocess.Popen[bytes], folders: Iterable[Path], asset: Ass
     try:
         while process.poll() is None:
             time.sleep(0.1)
-            arrived = min(sum(map(_bytes, folders)) // 1_000_000, total - 1)
+            arrived = min(sum(map(folder_bytes, folders)) // 1_000_000, total - 1)
             if arrived > shown:
                 handle.advance(arrived - shown)
                 shown = arrived
@@ -106,16 +105,6 @@ def _watch(process: subprocess.Popen[bytes], folders: Iterable[Path], asset: Ass
             handle.advance(total - shown)
     finally:
         handle.close()
-
-
-def _bytes(folder: Path) -> int:
-    """Size of what is below a folder whose files come and go."""
-    total = 0
-    for place, _, names in os.walk(folder):
-        for name in names:
-            with suppress(OSError):
-                total += os.stat(os.path.join(place, name)).st_size
-    return total
 
 
 def _failure(asset: Asset, log: str) -> AssetError:
@@ -134,15 +123,6 @@ def _failure(asset: Asset, log: str) -> AssetError:
     )
 
 
-def _verify(asset: Asset, archive: Path) -> None:
-    digest = hashlib.sha256()
-    with archive.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    if digest.hexdigest() != asset.sha256:
-        raise _wrong_file(asset, digest.hexdigest())
-
-
 def _wrong_file(asset: Asset, got: str) -> AssetError:
     return AssetError(
         f"{asset.file} is damaged or another file: expected SHA-256 {asset.sha256}, got {got}\n"
@@ -152,7 +132,7 @@ def _wrong_file(asset: Asset, got: str) -> AssetError:
 
 def _extract(asset: Asset, archive: Path, target: Path) -> None:
     """Copy the named members, and only these, to target."""
-    target.mkdir()
+    target.mkdir(exist_ok=True)
     for local, path in asset.members.items():
         outer, _, inner = path.partition(NESTED)
         try:

@@ -21,7 +21,6 @@ from datasets import Dataset, Features, Value, concatenate_datasets
 from datasets.arrow_writer import ArrowWriter
 
 from prompttransfer.files.cache import built_once, cache_folder
-from prompttransfer.files.durable import seal
 from prompttransfer.tasks.papers.sources import HubSplit
 from prompttransfer.tasks.papers.spec import BadRow, PaperTask, References, Row
 from prompttransfer.tasks.papers.splits import part_rows
@@ -78,12 +77,9 @@ class Part:
     def rendered(self) -> Dataset:
         """A column for each field of `Example`, and "problem": empty, or what is wrong with the row."""
         folder = cache_folder() / "tasks" / self.key
-        with built_once(folder, sealed=True) as scratch:
-            if scratch is not None:
-                (scratch / "new").mkdir()
-                self._write(scratch / "new" / "rows.arrow")
-                seal(scratch / "new")
-                (scratch / "new").rename(folder)
+        with built_once(folder, sealed=True) as made:
+            if made is not None:
+                self._write(made / "rows.arrow")
         return Dataset.from_file(str(folder / "rows.arrow"))
 
     def _write(self, file: Path) -> None:

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from datasets import Dataset
 
 from prompttransfer.files.cache import cache_folder
+from prompttransfer.files.durable import file_hash
 from prompttransfer.tasks.papers.spec import PaperTask
 
 _CONVERTED = "refs/convert/parquet"
@@ -122,8 +123,4 @@ def _hash_of(files: list[Path]) -> str:
 @lru_cache(maxsize=256)
 def _file_hash(file: Path, size: int, changed: int) -> str:
     """The sets of MRQA share their files: read once in a process, as long as they stay the same."""
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
+    return file_hash(file)

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.fuzz.target import Finding
 from promptkernels import reference
+from tools.fuzz.target import Finding
 
 _RELATIVE = 2e-5
 _ROUNDING = {torch.bfloat16: 2**-8, torch.float16: 2**-11}

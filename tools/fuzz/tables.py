@@ -13,9 +13,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bench.fuzz.target import Draw, Finding, Folder, Target, refuses
 from prompttransfer.tasks.cells import Misfit, answers_of, label_of, text_of
 from prompttransfer.tasks.tables import read_rows
+from tools.fuzz.target import Draw, Finding, Folder, Target, refuses
 
 _TABLES = (".csv", ".tsv", ".jsonl", ".json", ".csv.gz", ".jsonl.gz")
 _ENCODINGS = ("utf-8", "utf-16", "latin-1", "utf-7", "shift_jis", "unicode_escape")

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
-from bench.fuzz.target import PART, Finding, Folder, Target, check_message, refuses
 from prompttransfer.interchange import import_peft, read_card, read_factors, read_prompt, read_trained
 from prompttransfer.library import Library
+from tools.fuzz.target import PART, Finding, Folder, Target, check_message, refuses
 
 
 def _prompt(**metadata: str) -> bytes:

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.fuzz.target import Draw
 from promptkernels.ops.similarity import METRICS
 from promptkernels.ops.svgd import CONVENTIONS
+from tools.fuzz.target import Draw
 
 # Of torch, at making tensors of the kinds that are to be refused.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"torch|bench\.fuzz")

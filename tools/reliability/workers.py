@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.reliability.runs import Updates, content, ended_well, placed, started, toy_settings
+from tools.reliability.runs import Updates, content, ended_well, placed, started, toy_settings
 
 
 @dataclass

@@ -1,5 +1,5 @@
-"""python -m bench.scaling measure [--small] [--json docs/measurements/scaling.json]: about six minutes
-python -m bench.scaling page: writes docs/scaling.md and its picture from docs/measurements/{scaling,library}.json
+"""python -m tools.scaling measure [--small] [--json docs/measurements/scaling.json]: about six minutes
+python -m tools.scaling page: writes docs/scaling.md and its picture from docs/measurements/{scaling,library}.json
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any
 import torch
 
 from bench.library import timed
-from bench.scaling import operations, page
-from bench.scaling.points import Point, make, memory_terms, points, time_terms
-from bench.scaling.tasks import many_tasks
 from promptkernels.bench.machine import facts
 from promptkernels.bench.memory import peak_bytes
+from tools.scaling import operations, page
+from tools.scaling.points import Point, make, memory_terms, points, time_terms
+from tools.scaling.tasks import many_tasks
 
 DOCS = Path(__file__).parents[2] / "docs"
 

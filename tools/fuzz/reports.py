@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from html.parser import HTMLParser
 
-from bench.fuzz.target import PART, Finding, Folder, Target, refuses
 from prompttransfer.report import read_results, write_report
+from tools.fuzz.target import PART, Finding, Folder, Target, refuses
 
 
 def _results_seeds() -> list[bytes]:

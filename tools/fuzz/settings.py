@@ -7,10 +7,10 @@ from typing import Any
 
 import yaml
 
-from bench.fuzz.target import Finding, Folder, Target, refuses
 from prompttransfer.files.yaml_file import read_yaml
 from prompttransfer.settings.recipes import Recipe, read_recipe, run_config
 from prompttransfer.tasks.description import read_description
+from tools.fuzz.target import Finding, Folder, Target, refuses
 
 _YAML_WORDS = [
     b"&a ", b"*a", b"<<: ", b"!!", b"!!int ", b"!!float ", b"!!timestamp ", b"!!binary ", b"!!bool ", b"!!set ",

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.reliability.runs import Updates, content, ended_well, placed, rows, started, toy_settings, unreadable
 from prompttransfer import RunConfig
+from tools.reliability.runs import Updates, content, ended_well, placed, rows, started, toy_settings, unreadable
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""What runs survive: python -m bench.reliability --help. The outcomes are in docs/reliability.md."""
+"""What runs survive: python -m tools.reliability --help. The outcomes are in docs/reliability.md."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # children are forked
 
-from bench.reliability.kill import kill_at_random
-from bench.reliability.workers import kill_workers
+from tools.reliability.kill import kill_at_random
+from tools.reliability.workers import kill_workers
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.reliability", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tools.reliability", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     kill = commands.add_parser("kill", help="kill -9 at random moments of a run, which is started again each time")
     workers = commands.add_parser("workers", help="kill -9 at random workers of a run that several share")

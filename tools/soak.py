@@ -1,6 +1,6 @@
 """Soak: a run of all methods, its report, a library, and all operations, over and over; memory must not grow.
 
-python -m bench.soak --minutes 60 [--limit 16] [--json FILE]
+python -m tools.soak --minutes 60 [--limit 16] [--json FILE]
 
 A round runs `compare` with every method on a toy model (a causal and an encoder-decoder one in turn) from an empty
 store, writes the report, adds the prompts to a library and looks for similar ones, and runs every operation forward

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.scaling.fitting import errors, fit, predict
-from bench.scaling.predictions import Cluster, Work, library_of, run_of_tasks
+from tools.scaling.fitting import errors, fit, predict
+from tools.scaling.predictions import Cluster, Work, library_of, run_of_tasks
 
 BEGIN, END = "<!-- scaling: generated, do not edit -->", "<!-- end of scaling -->"
 USES = ("fitted", "held out", "beyond")

@@ -15,7 +15,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.fuzz.target import Target
+from tools.fuzz.target import Target
 
 # The module of each target; importing one takes seconds.
 TARGETS = {
@@ -32,7 +32,7 @@ TARGETS = {
     "report": "reports",
 }
 # Whose branches guide the mutations.
-INSTRUMENTED = ["promptkernels", "prompttransfer", "yaml", "json", "csv", "bench.fuzz"]
+INSTRUMENTED = ["promptkernels", "prompttransfer", "yaml", "json", "csv", "tools.fuzz"]
 SECONDS, MEGABYTES = 20, 4096  # of one input, of the process
 _COUNTS = struct.Struct("qq")
 
@@ -54,7 +54,7 @@ class Outcome:
 def target(name: str) -> Target:
     """The target of a name of `TARGETS`, or "module:name" of one of your own, out of what `targets()` there returns."""
     module, _, own = name.rpartition(":")
-    found: dict[str, Target] = importlib.import_module(module or f"bench.fuzz.{TARGETS[own]}").targets()
+    found: dict[str, Target] = importlib.import_module(module or f"tools.fuzz.{TARGETS[own]}").targets()
     return found[own]
 
 
@@ -76,7 +76,7 @@ def fuzz(name: str, inputs: int, seed: int, scratch: Path, keep: Path) -> Outcom
     counts = scratch / "counts"
     counts.write_bytes(_COUNTS.pack(0, 0))
     settings = {"name": name, "inputs": inputs, "seed": seed, "scratch": str(scratch)}
-    command = [sys.executable, "-m", "bench.fuzz.running", json.dumps(settings)]
+    command = [sys.executable, "-m", "tools.fuzz.running", json.dumps(settings)]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, errors="replace", text=True)
     accepted, refused = _COUNTS.unpack(counts.read_bytes())
     left = sorted((scratch / "findings").iterdir())

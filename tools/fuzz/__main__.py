@@ -1,4 +1,4 @@
-"""See `python -m bench.fuzz --help`."""
+"""See `python -m tools.fuzz --help`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench.fuzz import running
+from tools.fuzz import running
 
 ABOUT = """Hand arbitrary inputs to what reads them, and say how many were accepted and refused.
 
@@ -19,7 +19,7 @@ without saying why, the input is kept and its path is printed: --replay FILE run
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        "python -m bench.fuzz", description=ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter
+        "python -m tools.fuzz", description=ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("target", nargs="+", choices=[*running.TARGETS, "all"], metavar="TARGET",
                         help=f"all, or some of {', '.join(running.TARGETS)}")  # fmt: skip

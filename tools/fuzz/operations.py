@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 import promptkernels as pk
-from bench.fuzz.answers import ANSWERS, check_intact, compare, double, exact_arguments, raw_floor, without_values
-from bench.fuzz.calls import CALLS, FLOATS, Maker, spoiled
-from bench.fuzz.target import Draw, Finding, Target, check_message
 from promptkernels import reference
+from tools.fuzz.answers import ANSWERS, check_intact, compare, double, exact_arguments, raw_floor, without_values
+from tools.fuzz.calls import CALLS, FLOATS, Maker, spoiled
+from tools.fuzz.target import Draw, Finding, Target, check_message
 
 OPS = torch.ops.promptkernels
 

@@ -4,7 +4,8 @@ Settings files stand beside this file. `common.json` holds what all studies shar
 
     about      one line for its page
     settings   of RunConfig, on top of the common ones
-    entries    label -> {"method": ..., "against": label it is compared with, settings}; all methods when not given
+    entries    label -> {"method": ..., "against": label it is compared with, settings}; when not given, every
+               method that has a grid in `tuned`
     grids      in place of entries, for tuning: method -> {setting: values}; every combination is an entry
     pictures   names of the pictures of its page; all when not given
     tuned      the study of tuning whose choice applies; "tuning" when not given
@@ -30,7 +31,7 @@ TUNING = ("tuning", "tuning-full")
 REPORTED = ("few16", "few32", "full", "ablations", "full-dtvg")
 BASELINE = "PT"
 # What an entry may set: nothing that changes the rows, the model, or P_init, which all entries share.
-_BLOCKS = ("multi_pt", "spot", "tpv", "attempt", "mpt", "bmtpt", "dtvg")
+_BLOCKS = dict.fromkeys(block.block for method in METHODS.values() for block in method.settings)
 _OWN = ("target_learning_rate", "schedule", "warmup", "weight_decay", *_BLOCKS)
 Best = Mapping[str, Mapping[str, dict[str, Any]]]  # study of tuning -> method -> settings
 PLACES = {"output", "cache"}  # where files lie: no part of what is computed
@@ -105,9 +106,9 @@ def read_study(name: str, best: Best | None = None, folder: Path = HERE) -> Stud
     if "grids" in content:
         entries = grid_entries(content.pop("grids"))
     else:
-        given = content.pop("entries", {method: {"method": method} for method in METHODS})
-        entries = {label: Entry(**entry) for label, entry in given.items()}
         tuning = content.setdefault("tuned", "tuning")
+        given = content.pop("entries", None) or {method: {"method": method} for method in _grids(folder, tuning)}
+        entries = {label: Entry(**entry) for label, entry in given.items()}
         chosen = (best or {}).get(tuning, {})
         entries = {label: _tuned(entry, chosen, tuning) for label, entry in entries.items()}
     study = Study(name=name, settings=settings, entries=entries, **content)
@@ -137,6 +138,11 @@ def grid_entries(grids: Mapping[str, Mapping[str, list[Any]]]) -> dict[str, Entr
             entries[f"{method} {number}"] = Entry(method=method, settings=settings)
     # Tuning compares settings of one method with each other; no entry stands for the baseline.
     return {label: entry.model_copy(update={"against": label}) for label, entry in entries.items()}
+
+
+def _grids(folder: Path, tuning: str) -> dict[str, Any]:
+    grids: dict[str, Any] = json.loads((folder / f"{tuning}.json").read_text(encoding="utf-8"))["grids"]
+    return grids
 
 
 def _tuned(entry: Entry, chosen: Mapping[str, dict[str, Any]], tuning: str) -> Entry:

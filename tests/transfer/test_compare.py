@@ -259,7 +259,7 @@ def test_a_method_may_have_a_rate_of_its_own(config: RunConfig, tmp_path: Path) 
 
 
 def test_methods_beyond_the_demo_leave_their_files(config: RunConfig) -> None:
-    methods = ("Multi-PT", "TPV", "ATTEMPT", "MPT-group")
+    methods = ("Multi-PT", "TPV", "ATTEMPT", "MPT-group", "CrossPT")
     folder = compare(config.model_copy(update={"methods": methods, "seeds": (1,)}), Progress())
     results = json.loads((folder / "results.json").read_text())
     assert [(row["target"], row["method"]) for row in results["rows"]] == [

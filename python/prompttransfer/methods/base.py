@@ -106,6 +106,13 @@ class Scope:
         given = {"updates": None if budget is None else budget.total, "batch": batch} | more
         return Stage(f"{target.name}: {title}", (target,), trained=trained, **given)
 
+    def together(self, title: str, trained: int) -> Stage:
+        """A stage on all targets together, each with all of its budget; see `shared.train_together`."""
+        budgets, count = [self.budget(task) for task in self.targets], len(self.targets)
+        updates = None if None in budgets else max(budget.total for budget in budgets if budget)
+        batch = sum(self.config.for_task(task.name).batch_size for task in self.targets)
+        return Stage(f"{count} targets: {title}", self.targets, updates, batch, trained, prompts=count)
+
 
 class Method(ABC):
     """A way to make a target's prompt. A subclass that is registered takes part in all that a run's methods do.
@@ -162,6 +169,14 @@ def check_fraction(config: RunConfig, method: str, name: str, fraction: float) -
     for given, budget in budgets.items():
         if budget is not None and not 0 < round(fraction * budget) < budget:
             raise ValueError(f"{given}={budget} with {name}={fraction} leaves no updates to a stage of {method}")
+
+
+def check_one_rate(config: RunConfig, method: str) -> None:
+    """Raise a ValueError where targets that a method trains together have different rates."""
+    rates = {name: config.for_task(name, method).target_rate for name in config.targets}
+    if len(set(rates.values())) > 1:
+        told = ", ".join(f"{rate} for {name}" for name, rate in rates.items())
+        raise ValueError(f"{method} trains its targets together: want one rate for all of them, got {told}")
 
 
 def all_stages(methods: Sequence[Method], scope: Scope) -> Iterator[tuple[Stage, bool]]:

@@ -8,7 +8,6 @@ rates. The finished prompts are plain matrices P* o (u_t v_t).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import zip_longest
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from prompttransfer.files.store import StageResult, tensor_hash
 from prompttransfer.interchange import Factors
-from prompttransfer.methods.base import Method, Scope, SizedTask, Stage
+from prompttransfer.methods.base import Method, Scope, SizedTask, Stage, check_one_rate
 from prompttransfer.methods.budget import joint_updates
 from prompttransfer.methods.context import Context, EncodedTask, MethodResult, stack
 from prompttransfer.methods.distillation import DistillationLoss, PromptDistance, TeacherForward
@@ -30,7 +29,7 @@ from prompttransfer.methods.related import (
     without_transfer,
 )
 from prompttransfer.methods.sampler import Mixing, flatten, mixed_batches, task_batches
-from prompttransfer.methods.shared import joined_rows, source_cost, source_prompts
+from prompttransfer.methods.shared import joined_rows, source_cost, source_prompts, train_together
 from prompttransfer.methods.teachers import KeptTeacher
 from prompttransfer.models.rows import EncodedRow
 from prompttransfer.prompts import (
@@ -232,27 +231,11 @@ def _adapt(ctx: Context, target: EncodedTask, group: list[EncodedTask], title: s
     """Adapt a group of targets together and return the result of one of them."""
     joint, source, source_updates = source_stage(ctx)
     prompt, parameters = target_prompt(ctx, joint, len(group))
-    rows, sizes = joined_rows(group)
-    # A target whose budget is spent has no rows in the updates that are left to others.
-    alone = [ctx.target_batches(task) for task in group]
-    updates = zip_longest(*alone, fillvalue=[])
-    batches = flatten([[(task, row) for task, own in enumerate(update) for row in own] for update in updates], sizes)
-    facts = ctx.run(
-        title, ctx.plan(prompt, task_loss, rows, batches, parameters[0]["lr"], group, groups=parameters)
-    ).facts
-    index = next(place for place, task in enumerate(group) if task.name == target.name)
-    return MethodResult(
-        prompt=prompt.composed(index).cpu(),
-        factors=_factors(prompt, index),
-        other_prompts=_shared(joint),
-        trainable_parameters=facts["trainable_parameters"] // len(group),
-        target_updates=len(alone[index]),
-        target_examples=sum(map(len, alone[index])),
-        source_updates=source_updates,
-        seconds=facts["seconds"] / len(group),
-        history={"loss": facts["loss"], "source_loss": source.facts["loss"]},
-        notes="" if len(group) == 1 else f"with {', '.join(task.name for task in group if task.name != target.name)}",
-    )
+    place = [task.name for task in group].index(target.name)
+    result = train_together(ctx, group, place, prompt, parameters, title, source_updates)
+    result.factors, result.other_prompts = _factors(prompt, place), _shared(joint)
+    result.history["source_loss"] = source.facts["loss"]
+    return result
 
 
 def _shared(joint: JointPrompt) -> dict[str, Tensor]:
@@ -295,7 +278,7 @@ class MPT(Method):
     def run(self, ctx: Context, target: EncodedTask) -> MethodResult:
         """One target alone."""
         if ctx.config.transfer_from == "all":
-            return _adapt(ctx, target, [target], f"{target.name}: MPT")
+            return _adapt(ctx, target, [target], self.name)
         first = first_updates(ctx, target)
         if not first.test.related:
             return without_transfer(ctx, target, first)
@@ -317,25 +300,14 @@ class MPTGroup(MPT):
     name = "MPT-group"
 
     def check(self, config: RunConfig) -> None:
-        rates = {name: config.for_task(name, self.name).target_rate for name in config.targets}
-        if len(set(rates.values())) > 1:
-            told = ", ".join(f"{rate} for {name}" for name, rate in rates.items())
-            raise ValueError(f"MPT-group trains its targets together: want one rate for all of them, got {told}")
+        check_one_rate(config, self.name)
 
     def target_stages(self, scope: Scope, target: SizedTask) -> Iterator[Stage]:
-        budgets, count = [scope.budget(task) for task in scope.targets], len(scope.targets)
-        updates = None if None in budgets else max(budget.total for budget in budgets if budget)
-        batch = sum(scope.config.for_task(task.name).batch_size for task in scope.targets)
-        trained = _target_numbers(scope, count)
-        yield Stage(f"{count} targets: {self.name}", scope.targets, updates, batch, trained, prompts=count)
+        yield scope.together(self.name, _target_numbers(scope, len(scope.targets)))
 
     def run(self, ctx: Context, target: EncodedTask) -> MethodResult:
-        """All targets of the run together (MPT*): they share P*, each has its own factors.
-
-        An update reads the batches that every target would read alone, so each spends the same budget as by itself.
-        """
-        group = ctx.targets or [target]
-        return _adapt(ctx, target, group, f"{', '.join(task.name for task in group)}: MPT-group")
+        """All targets of the run together (MPT*): they share P*, each has its own factors."""
+        return _adapt(ctx, target, ctx.targets or [target], self.name)
 
 
 def _factor_numbers(scope: Scope) -> int:

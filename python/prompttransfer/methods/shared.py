@@ -1,8 +1,9 @@
-"""Stages that several methods share: the source prompts (also MPT's teachers), the target's own prompt, tuning."""
+"""Stages that several methods share: source prompts (also MPT's teachers), a target's own prompt, targets together."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -11,11 +12,11 @@ from torch import Tensor
 import promptkernels as pk
 from prompttransfer.files.store import StageResult
 from prompttransfer.methods.budget import source_updates, target_budget
-from prompttransfer.methods.context import Context, EncodedTask
+from prompttransfer.methods.context import Context, EncodedTask, MethodResult
 from prompttransfer.methods.objectives import task_loss
-from prompttransfer.methods.sampler import row_batches, split_updates
+from prompttransfer.methods.sampler import flatten, row_batches, split_updates
 from prompttransfer.models.rows import EncodedRows
-from prompttransfer.prompts import SoftPrompt
+from prompttransfer.prompts import PromptModule, SoftPrompt
 from prompttransfer.training.trainer import Plan
 
 _SHOWN = 64  # a picture of more pairs shows nothing, and its numbers fill megabytes for every row of the results
@@ -78,6 +79,44 @@ def tuning_plan(
     prompt = SoftPrompt(ctx.start)
     rate = rate or ctx.config.target_rate
     return prompt, ctx.plan(prompt, task_loss, target.train, batches, rate, [target], **more)
+
+
+def train_together(
+    ctx: Context,
+    group: Sequence[EncodedTask],
+    place: int,
+    prompt: PromptModule,
+    parameters: list[dict[str, Any]],
+    title: str,
+    source_updates: int,
+) -> MethodResult:
+    """Train a prompt of several targets; the result of the one at `place`, with its share of the parameters and time.
+
+    An update reads the batches that every target would read alone, so each spends the same budget as by itself.
+
+    Args:
+        group: the targets, in the order of the prompts of the module.
+        parameters: groups with their rates; that of the first is the plan's.
+    """
+    rows, sizes = joined_rows(group)
+    # A target whose budget is spent has no rows in the updates that are left to others.
+    alone = [ctx.target_batches(task) for task in group]
+    updates = zip_longest(*alone, fillvalue=[])
+    batches = flatten([[(task, row) for task, own in enumerate(update) for row in own] for update in updates], sizes)
+    plan = ctx.plan(prompt, task_loss, rows, batches, parameters[0]["lr"], group, groups=parameters)
+    names = [task.name for task in group]
+    facts = ctx.run(f"{', '.join(names)}: {title}", plan).facts
+    others = ", ".join(names[:place] + names[place + 1 :])
+    return MethodResult(
+        prompt=prompt.composed(place).cpu(),
+        trainable_parameters=facts["trainable_parameters"] // len(group),
+        target_updates=len(alone[place]),
+        target_examples=sum(map(len, alone[place])),
+        source_updates=source_updates,
+        seconds=facts["seconds"] / len(group),
+        history={"loss": facts["loss"]},
+        notes=f"with {others}" if others else "",
+    )
 
 
 def own_share(ctx: Context, target: EncodedTask, fraction: float) -> int:

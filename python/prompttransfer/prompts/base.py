@@ -44,6 +44,20 @@ class PromptModule(nn.Module, ABC):
     def composed(self, task: int = 0) -> Tensor:
         """The finished prompt (L, H) of one task, detached float32."""
 
+    def ids_of_rows(self, task_ids: Tensor | None, input_embeds: Tensor) -> Tensor:
+        """The task ids (B,) of `prepend`, all 0 where none are given and there is one prompt.
+
+        Raises:
+            ValueError: a prompt of several tasks got no task_ids.
+        """
+        if task_ids is not None:
+            return task_ids
+        if self.count > 1:
+            raise ValueError(
+                f"task_ids: got none, want one id in 0..{self.count - 1} per row of a {self.count}-task prompt"
+            )
+        return torch.zeros(input_embeds.shape[0], dtype=torch.int64, device=input_embeds.device)
+
     def trainable_parameters(self) -> int:
         """Number of trained values."""
         return sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)

@@ -45,13 +45,7 @@ class MultitaskPrompt(PromptModule):
         return self.tasks
 
     def prepend(self, input_embeds: Tensor, task_ids: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
-        if task_ids is None:
-            if self.tasks > 1:
-                raise ValueError(
-                    f"task_ids: got none, want one id in 0..{self.tasks - 1} per row of a {self.tasks}-task prompt"
-                )
-            task_ids = torch.zeros(input_embeds.shape[0], dtype=torch.int64, device=input_embeds.device)
-        return pk.prepend_prompts(self.shared, self.u, self.v, task_ids, input_embeds)
+        return pk.prepend_prompts(self.shared, self.u, self.v, self.ids_of_rows(task_ids, input_embeds), input_embeds)
 
     @torch.no_grad()
     def composed(self, task: int = 0) -> Tensor:

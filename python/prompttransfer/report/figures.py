@@ -160,7 +160,7 @@ def similarity(results: Results, traces: Traces) -> list[Panel]:
 
 
 def attention(results: Results, traces: Traces) -> list[Panel]:
-    """Mean weight of every source prompt in what a method that weighs them per row makes of a target's rows."""
+    """Weight of every prompt in that of a target, by methods that learn it; the mean where it depends on the row."""
     panels = []
     for method in results.methods:
         weights = {target: traces[method, target].attention for target in results.targets}

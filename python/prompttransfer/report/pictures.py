@@ -81,7 +81,7 @@ def pictures(results: Results) -> list[Picture]:
         Picture(
             "attention",
             "Attention over prompts",
-            "Mean weight over the training rows; own: the prompt of the target itself.",
+            "Weight of every prompt, or its mean over training rows; own: the prompt of the target itself.",
             tuple(figures.attention(results, traces)),
         ),
     ]

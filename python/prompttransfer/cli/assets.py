@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +11,9 @@ from prompttransfer.cli.completion import asset_names
 from prompttransfer.cli.errors import friendly_errors
 from prompttransfer.cli.support import shown_progress
 from prompttransfer.files.texts import show, show_json
+
+if TYPE_CHECKING:
+    from prompttransfer.files.progress import ProgressReporter
 
 
 def assets(
@@ -63,7 +66,7 @@ def assets(
             display()
 
 
-def _tasks(names: list[str], progress: Any) -> Any:
+def _tasks(names: list[str], progress: ProgressReporter) -> Any:
     """What is known about tasks, and what prints it."""
     from prompttransfer.cli.task_listing import all_tasks, print_all_tasks, task_facts
 
@@ -74,7 +77,7 @@ def _tasks(names: list[str], progress: Any) -> Any:
     return facts, lambda: show("\n".join(texts))
 
 
-def _assets(names: list[str], progress: Any, *, fetch_them: bool, remove_them: bool) -> Any:
+def _assets(names: list[str], progress: ProgressReporter, *, fetch_them: bool, remove_them: bool) -> Any:
     """What is known about assets after they were fetched or removed, and what prints it."""
     from prompttransfer.cli.listing import asset_facts, print_assets
     from prompttransfer.files.assets import fetch as fetch_asset

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from prompttransfer.methods.base import Method, Scope, SizedTask, Stage
 from prompttransfer.methods.budget import joint_updates
 from prompttransfer.methods.choosing import training_losses
 from prompttransfer.methods.context import Context, EncodedTask, MethodResult
+from prompttransfer.methods.history import History
 from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.posterior import ParticleLoss, PriorLoss, gaussian_penalty, mixture_penalty
 from prompttransfer.methods.related import (
@@ -230,7 +231,7 @@ def _particles(posterior: ParticlePrompts) -> dict[str, Tensor]:
     return {f"particle{index}": particle for index, particle in enumerate(posterior.particles.detach().clone())}
 
 
-def _source_history(facts: dict) -> dict[str, Any]:
+def _source_history(facts: dict) -> History:
     """Curves of the source stage."""
     particles = facts["history"].items()
     return {

@@ -21,6 +21,7 @@ from torch import Tensor
 from prompttransfer.methods.base import Scope, SizedTask, Stage
 from prompttransfer.methods.choosing import training_losses
 from prompttransfer.methods.context import Context, EncodedTask, MethodResult, stack
+from prompttransfer.methods.history import Related
 from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.pt import PT
 from prompttransfer.methods.shared import own_share, source_cost, source_prompts, tuning_plan
@@ -82,8 +83,7 @@ class FirstUpdates:
     def note(self) -> str:
         return self.test.note(self.names)
 
-    def history(self) -> dict[str, Any]:
-        """For the report."""
+    def history(self) -> Related:
         return {"names": self.names, **self.test.history()}
 
 

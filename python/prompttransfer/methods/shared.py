@@ -12,11 +12,12 @@ import promptkernels as pk
 from prompttransfer.files.store import StageResult
 from prompttransfer.methods.budget import source_updates, target_budget
 from prompttransfer.methods.context import Context, EncodedTask
+from prompttransfer.methods.history import Similarity
 from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.sampler import row_batches, split_updates
 from prompttransfer.models.rows import EncodedRows
 from prompttransfer.prompts import SoftPrompt
-from prompttransfer.training.trainer import Plan
+from prompttransfer.training.plan import Plan
 
 _SHOWN = 64  # a picture of more pairs shows nothing, and its numbers fill megabytes for every row of the results
 
@@ -91,7 +92,7 @@ def joined_loss(first: StageResult, second: StageResult) -> list[list[float]]:
     return [*first.facts["loss"], *([offset + update, loss] for update, loss in second.facts["loss"])]
 
 
-def similarity_history(names: list[str], prompts: Tensor, start: Tensor) -> dict[str, list]:
+def similarity_history(names: list[str], prompts: Tensor, start: Tensor) -> Similarity:
     """Cosines of the task vectors, prompts (T, L, H), for the report; of more than 64 the first ones and the last."""
     if len(names) > _SHOWN:
         names, prompts = [*names[: _SHOWN - 1], names[-1]], torch.cat([prompts[: _SHOWN - 1], prompts[-1:]])

@@ -167,12 +167,14 @@ def predict(
             "quotes": quotes,
             "escape": escape,
         }
-        _, card = read_answering_prompt(prompt, **given)
+        trained, card = read_answering_prompt(prompt, **given)
         reading = {name: value for name, value in reading.items() if value is not None}
         rows = asked(card, texts, file, text_column=text_column, reading=reading, note=tell)
         parts = _parts_with_a_text(rows)  # before the model is loaded: what is wrong with texts is told at once
         with shown_progress(quiet or as_json) as progress:
-            predictor = Predictor.open(prompt, progress=progress, batch_size=batch_size, **given)
+            predictor = Predictor.of(
+                prompt, trained, card, named=model is not None, progress=progress, batch_size=batch_size
+            )
         answered = (pair for part in parts for pair in _answered(predictor, part))
         problems = _Problems()
         if as_json:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -13,6 +13,10 @@ from prompttransfer.distributed import processes
 from prompttransfer.files.texts import show, show_json
 from prompttransfer.settings.recipes import Recipe, run_config
 from prompttransfer.settings.run import RunConfig
+
+if TYPE_CHECKING:
+    from prompttransfer.files.progress import NullProgress
+    from prompttransfer.report import Results
 
 __all__ = [
     "default_of",
@@ -68,13 +72,14 @@ def train_settings(recipe: Recipe, given: dict[str, Any], limit: int | None = No
     return run_config(replace(recipe, settings=settings), given, limit=limit)
 
 
-def shown_progress(silent: bool) -> Any:
+def shown_progress(silent: bool) -> NullProgress:
+    """Bars or lines on the error stream; silent: warnings alone."""
     from prompttransfer.files.progress import Progress, QuietProgress
 
     return QuietProgress() if silent else Progress()
 
 
-def run(config: RunConfig, silent: bool, workers: int = 1) -> Any:
+def run(config: RunConfig, silent: bool, workers: int = 1) -> Results:
     """Compare, write the report, and return the results; of several processes, only the main one returns.
 
     Args:
@@ -102,7 +107,7 @@ def run(config: RunConfig, silent: bool, workers: int = 1) -> Any:
     return read_results(folder)
 
 
-def print_run(results: Any, as_json: bool) -> None:
+def print_run(results: Results, as_json: bool) -> None:
     """The results as a table with the way to the report, or as JSON."""
     if as_json:
         show_json(results.content)

@@ -123,7 +123,7 @@ def train(
         results = run(config, quiet or as_json)
         from prompttransfer.interchange import read_tensors, write_tensors
 
-        made = results.folder / results.rows[0]["prompt"]
+        made = results.folder / str(results.rows[0].prompt)
         scored = made.with_name(f"{made.stem}-module.safetensors")  # where the prompt depends on the row
         write_tensors(prompt, *read_tensors(scored if scored.is_file() else made))
         print_run(results, as_json)

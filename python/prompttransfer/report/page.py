@@ -26,6 +26,7 @@ from prompttransfer.report.tables import (
     related_rows,
     source_rows,
 )
+from prompttransfer.runs.rows import SourceRow, TargetRow
 
 _ABOUT_SCORES = (
     "zero-shot: the model without a prompt; majority: always the most frequent answer. ±: standard deviation over "
@@ -102,7 +103,7 @@ def environment_rows(content: dict[str, Any]) -> list[list[str]]:
 
 def _intro(results: Results) -> list[str]:
     content = results.content
-    seeds = len({row["seed"] for row in results.rows})
+    seeds = len({row.seed for row in results.rows})
     counts = ((len(results.methods), "method"), (len(results.targets), "target"), (seeds, "seed"))
     facts = [f"model {content.get('model', 'unknown')}"]
     facts += [f"{count} {word}{'' if count == 1 else 's'}" for count, word in counts]
@@ -133,9 +134,9 @@ def _linked(results: Results, path: Path) -> Table:
     """Every score with its terms; in place of the number of seeds, their prompts."""
     cells = results.cells()
     head, rows = fact_rows(cells)
-    prompts: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    prompts: dict[tuple[str, str], list[TargetRow]] = {}
     for row in results.rows:
-        prompts.setdefault((row["method"], row["target"]), []).append(row)
+        prompts.setdefault((row.method, row.target), []).append(row)
     links = [
         Markup(" ".join(_prompt_link(results, path, row) for row in prompts[cell.method, cell.target]))
         for cell in cells
@@ -146,13 +147,13 @@ def _linked(results: Results, path: Path) -> Table:
 
 
 def _with_prompts(results: Results, path: Path, head: list[str], rows: list[list[str]]) -> Table:
-    links = [_prompt_link(results, path, source) for source in results.content["sources"]]
+    links = [_prompt_link(results, path, source) for source in results.sources]
     return [*head, "prompt of seed"], [[*row, found] for row, found in zip(rows, links, strict=True)]
 
 
-def _prompt_link(results: Results, path: Path, row: dict[str, Any]) -> Markup:
+def _prompt_link(results: Results, path: Path, row: TargetRow | SourceRow) -> Markup:
     """The seed, as a link where the run keeps the prompt in a file."""
-    seed = str(row["seed"])
-    if not row.get("prompt"):
+    seed = str(row.seed)
+    if not row.prompt:
         return Markup(escape(seed))
-    return link(os.path.relpath((results.folder / row["prompt"]).absolute(), path.absolute().parent), seed)
+    return link(os.path.relpath((results.folder / row.prompt).absolute(), path.absolute().parent), seed)

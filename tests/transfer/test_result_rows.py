@@ -14,12 +14,12 @@ from synthetic_run import source_facts, target_facts, write_run
 from prompttransfer.files.durable import write_csv
 from prompttransfer.files.store import StageResult
 from prompttransfer.methods import MethodResult
-from prompttransfer.methods.history import read_history
 from prompttransfer.models.encoding import EncodedTask
 from prompttransfer.models.rows import EncodedRow, EncodedRows
 from prompttransfer.models.scoring import Evaluation
 from prompttransfer.report import read_results
 from prompttransfer.runs.rows import SourceRow, TargetRow, csv_rows, read_row, row_of_csv
+from prompttransfer.training.history import read_history
 
 TASK = EncodedTask(
     name="goal",

@@ -15,7 +15,6 @@ from prompttransfer.files.progress import ProgressReporter
 from prompttransfer.files.store import StageResult, Store, key_hash, tensor_hash
 from prompttransfer.interchange import Factors
 from prompttransfer.methods.budget import target_budget, warmup_updates
-from prompttransfer.methods.history import History
 from prompttransfer.methods.sampler import row_batches
 from prompttransfer.models import Backbone
 from prompttransfer.models.encoding import EncodedTask
@@ -23,6 +22,7 @@ from prompttransfer.models.rows import EncodedRow, EncodedRows
 from prompttransfer.models.scoring import Evaluation, evaluate
 from prompttransfer.prompts import PromptModule, init_hash
 from prompttransfer.settings.run import RunConfig
+from prompttransfer.training.history import History
 from prompttransfer.training.plan import Objective, Plan
 from prompttransfer.training.selection import Selection
 from prompttransfer.training.trainer import train

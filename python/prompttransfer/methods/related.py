@@ -21,7 +21,6 @@ from torch import Tensor
 from prompttransfer.methods.base import Scope, SizedTask, Stage
 from prompttransfer.methods.choosing import training_losses
 from prompttransfer.methods.context import Context, EncodedTask, MethodResult, stack
-from prompttransfer.methods.history import Related
 from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.pt import PT
 from prompttransfer.methods.shared import own_share, source_cost, source_prompts, tuning_plan
@@ -30,6 +29,7 @@ from prompttransfer.prompts import JoinedPrompt
 from prompttransfer.prompts.sign_test import SignTest, sign_test
 from prompttransfer.settings.base import Settings
 from prompttransfer.settings.run import RunConfig
+from prompttransfer.training.history import Related
 
 
 class RelatedConfig(Settings):

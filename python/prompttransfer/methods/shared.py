@@ -12,11 +12,11 @@ import promptkernels as pk
 from prompttransfer.files.store import StageResult
 from prompttransfer.methods.budget import source_updates, target_budget
 from prompttransfer.methods.context import Context, EncodedTask
-from prompttransfer.methods.history import Similarity
 from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.sampler import row_batches, split_updates
 from prompttransfer.models.rows import EncodedRows
 from prompttransfer.prompts import SoftPrompt
+from prompttransfer.training.history import Similarity
 from prompttransfer.training.plan import Plan
 
 _SHOWN = 64  # a picture of more pairs shows nothing, and its numbers fill megabytes for every row of the results

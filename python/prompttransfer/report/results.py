@@ -11,9 +11,9 @@ from statistics import fmean, stdev
 from typing import Any
 
 from prompttransfer.files.json_file import read_json
-from prompttransfer.methods.history import History, read_history
 from prompttransfer.runs.rows import SourceRow, TargetRow, read_rows
 from prompttransfer.tasks.scales import Scale, averaged, scale_of
+from prompttransfer.training.history import History, read_history
 
 
 @dataclass(frozen=True)

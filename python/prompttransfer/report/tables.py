@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from statistics import fmean, median
 from typing import Any
 
-from prompttransfer.methods.history import Related
 from prompttransfer.report.results import Cell, Results
 from prompttransfer.report.statistics import comparisons, interval_text
 from prompttransfer.runs.rows import ScoredRow
 from prompttransfer.tasks.scales import scale_of
+from prompttransfer.training.history import Related
 
 Table = tuple[list[str], list[list[str]]]
 BASELINES = ("zero-shot", "majority")

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from prompttransfer.methods.history import History
 from prompttransfer.report.results import Results
+from prompttransfer.training.history import History
 
 _POINTS = 150
 

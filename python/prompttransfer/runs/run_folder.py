@@ -37,12 +37,12 @@ from prompttransfer.files.durable import (
 from prompttransfer.files.progress import ProgressReporter
 from prompttransfer.files.store import key_hash
 from prompttransfer.interchange import Card, Factors, write_prompt, write_tensors
-from prompttransfer.methods.history import History
 from prompttransfer.models import Backbone
 from prompttransfer.runs.rows import SourceRow, TargetRow, csv_rows, read_row
 from prompttransfer.runs.work_list import WorkList
 from prompttransfer.settings.run import RunConfig
 from prompttransfer.tasks.scales import scale_of
+from prompttransfer.training.history import History
 
 FORMAT = 1
 PLACES = ("output", "cache", "shard_model")  # settings that may differ between the workers of a run

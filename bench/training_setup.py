@@ -34,7 +34,8 @@ from prompttransfer.models.loading import narrow_products
 from prompttransfer.models.padding import padded
 from prompttransfer.models.rows import EncodedRow
 from prompttransfer.prompts import PromptModule, SoftPrompt
-from prompttransfer.training.trainer import FixedBatches, Plan, PromptTrainer
+from prompttransfer.training.plan import Plan
+from prompttransfer.training.trainer import FixedBatches, PromptTrainer
 
 ANSWERS = (5, 6)
 T = TypeVar("T")

@@ -13,7 +13,7 @@ from bench.evidence.studies import REPORTED, TUNING, Study, read_study
 from bench.evidence.tuning import best_settings, choose
 from bench.evidence.writing import write_index, write_study, write_tuning
 from prompttransfer.files.durable import write_json
-from prompttransfer.files.progress import Progress
+from prompttransfer.files.progress import Progress, ProgressReporter
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 ARCHIVES = Path(__file__).parent / "archives"
@@ -32,7 +32,7 @@ def main() -> None:
         sys.exit(f"error: {error}")
 
 
-def tune(options: argparse.Namespace, progress: Any) -> None:
+def tune(options: argparse.Namespace, progress: ProgressReporter) -> None:
     """Try every setting of the grids on validation rows, and write down the best once no cell is missing."""
     for name in getattr(options, "tunings", None) or TUNING:
         study = read_study(name)
@@ -50,12 +50,12 @@ def tune(options: argparse.Namespace, progress: Any) -> None:
         progress.note(f"chosen settings: {options.archives / f'{name}.json'}")
 
 
-def run(options: argparse.Namespace, progress: Any) -> None:
+def run(options: argparse.Namespace, progress: ProgressReporter) -> None:
     for study in _studies(options):
         run_study(study, _folder(study, options), progress, **_parts(options))
 
 
-def report(options: argparse.Namespace, progress: Any) -> None:
+def report(options: argparse.Namespace, progress: ProgressReporter) -> None:
     """Write the pages of the studies that have cells here; those of the others stay as they are."""
     studies = _studies(options)
     for study in studies:

@@ -17,20 +17,21 @@ from typing import Any
 from bench.evidence.studies import PLACES, Study
 from prompttransfer import RunConfig
 from prompttransfer.files.durable import write_json
-from prompttransfer.files.progress import NullProgress, Work
+from prompttransfer.files.progress import NullProgress, ProgressReporter, Work
 from prompttransfer.methods import METHODS, Context, EncodedTask
 from prompttransfer.methods.context import CODE_VERSION
 from prompttransfer.report import Results
-from prompttransfer.report.form import by_metric
-from prompttransfer.runs.compare import Workbench, result_row, source_row
+from prompttransfer.runs.jobs import made_source
+from prompttransfer.runs.rows import SourceRow, TargetRow, read_row
 from prompttransfer.runs.run_folder import machine_facts
+from prompttransfer.runs.workbench import Workbench
 from prompttransfer.training.divergence import Diverged
 
 
 def run_study(
     study: Study,
     folder: Path,
-    progress: Any,
+    progress: ProgressReporter,
     *,
     seeds: Collection[int] = (),
     targets: Collection[str] = (),
@@ -75,7 +76,7 @@ def run_study(
         started = time.monotonic()
         entry = study.entries[label]
         if sources is None and study.config_of(label).source_prompts:
-            sources = [source_row(base, source)[0] for source in base.sources]
+            sources = [made_source(base, source)[0].facts() for source in base.sources]
         cell = _cell(replace(base, config=study.config_of(label)), target, entry.method, label, folder)
         settings = study.facts_of(label)
         write_json(_path(folder, label, name, seed), {"settings": settings, **facts, "sources": sources or [], **cell})
@@ -89,18 +90,23 @@ def run_study(
 
 def collect(study: Study, folder: Path) -> Results:
     """What all processes have finished of a study so far, as a run folder that the report reads."""
-    rows, found = [], []
+    rows: list[TargetRow] = []
+    sources: dict[tuple[str, int], SourceRow] = {}
+    found = []
     for seed, target, label in sorted(study.cells, key=lambda cell: list(study.entries).index(cell[2])):
         cell = _read(study, folder, (seed, target, label))
-        if cell:
-            found.append(cell)
-            rows += [cell["row"]] if cell["row"] else []
-    for row in (*rows, *(source for cell in found for source in cell["sources"])):
-        row["other_scores"] = by_metric(row["other_scores"])  # text in archives of version 0.1
-    order = list(study.config.targets)
-    rows.sort(key=lambda row: order.index(row["target"]))
-    sources = {(row["source"], row["seed"]): row for cell in found for row in cell["sources"]}
-    names = study.config.sources
+        if not cell:
+            continue
+        found.append(cell)
+        for facts in (*cell["sources"], *filter(None, [cell["row"]])):
+            row = read_row(facts, _path(folder, label, target, seed))
+            if isinstance(row, SourceRow):
+                sources[row.source, row.seed] = row
+            else:
+                rows.append(row)
+    order, names = list(study.config.targets), list(study.config.sources)
+    rows.sort(key=lambda row: order.index(row.target))
+    source_rows = sorted(sources.values(), key=lambda row: (names.index(row.source), row.seed))
     content = {
         "format": 1,
         **{name: found[0][name] for name in ("model", "model_fingerprint", "versions") if found},
@@ -108,14 +114,14 @@ def collect(study: Study, folder: Path) -> Results:
         "machine": found[0]["machine"] if found else {},
         "machines": list({json.dumps(cell["machine"], sort_keys=True): cell["machine"] for cell in found}.values()),
         "settings": study.config.model_dump(mode="json", exclude=PLACES),
-        "sources": sorted(sources.values(), key=lambda row: (names.index(row["source"]), row["seed"])),
-        "rows": rows,
+        "sources": [row.facts() for row in source_rows],
+        "rows": [row.facts() for row in rows],
         "cells": len(study.cells),
         "errors": [cell["error"] for cell in found if cell["error"]],
         "finished": len(found) == len(study.cells),
     }
     write_json(folder / "results.json", content)
-    return Results(folder, content)
+    return Results(folder, rows, source_rows, content)
 
 
 def _is_done(study: Study, folder: Path, cell: tuple[int, str, str], facts: Mapping[str, Any]) -> bool:
@@ -142,8 +148,9 @@ def _cell(ctx: Context, target: EncodedTask, method: str, label: str, folder: Pa
     except Diverged as error:
         return {"row": None, "error": f"{label} on {target.name}, seed {ctx.seed}: {error}"}
     found = ctx.evaluate(f"{target.name}: score of {label}", target, result.evaluated)
-    write_json(folder / "history" / f"{label}-{target.name}-seed{ctx.seed}.json", result.history)
-    return {"row": result_row(label, target, ctx, result, found, zero_shot), "error": ""}
+    row = TargetRow.of(label, target, ctx.seed, result, found, zero_shot)
+    write_json(folder / "history" / f"{row.name}.json", result.history)
+    return {"row": row.facts(), "error": ""}
 
 
 def _same_settings(cell: dict[str, Any], wanted: dict[str, Any]) -> bool:
@@ -168,7 +175,7 @@ def _left(taken: list[float], cells: int) -> str:
 class _OnlyStages(NullProgress):
     """Bars of running stages without the notes about reused ones, which would be thousands of lines."""
 
-    def __init__(self, progress: Any) -> None:
+    def __init__(self, progress: ProgressReporter) -> None:
         self._progress = progress
 
     def stage(self, title: str, total: int) -> Work:

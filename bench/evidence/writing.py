@@ -12,10 +12,9 @@ from bench.evidence.studies import BASELINE, Study
 from bench.evidence.tuning import settings_text
 from prompttransfer.files.durable import write_csv
 from prompttransfer.report import Results, pictures
-from prompttransfer.report.form import Row
 from prompttransfer.report.statistics import difference_rows, interval_text, paired
 from prompttransfer.report.tables import cost_rows, overview_rows, source_rows
-from prompttransfer.runs.run_folder import csv_rows
+from prompttransfer.runs.rows import TargetRow, csv_rows, row_of_csv
 
 ARCHIVES = "bench/evidence/archives"
 PROTOCOL = """\
@@ -58,7 +57,7 @@ def write_study(study: Study, results: Results, folder: Path) -> None:
     parts.append(table(*overview_rows(results)))
     for baseline in dict.fromkeys(entry.against for entry in study.entries.values()):
         labels = {label for label, entry in study.entries.items() if entry.against == baseline} | {baseline}
-        of_baseline = [row for row in results.rows if row["method"] in labels]
+        of_baseline = [row for row in results.rows if row.method in labels]
         head, rows = difference_rows(of_baseline, baseline, retrained=results.retrained)
         if rows:
             parts += [f"## Difference to {baseline}, pair by pair", table(head, rows)]
@@ -97,7 +96,7 @@ def write_index(studies: Sequence[Study], folder: Path) -> None:
         path = folder / f"{study.name}.csv"
         if not path.is_file():
             continue
-        results = Results(folder, {"rows": _read_csv(path)})
+        results = Results(folder, _read_csv(path))
         rows = []
         for label in results.methods:
             if study.entries[label].against != BASELINE:
@@ -185,6 +184,6 @@ def origin(content: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _read_csv(path: Path) -> list[dict[str, Any]]:
+def _read_csv(path: Path) -> list[TargetRow]:
     with path.open(newline="", encoding="utf-8") as file:
-        return [Row.model_validate_strings(row, strict=False).model_dump() for row in csv.DictReader(file)]
+        return list(map(row_of_csv, csv.DictReader(file)))

@@ -28,7 +28,8 @@ from prompttransfer.prompts import ParticlePrompts, PromptModule, SoftPrompt
 from prompttransfer.runs.compare import compare
 from prompttransfer.tasks import load_task
 from prompttransfer.training.divergence import Diverged
-from prompttransfer.training.trainer import Plan, train
+from prompttransfer.training.plan import Plan
+from prompttransfer.training.trainer import train
 
 # Texts and answers of several lengths: means over tokens are not means of means.
 ROWS = [EncodedRow(tuple(range(3 + n, 7 + 2 * n)), (40 + n, 41, 2)[: 1 + n % 3], n % 2) for n in range(9)]

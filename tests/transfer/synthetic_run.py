@@ -35,35 +35,23 @@ def write_run(
         for m, method in enumerate(methods):
             for seed in seeds:
                 rows.append(
-                    {
-                        "method": method,
-                        "target": target,
-                        "seed": seed,
-                        "metric": metric,
-                        "scoring": "first-token",
-                        "score": (60.0 + 10 * (t % 4) + m + seed + plus) * unit,
-                        "other_scores": {"macro-f1": 50.0 + seed},
-                        "majority": 51.5 * unit,
-                        "zero_shot": 62.25 * unit,
-                        "collapsed": method == "PT" and t == 0,
-                        "test_rows": 1200,
-                        "train_rows": 32,
-                        "leaked_rows": 3,
-                        "skipped_rows": 0,
-                        "trainable_parameters": 9216,
-                        "target_updates": 30,
-                        "target_examples": 240,
-                        "source_updates": 60,
-                        "seconds": 12.3,
-                        "prompt": f"prompts/{method}/{target}-seed{seed}.safetensors",
-                        "notes": "merged: <amazon>" if method == "DTVG" else "",
-                    }
+                    target_facts(
+                        method=method,
+                        target=target,
+                        seed=seed,
+                        metric=metric,
+                        score=(60.0 + 10 * (t % 4) + m + seed + plus) * unit,
+                        other_scores={"macro-f1": 50.0 + seed},
+                        majority=51.5 * unit,
+                        zero_shot=62.25 * unit,
+                        collapsed=method == "PT" and t == 0,
+                        notes="merged: <amazon>" if method == "DTVG" else "",
+                        prompt=f"prompts/{method}/{target}-seed{seed}.safetensors",
+                    )
                 )
                 history = _history(method, target, sources, updates)
                 path = folder / "history" / f"{method}-{target}-seed{seed}.json"
                 path.write_text(json.dumps(history), encoding="utf-8")
-    source = {"seed": 1, "metric": "accuracy", "score": 88.0, "majority": 59.4, "zero_shot": 70.0, "collapsed": False}
-    source |= {"test_rows": 200, "train_rows": 2000, "updates": 60, "seconds": 9.0}
     content = {
         "format": 1,
         "model": "<b>evil</b>",
@@ -72,14 +60,29 @@ def write_run(
         "machine": {"device": "cpu", "threads": 2, "precision": "bfloat16"},
         "versions": {"torch": "2.13.0"},
         "settings": {"model": "demo", **(settings or {})},
-        "sources": [
-            {"source": name, **source, "prompt": f"prompts/sources/{name}-seed1.safetensors"} for name in sources
-        ],
+        "sources": [source_facts(name, prompt=f"prompts/sources/{name}-seed1.safetensors") for name in sources],
         "rows": rows,
         "finished": finished,
     }
     (folder / "results.json").write_text(json.dumps(content), encoding="utf-8")
     return folder
+
+
+def target_facts(method: str, target: str, seed: int, score: float, **more: Any) -> dict[str, Any]:
+    """A target's row of results.json; more: values other than these."""
+    row = {"method": method, "target": target, "seed": seed, "metric": "accuracy", "scoring": "first-token"}
+    row |= {"score": score, "other_scores": {}, "majority": 51.5, "zero_shot": 62.25, "collapsed": False}
+    row |= {"test_rows": 1200, "train_rows": 32, "leaked_rows": 3, "skipped_rows": 0, "trainable_parameters": 9216}
+    row |= {"target_updates": 30, "target_examples": 240, "source_updates": 60, "seconds": 12.3, "notes": ""}
+    return row | more
+
+
+def source_facts(source: str, **more: Any) -> dict[str, Any]:
+    """A source's row of results.json."""
+    row = {"source": source, "seed": 1, "metric": "accuracy", "scoring": "first-token", "score": 88.0}
+    row |= {"other_scores": {}, "majority": 59.4, "zero_shot": 70.0, "collapsed": False, "test_rows": 200}
+    row |= {"train_rows": 2000, "leaked_rows": 0, "skipped_rows": 0, "updates": 60, "seconds": 9.0}
+    return row | more
 
 
 def _history(method: str, target: str, sources: Sequence[str], updates: int) -> dict[str, Any]:

@@ -164,14 +164,16 @@ def test_train_leaves_its_task_out_of_the_default_sources_only(comparison: list[
 
 
 @pytest.fixture
-def loaded(monkeypatch: pytest.MonkeyPatch, llama: Backbone) -> list[RunConfig]:
-    """Settings a model was asked for with."""
-    calls: list[RunConfig] = []
-    monkeypatch.setattr(evaluating, "load_backbone", lambda config, progress: calls.append(config) or llama)
+def loaded(monkeypatch: pytest.MonkeyPatch, llama: Backbone) -> list[dict[str, Any]]:
+    """What a model was asked for with."""
+    calls: list[dict[str, Any]] = []
+    monkeypatch.setattr(
+        evaluating, "load_backbone", lambda name, progress, **options: calls.append({"name": name, **options}) or llama
+    )
     return calls
 
 
-def test_evaluate_scores_a_whole_file_as_trained(loaded: list[RunConfig], tmp_path: Path) -> None:
+def test_evaluate_scores_a_whole_file_as_trained(loaded: list[dict[str, Any]], tmp_path: Path) -> None:
     for name in ("a", "b"):
         rows = [f"{name} w{n} w{n + 1},{'yes' if n % 3 else 'no'}\n" for n in range(30 if name == "a" else 12)]
         (tmp_path / f"{name}.csv").write_text("text,label\n" + "".join(rows))
@@ -189,7 +191,9 @@ def test_evaluate_scores_a_whole_file_as_trained(loaded: list[RunConfig], tmp_pa
     ]
     facts = [json.loads(run("evaluate", prompt, *arguments, "--json").stdout) for arguments in options]
     assert [fact["test_rows"] for fact in facts] == [30, 12, 30, 5]
-    assert [(c.model, c.max_length, c.precision) for c in loaded[1:]] == [("m", 9, "float32")] * 3 + [("n", 7, "auto")]
+    assert [(c["name"], c["max_length"], c["precision"]) for c in loaded[1:]] == [("m", 9, "float32")] * 3 + [
+        ("n", 7, "auto")
+    ]
 
 
 def test_export_writes_an_adapter(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("prompttransfer.tasks.load_paper", toy)
     monkeypatch.setattr("prompttransfer.files.assets.demo_model", lambda progress: tmp_path / "demo-model")
     monkeypatch.setattr("prompttransfer.files.assets.fetch", lambda name, progress: tmp_path / name)
-    monkeypatch.setattr("prompttransfer.estimate.cost.probe", lambda *_: Machine("CPU", 10**12, 1e9, False))
+    monkeypatch.setattr("prompttransfer.estimate.cost.probe", lambda *_: Machine("CPU", False, 10**12, 1e9, False))
     monkeypatch.setenv("PROMPTTRANSFER_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.chdir(tmp_path)

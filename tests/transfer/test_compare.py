@@ -35,7 +35,8 @@ from prompttransfer.methods import (
 )
 from prompttransfer.prompts import SoftPrompt
 from prompttransfer.report import write_report
-from prompttransfer.runs.compare import Workbench, compare
+from prompttransfer.runs.compare import compare
+from prompttransfer.runs.workbench import Workbench
 from prompttransfer.settings.run import MethodSettings
 from prompttransfer.tasks.task import Example, Task, to_dataset
 from prompttransfer.training import trainer as training
@@ -93,7 +94,7 @@ def config(tmp_path: Path, tasks: dict[str, Task], monkeypatch: pytest.MonkeyPat
     tiny_llama().save_pretrained(model)
     tiny_tokenizer().save_pretrained(model)
     monkeypatch.setattr(
-        "prompttransfer.runs.compare.load_task", lambda name, **more: tasks[name].limit(None, more.get("test_rows"))
+        "prompttransfer.runs.workbench.load_task", lambda name, **more: tasks[name].limit(None, more.get("test_rows"))
     )
     return RunConfig(
         model=str(model),
@@ -206,8 +207,8 @@ def test_mistakes_in_a_table_are_told_before_the_model_is_loaded(
         raise ValueError("no such column")
 
     loaded: list[str] = []
-    monkeypatch.setattr("prompttransfer.runs.compare.load_model", lambda name, **_: loaded.append(name))
-    monkeypatch.setattr("prompttransfer.runs.compare.load_task", wrong)
+    monkeypatch.setattr("prompttransfer.runs.workbench.load_model", lambda name, **_: loaded.append(name))
+    monkeypatch.setattr("prompttransfer.runs.workbench.load_task", wrong)
     with pytest.raises(ValueError, match="no such column"):
         Workbench.open(config, Progress())
     assert loaded == []

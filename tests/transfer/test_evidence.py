@@ -50,7 +50,7 @@ def study(tmp_path: Path, tasks: dict[str, Task], monkeypatch: pytest.MonkeyPatc
     model = tmp_path / "model"
     tiny_llama().save_pretrained(model)
     tiny_tokenizer().save_pretrained(model)
-    monkeypatch.setattr("prompttransfer.runs.compare.load_task", lambda name, **_: tasks[name])
+    monkeypatch.setattr("prompttransfer.runs.workbench.load_task", lambda name, **_: tasks[name])
     settings = {"model": str(model), "sources": ["red", "green"], "targets": ["blue", "goal"], "seeds": [1, 2]}
     settings |= {"prompt_length": 3, "train_rows": 12, "test_rows": 20, "source_updates": 3, "target_updates": 4}
     settings |= {
@@ -132,7 +132,7 @@ def test_grids_are_all_combinations() -> None:
 
 
 def timeless(results: Results) -> list[dict[str, Any]]:
-    return [{name: value for name, value in row.items() if name != "seconds"} for row in results.rows]
+    return [{name: value for name, value in row.facts().items() if name != "seconds"} for row in results.rows]
 
 
 @pytest.mark.slow
@@ -229,12 +229,12 @@ def test_tuning_reads_validation_rows_only_and_takes_the_best(
     word = tiny_tokenizer().convert_tokens_to_ids(WORDS[7])
     assert scored and not any(word in row for row in scored)
     results = collect(tuned, tmp_path)
-    assert results.judged_on == "validation" and {row["test_rows"] for row in results.rows} == {10}
+    assert results.judged_on == "validation" and {row.test_rows for row in results.rows} == {10}
     chosen = choose(tuned, results)
     for method in ("PT", "SPoT"):
         means = {}
         for label in (f"{method} 1", f"{method} 2"):
-            values = [row["score"] for row in results.rows if row["method"] == label]
+            values = [row.score for row in results.rows if row.method == label]
             means[label] = sum(values) / len(values)
         assert chosen["best"][method] == tuned.entries[max(means, key=means.__getitem__)].settings
         assert [row["mean"] for row in chosen["tried"] if row["method"] == method] == pytest.approx(

@@ -18,8 +18,8 @@ from prompttransfer.models.encoding import EncodedTask
 from prompttransfer.models.rows import EncodedRow
 from prompttransfer.prompts import SoftPrompt
 from prompttransfer.tasks.task import Task
+from prompttransfer.training.plan import Plan
 from prompttransfer.training.selection import Selection
-from prompttransfer.training.trainer import Plan
 
 ROWS = [EncodedRow((10, 11), (4,)), EncodedRow((12,), (5,)), EncodedRow((13, 14), (4,))]
 # Of a plan: what replaces each field. The objective and what goes before a step are told by their settings; nothing

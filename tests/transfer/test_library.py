@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from synthetic_run import source_facts, target_facts
 from torch import Tensor
 from typer.testing import CliRunner
 
@@ -39,14 +40,17 @@ def cosine(left: Tensor, right: Tensor) -> float:
 
 def run_folder(folder: Path, start: Tensor, prompts: dict[str, Tensor]) -> Path:
     """A run folder with a source and targets, as `compare` leaves them."""
-    rows = []
+    sources, rows = [], []
     for name, prompt in prompts.items():
-        path = stored(folder / "prompts" / "PT", f"{name}-seed1", prompt, init_hash=init_hash(start), task=name)
-        rows.append(
-            {"prompt": str(path.relative_to(folder)), "metric": "accuracy", "majority": 50.0, "zero_shot": 61.5}
-        )
+        kind = "PT" if sources else "sources"
+        path = stored(folder / "prompts" / kind, f"{name}-seed1", prompt, init_hash=init_hash(start), task=name)
+        facts = {"prompt": str(path.relative_to(folder)), "majority": 50.0, "zero_shot": 61.5}
+        if sources:
+            rows.append(target_facts("PT", name, 1, 70.0, **facts))
+        else:
+            sources.append(source_facts(name, **facts))
     write_prompt(folder / "prompts" / "P_init-seed1.safetensors", start, {})
-    (folder / "results.json").write_text(json.dumps({"sources": rows[:1], "rows": rows[1:]}))
+    (folder / "results.json").write_text(json.dumps({"sources": sources, "rows": rows}))
     return folder
 
 
@@ -56,7 +60,7 @@ def test_a_run_is_added_with_its_scores_and_its_start(tmp_path: Path) -> None:
     folder, library = run_folder(tmp_path / "demo", start, prompts), tmp_path / "library"
     result = run("library", "add", folder, "--library", library, "--licence", "CC-BY-4.0")
     assert result.exit_code == 0 and "2 prompts added, 2 in" in result.stdout, result.output
-    names = ["demo-PT-green-seed1", "demo-PT-red-seed1"]
+    names = ["demo-PT-green-seed1", "demo-sources-red-seed1"]
     found = Library.open(library)
     assert list(found.entries) == names and found.problems == []
     for name in names:

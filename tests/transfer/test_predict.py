@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from prompttransfer import RunConfig, cli
 from prompttransfer.files.progress import NullProgress
-from prompttransfer.interchange import Card, read_card, read_factors, write_prompt
+from prompttransfer.interchange import Card, read_card, read_factors, read_trained, write_prompt
 from prompttransfer.models import Backbone
 from prompttransfer.runs.compare import compare
 from prompttransfer.serving import evaluate as evaluating
@@ -37,7 +37,7 @@ def prompt() -> Tensor:
 @pytest.fixture
 def loaded(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> Backbone:
     """The model that every file asks for."""
-    monkeypatch.setattr(evaluating, "load_backbone", lambda config, progress: backbone)
+    monkeypatch.setattr(evaluating, "load_backbone", lambda name, progress, **options: backbone)
     return backbone
 
 
@@ -245,6 +245,15 @@ def test_files_of_a_run_are_all_that_predict_and_evaluate_need(tmp_path: Path) -
         if row["method"] == "ATTEMPT":
             result = run("similar", file, "--library", tmp_path)
             assert result.exit_code == 2 and "depends on the row (ATTEMPT) has no matrix" in result.stderr
+
+
+def test_a_prompt_file_is_read_once(
+    loaded: Backbone, prompt: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, read = stored(tmp_path / "p.safetensors", prompt), []
+    monkeypatch.setattr(evaluating, "read_trained", lambda path: read.append(path) or read_trained(path))
+    assert run("predict", file, "w1 w2", "--json").exit_code == 0
+    assert read == [file]
 
 
 def lines_of(result: Any) -> list[dict[str, Any]]:

@@ -138,7 +138,7 @@ def test_prompt_tuning_continues_after_the_sources_have_joined(
     assert got.trainable_parameters == 3 * llama.hidden_size + 3 * JOINING[method]
     assert got.history["related"]["names"] == ["red", "green", "blue"]
     if method == "DTVG":
-        assert got.history["groups"] == [[update, ["red", "green", "blue"]] for update in (3, 4)]
+        assert got.history["groups"] == [(update, ["red", "green", "blue"]) for update in (3, 4)]
 
 
 def test_the_loss_does_not_jump_where_sources_join(llama: Backbone, tasks: dict[str, Task], tmp_path: Path) -> None:

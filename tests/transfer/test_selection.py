@@ -17,9 +17,11 @@ from prompttransfer.models import Backbone
 from prompttransfer.models.encoding import EncodedTask
 from prompttransfer.models.scoring import Evaluation, evaluate
 from prompttransfer.prompts import MultitaskPrompt, SoftPrompt, initial_prompt
-from prompttransfer.runs.compare import Workbench, compare
+from prompttransfer.runs.compare import compare
+from prompttransfer.runs.workbench import Workbench
+from prompttransfer.training.plan import Plan
 from prompttransfer.training.selection import Selection, mean_score
-from prompttransfer.training.trainer import Plan, train
+from prompttransfer.training.trainer import train
 
 UPDATES = 7
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 from scipy import stats
+from synthetic_run import target_facts
 
 from prompttransfer.report.statistics import (
     Interval,
@@ -17,23 +16,24 @@ from prompttransfer.report.statistics import (
     stratified_interval,
     t_interval,
 )
+from prompttransfer.runs.rows import TargetRow
 
 
-def rows_of(scores: dict[tuple[str, str], list[float]], **metrics: str) -> list[dict[str, Any]]:
+def rows_of(scores: dict[tuple[str, str], list[float]], **metrics: str) -> list[TargetRow]:
     return [
-        {"method": method, "target": target, "seed": seed, "score": score, "metric": metrics.get(target, "accuracy")}
+        TargetRow(**target_facts(method, target, seed, score, metric=metrics.get(target, "accuracy")))
         for (method, target), values in scores.items()
         for seed, score in enumerate(values)
     ]
 
 
-def drawn(seed: int, targets: int = 4, seeds: int = 5) -> list[dict[str, Any]]:
+def drawn(seed: int, targets: int = 4, seeds: int = 5) -> list[TargetRow]:
     rng = np.random.default_rng(seed)
     return rows_of({(m, f"t{t}"): rng.normal(70, 8, seeds).tolist() for m in ("PT", "MPT") for t in range(targets)})
 
 
-def scores(rows: list[dict[str, Any]], method: str, target: str) -> list[float]:
-    return [row["score"] for row in rows if (row["method"], row["target"]) == (method, target)]
+def scores(rows: list[TargetRow], method: str, target: str) -> list[float]:
+    return [row.score for row in rows if (row.method, row.target) == (method, target)]
 
 
 def test_interval_is_that_of_the_t_test() -> None:
@@ -118,7 +118,7 @@ def test_only_pairs_that_both_have_count() -> None:
     tied = paired(rows, "DTVG", retrained=True)
     assert tied and tied.these_targets and tied.these_targets.count == 1 and tied.these_targets.mean == -4.5
     assert paired(rows, "SPoT") is None and comparisons(rows, "none") == []
-    assert paired([row for row in rows if row["method"] != "PT"], "DTVG") is None
+    assert paired([row for row in rows if row.method != "PT"], "DTVG") is None
 
 
 def test_rows_of_the_table() -> None:

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from prompttransfer.models import Backbone
 from prompttransfer.models.encoding import EncodedTask
-from prompttransfer.runs.compare import task_facts
+from prompttransfer.runs.jobs import task_facts
 from prompttransfer.tasks.task import Example, Task, Wording, to_dataset
 
 FRAMES = [((), ()), (("<s>",), ()), ((), ("</s>",)), (("<s>",), ("</s>",)), (("<s>", "<cls>"), ("</s>", "<sep>"))]

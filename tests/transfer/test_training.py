@@ -18,9 +18,9 @@ from prompttransfer.methods.sampler import row_batches
 from prompttransfer.models import Backbone
 from prompttransfer.models.rows import EncodedRow
 from prompttransfer.prompts import GroupedPrompt, ParticlePrompts, PromptModule, SoftPrompt, initial_prompt
-from prompttransfer.training.checkpoints import last_checkpoint
 from prompttransfer.training.divergence import Diverged
-from prompttransfer.training.trainer import Plan, rate_factor, train
+from prompttransfer.training.plan import Plan, rate_factor
+from prompttransfer.training.trainer import last_checkpoint, train
 
 ROWS = [
     EncodedRow(tuple(8 + (index * 5 + place) % 40 for place in range(2 + index % 4)), (4 + index % 2,))

@@ -25,7 +25,7 @@ from prompttransfer.settings.recipes import Recipe, read_recipe, recipe_names, r
 from prompttransfer.tasks.text_metrics import scoring as answers_and_metrics
 
 runner = CliRunner()
-MACHINE = Machine("CPU", 10**12, 1e9, False)
+MACHINE = Machine("CPU", False, 10**12, 1e9, False)
 
 
 @pytest.fixture(autouse=True)
@@ -273,7 +273,7 @@ def test_too_little_memory_and_disk_are_missing(
 ) -> None:
     from prompttransfer.estimate import cost, explanation
 
-    monkeypatch.setattr(cost, "probe", lambda *_: Machine("NVIDIA", 1000, 1e9, True))
+    monkeypatch.setattr(cost, "probe", lambda *_: Machine("NVIDIA", True, 1000, 1e9, True))
     monkeypatch.setattr(explanation.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
     lacks = [lack.what.split(":")[0] for lack in explained(recipe_of(models, tables)).missing]
     assert lacks == ["GPU memory", "disk"]

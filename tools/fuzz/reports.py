@@ -17,8 +17,11 @@ def _results_seeds() -> list[bytes]:
         "target_examples": 240, "source_updates": 60, "seconds": 12.3, "prompt": "prompts/x.safetensors",
         "notes": "merged: <amazon>",
     }  # fmt: skip
-    source = {"source": "amazon", "seed": 1, "metric": "accuracy", "score": 88.0, "majority": 59.4, "zero_shot": 70.0,
-              "collapsed": False, "test_rows": 200, "train_rows": 2000, "updates": 60, "prompt": "p/x"}  # fmt: skip
+    source = {
+        "source": "amazon", "seed": 1, "metric": "accuracy", "scoring": "first-token", "score": 88.0,
+        "other_scores": {}, "majority": 59.4, "zero_shot": 70.0, "collapsed": False, "test_rows": 200,
+        "train_rows": 2000, "leaked_rows": 3, "skipped_rows": 0, "updates": 60, "seconds": 9.0, "prompt": "p/x",
+    }  # fmt: skip
     content = {"format": 1, "model": "<b>", "machine": {"device": "cpu"}, "versions": {"torch": "2"}, "settings": {},
                "sources": [source], "rows": [row, row | {"method": "PT", "seed": 2}], "finished": False}  # fmt: skip
     history = {

@@ -14,7 +14,8 @@ import psutil
 from bench.toy import write_model, write_tasks
 from prompttransfer import RunConfig
 from prompttransfer.files.progress import NullProgress
-from prompttransfer.runs.compare import Workbench, compare
+from prompttransfer.runs.compare import compare
+from prompttransfer.runs.workbench import Workbench
 
 ROWS = 100
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from prompttransfer.cli.command import Result, command
 from prompttransfer.cli.completion import asset_names
 from prompttransfer.files.texts import show
+
+if TYPE_CHECKING:
+    from prompttransfer.files.progress import ProgressReporter
 
 
 @command()
@@ -54,7 +57,7 @@ def assets(
         return _assets(names or [], progress, fetch_them=fetch, remove_them=remove)
 
 
-def _tasks(names: list[str], progress: Any) -> Result:
+def _tasks(names: list[str], progress: ProgressReporter) -> Result:
     from prompttransfer.cli.task_listing import all_tasks, print_all_tasks, task_facts
 
     if not names:
@@ -64,7 +67,7 @@ def _tasks(names: list[str], progress: Any) -> Result:
     return Result(facts, lambda: show("\n".join(texts)))
 
 
-def _assets(names: list[str], progress: Any, *, fetch_them: bool, remove_them: bool) -> Result:
+def _assets(names: list[str], progress: ProgressReporter, *, fetch_them: bool, remove_them: bool) -> Result:
     from prompttransfer.files.assets import fetch
     from prompttransfer.files.assets.table import ASSETS
     from prompttransfer.files.cache_parts import check_part, remove, size

@@ -118,11 +118,12 @@ def predict(
     reading = {name: options[name] for name in Reading.model_fields if options[name] is not None}
     if "delimiter" in reading:
         reading["delimiter"] = reading["delimiter"].replace("\\t", "\t")
-    _, card = read_answering_prompt(prompt, **given)
+    trained, card = read_answering_prompt(prompt, **given)
     rows = asked(card, texts, file, text_column=options["text_column"], reading=reading, note=tell)
     parts = _parts_with_a_text(rows)  # before the model is loaded: what is wrong with texts is told at once
     with progress:
-        predictor = Predictor.open(prompt, progress=progress, batch_size=batch_size, **given)
+        named = options["model"] is not None
+        predictor = Predictor.of(prompt, trained, card, named=named, progress=progress, batch_size=batch_size)
     answered = (pair for part in parts for pair in _answered(predictor, part))
     problems = _Problems()
     if as_json:

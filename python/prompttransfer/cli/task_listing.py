@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
 from prompttransfer.cli.tables import plain_table, wide_console
+
+if TYPE_CHECKING:
+    from prompttransfer.files.progress import ProgressReporter
 
 
 def all_tasks() -> list[dict[str, Any]]:
@@ -48,7 +51,7 @@ def print_all_tasks() -> None:
     console.print("for details and an example: prompttransfer assets --tasks NAME", soft_wrap=True)
 
 
-def task_facts(name: str, progress: Any) -> dict[str, Any]:
+def task_facts(name: str, progress: ProgressReporter) -> dict[str, Any]:
     """A task with a name or a file: rows, answers, an example. Fetches the data of a demo task.
 
     A data set of the papers is described without being loaded.

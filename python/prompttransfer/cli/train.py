@@ -93,7 +93,7 @@ def train(
         "output": prompt.with_name(prompt.name + ".run"),
     }
     results = run(_settings(read_recipe(recipe), given_settings(options | own, assigned), limit), progress)
-    made = results.folder / results.rows[0]["prompt"]
+    made = results.folder / str(results.rows[0].prompt)
     scored = made.with_name(f"{made.stem}-module.safetensors")  # where the prompt depends on the row
     write_tensors(prompt, *read_tensors(scored if scored.is_file() else made))
     return result_of(results, f"prompt: {prompt}")

@@ -26,10 +26,11 @@ SHARE = 0.5  # of the rate of large products that training reaches, about
 
 
 class Machine(NamedTuple):
-    """device: name; memory: bytes that are free for a run, None: not known; rate: operations per second of a product,
-    short: whether that is bfloat16."""
+    """device: name; gpu: whether it is one; memory: bytes that are free for a run, None: not known; rate: operations a
+    second of a product; short: whether that is bfloat16."""
 
     device: str
+    gpu: bool
     memory: int | None
     rate: float
     short: bool
@@ -68,7 +69,7 @@ def probe(precision: str, seconds: float) -> Machine:
     best = max(rates, key=rates.__getitem__)
     name = torch.cuda.get_device_name(device) if cuda else f"CPU, threads: {torch.get_num_threads()}"
     memory = torch.cuda.mem_get_info(device)[0] if cuda else _free_memory()
-    return Machine(name, memory, rates[best], best is torch.bfloat16)
+    return Machine(name, cuda, memory, rates[best], best is torch.bfloat16)
 
 
 def memory(config: RunConfig, model: ModelFacts, stages: Sequence[SizedStage], short: bool) -> Memory:

@@ -103,9 +103,9 @@ def explain(config: RunConfig, recipe: Recipe, *, probe_seconds: float = 1.0) ->
     free = shutil.disk_usage(place).free
     if model is not None:
         memory = cost.memory(config, model, plan, machine.short)
-        disk = cost.disk(config, model, plan, here=not any(name.what.startswith("model ") for name in missing))
+        disk = cost.disk(config, model, plan, here=lack is None)
         if machine.memory is not None and memory.total > machine.memory:
-            kind = "memory" if machine.device.startswith("CPU") else "GPU memory"
+            kind = "GPU memory" if machine.gpu else "memory"
             what = f"{kind}: about {gigabytes(memory.total)} are needed, {gigabytes(machine.memory)} are free"
             missing.append(Missing(what, "smaller batch_size and source_batch_size, or checkpointing: true"))
         if disk > free:

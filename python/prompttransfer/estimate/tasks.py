@@ -189,10 +189,7 @@ def _metric_lacks(spec: Any) -> list[Missing]:
     from prompttransfer.tasks.text_metrics import missing
 
     lack = None if spec.words else missing(spec.metric)
-    if lack is None:
-        return []
-    what, _, command = lack.partition(": ")
-    return [Missing(f"task {spec.name}: {what}", command)]
+    return [Missing(f"task {spec.name}: {lack.what}", lack.command)] if lack else []
 
 
 def _fewer(rows: int | None, most: int | None) -> int | None:

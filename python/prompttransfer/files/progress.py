@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -40,6 +41,19 @@ class Work:
         return f"{self.title}: {100 * self.done // max(1, self.total)} %{left}{figures}"
 
 
+class ProgressReporter(Protocol):
+    """Who is told how work goes on."""
+
+    def stage(self, title: str, total: int) -> Work:
+        """A piece of work of `total` steps begins."""
+
+    def note(self, text: str) -> None:
+        """What is done."""
+
+    def warn(self, text: str) -> None:
+        """What has to be known, whether progress is shown or not."""
+
+
 class NullProgress:
     """Says nothing: for libraries and tests."""
 
@@ -47,10 +61,10 @@ class NullProgress:
         return Work(title, total)
 
     def note(self, text: str) -> None:
-        """What is done."""
+        pass
 
     def warn(self, text: str) -> None:
-        """What has to be known, whether progress is shown or not."""
+        pass
 
     def __enter__(self) -> NullProgress:
         return self

@@ -7,7 +7,6 @@ with the files is read again, so that they can be added, changed and removed by 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,10 +20,12 @@ from torch import Tensor
 
 import promptkernels as pk
 from prompttransfer.files.durable import write_json
+from prompttransfer.files.json_file import read_json
 from prompttransfer.interchange import Card, read_prompt, read_tensors, write_tensors
 from prompttransfer.interchange.files import TENSOR
 from prompttransfer.library.index import Entry, Index
 from prompttransfer.library.reading import parts
+from prompttransfer.runs.rows import SourceRow, TargetRow, read_rows
 
 METRICS = ("cosine", "token_mean_cosine")
 
@@ -117,19 +118,22 @@ class Library:
         """
         folder = Path(folder)
         try:
-            results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-            rows = [*results["sources"], *results["rows"]]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            content = read_json(folder / "results.json")
+        except OSError as error:
             raise ValueError(f"{folder}: neither a prompt file nor a run folder with results.json") from error
+        results = read_rows(content, folder / "results.json")
         if prefix is None:
             prefix = folder.resolve().name.removesuffix(".run").removesuffix(".safetensors")
         names = []
+        rows: list[TargetRow | SourceRow] = [*results.sources, *results.rows]
         for row in rows:
-            path = folder / row["prompt"]
-            scores = {name: row[name] for name in ("majority", "zero_shot") if row.get(name) is not None}
-            kind = Path(row["prompt"]).parent.name
-            name = "-".join(filter(None, (prefix, kind, path.stem)))
-            names.append(self.add(path, name, replace=replace, scores=scores, metric=row["metric"], **facts))
+            if row.prompt is None:
+                raise ValueError(f"{folder}: it does not say where the prompt of {row.name} is")
+            scores = {"majority": row.majority, "zero_shot": row.zero_shot}
+            name = f"{prefix}-{row.name}" if prefix else row.name
+            names.append(
+                self.add(folder / row.prompt, name, replace=replace, scores=scores, metric=row.metric, **facts)
+            )
         for start in sorted(folder.glob("prompts/P_init-*.safetensors")):
             self.add_start(start)
         return names

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -39,6 +39,7 @@ from prompttransfer.models.rows import EncodedRows
 from prompttransfer.prompts import MultitaskPrompt, ParticlePrompts, PromptModule, SoftPrompt
 from prompttransfer.settings.base import Settings
 from prompttransfer.settings.run import RunConfig
+from prompttransfer.training.history import History
 from prompttransfer.training.selection import mean_score
 
 
@@ -57,7 +58,7 @@ class BMTPTConfig(Settings):
     rows: int | None = Field(
         None,
         ge=1,
-        description="Number of rows per SVGD update; every particle sees all of them. Default: half of source_batch_size.",
+        description="Number of rows per SVGD update, all read by every particle. Default: half of source_batch_size.",
     )
     sources_per_update: int | None = Field(
         None,
@@ -252,7 +253,7 @@ def _particles(posterior: ParticlePrompts) -> dict[str, Tensor]:
     return {f"particle{index}": particle for index, particle in enumerate(posterior.particles.detach().clone())}
 
 
-def _source_history(facts: dict) -> dict[str, Any]:
+def _source_history(facts: dict) -> History:
     """Curves of the source stage."""
     particles = facts["history"].items()
     return {

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from prompttransfer.files.progress import ProgressReporter
 from prompttransfer.files.store import StageResult, Store, key_hash, tensor_hash
 from prompttransfer.interchange import Factors
 from prompttransfer.methods.budget import target_budget, warmup_updates
@@ -21,8 +22,10 @@ from prompttransfer.models.rows import EncodedRow, EncodedRows
 from prompttransfer.models.scoring import Evaluation, evaluate
 from prompttransfer.prompts import PromptModule, init_hash
 from prompttransfer.settings.run import RunConfig
+from prompttransfer.training.history import History
+from prompttransfer.training.plan import Objective, Plan
 from prompttransfer.training.selection import Selection
-from prompttransfer.training.trainer import Objective, Plan, train
+from prompttransfer.training.trainer import train
 
 # Part of every stage's key: raise it when a change of the code changes what a stage computes.
 CODE_VERSION = 5
@@ -30,7 +33,7 @@ CODE_VERSION = 5
 
 @dataclass
 class MethodResult:
-    """A trained target prompt (L, H) and what it cost; history as in the run folder's history files.
+    """A trained target prompt (L, H) and what it cost.
 
     other_prompts: prompts (L, H) that were trained on the way, by name.
     module: evaluated in place of prompt where the prompt depends on the row; prompt is then its mean over the
@@ -44,7 +47,7 @@ class MethodResult:
     target_examples: int
     source_updates: int
     seconds: float
-    history: dict[str, Any] = field(default_factory=dict)
+    history: History = field(default_factory=History)
     notes: str = ""
     other_prompts: dict[str, Tensor] = field(default_factory=dict)
     module: PromptModule | None = None
@@ -64,7 +67,6 @@ class Context:
         start: P_init (L, H), common to all tasks.
         seed: few-shot rows and batches of the targets.
         source_seed: batches of the sources.
-        progress: as `prompttransfer.files.progress`.
         targets: all targets of the run with their few-shot rows of this seed, for methods that adapt them together.
         run_config: settings of the run where `config` has the exceptions of a target, see `of`.
     """
@@ -72,7 +74,7 @@ class Context:
     backbone: Backbone
     config: RunConfig
     store: Store
-    progress: Any
+    progress: ProgressReporter
     sources: list[EncodedTask]
     start: Tensor
     seed: int

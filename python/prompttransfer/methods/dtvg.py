@@ -160,7 +160,7 @@ def _with_related(ctx: Context, target: EncodedTask) -> MethodResult:
     )
     merged = [first.names[place] for place in related]
     updates = [update for update, _ in result.history["loss"] if update > first.stage.facts["updates"]]
-    result.history["groups"] = [[update, merged] for update in updates]
+    result.history["groups"] = [(update, merged) for update in updates]
     return result
 
 
@@ -233,7 +233,7 @@ class DTVG(Method):
         names = [*(source.name for source in ctx.sources), target.name]
         offset = first.facts["updates"]
         log = [
-            [offset + update, [name for name, chosen in zip(names[:-1], row[:-1], strict=True) if chosen]]
+            (offset + update, [name for name, chosen in zip(names[:-1], row[:-1], strict=True) if chosen])
             for update, row in enumerate(prompt.history()["groups"], 1)
         ]
         final = [name for name, chosen in zip(names[:-1], prompt.group()[:-1].tolist(), strict=True) if chosen]

@@ -42,7 +42,7 @@ from prompttransfer.prompts import (
 )
 from prompttransfer.settings.base import Presets
 from prompttransfer.settings.run import RunConfig
-from prompttransfer.training.trainer import Objective
+from prompttransfer.training.plan import Objective
 
 
 class MPTConfig(Presets):

@@ -15,7 +15,6 @@ from prompttransfer.methods.objectives import cross_entropy, task_loss
 from prompttransfer.models import Backbone, Batch
 from prompttransfer.prompts import ParticlePrompts, PromptModule
 
-
 _CPU_ROWS = 64  # read in one forward
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -30,6 +30,7 @@ from prompttransfer.prompts import JoinedPrompt
 from prompttransfer.prompts.sign_test import SignTest, sign_test
 from prompttransfer.settings.base import Settings
 from prompttransfer.settings.run import RunConfig
+from prompttransfer.training.history import Related
 
 
 class RelatedConfig(Settings):
@@ -88,8 +89,7 @@ class FirstUpdates:
     def note(self) -> str:
         return self.test.note(self.names)
 
-    def history(self) -> dict[str, Any]:
-        """For the report."""
+    def history(self) -> Related:
         return {"names": self.names, **self.test.history()}
 
 

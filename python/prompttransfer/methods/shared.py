@@ -17,7 +17,8 @@ from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.sampler import flatten, row_batches, split_updates
 from prompttransfer.models.rows import EncodedRows
 from prompttransfer.prompts import PromptModule, SoftPrompt
-from prompttransfer.training.trainer import Plan
+from prompttransfer.training.history import Similarity
+from prompttransfer.training.plan import Plan
 
 _SHOWN = 64  # a picture of more pairs shows nothing, and its numbers fill megabytes for every row of the results
 
@@ -130,7 +131,7 @@ def joined_loss(first: StageResult, second: StageResult) -> list[list[float]]:
     return [*first.facts["loss"], *([offset + update, loss] for update, loss in second.facts["loss"])]
 
 
-def similarity_history(names: list[str], prompts: Tensor, start: Tensor) -> dict[str, list]:
+def similarity_history(names: list[str], prompts: Tensor, start: Tensor) -> Similarity:
     """Cosines of the task vectors, prompts (T, L, H), for the report; of more than 64 the first ones and the last."""
     if len(names) > _SHOWN:
         names, prompts = [*names[: _SHOWN - 1], names[-1]], torch.cat([prompts[: _SHOWN - 1], prompts[-1:]])

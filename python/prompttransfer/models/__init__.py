@@ -1,14 +1,7 @@
-"""A frozen language model that reads a soft prompt: what it is (backbone.py), how it gets into memory (loading.py)."""
+"""A frozen language model (frozen.py) that reads a soft prompt (backbone.py); how it gets into memory (loading.py)."""
 
-from prompttransfer.models.backbone import (
-    IGNORED,
-    Backbone,
-    Batch,
-    Output,
-    PlacedInput,
-    Prompt,
-    native_bfloat16,
-    quiet_transformers,
-)
+from prompttransfer.models.backbone import IGNORED, Backbone, Batch, Output, Prompt
+from prompttransfer.models.frozen import PlacedInput, native_bfloat16
+from prompttransfer.models.quiet import quiet_transformers
 
 __all__ = ["IGNORED", "Backbone", "Batch", "Output", "PlacedInput", "Prompt", "native_bfloat16", "quiet_transformers"]

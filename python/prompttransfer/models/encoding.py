@@ -67,6 +67,14 @@ class EncodedTask:
         """The score that is reported."""
         return self.metrics[0]
 
+    @property
+    def unknown_note(self) -> str:
+        """Such as "12 of 40 texts of reviews are mostly characters that this model's vocabulary lacks", or empty."""
+        if not self.unknown:
+            return ""
+        texts = f"{self.unknown} of {len(self.train) + len(self.test)} texts of {self.name}"
+        return f"{texts} are mostly characters that this model's vocabulary lacks"
+
     @cached_property
     def digest(self) -> str:
         """Hash of all that training and scoring depend on."""

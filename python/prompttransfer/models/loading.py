@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,8 +20,10 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
 )
 from torch import nn
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.pytorch_utils import Conv1D
 
 from prompttransfer.distributed import processes
@@ -28,7 +31,6 @@ from prompttransfer.files.model_names import hub_folder, suggestion
 from prompttransfer.models import Backbone, native_bfloat16, quiet_transformers
 from prompttransfer.models.fitness import check_fitness
 from prompttransfer.models.head import is_kept
-from prompttransfer.models.sharding import shard_layers
 
 QUANTIZATIONS = ("none", "8bit", "4bit")
 
@@ -50,8 +52,8 @@ def load_model(
     Args:
         precision, max_length, placement, checkpointing: of `Backbone`.
         quantization: "8bit" or "4bit" (NF4) weights through bitsandbytes, on a GPU.
-        sharded: spread the layers over the processes of the launcher, see `prompttransfer.models.sharding`. The
-            processes of a machine load the model in turn, so that its memory has to hold it once.
+        sharded: spread the layers over the processes of the launcher, see `shard_layers`. The processes of a machine
+            load the model in turn, so that its memory has to hold it once.
 
     Raises:
         ValueError: there is no such model, it is not fit for prompts, or this machine cannot quantize or shard it.
@@ -183,3 +185,27 @@ def narrow_products(model: nn.Module) -> None:
             for name, parameter in module.named_parameters(recurse=False):
                 # A new parameter: an embedding that is tied to this one keeps its own.
                 setattr(module, name, nn.Parameter(parameter.detach().bfloat16(), requires_grad=False))
+
+
+def shard_layers(model: nn.Module, mesh: DeviceMesh) -> None:
+    """Spread the layers of a transformers model on the CPU over the devices of a mesh (FSDP2); the rest goes to each.
+
+    Every process keeps a part of each layer; whoever computes a layer gathers it first and drops it behind. Embeddings,
+    the last norm and the output layer stay whole: prompts and labels meet them outside of the model's own forward.
+    No process sends another its weights, so all must have loaded the same ones, but they may do so in turn.
+
+    Raises:
+        ValueError: the model has no layers that are known to be called as a whole.
+    """
+    layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    if not layers:
+        raise ValueError(f"shard_model: {type(model).__name__} has no layers that could be spread over processes")
+    inside = {id(parameter) for layer in layers for parameter in layer.parameters()}
+    outside = {parameter for parameter in model.parameters() if id(parameter) not in inside}
+    for layer in layers:
+        fully_shard(layer, mesh=mesh)
+    # The whole model knows the order of its layers: one is gathered while the one before it computes.
+    fully_shard(model, mesh=mesh, ignored_params=outside)
+    model.to(torch.device(mesh.device_type))
+    # That outputs must not be changed in place: they are not.
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view")

@@ -133,7 +133,7 @@ def method_keys(results: Results) -> tuple[Key, ...]:
 
 def similarity(results: Results, traces: Traces) -> list[Panel]:
     """Cosines of task vectors: the sources among themselves, and every target with every source."""
-    known = list(dict.fromkeys(row["source"] for row in results.content.get("sources", [])))
+    known = list(dict.fromkeys(row.source for row in results.sources))
     among: dict[tuple[str, str], float] = {}
     with_target: dict[tuple[str, str], float] = {}
     for target in results.targets:
@@ -211,7 +211,7 @@ def _heat_map(
 
 def groups(results: Results, traces: Traces) -> list[Panel]:
     """Which sources DTVG merges with the target, update by update: the share of seeds."""
-    known = list(dict.fromkeys(row["source"] for row in results.content.get("sources", [])))
+    known = list(dict.fromkeys(row.source for row in results.sources))
     panels = []
     for target in results.targets:
         for method in results.methods:

@@ -24,6 +24,7 @@ from prompttransfer.report.tables import (
     related_rows,
     source_rows,
 )
+from prompttransfer.runs.rows import SourceRow, TargetRow
 
 _ABOUT_SCORES = (
     "zero-shot: the model without a prompt; majority: always the most frequent answer. ±: standard deviation over "
@@ -95,7 +96,7 @@ def environment_rows(content: dict[str, Any]) -> list[list[str]]:
 
 def _intro(results: Results) -> str:
     content = results.content
-    seeds = len({row["seed"] for row in results.rows})
+    seeds = len({row.seed for row in results.rows})
     counts = ((len(results.methods), "method"), (len(results.targets), "target"), (seeds, "seed"))
     facts = [f"model {content.get('model', 'unknown')}"]
     facts += [f"{count} {word}{'' if count == 1 else 's'}" for count, word in counts]
@@ -128,7 +129,7 @@ def _linked(results: Results, path: Path) -> tuple[list[str], list[list[Shown]]]
     head, rows = fact_rows(cells)
     prompts: dict[tuple[str, str], list[str]] = {}
     for row in results.rows:
-        prompts.setdefault((row["method"], row["target"]), []).append(_seed(results, path, row))
+        prompts.setdefault((row.method, row.target), []).append(_seed(results, path, row))
     place = head.index("seeds")
     head[place] = "prompts by seed"
     linked = [prompts[cell.method, cell.target] for cell in cells]
@@ -137,13 +138,13 @@ def _linked(results: Results, path: Path) -> tuple[list[str], list[list[Shown]]]
 
 def _with_prompts(results: Results, path: Path) -> tuple[list[str], list[list[Shown]]]:
     head, rows = source_rows(results)
-    found = [_seed(results, path, source) for source in results.content["sources"]] if rows else []
+    found = [_seed(results, path, source) for source in results.sources] if rows else []
     return [*head, "prompt of seed"], [[*row, seed] for row, seed in zip(rows, found, strict=True)]
 
 
-def _seed(results: Results, path: Path, row: dict[str, Any]) -> str:
+def _seed(results: Results, path: Path, row: TargetRow | SourceRow) -> str:
     """The seed, as a link where the run keeps the prompt in a file."""
-    seed = str(row["seed"])
-    if not row.get("prompt"):
+    seed = str(row.seed)
+    if not row.prompt:
         return seed
-    return Link(seed, os.path.relpath((results.folder / row["prompt"]).absolute(), path.absolute().parent))
+    return Link(seed, os.path.relpath((results.folder / row.prompt).absolute(), path.absolute().parent))

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
 from prompttransfer.files.json_file import read_json
-from prompttransfer.report.form import Content, History, by_metric, check_form
+from prompttransfer.runs.rows import SourceRow, TargetRow, read_rows
 from prompttransfer.tasks.scales import Scale, averaged, scale_of
+from prompttransfer.training.history import History, read_history
 
 
 @dataclass(frozen=True)
@@ -43,15 +44,12 @@ class Cell:
 
 @dataclass(frozen=True)
 class Results:
-    """results.json and the folder it stands in."""
+    """The rows of a run folder; content: its results.json as it stands, with model, machine and settings."""
 
     folder: Path
-    content: dict[str, Any]
-
-    @property
-    def rows(self) -> list[dict[str, Any]]:
-        rows: list[dict[str, Any]] = self.content["rows"]
-        return rows
+    rows: list[TargetRow]
+    sources: list[SourceRow] = field(default_factory=list)
+    content: dict[str, Any] = field(default_factory=dict)
 
     @property
     def retrained(self) -> bool:
@@ -61,17 +59,17 @@ class Results:
     @cached_property
     def methods(self) -> list[str]:
         """In the order of the run."""
-        return list(dict.fromkeys(row["method"] for row in self.rows))
+        return list(dict.fromkeys(row.method for row in self.rows))
 
     @cached_property
     def targets(self) -> list[str]:
         """In the order of the run."""
-        return list(dict.fromkeys(row["target"] for row in self.rows))
+        return list(dict.fromkeys(row.target for row in self.rows))
 
     @property
     def metrics(self) -> dict[str, str]:
         """Metric by target."""
-        return {row["target"]: row["metric"] for row in self.rows}
+        return {row.target: row.metric for row in self.rows}
 
     @cached_property
     def averaged(self) -> tuple[str, ...]:
@@ -80,9 +78,9 @@ class Results:
 
     @cached_property
     def _cells(self) -> dict[tuple[str, str], Cell]:
-        gathered: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        gathered: dict[tuple[str, str], list[TargetRow]] = {}
         for row in self.rows:
-            gathered.setdefault((row["method"], row["target"]), []).append(row)
+            gathered.setdefault((row.method, row.target), []).append(row)
         return {key: _cell(rows) for key, rows in gathered.items()}
 
     def cell(self, method: str, target: str) -> Cell | None:
@@ -101,22 +99,19 @@ class Results:
 
     def baseline(self, target: str, name: str) -> float:
         """Mean over the rows of a target; name: majority or zero_shot."""
-        return fmean(row[name] for row in self.rows if row["target"] == target)
+        return fmean(getattr(row, name) for row in self.rows if row.target == target)
 
     @property
     def judged_on(self) -> str:
         """The split that was scored: test or validation."""
         return str(self.content.get("settings", {}).get("evaluate_on", "test"))
 
-    def histories(self, method: str, target: str) -> list[dict[str, Any]]:
+    def histories(self, method: str, target: str) -> list[History]:
         """Histories of the finished seeds that have one."""
-        cell = self.cell(method, target)
-        seeds = cell.seeds if cell else ()
-        paths = [self.folder / "history" / f"{method}-{target}-seed{seed}.json" for seed in seeds]
-        found = [(path, read_json(path)) for path in paths if os.path.isfile(path)]  # False, too, for no possible name
-        for path, history in found:
-            check_form(History, history, f"{path}: not the history of a run")
-        return [history for _, history in found]
+        rows = [row for row in self.rows if (row.method, row.target) == (method, target)]
+        paths = [self.folder / "history" / f"{row.name}.json" for row in rows]
+        found = [path for path in paths if os.path.isfile(path)]  # False, too, for no possible name
+        return [read_history(read_json(path), f"{path}: not the history of a run") for path in found]
 
 
 def read_results(folder: str | Path) -> Results:
@@ -131,38 +126,36 @@ def read_results(folder: str | Path) -> Results:
     if not path.is_file():
         raise FileNotFoundError(f"{folder} is not a run folder: it has no results.json")
     content = read_json(path)
-    if not isinstance(content, dict) or not isinstance(content.get("rows"), list):
-        raise ValueError(f"{path}: not a result of `prompttransfer compare`: it has no list of rows")
-    check_form(Content, content, f"{path}: not a result of `prompttransfer compare`")
-    return Results(folder, content)
+    found = read_rows(content, path)
+    return Results(folder, found.rows, found.sources, content)
 
 
-def _cell(rows: Sequence[dict[str, Any]]) -> Cell:
-    scores, first = [row["score"] for row in rows], rows[0]
+def _cell(rows: Sequence[TargetRow]) -> Cell:
+    scores, first = [row.score for row in rows], rows[0]
     return Cell(
-        method=first["method"],
-        target=first["target"],
-        metric=first["metric"],
-        scoring=first.get("scoring", ""),
+        method=first.method,
+        target=first.target,
+        metric=first.metric,
+        scoring=first.scoring,
         score=fmean(scores),
         std=stdev(scores) if len(scores) > 1 else None,
-        seeds=tuple(row["seed"] for row in rows),
-        majority=fmean(row["majority"] for row in rows),
-        zero_shot=fmean(row["zero_shot"] for row in rows),
+        seeds=tuple(row.seed for row in rows),
+        majority=fmean(row.majority for row in rows),
+        zero_shot=fmean(row.zero_shot for row in rows),
         other=_other_scores(rows),
-        collapsed=sum(bool(row["collapsed"]) for row in rows),
-        test_rows=first["test_rows"],
-        train_rows=first["train_rows"],
-        trainable_parameters=first["trainable_parameters"],
-        target_updates=first["target_updates"],
-        seconds=fmean(row["seconds"] for row in rows),
+        collapsed=sum(row.collapsed for row in rows),
+        test_rows=first.test_rows,
+        train_rows=first.train_rows,
+        trainable_parameters=first.trainable_parameters,
+        target_updates=first.target_updates,
+        seconds=fmean(row.seconds for row in rows),
     )
 
 
-def _other_scores(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+def _other_scores(rows: Sequence[TargetRow]) -> dict[str, float]:
     """Mean of each of the other metrics over the rows that have it."""
     values: dict[str, list[float]] = {}
     for row in rows:
-        for metric, value in by_metric(row.get("other_scores", {})).items():
+        for metric, value in row.other_scores.items():
             values.setdefault(metric, []).append(value)
     return {metric: fmean(found) for metric, found in values.items()}

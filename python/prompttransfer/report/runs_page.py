@@ -23,7 +23,7 @@ def runs_page(runs: Runs, path: Path) -> str:
     for name, results in runs.results.items():
         report = results.folder / "report.html"
         where = os.path.relpath(report.resolve(), path.resolve().parent)
-        seeds = ", ".join(map(str, dict.fromkeys(row["seed"] for row in results.rows)))
+        seeds = ", ".join(map(str, dict.fromkeys(row.seed for row in results.rows)))
         state = "yes" if results.content.get("finished") else "no"
         facts = [str(results.content.get("model", "")), results.judged_on, seeds, state]
         lines.append([Link(name, where) if report.is_file() else name, *facts])

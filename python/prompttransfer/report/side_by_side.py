@@ -14,6 +14,7 @@ from typing import Any
 from prompttransfer.report.results import Results, read_results
 from prompttransfer.report.statistics import Comparison, Interval, interval_text, paired
 from prompttransfer.report.tables import Table, metric_name, score_text
+from prompttransfer.runs.rows import TargetRow
 from prompttransfer.tasks.scales import scale_of
 
 _PLACES = {"output", "cache"}  # settings that change no score
@@ -48,7 +49,7 @@ class Runs:
         """A run less the first one, of a method; None when there is no pair."""
         before, after = (self._rows(run, method) for run in (self.first, name))
         pairs = [key for key in after if key in before and comparable(before[key], after[key])]
-        rows = [rows[key] | {"method": run} for run, rows in ((self.first, before), (name, after)) for key in pairs]
+        rows = [replace(rows[key], method=run) for run, rows in ((self.first, before), (name, after)) for key in pairs]
         retrained = any(self.results[run].retrained for run in (self.first, name))
         return paired(rows, name, self.first, retrained=retrained)
 
@@ -64,17 +65,17 @@ class Runs:
         if any(comparable(*pair) for pair in common):
             return ""
         one, other = common[0]
-        if one["metric"] != other["metric"]:
-            return f"{one['metric']}, {other['metric']}"
-        return f"{one['test_rows']}, {other['test_rows']} test rows"
+        if one.metric != other.metric:
+            return f"{one.metric}, {other.metric}"
+        return f"{one.test_rows}, {other.test_rows} test rows"
 
-    def _rows(self, name: str, method: str) -> dict[tuple[str, int], dict[str, Any]]:
-        return {(row["target"], row["seed"]): row for row in self.results[name].rows if row["method"] == method}
+    def _rows(self, name: str, method: str) -> dict[tuple[str, int], TargetRow]:
+        return {(row.target, row.seed): row for row in self.results[name].rows if row.method == method}
 
 
-def comparable(one: dict[str, Any], other: dict[str, Any]) -> bool:
+def comparable(one: TargetRow, other: TargetRow) -> bool:
     """Whether two rows were judged alike."""
-    return all(one[name] == other[name] for name in ("metric", "test_rows"))
+    return (one.metric, one.test_rows) == (other.metric, other.test_rows)
 
 
 def read_runs(folders: Sequence[str | Path]) -> Runs:

@@ -21,11 +21,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
 
 import numpy as np
 from scipy import stats
 
+from prompttransfer.runs.rows import TargetRow
 from prompttransfer.tasks.scales import averaged, scale_of
 
 
@@ -95,7 +95,7 @@ def stratified_interval(strata: Sequence[Sequence[float]], confidence: float = 0
 
 
 def paired(
-    rows: Sequence[dict[str, Any]],
+    rows: Sequence[TargetRow],
     method: str,
     baseline: str = "PT",
     confidence: float = 0.95,
@@ -105,11 +105,10 @@ def paired(
     """A method against a baseline over all pairs that both have finished; None when there is no pair.
 
     Args:
-        rows: of results.json; method, target, seed, score and metric are read.
         retrained: P_init and sources are new for each seed.
     """
-    metrics = {row["target"]: row["metric"] for row in rows}
-    scores = {(row["method"], row["target"], row["seed"]): row["score"] for row in rows}
+    metrics = {row.target: row.metric for row in rows}
+    scores = {(row.method, row.target, row.seed): row.score for row in rows}
     pairs = {
         (target, seed): score - scores[baseline, target, seed]
         for (name, target, seed), score in scores.items()
@@ -143,9 +142,9 @@ def paired(
     )
 
 
-def comparisons(rows: Sequence[dict[str, Any]], baseline: str = "PT", *, retrained: bool = False) -> list[Comparison]:
+def comparisons(rows: Sequence[TargetRow], baseline: str = "PT", *, retrained: bool = False) -> list[Comparison]:
     """Every other method against the baseline, in the order of the rows."""
-    methods = dict.fromkeys(row["method"] for row in rows)
+    methods = dict.fromkeys(row.method for row in rows)
     found = (paired(rows, method, baseline, retrained=retrained) for method in methods if method != baseline)
     return [comparison for comparison in found if comparison]
 
@@ -161,12 +160,12 @@ def interval_text(interval: Interval | None, digits: int = 1) -> str:
 
 
 def difference_rows(
-    rows: Sequence[dict[str, Any]], baseline: str = "PT", *, retrained: bool = False
+    rows: Sequence[TargetRow], baseline: str = "PT", *, retrained: bool = False
 ) -> tuple[list[str], list[list[str]]]:
     """Differences to the baseline by target, their two means, and won/tied/lost pairs; turned, a line for every target,
     where there are more targets than methods. Head and rows."""
     found = comparisons(rows, baseline, retrained=retrained)
-    metrics = {row["target"]: row["metric"] for row in rows}
+    metrics = {row.target: row.metric for row in rows}
     targets = [target for target in metrics if any(target in comparison.targets for comparison in found)]
     grid = [["method", *targets, "mean of these targets", "mean of such targets", "won/tied/lost"]]
     for comparison in found:

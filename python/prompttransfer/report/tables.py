@@ -8,7 +8,9 @@ from typing import Any
 
 from prompttransfer.report.results import Cell, Results
 from prompttransfer.report.statistics import comparisons, interval_text
+from prompttransfer.runs.rows import ScoredRow
 from prompttransfer.tasks.scales import scale_of
+from prompttransfer.training.history import Related
 
 Table = tuple[list[str], list[list[str]]]
 BASELINES = ("zero-shot", "majority")
@@ -144,10 +146,12 @@ def cost_rows(results: Results) -> Table:
     head = ["method", "parameters", "target updates", "target rows read", "source updates", "seconds on the target"]
     lines = []
     for method in results.methods:
-        rows = [row for row in results.rows if row["method"] == method]
-        counts = ("trainable_parameters", "target_updates", "target_examples", "source_updates")
-        seconds = median(row["seconds"] for row in rows)
-        lines.append([method, *(_range([row[name] for row in rows]) for name in counts), f"{seconds:.1f}"])
+        rows = [row for row in results.rows if row.method == method]
+        counts = [
+            (row.trainable_parameters, row.target_updates, row.target_examples, row.source_updates) for row in rows
+        ]
+        seconds = median(row.seconds for row in rows)
+        lines.append([method, *map(_range, zip(*counts, strict=True)), f"{seconds:.1f}"])
     return head, lines
 
 
@@ -155,17 +159,17 @@ def source_rows(results: Results) -> Table:
     """The source prompts."""
     head = ["source", "seed", "score", "majority", "zero-shot", "collapsed", "test rows", "train rows", "updates"]
     rows = []
-    for row in results.content.get("sources", []):
-        scale = scale_of(row.get("metric", ""))
+    for row in results.sources:
+        scale = scale_of(row.metric)
         rows.append(
             [
-                str(row["source"]),
-                str(row["seed"]),
-                *(scale.text(row[name]) for name in ("score", "majority", "zero_shot")),
-                "yes" if row["collapsed"] else "no",
-                f"{row['test_rows']:,}",
-                f"{row['train_rows']:,}",
-                f"{row['updates']:,}",
+                row.source,
+                str(row.seed),
+                *map(scale.text, (row.score, row.majority, row.zero_shot)),
+                "yes" if row.collapsed else "no",
+                f"{row.test_rows:,}",
+                f"{row.train_rows:,}",
+                f"{row.updates:,}",
             ]
         )
     return head, rows
@@ -173,15 +177,16 @@ def source_rows(results: Results) -> Table:
 
 def left_out_rows(results: Results) -> Table:
     """Tasks of which rows were left out: leaked into what is judged, or not fitting the task."""
-    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for kind, rows in (("target", results.rows), ("source", results.content.get("sources", []))):
-        for row in rows:
-            found.setdefault((row[kind], kind), []).append(row)
+    found: dict[tuple[str, str], list[ScoredRow]] = {}
+    for row in results.rows:
+        found.setdefault((row.target, "target"), []).append(row)
+    for source in results.sources:
+        found.setdefault((source.source, "source"), []).append(source)
     lines = []
-    for (task, kind), rows in found.items():
-        counts = [[row.get(f"{name}_rows", 0) for row in rows] for name in ("leaked", "skipped")]
+    for names, rows in found.items():
+        counts = [row.leaked_rows for row in rows], [row.skipped_rows for row in rows]
         if any(map(any, counts)):
-            lines.append([task, kind, *map(_range, counts)])
+            lines.append([*names, *map(_range, counts)])
     return ["task", "as", "leaked", "skipped"], lines
 
 
@@ -201,17 +206,17 @@ def related_rows(results: Results) -> Table:
     return ["target", "source", "cosine", "z", "level", "related in"], lines
 
 
-def _tests(results: Results, method: str, target: str) -> list[dict[str, Any]]:
+def _tests(results: Results, method: str, target: str) -> list[Related]:
     """One for each seed. All methods of a run test the same prompts."""
-    return [history["related"] for history in results.histories(method, target) if history.get("related")]
+    return [history["related"] for history in results.histories(method, target) if "related" in history]
 
 
 def note_rows(results: Results) -> Table:
     """What the methods said about their runs; equal notes of several seeds in one line."""
     seeds: dict[tuple[str, str, str], list[str]] = {}
     for row in results.rows:
-        if row.get("notes"):
-            seeds.setdefault((row["target"], row["method"], row["notes"]), []).append(str(row["seed"]))
+        if row.notes:
+            seeds.setdefault((row.target, row.method, row.notes), []).append(str(row.seed))
     return ["target", "method", "note", "seeds"], [[*key, ", ".join(found)] for key, found in seeds.items()]
 
 

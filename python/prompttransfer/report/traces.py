@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from prompttransfer.report.results import Results
+from prompttransfer.training.history import History
 
 _POINTS = 150
 
@@ -54,7 +55,7 @@ def read_traces(results: Results) -> dict[tuple[str, str], Trace]:
     }
 
 
-def trace_of(histories: Sequence[dict[str, Any]]) -> Trace:
+def trace_of(histories: Sequence[History]) -> Trace:
     """Mean over the histories of several seeds."""
     particles = [history["particles"] for history in histories if history.get("particles")]
     groups = [history["groups"] for history in histories if history.get("groups")]

@@ -10,16 +10,16 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from prompttransfer.distributed import processes
+from prompttransfer.files.progress import ProgressReporter
 from prompttransfer.settings.run import RunConfig
 
 
 @contextmanager
-def local_workers(config: RunConfig, count: int, progress: Any) -> Iterator[None]:
+def local_workers(config: RunConfig, count: int, progress: ProgressReporter) -> Iterator[None]:
     """`count` workers while the block runs, which is one of them; the others end with it.
 
     Workers take the GPUs in turn, or an equal share of the processors.

@@ -12,7 +12,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
@@ -26,7 +26,6 @@ from torch import Tensor
 
 from prompttransfer.distributed import processes
 from prompttransfer.files.durable import (
-    Damaged,
     check_hash,
     file_hash,
     read_record,
@@ -35,13 +34,15 @@ from prompttransfer.files.durable import (
     write_json,
     write_record,
 )
-from prompttransfer.files.paths import anywhere
+from prompttransfer.files.progress import ProgressReporter
 from prompttransfer.files.store import key_hash
 from prompttransfer.interchange import Card, Factors, write_prompt, write_tensors
 from prompttransfer.models import Backbone
+from prompttransfer.runs.rows import SourceRow, TargetRow, csv_rows, read_row
 from prompttransfer.runs.work_list import WorkList
 from prompttransfer.settings.run import RunConfig
 from prompttransfer.tasks.scales import scale_of
+from prompttransfer.training.history import History
 
 FORMAT = 1
 PLACES = ("output", "cache", "shard_model")  # settings that may differ between the workers of a run
@@ -50,10 +51,10 @@ _ASIDE = ".aside"
 
 @dataclass(frozen=True)
 class PromptFile:
-    """A prompt (L, H), or the named tensors of one that depends on the row; facts: fields of its `Card`."""
+    """A prompt (L, H), or the named tensors of one that depends on the row, with its card."""
 
     content: Tensor | Mapping[str, Tensor]
-    facts: dict[str, Any]
+    card: Card
     factors: Factors | None = None
 
 
@@ -61,36 +62,31 @@ class PromptFile:
 class Made:
     """What a job leaves: a row, and the files of the run folder that belong to it, by their path there."""
 
-    row: dict[str, Any]
+    row: TargetRow | SourceRow
     prompts: dict[str, PromptFile]
-    histories: dict[str, Any] = field(default_factory=dict)
+    histories: dict[str, History] = field(default_factory=dict)
 
 
 class RunFolder:
     """config.json, rows/, prompts/, history/, results.json and results.csv of a run; use as a context, one per run.
 
     Args:
-        jobs: what is to be done, in the order of the results, each with the hash of what it is computed from; the names
-            of those that are about a source start with "sources/".
+        jobs: what is to be done, in the order of the results, each with the hash of what it is computed from.
 
     Raises:
         ValueError: on entering, when others are at work there with other settings, data or another model.
     """
 
-    def __init__(self, config: RunConfig, backbone: Backbone, progress: Any, jobs: Mapping[str, str]) -> None:
+    def __init__(
+        self, config: RunConfig, backbone: Backbone, progress: ProgressReporter, jobs: Mapping[str, str]
+    ) -> None:
         self.folder = config.output
         self._settings = config.model_dump(mode="json")
         self._progress = progress
         self._keys = jobs
-        self._found: dict[str, dict[str, Any]] = {}
+        self._found: dict[str, TargetRow | SourceRow] = {}
         self._work = WorkList(self.folder / "claims", key_hash(dict(jobs)), progress.note, last=self._clear)
         self._model = {"model": config.model, "model_fingerprint": backbone.fingerprint}
-        self._reading = {
-            "architecture": "seq2seq" if backbone.seq2seq else "causal",
-            "placement": backbone.placement,
-            "precision": backbone.precision,
-            "max_length": config.max_length,
-        }
         self._backbone = backbone
 
     def __enter__(self) -> RunFolder:
@@ -118,46 +114,40 @@ class RunFolder:
     def add(self, job: str, made: Made) -> None:
         """Write what a job left, its row last: from then on it is done."""
         for path, file in made.prompts.items():
-            if isinstance(file.content, Tensor):
-                self.save_prompt(path, file.content, file.factors, **file.facts)
-            else:
-                write_tensors(self.folder / path, file.content, self.card(**file.facts))
+            self.save_prompt(path, file)
         for path, history in made.histories.items():
             write_json(self.folder / path, history)
         files = {path: file_hash(self.folder / path) for path in (*made.prompts, *made.histories)}
-        write_record(self._path(job), {"job": job, "key": self._keys[job], "row": made.row, "files": files})
+        write_record(self._path(job), {"job": job, "key": self._keys[job], "row": made.row.facts(), "files": files})
         self._found[job] = made.row
         self.collect()
-        metric = made.row["metric"]
-        score = f"{metric} {scale_of(metric).text(made.row['score'])}"
+        score = f"{made.row.metric} {scale_of(made.row.metric).text(made.row.score)}"
         self._progress.note(f"row {len(self._found)} of {len(self._keys)}: {job}, {score}")
 
     def collect(self) -> None:
         """Write results.json and results.csv from the rows that are there."""
         rows_folder = self.folder / "rows"
         there = {path.relative_to(rows_folder).as_posix()[: -len(".json")] for path in rows_folder.rglob("*.json")}
-        found = {job: self._found[job] for job in self._keys if job in there and self._done(job)}
-        rows = [row for job, row in found.items() if not job.startswith("sources/")]
+        found = [self._found[job] for job in self._keys if job in there and self._done(job)]
+        rows = [row for row in found if isinstance(row, TargetRow)]
         results = {
             "format": FORMAT,
             **self._model,
             **self._machine,
             "settings": self._settings,
-            "sources": [row for job, row in found.items() if job.startswith("sources/")],
-            "rows": rows,
+            "sources": [row.facts() for row in found if isinstance(row, SourceRow)],
+            "rows": [row.facts() for row in rows],
             "finished": len(found) == len(self._keys),
         }
         write_json(self.folder / "results.json", results)
         write_csv(self.folder / "results.csv", csv_rows(rows))
 
-    def card(self, **facts: Any) -> dict[str, str]:
-        """Metadata of a prompt file: the model, and what is known of the prompt (fields of `Card`)."""
-        model = {"model": anywhere(self._model["model"])}
-        return Card(**{**self._model, **model, **self._reading, **facts}).metadata()
-
-    def save_prompt(self, path: str, prompt: Tensor, factors: Factors | None = None, **facts: Any) -> None:
-        """Write a prompt (L, H) with its origin (fields of `Card`)."""
-        write_prompt(self.folder / path, prompt, self.card(**facts), factors)
+    def save_prompt(self, path: str, file: PromptFile) -> None:
+        """Write a prompt to a path of the folder."""
+        if isinstance(file.content, Tensor):
+            write_prompt(self.folder / path, file.content, file.card.metadata(), file.factors)
+        else:
+            write_tensors(self.folder / path, file.content, file.card.metadata())
 
     @cached_property
     def _machine(self) -> dict[str, Any]:
@@ -176,12 +166,12 @@ class RunFolder:
                 return False
             for name, digest in record["files"].items():
                 check_hash(self.folder / name, digest)
+            self._found[job] = read_row(record["row"], self._path(job))
         except FileNotFoundError:
             return False
-        except Damaged as error:
+        except ValueError as error:  # damaged, or not a row
             self._progress.warn(f"{job}: made again ({error})")
             return False
-        self._found[job] = record["row"]
         return True
 
     def _agree(self) -> None:
@@ -235,19 +225,6 @@ class RunFolder:
             (self.folder / name).rename(inside / name)
         inside.rename(aside)
         self._progress.warn(f"{self.folder} holds results of other settings: moved to {aside}")
-
-
-def csv_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Rows with a column for each of the other metrics, such as score:f1; empty where a row has no such score."""
-    metrics = dict.fromkeys(metric for row in rows for metric in row["other_scores"])
-    flat = []
-    for row in rows:
-        others = {f"score:{metric}": row["other_scores"].get(metric, "") for metric in metrics}
-        cells: dict[str, Any] = {}
-        for name, value in row.items():
-            cells |= others if name == "other_scores" else {name: value}
-        flat.append(cells)
-    return flat
 
 
 def machine_facts(backbone: Backbone) -> dict[str, Any]:

@@ -9,17 +9,20 @@ from typing import Any
 
 from torch import Tensor
 
+from prompttransfer.files.progress import ProgressReporter
 from prompttransfer.interchange import Card, read_trained
 from prompttransfer.models import Backbone
 from prompttransfer.models.encoding import EncodedTask
 from prompttransfer.models.scoring import evaluate
 from prompttransfer.prompts import PromptModule
-from prompttransfer.runs.compare import load_backbone, task_options, tell_unknown
+from prompttransfer.runs.workbench import load_backbone, model_options, task_options, tell_unknown
 from prompttransfer.settings.run import RunConfig
 from prompttransfer.tasks import DEMO_TASKS, load_task
 
 
-def evaluate_file(path: Path, config: RunConfig, progress: Any, *, given: Container[str] = ()) -> dict[str, Any]:
+def evaluate_file(
+    path: Path, config: RunConfig, progress: ProgressReporter, *, given: Container[str] = ()
+) -> dict[str, Any]:
     """Score of a prompt file on the task config.targets[0], with the scores it has to be compared with.
 
     Args:
@@ -37,7 +40,7 @@ def evaluate_file(path: Path, config: RunConfig, progress: Any, *, given: Contai
     progress.note(f"{task.name}: {len(task.test)} rows are scored")
     if not len(task.train) and card.task == task.name:
         progress.warn("note: this prompt was trained on a task of that name; rows it has seen count as well")
-    backbone = load_trained(path, config, progress, named="model" in given)
+    backbone = load_trained(path, config.model, progress, named="model" in given, **model_options(config))
     check_model(path, prompt, card, backbone, progress)
     encoded = EncodedTask.of(task, backbone, config.scoring, trains=False)
     tell_unknown(encoded, progress)
@@ -88,17 +91,18 @@ def as_trained(config: RunConfig, card: Card, given: Container[str] = ()) -> Run
     return RunConfig(**{**config.model_dump(), **own})
 
 
-def load_trained(path: Path, config: RunConfig, progress: Any, *, named: bool) -> Backbone:
+def load_trained(path: Path, name: str, progress: ProgressReporter, *, named: bool, **options: Any) -> Backbone:
     """The model of a prompt file.
 
     Args:
         named: the user has named it; else the card of the file does.
+        options: of `load_model`.
 
     Raises:
         ValueError, ConnectionError: as `load_model`; where the card names it, with the way to name another.
     """
     try:
-        return load_backbone(config, progress)
+        return load_backbone(name, progress, **options)
     except (ValueError, ConnectionError) as error:
         if named:
             raise
@@ -106,7 +110,9 @@ def load_trained(path: Path, config: RunConfig, progress: Any, *, named: bool) -
         raise type(error)(f"{error}\n{way_out}") from error
 
 
-def check_model(path: Path, prompt: Tensor | PromptModule, card: Card, backbone: Backbone, progress: Any) -> None:
+def check_model(
+    path: Path, prompt: Tensor | PromptModule, card: Card, backbone: Backbone, progress: ProgressReporter
+) -> None:
     """Whether the model is the one that the prompt belongs to; other weights are told.
 
     Raises:

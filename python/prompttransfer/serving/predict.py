@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from prompttransfer.files.progress import NullProgress
+from prompttransfer.files.progress import NullProgress, ProgressReporter
 from prompttransfer.files.texts import check_text
 from prompttransfer.interchange import Card
 from prompttransfer.models import Backbone
@@ -17,8 +17,8 @@ from prompttransfer.models.answering import Reader
 from prompttransfer.models.encoding import EncodedTask
 from prompttransfer.models.scoring import choice_scores, written_answers
 from prompttransfer.prompts import PromptModule
-from prompttransfer.runs.compare import tell_unknown
-from prompttransfer.serving.evaluate import as_trained, check_model, load_trained, read_trained_prompt
+from prompttransfer.runs.workbench import tell_unknown
+from prompttransfer.serving.evaluate import check_model, load_trained, read_trained_prompt
 from prompttransfer.settings.joins import literal_join
 from prompttransfer.settings.run import RunConfig
 from prompttransfer.tasks.task import Task, to_dataset
@@ -44,10 +44,12 @@ class Predictor:
     prompt: Tensor | PromptModule
     card: Card
     batch_size: int = 32
-    progress: Any = field(default_factory=NullProgress)
+    progress: ProgressReporter = field(default_factory=NullProgress)
 
     @classmethod
-    def open(cls, path: Path, *, progress: Any = None, batch_size: int = 32, **given: Any) -> Predictor:
+    def open(
+        cls, path: Path, *, progress: ProgressReporter | None = None, batch_size: int = 32, **given: Any
+    ) -> Predictor:
         """Read a prompt file and load its model.
 
         Args:
@@ -56,10 +58,35 @@ class Predictor:
         Raises:
             ValueError: not a prompt file, it does not say enough, or it does not fit the model.
         """
-        progress = progress or NullProgress()
         prompt, card = read_answering_prompt(path, **given)
-        config = as_trained(RunConfig(sources=(), methods=("PT",)), card)
-        backbone = load_trained(path, config, progress, named=given.get("model") is not None)
+        named = given.get("model") is not None
+        return cls.of(path, prompt, card, named=named, progress=progress or NullProgress(), batch_size=batch_size)
+
+    @classmethod
+    def of(
+        cls,
+        path: Path,
+        prompt: Tensor | PromptModule,
+        card: Card,
+        *,
+        named: bool,
+        progress: ProgressReporter,
+        batch_size: int = 32,
+    ) -> Predictor:
+        """Load the model of a prompt that `read_answering_prompt` has read.
+
+        Args:
+            named: the user has named the model; else the file does.
+
+        Raises:
+            ValueError: the prompt does not fit the model.
+        """
+        options = {
+            "precision": card.precision or "auto",
+            "max_length": card.max_length or RunConfig.model_fields["max_length"].default,
+            "placement": card.placement,
+        }
+        backbone = load_trained(path, card.model, progress, named=named, **options)
         check_model(path, prompt, card, backbone, progress)
         if card.join and not backbone.seq2seq:
             progress.note(f"template: {card.template!r}, join: {card.join}")

@@ -19,9 +19,9 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from prompttransfer.files.excerpt import MOST, shown
 from prompttransfer.files.json_file import read_json
@@ -31,6 +31,7 @@ from prompttransfer.settings.base import Settings
 from prompttransfer.settings.overlay import overlaid
 from prompttransfer.settings.run import RunConfig, block_of
 
+Kind = TypeVar("Kind")
 FOLDER = Path(__file__).parent / "shipped"
 SUFFIXES = (".yaml", ".yml", ".json")
 _UNSAID = {"methods", "output"}  # what a recipe is for, and a folder: no values of a paper
@@ -164,6 +165,18 @@ def explain(error: ValidationError, given: Mapping[str, Any] | None = None) -> I
         yield path, f"{name}{'; or: '.join(dict.fromkeys(messages))}{got}{meant.get(path, '')}"
     if len(refused) > MOST:
         yield (), f"and {len(refused) - MOST} more values are refused"
+
+
+def checked(form: TypeAdapter[Kind], content: Any, what: Path | str) -> Kind:
+    """What a file of others holds, in its form.
+
+    Raises:
+        ValueError: a line that begins with `what` for each place that is not as it should be.
+    """
+    try:
+        return form.validate_python(content)
+    except ValidationError as error:
+        raise ValueError("\n".join(f"{what}: {text}" for _, text in explain(error))) from error
 
 
 def _quoted(message: str) -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from prompttransfer.files.paths import expanded
+from prompttransfer.files.progress import ProgressReporter
 from prompttransfer.settings.joins import Join
 from prompttransfer.tasks.demo import DEMO_TASKS, load_demo
 from prompttransfer.tasks.description import read_description
@@ -27,7 +28,7 @@ def load_task(
     train_rows: int | None = None,
     test_rows: int | None = None,
     seed: int = 42,
-    progress: Any = None,
+    progress: ProgressReporter | None = None,
     answers: Literal["digits", "words"] | None = None,
     cue: str = "",
     join: Join | Literal["auto"] = "auto",

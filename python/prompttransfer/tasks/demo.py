@@ -13,12 +13,12 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from datasets import Dataset
 
 from prompttransfer.files.assets import fetch
 from prompttransfer.files.assets.table import ASSETS
+from prompttransfer.files.progress import ProgressReporter
 from prompttransfer.tasks.task import SPLIT, Example, Task, Wording, shuffled, split_examples, to_dataset
 from prompttransfer.tasks.templates import render
 
@@ -47,7 +47,7 @@ class DemoTask:
     max_words: int = 40
 
 
-def load_demo(name: str, *, answers: str = "words", seed: int = 42, progress: Any = None) -> Task:
+def load_demo(name: str, *, answers: str = "words", seed: int = 42, progress: ProgressReporter | None = None) -> Task:
     """A demo task with all its rows; leaks are not removed yet.
 
     Args:

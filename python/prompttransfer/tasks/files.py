@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 from datasets import Dataset
 
+from prompttransfer.files.progress import ProgressReporter
 from prompttransfer.settings.reading import Reading
 from prompttransfer.tasks.arrow_tables import folder_splits
 from prompttransfer.tasks.cells import Misfit, answers_of, label_of, pick, text_of
@@ -46,7 +47,7 @@ def load_files(
     whole: bool = False,
     seed: int = 42,
     bad_rows: str = "error",
-    progress: Any = None,
+    progress: ProgressReporter | None = None,
 ) -> Task:
     """A task from one file, or from "training file:test file"; leaks are not removed yet.
 
@@ -81,7 +82,12 @@ def load_files(
 
 
 def load_described(
-    description: Description, *, whole: bool = False, seed: int = 42, bad_rows: str = "error", progress: Any = None
+    description: Description,
+    *,
+    whole: bool = False,
+    seed: int = 42,
+    bad_rows: str = "error",
+    progress: ProgressReporter | None = None,
 ) -> Task:
     """A task as described; leaks are not removed yet. Rendered rows are stored by content and read from there.
 

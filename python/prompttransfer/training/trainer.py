@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,68 +23,17 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
 
 from prompttransfer.distributed import processes
 from prompttransfer.distributed.shares import counted, share_of
-from prompttransfer.files.durable import seal
+from prompttransfer.files.durable import Damaged, check_seal, seal
 from prompttransfer.models import Backbone, Batch, quiet_transformers
 from prompttransfer.models.rows import EncodedRow
 from prompttransfer.prompts import PromptModule
-from prompttransfer.training.checkpoints import last_checkpoint
 from prompttransfer.training.divergence import LastGood
-from prompttransfer.training.selection import Best, Selection
-
-Objective = Callable[[Backbone, PromptModule, Batch], Tensor]
-
-
-@dataclass
-class Plan:
-    """One optimization: what is trained, on what, how fast. The number of updates is the number of batches.
-
-    Args:
-        prompt: trained in place.
-        objective: (backbone, prompt, batch) -> scalar loss; the average over the processes of what each computes for
-            its part of the batch is taken, see `prompttransfer.distributed.shares`.
-        rows: the examples that the batches index.
-        batches: row indices of every update, in order.
-        groups: parameter groups with their peak rates; the prompt's own at learning_rate when not given.
-        before_step: called after the backward pass (and the clipping) of every update.
-        whole_batches: every process reads whole batches; the objective shares the work out in another way.
-        selection: keep the prompt that is best on validation rows; none: the last one.
-        dropout: seed of the masks of the model's own dropout; none: no dropout.
-        horizon: updates that the schedule spans, where this plan makes only some of them; none: all its batches.
-        offset: updates of the schedule that were made before.
-    """
-
-    prompt: PromptModule
-    objective: Objective
-    rows: Sequence[EncodedRow]
-    batches: Sequence[Sequence[int]]
-    learning_rate: float
-    groups: list[dict[str, Any]] | None = None
-    schedule: str = "linear"
-    warmup_updates: int = 0
-    weight_decay: float = 1e-5
-    max_grad_norm: float = 1.0
-    before_step: Callable[[], None] | None = None
-    seed: int = 42
-    whole_batches: bool = False
-    selection: Selection | None = None
-    dropout: int | None = None
-    horizon: int | None = None
-    offset: int = 0
-
-
-@dataclass
-class TrainingLog:
-    """What a finished optimization reports; kept: the update whose prompt validation rows chose, and its score."""
-
-    updates: int
-    examples: int
-    seconds: float
-    loss: list[list[float]] = field(default_factory=list)
-    kept: tuple[int, float] | None = None
+from prompttransfer.training.plan import Objective, Plan, TrainingLog, rate_factor
+from prompttransfer.training.selection import Best
 
 
 def train(
@@ -118,21 +67,19 @@ def train(
     return TrainingLog(len(plan.batches), examples, trainer.seconds, history, kept)
 
 
-def rate_factor(schedule: str, warmup: int, updates: int) -> Callable[[int], float]:
-    """Share of the peak rate at update 0, 1, ...: rising over `warmup` updates, then linear, cosine or constant.
+def last_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint that is as it was written; None: there is none.
 
-    No update has rate 0, as the first one has in transformers' schedules: in a budget of a few updates each one counts.
+    One whose writing was interrupted has no hashes yet; it is removed as a damaged one is, and the one before counts.
     """
-
-    def factor(update: int) -> float:
-        if update < warmup:
-            return (update + 1) / (warmup + 1)
-        if schedule == "constant_with_warmup":
-            return 1.0
-        left = 1 - (update - warmup) / max(1, updates - warmup)
-        return left if schedule == "linear" else (1 - math.cos(math.pi * left)) / 2
-
-    return factor
+    while folder.is_dir() and (found := get_last_checkpoint(str(folder))):
+        try:
+            check_seal(Path(found))
+        except Damaged:
+            shutil.rmtree(found)
+        else:
+            return found
+    return None
 
 
 @contextmanager

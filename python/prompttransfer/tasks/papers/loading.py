@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pyarrow.compute as pc
@@ -14,7 +14,7 @@ from datasets import Dataset, disable_progress_bars, enable_progress_bars
 from datasets.utils import are_progress_bars_disabled
 
 from prompttransfer.files.paths import expanded
-from prompttransfer.files.progress import NullProgress
+from prompttransfer.files.progress import NullProgress, ProgressReporter
 from prompttransfer.tasks.papers.rendering import Part
 from prompttransfer.tasks.papers.sources import HubSplit, find_split
 from prompttransfer.tasks.papers.splits import PARTS, hub_splits
@@ -31,7 +31,7 @@ def load_paper(
     data_dir: str | Path | None = None,
     bad_rows: Literal["error", "skip"] = "error",
     seed: int = 42,
-    progress: Any = None,
+    progress: ProgressReporter | None = None,
 ) -> Task:
     """A data set of the papers with all its rows; leaks are not removed yet.
 
@@ -93,7 +93,7 @@ def load_paper(
     )
 
 
-def _settle(name: str, problems: list[str], rows: int, bad_rows: str, progress: Any) -> None:
+def _settle(name: str, problems: list[str], rows: int, bad_rows: str, progress: ProgressReporter) -> None:
     """An error, or a note, about rows that do not fit."""
     what = f"{name}: {len(problems)} of {rows} rows do not fit; the first: {problems[0]}"
     if bad_rows == "error":

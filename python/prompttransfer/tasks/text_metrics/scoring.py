@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from typing import NamedTuple
 
 from prompttransfer.tasks.text_metrics.answers import References, exact_match, squad_em, squad_f1
 from prompttransfer.tasks.text_metrics.cider import cider
@@ -70,8 +71,18 @@ def majority_text_score(metric: str, references: References) -> float:
     return text_score(metric, references, [most] * len(references))
 
 
-def missing(metric: str) -> str | None:
-    """What a metric needs that is not installed, with the command that gets it; None: nothing.
+class Lack(NamedTuple):
+    """what: that is not installed; command: gets it."""
+
+    what: str
+    command: str
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.command}"
+
+
+def missing(metric: str) -> Lack | None:
+    """What a metric needs that is not installed; None: nothing.
 
     Raises:
         ValueError: unknown metric.
@@ -80,11 +91,10 @@ def missing(metric: str) -> str | None:
         raise ValueError(f"metric: got {metric!r}, want one of {', '.join(TEXT_METRICS)}")
     absent = [package for package in TEXT_METRICS[metric].packages if find_spec(package) is None]
     if absent:
-        return f'metric {metric!r} needs {" and ".join(absent)}: pip install "promptkernels[generation]"'
+        return Lack(f"metric {metric!r} needs {' and '.join(absent)}", 'pip install "promptkernels[generation]"')
     if metric == "meteor" and not has_wordnet():
-        return (
-            "metric 'meteor' matches synonyms with WordNet, which nltk does not find: python -m nltk.downloader wordnet"
-        )
+        what = "metric 'meteor' matches synonyms with WordNet, which nltk does not find"
+        return Lack(what, "python -m nltk.downloader wordnet")
     return None
 
 
@@ -97,7 +107,7 @@ def require(metric: str) -> None:
     """
     lack = missing(metric)
     if lack:
-        raise ImportError(lack)
+        raise ImportError(str(lack))
 
 
 def _check_references(references: References) -> None:

@@ -1,0 +1,307 @@
+"""A frozen transformers model and its tokenizer: what it is, what it reads, and how it runs.
+
+The two kinds of models meet here. A causal model reads a row and goes on with it; an encoder-decoder reads it with its
+encoder, and its decoder writes the answer. Text is padded on the left for a causal model, so that the answer follows
+directly.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import DynamicCache
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutput
+
+from prompttransfer.distributed import processes
+from prompttransfer.models.abilities import decoder_start, learned_positions, window
+from prompttransfer.models.dropout import dropping, has_dropout
+from prompttransfer.models.head import keep_float32
+from prompttransfer.models.prefix import Prefix
+from prompttransfer.models.tokens import Tokens
+from prompttransfer.settings.joins import Join
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class PlacedInput:
+    """Rows with a prompt, as a model reads them.
+
+    embeds: (B, N, H); mask: (B, N), or (B, L+N) behind a prefix of L tokens that is known already; text: (B, S), what
+    of the last S positions is no prompt and no padding; decoder: (B, L/2, H), the part of the prompt before a
+    decoder's input.
+    """
+
+    embeds: Tensor
+    mask: Tensor
+    text: Tensor
+    decoder: Tensor | None = None
+    prefix: Prefix | None = None
+
+    def select(self, index: Tensor) -> PlacedInput:
+        """Some rows, or rows several times."""
+        decoder = None if self.decoder is None else self.decoder[index]
+        return PlacedInput(self.embeds[index], self.mask[index], self.text[index], decoder, self.prefix)
+
+
+class FrozenModel(nn.Module):
+    """What a model and its tokenizer are to the rest, and how they run.
+
+    Args:
+        model: a transformers causal or encoder-decoder model; frozen and kept in evaluation mode here.
+        tokenizer: its tokenizer.
+        precision: "float32", "bfloat16" (autocast; weights, prompts and logits stay float32) or "auto": bfloat16 where
+            the device multiplies it natively. Never float16: prompts and some models (T5) overflow in it.
+        max_length: text tokens kept of a row; the last ones, because templates end in the question to be answered.
+        placement: "encoder", or "encoder-decoder" (for models that have both): half of the prompt before each.
+        checkpointing: compute activations again in the backward pass: less memory, more time.
+
+    Attributes:
+        sharded: every forward takes all processes, see `prompttransfer.models.loading`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        *,
+        precision: str = "auto",
+        max_length: int = 256,
+        placement: str = "encoder",
+        checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        if precision not in ("auto", "float32", "bfloat16"):
+            raise ValueError(f"precision: got {precision!r}, want auto, float32 or bfloat16")
+        if placement not in ("encoder", "encoder-decoder"):
+            raise ValueError(f"placement: got {placement!r}, want encoder or encoder-decoder")
+        self.model = model.requires_grad_(False).eval()
+        self.tokenizer = tokenizer
+        self.max_length = max_length
+        self.seq2seq = bool(model.config.is_encoder_decoder)
+        if placement == "encoder-decoder" and not self.seq2seq:
+            raise ValueError("placement 'encoder-decoder' wants an encoder-decoder model, got a causal one")
+        self.placement = placement
+        self.checkpointing = checkpointing
+        self.sharded = False
+        if checkpointing:
+            recompute_layers(model)
+        self.fingerprint = fingerprint(model, tokenizer)
+        if precision == "auto":
+            precision = "bfloat16" if native_bfloat16(self.device) else "float32"
+        self.precision = precision
+        accepted = set(inspect.signature(model.forward).parameters)
+        self._keeps_logits = "logits_to_keep" in accepted
+        self._takes_positions = "position_ids" in accepted
+        if self._keeps_logits or self.seq2seq:  # of other models they are computed for all positions, which costs more
+            keep_float32(model)
+        pad = tokenizer.pad_token_id
+        self.pad = pad if pad is not None else (tokenizer.eos_token_id or 0)
+
+    @property
+    def device(self) -> torch.device:
+        return self.embedding.weight.device
+
+    @property
+    def embedding(self) -> nn.Embedding:
+        """The input embedding table, (V, H)."""
+        return self.model.get_input_embeddings()
+
+    @property
+    def hidden_size(self) -> int:
+        return self.embedding.weight.shape[1]
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What the results of a stage depend on, for its key in the store."""
+        return {"model": self.fingerprint, "precision": self.precision, "placement": self.placement}
+
+    def share(self, batches: Sequence[T]) -> Sequence[T]:
+        """Of many batches to be read, those for this process; all of them where every forward takes all processes."""
+        return batches if self.sharded else processes.mine(batches)
+
+    def joined(self, part: Tensor) -> Tensor:
+        """The results of all processes, each of which left those of the others at 0; shape and type stay."""
+        return part if self.sharded else processes.total(part)
+
+    def collected(self, part: T) -> list[T]:
+        """The results of all processes, one by one."""
+        return [part] if self.sharded else processes.gather(part)
+
+    def train(self, mode: bool = True) -> FrozenModel:
+        """Stays in evaluation mode; see `dropping`."""
+        return super().train(False)
+
+    @cached_property
+    def tokens(self) -> Tokens:
+        """The tokenizer as this model reads with it."""
+        return Tokens(self.tokenizer, seq2seq=self.seq2seq)
+
+    @cached_property
+    def has_dropout(self) -> bool:
+        """Whether the model has dropout of its own."""
+        return has_dropout(self.model)
+
+    def dropping(self, *seeds: int) -> AbstractContextManager:
+        """The model's own dropout inside, for what is read with gradients; see `prompttransfer.models.dropout`."""
+        return dropping(self.model, self.device, seeds)
+
+    def encode(
+        self, texts: Sequence[str], max_length: int | None = None, cut: str = "start", cue: str = ""
+    ) -> list[list[int]]:
+        """Token ids of each text, at most max_length, with what the tokenizer writes before and behind every text.
+
+        Args:
+            cut: where a text is too long, its "start" or its "end" is cut off; at least one token of it stays.
+            cue: written behind every text; never cut.
+        """
+        return self.tokens.texts(texts, max_length or self.max_length, cut, cue)
+
+    def encode_answers(
+        self, answers: Sequence[str], max_length: int | None = None, *, end: bool = True, join: Join | None = None
+    ) -> list[list[int]]:
+        """Token ids of each answer as the model would write it after a text, at most max_length, and the end token.
+
+        Args:
+            join: how it joins the text of a causal model; None: behind a space.
+
+        Raises:
+            ValueError: an answer has no token of its own: it is empty, or all of it is unknown to the vocabulary.
+        """
+        return self.tokens.answers(answers, max_length, end, join)
+
+    @cached_property
+    def positions(self) -> int | None:
+        """Positions of prompt and text that the model has a place for; None: any number."""
+        return learned_positions(self.model)
+
+    def sees(self, positions: int) -> bool:
+        """Whether all layers look back over so many positions; those with a window count the padding in between."""
+        reach = window(self.model)
+        return reach is None or positions <= reach
+
+    @property
+    def layers(self) -> int:
+        return self.model.config.get_text_config(decoder=True).num_hidden_layers
+
+    def run(self, placed: PlacedInput, *, keep: int = 1, cache: DynamicCache | None = None, **options: Any) -> Any:
+        """The model on placed rows; the logits are those of the last `keep` positions at least.
+
+        Args:
+            cache: an empty one for the keys and values of all positions, or one of a prefix; causal models only.
+        """
+        mask = placed.mask
+        if self.seq2seq:
+            options.setdefault("use_cache", False)
+            return self.model(inputs_embeds=placed.embeds, attention_mask=mask, **options)
+        options |= self._kept_logits(keep)
+        if self._takes_positions:
+            options["position_ids"] = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -placed.embeds.shape[1] :]
+        if cache is None and placed.prefix is not None:
+            cache = placed.prefix.cache()
+        options |= {"past_key_values": cache, "use_cache": True} if cache is not None else {"use_cache": False}
+        return self.model(inputs_embeds=placed.embeds, attention_mask=mask, **options)
+
+    def encoder(self, placed: PlacedInput) -> Tensor:
+        """What an encoder makes of placed rows, (B, N, H)."""
+        return self.model.get_encoder()(inputs_embeds=placed.embeds, attention_mask=placed.mask).last_hidden_state
+
+    def decode(self, state: Tensor, placed: PlacedInput, written: Tensor) -> Tensor:
+        """Logits (B, A, V) of a decoder that has written (B, A-1) token ids, after an encoder's output (B, N, H)."""
+        lead = self.decoder_lead.to(written.device).expand(len(written), -1)
+        inputs = self._decoder_inputs(placed, torch.cat([lead, written], dim=1))
+        with self.autocast():
+            output = BaseModelOutput(last_hidden_state=state)
+            result = self.model(encoder_outputs=output, attention_mask=placed.mask, use_cache=False, **inputs)
+        return result.logits[:, -written.shape[1] - 1 :]
+
+    @cached_property
+    def decoder_lead(self) -> Tensor:
+        """Token ids (1, 1 or 2) that a decoder reads before it writes an answer.
+
+        Where the tokenizer starts every text with a token (BART), the decoder has learnt to read that before an answer.
+
+        Raises:
+            ValueError: the model does not say which token its decoder starts with.
+        """
+        start = decoder_start(self.model)
+        if start is None:
+            likely = next(iter(self.tokens.start), None)
+            hint = f"; usually {likely} for this tokenizer" if likely is not None else ""
+            raise ValueError(
+                f"{type(self.model).__name__} does not say which token its decoder starts with; "
+                f"set decoder_start_token_id in its config.json{hint}"
+            )
+        second = getattr(getattr(self.model, "generation_config", None), "forced_bos_token_id", None)
+        if second is None:
+            second = next(iter(self.tokens.start), None)
+        return torch.tensor([[start] if second in (None, start) else [start, second]])
+
+    def _decoder_inputs(self, placed: PlacedInput, ids: Tensor) -> dict[str, Tensor]:
+        if placed.decoder is None:
+            return {"decoder_input_ids": ids}
+        embedded = self.model.get_decoder().get_input_embeddings()(ids)
+        return {"decoder_inputs_embeds": torch.cat([placed.decoder.to(embedded.dtype), embedded], dim=1)}
+
+    def _kept_logits(self, keep: int) -> dict[str, int]:
+        return {"logits_to_keep": keep} if self._keeps_logits else {}
+
+    def autocast(self) -> AbstractContextManager:
+        """What a forward of the model has to run in."""
+        if self.precision == "float32":
+            return nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16)
+
+
+def native_bfloat16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 in hardware."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    # Without these instructions bfloat16 products are emulated and slower than float32.
+    return device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def fingerprint(model: nn.Module, tokenizer: Any) -> str:
+    """16 hex digits of what a model computes: its type, its weights, its vocabulary."""
+    digest = hashlib.sha256(type(model).__name__.encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        content = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(content.view(torch.uint8).numpy().data if content.numel() else b"")
+    for key, value in sorted(model.config.to_dict().items()):
+        if key not in ("_name_or_path", "transformers_version", "_attn_implementation"):
+            digest.update(f"{key}={value!r};".encode())
+    digest.update(repr(sorted(tokenizer.get_vocab().items())).encode())
+    return digest.hexdigest()[:16]
+
+
+def recompute_layers(model: nn.Module) -> int:
+    """Make every layer of a transformers model keep its input only; returns how many layers there are.
+
+    transformers does this for models in training mode alone; a frozen model is mostly in evaluation mode.
+
+    Raises:
+        ValueError: the model has no layers that are known to be safe to compute twice.
+    """
+    layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    if not layers:
+        raise ValueError(f"checkpointing: {type(model).__name__} has no layers that transformers can compute again")
+    for layer in layers:
+        layer.forward = partial(_recomputed, layer.forward)
+    return len(layers)
+
+
+def _recomputed(forward: object, *args: object, **kwargs: object) -> object:
+    if not torch.is_grad_enabled():
+        return forward(*args, **kwargs)
+    return checkpoint(forward, *args, use_reentrant=False, **kwargs)

@@ -1,0 +1,151 @@
+"""The jobs of a run: a row of the results each, with the files that belong to it."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from prompttransfer.files.paths import anywhere
+from prompttransfer.files.store import key_hash
+from prompttransfer.interchange import Card
+from prompttransfer.methods import METHODS, Context
+from prompttransfer.methods.context import CODE_VERSION
+from prompttransfer.methods.shared import source_prompt
+from prompttransfer.models.encoding import EncodedTask
+from prompttransfer.runs.rows import SourceRow, TargetRow
+from prompttransfer.runs.run_folder import PLACES, Made, PromptFile
+from prompttransfer.settings.run import RunConfig
+
+
+@dataclass(frozen=True)
+class SourceJob:
+    """The prompt of a source, judged on the source itself."""
+
+    ctx: Context
+    source: EncodedTask
+
+    @property
+    def name(self) -> str:
+        return f"sources/{self.source.name}-seed{self.ctx.source_seed}"
+
+    @property
+    def key(self) -> str:
+        return key_hash({**_common_key(self.ctx), "source": self.source.digest})
+
+    def do(self) -> Made:
+        row, prompt = made_source(self.ctx, self.source)
+        path = f"prompts/{self.name}.safetensors"
+        card = card_of(self.ctx, self.source, method="PT", seed=self.ctx.source_seed, score=row.score)
+        return Made(replace(row, prompt=path), {path: PromptFile(prompt, card)})
+
+
+def made_source(ctx: Context, source: EncodedTask) -> tuple[SourceRow, Tensor]:
+    """How a source prompt does on its own task, and that prompt (L, H)."""
+    prompt, stage = source_prompt(ctx, source)
+    found = ctx.evaluate(f"source {source.name}: test", source, prompt)
+    zero_shot = ctx.evaluate(f"source {source.name}: zero-shot", source, None)
+    return SourceRow.of(source, ctx.source_seed, stage, found, zero_shot), prompt
+
+
+@dataclass(frozen=True)
+class TargetJob:
+    """A method on a target, for one seed."""
+
+    ctx: Context
+    target: EncodedTask
+    method: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.method}-{self.target.name}-seed{self.ctx.seed}"
+
+    @property
+    def key(self) -> str:
+        ctx = self.ctx
+        method = METHODS[self.method]
+        code = "" if type(method).__module__.startswith("prompttransfer.") else _code_hash(type(method).run)
+        tasks = {"target": self.target.digest, "all": [task.digest for task in (*ctx.sources, *ctx.targets)]}
+        return key_hash({**_common_key(ctx), "method": self.method, "code": code, "seed": ctx.seed, **tasks})
+
+    def do(self) -> Made:
+        ctx, target, method = self.ctx, self.target, self.method
+        zero_shot = ctx.evaluate(f"{target.name}: zero-shot", target, None)
+        result = METHODS[method].run(ctx.of(target, method), target)
+        found = ctx.evaluate(f"{target.name}: test of {method}", target, result.evaluated)
+        stem = f"prompts/{method}/{target.name}-seed{ctx.seed}"
+        path = f"{stem}.safetensors"
+        row = TargetRow.of(method, target, ctx.seed, result, found, zero_shot, prompt=path)
+        card = card_of(ctx, target, method=method, seed=ctx.seed)
+        scored = card_of(ctx, target, method=method, seed=ctx.seed, score=row.score)
+        files = {
+            f"{stem}-{name}.safetensors": PromptFile(prompt, card) for name, prompt in result.other_prompts.items()
+        }
+        if result.module is None:
+            files[path] = PromptFile(result.prompt, scored, result.factors)
+        else:
+            files[path] = PromptFile(result.prompt, card)
+            files[f"{stem}-module.safetensors"] = PromptFile(result.module.tensors(), scored)
+        return Made(row, files, {f"history/{row.name}.json": result.history})
+
+
+def jobs_of(config: RunConfig, contexts: list[Context]) -> Iterator[SourceJob | TargetJob]:
+    """The sources first: what others wait for. A source seed that contexts share comes once for each, equal."""
+    if config.source_prompts:
+        for ctx in contexts:
+            yield from (SourceJob(ctx, source) for source in ctx.sources)
+    for index in range(len(config.targets)):
+        for ctx in contexts:
+            yield from (TargetJob(ctx, ctx.targets[index], method) for method in config.methods)
+
+
+def card_of(ctx: Context, task: EncodedTask | None = None, **facts: Any) -> Card:
+    """Where a prompt of a run comes from: its model and P_init, how its task reads and answers a text, and `facts`."""
+    backbone, config = ctx.backbone, ctx.config
+    return Card(
+        model=anywhere(config.model),
+        model_fingerprint=backbone.fingerprint,
+        architecture="seq2seq" if backbone.seq2seq else "causal",
+        placement=backbone.placement,
+        precision=backbone.precision,
+        init_hash=ctx.start_hash,
+        **{"max_length": config.max_length, **(task_facts(task) if task else {}), **facts},
+    )
+
+
+def task_facts(task: EncodedTask) -> dict[str, Any]:
+    """How a prompt's task reads and answers a text: fields of `Card`."""
+    facts: dict[str, Any] = {
+        "task": task.name,
+        "metric": task.metric,
+        "scoring": task.scoring,
+        "choices": task.choices,
+        "max_length": task.max_length,
+        "cut": task.cut,
+        "cue": task.cue,
+        "join": task.join,
+    }
+    if not task.choices:
+        facts["max_answer"] = task.max_answer
+    return facts | (vars(task.wording) if task.wording else {})
+
+
+def _common_key(ctx: Context) -> dict[str, Any]:
+    """What every row depends on."""
+    return {
+        "version": CODE_VERSION,
+        **ctx.backbone.identity,
+        "settings": ctx.config.model_dump(mode="json", exclude=set(PLACES)),
+        "start": ctx.start_hash,
+    }
+
+
+def _code_hash(method: Any) -> str:
+    """Of the file of a method that is not the package's: it may change while settings and data stay."""
+    file = inspect.getsourcefile(method)
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else ""

@@ -1,0 +1,235 @@
+"""Rows of the results: what a run says of a target's prompt and of a source's prompt, made, written and read back.
+
+The fields of a row, in their order, are those of results.json and the columns of results.csv.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from pydantic import BeforeValidator, Field, TypeAdapter
+
+from prompttransfer.settings.base import Number
+from prompttransfer.settings.recipes import checked
+
+if TYPE_CHECKING:
+    from prompttransfer.files.store import StageResult
+    from prompttransfer.methods import MethodResult
+    from prompttransfer.models.encoding import EncodedTask
+    from prompttransfer.models.scoring import Evaluation
+
+# A run folder may be anybody's: types are as they are written, no text for a number. What else is there is passed over.
+Whole = Annotated[int, Field(strict=True)]
+Count = Annotated[int, Field(strict=True, ge=0)]
+Flag = Annotated[bool, Field(strict=True)]
+
+
+def _by_metric(given: Any) -> Any:
+    """Scores by metric; also of a run of version 0.1, which has them as text, rounded: "f1 81.2, macro-f1 79.0"."""
+    if not isinstance(given, str):
+        return given
+    parts = [part.rpartition(" ") for part in given.split(", ") if part]
+    return {metric: float(value) for metric, _, value in parts}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredRow:
+    """A prompt's score on its task with what it has to be compared with: what rows of targets and sources share.
+
+    Attributes:
+        seed: of the rows and batches.
+        scoring: how answers were chosen: first-token, full or generate.
+        score: on the scale of the metric, see `prompttransfer.tasks.scales`; so are majority and zero_shot.
+        other_scores: by metric.
+        majority: score of the most frequent answer; zero_shot: of the model without a prompt.
+        collapsed: nearly all rows got one answer.
+        test_rows: rows that were scored.
+        leaked_rows, skipped_rows: rows left out: they overlap with rows that are scored, or do not fit the task.
+    """
+
+    _first: ClassVar[tuple[str, ...]]  # fields that stand before these
+
+    seed: Whole
+    metric: str
+    scoring: str
+    score: Number
+    other_scores: Annotated[dict[str, Number], BeforeValidator(_by_metric)]
+    majority: Number
+    zero_shot: Number
+    collapsed: Flag
+    test_rows: Count
+    train_rows: Count
+    leaked_rows: Count
+    skipped_rows: Count
+
+    def facts(self) -> dict[str, Any]:
+        """As JSON values, in their order; without `prompt` where no file holds it."""
+        facts = dict.fromkeys(self._first) | vars(self)
+        return {name: value for name, value in facts.items() if (name, value) != ("prompt", None)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetRow(ScoredRow):
+    """A method on a target, for one seed.
+
+    Attributes:
+        target_updates, target_examples: spent on the target's rows; source_updates: on those of all sources.
+        seconds: of the target stage.
+        notes: what the method says of its run.
+        prompt: path of the prompt file in the run folder; None where it was not kept.
+    """
+
+    _first = ("method", "target")
+
+    method: str
+    target: str
+    trainable_parameters: Count
+    target_updates: Count
+    target_examples: Count
+    source_updates: Count
+    seconds: Number
+    notes: str
+    prompt: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Of the row, and of its file in rows/ and history/."""
+        return f"{self.method}-{self.target}-seed{self.seed}"
+
+    @classmethod
+    def of(
+        cls,
+        method: str,
+        target: EncodedTask,
+        seed: int,
+        result: MethodResult,
+        found: Evaluation,
+        zero_shot: Evaluation,
+        prompt: str | None = None,
+    ) -> TargetRow:
+        """From what the method returned and its score; method: its name, or that of a variant of it."""
+        return cls(
+            method=method,
+            target=target.name,
+            seed=seed,
+            **_scored(target, found, zero_shot),
+            trainable_parameters=result.trainable_parameters,
+            target_updates=result.target_updates,
+            target_examples=result.target_examples,
+            source_updates=result.source_updates,
+            seconds=round(result.seconds, 3),
+            notes="; ".join(filter(None, (result.notes, target.unknown_note))),
+            prompt=prompt,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceRow(ScoredRow):
+    """A source's prompt on the source itself; updates, seconds: of its training. prompt: as in `TargetRow`."""
+
+    _first = ("source",)
+
+    source: str
+    updates: Count
+    seconds: Number
+    prompt: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Of the row, and of its file in rows/ and prompts/."""
+        return f"sources/{self.source}-seed{self.seed}"
+
+    @classmethod
+    def of(
+        cls,
+        source: EncodedTask,
+        seed: int,
+        stage: StageResult,
+        found: Evaluation,
+        zero_shot: Evaluation,
+        prompt: str | None = None,
+    ) -> SourceRow:
+        """From the stage that trained the prompt and its score."""
+        return cls(
+            source=source.name,
+            seed=seed,
+            **_scored(source, found, zero_shot),
+            updates=stage.facts["updates"],
+            seconds=round(stage.facts["seconds"], 3),
+            prompt=prompt,
+        )
+
+
+def _scored(task: EncodedTask, found: Evaluation, zero_shot: Evaluation) -> dict[str, Any]:
+    """The fields of `ScoredRow` but for the seed."""
+    return {
+        "metric": task.metric,
+        "scoring": task.scoring,
+        "score": found.score,
+        "other_scores": found.more,
+        "majority": found.majority,
+        "zero_shot": zero_shot.score,
+        "collapsed": found.collapsed,
+        "test_rows": found.rows,
+        "train_rows": len(task.train),
+        "leaked_rows": task.leaked,
+        "skipped_rows": task.skipped,
+    }
+
+
+@dataclass(frozen=True)
+class ResultsFile:
+    """results.json, as far as others read it."""
+
+    rows: list[TargetRow]
+    sources: list[SourceRow] = field(default_factory=list)
+    settings: dict[str, Any] = field(default_factory=dict)
+    machine: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, Any] = field(default_factory=dict)
+
+
+_RESULTS, _TARGET, _SOURCE = TypeAdapter(ResultsFile), TypeAdapter(TargetRow), TypeAdapter(SourceRow)
+
+
+def read_rows(content: Any, path: Path) -> ResultsFile:
+    """Rows from the content of results.json.
+
+    Raises:
+        ValueError: names the file, and each field that is missing or not as it should be.
+    """
+    what = f"{path}: not a result of `prompttransfer compare`"
+    if not isinstance(content, dict) or not isinstance(content.get("rows"), list):
+        raise ValueError(f"{what}: it has no list of rows")
+    return checked(_RESULTS, content, what)
+
+
+def read_row(facts: Mapping[str, Any], what: Path | str) -> TargetRow | SourceRow:
+    """One row, of a source if it names one.
+
+    Raises:
+        ValueError: begins with `what`; as `read_rows`.
+    """
+    if "source" in facts:
+        return checked(_SOURCE, facts, what)
+    return checked(_TARGET, facts, what)
+
+
+def row_of_csv(cells: Mapping[str, str]) -> TargetRow:
+    """A line of results.csv; without the other scores, which have columns of their own."""
+    return _TARGET.validate_strings({"other_scores": {}} | dict(cells), strict=False)
+
+
+def csv_rows(rows: Sequence[TargetRow]) -> list[dict[str, Any]]:
+    """Rows with a column for each of the other metrics, such as score:f1; empty where a row has no such score."""
+    metrics = dict.fromkeys(metric for row in rows for metric in row.other_scores)
+    flat = []
+    for row in rows:
+        others = {f"score:{metric}": row.other_scores.get(metric, "") for metric in metrics}
+        cells: dict[str, Any] = {}
+        for name, value in row.facts().items():
+            cells |= others if name == "other_scores" else {name: value}
+        flat.append(cells)
+    return flat

@@ -1,0 +1,127 @@
+"""The loaded model and tasks of a run, and what each seed draws of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from prompttransfer.files.progress import ProgressReporter
+from prompttransfer.files.store import Store, default_folder
+from prompttransfer.methods import METHODS, Context
+from prompttransfer.models import Backbone
+from prompttransfer.models.encoding import EncodedTask
+from prompttransfer.models.loading import load_model
+from prompttransfer.prompts import initial_prompt
+from prompttransfer.settings.run import RunConfig
+from prompttransfer.tasks import drop_leaks_of, load_task
+from prompttransfer.tasks.task import Task
+
+
+@dataclass
+class Workbench:
+    """The loaded model and tasks of a run."""
+
+    config: RunConfig
+    backbone: Backbone
+    store: Store
+    progress: ProgressReporter
+    source_tasks: list[Task]
+    target_tasks: dict[str, Task]
+
+    @classmethod
+    def open(cls, config: RunConfig, progress: ProgressReporter) -> Workbench:
+        """Load what the settings name; the model last, since mistakes in tables are found sooner."""
+        options = task_options(config) | {"progress": progress}
+        targets = {name: load_task(name, **options) for name in config.targets}
+        # What a source teaches must not hold the rows that a target is judged on.
+        sources = [load_task(name, **options) for name in (config.sources if config.transfers else ())]
+        sources = [task.limit(config.source_rows) for task in drop_leaks_of(sources, targets.values())]
+
+        def judged(task: Task) -> Task:
+            task = task.on_validation() if config.evaluate_on == "validation" else task
+            task = replace(task, max_length=config.length_of(task.name) or task.max_length)
+            return task.limit(test_rows=config.test_rows)
+
+        targets = {name: judged(task) for name, task in targets.items()}
+        sources = [judged(task) for task in sources]
+        # A source may be a target as well: its own test rows are then no training rows of it.
+        for kind, tasks in (("sources", sources), ("targets", targets.values())):
+            names = [task.name for task in tasks]
+            if len(set(names)) < len(names):
+                raise ValueError(
+                    f"{kind} must have different names, got {', '.join(names)}; a task is named after its file, or by "
+                    "`name` in a YAML description"
+                )
+        backbone = load_backbone(config.model, progress, **model_options(config))
+        if config.dropout == "model" and not backbone.has_dropout:
+            progress.note("dropout: the model has none of its own, so there is none in training")
+        return cls(config, backbone, Store(config.cache or default_folder(), progress.note), progress, sources, targets)
+
+    def context(self, seed: int) -> Context:
+        """Model, tasks and P_init for one seed."""
+        config = self.config
+        first = config.seeds[0] if config.source_seed is None else config.source_seed
+        source_seed = seed if config.retrain_sources else first
+        sources = [self._encoded(task) for task in self.source_tasks]
+        start = initial_prompt(
+            self.backbone,
+            config.prompt_length,
+            config.init,
+            seed=source_seed,
+            text=config.init_text,
+            labels=[label for task in (*self.source_tasks, *self.target_tasks.values()) for label in task.choices],
+        )
+        targets = [self.target(name, seed) for name in config.targets]
+        return Context(self.backbone, config, self.store, self.progress, sources, start, seed, source_seed, targets)
+
+    def target(self, name: str, seed: int) -> EncodedTask:
+        """A target with its few-shot rows of this seed."""
+        task, rows, config = self.target_tasks[name], self.config.train_rows, self.config
+        few = task if rows is None else task.few_shot(rows, seed)
+        settings = (METHODS[method].validation_setting(config) for method in config.methods)
+        return self._encoded(few, next(filter(None, settings), None))
+
+    def _encoded(self, task: Task, setting: str | None = None) -> EncodedTask:
+        """A task in the model's tokens, with its validation rows where a setting wants to look at them."""
+        encoded = EncodedTask.of(task, self.backbone, self.config.scoring, store=self.store)
+        tell_unknown(encoded, self.progress)
+        setting = setting or ("select_updates" if self.config.select_updates is not None else None)
+        if setting is None:
+            return encoded
+        if not len(task.validation):
+            raise ValueError(
+                f"task {task.name!r} has no validation rows for {setting} to look at; evaluate_on 'validation' "
+                "scores on them, and a table needs 10 rows to be split"
+            )
+        held_out = replace(task, train=task.train.select([])).on_validation().limit(test_rows=self.config.test_rows)
+        return replace(encoded, validation=EncodedTask.of(held_out, self.backbone, self.config.scoring, trains=False))
+
+
+def task_options(config: RunConfig) -> dict[str, Any]:
+    """How a run's tasks are to be read."""
+    names = ("text_column", "label_column", "answers", "cue", "join", "data_dir", "bad_rows")
+    return {name: getattr(config, name) for name in names}
+
+
+def model_options(config: RunConfig) -> dict[str, Any]:
+    """How a run's model is to be loaded: options of `load_model`."""
+    names = ("precision", "max_length", "placement", "checkpointing", "quantization")
+    return {name: getattr(config, name) for name in names} | {"sharded": config.shard_model}
+
+
+def load_backbone(name: str | Path, progress: ProgressReporter, **options: Any) -> Backbone:
+    """The model of a run or of a prompt; "demo" is fetched and converted once. options: of `load_model`."""
+    folder = name
+    if name == "demo":
+        from prompttransfer.files.assets import demo_model
+
+        folder = demo_model(progress)
+    progress.note(f"model: {name}")
+    return load_model(folder, **options)
+
+
+def tell_unknown(task: EncodedTask, progress: ProgressReporter) -> None:
+    """A warning where texts of a task say nothing to the model."""
+    if task.unknown:
+        progress.warn(f"note: {task.unknown_note}")

@@ -8,6 +8,7 @@ import typer
 
 from prompttransfer.cli.command import Result, command
 from prompttransfer.cli.completion import asset_names
+from prompttransfer.files.progress import NullProgress
 from prompttransfer.files.texts import show
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 @command()
 def assets(
-    progress: Any,
+    progress: NullProgress,
     names: Annotated[
         list[str] | None,
         typer.Argument(help="Assets or parts of the cache. Default: all.", autocompletion=asset_names),

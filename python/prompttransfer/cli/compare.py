@@ -11,12 +11,13 @@ from prompttransfer.cli import options as o
 from prompttransfer.cli.command import Result, command
 from prompttransfer.cli.given import SETTINGS, given_settings
 from prompttransfer.cli.running import result_of, run
+from prompttransfer.files.progress import NullProgress
 from prompttransfer.settings.recipes import run_config
 
 
 @command(settings=(*chain(*SETTINGS.values()), "output"), resumes=True)
 def compare(
-    progress: Any,
+    progress: NullProgress,
     options: dict[str, Any],
     recipe: o.Recipe = None,
     assigned: o.Assigned = None,

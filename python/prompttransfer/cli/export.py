@@ -9,12 +9,13 @@ from typing import Annotated, Any
 import typer
 
 from prompttransfer.cli.command import Result, command
+from prompttransfer.files.progress import NullProgress
 from prompttransfer.files.texts import show
 
 
 @command()
 def export(
-    progress: Any,
+    progress: NullProgress,
     prompts: Annotated[list[Path], typer.Argument(help="Prompt files (.safetensors) written by `train` or `compare`.")],
     folder: Annotated[Path, typer.Argument(help="Adapter folder to write; it must not exist.")],
     model: Annotated[

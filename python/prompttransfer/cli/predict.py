@@ -14,6 +14,7 @@ from prompttransfer.cli import options as o
 from prompttransfer.cli.command import command
 from prompttransfer.cli.errors import FAILED
 from prompttransfer.cli.given import DATA, MODEL, split
+from prompttransfer.files.progress import NullProgress
 from prompttransfer.files.texts import show_json, tell
 from prompttransfer.settings.reading import Reading
 
@@ -35,7 +36,7 @@ _TOLD = 10  # problems of single rows
     prints=True,
 )
 def predict(
-    progress: Any,
+    progress: NullProgress,
     options: dict[str, Any],
     prompt: o.PromptFile,
     texts: Annotated[

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import typer
 
 from prompttransfer.cli.command import Result
 from prompttransfer.distributed import processes
+from prompttransfer.files.progress import NullProgress
 from prompttransfer.files.texts import show
 from prompttransfer.settings.run import RunConfig
 
+if TYPE_CHECKING:
+    from prompttransfer.report import Results
 
-def run(config: RunConfig, progress: Any, workers: int = 1) -> Any:
+
+def run(config: RunConfig, progress: NullProgress, workers: int = 1) -> Results:
     """Compare, write the report, and return the results; of several processes, only the main one returns.
 
     Args:
@@ -40,7 +44,7 @@ def run(config: RunConfig, progress: Any, workers: int = 1) -> Any:
     return read_results(folder)
 
 
-def result_of(results: Any, *lines: str) -> Result:
+def result_of(results: Results, *lines: str) -> Result:
     """The results as tables with the way to the report, and further lines below."""
 
     def display() -> None:

@@ -13,6 +13,7 @@ from prompttransfer.cli import options as o
 from prompttransfer.cli.command import Result, command
 from prompttransfer.cli.given import DATA, MODEL, SETTINGS, TASKS, TRAINING, given_settings
 from prompttransfer.cli.running import result_of, run
+from prompttransfer.files.progress import NullProgress
 from prompttransfer.settings.recipes import Recipe, run_config
 from prompttransfer.settings.run import RunConfig
 
@@ -37,7 +38,7 @@ _DEFAULTS: dict[str, Any] = {
     resumes=True,
 )
 def train(
-    progress: Any,
+    progress: NullProgress,
     options: dict[str, Any],
     task: o.Task,
     prompt: Annotated[Path, typer.Argument(help="Prompt file to write (.safetensors).")],

@@ -110,7 +110,7 @@ def _warnings(results: Results) -> list[str]:
         found.append(f"Scored on {results.judged_on} rows: for the choice of settings, not a result.")
     if not results.content.get("finished", False):
         found.append("This run is not finished: the tables hold what is done so far.")
-    if len({row["seed"] for row in results.rows}) == 1:
+    if len({row.seed for row in results.rows}) == 1:
         found.append("One seed: differences of a few points may be chance.")
     if few := few_rows(results):
         found.append(f"{few}.")

@@ -48,7 +48,9 @@ def main_of(name: str) -> Any:
 
 def test_every_example_is_short_and_tested() -> None:
     files = sorted(path.relative_to(EXAMPLES) for kind in ("*.py", "*.sh") for path in EXAMPLES.rglob(kind))
-    tested = Path(__file__).read_text() + (Path(__file__).parent / "transfer" / "test_many_workers.py").read_text()
+    tested = (
+        Path(__file__).read_text() + (Path(__file__).parent / "transfer" / "runs" / "test_many_workers.py").read_text()
+    )
     for file in files:
         assert f'"{file}"' in tested, f"no test runs {file}"
         assert 20 <= len((EXAMPLES / file).read_text().splitlines()) <= 80

@@ -58,7 +58,7 @@ class BMTPTConfig(Settings):
     rows: int | None = Field(
         None,
         ge=1,
-        description="Number of rows per SVGD update, all read by every particle. Default: half of source_batch_size.",
+        description="Number of rows per SVGD update, all read by every particle. Default: half of batch_size.",
     )
     sources_per_update: int | None = Field(
         None,
@@ -343,4 +343,4 @@ class BMTPT(Method):
 
 def svgd_rows(config: RunConfig) -> int:
     """Rows of an SVGD update, each read by every particle."""
-    return config.of(BMTPTConfig).rows or max(1, config.source_batch_size // 2)
+    return config.of(BMTPTConfig).rows or max(1, config.batch_size // 2)

@@ -43,7 +43,7 @@ def test_all_sources_together(settings: dict, updates: int) -> None:
 
 
 def test_svgd_counts_the_rows_of_its_own_updates() -> None:
-    config = RunConfig(source_batch_size=32, bmtpt={"source_epochs": 1})
+    config = RunConfig(batch_size=32, bmtpt={"source_epochs": 1})
     assert svgd_rows(config) == 16
     assert joint_updates(config, config.bmtpt, 1000, svgd_rows(config)) == 62  # of 62.5
     assert svgd_rows(RunConfig(bmtpt={"rows": 5})) == 5

@@ -19,7 +19,7 @@ from prompttransfer.runs.run_folder import RunFolder
 from prompttransfer.runs.work_list import WorkList
 from tools.reliability.runs import content, placed, rows, toy_settings
 
-SCRIPT = Path(__file__).parents[2] / "examples" / "slurm_array.sh"
+SCRIPT = Path(__file__).parents[3] / "examples" / "slurm_array.sh"
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from prompttransfer.interchange import read_prompt
 from prompttransfer.training import trainer as training
 from tools.reliability.runs import content, placed, toy_settings, unreadable
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")

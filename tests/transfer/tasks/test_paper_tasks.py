@@ -395,6 +395,6 @@ def test_a_description_says_what_there_is() -> None:
 
 
 def test_the_documentation_holds_the_table() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "tasks.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[3] / "docs" / "tasks.md").read_text(encoding="utf-8")
     assert markdown_tables() in page
     assert all(markdown_tables().count(f"| `{name}` |") == 2 for name in PAPER_TASKS)

@@ -183,7 +183,7 @@ def test_tokens_of_an_update() -> None:
     assert causal["t0: PT"].trained_on == 100 + 8 * (20 + 2)  # the prompt is read once
     assert causal["MPT: joint sources"].trained_on == 3 * 100 + 10 * (20 + 2)
     assert causal["MPT: joint sources"].read_only == 3 * 100 + 10 * (20 + 2)  # the teachers
-    assert causal["BMTPT: particles"].trained_on == 4 * (100 + 5 * (20 + 2))
+    assert causal["BMTPT: particles"].trained_on == 4 * (100 + 4 * (20 + 2))
     assert (both["t0: PT"].trained_on, both["t0: PT"].written) == (8 * (100 + 20), 8 * 2)
     config = RunConfig(model="demo", sources=["s"], targets=["t"], methods=["PT"], prompt_length=100, dropout="model")
     target = TaskFacts("t", "target", True, 300, 100, True, "accuracy", 20, 2.0, False)

@@ -29,6 +29,7 @@ class SourceJob:
 
     ctx: Context
     source: EncodedTask
+    waits = False
 
     @property
     def name(self) -> str:
@@ -60,6 +61,11 @@ class TargetJob:
     ctx: Context
     target: EncodedTask
     method: str
+
+    @property
+    def waits(self) -> bool:
+        """Whether it needs stages on the sources."""
+        return METHODS[self.method].transfers
 
     @property
     def name(self) -> str:

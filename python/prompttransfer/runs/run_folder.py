@@ -12,7 +12,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
@@ -107,9 +107,13 @@ class RunFolder:
     ) -> None:
         self._work.__exit__(kind, error, trace)
 
-    def jobs(self) -> Iterator[str]:
-        """The jobs that are for this worker to do, until all are done by someone; see `WorkList.jobs`."""
-        return self._work.jobs(self._keys, self._done)
+    def jobs(self, order: Iterable[str]) -> Iterator[str]:
+        """The jobs that are for this worker to do, until all are done by someone; see `WorkList.jobs`.
+
+        Args:
+            order: all of them, as they are to be done.
+        """
+        return self._work.jobs(order, self._done)
 
     def add(self, job: str, made: Made) -> None:
         """Write what a job left, its row last: from then on it is done."""

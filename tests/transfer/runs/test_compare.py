@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -20,6 +20,7 @@ from prompttransfer import RunConfig, register_method
 from prompttransfer.estimate.model import model_facts
 from prompttransfer.estimate.stages import stages
 from prompttransfer.estimate.tasks import TaskFacts
+from prompttransfer.files.progress import NullProgress
 from prompttransfer.methods import (
     Context,
     EncodedTask,
@@ -152,6 +153,21 @@ def test_a_run_writes_every_row_with_its_honest_columns(config: RunConfig) -> No
     with (folder / "results.csv").open(newline="") as file:
         assert [row["method"] for row in csv.DictReader(file)] == [row["method"] for row in rows]
     assert RunConfig(**json.loads((folder / "config.json").read_text())) == config
+
+
+def test_what_needs_no_source_is_done_first_and_stands_where_it_belongs(config: RunConfig) -> None:
+    class Notes(NullProgress):
+        rows: ClassVar[list[str]] = []
+
+        def note(self, text: str) -> None:
+            if text.startswith("row "):
+                self.rows.append(text.split(": ")[1].split(",")[0])
+
+    config = config.model_copy(update={"methods": ("SPoT", "PT")})
+    results = json.loads((compare(config, Notes()) / "results.json").read_text())
+    done = [name.partition("-")[0] for name in Notes.rows]
+    assert done == ["sources/red", "sources/green"] + 4 * ["PT"] + 4 * ["SPoT"]
+    assert [row["method"] for row in results["rows"]] == 4 * ["SPoT", "PT"]
 
 
 def test_every_other_metric_has_a_column_of_its_own(config: RunConfig, tasks: dict[str, Task]) -> None:

@@ -9,6 +9,8 @@ TOOLS := $(VENV)/.tools
 
 # A process for each core: a small model gains little from threads.
 WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 1); [ $$n -gt 4 ] && echo 4 || echo $$n)
+# Without a GPU the demo needs no CUDA kernels, which take minutes to compile. The tests do.
+demo: export PROMPTKERNELS_BUILD ?= $(if $(wildcard /dev/nvidia0),auto,cpu)
 demo: $(INSTALLED)
 	@echo "environment: $(VENV), made once and reused"
 	$(BIN)/prompttransfer compare --workers $(WORKERS) $(ARGS)
@@ -92,4 +94,6 @@ $(INSTALLED): $(BUILD_FILES) $(NATIVE)
 $(TOOLS): $(INSTALLED)
 	@echo "adding what tests and benchmarks need"
 	$(PIP) "promptkernels[dev]"
+	@$(BIN)/python -c "import promptkernels._C_cuda" 2> /dev/null || ! command -v nvcc > /dev/null || \
+	  { echo "compiling the CUDA kernels"; $(PIP) --no-deps --editable .; }
 	@touch $@

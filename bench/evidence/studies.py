@@ -1,6 +1,7 @@
 """A study: common settings, and entries (a method with settings of its own) that are compared on the same rows.
 
-Settings files stand beside this file. `common.json` holds what all studies share; a study's file has
+Settings files stand beside this file. `common.json` holds what most studies share, `common-shipped.json` what those of
+the settings as shipped share: all that it does not name is a default of RunConfig. A study's file has
 
     about      one line for its page
     settings   of RunConfig, on top of the common ones
@@ -8,7 +9,8 @@ Settings files stand beside this file. `common.json` holds what all studies shar
                method that has a grid in `tuned`
     grids      in place of entries, for tuning: method -> {setting: values}; every combination is an entry
     pictures   names of the pictures of its page; all when not given
-    tuned      the study of tuning whose choice applies; "tuning" when not given
+    common     the file of its common settings; "common" when not given
+    tuned      the study of tuning whose choice applies; "tuning" when not given; null: none
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ REPORTED = ("few16", "few32", "full", "ablations", "full-dtvg")
 BASELINE = "PT"
 # What an entry may set: nothing that changes the rows, the model, or P_init, which all entries share.
 _BLOCKS = dict.fromkeys(block.block for method in METHODS.values() for block in method.settings)
-_OWN = ("target_learning_rate", "schedule", "warmup", "weight_decay", *_BLOCKS)
+_OWN = ("target_learning_rate", "schedule", "warmup", "weight_decay", "transfer_from", *_BLOCKS)
 Best = Mapping[str, Mapping[str, dict[str, Any]]]  # study of tuning -> method -> settings
 PLACES = {"output", "cache"}  # where files lie: no part of what is computed
 
@@ -60,7 +62,7 @@ class Study(Settings):
     settings: dict[str, Any]
     entries: dict[str, Entry]
     pictures: tuple[str, ...] | None = None
-    tuned: str | None = None  # the study of tuning its settings come from; None for a tuning itself
+    tuned: str | None = None  # the study of tuning that its settings come from
 
     @property
     def config(self) -> RunConfig:
@@ -98,19 +100,22 @@ def read_study(name: str, best: Best | None = None, folder: Path = HERE) -> Stud
             while `best` misses a method.
     """
     path = folder / f"{name}.json"
-    if name == "common" or not path.is_file():
-        known = ", ".join(sorted(file.stem for file in folder.glob("*.json") if file.stem != "common"))
+    if name.startswith("common") or not path.is_file():
+        known = ", ".join(sorted(file.stem for file in folder.glob("*.json") if not file.stem.startswith("common")))
         raise FileNotFoundError(f"unknown study {name!r}; there are {known}")
     content = json.loads(path.read_text(encoding="utf-8"))
-    settings = merged(json.loads((folder / "common.json").read_text(encoding="utf-8")), content.pop("settings", {}))
+    common = content.pop("common", "common")
+    shared = json.loads((folder / f"{common}.json").read_text(encoding="utf-8"))
+    settings = merged(shared, content.pop("settings", {}))
     if "grids" in content:
         entries = grid_entries(content.pop("grids"))
     else:
         tuning = content.setdefault("tuned", "tuning")
         given = content.pop("entries", None) or {method: {"method": method} for method in _grids(folder, tuning)}
         entries = {label: Entry(**entry) for label, entry in given.items()}
-        chosen = (best or {}).get(tuning, {})
-        entries = {label: _tuned(entry, chosen, tuning) for label, entry in entries.items()}
+        if tuning is not None:
+            chosen = (best or {}).get(tuning, {})
+            entries = {label: _tuned(entry, chosen, tuning) for label, entry in entries.items()}
     study = Study(name=name, settings=settings, entries=entries, **content)
     for label, entry in entries.items():
         if entry.against not in entries:

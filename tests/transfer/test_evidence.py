@@ -96,6 +96,20 @@ def test_the_studies_are_sound() -> None:
     assert {"no-distillation", "no-decomposition", "prompt-mse", "shared-only", "no-grouping", "fixed-group"} <= ablated
 
 
+@pytest.mark.parametrize("rows", ["16", "all"])
+@pytest.mark.parametrize("updates", [16, 64, 256])
+def test_studies_of_the_shipped_settings_change_rows_and_updates_alone(rows: str, updates: int) -> None:
+    study, shipped = read_study(f"shipped-{rows}-rows-{updates}-updates"), RunConfig()
+    config = study.config
+    assert (config.train_rows, config.target_updates) == (16 if rows == "16" else 2000, updates)
+    changed = {name for name in RunConfig.model_fields if getattr(config, name) != getattr(shipped, name)}
+    assert changed <= {"sources", "targets", "seeds", "methods", "train_rows", "target_updates"}
+    assert len(config.targets) >= 6 and len(config.seeds) >= 3 and not set(config.sources) & set(config.targets)
+    assert not set(config.seeds) & set(shipped.seeds)
+    paper = study.config_of("DTVG paper")
+    assert paper.transfer_from == "all" and paper.dtvg.variant == "paper" and config.transfer_from == "related"
+
+
 def test_chosen_settings_stand_below_those_of_an_entry() -> None:
     best = {"tuning": ANY_BEST["tuning"] | {"MPT": {"target_learning_rate": 0.5, "mpt": {"rank": 2}}}}
     study = read_study("ablations", best)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from difflib import get_close_matches
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]  # as a file holds it: no text, no NaN
@@ -52,3 +52,14 @@ class Presets(Settings):
             if given.setdefault(name, value) != value:
                 raise ValueError(f"ablation {given['ablation']!r} sets {name}={value!r}, got {name}={given[name]!r}")
         return given
+
+
+def _rows(given: Any) -> Any:
+    if given == "all":
+        return None
+    if isinstance(given, str) and not given.strip().lstrip("+-").isdecimal():
+        raise ValueError("want a whole number of rows, or all")
+    return given
+
+
+RowCount = Annotated[int | None, Field(ge=1), BeforeValidator(_rows)]

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from prompttransfer.settings.base import Presets, Settings
-from prompttransfer.settings.run import MethodSettings, RunConfig, TaskSettings, block_of
+from prompttransfer.settings.overrides import MethodSettings, TaskSettings
+from prompttransfer.settings.run import RunConfig, block_of
 
 # One thing in several units: of each, at most one is given.
 _UNITS = (

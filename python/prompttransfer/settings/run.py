@@ -11,11 +11,12 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Protocol, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
 from prompttransfer.files.paths import expanded
-from prompttransfer.settings.base import Presets, Settings
+from prompttransfer.settings.base import Presets, RowCount, Settings
+from prompttransfer.settings.overrides import Epochs, MethodSettings, TaskSettings
 
 Block = TypeVar("Block", bound=Settings)
 
@@ -49,48 +50,12 @@ def _method(name: str) -> str:
     return name
 
 
-def _rows(given: Any) -> Any:
-    if given == "all":
-        return None
-    if isinstance(given, str) and not given.strip().lstrip("+-").isdecimal():
-        raise ValueError("want a whole number of rows, or all")
-    return given
-
-
 def _model(name: str) -> str:
     return str(expanded(name)) if name.startswith("~") else name
 
 
 Place = Annotated[Path, AfterValidator(expanded)]
-RowCount = Annotated[int | None, Field(ge=1), BeforeValidator(_rows)]
-Epochs = Annotated[float, Field(gt=0)]
 EpochsBySize = Annotated[dict[Annotated[int, Field(ge=0)], Epochs], Field(min_length=1)]
-
-
-class TaskSettings(Settings):
-    """Settings of single tasks; null: as in the run."""
-
-    target_epochs: Epochs | None = Field(None, description="Epochs over the training rows of the task.")
-    target_updates: int | None = Field(None, ge=1, description="Number of updates. Replaces target_epochs.")
-    target_learning_rate: float | None = Field(None, gt=0, description="Peak learning rate.")
-    batch_size: int | None = Field(None, ge=1, description="Rows per update.")
-    max_length: int | None = Field(
-        None, ge=1, description="Maximum number of text tokens per row. Overrides the length that the task sets itself."
-    )
-
-    @model_validator(mode="after")
-    def _one_budget(self) -> TaskSettings:
-        if self.target_epochs is not None and self.target_updates is not None:
-            raise ValueError(
-                f"got target_epochs={self.target_epochs} and target_updates={self.target_updates}; want one"
-            )
-        return self
-
-
-class MethodSettings(Settings):
-    """Settings of single methods; null: as in the run. Budgets are the same for all methods, so none is here."""
-
-    target_learning_rate: float | None = Field(None, gt=0, description="Peak learning rate on target rows.")
 
 
 class RunConfig(Settings):

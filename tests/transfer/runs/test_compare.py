@@ -38,7 +38,7 @@ from prompttransfer.prompts import SoftPrompt
 from prompttransfer.report import write_report
 from prompttransfer.runs.compare import compare
 from prompttransfer.runs.workbench import Workbench
-from prompttransfer.settings.run import MethodSettings
+from prompttransfer.settings.overrides import MethodSettings
 from prompttransfer.tasks.task import Example, Task, to_dataset
 from prompttransfer.training import trainer as training
 

@@ -334,7 +334,7 @@ class BMTPT(Method):
         related = replace(ctx, sources=[ctx.sources[place] for place in first.test.related])
         posterior, source_facts = source_stage(related)
         start = aggregate(related, posterior, target)
-        result = joined(ctx, target, first, start[None], f"{target.name}: BMTPT from related sources")
+        result, _ = joined(ctx, target, first, start[None], f"{target.name}: BMTPT from related sources")
         result.other_prompts |= _particles(posterior)
         result.history |= _source_history(source_facts)
         result.source_updates += source_facts["updates"]

@@ -149,7 +149,7 @@ def _with_related(ctx: Context, target: EncodedTask) -> MethodResult:
     if not first.test.related:
         return without_transfer(ctx, target, first)
     dtvg, related = ctx.config.of(DTVGConfig), first.test.related
-    result = joined(
+    result, weight = joined(
         ctx,
         target,
         first,
@@ -158,7 +158,7 @@ def _with_related(ctx: Context, target: EncodedTask) -> MethodResult:
         scaling=dtvg.scaling,
         scale_rate=dtvg.source_scale_learning_rate,
     )
-    merged = [first.names[place] for place in related]
+    merged = [first.names[place] for place in related] if weight else []
     updates = [update for update, _ in result.history["loss"] if update > first.stage.facts["updates"]]
     result.history["groups"] = [(update, merged) for update in updates]
     return result

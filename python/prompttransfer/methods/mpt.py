@@ -284,7 +284,7 @@ class MPT(Method):
             return without_transfer(ctx, target, first)
         joint, source, source_updates = source_stage(ctx)
         prompt, _ = target_prompt(ctx, joint, 1, first.test.related)
-        result = joined(ctx, target, first, prompt.composed()[None], f"{target.name}: MPT from related sources")
+        result, _ = joined(ctx, target, first, prompt.composed()[None], f"{target.name}: MPT from related sources")
         result.other_prompts |= _shared(joint)
         result.history["source_loss"] = source.facts["loss"]
         # The test's prompts are the teachers.

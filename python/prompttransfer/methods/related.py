@@ -26,7 +26,7 @@ from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.pt import PT
 from prompttransfer.methods.shared import joined_loss, own_share, source_cost, source_prompts, tuning_plan
 from prompttransfer.models.rows import EncodedRows
-from prompttransfer.prompts import JoinedPrompt
+from prompttransfer.prompts import JoinedPrompt, PromptModule
 from prompttransfer.prompts.sign_test import SignTest, sign_test
 from prompttransfer.settings.base import Settings
 from prompttransfer.settings.run import RunConfig
@@ -123,19 +123,22 @@ def joined(
     *,
     scaling: str = "per-token",
     scale_rate: float | None = None,
-) -> MethodResult:
+) -> tuple[MethodResult, float]:
     """Let the transferred prompts (K, L, H) join after the target's first updates, and train on.
 
     Args:
         title: of the stage.
         scaling: of the scales that are trained, see `JoinedPrompt`.
         scale_rate: their peak learning rate; none: as `RelatedConfig` says.
+
+    Returns:
+        the target's prompt, and the share of the prompts that joined it.
     """
     tuning, related = ctx.of(target, "PT"), ctx.config.of(RelatedConfig)
     weight, spent = join_weight(ctx, target, first, prompts)
-    rate = tuning.config.target_rate
-    if weight:
-        rate = ctx.config.target_rate if related.trained == "both" else 0.0
+    if not weight:
+        return _none_joined(ctx, target, first, spent, title), weight
+    rate = ctx.config.target_rate if related.trained == "both" else 0.0
     if scale_rate is None:
         scale_rate = related.scale_learning_rate or ctx.config.target_rate
     prompt = JoinedPrompt(ctx.start, first.prompt, prompts, weight, scaling=scaling)
@@ -151,17 +154,34 @@ def joined(
         horizon=done + len(first.batches),
         offset=done,
     )
-    second = ctx.run(title, plan)
-    facts = second.facts
+    stage = ctx.run(title, plan)
+    result = _result(ctx, first, prompt, stage, done + spent + stage.facts["updates"], weight)
+    result.seconds += first.stage.facts["seconds"]
+    result.history["loss"] = joined_loss(first.stage, stage)
+    result.other_prompts = {"own": prompt.prompt.detach().clone()}
+    return result, weight
+
+
+def _none_joined(ctx: Context, target: EncodedTask, first: FirstUpdates, spent: int, title: str) -> MethodResult:
+    """Prompt tuning without the batches that the search has spent; in one stage, as optimizers do not like a break."""
+    tuning = ctx.of(target, "PT")
+    batches, done = tuning.target_batches(target), first.stage.facts["updates"]
+    prompt, plan = tuning_plan(tuning, target, [*batches[:done], *batches[done + spent :]], horizon=len(batches))
+    stage = tuning.run(title, plan)
+    return _result(ctx, first, prompt, stage, spent + stage.facts["updates"], 0.0)
+
+
+def _result(
+    ctx: Context, first: FirstUpdates, prompt: PromptModule, stage: StageResult, updates: int, weight: float
+) -> MethodResult:
     return MethodResult(
         prompt=prompt.composed().cpu(),
-        other_prompts={"own": prompt.prompt.detach().clone()},
-        trainable_parameters=facts["trainable_parameters"],
-        target_updates=done + spent + facts["updates"],
+        trainable_parameters=stage.facts["trainable_parameters"],
+        target_updates=updates,
         target_examples=first.stage.facts["examples"] + sum(map(len, first.batches)),
         source_updates=source_cost(ctx),  # of the prompts that the test compares with
-        seconds=first.stage.facts["seconds"] + facts["seconds"],
-        history={"loss": joined_loss(first.stage, second), "related": first.history()},
+        seconds=stage.facts["seconds"],
+        history={"loss": stage.facts["loss"], "related": first.history()},
         notes=f"{first.note}; joined at {weight:g}",
     )
 

@@ -18,6 +18,7 @@ from prompttransfer.methods.shared import source_prompts
 from prompttransfer.models import Backbone
 from prompttransfer.prompts import FrozenPrompts, JoinedPrompt, SoftPrompt, average_factors, sign_test
 from prompttransfer.tasks.task import Task
+from prompttransfer.training.trainer import train
 
 ALL, NONE = -1.0, 1.0  # levels of the test that every source passes, and none (but a copy of the target)
 RELATED = {
@@ -127,8 +128,9 @@ JOINING = {"DTVG": 3, "MPT": 1, "BMTPT": 1}  # prompts that join: those of the s
 
 @pytest.mark.parametrize("method", RELATED)
 def test_prompt_tuning_continues_after_the_sources_have_joined(
-    llama: Backbone, tasks: dict[str, Task], tmp_path: Path, method: str
+    llama: Backbone, tasks: dict[str, Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
+    monkeypatch.setattr("prompttransfer.methods.related.join_weight", lambda *rest: (0.5, 2))
     ctx, target = context(llama, tasks, tmp_path, methods=("PT", method), **level(ALL), **RELATED[method])
     got, alone = METHODS[method].run(ctx.of(target, method), target), METHODS["PT"].run(ctx.of(target, "PT"), target)
     assert got.history["loss"][:2] == alone.history["loss"][:2] and not torch.equal(got.prompt, alone.prompt)
@@ -159,6 +161,25 @@ def test_the_loss_does_not_jump_where_sources_join(llama: Backbone, tasks: dict[
     assert spent == 4  # 4 weights and none on 2 batches, forward only
     assert weight == max((share for share in weights if loss(share) <= loss(0)), default=0) and weight > 0
     assert join_weight(ctx, target, replace(first, batches=first.batches[:4]), sources) == (0.0, 0)
+
+
+@pytest.mark.parametrize("method", RELATED)
+def test_what_must_not_join_costs_the_search_and_nothing_else(
+    llama: Backbone, tasks: dict[str, Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    ctx, target = context(llama, tasks, tmp_path, methods=("PT", method), **level(ALL), **RELATED[method])
+    monkeypatch.setattr("prompttransfer.methods.related.join_weight", lambda *rest: (0.0, 2))
+    got = METHODS[method].run(ctx, target)
+    tuning = ctx.of(target, "PT")
+    batches = tuning.target_batches(target)
+    prompt = SoftPrompt(ctx.start)
+    left = [*batches[:2], *batches[4:]]
+    plan = tuning.plan(prompt, task_loss, target.train, left, tuning.config.target_rate, horizon=len(batches))
+    train(llama, plan, tmp_path / "work")
+    assert torch.equal(got.prompt, prompt.prompt.detach()) and "own" not in got.other_prompts
+    assert (got.target_updates, got.target_examples) == (6, sum(map(len, batches)))
+    assert got.trainable_parameters == prompt.prompt.numel() and len(got.history["loss"]) == 4
+    assert all(not merged for _, merged in got.history.get("groups", []))
 
 
 @pytest.mark.parametrize(("trained", "moves"), [("scales", False), ("both", True)])

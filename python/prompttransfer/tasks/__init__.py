@@ -15,7 +15,7 @@ from prompttransfer.tasks.description import read_description
 from prompttransfer.tasks.files import load_described, load_files
 from prompttransfer.tasks.folders import split_tables
 from prompttransfer.tasks.leakage import drop_leaks, drop_leaks_of
-from prompttransfer.tasks.names import file_paths, is_dataset_folder, is_description, is_file_name
+from prompttransfer.tasks.names import TABLES, file_paths, is_dataset_folder, is_description, is_file_name
 from prompttransfer.tasks.papers import PAPER_TASKS, load_paper
 from prompttransfer.tasks.task import Task
 
@@ -110,7 +110,7 @@ def check_name(name: str) -> None:
     papers = ", ".join(f"{group}/…" for group in _paper_groups())
     raise ValueError(
         f"unknown task {name!r}; {hint}demo tasks: {', '.join(DEMO_TASKS)}; data sets of the papers: {papers}; "
-        "or name a file: .csv, .tsv, .jsonl, .json, .parquet, .arrow, a folder of them, or a .yaml description"
+        f"or name a file: {', '.join(TABLES)}, a folder of them, or a .yaml description"
     )
 
 

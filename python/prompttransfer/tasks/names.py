@@ -8,7 +8,18 @@ from pathlib import Path
 
 from prompttransfer.files.paths import expanded
 
-TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet", ".arrow", ".feather")
+# Formats of task files by suffix; `tasks.tables` reads them.
+FORMATS = {
+    ".csv": "separated",
+    ".tsv": "separated",
+    ".jsonl": "JSON lines",
+    ".ndjson": "JSON lines",
+    ".json": "JSON",
+    ".parquet": "Arrow",
+    ".arrow": "Arrow",
+    ".feather": "Arrow",
+}
+TABLES = tuple(FORMATS)
 PACKED = (".csv.gz", ".tsv.gz", ".jsonl.gz", ".ndjson.gz", ".json.gz")
 DESCRIPTIONS = (".yaml", ".yml")
 

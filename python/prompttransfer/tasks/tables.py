@@ -19,7 +19,7 @@ from typing import Any, TextIO
 from prompttransfer.files.excerpt import listed, shown
 from prompttransfer.files.file_kinds import HEAD, check_kind, kind_of
 from prompttransfer.files.texts import codec_of
-from prompttransfer.tasks.names import PACKED, TABLES, is_dataset_folder, table_suffix
+from prompttransfer.tasks.names import FORMATS, PACKED, TABLES, is_dataset_folder, table_suffix
 
 _OTHER_ENCODING = "a YAML description may name another, such as encoding"
 _CHANCE = 10
@@ -72,22 +72,19 @@ def read_rows(
     if not suffix:
         wanted = ", ".join((*TABLES, *PACKED))
         raise ValueError(f"{path}: got a {path.suffix or 'nameless'} file, want one of {wanted}")
-    if suffix in (".parquet", ".arrow", ".feather"):
+    form = FORMATS[suffix.removesuffix(".gz")]
+    if form == "Arrow":
         from prompttransfer.tasks.arrow_tables import file_rows
 
         return file_rows(path, columns)
-    if suffix.startswith((".csv", ".tsv")):
+    if form == "separated":
         from prompttransfer.tasks.separated import separated_rows
 
         usual = "\t" if suffix.startswith(".tsv") else ","
         return separated_rows(path, columns, encoding, quotes, escape, delimiter, usual, heading)
     from prompttransfer.tasks.json_tables import json_lines, json_objects
 
-    return (
-        json_lines(path, encoding)
-        if suffix.startswith((".jsonl", ".ndjson"))
-        else json_objects(path, columns, encoding)
-    )
+    return json_lines(path, encoding) if form == "JSON lines" else json_objects(path, columns, encoding)
 
 
 def check_columns(path: Path, columns: Sequence[str], known: Sequence[str], hint: str = "") -> None:

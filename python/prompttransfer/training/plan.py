@@ -66,8 +66,16 @@ class TrainingLog:
     kept: tuple[int, float] | None = None
 
 
+# What is left of the peak rate after the warm-up, by the share of the updates that is left.
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "linear": lambda left: left,
+    "cosine": lambda left: (1 - math.cos(math.pi * left)) / 2,
+    "constant_with_warmup": lambda left: 1.0,
+}
+
+
 def rate_factor(schedule: str, warmup: int, updates: int) -> Callable[[int], float]:
-    """Share of the peak rate at update 0, 1, ...: rising over `warmup` updates, then linear, cosine or constant.
+    """Share of the peak rate at update 0, 1, ...: rising over `warmup` updates, then as in SCHEDULES.
 
     No update has rate 0, as the first one has in transformers' schedules: in a budget of a few updates each one counts.
     """
@@ -75,9 +83,6 @@ def rate_factor(schedule: str, warmup: int, updates: int) -> Callable[[int], flo
     def factor(update: int) -> float:
         if update < warmup:
             return (update + 1) / (warmup + 1)
-        if schedule == "constant_with_warmup":
-            return 1.0
-        left = 1 - (update - warmup) / max(1, updates - warmup)
-        return left if schedule == "linear" else (1 - math.cos(math.pi * left)) / 2
+        return SCHEDULES[schedule](1 - (update - warmup) / max(1, updates - warmup))
 
     return factor

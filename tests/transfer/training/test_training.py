@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
+from prompttransfer import RunConfig
 from prompttransfer.files.durable import seal
 from prompttransfer.interchange import read_prompt
 from prompttransfer.methods.objectives import task_loss
@@ -19,7 +22,7 @@ from prompttransfer.models import Backbone
 from prompttransfer.models.rows import EncodedRow
 from prompttransfer.prompts import GroupedPrompt, ParticlePrompts, PromptModule, SoftPrompt, initial_prompt
 from prompttransfer.training.divergence import Diverged
-from prompttransfer.training.plan import Plan, rate_factor
+from prompttransfer.training.plan import SCHEDULES, Plan, rate_factor
 from prompttransfer.training.trainer import last_checkpoint, train
 
 ROWS = [
@@ -209,7 +212,14 @@ def test_a_checkpoint_that_is_not_whole_is_passed_over(tmp_path: Path) -> None:
     assert last_checkpoint(tmp_path / "nothing") is None
 
 
-@pytest.mark.parametrize("schedule", ["linear", "cosine", "constant_with_warmup"])
+def test_the_settings_name_every_schedule() -> None:
+    assert get_args(RunConfig.model_fields["schedule"].annotation) == tuple(SCHEDULES)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
 def test_every_update_has_a_rate(schedule: str) -> None:
     factors = [rate_factor(schedule, 2, 10)(update) for update in range(10)]
     assert all(factor > 0 for factor in factors) and max(factors) == 1.0 == factors[2]
+    half = {"linear": 0.5, "cosine": 0.5, "constant_with_warmup": 1.0}
+    assert factors[6] == pytest.approx(half[schedule])
+    assert factors[4] == pytest.approx({"cosine": (1 + math.cos(math.pi / 4)) / 2, "linear": 0.75}.get(schedule, 1.0))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from prompttransfer.distributed import processes
 from prompttransfer.files.progress import NullProgress, ProgressReporter
-from prompttransfer.runs.jobs import PromptFile, card_of, jobs_of
+from prompttransfer.runs.jobs import PromptFile, card_of, jobs_of, working_order
 from prompttransfer.runs.run_folder import RunFolder
 from prompttransfer.runs.workbench import Workbench
 from prompttransfer.settings.run import RunConfig
@@ -37,8 +37,6 @@ def compare(config: RunConfig, progress: ProgressReporter | None = None) -> Path
     contexts = [work.context(seed) for seed in config.seeds]
     jobs = {job.name: job for job in jobs_of(config, contexts)}
     keys = {name: job.key for name, job in jobs.items()}
-    # While one worker trains a source, the others have something to do.
-    order = sorted(jobs, key=lambda name: jobs[name].waits)
     with (
         _tasks_never_garbage(),
         RunFolder(config, work.backbone, progress, keys) if processes.is_main() else nullcontext() as run,
@@ -47,7 +45,7 @@ def compare(config: RunConfig, progress: ProgressReporter | None = None) -> Path
             for ctx in contexts:
                 path = f"prompts/P_init-seed{ctx.source_seed}.safetensors"
                 run.save_prompt(path, PromptFile(ctx.start, card_of(ctx)))
-        for name in processes.follow(run.jobs(order) if run else ()):
+        for name in processes.follow(run.jobs(working_order(jobs.values())) if run else ()):
             made = jobs[name].do()
             if run:
                 run.add(name, made)

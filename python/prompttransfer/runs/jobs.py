@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from prompttransfer.files.paths import anywhere
 from prompttransfer.files.store import key_hash
 from prompttransfer.interchange import Card
 from prompttransfer.methods import METHODS, Context
+from prompttransfer.methods.base import Method
 from prompttransfer.methods.context import CODE_VERSION
 from prompttransfer.methods.shared import source_prompt
 from prompttransfer.models.encoding import EncodedTask
@@ -29,7 +30,6 @@ class SourceJob:
 
     ctx: Context
     source: EncodedTask
-    waits = False
 
     @property
     def name(self) -> str:
@@ -61,11 +61,6 @@ class TargetJob:
     ctx: Context
     target: EncodedTask
     method: str
-
-    @property
-    def waits(self) -> bool:
-        """Whether it needs stages on the sources."""
-        return METHODS[self.method].transfers
 
     @property
     def name(self) -> str:
@@ -108,6 +103,25 @@ def jobs_of(config: RunConfig, contexts: list[Context]) -> Iterator[SourceJob | 
     for index in range(len(config.targets)):
         for ctx in contexts:
             yield from (TargetJob(ctx, ctx.targets[index], method) for method in config.methods)
+
+
+def working_order(jobs: Iterable[SourceJob | TargetJob]) -> list[str]:
+    """Names of the jobs, so that workers seldom wait for what another one trains.
+
+    First what needs no source; then the first job of every method, which trains the method's stage on the sources; then
+    what needs no such stage; then the rest.
+    """
+    begun: set[str] = set()
+
+    def rank(job: SourceJob | TargetJob) -> int:
+        if isinstance(job, SourceJob) or not METHODS[job.method].transfers:
+            return 0
+        if job.method not in begun:
+            begun.add(job.method)
+            return 1
+        return 2 if type(METHODS[job.method]).source_stages is Method.source_stages else 3
+
+    return [job.name for job in sorted(jobs, key=rank)]
 
 
 def card_of(ctx: Context, task: EncodedTask | None = None, **facts: Any) -> Card:

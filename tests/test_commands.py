@@ -47,7 +47,7 @@ def test_modules_files_and_options_of_python_exist(command: str) -> None:
         return
     if words[0] != "-m":
         sources, rest = [ROOT / words[0]], words[1:]
-    elif words[1].startswith(("bench.", "tools.")) or words[1] == "promptkernels":
+    elif words[1].startswith(("bench.", "tools.", "prompttransfer.")) or words[1] == "promptkernels":
         if "*" in words[1]:
             return
         found = importlib.util.find_spec(words[1])

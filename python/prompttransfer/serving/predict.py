@@ -150,7 +150,7 @@ def read_answering_prompt(path: Path, **given: Any) -> tuple[Tensor | PromptModu
     """
     prompt, card = read_trained_prompt(path)
     given = {name: value for name, value in given.items() if value is not None}
-    # What was found out with other answers, or about other fields, does not hold.
+    # Facts measured with other answers, or for other fields, no longer hold.
     stale = {"choices": "scoring", "template": "columns"}
     known = card.model_dump(exclude={stale[name] for name in given.keys() & stale.keys()})
     if "template" in given and not card.template:  # of an adapter that came without a card: as in PEFT

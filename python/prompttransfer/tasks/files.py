@@ -198,7 +198,7 @@ def _cut(data: Mapping[str, Dataset], shares: Mapping[str, float], seed: int) ->
 
 
 def _draw(source: _Source, folder: Path, shares: Mapping[str, float], seed: int) -> None:
-    """One pass over each table: a row goes to a split by lot, and there to a reservoir where rows are limited."""
+    """One pass over each table: each row is assigned to a split at random; reservoir sampling limits a split's rows."""
     rng = np.random.default_rng(seed)
     caps = source.description.rows.model_dump()
     for table in source.files:

@@ -1,5 +1,4 @@
-"""How a task is named: by a name of the house, by a file, by a training and a test file with a colon between them, or
-by a YAML description."""
+"""Names of tasks: a built-in one, a file, a training and a test file joined by a colon, or a YAML description."""
 
 from __future__ import annotations
 
@@ -28,7 +27,7 @@ _BETWEEN_FILES = re.compile("|".join(rf"(?<={re.escape(suffix)})\s*:" for suffix
 
 
 def is_file_name(name: str) -> bool:
-    """Whether a task is named by files ("reviews.csv", "train.csv:test.csv"), not by a name of the house."""
+    """Whether a task is named by files ("reviews.csv", "train.csv:test.csv"), not by a built-in name."""
     if name.startswith(("/", "./", "../", "~")) or is_description(name):
         return True
     if any(table_suffix(path) for path in file_paths(name)) or (name and Path(name).is_dir()):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -37,7 +38,8 @@ def test_every_method_in_two_processes(tmp_path: Path) -> None:
     first = trained(tmp_path)
     assert len(set(first.values())) > 5  # the hashes see a difference
     command = [sys.executable, __file__, str(tmp_path), str(torch.get_num_threads())]
-    done = subprocess.run(command, capture_output=True, text=True)
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}  # recipes.py, tiny.py
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1]) == first
 

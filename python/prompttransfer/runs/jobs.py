@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from prompttransfer.files.durable import file_hash
 from prompttransfer.files.paths import anywhere
 from prompttransfer.files.store import key_hash
 from prompttransfer.interchange import Card
@@ -19,7 +19,7 @@ from prompttransfer.methods.base import Method
 from prompttransfer.methods.context import CODE_VERSION
 from prompttransfer.methods.shared import source_prompt
 from prompttransfer.models.encoding import EncodedTask
-from prompttransfer.runs.rows import SourceRow, TargetRow
+from prompttransfer.runs.rows import SourceRow, TargetRow, source_name, target_name
 from prompttransfer.runs.run_folder import PLACES, Made, PromptFile
 from prompttransfer.settings.run import RunConfig
 
@@ -33,7 +33,7 @@ class SourceJob:
 
     @property
     def name(self) -> str:
-        return f"sources/{self.source.name}-seed{self.ctx.source_seed}"
+        return source_name(self.source.name, self.ctx.source_seed)
 
     @property
     def key(self) -> str:
@@ -64,7 +64,7 @@ class TargetJob:
 
     @property
     def name(self) -> str:
-        return f"{self.method}-{self.target.name}-seed{self.ctx.seed}"
+        return target_name(self.method, self.target.name, self.ctx.seed)
 
     @property
     def key(self) -> str:
@@ -168,4 +168,4 @@ def _common_key(ctx: Context) -> dict[str, Any]:
 def _code_hash(method: Any) -> str:
     """Of the file of a method that is not the package's: it may change while settings and data stay."""
     file = inspect.getsourcefile(method)
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else ""
+    return file_hash(Path(file)) if file else ""

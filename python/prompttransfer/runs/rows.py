@@ -35,6 +35,16 @@ def _by_metric(given: Any) -> Any:
     return {metric: float(value) for metric, _, value in parts}
 
 
+def target_name(method: str, target: str, seed: int) -> str:
+    """Name of a target's row, of its job, and of its file in rows/ and history/."""
+    return f"{method}-{target}-seed{seed}"
+
+
+def source_name(source: str, seed: int) -> str:
+    """Name of a source's row, of its job, and of its file in rows/ and prompts/."""
+    return f"sources/{source}-seed{seed}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class ScoredRow:
     """A prompt's score on its task with what it has to be compared with: what rows of targets and sources share.
@@ -96,8 +106,8 @@ class TargetRow(ScoredRow):
 
     @property
     def name(self) -> str:
-        """Of the row, and of its file in rows/ and history/."""
-        return f"{self.method}-{self.target}-seed{self.seed}"
+        """See `target_name`."""
+        return target_name(self.method, self.target, self.seed)
 
     @classmethod
     def of(
@@ -139,8 +149,8 @@ class SourceRow(ScoredRow):
 
     @property
     def name(self) -> str:
-        """Of the row, and of its file in rows/ and prompts/."""
-        return f"sources/{self.source}-seed{self.seed}"
+        """See `source_name`."""
+        return source_name(self.source, self.seed)
 
     @classmethod
     def of(

@@ -9,7 +9,7 @@ the settings as shipped share: all that it does not name is a default of RunConf
                method that has a grid in `tuned`
     grids      in place of entries, for tuning: method -> {setting: values}; every combination is an entry
     pictures   names of the pictures of its page; all when not given
-    common     the file of its common settings; "common" when not given
+    common     the file of its common settings, which may also have entries and tuned; "common" when not given
     tuned      the study of tuning whose choice applies; "tuning" when not given; null: none
 """
 
@@ -106,6 +106,7 @@ def read_study(name: str, best: Best | None = None, folder: Path = HERE) -> Stud
     content = json.loads(path.read_text(encoding="utf-8"))
     common = content.pop("common", "common")
     shared = json.loads((folder / f"{common}.json").read_text(encoding="utf-8"))
+    content = {name: shared.pop(name) for name in ("entries", "tuned") if name in shared} | content
     settings = merged(shared, content.pop("settings", {}))
     if "grids" in content:
         entries = grid_entries(content.pop("grids"))

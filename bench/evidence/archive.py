@@ -1,4 +1,4 @@
-"""All cells of a study in one file: another machine goes on with them, and a reader can check them."""
+"""All cells of a study in one file, so that another machine can continue the study and a reader can check it."""
 
 from __future__ import annotations
 

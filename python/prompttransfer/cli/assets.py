@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from prompttransfer.cli.command import Result, command
 from prompttransfer.cli.completion import asset_names
-from prompttransfer.files.progress import NullProgress
+from prompttransfer.files.progress import NullProgress, ProgressReporter
 from prompttransfer.files.texts import show
-
-if TYPE_CHECKING:
-    from prompttransfer.files.progress import ProgressReporter
 
 
 @command()

@@ -57,7 +57,7 @@ def command(
     Args:
         settings: names of settings of a run, in the order of the help.
         defaults: what the help shows as the default of a setting, where it is not that of `RunConfig`.
-        resumes: stopped and run again, the command goes on where it was.
+        resumes: a command that was stopped resumes when it is run again.
         prints: the only result is what is printed, so a closed standard output is an error.
     """
 

@@ -73,7 +73,7 @@ class CrossTaskPrompt(PromptModule):
     def _prompt(self, task: int) -> Tensor:
         private, weights = self.private[task], self.attention()[task]
         known = len(self.sources)
-        # The weights have sum 1, so relative to V_t the sources leave V_t what is left of it.
+        # The weights sum to 1. With V_t as the reference, its weight is 1 minus the sum of the others.
         if len(weights) > known:
             return pk.merge_task_vectors(private, self.sources, weights=weights[:known])
         return private + pk.merge_task_vectors(torch.zeros_like(private), self.sources, weights=weights)

@@ -36,7 +36,7 @@ def compare(
 
     `prompttransfer compare`  (the demo: SmolLM2-135M, three sources, three targets, four methods, three seeds)
 
-    `prompttransfer compare --quick`  (PT and DTVG, one source, one target: about 90 seconds on 2 cores)
+    `prompttransfer compare --quick`  (PT and DTVG, one source, one target: about two minutes on 2 cores)
 
     `prompttransfer compare --targets mrpc,rte --methods PT,MPT --seeds 1,2 --output runs/pairs`
 

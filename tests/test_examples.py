@@ -110,6 +110,25 @@ def test_custom_method(settings: dict[str, Any], methods_restored: None) -> None
     assert (settings["output"] / "prompts" / "soup" / "goal-seed42.safetensors").is_file()
 
 
+def test_serve_vllm(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a stand-in for the engine; the real one reads prompts in tests/transfer/serving/test_vllm.py."""
+    from transfer.engines import PlainEngine
+    from transformers import AutoModelForCausalLM
+
+    from prompttransfer import Predictor
+    from prompttransfer.serving.vllm import VllmEngine
+
+    model = AutoModelForCausalLM.from_pretrained(settings["model"])
+    monkeypatch.setattr(VllmEngine, "start", lambda *prompts: PlainEngine(model))
+    texts = ["w1 w2", "w30 w31 w32"]
+    targets = (*settings["targets"], *settings["sources"][:1])
+    labels = main_of("serve_vllm.py")(texts=texts, **settings | {"sources": (), "targets": targets})
+    assert set(labels) == {"goal", "red"}
+    for task, answers in labels.items():
+        (file,) = (settings["output"] / "prompts" / "PT").glob(f"{task}-*.safetensors")
+        assert answers == [one.label for one in Predictor.open(file)(texts)]
+
+
 @pytest.mark.parametrize("nodes", [1, 3])
 def test_multi_gpu(nodes: int) -> None:
     """What it hands to torchrun, which test_distributed.py starts for real."""

@@ -71,7 +71,8 @@ def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_sdist_holds_what_the_project_needs(sdist: Path) -> None:
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    wanted = ["Makefile", "mkdocs.yml", "constraints.txt", "CITATION.cff", "CHANGELOG.md", "LICENSE", "CMakeLists.txt"]
+    wanted = ["Makefile", "mkdocs.yml", "CITATION.cff", "CHANGELOG.md", "LICENSE", "CMakeLists.txt"]
+    wanted += ["constraints.txt", "constraints-vllm.txt"]
     wanted += [
         "tests/test_package.py",
         "examples/custom_task/reviews.csv",

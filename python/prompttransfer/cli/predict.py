@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,8 +20,10 @@ from prompttransfer.settings.reading import Reading
 
 if TYPE_CHECKING:
     from prompttransfer.interchange import Card
-    from prompttransfer.serving.predict import Prediction, Predictor
+    from prompttransfer.serving.predict import Fields, Prediction
     from prompttransfer.serving.texts import Asked
+
+    Answers = Callable[[Sequence[Fields]], list[Prediction]]
 
 _ROWS_AT_ONCE = 512
 _SHOWN_CHOICES = 6  # as columns of the table
@@ -85,6 +87,15 @@ def predict(
         ),
     ] = None,
     batch_size: Annotated[int, typer.Option(rich_help_panel=MODEL, min=1, help="Rows per forward pass.")] = 32,
+    engine: Annotated[
+        str,
+        typer.Option(
+            rich_help_panel=MODEL,
+            metavar="transformers|vllm|URL",
+            help="What runs the model: transformers, vllm (started for this command), or a running server by its URL "
+            "(`vllm serve MODEL --enable-prompt-embeds`).",
+        ),
+    ] = "transformers",
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one line of JSON per text on stdout, and nothing else there.")
     ] = False,
@@ -105,7 +116,6 @@ def predict(
 
     `cat lines.txt | prompttransfer predict reviews.safetensors`
     """
-    from prompttransfer import Predictor
     from prompttransfer.serving.predict import read_answering_prompt
     from prompttransfer.serving.texts import asked
 
@@ -123,8 +133,8 @@ def predict(
     rows = asked(card, texts, file, text_column=options["text_column"], reading=reading, note=tell)
     parts = _parts_with_a_text(rows)  # before the model is loaded: what is wrong with texts is told at once
     with progress:
-        named = options["model"] is not None
-        predictor = Predictor.of(prompt, trained, card, named=named, progress=progress, batch_size=batch_size)
+        source: dict[str, Any] = {"named": options["model"] is not None, "progress": progress}
+        predictor = _predictor(engine, batch_size, prompt, trained, card, **source)
     answered = (pair for part in parts for pair in _answered(predictor, part))
     problems = _Problems()
     if as_json:
@@ -133,6 +143,30 @@ def predict(
     else:
         _print_table(list(problems.noted(answered)), card)
     problems.end()
+
+
+def _predictor(
+    engine: str, batch_size: int, prompt: Path, trained: Any, card: Card, *, progress: NullProgress, **source: Any
+) -> Answers:
+    """Answers rows with a prompt that has been read.
+
+    Raises:
+        ValueError: there is no such engine; or as `Predictor.of`, `ServedPrompt.of`, `VllmEngine` and `VllmServer`.
+    """
+    if engine == "transformers":
+        from prompttransfer import Predictor
+
+        return Predictor.of(prompt, trained, card, progress=progress, batch_size=batch_size, **source)
+    if engine != "vllm" and "://" not in engine:
+        raise ValueError(f"--engine: got {engine!r}, want transformers, vllm, or the URL of a server")
+    from prompttransfer.serving.requests import ServedPrompt, answer
+    from prompttransfer.serving.vllm import VllmEngine, VllmServer
+
+    served = ServedPrompt.of(prompt, trained, card, progress=progress, **source)
+    if engine == "vllm":
+        progress.note("starting vLLM")
+    running = VllmEngine.start(served) if engine == "vllm" else VllmServer(engine)
+    return lambda rows: answer(running, [(served, rows)])[0]
 
 
 def _answer(one: Asked, answer: Prediction | None) -> dict[str, Any]:
@@ -158,7 +192,7 @@ def _parts_with_a_text(rows: Iterator[Asked]) -> Iterator[list[Asked]]:
     raise ValueError(next((one.problem for part in waiting for one in part if one.problem), "got no text"))
 
 
-def _answered(predictor: Predictor, part: list[Asked]) -> Iterator[tuple[Asked, Prediction | None]]:
+def _answered(predictor: Answers, part: list[Asked]) -> Iterator[tuple[Asked, Prediction | None]]:
     """Texts with their answers, in their order; None: no answer."""
     rows = [one.row for one in part if one.row is not None]
     answers = iter(predictor(rows) if rows else [])

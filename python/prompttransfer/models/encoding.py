@@ -7,17 +7,30 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, Protocol
 
 from prompttransfer.files.store import StageResult, Store
-from prompttransfer.models import Backbone
 from prompttransfer.models.rows import EncodedRow, EncodedRows
+from prompttransfer.models.tokens import Tokens
 from prompttransfer.settings.joins import Join, natural_join
 from prompttransfer.tasks.task import Task, Wording
 
 _ROWS_AT_ONCE = 2000  # texts that are tokenized together
 _WORTH_KEEPING = 20_000  # rows whose tokens are read from a file sooner than made again
 SCORINGS = ("auto", "first-token", "full", "generate")
+
+
+class ReadsText(Protocol):
+    """What encoding asks of a model: `Backbone`, or `models.embeddings.Embeddings` where the model runs elsewhere."""
+
+    @property
+    def tokens(self) -> Tokens: ...
+
+    @property
+    def max_length(self) -> int: ...
+
+    @property
+    def fingerprint(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -89,7 +102,7 @@ class EncodedTask:
     def of(
         cls,
         task: Task,
-        backbone: Backbone,
+        backbone: ReadsText,
         scoring: str = "auto",
         *,
         trains: bool = True,
@@ -106,13 +119,14 @@ class EncodedTask:
         Raises:
             ValueError: rows are missing, or the answers cannot be told apart as asked; or a cue for an encoder-decoder.
         """
-        if task.cue and backbone.seq2seq:
+        tokens = backbone.tokens
+        if task.cue and tokens.seq2seq:
             raise ValueError(f"cue: got {task.cue!r} for an encoder-decoder, whose answers do not follow the text")
         if not len(task.test) or (trains and not len(task.train)):
             raise ValueError(
                 f"task {task.name!r} has {len(task.train)} training and {len(task.test)} test rows; both need some"
             )
-        join = None if backbone.seq2seq else _join_of(task)
+        join = None if tokens.seq2seq else _join_of(task)
         common: dict[str, Any] = {
             "name": task.name,
             "metrics": task.metrics,
@@ -131,13 +145,13 @@ class EncodedTask:
             references = tuple(map(tuple, task.test["references"]))
             texts = _Texts(task, backbone, join)
             return cls(**common, **texts.encoded((), store), references=references, scoring="generate")
-        whole = [tuple(ids) for ids in backbone.encode_answers(task.choices, join=join)]
+        whole = [tuple(ids) for ids in tokens.answers(task.choices, None, True, join)]
         for choice, ids in zip(task.choices, whole, strict=True):
-            if backbone.tokens.unknown in ids:
+            if tokens.unknown in ids:
                 raise ValueError(
                     f"task {task.name!r}: answer {choice!r} has characters that this model's vocabulary lacks"
                 )
-        lead = () if backbone.seq2seq or scoring not in ("auto", "first-token") else shared_lead(whole)
+        lead = () if tokens.seq2seq or scoring not in ("auto", "first-token") else shared_lead(whole)
         scoring = scoring_of(task, [ids[len(lead) :] for ids in whole], scoring)
         if scoring == "first-token":
             answers = tuple(ids[len(lead) :][:1] for ids in whole)
@@ -176,7 +190,7 @@ class _Texts:
     """The rows of a task as tokens; lead: tokens behind every text and its cue."""
 
     task: Task
-    backbone: Backbone
+    backbone: ReadsText
     join: Join | None
     lead: tuple[int, ...] = ()
 
@@ -206,7 +220,8 @@ class _Texts:
         elif self.join is None:
             cue = cue.rstrip()
         lead = (*(self.backbone.tokens.start if self.join == "separate" else ()), *self.lead)
-        for ids in self.backbone.encode(texts, self.task.max_length, self.task.cut, cue):
+        max_length = self.task.max_length or self.backbone.max_length
+        for ids in self.backbone.tokens.texts(texts, max_length, self.task.cut, cue):
             yield (*ids, *lead)
 
     def _parts(self) -> Iterator[dict[str, list[Any]]]:
@@ -214,7 +229,7 @@ class _Texts:
             yield self.task.train[first : first + _ROWS_AT_ONCE]
 
     def _rows(self, answers: Sequence[tuple[int, ...]]) -> Iterator[EncodedRow]:
-        answered = partial(self.backbone.encode_answers, max_length=self.task.max_answer, join=self.join)
+        answered = partial(self.backbone.tokens.answers, max_length=self.task.max_answer, end=True, join=self.join)
         for part in self._parts():
             if answers:
                 right = [answers[label] for label in part["label"]]

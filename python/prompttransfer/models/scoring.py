@@ -84,9 +84,13 @@ def choice_scores(reader: Reader, task: EncodedTask) -> Tensor:
 
 def written_answers(reader: Reader, task: EncodedTask) -> list[str]:
     """What the model writes after every test row."""
+    return reader.write(task.test, longest_answer(task))
+
+
+def longest_answer(task: EncodedTask) -> int:
+    """Tokens that are written at most, without an end token."""
     # A token more than the longest choice: what goes on after a choice is another answer.
-    longest = max(map(len, task.answers)) if task.choices else task.max_answer
-    return reader.write(task.test, longest)
+    return max(map(len, task.answers)) if task.choices else task.max_answer
 
 
 def evaluate(

@@ -111,14 +111,19 @@ def model_options(config: RunConfig) -> dict[str, Any]:
 
 
 def load_backbone(name: str | Path, progress: ProgressReporter, **options: Any) -> Backbone:
-    """The model of a run or of a prompt; "demo" is fetched and converted once. options: of `load_model`."""
-    folder = name
-    if name == "demo":
-        from prompttransfer.files.assets import demo_model
-
-        folder = demo_model(progress)
+    """The model of a run or of a prompt. options: of `load_model`."""
+    folder = model_source(name, progress)
     progress.note(f"model: {name}")
     return load_model(folder, **options)
+
+
+def model_source(name: str | Path, progress: ProgressReporter) -> str | Path:
+    """The hub id or folder that a model's name stands for; "demo" is fetched and converted once."""
+    if name != "demo":
+        return name
+    from prompttransfer.files.assets import demo_model
+
+    return demo_model(progress)
 
 
 def tell_unknown(task: EncodedTask, progress: ProgressReporter) -> None:

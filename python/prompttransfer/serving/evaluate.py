@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor
 from prompttransfer.files.progress import ProgressReporter
 from prompttransfer.interchange import Card, read_trained
 from prompttransfer.models import Backbone
+from prompttransfer.models.embeddings import Embeddings
 from prompttransfer.models.encoding import EncodedTask
 from prompttransfer.models.scoring import evaluate
 from prompttransfer.prompts import PromptModule
@@ -101,8 +103,15 @@ def load_trained(path: Path, name: str, progress: ProgressReporter, *, named: bo
     Raises:
         ValueError, ConnectionError: as `load_model`; where the card names it, with the way to name another.
     """
-    try:
+    with naming_the_way_out(path, named=named):
         return load_backbone(name, progress, **options)
+
+
+@contextmanager
+def naming_the_way_out(path: Path, *, named: bool) -> Iterator[None]:
+    """An error about the model of a prompt file says how to name another, where the file has named it."""
+    try:
+        yield
     except (ValueError, ConnectionError) as error:
         if named:
             raise
@@ -111,9 +120,9 @@ def load_trained(path: Path, name: str, progress: ProgressReporter, *, named: bo
 
 
 def check_model(
-    path: Path, prompt: Tensor | PromptModule, card: Card, backbone: Backbone, progress: ProgressReporter
+    path: Path, prompt: Tensor | PromptModule, card: Card, backbone: Backbone | Embeddings, progress: ProgressReporter
 ) -> None:
-    """Whether the model is the one that the prompt belongs to; other weights are told.
+    """Whether the model is the one that the prompt belongs to; other weights are told, where they were read.
 
     Raises:
         ValueError: its embeddings have another width.
@@ -122,5 +131,5 @@ def check_model(
     if width != backbone.hidden_size:
         own = f"; it was trained with {card.model}" if card.model else ""
         raise ValueError(f"{path}: got a prompt of width {width}, the model wants {backbone.hidden_size}{own}")
-    if card.model_fingerprint and card.model_fingerprint != backbone.fingerprint:
+    if card.model_fingerprint and backbone.fingerprint and card.model_fingerprint != backbone.fingerprint:
         progress.warn("note: this prompt was trained on a model with other weights")

@@ -14,7 +14,7 @@ from prompttransfer.files.texts import check_text
 from prompttransfer.interchange import Card
 from prompttransfer.models import Backbone
 from prompttransfer.models.answering import Reader
-from prompttransfer.models.encoding import EncodedTask
+from prompttransfer.models.encoding import EncodedTask, ReadsText
 from prompttransfer.models.scoring import choice_scores, written_answers
 from prompttransfer.prompts import PromptModule
 from prompttransfer.runs.workbench import tell_unknown
@@ -83,13 +83,13 @@ class Predictor:
         """
         options = {
             "precision": card.precision or "auto",
-            "max_length": card.max_length or RunConfig.model_fields["max_length"].default,
+            "max_length": max_length(card),
             "placement": card.placement,
         }
         backbone = load_trained(path, card.model, progress, named=named, **options)
         check_model(path, prompt, card, backbone, progress)
-        if card.join and not backbone.seq2seq:
-            progress.note(f"template: {card.template!r}, join: {card.join}")
+        if not backbone.seq2seq:
+            note_reading(card, progress)
         return cls(backbone, prompt, card, batch_size, progress)
 
     def __call__(self, rows: Sequence[Fields | str]) -> list[Prediction]:
@@ -98,45 +98,66 @@ class Predictor:
         Raises:
             ValueError: a row lacks a field, or holds a lone surrogate.
         """
-        task = self._task([self._fields(row) for row in rows])
+        task = encoded(self.card, rows, self.backbone)
         tell_unknown(task, self.progress)
         reader = Reader(self.backbone, self.prompt, self.batch_size)
         if task.scoring == "generate":
             return [Prediction(text, {}) for text in written_answers(reader, task)]
-        shares = choice_scores(reader, task).softmax(dim=1).tolist()
-        choices = self.card.choices
-        return [
-            Prediction(choices[max(range(len(row)), key=row.__getitem__)], dict(zip(choices, row, strict=True)))
-            for row in shares
-        ]
+        return chosen(self.card, choice_scores(reader, task))
 
-    def _fields(self, row: Fields | str) -> Fields:
-        fields = fields_of(self.card.template)
-        if isinstance(row, str):
-            row = {fields[0]: row} if len(fields) == 1 else {}
-        missing = [name for name in fields if name not in row]
-        if missing:
-            raise ValueError(f"got a row without {' and '.join(missing)}, want it for the text {self.card.template!r}")
-        for name in fields:
-            check_text(row[name], name)
-        return row
 
-    def _task(self, rows: Sequence[Fields]) -> EncodedTask:
-        """The rows as the test rows of a task."""
-        card, nothing = self.card, to_dataset([])
-        task = Task(
-            name=card.task or "task",
-            train=nothing,
-            validation=nothing,
-            test=to_dataset([render(card.template, row, max_words=card.max_words) for row in rows]),
-            choices=card.choices,
-            metric="accuracy" if card.choices else "exact-match",
-            cut=card.cut,
-            cue=card.cue,
-            join=card.join,
-            max_answer=card.max_answer or Task.max_answer,
-        )
-        return EncodedTask.of(task, self.backbone, card.scoring or "auto", trains=False)
+def max_length(card: Card) -> int:
+    """Text tokens that are kept of a row."""
+    return card.max_length or RunConfig.model_fields["max_length"].default
+
+
+def note_reading(card: Card, progress: ProgressReporter) -> None:
+    """Tell how a causal model reads texts, where the card says so."""
+    if card.join:
+        progress.note(f"template: {card.template!r}, join: {card.join}")
+
+
+def encoded(card: Card, rows: Sequence[Fields | str], model: ReadsText) -> EncodedTask:
+    """Rows as the test rows of a task, in the tokens that a model reads.
+
+    Raises:
+        ValueError: a row lacks a field, or holds a lone surrogate.
+    """
+    nothing = to_dataset([])
+    task = Task(
+        name=card.task or "task",
+        train=nothing,
+        validation=nothing,
+        test=to_dataset([render(card.template, _fields(card, row), max_words=card.max_words) for row in rows]),
+        choices=card.choices,
+        metric="accuracy" if card.choices else "exact-match",
+        cut=card.cut,
+        cue=card.cue,
+        join=card.join,
+        max_answer=card.max_answer or Task.max_answer,
+    )
+    return EncodedTask.of(task, model, card.scoring or "auto", trains=False)
+
+
+def _fields(card: Card, row: Fields | str) -> Fields:
+    fields = fields_of(card.template)
+    if isinstance(row, str):
+        row = {fields[0]: row} if len(fields) == 1 else {}
+    missing = [name for name in fields if name not in row]
+    if missing:
+        raise ValueError(f"got a row without {' and '.join(missing)}, want it for the text {card.template!r}")
+    for name in fields:
+        check_text(row[name], name)
+    return row
+
+
+def chosen(card: Card, scores: Tensor) -> list[Prediction]:
+    """The best choice of each row, with the shares of all; scores: (rows, C) logits or mean log-probabilities."""
+    shares = scores.softmax(dim=1).tolist()
+    return [
+        Prediction(card.choices[max(range(len(row)), key=row.__getitem__)], dict(zip(card.choices, row, strict=True)))
+        for row in shares
+    ]
 
 
 def read_answering_prompt(path: Path, **given: Any) -> tuple[Tensor | PromptModule, Card]:

@@ -12,6 +12,7 @@ from prompttransfer.files.store import Store
 from prompttransfer.models import Backbone
 from prompttransfer.models.encoding import EncodedTask
 from prompttransfer.models.rows import EncodedRow
+from prompttransfer.models.tokens import Tokens
 from prompttransfer.tasks.task import Example, Task, to_dataset
 
 END = VOCABULARY.index("</s>")
@@ -116,13 +117,13 @@ def test_tokens_of_many_rows_are_kept(backbone: Backbone, tmp_path: Path, monkey
     task, store = choosing("no w1", "no w2"), Store(tmp_path)
     fresh = EncodedTask.of(task, backbone)
     asked: list[int] = []
-    original = Backbone.encode
+    original = Tokens.texts
 
-    def counting(self: Backbone, texts: list[str], *rest: object) -> list[list[int]]:
+    def counting(self: Tokens, texts: list[str], *rest: object) -> list[list[int]]:
         asked.append(len(texts))
         return original(self, texts, *rest)
 
-    monkeypatch.setattr(Backbone, "encode", counting)
+    monkeypatch.setattr(Tokens, "texts", counting)
     for _ in range(2):
         assert list(EncodedTask.of(task, backbone, store=store).train) == list(fresh.train)
     assert asked == [4, 4, 4], "the test rows twice, the training rows once"

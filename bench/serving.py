@@ -61,7 +61,7 @@ def main() -> None:
         "log_odds_apart": round(max(apart(*pair) for pair in pairs), 4) if served.card.choices else None,
         "predict_rows_per_second": round(pace, 1),
         "engine_rows_per_second": round(served_pace, 1),
-        "machine": facts(),
+        "machine": facts(predictor.backbone.device),
     }
     print(json.dumps(found, indent=1))
     if args.json:

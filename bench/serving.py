@@ -2,7 +2,8 @@
 
 OMP_NUM_THREADS=2 python -m bench.serving PROMPT TASK [--rows 200] [--precision float32] [--url URL] [--json FILE]
 
-Loading is not measured. The largest difference of log-odds is that of any choice against the first one, over all rows.
+Of a prompt with choices. Loading is not measured. log_odds_apart: the largest difference of the log-odds of any choice
+against the first one, over all rows. surest_other: the largest share that `predict` gave a label which vLLM did not.
 """
 
 from __future__ import annotations
@@ -58,7 +59,8 @@ def main() -> None:
         "rows": len(texts),
         "precision": predictor.backbone.precision,
         "same_labels": sum(one.label == other.label for one, other in pairs),
-        "log_odds_apart": round(max(apart(*pair) for pair in pairs), 4) if served.card.choices else None,
+        "surest_other": max((one.scores[one.label] for one, other in pairs if one.label != other.label), default=None),
+        "log_odds_apart": round(max(apart(*pair) for pair in pairs), 4),
         "predict_rows_per_second": round(pace, 1),
         "engine_rows_per_second": round(served_pace, 1),
         "machine": facts(predictor.backbone.device),

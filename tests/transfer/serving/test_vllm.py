@@ -95,10 +95,10 @@ def server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vl
         yield _connected(f"http://127.0.0.1:{port}", process, log)
     finally:
         process.terminate()
-        process.wait(60)
+        process.wait(300)
 
 
-def _connected(url: str, process: subprocess.Popen[bytes], log: Path, seconds: float = 300) -> VllmServer:
+def _connected(url: str, process: subprocess.Popen[bytes], log: Path, seconds: float = 900) -> VllmServer:
     end = time.monotonic() + seconds
     while process.poll() is None and time.monotonic() < end:
         try:
@@ -146,7 +146,7 @@ def test_another_model_is_told(offline: VllmEngine, model: Path, prompts: dict[s
 def test_the_command_prints_answers_and_nothing_else(prompts: dict[str, Path]) -> None:
     command = [sys.executable, "-m", "prompttransfer", "predict", prompts["one token"], *texts(3), "--json", "-q"]
     outputs = [
-        subprocess.run([*map(str, command), *engine], capture_output=True, text=True, timeout=600)
+        subprocess.run([*map(str, command), *engine], capture_output=True, text=True, timeout=1200)
         for engine in ([], ["--engine", "vllm"])
     ]
     assert outputs[1].returncode == 0, outputs[1].stderr

@@ -35,7 +35,7 @@ from prompttransfer.serving.predict import (
 
 SCORED_AT_ONCE = 128  # tokens whose log-probabilities vLLM gives for one request
 _PROBE = tuple(range(3, 11))  # any text
-_SAME = 0.5  # log-probabilities from tokens and from their embeddings differ by rounding only, in bfloat16 by 0.1
+_SAME = 0.5  # log-probabilities from tokens and from their embeddings differ by rounding, if the model is the same
 
 Step = tuple[tuple[int, ...], tuple[int, ...]]  # what of an answer is written, and tokens that may come next
 

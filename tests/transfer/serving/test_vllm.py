@@ -21,7 +21,7 @@ from prompttransfer.interchange import Card, write_prompt
 from prompttransfer.serving.requests import SCORED_AT_ONCE, Engine, ServedPrompt, answer
 from prompttransfer.serving.vllm import VllmEngine, VllmServer
 
-pytestmark = [pytest.mark.nightly, pytest.mark.slow]
+pytestmark = pytest.mark.nightly
 pytest.importorskip("vllm", reason="vLLM is not installed here: make test-vllm")
 
 WORDS = ["film", "good", "bad", "very", "was", "the", "a", "yes", "no", "true"]

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from prompttransfer.cli.assets import assets
+from prompttransfer.cli.collect import collect
 from prompttransfer.cli.compare import compare
 from prompttransfer.cli.doctor import doctor
 from prompttransfer.cli.errors import EXIT_CODES, friendly_errors
@@ -25,6 +26,7 @@ from prompttransfer.files.texts import show
 # In the order of the help: train and compare, use what came out of it, look after the machine.
 COMMANDS = (
     compare,
+    collect,
     train,
     evaluate,
     predict,

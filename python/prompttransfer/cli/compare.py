@@ -26,9 +26,24 @@ def compare(
         bool, typer.Option("--quick", help="Run a small part of the demo; short for `--recipe quick`.")
     ] = False,
     workers: Annotated[
-        int,
-        typer.Option(min=1, help="Number of worker processes on this machine; each uses its own GPU if there is one."),
-    ] = 1,
+        int | None,
+        typer.Option(
+            min=1,
+            help="Number of worker processes, each with a GPU of its own or an equal share of the cores.",
+            show_default="1; on a cluster one for each GPU or core",
+        ),
+    ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(metavar="auto|ADDRESS", help="Run on a Ray cluster: its address, or the one of this machine."),
+    ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N|sources",
+            help="Do part I of N, in a folder of its own; first `sources`. `prompttransfer collect` joins the parts.",
+        ),
+    ] = None,
 ) -> Result:
     """Train every method on every target with the same budget, and report the scores and what they cost.
 
@@ -46,12 +61,12 @@ def compare(
 
     `prompttransfer compare --methods PT,MPT --variant paper --set mpt.ablation=no-distillation --output runs/mpt`
 
-    Press Ctrl-C to stop. Run the same command again to continue: finished stages are not repeated. To share the work,
-    start the same command in several shells, or on several machines that share the run folder.
+    Press Ctrl-C to stop. Run the same command again to continue: finished stages are not repeated.
     """
     from prompttransfer import read_recipe
 
     if quick and recipe is not None:
         raise ValueError("--quick is a recipe of its own; want it or --recipe, got both")
     asked = read_recipe("quick" if quick else recipe)
-    return result_of(run(run_config(asked, given_settings(options, assigned), limit=limit), progress, workers))
+    config = run_config(asked, given_settings(options, assigned), limit=limit)
+    return result_of(run(config, progress, workers, cluster, shard))

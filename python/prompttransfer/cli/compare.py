@@ -35,7 +35,10 @@ def compare(
     ] = None,
     cluster: Annotated[
         str | None,
-        typer.Option(metavar="auto|ADDRESS", help="Run on a Ray cluster: its address, or the one of this machine."),
+        typer.Option(
+            metavar="auto|ADDRESS",
+            help="Run on a Ray cluster. auto: the one that RAY_ADDRESS names, else one started on this machine.",
+        ),
     ] = None,
     shard: Annotated[
         str | None,

@@ -30,7 +30,7 @@ from prompttransfer.files.store import StageBusy, StageResult, Store, default_fo
 from prompttransfer.runs.executors.base import JobFailed, Session
 from prompttransfer.runs.executors.dispatch import Answer
 from prompttransfer.runs.executors.payload import Failure, Outcome, Payload, outcome_of
-from prompttransfer.runs.executors.pool import PooledWorker, WorkerPool
+from prompttransfer.runs.executors.pool import LOADING, PooledWorker, WorkerPool
 from prompttransfer.runs.executors.relay import Event, Receiver, Sender
 from prompttransfer.runs.workbench import RunTasks, model_folder, read_tasks
 from prompttransfer.runs.worker import RunPlan
@@ -45,8 +45,8 @@ class Cluster:
     """An executor on a Ray cluster.
 
     Args:
-        address: of the cluster; "auto": the one that RAY_ADDRESS names or that runs on this machine, else one that is
-            started here for the run.
+        address: of the cluster; "auto": the one that RAY_ADDRESS names, else one that is started on this machine for the
+            run. (Ray's own "auto" hangs where a cluster that was killed has left its address.)
         workers: how many; None: one for each GPU, or as many as the cores allow with OMP_NUM_THREADS threads each (1 if
             it is not set).
     """
@@ -68,7 +68,7 @@ class Cluster:
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
         began = not ray.is_initialized()
         if began:
-            address = None if self.address == "auto" else self.address
+            address = os.environ.get("RAY_ADDRESS", "local") if self.address == "auto" else self.address
             ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
         try:
             actors = _Actors(payload, store, model, self.workers, progress)
@@ -155,9 +155,10 @@ class _ClusterStore(Store):
 
 @dataclass(frozen=True)
 class Ready:
-    """A worker that has loaded the model: on which machine, and the identity of the model there."""
+    """A worker that has loaded the model: its machine and process there, and the identity of the model."""
 
     machine: str
+    pid: int
     model: dict[str, Any]
     plan: RunPlan | None
 
@@ -169,7 +170,7 @@ class _RayWorker:
         progress = Sender(lambda event: stages.tell.remote(name, event))
         self._failure: Failure | None = None
         try:
-            if model is not None and not model.is_dir():
+            if model is not None and not _is_here(model):
                 model = _fetched(stages)
             store = _ClusterStore(Path(tempfile.mkdtemp()), stages, name)
             self._worker = payload.open(progress, store=store, model=model)
@@ -178,10 +179,16 @@ class _RayWorker:
 
     def ready(self, plans: bool) -> Ready | Failure:
         """Whether the model is loaded. plans: make the plan of the run."""
-        return self._failure or Ready(platform.node(), self._worker.model, self._worker.plan() if plans else None)
+        return self._failure or Ready(
+            platform.node(), os.getpid(), self._worker.model, self._worker.plan() if plans else None
+        )
 
     def do(self, job: str, wait: bool) -> Outcome:
         return outcome_of(self._worker, job, wait)
+
+
+def _is_here(model: Path) -> bool:
+    return model.is_dir()
 
 
 def _fetched(stages: Any) -> Path:
@@ -212,7 +219,7 @@ class _Actors(WorkerPool[_Handle]):
         self._stages = ray.remote(_Stages).options(num_cpus=0, scheduling_strategy=here).remote(store, model)
         self._payload, self._model = ray.put(payload), model
         self._identity: dict[str, Any] | None = None
-        self._started = 0
+        self._started, self._next_look = 0, 0.0
         total, threads = ray.cluster_resources(), int(os.environ.get("OMP_NUM_THREADS") or 1)
         gpus = int(total.get("GPU", 0))
         weights = sum(path.stat().st_size for path in model.iterdir()) if model else 0
@@ -237,11 +244,17 @@ class _Actors(WorkerPool[_Handle]):
     def answers(self) -> list[Answer]:
         busy = {worker.reference: worker for worker in self.workers if worker.job is not None}
         done, _ = ray.wait(list(busy), timeout=_POLL)
+        if time.monotonic() >= self._next_look:
+            self._look()
+        return [answer for reference in done if (answer := self._answer(busy[reference]))]
+
+    def _look(self) -> None:
+        """Show how the workers get on."""
         receivers = {worker.id: worker.receiver for worker in self.workers}
         for name, event in ray.get(self._stages.events.remote()):
             if name in receivers:
                 receivers[name].receive(event)
-        return [answer for reference in done if (answer := self._answer(busy[reference]))]
+        self._next_look = time.monotonic() + _POLL
 
     def _answer(self, worker: _Handle) -> Answer | None:
         try:
@@ -249,7 +262,8 @@ class _Actors(WorkerPool[_Handle]):
         except (RayActorError, ObjectLostError) as error:
             ray.kill(worker.actor)
             ray.get(self._stages.release.remote(worker.id))
-            return self.replaced(worker, f"was lost ({type(error).__name__})")
+            why = f": {error}" if worker.job == LOADING else ""
+            return self.replaced(worker, f"was lost ({type(error).__name__}{why})")
         if worker.job:
             job, worker.job = worker.job, None
             return Answer(job, worker.name, content)
@@ -261,7 +275,7 @@ class _Actors(WorkerPool[_Handle]):
         if isinstance(content, Failure):
             return self.ready(worker, content)
         self._identity = self._identity or content.model
-        worker.name = f"{worker.id} on {content.machine}"
+        worker.name = f"{worker.id} on {content.machine} (pid {content.pid})"
         if content.model != self._identity:
             raise JobFailed(
                 f"{worker.name} loaded another model than the first worker: {content.model} instead of "

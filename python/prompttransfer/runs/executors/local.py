@@ -5,8 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import platform
 import signal
-import socket
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -63,7 +63,6 @@ class _Worker(PooledWorker):
     """A process and the pipe to it. place: 0, 1, ..., the lowest that is free."""
 
     def __init__(self, place: int, payload: bytes, share: Mapping[str, str], receiver: Receiver, plans: bool) -> None:
-        super().__init__(f"worker {place + 1} on {socket.gethostname()}", receiver)
         self.place = place
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
@@ -71,6 +70,7 @@ class _Worker(PooledWorker):
         with _environment(share):
             self.process.start()
         theirs.close()
+        super().__init__(f"worker {place + 1} on {platform.node()} (pid {self.process.pid})", receiver)
 
     def end(self) -> None:
         self.process.terminate()

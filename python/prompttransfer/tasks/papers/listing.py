@@ -1,10 +1,9 @@
-"""What is known about the data sets of the papers, in words and as a table for the documentation."""
+"""What is known about the data sets of the papers, in words."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from prompttransfer.tasks.papers.spec import PaperTask, Splits
 from prompttransfer.tasks.papers.table import PAPER_TASKS
 
 _SHOWN_CHOICES = 5
@@ -17,62 +16,24 @@ def describe(name: str) -> str:
         KeyError: there is no such set.
     """
     spec = PAPER_TASKS[name]
+    digits = "" if spec.scale else f"{_listed(spec.choices('digits'))}; in words "
+    splits = (spec.splits.validation, spec.splits.test) if spec.splits.rule == "own" else (spec.splits.test,)
+    cap = f", at most {spec.max_train:,} training rows" if spec.max_train else ""
+    papers_of = {"source": spec.source_of, "target": spec.target_of}
+    roles = [f"{role} of {' and '.join(papers)}" for role, papers in papers_of.items() if papers]
     lines = [
         f"{name}: {spec.content}",
         f"  hub: {spec.hub}{f', config {spec.config}' if spec.config else ''}",
-        f"  text: {spec.template}",
-        f"  answers: {_answers(spec)}",
-        f"  splits: {_splits(spec.splits)}{_cap(spec)}",
+        f"  text: {spec.text(dict.fromkeys(spec.inputs.names, '…'))}",
+        f"  answers: {digits}{_listed(spec.words)}" if spec.words else "  answers: free text",
+        f"  splits: {spec.splits.rule}: {', '.join(map('+'.join, splits))}{cap}",
         f"  metric: {', '.join((spec.metric, *spec.more_metrics))}; {spec.max_length} tokens",
-        f"  used by: {_roles(spec)}",
+        f"  used by: {'; '.join(roles)}",
     ]
     return "\n".join(lines)
 
 
-def markdown_tables() -> str:
-    """All sets, for docs/tasks.md: what they ask, and where they are from."""
-    asked = [["name", "text", "answers in words", "metric", "tokens"]]
-    origin = [["name", "hub", "splits", "used by"]]
-    for spec in PAPER_TASKS.values():
-        name, metrics = f"`{spec.name}`", ", ".join((spec.metric, *spec.more_metrics))
-        asked.append([name, f"`{spec.template}`", _words(spec), metrics, str(spec.max_length)])
-        hub = f"`{spec.hub}`{f', `{spec.config}`' if spec.config else ''}"
-        origin.append([name, hub, f"{_splits(spec.splits)}{_cap(spec)}", _roles(spec)])
-    return "\n\n".join(map(_markdown, (asked, origin)))
-
-
-def _markdown(rows: Sequence[Sequence[str]]) -> str:
-    head, *others = rows
-    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *others))
-
-
-def _answers(spec: PaperTask) -> str:
-    if not spec.words:
-        return "free text"
-    return _words(spec) if spec.scale else f"{_list(spec.choices('digits'))}; in words {_words(spec)}"
-
-
-def _words(spec: PaperTask) -> str:
-    return _list(spec.words) if spec.words else "free text"
-
-
-def _list(words: Sequence[str]) -> str:
+def _listed(words: Sequence[str]) -> str:
     if len(words) <= _SHOWN_CHOICES:
         return ", ".join(words)
     return f"{words[0]}, {words[1]}, …, {words[-1]}"
-
-
-def _splits(splits: Splits) -> str:
-    test = "+".join(splits.test)
-    if splits.rule == "own":
-        return f"own: {'+'.join(splits.validation)}, {test}"
-    return f"{splits.rule}: {test}"
-
-
-def _cap(spec: PaperTask) -> str:
-    return f", at most {spec.max_train:,} training rows" if spec.max_train else ""
-
-
-def _roles(spec: PaperTask) -> str:
-    roles = (("source", spec.source_of), ("target", spec.target_of))
-    return "; ".join(f"{role} of {' and '.join(papers)}" for role, papers in roles if papers)

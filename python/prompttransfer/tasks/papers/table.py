@@ -1,16 +1,44 @@
-"""The data sets of the papers.
-
-Sources: MPT (arXiv 2303.02861) and DTVG (arXiv 2503.18063) for the choice of sets, lengths and scores; the published
-code of ATTEMPT for text formats and splits. What neither says is ours: the formats of the generation sets and of MPT's
-extra sources, ARC being its challenge set, the rounds of ANLI taken together.
-"""
+"""The data sets of the papers, as table.yaml lists them."""
 
 from __future__ import annotations
 
-from prompttransfer.tasks.papers.generation import NLG
-from prompttransfer.tasks.papers.glue import GLUE, SUPERGLUE
-from prompttransfer.tasks.papers.mrqa import MRQA
-from prompttransfer.tasks.papers.others import EXTRA, OTHERS
-from prompttransfer.tasks.papers.spec import PaperTask
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
-PAPER_TASKS: dict[str, PaperTask] = {task.name: task for task in (*GLUE, *SUPERGLUE, *MRQA, *OTHERS, *NLG, *EXTRA)}
+from prompttransfer.files.yaml_file import read_yaml
+from prompttransfer.tasks.papers.fields import INPUTS, SIMILARITIES, TARGETS, class_label, named
+from prompttransfer.tasks.papers.spec import PaperTask, Splits
+
+
+def _paper_task(
+    name: str,
+    *,
+    inputs: str | Sequence[str] | Mapping[str, str],
+    target: str | None = None,
+    words: Sequence[str] = (),
+    splits: Mapping[str, Any],
+    metrics: Sequence[str] = ("accuracy",),
+    **settings: Any,
+) -> PaperTask:
+    if isinstance(inputs, str):
+        read = INPUTS[inputs]
+    else:
+        read = named(inputs if isinstance(inputs, Mapping) else dict(zip(inputs, inputs, strict=True)))
+    return PaperTask(
+        name=name,
+        inputs=read,
+        target=TARGETS[target] if target else class_label(len(words)),
+        words=SIMILARITIES if target == "similarity" else tuple(words),
+        splits=Splits(splits["rule"], **{part: tuple(names) for part, names in splits.items() if part != "rule"}),
+        metric=metrics[0],
+        more_metrics=tuple(metrics[1:]),
+        **{key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()},
+    )
+
+
+PAPER_TASKS: dict[str, PaperTask] = {
+    name: _paper_task(name, **settings)
+    for name, settings in read_yaml(Path(__file__).with_name("table.yaml")).items()
+    if name != "shared"
+}

@@ -41,25 +41,20 @@ def load_files(
     text_column: str = "text",
     label_column: str = "label",
     template: str | None = None,
-    choices: Sequence[str] | Mapping[str, str] | None = None,
-    metric: str = "accuracy",
-    max_words: int | None = None,
     whole: bool = False,
     seed: int = 42,
     bad_rows: str = "error",
     progress: ProgressReporter | None = None,
+    **settings: Any,
 ) -> Task:
     """A task from one file, or from "training file:test file"; leaks are not removed yet.
 
     Args:
         text_column, label_column: columns to read.
         template: text for the model, naming columns in braces; the text column and "\\nLabel:" if not given.
-        choices: answer strings; labels are these strings or their indices. Or label -> answer string. If not given:
-            the labels themselves, sorted.
-        max_words: words kept of each column; None: all (the model keeps the last tokens of a long text).
         whole: all rows of a single file are test rows, for scoring; two files stay what they are.
-        bad_rows: error, or skip: rows that do not fit are left out and counted.
-        progress: a `prompttransfer.files.progress.Progress` that is told what was left out.
+        seed, bad_rows, progress: of `load_described`.
+        settings: others of a `Description`, such as choices, metric and max_words.
 
     Raises:
         FileNotFoundError, ValueError: names the file, the row and the column.
@@ -67,17 +62,9 @@ def load_files(
     paths = file_paths(files)
     if len(paths) > 2:
         raise ValueError(f"{files}: got {len(paths)} files, want one, or two as training:test")
-    description = Description(
-        name=task_name(paths[0]),
-        train=paths[:1],
-        test=paths[1:],
-        label=label_column,
-        choices=choices,
-        metric=metric,
-        max_words=max_words,
-        # A column may have any name, a field of a template may not.
-        **({"template": template} if template else {"fields": {"text": text_column}}),
-    )
+    # A column may have any name, a field of a template may not.
+    settings |= {"template": template} if template else {"fields": {"text": text_column}}
+    description = Description(name=task_name(paths[0]), train=paths[:1], test=paths[1:], label=label_column, **settings)
     return load_described(description, whole=whole, seed=seed, bad_rows=bad_rows, progress=progress)
 
 
@@ -93,7 +80,8 @@ def load_described(
 
     Args:
         whole: where there are no test rows of their own, all rows are test rows.
-        seed, bad_rows: where the description does not say.
+        seed, bad_rows: where the description does not say; rows that do not fit are an error, or with "skip" left out
+            and counted.
         progress: a `prompttransfer.files.progress.Progress` that is told how many rows were left out.
 
     Raises:
@@ -184,16 +172,13 @@ def _cut(data: Mapping[str, Dataset], shares: Mapping[str, float], seed: int) ->
     splits = {}
     for split, table in data.items():
         order = np.random.default_rng(seed).permutation(len(table))
-        splits[split] = (table, order)
-        if split == "train" and shares:
-            sizes = [round(share * len(table)) for share in shares.values()]
-            *parts, rest = np.split(order, np.minimum(np.cumsum(sizes), len(order)))
-            cut = dict(zip(shares, parts, strict=True))
-            last = "test" if "test" in cut else "train"
-            cut[last] = np.concatenate([cut[last], rest])
-            splits |= {name: (table, part) for name, part in cut.items()}
-            if "train" not in cut:
-                del splits["train"]
+        parts = shares if split == "train" and shares else {split: 1.0}
+        sizes = [round(share * len(table)) for share in parts.values()]
+        *pieces, rest = np.split(order, np.minimum(np.cumsum(sizes), len(order)))
+        cut = dict(zip(parts, pieces, strict=True))
+        last = "test" if "test" in cut else split
+        cut[last] = np.concatenate([cut[last], rest])
+        splits |= {name: (table, piece) for name, piece in cut.items()}
     return splits
 
 
@@ -291,7 +276,7 @@ class _Source:
                         raise
 
     def _read(self, path: Path, columns: Sequence[str], split: str) -> Iterator[Row]:
-        return read_rows(path, columns, split=split, **dict(self.description.reading))
+        return read_rows(path, columns, self.description.reading, split)
 
 
 def _label(value: Any) -> Any:

@@ -6,14 +6,13 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from prompttransfer.files.excerpt import listed, shown
 from prompttransfer.files.json_file import parse_json
 from prompttransfer.tasks.tables import Row, check_columns, opened
 
-_CHUNK = 1 << 18
-_ARRAY, _BETWEEN = re.compile(r"\s*\["), re.compile(r"[\s,]*")
+_BETWEEN = re.compile(r"[\s,]*")
 
 
 def json_lines(path: Path, encoding: str) -> Iterator[Row]:
@@ -27,52 +26,29 @@ def json_lines(path: Path, encoding: str) -> Iterator[Row]:
 
 
 def json_objects(path: Path, columns: Sequence[str], encoding: str) -> Iterator[Row]:
-    """The objects of an array, or one object after the other; only what is being read is in memory.
+    """The objects of an array, or one object after the other. The file is read as a whole: large ones want JSON lines.
 
     A file of one object may hold whole columns, or the array, see `_inside`.
     """
-    decoder = json.JSONDecoder()
     with opened(path, encoding) as file:
-        text, at, number = file.read(_CHUNK), 0, 0
-        start = _ARRAY.match(text)
-        closing = "]" if start else ""
-        at = start.end() if start else 0
-        while True:
-            at = _BETWEEN.match(text, at).end()
-            broken = "the end of the array is missing" if closing else ""
-            if closing and text.startswith("]", at) and not text[at + 1 :].strip():
-                broken = ""
-            elif at < len(text):
-                try:
-                    item, at = decoder.raw_decode(text, at)
-                except RecursionError:
-                    broken = "not JSON of ours: nested too deep"
-                except ValueError as error:  # also a number of thousands of digits
-                    broken = f"not JSON: {error}"
-                else:
-                    number += 1
-                    if number == 1 and not closing and not text[at:].strip():
-                        text, at = _next_text(file), 0
-                        if not text:
-                            yield from _inside(path, item, columns)
-                            return
-                    yield _object(f"{path}, row {number}", item)
-                    continue
-            # As much again as is there already, so that a long object is not decoded too often.
-            more = file.read(max(_CHUNK, len(text) - at))
-            if not more:
-                if broken:
-                    raise ValueError(f"{path}, row {number + 1}: {broken}")
-                return
-            text, at = text[at:] + more, 0
-
-
-def _next_text(file: TextIO) -> str:
-    """What follows in a file, from a piece on that is not blank; empty at its end."""
-    while text := file.read(_CHUNK):
-        if text.strip():
-            break
-    return text
+        text = file.read()
+    items, decoder, at = [], json.JSONDecoder(), _BETWEEN.match(text).end()
+    while at < len(text):
+        try:
+            item, at = decoder.raw_decode(text, at)
+        except RecursionError:
+            raise ValueError(f"{path}: not JSON of ours: nested too deep") from None
+        except ValueError as error:  # also a number of thousands of digits
+            raise ValueError(f"{path}: not JSON: {error}") from error
+        items.append(item)
+        at = _BETWEEN.match(text, at).end()
+    if len(items) == 1 and not isinstance(items[0], list):
+        yield from _inside(path, items[0], columns)
+        return
+    if len(items) == 1:
+        (items,) = items
+    for number, item in enumerate(items, start=1):
+        yield _object(f"{path}, row {number}", item)
 
 
 def _inside(path: Path, item: Any, columns: Sequence[str]) -> Iterator[Row]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from typing import NamedTuple
 
 from prompttransfer.tasks.text_metrics.answers import References, exact_match, squad_em, squad_f1
 from prompttransfer.tasks.text_metrics.cider import cider
-from prompttransfer.tasks.text_metrics.meteor import has_wordnet, meteor
+from prompttransfer.tasks.text_metrics.libraries import bleu, has_wordnet, meteor, rouge, ter
 from prompttransfer.tasks.text_metrics.nist import nist
-from prompttransfer.tasks.text_metrics.overlap import bleu, rouge_1, rouge_2, rouge_l, ter
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ TEXT_METRICS: dict[str, TextMetric] = {
     "bleu": TextMetric(bleu, ("sacrebleu",)),
     "nist": TextMetric(nist, ("sacrebleu",)),
     "meteor": TextMetric(meteor, ("sacrebleu", "nltk")),
-    "rouge-1": TextMetric(rouge_1, ("rouge_score",)),
-    "rouge-2": TextMetric(rouge_2, ("rouge_score",)),
-    "rouge-l": TextMetric(rouge_l, ("rouge_score",)),
+    "rouge-1": TextMetric(partial(rouge, "rouge1"), ("rouge_score",)),
+    "rouge-2": TextMetric(partial(rouge, "rouge2"), ("rouge_score",)),
+    "rouge-l": TextMetric(partial(rouge, "rougeL"), ("rouge_score",)),
     "cider": TextMetric(cider, ("sacrebleu",)),
     "ter": TextMetric(ter, ("sacrebleu",)),
 }

@@ -6,8 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from prompttransfer.files.file_kinds import HEAD, check_kind
-from prompttransfer.files.texts import check_text
+from prompttransfer.files.texts import check_text, read_text
 
 
 def read_json(path: Path) -> Any:
@@ -17,12 +16,7 @@ def read_json(path: Path) -> Any:
         FileNotFoundError: there is no such file.
         ValueError: not UTF-8, not JSON, or a key given twice; names the file and where in it.
     """
-    try:
-        content = path.read_bytes()
-        check_kind(content[:HEAD], path)
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 ({error.reason} at byte {error.start})") from error
+    text = read_text(path)
     try:
         return _checked(parse_json(text, object_pairs_hook=_unique))
     except ValueError as error:

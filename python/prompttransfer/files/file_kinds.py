@@ -36,11 +36,7 @@ _UTF16 = {
 
 
 def kind_of(head: bytes) -> str:
-    """The kind of a file that is no text, and what to do about it; "" for what may be text.
-
-    Args:
-        head: its first `HEAD` bytes.
-    """
+    """The kind of a file with these first `HEAD` bytes, and what to do about it; "" for what may be text."""
     return next((kind for pattern, kind in _PATTERNS if pattern.match(head)), "")
 
 

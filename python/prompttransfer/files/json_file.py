@@ -24,11 +24,7 @@ def read_json(path: Path) -> Any:
 
 
 def parse_json(text: str, **options: Any) -> Any:
-    """`json.loads` with one kind of error.
-
-    Raises:
-        ValueError: not JSON, nested too deep, or a number of thousands of digits.
-    """
+    """`json.loads` that raises nothing but ValueError: also for deep nesting and numbers of thousands of digits."""
     try:
         return json.loads(text, **options)
     except json.JSONDecodeError as error:

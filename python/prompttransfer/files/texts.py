@@ -43,12 +43,7 @@ def codec_of(head: bytes, encoding: str = "utf-8") -> str:
 
 
 def read_text(path: Path) -> str:
-    """A text file in UTF-8, without a mark at its start.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is something else; names the file.
-    """
+    """A text file in UTF-8, without a mark at its start; an error (FileNotFoundError, ValueError) names the file."""
     try:
         content = path.read_bytes()
         check_kind(content[:HEAD], path)
@@ -85,11 +80,7 @@ def read_lines(raw: BinaryIO, what: str, encoding: str = "utf-8") -> Iterator[st
 
 
 def input_lines(encoding: str = "utf-8") -> Iterator[str]:
-    """Lines of standard input.
-
-    Raises:
-        ValueError: it is closed, or a line is not in the encoding.
-    """
+    """Lines of standard input; raises ValueError where it is closed or a line is not in the encoding."""
     if sys.stdin is None:
         raise ValueError("standard input is closed; want texts as arguments or --file")
     if sys.stdin.isatty():
@@ -117,11 +108,7 @@ class _Nowhere(io.TextIOWrapper):
 
 
 def check_output() -> None:
-    """Whether anybody can see what is shown.
-
-    Raises:
-        ValueError: standard output is closed.
-    """
+    """Raise ValueError where standard output is closed, so that nobody can see what is shown."""
     if isinstance(sys.stdout, _Nowhere):
         raise ValueError("standard output is closed, and this command has no other result; want it open")
 
@@ -137,11 +124,7 @@ def output_is_written() -> bool:
 
 
 def show(text: str) -> None:
-    """A line, or several, on standard output.
-
-    Raises:
-        OSError: it does not take them, as on a full disk.
-    """
+    """A line, or several, on standard output; raises OSError where it does not take them, as on a full disk."""
     try:
         print(text, file=sys.stdout, flush=True)
     except OSError as error:

@@ -57,12 +57,7 @@ _Loader.add_implicit_resolver(
 
 
 def read_yaml(path: Path) -> Any:
-    """What a YAML file holds: mappings, lists, text, numbers, booleans; None when it is empty.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: as `parse_yaml`, with the file.
-    """
+    """What a YAML file holds, None where it is empty; errors as those of `read_text` and `parse_yaml`."""
     return parse_yaml(read_text(path), str(path))
 
 

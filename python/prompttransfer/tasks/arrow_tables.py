@@ -19,11 +19,7 @@ _BATCH = 1000
 
 
 def file_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
-    """Rows of a Parquet file, or of an Arrow file of either kind (file or stream).
-
-    Raises:
-        ValueError: the file is not what its name says, or does not have the columns.
-    """
+    """Rows of a Parquet file, or of an Arrow file of either kind (file or stream)."""
     try:
         if path.suffix.lower() == ".parquet":
             with pq.ParquetFile(path, memory_map=True) as file:
@@ -41,11 +37,7 @@ def file_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
 
 
 def folder_rows(path: Path, columns: Sequence[str], split: str) -> Iterator[Row]:
-    """Rows of a folder that `save_to_disk` wrote: of a Dataset, or of the split of a DatasetDict.
-
-    Raises:
-        ValueError: there is no such split, or the data do not have the columns.
-    """
+    """Rows of a folder that `save_to_disk` wrote: of a Dataset, or of the split of a DatasetDict."""
     from datasets import DatasetDict, load_from_disk
 
     saved = load_from_disk(str(path))
@@ -61,11 +53,7 @@ def folder_rows(path: Path, columns: Sequence[str], split: str) -> Iterator[Row]
 
 
 def folder_splits(path: Path) -> tuple[str, ...]:
-    """Names of the splits of a DatasetDict folder; none for a Dataset.
-
-    Raises:
-        ValueError: the file that names them is damaged.
-    """
+    """Names of the splits of a DatasetDict folder; none for a Dataset."""
     file = path / "dataset_dict.json"
     if not file.is_file():
         return ()

@@ -234,11 +234,7 @@ class _Source:
             self.labels = Labels.of_values(self._label_cells(), f"{path}, column {column!r}")
 
     def examples(self, split: str) -> Iterator[Example]:
-        """The rows of a split as examples.
-
-        Raises:
-            Misfit: a row does not fit, and such rows are not skipped; or none does.
-        """
+        """The rows of a split as examples; raises Misfit for one that does not fit and is not skipped."""
         paths, columns = self.files[split], (*self.description.columns.values(), self.description.target)
         bad, kept, first = 0, 0, ""
         for row in (row for path in paths for row in self._read(path, columns, split)):
@@ -286,11 +282,7 @@ def _label(value: Any) -> Any:
 
 
 def _cell(row: Row, column: str, meaning: Callable[[Any], Meaning]) -> Meaning:
-    """What a cell means.
-
-    Raises:
-        Misfit: with the place and the column.
-    """
+    """What a cell means; a Misfit names its place and column."""
     if row.problem:
         raise Misfit(f"{row.place}: {row.problem}")
     try:

@@ -103,11 +103,7 @@ def _told_by_heading(dialect: Dialect, records: Records, columns: Sequence[str])
 
 
 def _told_by_rows(dialect: Dialect, records: Records, count: int, path: Path) -> Dialect:
-    """The delimiter that makes so many cells of every row that has no problem.
-
-    Raises:
-        ValueError: several do.
-    """
+    """The delimiter that makes so many cells of every row without a problem; ValueError where several do."""
 
     def fits(one: Dialect) -> bool:
         sizes = {len(record.cells) for record in islice(records(one), _SEEN) if not record.problem}

@@ -184,22 +184,14 @@ TARGETS: dict[str, Label | References] = {
 
 
 def _text(row: Row, column: str) -> str:
-    """A column that holds a text, stripped; it may be empty.
-
-    Raises:
-        BadRow: there is no text.
-    """
+    """A column that holds a text, stripped; it may be empty."""
     if not isinstance(row[column], str):
         raise BadRow(column, f"got {_shown(row[column])}, want a text")
     return row[column].strip()
 
 
 def _texts(row: Row, column: str) -> list[str]:
-    """A column that holds a list of texts, stripped, without empty ones.
-
-    Raises:
-        BadRow: there is no list of texts.
-    """
+    """A column that holds a list of texts, stripped, without empty ones."""
     value = row[column]
     if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
         raise BadRow(column, f"got {_shown(value)}, want a list of texts")
@@ -207,11 +199,7 @@ def _texts(row: Row, column: str) -> list[str]:
 
 
 def _nested(row: Row, column: str, key: str) -> list[Any]:
-    """A list in a column, whether it is stored as a structure of lists or as a list of structures.
-
-    Raises:
-        BadRow: neither.
-    """
+    """A list in a column, whether it is stored as a structure of lists or as a list of structures."""
     value = row[column]
     try:
         return list(value[key]) if isinstance(value, Mapping) else [item[key] for item in value]

@@ -10,11 +10,7 @@ _SHOWN_CHOICES = 5
 
 
 def describe(name: str) -> str:
-    """Lines about a set: where it is, its text, answers, splits, scores, and the papers that use it.
-
-    Raises:
-        KeyError: there is no such set.
-    """
+    """Lines about a set: where it is, its text, answers, splits, scores, and the papers that use it."""
     spec = PAPER_TASKS[name]
     digits = "" if spec.scale else f"{_listed(spec.choices('digits'))}; in words "
     splits = (spec.splits.validation, spec.splits.test) if spec.splits.rule == "own" else (spec.splits.test,)

@@ -37,11 +37,7 @@ class NoAnswer(BadRow):
 
 
 def example_of(spec: PaperTask, row: Row) -> Example:
-    """The example of a row; where the answer is free text, it is the first of its references.
-
-    Raises:
-        BadRow: a field is missing or empty, or the label is not one of the set.
-    """
+    """The example of a row, or BadRow; where the answer is free text, it is the first of its references."""
     fields = spec.inputs.read(row)
     for name, value in fields.items():
         if not value and name not in spec.may_be_empty:

@@ -82,11 +82,7 @@ class Lack(NamedTuple):
 
 
 def missing(metric: str) -> Lack | None:
-    """What a metric needs that is not installed; None: nothing.
-
-    Raises:
-        ValueError: unknown metric.
-    """
+    """What a metric needs that is not installed; None: nothing. Raises ValueError for an unknown metric."""
     if metric not in TEXT_METRICS:
         raise ValueError(f"metric: got {metric!r}, want one of {', '.join(TEXT_METRICS)}")
     absent = [package for package in TEXT_METRICS[metric].packages if find_spec(package) is None]

@@ -74,7 +74,7 @@ class Dialect:
             quoting=csv.QUOTE_MINIMAL if self.quotes else csv.QUOTE_NONE,
             escapechar=None if self.quotes else self.escape,
             skipinitialspace=self.spaced,
-            strict=True,
+            strict=self.quotes,
         )
         written = str.maketrans({_MARK: '"', _ESCAPE: self.escape})
         while True:

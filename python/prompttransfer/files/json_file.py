@@ -10,12 +10,7 @@ from prompttransfer.files.texts import check_text, read_text
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: not UTF-8, not JSON, or a key given twice; names the file and where in it.
-    """
+    """What a JSON file holds; errors name the file and where in it something is wrong or given twice."""
     text = read_text(path)
     try:
         return _checked(parse_json(text, object_pairs_hook=_unique))

@@ -95,11 +95,7 @@ def read_prompt(path: Path) -> tuple[Tensor, dict[str, str]]:
 
 
 def read_factors(path: Path) -> Factors | None:
-    """What the prompt in a file is composed of; None where the file does not say.
-
-    Raises:
-        ValueError: no such file, or not a prompt file.
-    """
+    """What the prompt in a file is composed of; None where the file does not say."""
     tensors, _ = read_tensors(path)
     prompt = _prompt(path, tensors)
     if not set(Factors._fields) <= tensors.keys():

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from safetensors import safe_open
 
 from prompttransfer.files.json_file import read_json
@@ -23,10 +24,11 @@ from prompttransfer.interchange.files import TENSOR, UNREADABLE
 
 NAME = "index.sqlite"
 FORMAT = 3
+# As safetensors calls them.
+DTYPES = {"F32": torch.float32, "F64": torch.float64, "F16": torch.float16, "BF16": torch.bfloat16}
 _CHUNK = 1024  # files described between two commits
 _SCHEMA = (
     "DROP TABLE IF EXISTS prompts",
-    "DROP TABLE IF EXISTS cards",  # of format 2
     "CREATE TABLE prompts(id INTEGER PRIMARY KEY, name TEXT UNIQUE, size INT, mtime INT, card_size INT, card_mtime INT,"
     " length INT, width INT, dtype TEXT, offset INT, model TEXT, start TEXT, card TEXT)",
     f"PRAGMA user_version = {FORMAT}",
@@ -189,11 +191,7 @@ class Index(Mapping[str, Entry]):
 
 
 def described(path: Path, card: Path | None) -> tuple[tuple[int, int, str, int], Card]:
-    """Length, width, type and place of the matrix in a prompt file, and the card; only the file's head is read.
-
-    Raises:
-        ValueError: it is none, or its card is wrong.
-    """
+    """Length, width, type and place of the matrix in a prompt file, and the card; only the file's head is read."""
     try:
         with safe_open(path, framework="pt") as file:
             matrix = file.get_slice(TENSOR) if TENSOR in file.keys() else None  # noqa: SIM118
@@ -218,9 +216,6 @@ def described(path: Path, card: Path | None) -> tuple[tuple[int, int, str, int],
             raise ValueError(f"{card}: got a {type(content).__name__}, want the fields of a card")
         checked = Card.checked(content, card)
     return place, checked
-
-
-DTYPES = ("F32", "F64", "F16", "BF16")  # as safetensors calls them
 
 
 def _connected(path: Path | str, **more: Any) -> sqlite3.Connection:

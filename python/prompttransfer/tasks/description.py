@@ -141,12 +141,7 @@ class Description(Reading):
 
 
 def read_description(path: Path) -> Description:
-    """A description from a YAML file, with the files it names: relative to it, patterns resolved.
-
-    Raises:
-        FileNotFoundError: the description, or a file that it names, is not there.
-        ValueError: it is not a description; names the file and the setting, with a suggestion.
-    """
+    """A description from a YAML file, with the files it names: relative to it, patterns resolved."""
     given = read_yaml(path)
     if not isinstance(given, dict):
         raise ValueError(f"{path}: got {type(given).__name__}, want settings such as 'train: reviews.csv'")

@@ -6,11 +6,11 @@ serves for validation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from datasets import Dataset
@@ -18,7 +18,7 @@ from datasets import Dataset
 from prompttransfer.files.progress import ProgressReporter
 from prompttransfer.settings.reading import Reading
 from prompttransfer.tasks.arrow_tables import folder_splits
-from prompttransfer.tasks.cells import Misfit, answers_of, label_of, pick, text_of
+from prompttransfer.tasks.cells import Misfit, answers_of, label_of, text_of
 from prompttransfer.tasks.description import SPLITS, Description
 from prompttransfer.tasks.folders import split_tables
 from prompttransfer.tasks.labels import Labels
@@ -28,8 +28,6 @@ from prompttransfer.tasks.tables import Row, read_rows
 from prompttransfer.tasks.task import Example, Task, Wording
 from prompttransfer.tasks.templates import render
 from prompttransfer.tasks.text_metrics import require
-
-Meaning = TypeVar("Meaning")
 
 # share of the training table that serves for validation, and for test, where they have no files
 _HELD_OUT = 0.1
@@ -253,11 +251,11 @@ class _Source:
 
     def _example(self, row: Row) -> Example:
         described = self.description
-        fields = {name: _cell(row, column, text_of) for name, column in described.columns.items()}
+        fields = {name: row.read(column, text_of) for name, column in described.columns.items()}
         if self.labels is None:
-            references = _cell(row, described.target, answers_of)
+            references = row.read(described.target, answers_of)
             return render(described.template, fields, references=references, max_words=described.max_words)
-        label = _cell(row, described.target, self.labels)
+        label = row.read(described.target, self.labels)
         return render(described.template, fields, label, max_words=described.max_words)
 
     def _label_cells(self) -> Iterator[Any]:
@@ -266,7 +264,7 @@ class _Source:
         for path in paths:
             for row in self._read(path, (self.description.target,), split):
                 try:
-                    yield _cell(row, self.description.target, _label)
+                    yield row.read(self.description.target, _label)
                 except Misfit:
                     if not self.skip:
                         raise
@@ -279,13 +277,3 @@ def _label(value: Any) -> Any:
     """The cell as it is, once it is known to be a label."""
     label_of(value)
     return value
-
-
-def _cell(row: Row, column: str, meaning: Callable[[Any], Meaning]) -> Meaning:
-    """What a cell means; a Misfit names its place and column."""
-    if row.problem:
-        raise Misfit(f"{row.place}: {row.problem}")
-    try:
-        return meaning(pick(row.cells, column))
-    except Misfit as error:
-        raise Misfit(f"{row.place}, column {column!r}: {error}") from None

@@ -22,7 +22,7 @@ from prompttransfer.files.durable import file_hash
 from prompttransfer.tasks.task import FEATURES, Example
 
 # Part of every key: a change of how rows are rendered makes what is stored stale.
-VERSION = 3
+VERSION = 4
 _BATCH = 1000
 
 

@@ -10,20 +10,22 @@ import gzip
 import io
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
 
 from prompttransfer.files.excerpt import listed, meant, shown
 from prompttransfer.files.file_kinds import HEAD, check_kind, kind_of
 from prompttransfer.files.texts import codec_of
 from prompttransfer.settings.reading import Reading
+from prompttransfer.tasks.cells import Misfit, pick
 from prompttransfer.tasks.names import FORMATS, PACKED, TABLES, is_dataset_folder, table_suffix
 
 _OTHER_ENCODING = "a YAML description may name another, such as encoding"
 _CHANCE = 10
+Meaning = TypeVar("Meaning")
 _STRAY = re.compile("[\udc80-\udcff]")
 
 
@@ -34,6 +36,15 @@ class Row:
     place: str
     cells: dict[str, Any] = field(default_factory=dict)
     problem: str = ""
+
+    def read(self, column: str, meaning: Callable[[Any], Meaning]) -> Meaning:
+        """What the cell of a column means; a Misfit names its place and column."""
+        if self.problem:
+            raise Misfit(f"{self.place}: {self.problem}")
+        try:
+            return meaning(pick(self.cells, column))
+        except Misfit as error:
+            raise Misfit(f"{self.place}, column {column!r}: {error}") from None
 
 
 def read_rows(

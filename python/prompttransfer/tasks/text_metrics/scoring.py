@@ -17,12 +17,7 @@ from prompttransfer.tasks.text_metrics.nist import nist
 
 @dataclass(frozen=True)
 class TextMetric:
-    """How a metric is computed.
-
-    Attributes:
-        score: of references and predictions.
-        packages: modules it imports, of the extra "generation".
-    """
+    """A score of references and predictions, and the modules it imports, of the extra "generation"."""
 
     score: Callable[[References, Sequence[str]], float]
     packages: tuple[str, ...] = ()
@@ -95,12 +90,7 @@ def missing(metric: str) -> Lack | None:
 
 
 def require(metric: str) -> None:
-    """Check that a metric can be computed here: before the training, not after it.
-
-    Raises:
-        ValueError: unknown metric.
-        ImportError: it needs something that is not installed; says what, and how to get it.
-    """
+    """Raise ImportError, which says what is missing and how to get it, before a training and not after it."""
     lack = missing(metric)
     if lack:
         raise ImportError(str(lack))

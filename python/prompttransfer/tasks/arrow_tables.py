@@ -124,6 +124,6 @@ def _class_names(schema: pa.Schema) -> dict[str, list[str]]:
     try:
         features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
         kinds = {name: kind for name, kind in features.items() if isinstance(kind, dict)}
+        return {name: list(kind["names"]) for name, kind in kinds.items() if kind.get("_type") == "ClassLabel"}
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
         return {}  # another program's words, or none
-    return {name: list(kind["names"]) for name, kind in kinds.items() if kind.get("_type") == "ClassLabel"}

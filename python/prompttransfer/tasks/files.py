@@ -92,24 +92,19 @@ def load_described(
     seed = seed if description.seed is None else description.seed
     files = _files(description)
     source = _Source(description, files, (description.bad_rows or bad_rows) == "skip")
-    shares = _shares(files, whole)
+    shares, caps = _shares(files, whole), description.rows.model_dump()
+    drawn = shares if description.streaming else {}
     settings = description.model_dump(
         mode="json",
         include={"template", "answer", "choices", "max_words", *Reading.model_fields},
     )
     settings |= {"columns": description.columns, "target": description.target, "skip": source.skip}
     if description.streaming:
-        settings |= {"seed": seed, "shares": shares, "rows": description.rows.model_dump()}
+        settings |= {"seed": seed, "shares": shares, "rows": caps}
 
     def write(folder: Path) -> dict[str, Any]:
         source.check()
-        if description.streaming:
-            _draw(source, folder, shares, seed)
-        else:
-            for split in files:
-                with row_file(folder / f"{split}.arrow") as write_row:
-                    for example in source.examples(split):
-                        write_row(example)
+        _write(source, folder, drawn, caps if description.streaming else {}, seed)
         notes = source.labels.notes if source.labels else ()
         return {"choices": source.choices, "notes": notes, "skipped": source.skipped, "first": source.first}
 
@@ -121,9 +116,8 @@ def load_described(
         left_out = f"{facts['skipped']}; the first: {facts['first']}"
         progress.note(f"{description.name}: rows left out because they do not fit: {left_out}")
     empty = next(iter(data.values())).select([])
-    caps = description.rows.model_dump()
     splits = {split: empty for split in SPLITS}
-    for split, (table, order) in _cut(data, {} if description.streaming else shares, seed).items():
+    for split, (table, order) in _cut(data, {} if drawn else shares, seed).items():
         splits[split] = table.select(order[: caps[split]])
     if not len(splits["test"]) or ("train" in shares and not len(splits["train"])):
         paths = ", ".join(map(str, files["train"]))
@@ -180,15 +174,20 @@ def _cut(data: Mapping[str, Dataset], shares: Mapping[str, float], seed: int) ->
     return splits
 
 
-def _draw(source: _Source, folder: Path, shares: Mapping[str, float], seed: int) -> None:
-    """One pass over each table: each row is assigned to a split at random; reservoir sampling limits a split's rows."""
+def _write(
+    source: _Source, folder: Path, shares: Mapping[str, float], caps: Mapping[str, int | None], seed: int
+) -> None:
+    """Write the rows of each table in one pass.
+
+    Where the training table has shares, each of its rows is assigned to a split at random; where a split has a cap,
+    reservoir sampling draws its rows.
+    """
     rng = np.random.default_rng(seed)
-    caps = source.description.rows.model_dump()
     for table in source.files:
-        splits = shares if table == "train" else {table: 1.0}
+        splits = shares if table == "train" and shares else {table: 1.0}
         with ExitStack() as stack:
             write = {name: stack.enter_context(row_file(folder / f"{name}.arrow")) for name in splits}
-            drawn = {name: Reservoir(caps[name], rng) for name in splits if caps[name]}
+            drawn = {name: Reservoir(cap, rng) for name in splits if (cap := caps.get(name))}
             show = write | {name: reservoir.show for name, reservoir in drawn.items()}
             names, bounds = list(splits), np.cumsum(list(splits.values()))[:-1]
             for example in source.examples(table):

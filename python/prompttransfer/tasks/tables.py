@@ -1,6 +1,6 @@
 """Rows of a table of one's own, one after the other, whatever its format; each format has a module of its own.
 
-A table is never held in memory.
+Only a .json file is held in memory.
 """
 
 from __future__ import annotations

@@ -13,7 +13,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from prompttransfer.settings.reading import Reading
 from prompttransfer.tasks.cells import Misfit, answers_of, label_of, text_of
 from prompttransfer.tasks.tables import read_rows
 from tools.fuzz.target import Draw, Finding, Folder, Target, refuses
@@ -55,7 +54,7 @@ def check_table(data: bytes) -> bool:
         rows: list[Any] = []
 
         def read() -> None:
-            rows.extend(read_rows(path, ("text",), Reading(encoding=encoding, quotes=quotes, escape=escape)))
+            rows.extend(read_rows(path, ("text",), encoding=encoding, quotes=quotes, escape=escape))
 
         if refuses(read, path.name):
             return False

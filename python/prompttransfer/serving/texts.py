@@ -126,7 +126,7 @@ def asked_rows(
         remembered = {"encoding", "heading"} - given.keys() if reading is card.reading else set()
         if "encoding" in remembered:
             own = _told_by_file(path, own, note)
-        rows = read_rows(path, tuple(columns.values()), own)
+        rows = read_rows(path, tuple(columns.values()), **dict(own))
         if "heading" in remembered and own.heading:
             rows = _without_heading(rows, own.heading, note)
         yield from (_answerable(row, columns) for row in rows)

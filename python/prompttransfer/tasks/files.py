@@ -269,7 +269,7 @@ class _Source:
                         raise
 
     def _read(self, path: Path, columns: Sequence[str], split: str) -> Iterator[Row]:
-        return read_rows(path, columns, self.description.reading, split)
+        return read_rows(path, columns, split=split, **dict(self.description.reading))
 
 
 def _label(value: Any) -> Any:

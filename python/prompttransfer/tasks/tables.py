@@ -47,15 +47,13 @@ class Row:
             raise Misfit(f"{self.place}, column {column!r}: {error}") from None
 
 
-def read_rows(
-    path: Path, columns: Sequence[str], reading: Reading | None = None, split: str = "train"
-) -> Iterator[Row]:
+def read_rows(path: Path, columns: Sequence[str], *, split: str = "train", **reading: Any) -> Iterator[Row]:
     """The rows of a table; columns that were not asked for may be missing from them.
 
     Args:
         columns: columns that are needed ("a.b": field b of the struct a).
-        reading: how text files are read; None: as is usual.
         split: which part of a folder of the `datasets` library that has several.
+        reading: fields of `Reading`, for text files.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -73,7 +71,7 @@ def read_rows(
     if not suffix:
         wanted = ", ".join((*TABLES, *PACKED))
         raise ValueError(f"{path}: got a {path.suffix or 'nameless'} file, want one of {wanted}")
-    form, reading = FORMATS[suffix.removesuffix(".gz")], reading or Reading()
+    form, how = FORMATS[suffix.removesuffix(".gz")], Reading(**reading)
     if form == "Arrow":
         from prompttransfer.tasks.arrow_tables import file_rows
 
@@ -81,10 +79,10 @@ def read_rows(
     if form == "separated":
         from prompttransfer.tasks.separated import separated_rows
 
-        return separated_rows(path, columns, reading, usual="\t" if suffix.startswith(".tsv") else ",")
+        return separated_rows(path, columns, how, usual="\t" if suffix.startswith(".tsv") else ",")
     from prompttransfer.tasks.json_tables import json_lines, json_objects
 
-    return json_lines(path, reading.encoding) if form == "JSON lines" else json_objects(path, columns, reading.encoding)
+    return json_lines(path, how.encoding) if form == "JSON lines" else json_objects(path, columns, how.encoding)
 
 
 def check_columns(path: Path, columns: Sequence[str], known: Sequence[str], hint: str = "") -> None:

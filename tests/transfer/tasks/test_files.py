@@ -32,7 +32,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prompttransfer.files.json_file import read_json
-from prompttransfer.settings.reading import Reading
 from prompttransfer.tasks import check_name, load_task
 from prompttransfer.tasks.cells import Misfit, answers_of, label_of, pick, text_of
 from prompttransfer.tasks.labels import Labels
@@ -114,7 +113,7 @@ WRITERS: dict[str, Callable[[Rows], bytes]] = {
 
 def cells(path: Path, columns: tuple[str, ...] = ("text", "label"), **options: Any) -> Rows:
     """The asked columns of all rows; none may have a problem."""
-    rows = list(read_rows(path, columns, Reading(**options)))
+    rows = list(read_rows(path, columns, **options))
     assert not [row.problem for row in rows if row.problem]
     return [{column: row.cells[column] for column in columns} for row in rows]
 
@@ -219,7 +218,7 @@ ROWS_WITHOUT_HEADING = {
 @pytest.mark.parametrize("name", ROWS_WITHOUT_HEADING)
 def test_a_first_line_that_is_a_row(name: str, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(ROWS_WITHOUT_HEADING[name], encoding="utf-8")
-    found = list(read_rows(tmp_path / "a.csv", ("text", "label"), Reading(heading=("label", "text"))))
+    found = list(read_rows(tmp_path / "a.csv", ("text", "label"), heading=("label", "text")))
     assert [row.cells for row in found] == [{"label": "x", "text": "one, two"}, {"label": "y", "text": "three"}]
     assert found[0].place.endswith("row 1")
     with pytest.raises(ValueError, match=r"there is no column 'text', only .*heading there, of a file whose first"):
@@ -661,7 +660,7 @@ def test_an_encoding_whose_errors_have_no_reason(tmp_path: Path) -> None:
     file = tmp_path / "a.csv"
     file.write_bytes(b"text,label\n")
     with pytest.raises(ValueError, match=r"a\.csv: not a UTF-16 text file.*BOM"):
-        list(read_rows(file, ("text",), Reading(encoding="utf-16")))
+        list(read_rows(file, ("text",), encoding="utf-16"))
 
 
 def test_arrow_offsets_that_point_elsewhere_are_refused(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prompttransfer.settings.reading import Reading
 from prompttransfer.tasks import load_task
 from prompttransfer.tasks.records import Dialect, Lines
 from prompttransfer.tasks.tables import Row, read_rows
@@ -21,7 +20,7 @@ ESCAPED = {"escape": "\\"}
 
 def read(path: Path, content: str, **options: Any) -> list[Row]:
     path.write_text(content, encoding="utf-8", newline="")
-    return list(read_rows(path, ("text", "label"), Reading(**options)))
+    return list(read_rows(path, ("text", "label"), **options))
 
 
 def outcome(rows: list[Row]) -> list[Any]:
@@ -236,5 +235,5 @@ def test_a_first_line_may_declare_the_delimiter(name: str, suffix: str, encoding
     content, options = DECLARED[name]
     path = tmp_path / f"a{suffix}"
     path.write_bytes(content.encode(encoding))
-    (row,) = read_rows(path, ("text", "label"), Reading(**options))
+    (row,) = read_rows(path, ("text", "label"), **options)
     assert row.cells == {"text": "one, two", "label": "x"} and row.place == f"{path}, row 1"

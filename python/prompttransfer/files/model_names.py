@@ -19,11 +19,7 @@ def hub_models() -> list[str]:
 
 
 def hub_folder() -> Path:
-    """Where the hub's files are kept: $HF_HUB_CACHE, $HF_HOME/hub, else in the home folder.
-
-    Raises:
-        NoHome: none of them is there.
-    """
+    """Where the hub's files are kept: $HF_HUB_CACHE, $HF_HOME/hub, else in the home folder (or NoHome is raised)."""
     if named := os.environ.get("HF_HUB_CACHE"):
         return expanded(named)
     if named := os.environ.get("HF_HOME"):

@@ -89,21 +89,13 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def read_prompt(path: Path) -> tuple[Tensor, dict[str, str]]:
-    """A prompt (L, H) float32 and its metadata.
-
-    Raises:
-        ValueError: no such file, or not a prompt file.
-    """
+    """A prompt (L, H) float32 and its metadata; raises ValueError where the file holds none."""
     tensors, metadata = read_tensors(path)
     return _prompt(path, tensors), metadata
 
 
 def read_factors(path: Path) -> Factors | None:
-    """What the prompt in a file is composed of; None where the file does not say.
-
-    Raises:
-        ValueError: no such file, or not a prompt file.
-    """
+    """What the prompt in a file is composed of; None where the file does not say."""
     tensors, _ = read_tensors(path)
     prompt = _prompt(path, tensors)
     if not set(Factors._fields) <= tensors.keys():
@@ -156,11 +148,7 @@ def _prompt(path: Path, tensors: Mapping[str, Tensor]) -> Tensor:
 
 
 def as_float32(tensor: Tensor, name: str) -> Tensor:
-    """A tensor out of a file in the type of prompts.
-
-    Raises:
-        ValueError: it holds other numbers than finite floating ones.
-    """
+    """A tensor out of a file in the type of prompts; raises ValueError for other than finite floating numbers."""
     if tensor.dtype not in _FLOATING:
         raise ValueError(f"{name} holds {tensor.dtype}, want float32, float64, bfloat16 or float16")
     single = tensor.to(torch.float32)

@@ -11,10 +11,10 @@ from typing import Any
 from prompttransfer.report.html import Link, Section, Shown, document
 from prompttransfer.report.pictures import Picture
 from prompttransfer.report.results import Results
-from prompttransfer.report.statistics import difference_rows
 from prompttransfer.report.tables import (
     BASELINES,
     cost_rows,
+    difference_rows,
     fact_rows,
     few_rows,
     leaderboard_rows,
@@ -31,10 +31,10 @@ _ABOUT_SCORES = (
     "seeds. † collapsed: at least 98 % of the rows got one answer."
 )
 _ABOUT_DIFFERENCES = (
-    "Above or below PT in pairs of the same target and seed, with 95 % t intervals: of a target over its seeds; of the "
-    "mean over targets, for other draws of rows on these targets and for other targets like these. Pairs won, tied, "
-    "lost. Intervals need two seeds (or targets) and are not corrected for the number of comparisons. One without "
-    "width is of values that are equal: of few values that is chance, not certainty."
+    "Differences are of pairs with the same target and seed. CI: Student's t confidence interval. Over seeds: what "
+    "another draw of training rows would give on the same targets; over targets and seeds: what other targets of this "
+    "kind would give. Intervals need two seeds (or targets) and are not corrected for the number of comparisons. An "
+    "interval of no width comes from equal values; of few values that is chance, not certainty."
 )
 _ABOUT_COST = (
     "For one target and seed. Source updates serve all targets. Seconds are of the target stage, medians over "
@@ -61,8 +61,8 @@ def page(results: Results, pictures: Sequence[Picture], path: Path) -> str:
             Section("Leaderboard", leaderboard_rows(results), base=BASELINES, note=_about_mean(results)),
             Section("Scores", overview_rows(results), base=BASELINES, note=about, picture=drawn.pop("scores")),
         ]
-        differences = difference_rows(results.rows, retrained=results.retrained)
-        if differences[1]:
+        if results.differences:
+            differences = difference_rows(results.differences)
             sections.append(Section("Difference to PT", differences, picture=drawn.pop("differences", None)))
     sections += [Section(picture.title, picture=picture) for picture in drawn.values()]
     if results.rows:
@@ -74,7 +74,7 @@ def page(results: Results, pictures: Sequence[Picture], path: Path) -> str:
         Section("Source prompts", _with_prompts(results, path)),
         Section("Related sources", related_rows(results), words=2, note=_ABOUT_RELATED),
         Section("Rows left out", left_out_rows(results), words=2, note=_ABOUT_LEFT_OUT),
-        Section("Notes", note_rows(results), words=2, long=("note",)),
+        Section("Notes", note_rows(results), words=2, wrap=True),
         Section("Environment", (["", ""], environment_rows(results.content)), words=2),
     ]
     if settings := results.content.get("settings"):
@@ -127,19 +127,17 @@ def _linked(results: Results, path: Path) -> tuple[list[str], list[list[Shown]]]
     """Every score with its terms; in place of the number of seeds, their prompts."""
     cells = results.cells()
     head, rows = fact_rows(cells)
-    prompts: dict[tuple[str, str], list[str]] = {}
-    for row in results.rows:
-        prompts.setdefault((row.method, row.target), []).append(_seed(results, path, row))
     place = head.index("seeds")
     head[place] = "prompts by seed"
-    linked = [prompts[cell.method, cell.target] for cell in cells]
-    return head, [[*row[:place], found, *row[place + 1 :]] for row, found in zip(rows, linked, strict=True)]
+    seeds = [[_seed(results, path, row) for row in cell.rows] for cell in cells]
+    return head, [[*row[:place], linked, *row[place + 1 :]] for row, linked in zip(rows, seeds, strict=True)]
 
 
 def _with_prompts(results: Results, path: Path) -> tuple[list[str], list[list[Shown]]]:
-    head, rows = source_rows(results)
-    found = [_seed(results, path, source) for source in results.sources] if rows else []
-    return [*head, "prompt of seed"], [[*row, seed] for row, seed in zip(rows, found, strict=True)]
+    """The source prompts; their seeds lead to the files."""
+    (name, _, *head), rows = source_rows(results)
+    linked = zip(rows, results.sources, strict=True)
+    return [name, "prompt of seed", *head], [[row[0], _seed(results, path, it), *row[2:]] for row, it in linked]
 
 
 def _seed(results: Results, path: Path, row: TargetRow | SourceRow) -> str:

@@ -33,7 +33,7 @@ def runs_page(runs: Runs, path: Path) -> str:
     picture = Picture("differences", f"Difference to {runs.first}", ABOUT_INTERVALS, panels, DIFFERENCE_KEYS)
     sections = [
         Section("Runs", (["run", "model", "judged on", "seeds", "finished"], lines), words=2),
-        Section("What differs", None if same else settings, long=settings[0][1:], note=same),
+        Section("What differs", None if same else settings, wrap=True, note=same),
         Section("Means", mean_rows(runs), note=_ABOUT, picture=picture if panels else None),
         Section("Every score", score_rows(runs), words=3),
     ]

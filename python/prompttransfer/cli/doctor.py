@@ -23,11 +23,10 @@ def doctor(
 
     Exit code 0: training can run here, even if something else is missing. 1: a problem keeps training from running.
 
-    Examples:
-
-    `prompttransfer doctor`
-
-    `prompttransfer doctor --offline --json`
+    ```bash
+    prompttransfer doctor
+    prompttransfer doctor --offline --json
+    ```
     """
     from prompttransfer.cli.checks import examine
 

@@ -38,11 +38,10 @@ def evaluate(progress: NullProgress, options: dict[str, Any], prompt: o.PromptFi
 
     For a named task or a `train.csv:test.csv` pair, the test rows are scored; for a single file, all rows.
 
-    Examples:
-
-    `prompttransfer evaluate runs/demo/prompts/PT/sst2-seed42.safetensors movies`
-
-    `prompttransfer evaluate reviews.safetensors new-reviews.csv`
+    ```bash
+    prompttransfer evaluate runs/demo/prompts/PT/sst2-seed42.safetensors movies
+    prompttransfer evaluate reviews.safetensors new-reviews.csv
+    ```
     """
     from prompttransfer import evaluate_file, read_recipe
 

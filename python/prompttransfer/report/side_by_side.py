@@ -94,7 +94,11 @@ def read_runs(folders: Sequence[str | Path]) -> Runs:
 
 def mean_rows(runs: Runs) -> Table:
     """Mean of every method over the targets of every run, and the mean difference to the first run."""
-    head = ["method", *runs.results, *(head for name in runs.others for head in mean_heads(f"{name} to {runs.first}"))]
+    head = [
+        "method",
+        *runs.results,
+        *(head for name in runs.others for head in mean_heads(f"{name} minus {runs.first}")),
+    ]
     lines = []
     for method in runs.methods:
         line = [method, *(mean_text(results, results.mean(method)) for results in runs.results.values())]
@@ -107,7 +111,7 @@ def mean_rows(runs: Runs) -> Table:
 
 def score_rows(runs: Runs) -> Table:
     """Every method and target: the score of every run, and the differences to the first run."""
-    head = ["target", "method", "metric", *runs.results, *(f"{name} to {runs.first}" for name in runs.others)]
+    head = ["target", "method", "metric", *runs.results, *(f"{name} minus {runs.first}" for name in runs.others)]
     found = {(name, method): runs.difference(name, method) for name in runs.others for method in runs.methods}
     lines = []
     for target in runs.targets:

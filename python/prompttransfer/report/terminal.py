@@ -60,7 +60,7 @@ def print_runs(runs: Runs, console: Console) -> None:
     head, rows = score_rows(runs)
     if len(rows) <= _LINES:
         console.print(_table("Every score (pairs)", head, rows, text=2, wide=wide, group=True))
-    console.print("Pairs of the same method, target and seed; 95 % t intervals", style="dim")
+    console.print("Pairs of the same method, target and seed; 95 % confidence intervals of Student's t", style="dim")
 
 
 def _table(

@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from prompttransfer.report.html import Link, Section, Shown, document
 from prompttransfer.report.pictures import Picture
@@ -75,32 +74,20 @@ def page(results: Results, pictures: Sequence[Picture], path: Path) -> str:
         Section("Related sources", related_rows(results), words=2, note=_ABOUT_RELATED),
         Section("Rows left out", left_out_rows(results), words=2, note=_ABOUT_LEFT_OUT),
         Section("Notes", note_rows(results), words=2, wrap=True),
-        Section("Environment", (["", ""], environment_rows(results.content)), words=2),
+        Section("Environment", (["", ""], list(results.environment.items())), words=2),
     ]
     if settings := results.content.get("settings"):
         sections.append(Section("Settings", code=json.dumps(settings, indent=2, ensure_ascii=False)))
     return document("Prompt transfer: comparison of methods", _intro(results), _warnings(results), sections)
 
 
-def environment_rows(content: dict[str, Any]) -> list[list[str]]:
-    """Model, commit, machine and versions, as far as they are known."""
-    facts = {
-        "model": content.get("model"),
-        "weights (fingerprint)": content.get("model_fingerprint"),
-        "commit": content.get("commit"),
-        **{name.replace("_", " "): value for name, value in content.get("machine", {}).items()},
-        **content.get("versions", {}),
-    }
-    return [[name, str(value)] for name, value in facts.items() if value not in (None, "")]
-
-
 def _intro(results: Results) -> str:
-    content = results.content
+    environment = results.environment
     seeds = len({row.seed for row in results.rows})
     counts = ((len(results.methods), "method"), (len(results.targets), "target"), (seeds, "seed"))
-    facts = [f"model {content.get('model', 'unknown')}"]
+    facts = [f"model {environment.get('model', 'unknown')}"]
     facts += [f"{count} {word}{'' if count == 1 else 's'}" for count, word in counts]
-    facts += [f"{content['machine']['device']}" if content.get("machine", {}).get("device") else ""]
+    facts.append(environment.get("device", ""))
     return " · ".join(filter(None, facts))
 
 

@@ -131,6 +131,18 @@ class Results:
         """The split that was scored: test or validation."""
         return str(self.content.get("settings", {}).get("evaluate_on", "test"))
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """Model, commit, machine and versions, as far as they are known."""
+        facts = {
+            "model": self.content.get("model"),
+            "weights (fingerprint)": self.content.get("model_fingerprint"),
+            "commit": self.content.get("commit"),
+            **{name.replace("_", " "): value for name, value in self.content.get("machine", {}).items()},
+            **self.content.get("versions", {}),
+        }
+        return {name: str(value) for name, value in facts.items() if value not in (None, "")}
+
     def histories(self, method: str, target: str) -> list[History]:
         """Histories of the finished seeds that have one."""
         rows = [row for row in self.rows if (row.method, row.target) == (method, target)]

@@ -12,9 +12,9 @@ from prompttransfer.report.side_by_side import Runs, labelled_differences, mean_
 
 _ABOUT = (
     "Differences are of pairs with the same method, target and seed, scored by the same metric on the same number of "
-    "test rows. In brackets: 95 % confidence intervals of Student's t, not corrected for the number of comparisons, then "
-    "the number of pairs. Scores are means over all seeds of a run. Equal seeds draw equal rows only where the data "
-    "settings are equal."
+    "test rows. In brackets: 95 % confidence intervals of Student's t, not corrected for the number of comparisons; "
+    "then the number of pairs. Scores are means over all seeds of a run. Equal seeds draw equal rows only where the "
+    "data settings are equal."
 )
 
 

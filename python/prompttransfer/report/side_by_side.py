@@ -132,9 +132,13 @@ def score_rows(runs: Runs) -> Table:
 
 def setting_rows(runs: Runs) -> Table:
     """What differs: model, commit, machine, versions and settings."""
-    facts = {name: _facts(results.content) for name, results in runs.results.items()}
-    names = dict.fromkeys(name for known in facts.values() for name in known)
-    lines = [[name, *(known.get(name, "-") for known in facts.values())] for name in names]
+    facts = [
+        results.environment
+        | {name: value for name, value in _flat(results.content.get("settings", {})).items() if name not in _PLACES}
+        for results in runs.results.values()
+    ]
+    names = dict.fromkeys(name for known in facts for name in known)
+    lines = [[name, *(known.get(name, "-") for known in facts)] for name in names]
     return ["setting", *runs.results], [line for line in lines if len(set(line[1:])) > 1]
 
 
@@ -167,13 +171,6 @@ def comparison_facts(runs: Runs) -> dict[str, Any]:
             if (found := runs.difference(name, method))
         ],
     }
-
-
-def _facts(content: dict[str, Any]) -> dict[str, str]:
-    known = {name: content.get(name, "") for name in ("model", "model_fingerprint", "commit")}
-    known |= content.get("machine", {}) | content.get("versions", {})
-    settings = {name: value for name, value in content.get("settings", {}).items() if name not in _PLACES}
-    return {name: str(value) for name, value in known.items()} | _flat(settings)
 
 
 def _flat(settings: dict[str, Any], before: str = "") -> dict[str, str]:

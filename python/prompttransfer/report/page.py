@@ -27,7 +27,7 @@ from prompttransfer.runs.rows import SourceRow, TargetRow
 
 _ABOUT_SCORES = (
     "zero-shot: the model without a prompt; majority: always the most frequent answer. ±: standard deviation over "
-    "seeds. † collapsed: at least 98 % of the rows got one answer."
+    "seeds. † collapsed: at least 98 % of the rows got the same answer."
 )
 _ABOUT_DIFFERENCES = (
     "Differences are of pairs with the same target and seed. CI: Student's t confidence interval. Over seeds: what "
@@ -40,13 +40,12 @@ _ABOUT_COST = (
     "targets and seeds; they depend on the load of the machine."
 )
 _ABOUT_RELATED = (
-    "Sign-flip test of each source's task vector against the target's, after its first updates. A source with "
-    "a z of at least the level is related; methods that transfer from related sources only use these. Means "
-    "over seeds."
+    "Sign-flip test of each source's task vector against the target's, after its first updates. A source whose z "
+    "reaches the level is related; methods that transfer only from related sources use these. Means over seeds."
 )
 _ABOUT_LEFT_OUT = (
-    "leaked: training rows that overlap with rows a prompt is judged on; skipped: rows that do not fit the "
-    "task. Neither was used."
+    "leaked: training rows that overlap with rows a prompt is scored on; skipped: rows that do not fit the task. "
+    "Neither was used."
 )
 
 
@@ -67,7 +66,7 @@ def page(results: Results, pictures: Sequence[Picture], path: Path) -> str:
     if results.rows:
         sections += [
             Section("Cost", cost_rows(results), note=_ABOUT_COST),
-            Section("Every score with its terms", _linked(results, path), words=2),
+            Section("Scores in detail", _linked(results, path), words=2),
         ]
     sections += [
         Section("Source prompts", _with_prompts(results, path)),
@@ -94,9 +93,9 @@ def _intro(results: Results) -> str:
 def _warnings(results: Results) -> list[str]:
     found = []
     if results.judged_on != "test":
-        found.append(f"Scored on {results.judged_on} rows: for the choice of settings, not a result.")
+        found.append(f"Scored on {results.judged_on} rows, which are for choosing settings: not a result to report.")
     if not results.content.get("finished", False):
-        found.append("This run is not finished: the tables hold what is done so far.")
+        found.append("This run is not finished: the tables hold only what is done so far.")
     if len({row.seed for row in results.rows}) == 1:
         found.append("One seed: differences of a few points may be chance.")
     if few := few_rows(results):
@@ -111,7 +110,7 @@ def _about_mean(results: Results) -> str:
 
 
 def _linked(results: Results, path: Path) -> tuple[list[str], list[list[Shown]]]:
-    """Every score with its terms; in place of the number of seeds, their prompts."""
+    """Every score in detail; in place of the number of seeds, links to their prompts."""
     cells = results.cells()
     head, rows = fact_rows(cells)
     place = head.index("seeds")

@@ -38,7 +38,7 @@ def pictures(results: Results) -> list[Picture]:
         Picture(
             "scores",
             "Scores by target",
-            "Black lines on the bars: the standard deviation over seeds. Pale bars: collapsed. ↓: less is better.",
+            "Black lines on the bars: the standard deviation over seeds. Pale bars: collapsed. ↓: lower is better.",
             tuple(figures.scores(results)),
             figures.SCORE_KEYS,
         ),

@@ -1,7 +1,7 @@
 """Several runs side by side: what differs in their settings, and the differences of their scores, pair by pair.
 
 All others are compared with the first run. A pair is a row of the first run and one of another with the same method,
-target and seed, judged by the same metric on as many test rows.
+target and seed, scored by the same metric on as many test rows.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Runs:
 
 
 def _comparable(one: TargetRow, other: TargetRow) -> bool:
-    """Whether two rows were judged alike."""
+    """Whether two rows were scored alike."""
     return (one.metric, one.test_rows) == (other.metric, other.test_rows)
 
 

@@ -17,9 +17,9 @@ _FEW = 50  # test rows; of fewer, one weighs more than 2 %
 
 
 def few_rows(results: Results) -> str:
-    """Says so where a target has few rows to judge on; else empty."""
+    """A warning where a target is scored on few rows; else empty."""
     fewest = min((row.test_rows for row in results.rows if row.test_rows), default=_FEW)
-    return "" if fewest >= _FEW else f"Few {results.judged_on} rows: of {fewest}, one is {100 / fewest:.3g} %"
+    return "" if fewest >= _FEW else f"Few {results.judged_on} rows: each of {fewest} counts {100 / fewest:.3g} %"
 
 
 def score_text(cell: Cell | None) -> str:
@@ -168,7 +168,7 @@ def source_rows(results: Results) -> Table:
 
 
 def left_out_rows(results: Results) -> Table:
-    """Tasks of which rows were left out: leaked into what is judged, or not fitting the task."""
+    """Tasks of which rows were left out: leaked into the rows that are scored, or not fitting the task."""
     found: dict[tuple[str, str], list[ScoredRow]] = {}
     for row in results.rows:
         found.setdefault((row.target, "target"), []).append(row)
@@ -213,7 +213,7 @@ def note_rows(results: Results) -> Table:
 
 
 def metric_name(metric: str) -> str:
-    """With an arrow where less is better."""
+    """With an arrow where lower is better."""
     return f"{metric} ↓" if scale_of(metric).lower_is_better else metric
 
 

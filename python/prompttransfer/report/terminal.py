@@ -27,7 +27,7 @@ _HEADS = {
 
 
 def print_results(results: Results, console: Console) -> None:
-    """Scores by method and target, then every score with its terms."""
+    """Scores by method and target, then every score in detail."""
     wide = console.width >= 100
     head, rows = overview_rows(results)
     scale = (
@@ -41,9 +41,9 @@ def print_results(results: Results, console: Console) -> None:
     dropped = constant & {"seeds", "metric", "scoring", "other metrics"} | (set() if wide else {"other metrics"})
     kept = [place for place, name in enumerate(head) if name not in dropped]
     head, rows = [head[place] for place in kept], [[row[place] for place in kept] for row in rows]
-    console.print(_table("Every score with its terms", head, rows, text=2, wide=wide, group=True))
+    console.print(_table("Scores in detail", head, rows, text=2, wide=wide, group=True))
     if any(cell.collapsed for cell in results.cells()):
-        console.print("† collapsed: at least 98 % of the test rows got one answer", style="dim")
+        console.print("† collapsed: at least 98 % of the test rows got the same answer", style="dim")
     if few := few_rows(results):
         console.print(few, style="dim")
     if said := in_short(results):

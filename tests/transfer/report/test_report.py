@@ -293,7 +293,7 @@ def test_few_test_rows_are_told(tmp_path: Path) -> None:
         (run / "results.json").write_text(json.dumps(results))
         console = Console(width=120, record=True, file=(tmp_path / "out").open("w"))
         print_results(read_results(run), console)
-        assert ("Few test rows: of 5, one is 20 %" in console.export_text()) == told
+        assert ("Few test rows: each of 5 counts 20 %" in console.export_text()) == told
 
 
 def test_bad_run_folders(tmp_path: Path) -> None:

@@ -23,19 +23,7 @@ from prompttransfer.distributed import processes
 from prompttransfer.files.texts import show
 
 # In the order of the help: train and compare, use what came out of it, look after the machine.
-COMMANDS = (
-    compare,
-    train,
-    evaluate,
-    predict,
-    similar,
-    report,
-    export,
-    import_,
-    validate,
-    assets,
-    doctor,
-)
+COMMANDS = (compare, train, evaluate, predict, similar, report, export, import_, validate, assets, doctor)
 
 app = typer.Typer(
     name="prompttransfer",

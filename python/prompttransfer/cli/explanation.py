@@ -16,8 +16,8 @@ from prompttransfer.files.cache_parts import size
 def print_explanation(explanation: Explanation, console: Console | None = None) -> None:
     """Print what a run would do and need, then what is missing."""
     console = console or Console(highlight=False)
-    about = f": {explanation.about.about}" if explanation.about.about else ""
-    console.print(Text.assemble((explanation.name, "bold"), about))
+    recipe = explanation.recipe
+    console.print(Text.assemble((recipe.name, "bold"), f": {recipe.about.about}" if recipe.about.about else ""))
     console.print(_model(explanation), markup=False)
     print_table(
         [
@@ -93,14 +93,14 @@ def _costs(explanation: Explanation) -> Iterator[str]:
 def _choices(explanation: Explanation) -> Iterator[str]:
     """The settings that no paper states, each reason once, and departures from the paper."""
     chosen: dict[str, list[str]] = {}
-    for path, why in explanation.about.unknown.items():
+    for path, why in explanation.recipe.about.unknown.items():
         chosen.setdefault(why, []).append(path)
     if chosen:
         yield "\nour choice, as nothing we have read states it:"
         yield from (f"  {', '.join(paths)}: {why}" for why, paths in chosen.items())
-    if explanation.about.departures:
+    if explanation.recipe.about.departures:
         yield "\nother than in the paper:"
-        yield from (f"  {departure}" for departure in explanation.about.departures)
+        yield from (f"  {departure}" for departure in explanation.recipe.about.departures)
 
 
 def _duration(seconds: float | None) -> str:

@@ -14,7 +14,7 @@ from prompttransfer.estimate.stages import SizedStage, stages
 from prompttransfer.estimate.tasks import TaskFacts, task_facts
 from prompttransfer.files.cache_parts import size
 from prompttransfer.files.model_names import hub_fault
-from prompttransfer.settings.recipes import About, Recipe
+from prompttransfer.settings.recipes import Recipe
 from prompttransfer.settings.run import RunConfig
 from prompttransfer.tasks.text_metrics.scoring import Lack
 
@@ -24,20 +24,17 @@ class Explanation:
     """All that is known before a run.
 
     Attributes:
-        seconds: of every stage, once; None: not known.
         disk, free_disk: bytes needed and free where finished stages are kept.
         missing: what stands in the way; nothing: the run can start.
     """
 
-    name: str
-    about: About
+    recipe: Recipe
     config: RunConfig
     model: ModelFacts | None
     tasks: list[TaskFacts]
     stages: list[SizedStage]
     machine: cost.Machine
     memory: cost.Memory | None
-    seconds: list[float | None]
     disk: int | None
     free_disk: int
     missing: list[Lack]
@@ -45,6 +42,12 @@ class Explanation:
     @property
     def ready(self) -> bool:
         return not self.missing
+
+    @property
+    def seconds(self) -> list[float | None]:
+        """Of every stage, once; None: not known."""
+        model = self.model
+        return [cost.seconds(stage, model, self.machine) if model else None for stage in self.stages]
 
     @property
     def total_seconds(self) -> float:
@@ -60,8 +63,8 @@ class Explanation:
         """For JSON."""
         timed = zip(self.stages, self.seconds, strict=True)
         return {
-            "recipe": self.name,
-            **self.about.model_dump(mode="json"),
+            "recipe": self.recipe.name,
+            **self.recipe.about.model_dump(mode="json"),
             "ready": self.ready,
             "missing": [lack._asdict() for lack in self.missing],
             "settings": self.config.model_dump(mode="json"),
@@ -111,10 +114,7 @@ def explain(config: RunConfig, recipe: Recipe, *, probe_seconds: float = 1.0) ->
         if disk > free:
             what = f"disk: about {size(disk)} are needed in {place}, {size(free)} are free"
             missing.append(Lack(what, "set PROMPTTRANSFER_CACHE to a larger disk"))
-    times = [cost.seconds(stage, model, machine) if model else None for stage in plan]
-    return Explanation(
-        recipe.name, recipe.about, config, model, found, plan, machine, memory, times, disk, free, missing
-    )
+    return Explanation(recipe, config, model, found, plan, machine, memory, disk, free, missing)
 
 
 def _quantization_lacks(config: RunConfig) -> list[Lack]:

@@ -40,16 +40,9 @@ def _score_panel(results: Results, target: str) -> Panel:
     # A cut axis would exaggerate the differences, unless scores may be negative (correlations).
     low, high = min(0.0, *reach), max(100.0 if scale == PERCENT else 0.0, *reach)
     left = min(120.0, max(text_width(method) for method in results.methods) + 10)
-    chart = Chart(
-        f"{target} ({metric_name(results.metrics[target])})",
-        _WIDTH,
-        50 + 19 * len(cells),
-        (low, high),
-        (len(cells) - 0.5, -0.5),
-        left=left,
-        right=92,
-        bottom=20,
-    )
+    title, height = f"{target} ({metric_name(results.metrics[target])})", 50 + 19 * len(cells)
+    rows = (len(cells) - 0.5, -0.5)
+    chart = Chart(title, _WIDTH, height, (low, high), rows, left=left, right=92, bottom=20)
     chart.x_axis()
     for place, (turn, cell) in enumerate(cells):
         method, y = cell.first.method, chart.y(place)
@@ -238,9 +231,8 @@ def _timeline(title: str, names: Sequence[str], edges: Sequence[float], shares: 
     whole = {name: float(np.average(shares[name], weights=spans)) if name in shares else 0.0 for name in names}
     labels = {name: f"{shortened(name, 100)} {100 * whole[name]:.0f} %" for name in names}
     left = min(150.0, max(map(text_width, labels.values())) + 8)
-    chart = Chart(
-        title, _WIDTH, 66 + 19 * len(names), (edges[0], edges[-1]), (len(names) - 0.5, -0.5), left=left, right=14
-    )
+    rows = (len(names) - 0.5, -0.5)
+    chart = Chart(title, _WIDTH, 66 + 19 * len(names), (edges[0], edges[-1]), rows, left=left, right=14)
     chart.x_axis("target update", integer=True)
     for line, name in enumerate(names):
         chart.text(left - 6, chart.y(line) + 4, labels[name], anchor="end", tip=name)

@@ -7,22 +7,10 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from prompttransfer.report import tables
 from prompttransfer.report.html import Link, Section, Shown, document
 from prompttransfer.report.pictures import Picture
 from prompttransfer.report.results import Results
-from prompttransfer.report.tables import (
-    BASELINES,
-    cost_rows,
-    difference_rows,
-    fact_rows,
-    few_rows,
-    leaderboard_rows,
-    left_out_rows,
-    note_rows,
-    overview_rows,
-    related_rows,
-    source_rows,
-)
 from prompttransfer.runs.rows import SourceRow, TargetRow
 
 _ABOUT_SCORES = (
@@ -56,23 +44,25 @@ def page(results: Results, pictures: Sequence[Picture], path: Path) -> str:
     if results.rows:
         about = f"On {results.judged_on} rows. {_ABOUT_SCORES}"
         sections = [
-            Section("Leaderboard", leaderboard_rows(results), base=BASELINES, note=_about_mean(results)),
-            Section("Scores", overview_rows(results), base=BASELINES, note=about, picture=drawn.pop("scores")),
+            Section("Leaderboard", tables.leaderboard_rows(results), base=tables.BASELINES, note=_about_mean(results)),
+            Section(
+                "Scores", tables.overview_rows(results), base=tables.BASELINES, note=about, picture=drawn.pop("scores")
+            ),
         ]
         if results.differences:
-            differences = difference_rows(results.differences)
+            differences = tables.difference_rows(results.differences)
             sections.append(Section("Difference to PT", differences, picture=drawn.pop("differences", None)))
     sections += [Section(picture.title, picture=picture) for picture in drawn.values()]
     if results.rows:
         sections += [
-            Section("Cost", cost_rows(results), note=_ABOUT_COST),
+            Section("Cost", tables.cost_rows(results), note=_ABOUT_COST),
             Section("Scores in detail", _linked(results, path), words=2),
         ]
     sections += [
         Section("Source prompts", _with_prompts(results, path)),
-        Section("Related sources", related_rows(results), words=2, note=_ABOUT_RELATED),
-        Section("Rows left out", left_out_rows(results), words=2, note=_ABOUT_LEFT_OUT),
-        Section("Notes", note_rows(results), words=2, wrap=True),
+        Section("Related sources", tables.related_rows(results), words=2, note=_ABOUT_RELATED),
+        Section("Rows left out", tables.left_out_rows(results), words=2, note=_ABOUT_LEFT_OUT),
+        Section("Notes", tables.note_rows(results), words=2, wrap=True),
         Section("Environment", (["", ""], list(results.environment.items())), words=2),
     ]
     if settings := results.content.get("settings"):
@@ -98,7 +88,7 @@ def _warnings(results: Results) -> list[str]:
         found.append("This run is not finished: the tables hold only what is done so far.")
     if len({row.seed for row in results.rows}) == 1:
         found.append("One seed: differences of a few points may be chance.")
-    if few := few_rows(results):
+    if few := tables.few_rows(results):
         found.append(f"{few}.")
     return found
 
@@ -112,7 +102,7 @@ def _about_mean(results: Results) -> str:
 def _linked(results: Results, path: Path) -> tuple[list[str], list[list[Shown]]]:
     """Every score in detail; in place of the number of seeds, links to their prompts."""
     cells = results.cells()
-    head, rows = fact_rows(cells)
+    head, rows = tables.fact_rows(cells)
     place = head.index("seeds")
     head[place] = "prompts by seed"
     seeds = [[_seed(results, path, row) for row in cell.rows] for cell in cells]
@@ -121,7 +111,7 @@ def _linked(results: Results, path: Path) -> tuple[list[str], list[list[Shown]]]
 
 def _with_prompts(results: Results, path: Path) -> tuple[list[str], list[list[Shown]]]:
     """The source prompts; their seeds lead to the files."""
-    (name, _, *head), rows = source_rows(results)
+    (name, _, *head), rows = tables.source_rows(results)
     linked = zip(rows, results.sources, strict=True)
     return [name, "prompt of seed", *head], [[row[0], _seed(results, path, it), *row[2:]] for row, it in linked]
 

@@ -112,7 +112,7 @@ def _disk_full(error: Exception) -> bool:
 
 
 def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return str(error).strip().partition("\n")[0]
 
 
 def _expected(error: Exception) -> bool:

@@ -153,42 +153,31 @@ def similarity(results: Results, traces: Traces) -> list[Panel]:
                 for other, b in enumerate(names[:own]):
                     # Of the first method that has it: all of them start from the same prompts.
                     kind.setdefault((row, b), float(matrix[one, other]))
-    sources = list(dict.fromkeys(name for pair in among for name in pair))
-    targets = list(dict.fromkeys(target for target, _ in with_target))
-    if not sources:
+    if not among:
         return []
     apart = [value for (a, b), value in among.items() if a != b]
     limit = max([0.05, *map(abs, apart), *map(abs, with_target.values())])
-    maps = [("Sources among themselves", sources, among), ("Targets with sources", targets, with_target)]
-    return [_heat_map(title, rows, sources, values, limit, "cosine") for title, rows, values in maps if rows]
+    maps = (("Sources among themselves", among), ("Targets with sources", with_target))
+    return [_heat_map(title, values, limit, "cosine") for title, values in maps if values]
 
 
 def attention(results: Results, traces: Traces) -> list[Panel]:
     """Weight of every prompt in that of a target, by methods that learn it; the mean where it depends on the row."""
     panels = []
     for method in results.methods:
-        weights = {target: traces[method, target].attention for target in results.targets}
-        weights = {target: found for target, found in weights.items() if found}
-        if weights:
-            values = {
-                (target, "own" if name == target else name): value
-                for target, found in weights.items()
-                for name, value in found.items()
-            }
-            names = list(dict.fromkeys(name for _, name in values))
-            panels.append(_heat_map(f"{method}: attention", list(weights), names, values, 1.0, "weight"))
+        values = {
+            (target, "own" if name == target else name): value
+            for target in results.targets
+            for name, value in traces[method, target].attention.items()
+        }
+        if values:
+            panels.append(_heat_map(f"{method}: attention", values, 1.0, "weight"))
     return panels
 
 
-def _heat_map(
-    title: str,
-    rows: Sequence[str],
-    columns: Sequence[str],
-    values: Mapping[tuple[str, str], float],
-    limit: float,
-    unit: str,
-) -> Panel:
-    """Cells as strong as their value's share of the limit, blue above 0 and red below."""
+def _heat_map(title: str, values: Mapping[tuple[str, str], float], limit: float, unit: str) -> Panel:
+    """Cells by row and column, as strong as their value's share of the limit, blue above 0 and red below."""
+    rows, columns = (list(dict.fromkeys(names[side] for names in values)) for side in (0, 1))
     numbers = len(columns) <= _NUMBERS
     wide, high = (40.0, 24.0) if numbers else (20.0, 20.0)
     left = min(130.0, max(map(text_width, rows)) + 10)

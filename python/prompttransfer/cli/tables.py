@@ -32,9 +32,7 @@ def print_table(rows: Sequence[Mapping[str, Any]], right: Collection[str] = (), 
     (console or wide_console()).print(table)
 
 
-def _shown(value: Any) -> Text:
-    if isinstance(value, Text):
-        return value
+def _shown(value: str | float | None) -> Text:
     if isinstance(value, float):
         return Text(f"{value:.1f}")
     return Text("" if value is None else f"{value:,}" if isinstance(value, int) else value)

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prompttransfer.estimate.missing import Missing, one_line
+from prompttransfer.estimate.model import one_line
 from prompttransfer.files.progress import NullProgress
 from prompttransfer.settings.run import RunConfig
+from prompttransfer.tasks.text_metrics.scoring import Lack
 
 # Training rows (as they are trained on) and test rows (after the split of the papers), from the descriptions of the
 # sets: for a plan where the data is not there yet.
@@ -78,7 +79,7 @@ class TaskFacts:
     validation: int | None = None
 
 
-def task_facts(config: RunConfig, name: str, role: str) -> tuple[TaskFacts, list[Missing]]:
+def task_facts(config: RunConfig, name: str, role: str) -> tuple[TaskFacts, list[Lack]]:
     """A task's facts and what is missing for it."""
     from prompttransfer.tasks import DEMO_TASKS
     from prompttransfer.tasks.papers import PAPER_TASKS
@@ -95,7 +96,7 @@ def task_facts(config: RunConfig, name: str, role: str) -> tuple[TaskFacts, list
         try:
             return _loaded(config, name, role), []
         except (ValueError, OSError, ImportError, RuntimeError) as error:
-            absent = Missing(f"task {name}: {one_line(error)}", "see the message")
+            absent = Lack(f"task {name}: {one_line(error)}", "see the message")
     train, test = PUBLISHED_ROWS.get(name, (None, None))
     facts = TaskFacts(
         name=name,
@@ -151,17 +152,17 @@ def _loaded(config: RunConfig, name: str, role: str) -> TaskFacts:
     )
 
 
-def _demo_lack(name: str) -> Missing | None:
+def _demo_lack(name: str) -> Lack | None:
     from prompttransfer.files.assets import is_fetched
     from prompttransfer.tasks import DEMO_TASKS
 
     asset = DEMO_TASKS[name].asset
     if is_fetched(asset):
         return None
-    return Missing(f"task {name}: {asset} is not in the cache", f"prompttransfer assets {asset} --fetch")
+    return Lack(f"task {name}: {asset} is not in the cache", f"prompttransfer assets {asset} --fetch")
 
 
-def _paper_lack(config: RunConfig, spec: Any) -> Missing | None:
+def _paper_lack(config: RunConfig, spec: Any) -> Lack | None:
     """Whether a data set of the papers is in the folder, or where `datasets` keeps what it got from the hub."""
     from prompttransfer.tasks.papers.sources import find_split
     from prompttransfer.tasks.papers.splits import PARTS, hub_splits
@@ -176,20 +177,20 @@ def _paper_lack(config: RunConfig, spec: Any) -> Missing | None:
         kept = Path(settings.HF_DATASETS_CACHE) / spec.hub.replace("/", "___")
         if any(kept.glob(f"{spec.config or '*'}/**/*.arrow")):
             return None
-        return Missing(f"task {spec.name}: {spec.hub} is not in the cache; to be read with --data-dir {folder}", get)
+        return Lack(f"task {spec.name}: {spec.hub} is not in the cache; to be read with --data-dir {folder}", get)
     try:
         for split in {split for part in PARTS for split in hub_splits(spec.splits, part)}:
             find_split(spec, split, config.data_dir)
     except (OSError, ValueError) as error:
-        return Missing(f"task {one_line(error)}", get)
+        return Lack(f"task {one_line(error)}", get)
     return None
 
 
-def _metric_lacks(spec: Any) -> list[Missing]:
+def _metric_lacks(spec: Any) -> list[Lack]:
     from prompttransfer.tasks.text_metrics import missing
 
     lack = None if spec.words else missing(spec.metric)
-    return [Missing(f"task {spec.name}: {lack.what}", lack.command)] if lack else []
+    return [Lack(f"task {spec.name}: {lack.what}", lack.command)] if lack else []
 
 
 def _fewer(rows: int | None, most: int | None) -> int | None:

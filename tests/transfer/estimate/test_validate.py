@@ -15,7 +15,8 @@ from tiny import tiny_llama, tiny_t5, tiny_tokenizer
 from typer.testing import CliRunner
 
 from prompttransfer import RunConfig, cli
-from prompttransfer.estimate import Explanation, explain, print_explanation
+from prompttransfer.cli.explanation import print_explanation
+from prompttransfer.estimate import Explanation, explain
 from prompttransfer.estimate.cost import Machine, disk, memory, seconds
 from prompttransfer.estimate.model import model_facts
 from prompttransfer.estimate.stages import SizedStage, stages

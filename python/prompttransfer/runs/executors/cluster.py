@@ -45,8 +45,8 @@ class Cluster:
     """An executor on a Ray cluster.
 
     Args:
-        address: of the cluster; "auto": the one that RAY_ADDRESS names, else one that is started on this machine for the
-            run. (Ray's own "auto" hangs where a cluster that was killed has left its address.)
+        address: of the cluster; "auto": the one that RAY_ADDRESS names, else one that is started here for the run.
+            (Ray's own "auto" hangs where a cluster that was killed has left its address.)
         workers: how many; None: one for each GPU, or as many as the cores allow with OMP_NUM_THREADS threads each (1 if
             it is not set).
     """

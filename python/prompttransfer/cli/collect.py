@@ -19,13 +19,14 @@ def collect(
 ) -> Result:
     """Join the shards of a run into its run folder, and report.
 
-    Examples:
+    Train the sources first, then the parts, in any order, on any machines:
 
-    `prompttransfer compare --shard sources --output runs/grid`  (first)
-
-    `prompttransfer compare --shard 1/2 --output runs/grid`  (then both parts, in any order, on any machines)
-
-    `prompttransfer collect runs/grid`
+    ```bash
+    prompttransfer compare --shard sources --output runs/grid
+    prompttransfer compare --shard 1/2 --output runs/grid
+    prompttransfer compare --shard 2/2 --output runs/grid
+    prompttransfer collect runs/grid
+    ```
 
     Shards that are not finished are named. Collect again when they are.
     """

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 import torch
-from test_executors import Broken, Told
+from test_executors import Broken
+from told import Told
 
 from prompttransfer import RunConfig
 from prompttransfer.methods import METHODS
@@ -74,6 +75,31 @@ def test_a_driver_that_was_killed_starts_again(toy: RunConfig, expected: dict[st
     assert all(path.stat().st_mtime_ns == changed for path, changed in kept.items()), "finished rows stay"
 
 
+def test_the_slurm_example(toy: RunConfig, expected: dict[str, Any], tmp_path: Path) -> None:
+    """With a queue of one node, which is this machine."""
+    config = placed(toy, tmp_path)
+    (tmp_path / "recipe.json").write_text(config.model_dump_json())
+    commands = {"scontrol": "echo 127.0.0.1", "srun": 'while [[ $1 == --* ]]; do shift; done; exec "$@"'}
+    for name, body in commands.items():
+        (tmp_path / name).write_text(f"#!/usr/bin/env bash\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    environment = {
+        **os.environ,
+        "PATH": f"{tmp_path}:{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PYTHON": sys.executable,
+        "RECIPE": str(tmp_path / "recipe.json"),
+        "OUTPUT": str(config.output),
+        "SLURM_JOB_NODELIST": "node1",
+        "SLURM_JOB_NUM_NODES": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+    script = Path(__file__).parents[3] / "examples" / "slurm_ray.sh"
+    done = subprocess.run(["bash", script], env=environment, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    made = content(config.output)
+    assert made.pop("report.html", "") is None and made == expected
+
+
 def test_the_rows_are_those_of_one_process_and_nodes_share_no_folder(
     toy: RunConfig, expected: dict[str, Any], nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -111,11 +137,12 @@ def test_a_result_is_lost_before_the_driver_has_it(
     assert len(lost) == 2 and content(config.output) == expected
 
 
-def test_a_job_that_fails_by_itself_is_not_tried_again(toy: RunConfig, nodes: Nodes, tmp_path: Path) -> None:
+def test_a_job_that_fails_by_itself_is_not_tried_again(
+    toy: RunConfig, nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ray.cloudpickle.register_pickle_by_value(sys.modules[Broken.__module__])  # as Ray does with a script
-    METHODS["Broken"] = Broken()
+    monkeypatch.setitem(METHODS, "Broken", Broken())
     config, told = placed(toy, tmp_path).model_copy(update={"methods": ("Broken",), "sources": ()}), Told()
     with pytest.raises(JobFailed, match=r"Broken-goal-seed1 failed on worker \d+ on .*: nothing here"):
         compare(config, told, Cluster())
     assert told.warnings == []
-    METHODS.pop("Broken")

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from told import Told
 from typer.testing import CliRunner
 
-from prompttransfer import Context, EncodedTask, Method, MethodResult, RunConfig, cli, register_method
-from prompttransfer.files.progress import NullProgress, Work
+from prompttransfer import Context, EncodedTask, Method, MethodResult, RunConfig, cli
+from prompttransfer.files.progress import NullProgress
 from prompttransfer.methods import METHODS
 from prompttransfer.runs.compare import compare
 from prompttransfer.runs.executors import JobFailed, LocalWorkers
@@ -23,24 +24,6 @@ from tools.reliability.runs import content, placed, toy_settings
 from tools.reliability.workers import kill_workers
 
 
-class Told(NullProgress):
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-        self.warnings: list[str] = []
-        self.works: list[Work] = []
-
-    def stage(self, title: str, total: int) -> Work:
-        self.works.append(Work(title, total))
-        return self.works[-1]
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
-
-
-@register_method
 class Broken(Method):
     """A method of the user's that fails on a target."""
 
@@ -89,13 +72,15 @@ def test_killed_workers_are_replaced(tmp_path: Path) -> None:
 
 @pytest.mark.distributed
 @pytest.mark.slow
-def test_an_error_on_a_worker_names_job_and_worker_once(toy: RunConfig, tmp_path: Path) -> None:
+def test_an_error_on_a_worker_names_job_and_worker_once(
+    toy: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Also a method that is not the package's reaches the workers."""
+    monkeypatch.setitem(METHODS, "Broken", Broken())
     config, told = placed(toy, tmp_path / "x").model_copy(update={"methods": ("Broken", "PT"), "sources": ()}), Told()
     with pytest.raises(JobFailed, match=r"Broken-goal-seed\d failed on worker \d on .* \(pid \d+\): nothing here"):
         compare(config, told, LocalWorkers(2))
     assert told.warnings == []
-    METHODS.pop("Broken")
 
 
 @pytest.mark.distributed

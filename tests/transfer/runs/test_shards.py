@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_executors import Told
+from told import Told
 
 from prompttransfer import RunConfig
 from prompttransfer.runs.compare import compare
@@ -119,4 +119,3 @@ def test_the_slurm_example(toy: RunConfig, tmp_path: Path) -> None:
         "report.html"
     }
     assert joined["rows"] == content(alone.output)["rows"]
-    subprocess.run(["bash", "-n", SCRIPT.with_name("slurm_ray.sh")], check=True)

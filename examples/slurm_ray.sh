@@ -14,6 +14,10 @@
 #SBATCH --output=slurm-%j.log
 set -euo pipefail
 
+# Only who has the token may use the cluster. It is in the home folder, which the nodes share.
+export RAY_AUTH_MODE=token
+ray get-auth-token --generate >/dev/null
+
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 address=$head:6379
 

@@ -11,7 +11,6 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # children are forked
 
 from prompttransfer.runs.executors import LocalWorkers
 from tools.reliability.kill import kill_at_random
-from tools.reliability.nodes import lose_nodes
 from tools.reliability.workers import kill_workers
 
 
@@ -32,6 +31,8 @@ def main() -> None:
         elif options.command == "workers":
             report = kill_workers(Path(folder), LocalWorkers(options.workers), options.times, options.seed, print)
         else:
+            from tools.reliability.nodes import lose_nodes  # needs Ray
+
             report = lose_nodes(Path(folder), options.times, options.seed, print)
     print(report.line())
 

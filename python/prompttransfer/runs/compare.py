@@ -6,7 +6,7 @@ resumes where it stopped.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections import deque
 from pathlib import Path
 
 from prompttransfer.distributed import processes
@@ -40,17 +40,23 @@ def compare(
     """
     progress = progress if progress and processes.is_main() else NullProgress()
     with (executor or InProcess()).open(config, progress) as session:
-        plan, main = session.plan, processes.is_main()
+        plan = session.plan
         folder, keys = (shard.folder(config.output), shard.jobs(plan)) if shard else (config.output, plan.keys)
-        with RunFolder(folder, config, plan.facts, keys, progress) if main else nullcontext() as run:
-            if run:
-                if shard:
-                    write_json(folder / JOBS, plan.keys)
-                for path, start in plan.starts.items():
-                    run.save_prompt(path, start)
-            for job, made in session.results(run.left(job for job in plan.order if job in keys) if run else ()):
-                if run:
-                    run.add(job, made)
-            if run:
-                run.collect()
+        if not processes.is_main():
+            deque(session.results(()), maxlen=0)  # the jobs of the main process
+            return folder
+        with RunFolder(folder, config, plan.facts, keys, progress) as run:
+            if shard:
+                write_json(folder / JOBS, plan.keys)
+            for path, start in plan.starts.items():
+                run.save_prompt(path, start)
+            left = run.left(job for job in plan.order if job in keys)
+            whole = progress.stage("whole run", len(left)) if left else None
+            for job, made in session.results(left):
+                run.add(job, made)
+                if whole:
+                    whole.advance()
+            if whole:
+                whole.close()
+            run.collect()
     return folder

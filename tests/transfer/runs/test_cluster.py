@@ -26,7 +26,7 @@ ray = pytest.importorskip("ray")
 from ray.cluster_utils import Cluster as Nodes  # noqa: E402
 
 from prompttransfer.runs.executors.cluster import Cluster  # noqa: E402
-from tools.reliability.nodes import NodeKiller, two_nodes  # noqa: E402
+from tools.reliability.nodes import NodeKiller, lose_nodes, two_nodes  # noqa: E402
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow, pytest.mark.xdist_group("ray")]
 
@@ -146,3 +146,8 @@ def test_a_job_that_fails_by_itself_is_not_tried_again(
     with pytest.raises(JobFailed, match=r"Broken-goal-seed1 failed on worker \d+ on .*: nothing here"):
         compare(config, told, Cluster())
     assert told.warnings == []
+
+
+@pytest.mark.nightly
+def test_nodes_are_lost_at_random(tmp_path: Path) -> None:
+    assert lose_nodes(tmp_path, times=20, seed=0).kills == 20

@@ -69,7 +69,13 @@ class Cluster:
         began = not ray.is_initialized()
         if began:
             address = os.environ.get("RAY_ADDRESS", "local") if self.address == "auto" else self.address
-            ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+            try:
+                ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+            except ConnectionError as error:
+                raise ConnectionError(
+                    f"no Ray cluster answers at {address}; if it wants a token, set RAY_AUTH_MODE=token on all machines "
+                    "and copy ~/.ray/auth_token of the first one to the others"
+                ) from error
         try:
             actors = _Actors(payload, store, model, self.workers, progress)
             try:

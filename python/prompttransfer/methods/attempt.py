@@ -87,18 +87,15 @@ class ATTEMPT(Method):
         groups = prompt.parameter_groups(config.target_rate, attempt.attention_learning_rate)
         batches = ctx.target_batches(target)
         plan = ctx.plan(prompt, task_loss, target.train, batches, config.target_rate, [target], groups=groups)
-        facts = ctx.run(f"{target.name}: ATTEMPT", plan, {"attends to": "text"}).facts
+        stage = ctx.run(f"{target.name}: ATTEMPT", plan, {"attends to": "text"})
         mean, attention = average_over(ctx.backbone, prompt, target.train, config.eval_batch_size)
         names = [*(source.name for source in ctx.sources), target.name]
-        return MethodResult(
-            prompt=mean,
+        return MethodResult.of(
+            mean,
+            stage,
             module=prompt,
             other_prompts={"own": prompt.target.detach()},
-            trainable_parameters=facts["trainable_parameters"],
-            target_updates=facts["updates"],
-            target_examples=facts["examples"],
             source_updates=source_cost(ctx),
-            seconds=facts["seconds"],
-            history={"loss": facts["loss"], "attention": dict(zip(names, attention.tolist(), strict=True))},
+            history={"attention": dict(zip(names, attention.tolist(), strict=True))},
             notes="depends on the row: scored as a module; the prompt file holds the mean over the training rows",
         )

@@ -22,7 +22,7 @@ from prompttransfer.models.rows import EncodedRow, EncodedRows
 from prompttransfer.models.scoring import Evaluation, evaluate
 from prompttransfer.prompts import PromptModule, init_hash
 from prompttransfer.settings.run import RunConfig
-from prompttransfer.training.history import History
+from prompttransfer.training.history import Curve, History
 from prompttransfer.training.plan import Objective, Plan
 from prompttransfer.training.selection import Selection
 from prompttransfer.training.trainer import train
@@ -52,6 +52,32 @@ class MethodResult:
     other_prompts: dict[str, Tensor] = field(default_factory=dict)
     module: PromptModule | None = None
     factors: Factors | None = None
+
+    @classmethod
+    def of(
+        cls, prompt: Tensor, *stages: StageResult, source_updates: int = 0, history: History | None = None, **more: Any
+    ) -> MethodResult:
+        """The result of stages on a target, in their order; the last one trained the prompt.
+
+        Args:
+            history: beside the loss, which is the curve of all stages.
+            more: other fields, by name.
+        """
+        loss: Curve = []
+        updates = 0
+        for stage in stages:
+            loss += [[updates + update, value] for update, value in stage.facts["loss"]]
+            updates += stage.facts["updates"]
+        return cls(
+            prompt=prompt,
+            trainable_parameters=stages[-1].facts["trainable_parameters"] if stages else 0,
+            target_updates=updates,
+            target_examples=sum(stage.facts["examples"] for stage in stages),
+            source_updates=source_updates,
+            seconds=sum(stage.facts["seconds"] for stage in stages),
+            history={"loss": loss, **(history or {})},
+            **more,
+        )
 
     @property
     def evaluated(self) -> Tensor | PromptModule:

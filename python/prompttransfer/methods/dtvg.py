@@ -27,14 +27,7 @@ from prompttransfer.methods.related import (
     related_stages,
     without_transfer,
 )
-from prompttransfer.methods.shared import (
-    joined_loss,
-    own_prompt,
-    own_share,
-    similarity_history,
-    source_cost,
-    source_prompts,
-)
+from prompttransfer.methods.shared import own_prompt, own_share, similarity_history, source_cost, source_prompts
 from prompttransfer.methods.spot import from_nearest
 from prompttransfer.prompts import GroupedPrompt, group_rule
 from prompttransfer.prompts.grouping import MAX_SOURCES
@@ -237,19 +230,14 @@ class DTVG(Method):
             for update, row in enumerate(prompt.history()["groups"], 1)
         ]
         final = [name for name, chosen in zip(names[:-1], prompt.group()[:-1].tolist(), strict=True) if chosen]
-        return MethodResult(
-            prompt=prompt.composed().cpu(),
+        similarity = similarity_history(names, torch.cat([sources, own[None]]), ctx.start)
+        return MethodResult.of(
+            prompt.composed(),
+            first,
+            second,
             other_prompts={"own": own},
-            trainable_parameters=second.facts["trainable_parameters"],
-            target_updates=offset + second.facts["updates"],
-            target_examples=first.facts["examples"] + second.facts["examples"],
             source_updates=source_cost(ctx),
-            seconds=first.facts["seconds"] + second.facts["seconds"],
-            history={
-                "loss": joined_loss(first, second),
-                "groups": log,
-                "similarity": similarity_history(names, torch.cat([sources, own[None]]), ctx.start),
-            },
+            history={"groups": log, "similarity": similarity},
             notes=f"merged: {', '.join(final) or 'no source'}",
         )
 

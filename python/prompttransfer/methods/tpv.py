@@ -80,18 +80,15 @@ class TPV(Method):
         added = added_sources(ctx, target, sources)
         start = vector_sum(ctx, sources, added)
         prompt = SoftPrompt(start)
-        facts = {"trainable_parameters": 0, "updates": 0, "examples": 0, "seconds": 0.0, "loss": []}
+        stages = []
         if tpv.tune:
             plan = ctx.plan(prompt, task_loss, target.train, ctx.target_batches(target), config.target_rate, [target])
-            facts = ctx.run(f"{target.name}: TPV", plan).facts
-        return MethodResult(
-            prompt=prompt.composed().cpu(),
+            stages.append(ctx.run(f"{target.name}: TPV", plan))
+        return MethodResult.of(
+            prompt.composed(),
+            *stages,
             other_prompts={"sum": start},
-            trainable_parameters=facts["trainable_parameters"],
-            target_updates=facts["updates"],
-            target_examples=facts["examples"],
             source_updates=source_cost(ctx),
-            seconds=facts["seconds"],
-            history={"loss": facts["loss"], "similarity": similarity_history(names, sources, ctx.start)},
+            history={"similarity": similarity_history(names, sources, ctx.start)},
             notes=f"from {' + '.join(names[index] for index in added)}{'' if tpv.tune else '; not trained'}",
         )

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from prompttransfer.methods.base import Method, Scope, SizedTask, Stage
-from prompttransfer.methods.context import Context, EncodedTask, MethodResult, stack
+from prompttransfer.methods.context import Context, EncodedTask, MethodResult
 from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.shared import source_cost, source_prompts
 from prompttransfer.models import Backbone
@@ -74,7 +74,7 @@ class ATTEMPT(Method):
 
     def run(self, ctx: Context, target: EncodedTask) -> MethodResult:
         config, attempt = ctx.config, ctx.config.of(ATTEMPTConfig)
-        sources = stack(source_prompts(ctx))
+        sources = torch.stack(source_prompts(ctx))
         prompt = InstancePrompt(
             sources,
             sources[0] if attempt.start == "first_source" else ctx.start,

@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 
 from prompttransfer.methods.base import Method, Scope, SizedTask, Stage, check_fraction
 from prompttransfer.methods.budget import target_budget, updates_of_epochs
-from prompttransfer.methods.context import Context, EncodedTask, MethodResult, stack
+from prompttransfer.methods.context import Context, EncodedTask, MethodResult
 from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.related import (
     RelatedConfig,
@@ -146,7 +146,7 @@ def _with_related(ctx: Context, target: EncodedTask) -> MethodResult:
         ctx,
         target,
         first,
-        stack(source_prompts(ctx))[related],
+        torch.stack(source_prompts(ctx))[related],
         f"{target.name}: DTVG with related sources",
         scaling=dtvg.scaling,
         scale_rate=dtvg.source_scale_learning_rate,
@@ -206,7 +206,7 @@ class DTVG(Method):
         config, dtvg = ctx.config, ctx.config.of(DTVGConfig)
         if config.transfer_from == "related":
             return _with_related(ctx, target)
-        sources = stack(source_prompts(ctx))
+        sources = torch.stack(source_prompts(ctx))
         updates = target_budget(config, len(target.train)).own or own_share(ctx, target, dtvg.own_fraction)
         own, first, batches = own_prompt(ctx, target, updates, dtvg.own_learning_rate)
         if dtvg.grouping == "spot":

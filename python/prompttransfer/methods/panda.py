@@ -15,7 +15,7 @@ from pydantic import Field
 import promptkernels as pk
 from prompttransfer.files.store import tensor_hash
 from prompttransfer.methods.base import Method, Scope, SizedTask, Stage, check_fraction
-from prompttransfer.methods.context import Context, EncodedTask, MethodResult, stack
+from prompttransfer.methods.context import Context, EncodedTask, MethodResult
 from prompttransfer.methods.distillation import DistillationLoss, TeacherForward
 from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.shared import own_prompt, own_share, similarity_history, source_cost, source_prompts
@@ -65,7 +65,7 @@ class PANDA(Method):
 
     def run(self, ctx: Context, target: EncodedTask) -> MethodResult:
         panda = ctx.config.of(PANDAConfig)
-        sources = stack(source_prompts(ctx))
+        sources = torch.stack(source_prompts(ctx))
         own, first, batches = own_prompt(ctx, target, own_share(ctx, target, panda.own_fraction))
         similarity = pk.task_similarity(own[None], ctx.start, others=sources)[0]
         nearest = int(similarity.argmax())

@@ -21,7 +21,7 @@ from torch import Tensor
 from prompttransfer.files.store import StageResult
 from prompttransfer.methods.base import Scope, SizedTask, Stage
 from prompttransfer.methods.choosing import training_losses
-from prompttransfer.methods.context import Context, EncodedTask, MethodResult, stack
+from prompttransfer.methods.context import Context, EncodedTask, MethodResult
 from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.pt import PT
 from prompttransfer.methods.shared import own_share, source_cost, source_prompts, tuning_plan
@@ -101,7 +101,7 @@ def first_updates(ctx: Context, target: EncodedTask) -> FirstUpdates:
     prompt, plan = tuning_plan(tuning, target, batches[:updates], horizon=len(batches))
     stage = tuning.run(f"{target.name}: first updates", plan)
     own, names = prompt.composed().cpu(), [source.name for source in ctx.sources]
-    test = sign_test(own, stack(source_prompts(ctx)), ctx.start, settings.level)
+    test = sign_test(own, torch.stack(source_prompts(ctx)), ctx.start, settings.level)
     return FirstUpdates(test, names, own, stage, batches[updates:])
 
 

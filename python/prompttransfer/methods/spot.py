@@ -16,7 +16,7 @@ from torch import Tensor
 import promptkernels as pk
 from prompttransfer.files.store import StageResult
 from prompttransfer.methods.base import Method, Scope, SizedTask, Stage, check_fraction
-from prompttransfer.methods.context import Context, EncodedTask, MethodResult, stack
+from prompttransfer.methods.context import Context, EncodedTask, MethodResult
 from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.shared import own_prompt, own_share, similarity_history, source_cost, source_prompts
 from prompttransfer.prompts import SoftPrompt
@@ -49,7 +49,7 @@ def from_nearest(
         own: what `own_prompt` returned.
         top: how many of them.
     """
-    sources = stack(source_prompts(ctx))
+    sources = torch.stack(source_prompts(ctx))
     prompt_of_target, first, batches = own
     similarity = pk.task_similarity(prompt_of_target[None], others=sources, metric="token_mean_cosine")[0]
     weights = nearest_weights(similarity, top)

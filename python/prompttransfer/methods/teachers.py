@@ -13,6 +13,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import accumulate
@@ -109,16 +110,13 @@ class KeptTeacher:
         ctx, teacher, order, size = self.ctx, self.teacher, self._order, self.ctx.config.eval_batch_size
 
         def compute(work: Path) -> StageResult:
-            handle = ctx.progress.stage("teacher outputs", len(order))
             tensors = {}
-            try:
+            with closing(ctx.progress.stage("teacher outputs", len(order))) as handle:
                 for first in ctx.backbone.share(range(0, len(order), size)):
                     chosen = order[first : first + size]
                     packed = pack(teacher.output(ctx.backbone, _batch(ctx.backbone, chosen)))
                     tensors |= {f"{name}.{first}": tensor for name, tensor in packed.items()}
                     handle.advance(len(chosen))
-            finally:
-                handle.close()
             parts = ctx.backbone.collected(tensors)
             return StageResult({name: tensor for part in parts for name, tensor in part.items()})
 

@@ -4,7 +4,7 @@ from prompttransfer.prompts.attempt import InstancePrompt
 from prompttransfer.prompts.base import PromptModule
 from prompttransfer.prompts.grouped import GroupedPrompt
 from prompttransfer.prompts.grouping import group_rule
-from prompttransfer.prompts.init import TaskVector, check_same_start, init_hash, initial_prompt
+from prompttransfer.prompts.init import init_hash, initial_prompt
 from prompttransfer.prompts.joined import JoinedPrompt
 from prompttransfer.prompts.multitask import MultitaskPrompt, average_factors, mean_factors
 from prompttransfer.prompts.offset import OffsetPrompt
@@ -23,9 +23,7 @@ __all__ = [
     "PromptModule",
     "SignTest",
     "SoftPrompt",
-    "TaskVector",
     "average_factors",
-    "check_same_start",
     "group_rule",
     "init_hash",
     "initial_prompt",

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from prompttransfer.prompts.base import PromptModule, linear_start, put_first
+from prompttransfer.prompts.base import PromptModule, linear_start, put_first, speeds
 
 
 class InstancePrompt(PromptModule):
@@ -94,9 +94,8 @@ class InstancePrompt(PromptModule):
 
     def parameter_groups(self, learning_rate: float, attention_rate: float | None = None) -> list[dict[str, Any]]:
         """P_t at learning_rate, the attention's weights at attention_rate (the same when not given)."""
-        attention = [self.down, self.up, *(p for p in self.norm.parameters() if p.requires_grad)]
-        rate = learning_rate if attention_rate is None else attention_rate
-        return [{"params": [self.target], "lr": learning_rate}, {"params": attention, "lr": rate}]
+        attention = [self.down, self.up, *self.norm.parameters()]
+        return speeds(learning_rate, ([self.target], None), (attention, attention_rate))
 
     def _prompts(self) -> Tensor:
         return torch.cat([self.sources, self.target[None]])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -89,7 +90,13 @@ class PromptModule(nn.Module, ABC):
 
     def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
         """Groups for the optimizer; a kind with several speeds overrides this."""
-        return [{"params": [p for p in self.parameters() if p.requires_grad], "lr": learning_rate}]
+        return speeds(learning_rate, (list(self.parameters()), None))
+
+
+def speeds(learning_rate: float, *groups: tuple[Sequence[Tensor], float | None]) -> list[dict[str, Any]]:
+    """Groups for the optimizer, each with its rate, or learning_rate where it is None; without frozen parameters."""
+    chosen = [([p for p in parameters if p.requires_grad], rate) for parameters, rate in groups]
+    return [{"params": some, "lr": learning_rate if rate is None else rate} for some, rate in chosen if some]
 
 
 def put_first(prompts: Tensor, input_embeds: Tensor) -> Tensor:

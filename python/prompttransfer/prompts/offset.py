@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from prompttransfer.prompts.base import PromptModule, linear_start, put_first
+from prompttransfer.prompts.base import PromptModule, linear_start, put_first, speeds
 
 
 class OffsetPrompt(PromptModule):
@@ -63,8 +63,4 @@ class OffsetPrompt(PromptModule):
 
     def parameter_groups(self, learning_rate: float, offset_rate: float | None = None) -> list[dict[str, Any]]:
         """Two speeds: P, and A with B (the same when not given)."""
-        rate = learning_rate if offset_rate is None else offset_rate
-        return [
-            {"params": [self.short], "lr": learning_rate},
-            {"params": [self.offset_a, self.offset_b], "lr": rate},
-        ]
+        return speeds(learning_rate, ([self.short], None), ([self.offset_a, self.offset_b], offset_rate))

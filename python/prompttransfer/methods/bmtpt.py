@@ -232,11 +232,7 @@ def aggregate(ctx: Context, posterior: ParticlePrompts, target: EncodedTask) -> 
     if aggregation == "best-on-validation":
         scores = particle_scores(ctx, particles, target)
         return particles[scores.index(max(scores))]
-    return (
-        posterior.kernel_mean()
-        if ctx.config.of(BMTPTConfig).aggregation == "kernel-weighted"
-        else particles.mean(dim=0)
-    )
+    return posterior.kernel_mean() if aggregation == "kernel-weighted" else particles.mean(dim=0)
 
 
 def target_prompt(start: Tensor, bmtpt: BMTPTConfig, rate: float) -> tuple[PromptModule, list[dict]]:

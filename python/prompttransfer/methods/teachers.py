@@ -81,7 +81,7 @@ class KeptTeacher:
     @cached_property
     def _order(self) -> list[_Key]:
         """The rows of the file: rows of like length share a batch."""
-        return sorted(dict.fromkeys((row.task, row.ids, row.answer) for row in self.rows), key=_length)
+        return sorted(dict.fromkeys((row.task, row.ids, row.answer) for row in self.rows), key=lambda row: len(row[1]))
 
     @cached_property
     def _key(self) -> dict[str, Any]:
@@ -214,10 +214,6 @@ def _batch(backbone: Backbone, rows: Sequence[_Key]) -> Batch:
     batch = backbone.collate([ids for _, ids, _ in rows], [answer for _, _, answer in rows])
     batch["task_ids"] = torch.tensor([task for task, _, _ in rows])
     return {name: tensor.to(backbone.device) for name, tensor in batch.items()}
-
-
-def _length(row: _Key) -> int:
-    return len(row[1])
 
 
 def _shortest(tensor: Tensor) -> Tensor:

@@ -13,7 +13,20 @@ from prompttransfer.settings.recipes import recipe_names
 from prompttransfer.settings.run import RunConfig, block_of
 
 # Methods and descriptions of tasks take seconds to import, so a test keeps these lists the same as theirs.
-METHOD_NAMES = ("PT", "Multi-PT", "SPoT", "TPV", "ATTEMPT", "MPT", "MPT-group", "BMTPT", "DTVG", "CrossPT")
+METHOD_NAMES = (
+    "PT",
+    "Multi-PT",
+    "SPoT",
+    "TPV",
+    "ATTEMPT",
+    "MPT",
+    "MPT-group",
+    "BMTPT",
+    "DTVG",
+    "CrossPT",
+    "DePT",
+    "PANDA",
+)
 _TASKS = """
     amazon tweets movies r8 r52-other nyt sst2 subjectivity mrpc rte cb boolq glue/mnli glue/qqp glue/qnli
     glue/sst2 glue/stsb glue/mrpc glue/rte glue/cola superglue/multirc superglue/boolq superglue/wic

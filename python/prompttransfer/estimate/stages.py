@@ -55,7 +55,7 @@ def stages(
 
 def _sized(stage: Stage, config: RunConfig, model: ModelFacts | None, times: int) -> SizedStage:
     tasks: Sequence[TaskFacts] = stage.tasks  # type: ignore[assignment]  # those that the scope was given
-    length, batch = config.prompt_length, stage.batch
+    length, batch = stage.length or config.prompt_length, stage.batch
     text, answer = _mean(tasks, "text"), _mean(tasks, "answer")
     seq2seq = model is not None and model.seq2seq
     drops = config.dropout == "model" and model is not None and model.dropout

@@ -63,6 +63,7 @@ class TaskFacts:
         free_text: whether answers are written.
         majority: score of the most frequent answer, per cent; None: not known.
         validation: rows that choose a prompt, where the settings ask for it; None: not known.
+        max_length: limit of a text in tokens, where the task has one of its own.
     """
 
     name: str
@@ -77,6 +78,7 @@ class TaskFacts:
     free_text: bool
     majority: float | None = None
     validation: int | None = None
+    max_length: int | None = None
 
 
 def task_facts(config: RunConfig, name: str, role: str) -> tuple[TaskFacts, list[Lack]]:
@@ -98,6 +100,7 @@ def task_facts(config: RunConfig, name: str, role: str) -> tuple[TaskFacts, list
         except (ValueError, OSError, ImportError, RuntimeError) as error:
             absent = Lack(f"task {name}: {one_line(error)}", "see the message")
     train, test = PUBLISHED_ROWS.get(name, (None, None))
+    limit = config.length_of(name) or (spec.max_length if spec else None)
     facts = TaskFacts(
         name=name,
         role=role,
@@ -106,11 +109,12 @@ def task_facts(config: RunConfig, name: str, role: str) -> tuple[TaskFacts, list
         test=_fewer(test, config.test_rows),
         exact=False,
         metric=spec.metric if spec else "?",
-        text=config.length_of(name) or (spec.max_length if spec else config.max_length),
+        text=limit or config.max_length,
         answer=20.0 if spec and not spec.words else 2.0,
         free_text=bool(spec and not spec.words),
         # Of other rules about as many as test rows.
         validation=_fewer(VALIDATION_ROWS if spec and spec.splits.rule == "thousand" else test, config.test_rows),
+        max_length=limit,
     )
     return facts, lacks + ([absent] if absent else [])
 
@@ -133,8 +137,8 @@ def _loaded(config: RunConfig, name: str, role: str) -> TaskFacts:
     rows = config.train_rows if role == "target" else config.source_rows
     task = task.limit(rows, config.test_rows)
     sample = task.train.select(range(min(_SAMPLE, len(task.train))))
-    limit = config.length_of(name) or task.max_length or config.max_length
-    texts = [min(limit, len(text) / _LETTERS + 1) for text in sample["text"]]
+    limit = config.length_of(name) or task.max_length
+    texts = [min(limit or config.max_length, len(text) / _LETTERS + 1) for text in sample["text"]]
     answers = [len(text) / _LETTERS + 1 for text in sample["answer"]] if task.free_text else [2.0]
     return TaskFacts(
         name=name,
@@ -149,6 +153,7 @@ def _loaded(config: RunConfig, name: str, role: str) -> TaskFacts:
         free_text=task.free_text,
         majority=majority_score(task.metric, list(task.test["label"])) if task.choices and len(task.test) else None,
         validation=_fewer(len(task.validation), config.test_rows),
+        max_length=limit,
     )
 
 

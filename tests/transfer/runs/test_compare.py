@@ -276,7 +276,7 @@ def test_a_method_may_have_a_rate_of_its_own(config: RunConfig, tmp_path: Path) 
 
 
 def test_methods_beyond_the_demo_leave_their_files(config: RunConfig) -> None:
-    methods = ("Multi-PT", "TPV", "ATTEMPT", "MPT-group", "CrossPT")
+    methods = ("Multi-PT", "TPV", "ATTEMPT", "MPT-group", "CrossPT", "DePT", "PANDA")
     folder = compare(config.model_copy(update={"methods": methods, "seeds": (1,)}), Progress())
     results = json.loads((folder / "results.json").read_text())
     assert [(row["target"], row["method"]) for row in results["rows"]] == [
@@ -285,9 +285,9 @@ def test_methods_beyond_the_demo_leave_their_files(config: RunConfig) -> None:
     for row in results["rows"]:
         assert (row["target_updates"], row["target_examples"]) == (4, 16)
         with safe_open(folder / row["prompt"], "pt") as file:
-            assert file.get_tensor("prompt").shape == (3, 16)
+            assert file.get_tensor("prompt").shape == (1 if row["method"] == "DePT" else 3, 16)
             # The score of a prompt file is that of the prompt in it.
-            assert ("score" in file.metadata()) is (row["method"] != "ATTEMPT")
+            assert ("score" in file.metadata()) is (row["method"] not in ("ATTEMPT", "DePT"))
     with safe_open(folder / "prompts" / "ATTEMPT" / "goal-seed1-module.safetensors", "pt") as file:
         assert file.get_tensor("sources").shape == (2, 3, 16)
         assert file.metadata()["method"] == "ATTEMPT"

@@ -73,8 +73,8 @@ class Cluster:
                 ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
             except ConnectionError as error:
                 raise ConnectionError(
-                    f"no Ray cluster answers at {address}; if it wants a token, set RAY_AUTH_MODE=token on all machines "
-                    "and copy ~/.ray/auth_token of the first one to the others"
+                    f"no Ray cluster answers at {address}; if it wants a token, set RAY_AUTH_MODE=token on all "
+                    "machines and copy ~/.ray/auth_token of the first one to the others"
                 ) from error
         try:
             actors = _Actors(payload, store, model, self.workers, progress)

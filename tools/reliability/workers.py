@@ -69,9 +69,10 @@ def kill_workers(
 
     def kill() -> bool:
         pids = watched.pids()
-        if pids:
-            psutil.Process(drawn.choice(pids)).kill()
-        return bool(pids)
+        if len(pids) < 2:  # the same job would lose its worker again and again
+            return False
+        psutil.Process(drawn.choice(pids)).kill()
+        return True
 
     return disturbed(folder, watched, kill, Report("a worker was killed"), times, say, lambda: drawn.uniform(0, 3))
 

@@ -30,7 +30,7 @@ def comparison(monkeypatch: pytest.MonkeyPatch) -> list[RunConfig]:
     """Settings the comparison was called with."""
     calls: list[RunConfig] = []
 
-    def fake(config: RunConfig, progress: object) -> Path:
+    def fake(config: RunConfig, *_: object) -> Path:
         calls.append(config)
         folder = write_run(config.output)
         first = json.loads((folder / "results.json").read_text())["rows"][0]["prompt"]

@@ -18,7 +18,7 @@ from prompttransfer.settings.recipes import read_recipe
 
 
 def compare_raises(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
-    def fake(config: RunConfig, progress: object) -> Path:
+    def fake(config: RunConfig, *_: object) -> Path:
         raise error
 
     monkeypatch.setattr(compare_module, "compare", fake)

@@ -29,8 +29,9 @@ def compare(
         int | None,
         typer.Option(
             min=1,
-            help="Number of worker processes, each with a GPU of its own or an equal share of the cores.",
-            show_default="1; on a cluster one for each GPU or core",
+            help="Number of worker processes, each with a GPU of its own or an equal share of the cores. On a cluster, "
+            "by default one for each GPU or core.",
+            show_default="1",
         ),
     ] = None,
     cluster: Annotated[

@@ -7,21 +7,23 @@ keeps the store of finished stages and the run folder. Needs the extra `cluster`
 from __future__ import annotations
 
 import logging
+import math
 import os
 import platform
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import ray
 from datasets import Dataset
 from datasets.table import InMemoryTable
-from ray.exceptions import ObjectLostError, RayActorError
+from ray.exceptions import ObjectLostError, RayActorError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from prompttransfer.files.cache import built_once, cache_folder
@@ -38,6 +40,7 @@ from prompttransfer.settings.run import RunConfig
 from prompttransfer.tasks.task import Task
 
 _POLL = 0.5  # seconds between two looks at a stage that another worker computes, and at the workers' progress
+_PATIENCE = 60.0  # seconds without a worker until the user is told
 _BESIDE_WEIGHTS = 1 << 30  # bytes of a worker's memory
 
 
@@ -105,8 +108,9 @@ class _Stages:
         return self._store.holds(key)
 
     def put(self, key: dict[str, Any], result: StageResult) -> None:
-        self._store.put(key, result)
-        del self._claims[key_hash(key)]
+        if not self._store.holds(key):  # else two did it: one of them was taken for lost
+            self._store.put(key, result)
+        self._claims.pop(key_hash(key), None)
 
     def release(self, worker: str) -> None:
         """A worker computes nothing any more."""
@@ -200,7 +204,7 @@ def _is_here(model: Path) -> bool:
 def _fetched(stages: Any) -> Path:
     """The model's folder on a machine where it is not."""
     files = ray.get(stages.model_files.remote())
-    name = key_hash({name: len(content) for name, content in files.items()})
+    name = key_hash({name: sha256(content).hexdigest() for name, content in files.items()})
     folder = cache_folder() / "cluster-models" / name
     with built_once(folder, sealed=True) as made:
         for name, content in files.items() if made else ():
@@ -225,7 +229,7 @@ class _Actors(WorkerPool[_Handle]):
         self._stages = ray.remote(_Stages).options(num_cpus=0, scheduling_strategy=here).remote(store, model)
         self._payload, self._model = ray.put(payload), model
         self._identity: dict[str, Any] | None = None
-        self._started, self._next_look = 0, 0.0
+        self._started, self._next_look, self._patience = 0, 0.0, time.monotonic() + _PATIENCE
         total, threads = ray.cluster_resources(), int(os.environ.get("OMP_NUM_THREADS") or 1)
         gpus = int(total.get("GPU", 0))
         weights = sum(path.stat().st_size for path in model.iterdir()) if model else 0
@@ -260,7 +264,12 @@ class _Actors(WorkerPool[_Handle]):
         for name, event in ray.get(self._stages.events.remote()):
             if name in receivers:
                 receivers[name].receive(event)
-        self._next_look = time.monotonic() + _POLL
+        now = time.monotonic()
+        self._next_look = now + _POLL
+        if self._identity is None and now > self._patience:
+            self._patience = math.inf
+            wanted = {name: value for name, value in self._options.items() if name != "runtime_env" and value}
+            self.progress.note(f"waiting for the cluster to place a worker with {wanted}")
 
     def _answer(self, worker: _Handle) -> Answer | None:
         try:
@@ -291,6 +300,8 @@ class _Actors(WorkerPool[_Handle]):
 
     def end(self) -> None:
         """End all workers."""
+        with suppress(RayError):  # of a cluster that is gone
+            self._look()
         for worker in self.workers:
             worker.receiver.close()
             ray.kill(worker.actor)

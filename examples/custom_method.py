@@ -48,16 +48,8 @@ class Soup(Method):
         prompt = SoftPrompt(pk.merge_task_vectors(ctx.start, sources, weights=weights))
         plan = ctx.plan(prompt, task_loss, target.train, batches, ctx.config.target_rate)
         second = ctx.run(f"{target.name}: soup", plan)
-        return MethodResult(
-            prompt=prompt.composed().cpu(),
-            trainable_parameters=second.facts["trainable_parameters"],
-            target_updates=first.facts["updates"] + second.facts["updates"],
-            target_examples=first.facts["examples"] + second.facts["examples"],
-            source_updates=source_cost(ctx),
-            seconds=first.facts["seconds"] + second.facts["seconds"],
-            history={"loss": second.facts["loss"]},
-            notes="weights " + ", ".join(f"{w:.2f}" for w in weights),
-        )
+        notes = "weights " + ", ".join(f"{w:.2f}" for w in weights)
+        return MethodResult.of(prompt.composed(), first, second, source_updates=source_cost(ctx), notes=notes)
 
 
 def main(**changes: object) -> list[dict]:

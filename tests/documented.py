@@ -1,10 +1,11 @@
-"""The commands that the README and the pages show."""
+"""The commands of the command line, and those that the README and the pages show."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -17,6 +18,25 @@ _STARTS = (
     "make ",
     r"[\w/]+\.sh",
 )
+
+
+def cli_commands() -> dict[str, Any]:
+    """Every command of prompttransfer by its full name, those of groups too, in the order of the help."""
+    from typer.main import get_command
+
+    from prompttransfer.cli import app
+
+    every = {}
+    for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
+        inner = getattr(command, "commands", {"": command})
+        every |= {f"prompttransfer {name} {inside}".strip(): each for inside, each in inner.items()}
+    return every
+
+
+def examples(command: Any) -> list[str]:
+    """The command lines that a help text shows."""
+    example = re.compile(r"^ *`?((?:cat \S+ \| )?prompttransfer [^`\n]+)`?(?:  \(.*\))?$", re.MULTILINE)
+    return example.findall(command.help)
 
 
 def shown(page: Path) -> list[str]:

@@ -29,8 +29,8 @@ def choose(study: Study, results: Results) -> dict[str, Any]:
     for label, entry in study.entries.items():
         cells = [results.cell(label, target) for target in study.config.targets]
         seeds = len(study.config.seeds)
-        complete = all(cell is not None and len(cell.seeds) == seeds for cell in cells)
-        scores = {cell.target: cell.score for cell in cells if cell}
+        complete = all(cell is not None and len(cell.rows) == seeds for cell in cells)
+        scores = {cell.first.target: cell.score for cell in cells if cell}
         mean = fmean(scores.values()) if complete else None
         tried.append({"method": entry.method, "settings": entry.settings, "mean": mean, "scores": scores})
     best = {}

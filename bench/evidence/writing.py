@@ -12,8 +12,8 @@ from bench.evidence.studies import BASELINE, Study
 from bench.evidence.tuning import settings_text
 from prompttransfer.files.durable import write_csv
 from prompttransfer.report import Results, pictures
-from prompttransfer.report.statistics import difference_rows, interval_text, paired
-from prompttransfer.report.tables import cost_rows, overview_rows, source_rows
+from prompttransfer.report.statistics import comparisons, mean_heads
+from prompttransfer.report.tables import cost_rows, difference_rows, mean_text, overview_rows, source_rows
 from prompttransfer.runs.rows import TargetRow, csv_rows, row_of_csv
 
 ARCHIVES = "bench/evidence/archives"
@@ -28,9 +28,9 @@ are not reported and without reading a test row: [tuning](tuning.md) for 16 and 
 methods, [tuning-full](tuning-full.md) for all rows.
 
 Differences are taken between runs of the same target and seed, which have seen the same rows and are scored on the same
-rows. In brackets: 95 % intervals of Student's t. *These targets*: each seed averaged over the targets, then over the
-seeds: what another draw would give on the same targets. *Such targets*: over the targets' means: what other targets
-of this kind would give; it holds both kinds of chance, and is wide with few targets."""
+rows. In brackets: 95 % confidence intervals (CI) of Student's t. *Over seeds*: what another draw of training rows would
+give on the same targets. *Over targets and seeds*: what other targets of this kind would give; it is wide with few
+targets."""
 
 
 def write_study(study: Study, results: Results, folder: Path) -> None:
@@ -58,7 +58,7 @@ def write_study(study: Study, results: Results, folder: Path) -> None:
     for baseline in dict.fromkeys(entry.against for entry in study.entries.values()):
         labels = {label for label, entry in study.entries.items() if entry.against == baseline} | {baseline}
         of_baseline = [row for row in results.rows if row.method in labels]
-        head, rows = difference_rows(of_baseline, baseline, retrained=results.retrained)
+        head, rows = difference_rows(comparisons(of_baseline, baseline, retrained=results.retrained))
         if rows:
             parts += [f"## Difference to {baseline}, pair by pair", table(head, rows)]
     chosen_by = f" What its name does not tell was chosen by [{study.tuned}]({study.tuned}.md)." if study.tuned else ""
@@ -97,19 +97,14 @@ def write_index(studies: Sequence[Study], folder: Path) -> None:
         if not path.is_file():
             continue
         results = Results(folder, _read_csv(path))
-        rows = []
-        for label in results.methods:
-            if study.entries[label].against != BASELINE:
-                continue
-            mean = results.mean(label)
-            found = paired(results.rows, label, BASELINE, retrained=study.config.retrain_sources)
-            line = [label, "-" if mean is None else f"{mean:.1f}"]
-            if label == BASELINE or found is None:
-                rows.append([*line, "", "", ""])
-            else:
-                pairs = f"{found.wins}/{found.ties}/{found.losses}"
-                rows.append([*line, interval_text(found.these_targets), interval_text(found.such_targets), pairs])
-        head = ["method", "mean score", "to PT, these targets", "to PT, such targets", "won/tied/lost"]
+        found = comparisons(results.rows, BASELINE, retrained=study.config.retrain_sources)
+        differences = {comparison.method: comparison.mean_texts() for comparison in found}
+        rows = [
+            [label, mean_text(results, results.mean(label)), *differences.get(label, [""] * 3)]
+            for label in results.methods
+            if study.entries[label].against == BASELINE
+        ]
+        head = ["method", "mean score", *mean_heads("difference to PT")]
         scored, cells = len(results.rows), len(study.cells)
         state = "" if scored == cells else f" {scored} of {cells} cells have a score."
         title = f"## [{study.name}]({study.name}.md)"

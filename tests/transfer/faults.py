@@ -21,7 +21,6 @@ WRITERS = (
     "prompttransfer.files.store.save_file",
     "prompttransfer.training.trainer.save_file",
     "prompttransfer.interchange.files.save_file",
-    "prompttransfer.runs.work_list.json.dump",
     "prompttransfer.tasks.rendered.pa.OSFile",
 )
 

@@ -298,7 +298,7 @@ def test_pages_hold_every_table(study: Study, tmp_path: Path) -> None:
     assert "[toy](toy.md)" in index and "| SPoT |" in index and "| DTVG all |" not in index
     assert "have a score" not in index and "never run" not in index
     spot = paired(results.rows, "SPoT")
-    assert spot and f"| {interval_text(spot.these_targets)} | {interval_text(spot.such_targets)} |" in index
+    assert spot and f"| {interval_text(spot.over_seeds)} | {interval_text(spot.over_targets)} |" in index
     lines = (pages / "toy.csv").read_text().splitlines(keepends=True)
     (pages / "toy.csv").write_text("".join(lines[:-1]))
     write_index([study], pages)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # children are forked
 
+from prompttransfer.runs.executors import LocalWorkers
 from tools.reliability.kill import kill_at_random
 from tools.reliability.workers import kill_workers
 
@@ -17,17 +18,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tools.reliability", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     kill = commands.add_parser("kill", help="kill -9 at random moments of a run, which is started again each time")
-    workers = commands.add_parser("workers", help="kill -9 at random workers of a run that several share")
-    workers.add_argument("--workers", type=int, default=3)
-    for each, times in ((kill, 50), (workers, 10)):
+    workers = commands.add_parser("workers", help="kill -9 at random worker processes of a run")
+    workers.add_argument("--workers", type=int, default=2)
+    nodes = commands.add_parser("nodes", help="lose nodes of a Ray cluster, which is simulated on this machine")
+    for each, times in ((kill, 50), (workers, 12), (nodes, 20)):
         each.add_argument("--times", type=int, default=times, help="kills in all")
         each.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         if options.command == "kill":
             report = kill_at_random(Path(folder), options.times, options.seed, print)
+        elif options.command == "workers":
+            report = kill_workers(Path(folder), LocalWorkers(options.workers), options.times, options.seed, print)
         else:
-            report = kill_workers(Path(folder), options.workers, options.times, options.seed, print)
+            from tools.reliability.nodes import lose_nodes  # needs Ray
+
+            report = lose_nodes(Path(folder), options.times, options.seed, print)
     print(report.line())
 
 

@@ -1,74 +1,123 @@
-"""Several workers fill one run folder while some of them are killed: every row is there once, as from one process."""
+"""Workers of a run are killed with -9 at random: every row is there once, as from one process."""
 
 from __future__ import annotations
 
-import os
 import random
-import signal
-import time
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from tools.reliability.runs import Updates, content, ended_well, placed, started, toy_settings
+import psutil
+import torch
+
+from prompttransfer.files.progress import ProgressReporter
+from prompttransfer.runs.compare import compare
+from prompttransfer.runs.executors import Executor, Session
+from prompttransfer.runs.executors.pool import LOADING
+from prompttransfer.settings.run import RunConfig
+from tools.reliability.runs import content, placed, toy_settings
 
 
 @dataclass
 class Report:
-    """What happened; done: updates of all workers together, where one process alone makes `updates`."""
+    """What happened."""
 
-    workers: int
+    what: str
     kills: int = 0
     runs: int = 0
     rows: int = 0
-    updates: int = 0
-    done: int = 0
 
     def line(self) -> str:
         return (
-            f"{self.workers} workers, {self.kills} of them killed and replaced in {self.runs} runs: {self.rows} rows, "
-            f"each once and equal to that of one process, bit for bit; {self.done - self.updates} of {self.updates} "
-            "updates were done again"
+            f"{self.kills} times {self.what} in {self.runs} runs: {self.rows} rows, each once and equal to that of one "
+            "process, bit for bit"
         )
 
 
+@dataclass
+class Watched:
+    """An executor, and the workers of the run that it does at the moment."""
+
+    executor: Any
+    workers: tuple[Any, ...] | list[Any] = ()
+
+    @contextmanager
+    def open(self, config: RunConfig, progress: ProgressReporter) -> Iterator[Session]:
+        with self.executor.open(config, progress) as session:
+            self.workers = session.workers
+            yield session
+        self.workers = ()
+
+    def pids(self) -> list[int]:
+        """Processes of the workers that have a job."""
+        names = [worker.name for worker in list(self.workers) if worker.job not in (None, LOADING)]
+        return [int(name.rpartition("(pid ")[2].rstrip(")")) for name in names]
+
+
 def kill_workers(
-    folder: Path, workers: int, times: int, seed: int, say: Callable[[str], None] = lambda text: None
+    folder: Path, executor: Executor, times: int, seed: int, say: Callable[[str], None] = lambda text: None
 ) -> Report:
-    """Keep `workers` workers at one folder; kill one at random, and start another in its place, `times` times in all.
+    """Kill a worker at random, `times` times in all, in as many runs as it takes.
 
     Raises:
-        AssertionError: rows are missing, twice there or different; says what.
+        AssertionError: rows are missing or different; says what.
     """
-    drawn, config, report = random.Random(seed), toy_settings(folder), Report(workers)
-    alone, single, start = placed(config, folder / "alone"), Updates(folder / "alone.updates"), time.monotonic()
-    assert ended_well(os.waitpid(started(alone, single), 0)[1]), "the run of one process failed"
-    seconds, expected = time.monotonic() - start, content(alone.output)
-    say(f"one process: {seconds:.1f} s, {single.count} updates")
+    drawn, watched = random.Random(seed), Watched(executor)
+
+    def kill() -> bool:
+        pids = watched.pids()
+        if len(pids) < 2:  # the same job would lose its worker again and again
+            return False
+        psutil.Process(drawn.choice(pids)).kill()
+        return True
+
+    return disturbed(folder, watched, kill, Report("a worker was killed"), times, say, lambda: drawn.uniform(0, 3))
+
+
+def disturbed(
+    folder: Path,
+    executor: Executor,
+    disturb: Callable[[], bool],
+    report: Report,
+    times: int,
+    say: Callable[[str], None],
+    delay: Callable[[], float],
+    repair: Callable[[], None] = lambda: None,
+) -> Report:
+    """Runs with a disturbance now and then, compared with one in this process that nothing disturbs.
+
+    Args:
+        disturb: returns whether there was anything to disturb.
+        delay: seconds between two of them.
+        repair: called before every run.
+    """
+    torch.set_num_threads(1)
+    config = toy_settings(folder).model_copy(update={"seeds": (1, 2, 3), "target_updates": 40})
+    alone = placed(config, folder / "alone")
+    expected = content(compare(alone))
     while report.kills < times:
+        repair()
         report.runs += 1
-        run = placed(config, folder / f"together{report.runs}")
-        shared = Updates(folder / f"together{report.runs}.updates")
-        pids = [started(run, shared) for _ in range(workers)]
-        kills = 0
-        while report.kills + kills < times:
-            time.sleep(drawn.uniform(0, seconds))
-            place = drawn.randrange(workers)
-            os.kill(pids[place], signal.SIGKILL)  # one that has ended is still there to be waited for
-            if ended_well(os.waitpid(pids[place], 0)[1]):
-                del pids[place]
-                break
-            pids[place] = started(run, shared)
-            kills += 1
-        ends = [os.waitpid(pid, 0)[1] for pid in pids]
-        assert all(map(ended_well, ends)), f"a worker failed: {ends}"
+        run, over = placed(config, folder / f"disturbed{report.runs}"), threading.Event()
+
+        def keep_disturbing(over: threading.Event = over) -> None:
+            while report.kills < times and not over.wait(delay()):
+                report.kills += disturb()
+
+        thread = threading.Thread(target=keep_disturbing)
+        thread.start()
+        try:
+            compare(run, executor=executor)
+        finally:
+            over.set()
+            thread.join()
         found = content(run.output)
         assert found.keys() == expected.keys(), f"other files: {sorted(found.keys() ^ expected.keys())}"
         for name in expected:
             assert found[name] == expected[name], f"{name} differs from the run of one process"
-        report.kills += kills
         report.rows += len(found["rows"])
-        report.updates += single.count
-        report.done += shared.count
-        say(f"run {report.runs}: {kills} kills, {shared.count} updates")
+        say(f"run {report.runs}: {report.kills} so far")
     return report

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from prompttransfer.cli.assets import assets
+from prompttransfer.cli.collect import collect
 from prompttransfer.cli.compare import compare
 from prompttransfer.cli.doctor import doctor
 from prompttransfer.cli.errors import EXIT_CODES, friendly_errors
@@ -23,19 +24,7 @@ from prompttransfer.distributed import processes
 from prompttransfer.files.texts import show
 
 # In the order of the help: train and compare, use what came out of it, look after the machine.
-COMMANDS = (
-    compare,
-    train,
-    evaluate,
-    predict,
-    similar,
-    report,
-    export,
-    import_,
-    validate,
-    assets,
-    doctor,
-)
+COMMANDS = (compare, collect, train, evaluate, predict, similar, report, export, import_, validate, assets, doctor)
 
 app = typer.Typer(
     name="prompttransfer",
@@ -46,7 +35,8 @@ app = typer.Typer(
     epilog="Exit codes: " + "; ".join(f"{code}: {meaning}" for code, meaning in EXIT_CODES.items()) + ".",
 )
 for each in COMMANDS:
-    app.command(each.__name__.rstrip("_"))(each)
+    summary = str(each.__doc__).partition("\n\n")[0]
+    app.command(each.__name__.rstrip("_"), short_help=" ".join(summary.split()))(each)
 app.add_typer(library, name="library")
 
 
@@ -68,7 +58,13 @@ def main(
     """Train soft prompts on a frozen language model and compare how methods transfer them between tasks.
 
     Start with `prompttransfer compare`: without options it runs the demo on a small real model and real data.
-    `prompttransfer doctor` checks this machine.
+    `prompttransfer doctor` checks this machine. `prompttransfer --install-completion` sets up completion in the shell:
+    of commands, options, and names of tasks, methods, models and recipes.
+
+    Results go to standard output, progress and messages to standard error. With `--json`, standard output is JSON and
+    nothing else. `--quiet` hides progress, but not warnings. Progress bars and colours are for terminals; a pipe or a
+    file gets plain lines, as wide as `COLUMNS` says. `NO_COLOR=1` turns colours off. An option for several values takes
+    them separated by commas. An error message says in a line or two what to do; `--debug` shows the traceback.
     """
     if processes.count() > 1 and context.invoked_subcommand not in ("compare", "train"):
         with friendly_errors(False):

@@ -35,17 +35,13 @@ def assets(
     They are stored in `$PROMPTTRANSFER_CACHE` or `~/.cache/prompttransfer`. Before a machine goes offline, fetch them
     all (290 MB). What is removed is downloaded or computed again when it is needed.
 
-    Examples:
-
-    `prompttransfer assets`
-
-    `prompttransfer assets --fetch`
-
-    `prompttransfer assets --remove stages old`
-
-    `prompttransfer assets --tasks`
-
-    `prompttransfer assets --tasks sst2 glue/mnli`
+    ```bash
+    prompttransfer assets
+    prompttransfer assets --fetch
+    prompttransfer assets --remove stages old
+    prompttransfer assets --tasks
+    prompttransfer assets --tasks sst2 glue/mnli
+    ```
     """
     if fetch + remove + tasks > 1:
         raise ValueError("--fetch, --remove and --tasks: got several, want one of them")
@@ -56,13 +52,25 @@ def assets(
 
 
 def _tasks(names: list[str], progress: ProgressReporter) -> Result:
-    from prompttransfer.cli.task_listing import all_tasks, print_all_tasks, task_facts
+    from prompttransfer.cli.tables import print_table
+    from prompttransfer.cli.task_listing import all_tasks, task_facts
 
-    if not names:
-        return Result(all_tasks(), print_all_tasks)
-    facts = [task_facts(name, progress) for name in names]
-    texts = [fact.pop("text") for fact in facts]
-    return Result(facts, lambda: show("\n".join(texts)))
+    if names:
+        facts = [task_facts(name, progress) for name in names]
+        texts = [fact.pop("text") for fact in facts]
+        return Result(facts, lambda: show("\n".join(texts)))
+    tasks = all_tasks()
+
+    def display() -> None:
+        rows = [
+            {"task": task["name"], "content": task["content"], "answers": len(task["choices"]) or "text"}
+            | {"metric": task["metric"], "data": task["from"]}
+            for task in tasks
+        ]
+        print_table(rows, right=("answers",))
+        show("for details and an example: prompttransfer assets --tasks NAME")
+
+    return Result(tasks, display)
 
 
 def _assets(names: list[str], progress: ProgressReporter, *, fetch_them: bool, remove_them: bool) -> Result:
@@ -93,14 +101,8 @@ def _facts(names: list[str]) -> dict[str, Any]:
     from prompttransfer.files.cache_parts import PARTS, folders_of
 
     assets = [
-        {
-            "name": asset.name,
-            "version": asset.version,
-            "megabytes": asset.megabytes,
-            "in_cache": is_fetched(asset.name),
-            "licence": asset.licence,
-            "content": asset.content,
-        }
+        {name: getattr(asset, name) for name in ("name", "version", "megabytes", "licence", "content")}
+        | {"in_cache": is_fetched(asset.name)}
         for asset in ASSETS.values()
         if not names or asset.name in names
     ]
@@ -113,19 +115,19 @@ def _facts(names: list[str]) -> dict[str, Any]:
 
 
 def _print(facts: dict[str, Any]) -> None:
-    from prompttransfer.cli.tables import plain_table, wide_console
+    from prompttransfer.cli.tables import print_table
     from prompttransfer.files.cache_parts import size
 
-    console = wide_console()
-    if facts["assets"]:
-        table = plain_table("asset", "MB", "in cache", "licence", "content", right=("MB", "in cache"))
-        for asset in facts["assets"]:
-            name, here = f"{asset['name']} {asset['version']}", "yes" if asset["in_cache"] else "no"
-            table.add_row(name, f"{asset['megabytes']:g}", here, asset["licence"], asset["content"])
-        console.print(table)
-    if facts["parts"]:
-        table = plain_table("also in the cache", "size", "content", right=("size",))
-        for part in facts["parts"]:
-            table.add_row(part["name"], size(part["bytes"]) if part["bytes"] else "", part["content"])
-        console.print(table)
-    console.print(f"cache: {facts['cache']}", soft_wrap=True, markup=False)
+    assets = [
+        {"asset": f"{asset['name']} {asset['version']}", "MB": f"{asset['megabytes']:g}"}
+        | {"in cache": "yes" if asset["in_cache"] else "no", "licence": asset["licence"], "content": asset["content"]}
+        for asset in facts["assets"]
+    ]
+    parts = [
+        {"also in the cache": part["name"], "size": size(part["bytes"]) if part["bytes"] else ""}
+        | {"content": part["content"]}
+        for part in facts["parts"]
+    ]
+    for rows in filter(None, (assets, parts)):
+        print_table(rows, right=("MB", "in cache", "size"))
+    show(f"cache: {facts['cache']}")

@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from importlib import metadata
 from importlib.util import find_spec
 from typing import Literal, NamedTuple
-from urllib import error, request
 
 from packaging.requirements import Requirement
 from packaging.version import Version
+
+from prompttransfer.files.model_names import hub_fault
 
 # First and last version that the tests run with.
 TESTED = {"python": ("3.10", "3.12"), "torch": ("2.11", "2.13"), "transformers": ("5.17", "5.23")}
@@ -24,7 +25,6 @@ _OPTIONAL = {
     "triton": "the backend triton",
 }
 _MODELS_BYTES = 2_000_000_000  # the demo's files, its model as it is converted, and finished stages
-_HUB_SECONDS = 5.0
 
 
 class Finding(NamedTuple):
@@ -62,17 +62,12 @@ def _tested(name: str, version: str) -> Finding:
     return Finding(name, "note", version, advice)
 
 
-def _requirements(extra: str) -> list[Requirement]:
-    """What the installed package asks for, in itself ("") or for one of its extras."""
-    found = [Requirement(line) for line in metadata.requires("promptkernels") or ()]
-    return [
-        each
-        for each in found
-        if (not extra and each.marker is None)
-        or (
-            extra and each.marker is not None and "extra" in str(each.marker) and each.marker.evaluate({"extra": extra})
-        )
-    ]
+def _requirements(extra: str = "") -> list[Requirement]:
+    """What the installed package asks for, in itself or for one of its extras."""
+    every = map(Requirement, metadata.requires("promptkernels") or ())
+    if not extra:
+        return [each for each in every if each.marker is None]
+    return [each for each in every if each.marker is not None and each.marker.evaluate({"extra": extra})]
 
 
 def _lack(requirement: Requirement) -> str:
@@ -86,7 +81,7 @@ def _lack(requirement: Requirement) -> str:
 
 
 def _required() -> Iterator[Finding]:
-    needed = [*_requirements(""), *_requirements("transfer")]
+    needed = [*_requirements(), *_requirements("transfer")]
     for name in ("torch", "transformers"):
         if not any(requirement.name == name and _lack(requirement) for requirement in needed):
             yield _tested(name, metadata.version(name))
@@ -108,12 +103,9 @@ def _optional() -> Iterator[Finding]:
             yield Finding(f"extra {extra}", "note", "; ".join(lacking), advice)
         else:
             yield Finding(f"extra {extra}", "ok", "installed")
-    if find_spec("bitsandbytes") is None:
-        yield Finding(
-            "bitsandbytes", "note", "not installed", "for quantized models on a GPU: pip install bitsandbytes"
-        )
-    else:
-        yield Finding("bitsandbytes", "ok", metadata.version("bitsandbytes"))
+    lack = _lack(Requirement("bitsandbytes"))
+    advice = "for quantized models on a GPU: pip install bitsandbytes" if lack else ""
+    yield Finding("bitsandbytes", "note" if lack else "ok", lack or metadata.version("bitsandbytes"), advice)
 
 
 def _backends() -> Iterator[Finding]:
@@ -124,16 +116,14 @@ def _backends() -> Iterator[Finding]:
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     for name, status in promptkernels.backends().items():
-        wanted = name == device and not status.available
-        advice = "a slower backend is used; reinstall promptkernels where a compiler is available" if wanted else ""
+        state, advice = "ok", ""
+        if device in status.devices and not status.available:
+            state = "note"
+            if name == device:
+                advice = "a slower backend is used; reinstall promptkernels where a compiler is available"
         shown = ", ".join(f"{key} {value}" for key, value in status.facts.items() if key in ("isa", "cuda", "triton"))
         found = "runs here" if status.available else status.reason
-        yield Finding(
-            f"backend {name}",
-            "ok" if status.available or device not in status.devices else "note",
-            f"{found} ({shown})" if shown else found,
-            advice,
-        )
+        yield Finding(f"backend {name}", state, f"{found} ({shown})" if shown else found, advice)
     try:
         chosen = choose(device, torch.float32).name
         yield Finding("operations", "ok", f"{device} tensors are served by the backend {chosen}")
@@ -160,7 +150,7 @@ def _compute() -> Iterator[Finding]:
     found = "native: the frozen model uses it" if short else "not native: the frozen model uses float32"
     yield Finding("bfloat16", "ok", found)
     threads = torch.get_num_threads()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or threads
+    cores = len(os.sched_getaffinity(0))
     fits = threads <= cores
     advice = "" if fits else f"more threads than processors are slow: set OMP_NUM_THREADS={cores}"
     yield Finding("threads", "ok" if fits else "note", f"{threads} on {cores} processors", advice)
@@ -172,14 +162,14 @@ def _compilers() -> Iterator[Finding]:
     names = {"C++ compiler": ("CXX", "c++", "g++", "clang++"), "nvcc": ("CUDACXX", "nvcc", "/usr/local/cuda/bin/nvcc")}
     for name, (variable, *usual) in names.items():
         candidates = [os.environ[variable]] if os.environ.get(variable) else usual
-        path = next((path for each in candidates if (path := shutil.which(each))), None)
+        path = next(filter(None, map(shutil.which, candidates)), None)
         if path is None:
             yield Finding(name, "ok", f"not found (tried {', '.join(candidates)}); only needed for installation")
             continue
         done = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
-        lines = [line for line in done.stdout.splitlines() if line.strip()]
-        release = next((line for line in lines if "release" in line), lines[0] if lines else "unknown version")
-        yield Finding(name, "ok", f"{path}: {release.strip()}")
+        lines = [line.strip() for line in done.stdout.splitlines() if line.strip()] or ["unknown version"]
+        release = next((line for line in lines if "release" in line), lines[0])
+        yield Finding(name, "ok", f"{path}: {release}")
 
 
 def _cache() -> Finding:
@@ -232,12 +222,6 @@ def _hub(offline: bool) -> Finding:
         return Finding("model hub", "ok", "not checked (--offline)")
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
         return Finding("model hub", "note", "not checked: HF_HUB_OFFLINE is set", "unset it to download models")
-    try:
-        with request.urlopen(request.Request(place, method="HEAD"), timeout=_HUB_SECONDS):
-            pass
-    except error.HTTPError:
-        pass  # it answers
-    except (OSError, ValueError) as failure:
-        reason = getattr(failure, "reason", failure)
-        return Finding("model hub", "note", f"{place} cannot be reached: {reason}", without)
+    if fault := hub_fault(place):
+        return Finding("model hub", "note", f"{place} cannot be reached: {fault}", without)
     return Finding("model hub", "ok", f"{place} answers")

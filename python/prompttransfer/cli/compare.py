@@ -26,32 +26,49 @@ def compare(
         bool, typer.Option("--quick", help="Run a small part of the demo; short for `--recipe quick`.")
     ] = False,
     workers: Annotated[
-        int,
-        typer.Option(min=1, help="Number of worker processes on this machine; each uses its own GPU if there is one."),
-    ] = 1,
+        int | None,
+        typer.Option(
+            min=1,
+            help="Number of worker processes, each with a GPU of its own or an equal share of the cores. On a cluster, "
+            "by default one for each GPU or core.",
+            show_default="1",
+        ),
+    ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|ADDRESS",
+            help="Run on a Ray cluster. auto: the one that RAY_ADDRESS names, else one started on this machine.",
+        ),
+    ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N|sources",
+            help="Do part I of N, in a folder of its own; first `sources`. `prompttransfer collect` joins the parts.",
+        ),
+    ] = None,
 ) -> Result:
     """Train every method on every target with the same budget, and report the scores and what they cost.
 
-    Examples:
+    Without options, it runs the demo: SmolLM2-135M, three sources, three targets, four methods, three seeds. `--quick`
+    takes about two minutes on 2 cores: PT and DTVG, one source, one target.
 
-    `prompttransfer compare`  (the demo: SmolLM2-135M, three sources, three targets, four methods, three seeds)
+    ```bash
+    prompttransfer compare
+    prompttransfer compare --quick
+    prompttransfer compare --targets mrpc,rte --methods PT,MPT --seeds 1,2 --output runs/pairs
+    prompttransfer compare --model my/folder --sources amazon,r8 --targets reviews.csv --output runs/reviews
+    prompttransfer compare --recipe papers/mpt_t5_base --limit 32
+    prompttransfer compare --methods PT,MPT --variant paper --set mpt.ablation=no-distillation --output runs/mpt
+    ```
 
-    `prompttransfer compare --quick`  (PT and DTVG, one source, one target: about two minutes on 2 cores)
-
-    `prompttransfer compare --targets mrpc,rte --methods PT,MPT --seeds 1,2 --output runs/pairs`
-
-    `prompttransfer compare --model my/folder --sources amazon,r8 --targets reviews.csv --output runs/reviews`
-
-    `prompttransfer compare --recipe papers/mpt_t5_base --limit 32`
-
-    `prompttransfer compare --methods PT,MPT --variant paper --set mpt.ablation=no-distillation --output runs/mpt`
-
-    Press Ctrl-C to stop. Run the same command again to continue: finished stages are not repeated. To share the work,
-    start the same command in several shells, or on several machines that share the run folder.
+    Press Ctrl-C to stop. Run the same command again to continue: finished stages are not repeated.
     """
     from prompttransfer import read_recipe
 
     if quick and recipe is not None:
         raise ValueError("--quick is a recipe of its own; want it or --recipe, got both")
     asked = read_recipe("quick" if quick else recipe)
-    return result_of(run(run_config(asked, given_settings(options, assigned), limit=limit), progress, workers))
+    config = run_config(asked, given_settings(options, assigned), limit=limit)
+    return result_of(run(config, progress, workers, cluster, shard))

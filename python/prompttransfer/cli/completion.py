@@ -13,7 +13,20 @@ from prompttransfer.settings.recipes import recipe_names
 from prompttransfer.settings.run import RunConfig, block_of
 
 # Methods and descriptions of tasks take seconds to import, so a test keeps these lists the same as theirs.
-METHOD_NAMES = ("PT", "Multi-PT", "SPoT", "TPV", "ATTEMPT", "MPT", "MPT-group", "BMTPT", "DTVG", "CrossPT")
+METHOD_NAMES = (
+    "PT",
+    "Multi-PT",
+    "SPoT",
+    "TPV",
+    "ATTEMPT",
+    "MPT",
+    "MPT-group",
+    "BMTPT",
+    "DTVG",
+    "CrossPT",
+    "DePT",
+    "PANDA",
+)
 _TASKS = """
     amazon tweets movies r8 r52-other nyt sst2 subjectivity mrpc rte cb boolq glue/mnli glue/qqp glue/qnli
     glue/sst2 glue/stsb glue/mrpc glue/rte glue/cola superglue/multirc superglue/boolq superglue/wic
@@ -26,17 +39,8 @@ TASK_NAMES = tuple(_TASKS.split())
 FIELDS = {**RunConfig.model_fields, **Reading.model_fields}
 
 
-def one_of(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
-    """Completion of a single name."""
-
-    def complete(incomplete: str) -> list[str]:
-        return [name for name in names() if name.startswith(incomplete)]
-
-    return complete
-
-
-def several_of(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
-    """Completion of the last name of a list with commas."""
+def names_of(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
+    """Completion of a name, or of the last name of a list with commas."""
 
     def complete(incomplete: str) -> list[str]:
         before, comma, last = incomplete.rpartition(",")
@@ -49,12 +53,8 @@ def several_of(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]
 
 def setting(name: str) -> Callable[[str], list[str]] | None:
     """Completion of a setting by its values; None: its type knows better, or nobody does."""
-    several = {"sources": TASK_NAMES, "targets": TASK_NAMES, "methods": METHOD_NAMES}
-    if name in several:
-        return several_of(lambda: several[name])
-    if name == "model":
-        return model
-    return one_of(lambda: values(name)) if values(name) else None
+    named = {"sources": task_name, "targets": task_name, "methods": method_name, "model": model}
+    return named.get(name) or (names_of(lambda: values(name)) if values(name) else None)
 
 
 def values(name: str) -> list[str]:
@@ -89,8 +89,8 @@ def _values(annotation: Any) -> list[str]:
     return [value for part in found for value in ([part] if isinstance(part, str) else _values(part))]
 
 
-asset_names = one_of(lambda: ASSETS)
-method_name = one_of(lambda: METHOD_NAMES)
-model = one_of(lambda: ("demo", *hub_models()))
-recipe = one_of(recipe_names)
-task_name = one_of(lambda: TASK_NAMES)
+asset_names = names_of(lambda: ASSETS)
+method_name = names_of(lambda: METHOD_NAMES)
+model = names_of(lambda: ("demo", *hub_models()))
+recipe = names_of(recipe_names)
+task_name = names_of(lambda: TASK_NAMES)

@@ -21,13 +21,12 @@ def doctor(
     Checked are: the versions of Python, torch and transformers; the backends of the operations; GPU, bfloat16, threads
     and memory; compilers; the cache folder; the files of the demo; the model hub; optional packages.
 
-    Exit code 0: training can run here, even if something else is missing. 1: a problem keeps training from running.
+    Exit code 0: training can run here, even if something else is missing. 1: a problem prevents training.
 
-    Examples:
-
-    `prompttransfer doctor`
-
-    `prompttransfer doctor --offline --json`
+    ```bash
+    prompttransfer doctor
+    prompttransfer doctor --offline --json
+    ```
     """
     from prompttransfer.cli.checks import examine
 
@@ -38,7 +37,7 @@ def doctor(
         if shown := problems if quiet else findings:
             _print(shown)
         if problems:
-            show("a problem keeps training from running here")
+            show("a problem prevents training here")
         elif not quiet:
             show("training can run here")
 

@@ -47,10 +47,10 @@ def friendly_errors(debug: bool, *, resumes: bool = False) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        _tell("stopped; run the same command again to go on" if resumes else "stopped")
+        _tell("stopped; run the same command again to continue" if resumes else "stopped")
         raise typer.Exit(INTERRUPTED) from None
     except (typer.Exit, typer.Abort, typer.BadParameter, BrokenPipeError):
-        raise  # the command line's own, and a reader that has seen enough (head)
+        raise  # typer's own, and a closed pipe, as behind head
     except Exception as error:
         if debug:
             raise
@@ -112,7 +112,7 @@ def _disk_full(error: Exception) -> bool:
 
 
 def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return str(error).strip().partition("\n")[0]
 
 
 def _expected(error: Exception) -> bool:

@@ -6,25 +6,14 @@ from typing import Any
 
 from prompttransfer.cli import options as o
 from prompttransfer.cli.command import Result, command
-from prompttransfer.cli.given import given_settings
+from prompttransfer.cli.given import DATA, MODEL, SETTINGS, given_settings
 from prompttransfer.files.progress import NullProgress
 from prompttransfer.files.texts import show
 from prompttransfer.settings.recipes import run_config
 
 
 @command(
-    settings=(
-        "text_column",
-        "label_column",
-        "data_dir",
-        "answers",
-        "bad_rows",
-        "test_rows",
-        "model",
-        "precision",
-        "max_length",
-        "scoring",
-    ),
+    settings=[name for name in (*SETTINGS[DATA], *SETTINGS[MODEL]) if name not in ("train_rows", "shard_model")],
     defaults={
         "model": "the model of the prompt file",
         "test_rows": "all of a file, 200 of a named task",
@@ -38,11 +27,10 @@ def evaluate(progress: NullProgress, options: dict[str, Any], prompt: o.PromptFi
 
     For a named task or a `train.csv:test.csv` pair, the test rows are scored; for a single file, all rows.
 
-    Examples:
-
-    `prompttransfer evaluate runs/demo/prompts/PT/sst2-seed42.safetensors movies`
-
-    `prompttransfer evaluate reviews.safetensors new-reviews.csv`
+    ```bash
+    prompttransfer evaluate runs/demo/prompts/PT/sst2-seed42.safetensors movies
+    prompttransfer evaluate reviews.safetensors new-reviews.csv
+    ```
     """
     from prompttransfer import evaluate_file, read_recipe
 

@@ -34,11 +34,10 @@ def export(
 
     Several prompts that MPT-group trained together become one adapter with one task per file, in the given order.
 
-    Examples:
-
-    `prompttransfer export amazon.safetensors amazon-adapter`
-
-    `prompttransfer export --multitask runs/mpt/prompts/MPT/sst2-seed42.safetensors sst2-adapter`
+    ```bash
+    prompttransfer export amazon.safetensors amazon-adapter
+    prompttransfer export --multitask runs/mpt/prompts/MPT/sst2-seed42.safetensors sst2-adapter
+    ```
     """
     from prompttransfer.files.assets import demo_model
     from prompttransfer.interchange import export_files, read_card

@@ -55,9 +55,9 @@ def import_(
 
     An adapter for several tasks becomes one file per task: `<prompt>-0.safetensors` and so on.
 
-    Example:
-
-    `prompttransfer import my-adapter mine.safetensors --template "{text} Sentiment:" --choices negative,positive`
+    ```bash
+    prompttransfer import my-adapter mine.safetensors --template "{text} Sentiment:" --choices negative,positive
+    ```
     """
     from prompttransfer.interchange import Card, import_peft, write_prompt
     from prompttransfer.settings.joins import literal_join

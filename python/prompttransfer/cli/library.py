@@ -30,13 +30,14 @@ def add(
     licence: Annotated[str | None, typer.Option(help="Licence to write on the cards.")] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace prompts that have the same names.")] = False,
 ) -> Result:
-    """Add prompts, each with a JSON card: model, start, task, method, scores, licence, date.
+    """Add prompts, each with its JSON card.
 
-    Examples:
+    A card names model, start, task, method, scores, licence and date.
 
-    `prompttransfer library add runs/demo --licence Apache-2.0`
-
-    `prompttransfer library add amazon.safetensors --library prompts`
+    ```bash
+    prompttransfer library add runs/demo --licence Apache-2.0
+    prompttransfer library add amazon.safetensors --library prompts
+    ```
     """
     from prompttransfer import Library
 
@@ -62,9 +63,9 @@ def add(
 def list_prompts(library: Folder = Path("library")) -> Result:
     """List the prompts with their cards.
 
-    Example:
-
-    `prompttransfer library list --library prompts`
+    ```bash
+    prompttransfer library list --library prompts
+    ```
     """
     from prompttransfer import Library
 
@@ -72,22 +73,19 @@ def list_prompts(library: Folder = Path("library")) -> Result:
     for problem in stored.problems:
         tell(f"left out: {problem}")
 
-    def display() -> None:
-        from rich.text import Text
-
-        from prompttransfer.cli.tables import plain_table, wide_console
-
-        heads = ("prompt", "task", "method", "score", "tokens", "model", "licence", "date")
-        table = plain_table(*heads, right=("score", "tokens"))
-        for name, entry in stored.entries.items():
-            card = entry.card
-            score = "" if card.score is None else f"{card.score:.1f}"
-            row = (name, card.task, card.method, score, str(entry.shape[0]), card.model, card.licence, card.date)
-            table.add_row(*map(Text, row))
-        wide_console().print(table)
-
     cards = {
         name: {"shape": list(entry.shape), **entry.card.model_dump(mode="json", exclude_defaults=True)}
         for name, entry in stored.entries.items()
     }
+
+    def display() -> None:
+        from prompttransfer.cli.tables import print_table
+
+        shown = ("task", "method", "score", "model", "licence", "date")
+        rows = [
+            {"prompt": name, "tokens": card["shape"][0]} | {key: card.get(key) for key in shown}
+            for name, card in cards.items()
+        ]
+        print_table(rows, right=("tokens", "score"))
+
     return Result(cards, display)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
@@ -31,6 +32,14 @@ _SHOWN_TEXT = 60
 _TOLD = 10  # problems of single rows
 
 
+def _as_trained(about: str, metavar: str | None = None, completes: str | None = None) -> Any:
+    """An option in place of what the prompt file says."""
+    completion_of = completion.setting(completes) if completes else None
+    return typer.Option(
+        help=about, rich_help_panel=MODEL, show_default="as trained", metavar=metavar, autocompletion=completion_of
+    )
+
+
 @command(
     settings=("text_column", *Reading.model_fields, "model"),
     defaults=dict.fromkeys(Reading.model_fields, "as in the training table")
@@ -53,38 +62,14 @@ def predict(
             "table, or a .yaml description, of which the test rows are answered.",
         ),
     ] = None,
-    template: Annotated[
-        str | None,
-        typer.Option(
-            rich_help_panel=MODEL, help="What the model reads, with fields in braces.", show_default="as trained"
-        ),
-    ] = None,
-    choices: Annotated[
-        list[str] | None,
-        typer.Option(
-            rich_help_panel=MODEL,
-            metavar="A,B,...",
-            help="Possible answers, separated by commas.",
-            show_default="as trained",
-        ),
-    ] = None,
+    template: Annotated[str | None, _as_trained("What the model reads, with fields in braces.")] = None,
+    choices: Annotated[list[str] | None, _as_trained("Possible answers, separated by commas.", "A,B,...")] = None,
     scoring: Annotated[
-        str | None,
-        typer.Option(
-            rich_help_panel=MODEL,
-            autocompletion=completion.setting("scoring"),
-            help="How an answer is chosen: first-token, full or generate.",
-            show_default="as trained",
-        ),
+        str | None, _as_trained("How an answer is chosen: first-token, full or generate.", completes="scoring")
     ] = None,
     join: Annotated[
         str | None,
-        typer.Option(
-            rich_help_panel=MODEL,
-            autocompletion=completion.setting("join"),
-            help="How a causal model's answer follows the text: space, none or separate.",
-            show_default="as trained",
-        ),
+        _as_trained("How a causal model's answer follows the text: space, none or separate.", completes="join"),
     ] = None,
     batch_size: Annotated[int, typer.Option(rich_help_panel=MODEL, min=1, help="Rows per forward pass.")] = 32,
     engine: Annotated[
@@ -108,13 +93,11 @@ def predict(
     Every line or row gets one answer, in the same order. A blank line gets an empty answer (JSON: null). So does a row
     that lacks a field or cannot be read; the problem is reported, and the exit code is 1.
 
-    Examples:
-
-    `prompttransfer predict amazon.safetensors "Great sound, would buy again."`
-
-    `prompttransfer predict reviews.safetensors --file new-reviews.csv --json > answers.jsonl`
-
-    `cat lines.txt | prompttransfer predict reviews.safetensors`
+    ```bash
+    prompttransfer predict amazon.safetensors "Great sound, would buy again."
+    prompttransfer predict reviews.safetensors --file new-reviews.csv --json > answers.jsonl
+    cat lines.txt | prompttransfer predict reviews.safetensors
+    ```
     """
     from prompttransfer.serving.predict import read_answering_prompt
     from prompttransfer.serving.texts import asked
@@ -135,14 +118,16 @@ def predict(
     with progress:
         source: dict[str, Any] = {"named": options["model"] is not None, "progress": progress}
         predictor = _predictor(engine, batch_size, prompt, trained, card, **source)
-    answered = (pair for part in parts for pair in _answered(predictor, part))
-    problems = _Problems()
+    counts: Counter[str] = Counter()
+    answered = _answered(predictor, parts, counts)
     if as_json:
-        for one, answer in problems.noted(answered):
+        for one, answer in answered:
             show_json({**one.fields, **_answer(one, answer)}, indent=None)
     else:
-        _print_table(list(problems.noted(answered)), card)
-    problems.end()
+        _print_table(list(answered), card)
+    if counts["problems"]:
+        tell(f"{counts['problems']} of {counts['rows']} rows are not answered")
+        raise typer.Exit(FAILED)
 
 
 def _predictor(
@@ -192,51 +177,36 @@ def _parts_with_a_text(rows: Iterator[Asked]) -> Iterator[list[Asked]]:
     raise ValueError(next((one.problem for part in waiting for one in part if one.problem), "got no text"))
 
 
-def _answered(predictor: Answers, part: list[Asked]) -> Iterator[tuple[Asked, Prediction | None]]:
-    """Texts with their answers, in their order; None: no answer."""
-    rows = [one.row for one in part if one.row is not None]
-    answers = iter(predictor(rows) if rows else [])
-    for one in part:
-        yield one, next(answers) if one.row is not None else None
-
-
-class _Problems:
-    """Rows that cannot be answered: the first few are told, all are counted."""
-
-    def __init__(self) -> None:
-        self._bad, self._all = 0, 0
-
-    def noted(self, answered: Iterable[tuple[Asked, Prediction | None]]) -> Iterator[tuple[Asked, Prediction | None]]:
-        for one, answer in answered:
-            self._all += 1
+def _answered(
+    predictor: Answers, parts: Iterable[list[Asked]], counts: Counter[str]
+) -> Iterator[tuple[Asked, Prediction | None]]:
+    """Texts with their answers, in their order; None: no answer. The first problems are told, all are counted."""
+    for part in parts:
+        rows = [one.row for one in part if one.row is not None]
+        answers = iter(predictor(rows) if rows else [])
+        for one in part:
+            counts["rows"] += 1
             if one.problem:
-                self._bad += 1
-                if self._bad <= _TOLD:
+                counts["problems"] += 1
+                if counts["problems"] <= _TOLD:
                     tell(f"not answered: {one.problem}")
-            yield one, answer
-
-    def end(self) -> None:
-        """Tell how many there were, if any, and fail."""
-        if self._bad:
-            tell(f"{self._bad} of {self._all} rows are not answered")
-            raise typer.Exit(FAILED)
+            yield one, next(answers) if one.row is not None else None
 
 
 def _print_table(answered: list[tuple[Asked, Prediction | None]], card: Card) -> None:
-    from rich.text import Text
-
-    from prompttransfer.cli.tables import plain_table, wide_console
+    from prompttransfer.cli.tables import print_table
 
     scored = any(answer is not None and answer.scores for _, answer in answered)
-    shown = card.choices if scored and len(card.choices) <= _SHOWN_CHOICES else ()
-    shares = tuple(f"{choice} (%)" for choice in shown) or (("share (%)",) if scored else ())
-    table = plain_table("text", "label" if scored else "answer", *shares, right=shares)
+    choices = card.choices if len(card.choices) <= _SHOWN_CHOICES else ()
+    rows: list[dict[str, Any]] = []
     for one, answer in answered:
         text = " | ".join(part or "" for part in one.fields.values())
-        text = text if len(text) <= _SHOWN_TEXT else f"{text[: _SHOWN_TEXT - 1]}…"
+        rows.append({"text": text if len(text) <= _SHOWN_TEXT else f"{text[: _SHOWN_TEXT - 1]}…"})
         if answer is None:
-            table.add_row(Text(text))
             continue
-        percents = [100 * answer.scores[choice] for choice in shown or ((answer.label,) if scored else ())]
-        table.add_row(Text(text), Text(answer.label, "bold"), *(f"{percent:.1f}" for percent in percents))
-    wide_console().print(table)
+        rows[-1]["label" if scored else "answer"] = answer.label
+        if scored and choices:
+            rows[-1] |= {f"{choice} (%)": 100 * answer.scores[choice] for choice in choices}
+        elif scored:
+            rows[-1]["share (%)"] = 100 * answer.scores[answer.label]
+    print_table(rows, right={head for row in rows for head in row if head.endswith("(%)")})

@@ -27,11 +27,10 @@ def report(
 
     The page is self-contained and opens offline. Runs are compared in pairs of the same method, target and seed.
 
-    Examples:
-
-    `prompttransfer report runs/demo`
-
-    `prompttransfer report runs/demo runs/other --output other.html`
+    ```bash
+    prompttransfer report runs/demo
+    prompttransfer report runs/demo runs/other --output other.html
+    ```
     """
     from prompttransfer.cli.tables import wide_console
     from prompttransfer.report import read_results, write_comparison, write_report

@@ -16,27 +16,43 @@ if TYPE_CHECKING:
     from prompttransfer.report import Results
 
 
-def run(config: RunConfig, progress: NullProgress, workers: int = 1) -> Results:
+def run(
+    config: RunConfig,
+    progress: NullProgress,
+    workers: int | None = None,
+    cluster: str | None = None,
+    shard: str | None = None,
+) -> Results:
     """Compare, write the report, and return the results; of several processes, only the main one returns.
 
     Args:
-        workers: how many processes of this machine share the rows.
+        workers: number of worker processes; None: this process, or as many as the cluster allows.
+        cluster: address of a Ray cluster, or "auto".
+        shard: the part of the jobs to do, such as "2/8".
     """
     with progress:
         progress.note("loading libraries")
         from prompttransfer.models.loading import read_configuration
         from prompttransfer.report import read_results, write_report
         from prompttransfer.runs.compare import compare
-        from prompttransfer.runs.local_workers import local_workers
+        from prompttransfer.runs.executors import Executor, InProcess, LocalWorkers
+        from prompttransfer.runs.shards import Shard
         from prompttransfer.tasks import check_name
 
         # Before anything is fetched.
+        part = Shard.parse(shard) if shard else None
         for name in (*config.sources, *config.targets):
             check_name(name)
         if config.model != "demo":
             read_configuration(config.model)
-        with local_workers(config, workers, progress):
-            folder = compare(config, progress)
+        executor: Executor = InProcess()
+        if cluster is not None:
+            from prompttransfer.runs.executors.cluster import Cluster
+
+            executor = Cluster(cluster, workers)
+        elif workers is not None and workers > 1:
+            executor = LocalWorkers(workers)
+        folder = compare(config, progress, executor, part)
         processes.finish()
         if not processes.is_main():
             raise typer.Exit

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from prompttransfer.cli.command import Result, command
 from prompttransfer.cli.library import Folder
-from prompttransfer.files.texts import tell
-
-if TYPE_CHECKING:
-    from prompttransfer.interchange import Card
-    from prompttransfer.library import Found, Library, Match
+from prompttransfer.files.texts import show, tell
 
 
 @command(prints=True)
@@ -38,11 +34,10 @@ def similar(
     Prompts trained from the same P_init are compared by their task vectors (prompt minus P_init) and come first. The
     others are compared by the prompts themselves; the table says which. Prompts of other models are left out.
 
-    Examples:
-
-    `prompttransfer similar amazon.safetensors`
-
-    `prompttransfer similar runs/demo/prompts/PT/sst2-seed42.safetensors --library prompts --metric token_mean_cosine`
+    ```bash
+    prompttransfer similar amazon.safetensors
+    prompttransfer similar runs/demo/prompts/PT/sst2-seed42.safetensors --library prompts --metric token_mean_cosine
+    ```
     """
     from prompttransfer import Library
     from prompttransfer.interchange import Card, read_prompt
@@ -57,35 +52,34 @@ def similar(
     found = stored.similar(matrix, card, metric=metric, start=reference, but=prompt, top=top)
     for problem in stored.problems:
         tell(f"left out: {problem}")
-    return Result([_facts(match) for match in found.matches], lambda: _print(found, stored, card))
+    facts = [
+        {"name": match.entry.name, "similarity": round(match.similarity, 6), "of": match.of}
+        | match.entry.card.model_dump(mode="json", exclude_defaults=True)
+        for match in found.matches
+    ]
+
+    def display() -> None:
+        left_out = len(stored.entries) - found.compared
+        if facts:
+            _print(facts)
+        show(
+            f"{found.compared} prompts compared"
+            + (f", {len(facts)} shown" if found.compared > len(facts) else "")
+            + (f"; {left_out} left out: the prompt itself, or another model or size" if left_out else "")
+        )
+        if facts and facts[0]["of"] == "prompts":  # task vectors would come first
+            shared = "P_init is not in the library; give it with --start"
+            show(f"no task vectors: {shared if stored.shares_start(card) else 'no common P_init'}")
+
+    return Result(facts, display)
 
 
-def _facts(match: Match) -> dict[str, Any]:
-    card = match.entry.card.model_dump(mode="json", exclude_defaults=True)
-    return {"name": match.entry.name, "similarity": round(match.similarity, 6), "of": match.of, **card}
+def _print(facts: list[dict[str, Any]]) -> None:
+    from prompttransfer.cli.tables import print_table
 
-
-def _print(found: Found, stored: Library, card: Card) -> None:
-    from rich.text import Text
-
-    from prompttransfer.cli.tables import plain_table, wide_console
-
-    heads = ("prompt", "similarity", "of", "task", "method", "score")
-    table = plain_table(*heads, right=("similarity", "score"))
-    for match in found.matches:
-        own = match.entry.card
-        score = "" if own.score is None else f"{own.score:.1f}"
-        table.add_row(*map(Text, (match.entry.name, f"{match.similarity:.3f}", match.of, own.task, own.method, score)))
-    console = wide_console()
-    if found.matches:
-        console.print(table)
-    left_out = len(stored.entries) - found.compared
-    console.print(
-        f"{found.compared} prompts compared"
-        + (f", {len(found.matches)} shown" if found.compared > len(found.matches) else "")
-        + (f"; {left_out} left out: the prompt itself, or another model or size" if left_out else "")
-    )
-    if found.matches and found.matches[0].of == "prompts":  # task vectors would come first
-        shared = stored.shares_start(card)
-        way_out = "; give it with --start" if shared else ""
-        console.print(f"no task vectors: {'P_init is not in the library' if shared else 'no common P_init'}{way_out}")
+    rows = [
+        {"prompt": fact["name"], "similarity": f"{fact['similarity']:.3f}"}
+        | {key: fact.get(key) for key in ("of", "task", "method", "score")}
+        for fact in facts
+    ]
+    print_table(rows, right=("similarity", "score"))

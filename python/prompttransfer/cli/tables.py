@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 
 def wide_console() -> Console:
@@ -17,9 +20,19 @@ def wide_console() -> Console:
     return console
 
 
-def plain_table(*columns: str, right: tuple[str, ...] = ()) -> Table:
-    """A table with these columns; those named in `right` hold figures, and neither they nor the first are broken."""
+def print_table(rows: Sequence[Mapping[str, Any]], right: Collection[str] = (), console: Console | None = None) -> None:
+    """A table with the keys of the rows as heads; the columns named in `right` hold figures and are never broken."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for title in columns:
-        table.add_column(title, justify="right" if title in right else "left", no_wrap=title in (columns[0], *right))
-    return table
+    heads = list(dict.fromkeys(head for row in rows for head in row))
+    for head in heads:
+        figures = head in right
+        table.add_column(head, justify="right" if figures else "left", no_wrap=figures, overflow="fold")
+    for row in rows:
+        table.add_row(*(_shown(row.get(head)) for head in heads))
+    (console or wide_console()).print(table)
+
+
+def _shown(value: str | float | None) -> Text:
+    if isinstance(value, float):
+        return Text(f"{value:.1f}")
+    return Text("" if value is None else f"{value:,}" if isinstance(value, int) else value)

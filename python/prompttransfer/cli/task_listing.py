@@ -5,56 +5,29 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from rich.text import Text
-
-from prompttransfer.cli.tables import plain_table, wide_console
-
 if TYPE_CHECKING:
     from prompttransfer.files.progress import ProgressReporter
 
 
 def all_tasks() -> list[dict[str, Any]]:
-    """Every named task: content, answers, metric, and where its data comes from."""
+    """Every named task: content, answers (none: free text), metric, and where its data comes from."""
     from prompttransfer.tasks import DEMO_TASKS, PAPER_TASKS
 
-    demo = [
-        {
-            "name": name,
-            "content": task.content,
-            "choices": list(task.choices),
-            "metric": "accuracy",
-            "from": task.asset,
-        }
-        for name, task in DEMO_TASKS.items()
-    ]
+    demo = [(name, task, task.choices, "accuracy", task.asset) for name, task in DEMO_TASKS.items()]
     papers = [
-        {
-            "name": name,
-            "content": task.content,
-            "choices": list(task.words),
-            "metric": task.metric,
-            "from": f"{task.hub} {task.config or ''}".strip(),
-        }
+        (name, task, task.words, task.metric, f"{task.hub} {task.config or ''}".strip())
         for name, task in PAPER_TASKS.items()
     ]
-    return demo + papers
-
-
-def print_all_tasks() -> None:
-    """`all_tasks` as a table, and how to learn more."""
-    table = plain_table("task", "content", "answers", "metric", "data", right=("answers",))
-    for task in all_tasks():
-        answers = str(len(task["choices"])) if task["choices"] else "text"
-        table.add_row(*map(Text, (task["name"], task["content"], answers, task["metric"], task["from"])))
-    console = wide_console()
-    console.print(table)
-    console.print("for details and an example: prompttransfer assets --tasks NAME", soft_wrap=True)
+    return [
+        {"name": name, "content": task.content, "choices": list(choices), "metric": metric, "from": place}
+        for name, task, choices, metric, place in (*demo, *papers)
+    ]
 
 
 def task_facts(name: str, progress: ProgressReporter) -> dict[str, Any]:
     """A task with a name or a file: rows, answers, an example. Fetches the data of a demo task.
 
-    A data set of the papers is described without being loaded.
+    A data set of the papers is described without being loaded. "text" is the same for people.
 
     Raises:
         ValueError, FileNotFoundError: there is no such task.
@@ -63,26 +36,24 @@ def task_facts(name: str, progress: ProgressReporter) -> dict[str, Any]:
     from prompttransfer.tasks.papers import describe
 
     if name in PAPER_TASKS:
-        facts = next(task for task in all_tasks() if task["name"] == name)
-        return {**facts, "text": describe(name)}
+        return next(task for task in all_tasks() if task["name"] == name) | {"text": describe(name)}
     task = load_task(name, progress=progress)
-    parts = {part: getattr(task, part) for part in ("train", "validation", "test")}
+    tables = {part: getattr(task, part) for part in ("train", "validation", "test")}
+    rows = {part: len(table) for part, table in tables.items()}
     counts = Counter(task.test["label"]) if task.choices else Counter()
-    shares = {choice: round(100 * counts[label] / len(task.test), 1) for label, choice in enumerate(task.choices)}
-    rows = {part: len(table) for part, table in parts.items()}
-    example = next((table[0] for table in parts.values() if len(table)), None)
+    shares = {choice: round(100 * counts[label] / rows["test"], 1) for label, choice in enumerate(task.choices)}
     lines = [
         f"{task.name}: {task.origin}",
-        "  "
-        + ", ".join(f"{count:,} {part}" for part, count in rows.items())
-        + f" rows; {task.leaked} left out as they overlap with test rows",
+        f"  {', '.join(f'{count:,} {part}' for part, count in rows.items())} rows; {task.leaked} left out as they "
+        "overlap with test rows",
         f"  answers in the test rows: {', '.join(f'{c} {s:.0f} %' for c, s in shares.items()) or 'free text'}; "
         f"metric {task.metric}",
     ]
-    answer = None
-    if example is not None:
-        answer = task.choices[example["label"]] if task.choices else example["answer"]
-        lines.append(f"  example: {example['text']!r} -> {answer!r}")
+    example = None
+    if first := next((table[0] for table in tables.values() if len(table)), None):
+        answer = task.choices[first["label"]] if task.choices else first["answer"]
+        example = {"text": first["text"], "answer": answer}
+        lines.append(f"  example: {first['text']!r} -> {answer!r}")
     return {
         "name": task.name,
         "origin": task.origin,
@@ -90,6 +61,6 @@ def task_facts(name: str, progress: ProgressReporter) -> dict[str, Any]:
         "leaked": task.leaked,
         "answers_percent": shares,
         "metric": task.metric,
-        "example": None if example is None else {"text": example["text"], "answer": answer},
+        "example": example,
         "text": "\n".join(lines),
     }

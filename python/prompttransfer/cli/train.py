@@ -73,13 +73,11 @@ def train(
 ) -> Result:
     """Train one prompt on one task and write it to a file.
 
-    Examples:
-
-    `prompttransfer train amazon amazon.safetensors`
-
-    `prompttransfer train reviews.csv reviews.safetensors --method SPoT --sources amazon,tweets --train-rows 32`
-
-    `prompttransfer train train.csv:test.csv reviews.safetensors --text-column review --label-column stars`
+    ```bash
+    prompttransfer train amazon amazon.safetensors
+    prompttransfer train reviews.csv reviews.safetensors --method SPoT --sources amazon,tweets --train-rows 32
+    prompttransfer train train.csv:test.csv reviews.safetensors --text-column review --label-column stars
+    ```
 
     The folder `<prompt>.run` beside the file holds the settings, the results and the learning curve.
     """

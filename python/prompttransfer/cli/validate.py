@@ -35,16 +35,15 @@ def validate(
     No weights are loaded and nothing is downloaded. Exit code 0: everything is there. 1: something is missing, and the
     command that gets it is shown. 2: the settings are refused.
 
-    Examples:
-
-    `prompttransfer validate demo`
-
-    `prompttransfer validate papers/mpt_t5_base --data-dir mirror`
-
-    `prompttransfer validate my-recipe.yaml --json`
+    ```bash
+    prompttransfer validate demo
+    prompttransfer validate papers/mpt_t5_base --data-dir mirror
+    prompttransfer validate my-recipe.yaml --json
+    ```
     """
     from prompttransfer import read_recipe
-    from prompttransfer.estimate import explain, print_explanation
+    from prompttransfer.cli.explanation import print_explanation
+    from prompttransfer.estimate import explain
 
     asked = read_recipe(recipe)
     explanation = explain(run_config(asked, given_settings(options, assigned), limit=limit), asked)

@@ -11,11 +11,11 @@ own), over the rate at which this machine multiplies matrices, of which a model 
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
+
+import psutil
 
 from prompttransfer.estimate.model import ModelFacts
 from prompttransfer.estimate.stages import SizedStage
@@ -26,12 +26,12 @@ SHARE = 0.5  # of the rate of large products that training reaches, about
 
 
 class Machine(NamedTuple):
-    """device: name; gpu: whether it is one; memory: bytes that are free for a run, None: not known; rate: operations a
-    second of a product; short: whether that is bfloat16."""
+    """device: name; gpu: whether it is one; memory: bytes that are free for a run; rate: operations a second of a
+    product; short: whether that is bfloat16."""
 
     device: str
     gpu: bool
-    memory: int | None
+    memory: int
     rate: float
     short: bool
 
@@ -68,7 +68,7 @@ def probe(precision: str, seconds: float) -> Machine:
         rates[kind] = (count - 1) * 2 * size**3 / (time.perf_counter() - start)
     best = max(rates, key=rates.__getitem__)
     name = torch.cuda.get_device_name(device) if cuda else f"CPU, threads: {torch.get_num_threads()}"
-    memory = torch.cuda.mem_get_info(device)[0] if cuda else _free_memory()
+    memory = torch.cuda.mem_get_info(device)[0] if cuda else psutil.virtual_memory().available
     return Machine(name, cuda, memory, rates[best], best is torch.bfloat16)
 
 
@@ -112,16 +112,3 @@ def disk(config: RunConfig, model: ModelFacts, stages: Sequence[SizedStage], her
     weights = 0 if here else 4 * model.parameters
     prompts = sum(4 * 4 * (stage.trained or 0) * stage.times for stage in stages)
     return weights + prompts + max(METHODS[method].disk(config) for method in config.methods)
-
-
-def _free_memory() -> int | None:
-    """What Linux says is available, cached files included; elsewhere all there is, or None."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        pass
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):
-        return None

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import shutil
-import socket
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from prompttransfer.estimate import cost
-from prompttransfer.estimate.missing import Missing
 from prompttransfer.estimate.model import ModelFacts, model_facts
 from prompttransfer.estimate.stages import SizedStage, stages
 from prompttransfer.estimate.tasks import TaskFacts, task_facts
-from prompttransfer.settings.recipes import About, Recipe
+from prompttransfer.files.cache_parts import size
+from prompttransfer.files.model_names import hub_fault
+from prompttransfer.settings.recipes import Recipe
 from prompttransfer.settings.run import RunConfig
+from prompttransfer.tasks.text_metrics.scoring import Lack
 
 
 @dataclass(frozen=True)
@@ -24,27 +24,30 @@ class Explanation:
     """All that is known before a run.
 
     Attributes:
-        seconds: of every stage, once; None: not known.
         disk, free_disk: bytes needed and free where finished stages are kept.
         missing: what stands in the way; nothing: the run can start.
     """
 
-    name: str
-    about: About
+    recipe: Recipe
     config: RunConfig
     model: ModelFacts | None
     tasks: list[TaskFacts]
     stages: list[SizedStage]
     machine: cost.Machine
     memory: cost.Memory | None
-    seconds: list[float | None]
     disk: int | None
     free_disk: int
-    missing: list[Missing]
+    missing: list[Lack]
 
     @property
     def ready(self) -> bool:
         return not self.missing
+
+    @property
+    def seconds(self) -> list[float | None]:
+        """Of every stage, once; None: not known."""
+        model = self.model
+        return [cost.seconds(stage, model, self.machine) if model else None for stage in self.stages]
 
     @property
     def total_seconds(self) -> float:
@@ -60,8 +63,8 @@ class Explanation:
         """For JSON."""
         timed = zip(self.stages, self.seconds, strict=True)
         return {
-            "recipe": self.name,
-            **self.about.model_dump(mode="json"),
+            "recipe": self.recipe.name,
+            **self.recipe.about.model_dump(mode="json"),
             "ready": self.ready,
             "missing": [lack._asdict() for lack in self.missing],
             "settings": self.config.model_dump(mode="json"),
@@ -96,7 +99,7 @@ def explain(config: RunConfig, recipe: Recipe, *, probe_seconds: float = 1.0) ->
     plan = stages(config, model, sources, [task for task in found if task.role == "target"])
     missing += _quantization_lacks(config)
     if any("hf download" in lack.command for lack in missing) and not _hub_in_reach():
-        missing.append(Missing("network: the hub is out of reach", "get the files on another machine, and copy them"))
+        missing.append(Lack("network: the hub is out of reach", "get the files on another machine, and copy them"))
     machine = cost.probe(config.precision, probe_seconds)
     memory = disk = None
     place = _store(config)
@@ -104,34 +107,26 @@ def explain(config: RunConfig, recipe: Recipe, *, probe_seconds: float = 1.0) ->
     if model is not None:
         memory = cost.memory(config, model, plan, machine.short)
         disk = cost.disk(config, model, plan, here=lack is None)
-        if machine.memory is not None and memory.total > machine.memory:
+        if memory.total > machine.memory:
             kind = "GPU memory" if machine.gpu else "memory"
-            what = f"{kind}: about {gigabytes(memory.total)} are needed, {gigabytes(machine.memory)} are free"
-            missing.append(Missing(what, "smaller batch_size and source_batch_size, or checkpointing: true"))
+            what = f"{kind}: about {size(memory.total)} are needed, {size(machine.memory)} are free"
+            missing.append(Lack(what, "smaller batch_size and source_batch_size, or checkpointing: true"))
         if disk > free:
-            what = f"disk: about {gigabytes(disk)} are needed in {place}, {gigabytes(free)} are free"
-            missing.append(Missing(what, "set PROMPTTRANSFER_CACHE to a larger disk"))
-    times = [cost.seconds(stage, model, machine) if model else None for stage in plan]
-    return Explanation(
-        recipe.name, recipe.about, config, model, found, plan, machine, memory, times, disk, free, missing
-    )
+            what = f"disk: about {size(disk)} are needed in {place}, {size(free)} are free"
+            missing.append(Lack(what, "set PROMPTTRANSFER_CACHE to a larger disk"))
+    return Explanation(recipe, config, model, found, plan, machine, memory, disk, free, missing)
 
 
-def gigabytes(count: float) -> str:
-    """A number of bytes for people."""
-    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
-
-
-def _quantization_lacks(config: RunConfig) -> list[Missing]:
+def _quantization_lacks(config: RunConfig) -> list[Lack]:
     if config.quantization == "none":
         return []
     import torch
 
     lacks = []
     if not torch.cuda.is_available():
-        lacks.append(Missing(f"quantization {config.quantization}: no CUDA GPU", "quantization: none"))
+        lacks.append(Lack(f"quantization {config.quantization}: no CUDA GPU", "quantization: none"))
     if find_spec("bitsandbytes") is None:
-        lacks.append(Missing(f"quantization {config.quantization}: bitsandbytes", "pip install bitsandbytes"))
+        lacks.append(Lack(f"quantization {config.quantization}: bitsandbytes", "pip install bitsandbytes"))
     return lacks
 
 
@@ -146,12 +141,4 @@ def _store(config: RunConfig) -> Path:
 def _hub_in_reach() -> bool:
     from huggingface_hub import constants
 
-    if constants.HF_HUB_OFFLINE:
-        return False
-    address = urlsplit(constants.ENDPOINT)
-    try:
-        port = address.port or (80 if address.scheme == "http" else 443)
-        with socket.create_connection((address.hostname or "", port), timeout=2):
-            return True
-    except OSError:
-        return False
+    return not constants.HF_HUB_OFFLINE and not hub_fault(constants.ENDPOINT)

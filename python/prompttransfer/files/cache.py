@@ -16,11 +16,7 @@ from prompttransfer.files.paths import expanded, home
 
 
 def cache_folder() -> Path:
-    """$PROMPTTRANSFER_CACHE, else ~/.cache/prompttransfer.
-
-    Raises:
-        NoHome: neither is there.
-    """
+    """$PROMPTTRANSFER_CACHE, else ~/.cache/prompttransfer; raises NoHome where neither is there."""
     root = os.environ.get("PROMPTTRANSFER_CACHE")
     return expanded(root) if root else home() / ".cache" / "prompttransfer"
 

@@ -42,11 +42,7 @@ PARTS: dict[str, Part] = {
 
 
 def check_part(name: str) -> None:
-    """Refuse what is neither an asset nor a part of the cache, with a suggestion.
-
-    Raises:
-        ValueError: there is none of that name.
-    """
+    """Raise ValueError, with a suggestion, for a name that is neither an asset nor a part of the cache."""
     if name not in ASSETS and name not in PARTS:
         near = get_close_matches(name, [*ASSETS, *PARTS], n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
@@ -60,11 +56,7 @@ def folders_of(name: str) -> list[Path]:
 
 
 def remove(name: str) -> int:
-    """Delete an asset or a part from the cache.
-
-    Returns:
-        Bytes that were freed.
-    """
+    """Delete an asset or a part from the cache; returns the bytes that were freed."""
     freed = 0
     for folder in folders_of(name):
         freed += folder_bytes(folder)

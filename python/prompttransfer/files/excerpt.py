@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from difflib import get_close_matches
 from typing import Any
 
 LONGEST = 80  # characters of one value
@@ -25,3 +26,9 @@ def listed(values: Iterable[Any], show: Callable[[Any], str] = shown) -> str:
     values = list(values)
     more = f" and {len(values) - MOST} more" if len(values) > MOST else ""
     return ", ".join(map(show, values[:MOST])) + more
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+    """A suggestion to end a message with: the known name that is most like this one; "" if none is."""
+    near = get_close_matches(name, list(known), n=1)
+    return f"; did you mean {shown(near[0])}?" if near else ""

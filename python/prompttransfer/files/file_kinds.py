@@ -36,11 +36,7 @@ _UTF16 = {
 
 
 def kind_of(head: bytes) -> str:
-    """The kind of a file that is no text, and what to do about it; "" for what may be text.
-
-    Args:
-        head: its first `HEAD` bytes.
-    """
+    """The kind of a file with these first `HEAD` bytes, and what to do about it; "" for what may be text."""
     return next((kind for pattern, kind in _PATTERNS if pattern.match(head)), "")
 
 
@@ -50,11 +46,7 @@ def utf16_of(head: bytes) -> str:
 
 
 def check_kind(head: bytes, where: object, encoding: str = "utf-8") -> None:
-    """Check that the content of a file may be text in an encoding (a name of the codecs module).
-
-    Raises:
-        ValueError: it is another kind of file, or UTF-16 text where UTF-8 is expected; begins with `where`.
-    """
+    """Raise ValueError, which begins with `where`, for other kinds of files, and for UTF-16 where UTF-8 is expected."""
     if encoding.startswith("utf-32"):
         return
     if kind := kind_of(head):

@@ -6,23 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from prompttransfer.files.file_kinds import HEAD, check_kind
-from prompttransfer.files.texts import check_text
+from prompttransfer.files.texts import check_text, read_text
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: not UTF-8, not JSON, or a key given twice; names the file and where in it.
-    """
-    try:
-        content = path.read_bytes()
-        check_kind(content[:HEAD], path)
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 ({error.reason} at byte {error.start})") from error
+    """What a JSON file holds; errors name the file and where in it something is wrong or given twice."""
+    text = read_text(path)
     try:
         return _checked(parse_json(text, object_pairs_hook=_unique))
     except ValueError as error:
@@ -30,11 +19,7 @@ def read_json(path: Path) -> Any:
 
 
 def parse_json(text: str, **options: Any) -> Any:
-    """`json.loads` with one kind of error.
-
-    Raises:
-        ValueError: not JSON, nested too deep, or a number of thousands of digits.
-    """
+    """`json.loads` that raises nothing but ValueError: also for deep nesting and numbers of thousands of digits."""
     try:
         return json.loads(text, **options)
     except json.JSONDecodeError as error:

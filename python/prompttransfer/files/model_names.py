@@ -1,4 +1,4 @@
-"""Names of models: which are on this machine, and which one may have been meant."""
+"""Names of models: which are on this machine, which one may have been meant, and whether the hub answers."""
 
 from __future__ import annotations
 
@@ -19,16 +19,25 @@ def hub_models() -> list[str]:
 
 
 def hub_folder() -> Path:
-    """Where the hub's files are kept: $HF_HUB_CACHE, $HF_HOME/hub, else in the home folder.
-
-    Raises:
-        NoHome: none of them is there.
-    """
+    """Where the hub's files are kept: $HF_HUB_CACHE, $HF_HOME/hub, else in the home folder (or NoHome is raised)."""
     if named := os.environ.get("HF_HUB_CACHE"):
         return expanded(named)
     if named := os.environ.get("HF_HOME"):
         return expanded(named) / "hub"
     return home() / ".cache" / "huggingface" / "hub"
+
+
+def hub_fault(address: str, seconds: float = 5.0) -> str:
+    """Why a hub does not answer; empty if it does, be it with an error."""
+    from urllib import error, request  # slow to import for a shell that completes names
+
+    try:
+        with request.urlopen(request.Request(address, method="HEAD"), timeout=seconds):
+            return ""
+    except error.HTTPError:
+        return ""
+    except (OSError, ValueError) as failure:
+        return str(getattr(failure, "reason", failure))
 
 
 def suggestion(name: str) -> str:

@@ -13,11 +13,7 @@ class NoHome(RuntimeError):
 
 
 def home() -> Path:
-    """The home folder.
-
-    Raises:
-        NoHome: HOME is not set, and the account has no entry that names one.
-    """
+    """The home folder; raises NoHome where HOME is not set and the account has no entry that names one."""
     try:
         return Path.home()
     except RuntimeError:

@@ -22,7 +22,11 @@ from prompttransfer.distributed import processes
 from prompttransfer.files.cache import cache_folder
 from prompttransfer.files.durable import Damaged, check_seal, seal, sync_folder
 
-_PATIENCE = 2.0  # seconds at a lock before it is said what is waited for
+_PATIENCE = 2.0  # seconds at a lock before the user is told what the run waits for
+
+
+class StageBusy(Exception):
+    """Another worker is computing the stage, and this one was told not to wait."""
 
 
 @dataclass
@@ -50,10 +54,14 @@ class Store:
 
     Args:
         note: told, in a line, when another run is waited for and when an entry is damaged.
+
+    Attributes:
+        waits: whether to wait for a stage that another process is computing; if not, `cached` raises `StageBusy`.
     """
 
     def __init__(self, folder: Path, note: Callable[[str], None] = lambda text: None) -> None:
         self.folder = folder
+        self.waits = True
         self._note = note
         self._asked: set[str] = set()
         for name in ("done", "work", "locks"):
@@ -63,6 +71,13 @@ class Store:
         """Whether the result for `key` is there."""
         return (self.folder / "done" / key_hash(key)).is_dir()
 
+    def is_news(self, key: dict[str, Any]) -> bool:
+        """Whether this object is asked for `key` for the first time."""
+        name = key_hash(key)
+        news = name not in self._asked
+        self._asked.add(name)
+        return news
+
     def cached(
         self, key: dict[str, Any], compute: Callable[[Path], StageResult], title: str = "a stage"
     ) -> StageResult:
@@ -70,25 +85,28 @@ class Store:
 
         Args:
             title: names the stage in what is noted.
+
+        Raises:
+            StageBusy: another process is computing it, and `waits` is false.
         """
         name, main = key_hash(key), processes.is_main()
-        done, work = self.folder / "done" / name, self.folder / "work" / name
+        work = self.folder / "work" / name
         with self._locked(name, title) if main else nullcontext():
-            news = name not in self._asked
-            self._asked.add(name)
-            found = self._find(done, work, title) if main else None
+            news = self.is_news(key)
+            found = self.find(key, title) if main else None
             if processes.broadcast(found is not None):
                 return replace(_from_main(found or StageResult()), news=news)
             if main:
                 work.mkdir(parents=True, exist_ok=True)
             result = _from_main(compute(work))
             if main:
-                _write(done, work / ".result", key, result)
-                shutil.rmtree(work)
+                self.put(key, result)
         return result
 
-    def _find(self, done: Path, work: Path, title: str) -> StageResult | None:
-        """The entry, if it is there and whole."""
+    def find(self, key: dict[str, Any], title: str = "a stage") -> StageResult | None:
+        """The result for `key`, if it is there and whole."""
+        name = key_hash(key)
+        done, work = self.folder / "done" / name, self.folder / "work" / name
         if not done.is_dir():
             return None
         try:
@@ -101,12 +119,22 @@ class Store:
             shutil.rmtree(work)
         return found
 
+    def put(self, key: dict[str, Any], result: StageResult) -> None:
+        """Keep a result, and delete the work folder of its stage."""
+        name = key_hash(key)
+        work = self.folder / "work" / name
+        work.mkdir(parents=True, exist_ok=True)
+        _write(self.folder / "done" / name, work / ".result", key, result)
+        shutil.rmtree(work)
+
     @contextmanager
     def _locked(self, name: str, title: str) -> Iterator[None]:
         lock = FileLock(self.folder / "locks" / f"{name}.lock")
         try:
-            lock.acquire(timeout=_PATIENCE)
+            lock.acquire(timeout=_PATIENCE if self.waits else 0)
         except Timeout:
+            if not self.waits:
+                raise StageBusy(title) from None
             self._note(f"{title}: another run is at it; waiting")
             lock.acquire()
         try:

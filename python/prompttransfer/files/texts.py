@@ -9,6 +9,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from prompttransfer.files.file_kinds import HEAD, check_kind
@@ -41,6 +42,18 @@ def codec_of(head: bytes, encoding: str = "utf-8") -> str:
     return "utf-16" if head[:2] in _MARKS_OF_UTF16 else "utf-8-sig"
 
 
+def read_text(path: Path) -> str:
+    """A text file in UTF-8, without a mark at its start; an error (FileNotFoundError, ValueError) names the file."""
+    try:
+        content = path.read_bytes()
+        check_kind(content[:HEAD], path)
+        return content.decode("utf-8-sig")
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path} does not exist") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not a UTF-8 text file ({error.reason} at byte {error.start})") from error
+
+
 def read_lines(raw: BinaryIO, what: str, encoding: str = "utf-8") -> Iterator[str]:
     """Lines of a stream of bytes without their ends (LF, CR LF or CR).
 
@@ -50,41 +63,24 @@ def read_lines(raw: BinaryIO, what: str, encoding: str = "utf-8") -> Iterator[st
     Raises:
         ValueError: a line is not in the encoding; names the line.
     """
-    head = raw.read(HEAD)
+    buffer = raw if isinstance(raw, io.BufferedReader) else io.BufferedReader(raw)  # type: ignore[type-var]
+    head = buffer.peek(HEAD)[:HEAD]
     check_kind(head, what, codecs.lookup(encoding).name)
     codec = codec_of(head, encoding)
-    errors = "surrogateescape" if codec == "utf-8-sig" else "strict"
+    lines = io.TextIOWrapper(buffer, codec, "surrogateescape" if codec == "utf-8-sig" else "strict")
     number = 0
     try:
-        for number, line in enumerate(io.TextIOWrapper(io.BufferedReader(_Joined(head, raw)), codec, errors), start=1):
+        for number, line in enumerate(lines, start=1):
             yield check_text(line.rstrip("\n"), f"{what}, line {number}")
     except UnicodeError as error:  # a codec may also raise the bare error
         reason = getattr(error, "reason", error)
         raise ValueError(f"{what}, after line {number}: not {encoding.upper()} ({reason})") from error
-
-
-class _Joined(io.RawIOBase):
-    """Bytes that were read, and what follows in their stream, which stays open."""
-
-    def __init__(self, head: bytes, rest: BinaryIO) -> None:
-        self._head, self._rest = head, rest
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        got = self._head or self._rest.read1(len(buffer))  # type: ignore[attr-defined]
-        self._head = b""
-        buffer[: len(got)] = got
-        return len(got)
+    finally:
+        lines.detach()  # the stream stays open
 
 
 def input_lines(encoding: str = "utf-8") -> Iterator[str]:
-    """Lines of standard input.
-
-    Raises:
-        ValueError: it is closed, or a line is not in the encoding.
-    """
+    """Lines of standard input; raises ValueError where it is closed or a line is not in the encoding."""
     if sys.stdin is None:
         raise ValueError("standard input is closed; want texts as arguments or --file")
     if sys.stdin.isatty():
@@ -112,11 +108,7 @@ class _Nowhere(io.TextIOWrapper):
 
 
 def check_output() -> None:
-    """Whether anybody can see what is shown.
-
-    Raises:
-        ValueError: standard output is closed.
-    """
+    """Raise ValueError where standard output is closed, so that nobody can see what is shown."""
     if isinstance(sys.stdout, _Nowhere):
         raise ValueError("standard output is closed, and this command has no other result; want it open")
 
@@ -132,11 +124,7 @@ def output_is_written() -> bool:
 
 
 def show(text: str) -> None:
-    """A line, or several, on standard output.
-
-    Raises:
-        OSError: it does not take them, as on a full disk.
-    """
+    """A line, or several, on standard output; raises OSError where it does not take them, as on a full disk."""
     try:
         print(text, file=sys.stdout, flush=True)
     except OSError as error:

@@ -10,8 +10,7 @@ from typing import Any
 import yaml
 
 from prompttransfer.files.excerpt import shown
-from prompttransfer.files.file_kinds import HEAD, check_kind
-from prompttransfer.files.texts import check_text
+from prompttransfer.files.texts import check_text, read_text
 
 _MOST_VALUES = 1_000_000  # of a file, with what its aliases repeat
 
@@ -58,21 +57,8 @@ _Loader.add_implicit_resolver(
 
 
 def read_yaml(path: Path) -> Any:
-    """What a YAML file holds: mappings, lists, text, numbers, booleans; None when it is empty.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: as `parse_yaml`, with the file.
-    """
-    try:
-        content = path.read_bytes()
-        check_kind(content[:HEAD], path)
-        text = content.decode("utf-8-sig")
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{path} does not exist") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not a UTF-8 text file ({error.reason} at byte {error.start})") from error
-    return parse_yaml(text, str(path))
+    """What a YAML file holds, None where it is empty; errors as those of `read_text` and `parse_yaml`."""
+    return parse_yaml(read_text(path), str(path))
 
 
 def parse_yaml(text: str, where: str) -> Any:

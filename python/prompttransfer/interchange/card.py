@@ -71,20 +71,12 @@ class Card(Settings):
 
     @classmethod
     def of(cls, metadata: Mapping[str, Any], where: Path | str) -> Card:
-        """From the metadata of a file; names that are none of a card's are passed over.
-
-        Raises:
-            ValueError: a value does not fit; names the file and the value.
-        """
+        """From the metadata of a file; other names are passed over. A ValueError names the file and the value."""
         return cls.checked({name: value for name, value in metadata.items() if name in cls.model_fields}, where)
 
     @classmethod
     def checked(cls, content: Mapping[str, Any], where: Path | str) -> Card:
-        """From all values of a JSON card.
-
-        Raises:
-            ValueError: a value does not fit, or has an unknown name; names the file and the value.
-        """
+        """From all values of a JSON card. A ValueError names the file and the value, or the unknown name."""
         try:
             return cls(**content)
         except ValidationError as error:
@@ -97,9 +89,5 @@ class Card(Settings):
 
 
 def read_card(path: Path) -> Card:
-    """The card in a prompt file.
-
-    Raises:
-        ValueError: no such file, not a safetensors file, or a value does not fit.
-    """
+    """The card in a prompt file; raises ValueError where it is none, or a value of the card does not fit."""
     return Card.of(read_tensors(path)[1], path)

@@ -2,8 +2,7 @@
 
 A file says in its metadata what its tensors hash to, so that damage is told from a prompt; files of other programs say
 nothing and are read as they are. A file holds the finished matrix `prompt` (L, H); one of MPT also what it is composed
-of. The prompt of ATTEMPT depends on the row and has a file of another kind, with all that the prompts of rows depend
-on.
+of. The prompts of ATTEMPT and DePT depend on the row and have files of another kind, with all that they depend on.
 """
 
 from __future__ import annotations
@@ -21,14 +20,18 @@ from torch import Tensor
 from prompttransfer.files.durable import replacing
 
 if TYPE_CHECKING:
-    from prompttransfer.prompts import InstancePrompt
+    from prompttransfer.prompts import InstancePrompt, OffsetPrompt
 
 TENSOR = "prompt"
 # What `safe_open` and its tensors raise for a file that is none, is damaged, or holds types that torch has not.
 UNREADABLE = (SafetensorError, OSError, RuntimeError, TypeError, AttributeError, ValueError)
 _FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 _HASH = "tensors_sha256"
-_MODULE = {"sources", "target", "down", "up", "norm.weight", "norm.bias", "temperature", "mask_padding"}
+# What the files of prompts that depend on the row hold, by method.
+_MODULES = {
+    "ATTEMPT": {"sources", "target", "down", "up", "norm.weight", "norm.bias", "temperature", "mask_padding"},
+    "DePT": {"short", "offset_a", "offset_b"},
+}
 
 
 class Factors(NamedTuple):
@@ -89,21 +92,13 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def read_prompt(path: Path) -> tuple[Tensor, dict[str, str]]:
-    """A prompt (L, H) float32 and its metadata.
-
-    Raises:
-        ValueError: no such file, or not a prompt file.
-    """
+    """A prompt (L, H) float32 and its metadata; raises ValueError where the file holds none."""
     tensors, metadata = read_tensors(path)
     return _prompt(path, tensors), metadata
 
 
 def read_factors(path: Path) -> Factors | None:
-    """What the prompt in a file is composed of; None where the file does not say.
-
-    Raises:
-        ValueError: no such file, or not a prompt file.
-    """
+    """What the prompt in a file is composed of; None where the file does not say."""
     tensors, _ = read_tensors(path)
     prompt = _prompt(path, tensors)
     if not set(Factors._fields) <= tensors.keys():
@@ -120,21 +115,27 @@ def read_factors(path: Path) -> Factors | None:
     return Factors(shared, u, v)
 
 
-def read_trained(path: Path) -> tuple[Tensor | InstancePrompt, dict[str, str]]:
-    """What a model reads in front of its text, and its metadata: a prompt (L, H), or ATTEMPT's that depends on the row.
+def read_trained(path: Path) -> tuple[Tensor | InstancePrompt | OffsetPrompt, dict[str, str]]:
+    """What a model reads in front of its text, and its metadata: a prompt (L, H), or one that depends on the row.
 
     Raises:
         ValueError: no such file, or neither of the two.
     """
     tensors, metadata = read_tensors(path)
-    if tensors.keys() >= _MODULE:
-        from prompttransfer.prompts import InstancePrompt  # imports transformers, which takes seconds
+    method = _module_of(tensors)
+    if method is None:
+        return _prompt(path, tensors), metadata
+    from prompttransfer.prompts import InstancePrompt, OffsetPrompt  # imports transformers, which takes seconds
 
-        try:
-            return InstancePrompt.of(tensors), metadata
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
-    return _prompt(path, tensors), metadata
+    try:
+        return (OffsetPrompt.of(tensors) if method == "DePT" else InstancePrompt.of(tensors)), metadata
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _module_of(tensors: Mapping[str, Tensor]) -> str | None:
+    """The method whose prompts depend on the row, if that is what the tensors are of."""
+    return next((method for method, names in _MODULES.items() if tensors.keys() >= names), None)
 
 
 def _content_hash(tensors: Mapping[str, Tensor]) -> str:
@@ -147,7 +148,8 @@ def _content_hash(tensors: Mapping[str, Tensor]) -> str:
 
 def _prompt(path: Path, tensors: Mapping[str, Tensor]) -> Tensor:
     if TENSOR not in tensors:
-        why = "; a prompt that depends on the row (ATTEMPT) has no matrix" if tensors.keys() >= _MODULE else ""
+        method = _module_of(tensors)
+        why = f"; a prompt that depends on the row ({method}) has no matrix" if method else ""
         raise ValueError(f"{path}: holds {', '.join(tensors) or 'nothing'}, want a tensor {TENSOR!r}{why}")
     prompt = tensors[TENSOR]
     if prompt.dim() != 2 or not prompt.numel():
@@ -156,11 +158,7 @@ def _prompt(path: Path, tensors: Mapping[str, Tensor]) -> Tensor:
 
 
 def as_float32(tensor: Tensor, name: str) -> Tensor:
-    """A tensor out of a file in the type of prompts.
-
-    Raises:
-        ValueError: it holds other numbers than finite floating ones.
-    """
+    """A tensor out of a file in the type of prompts; raises ValueError for other than finite floating numbers."""
     if tensor.dtype not in _FLOATING:
         raise ValueError(f"{name} holds {tensor.dtype}, want float32, float64, bfloat16 or float16")
     single = tensor.to(torch.float32)

@@ -60,11 +60,7 @@ class Library:
 
     @classmethod
     def open(cls, folder: Path) -> Library:
-        """Read a library; of files that are as they were, only the index is read.
-
-        Raises:
-            ValueError: there is no such folder.
-        """
+        """Read a library, of unchanged files from the index alone; raises ValueError where there is no such folder."""
         folder = Path(folder)
         if not folder.is_dir():
             raise ValueError(f"{folder}: no such library; prompttransfer library add makes one")

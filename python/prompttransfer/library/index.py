@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from safetensors import safe_open
 
 from prompttransfer.files.json_file import read_json
@@ -22,14 +23,14 @@ from prompttransfer.interchange import Card
 from prompttransfer.interchange.files import TENSOR, UNREADABLE
 
 NAME = "index.sqlite"
-FORMAT = 2
+FORMAT = 3
+# As safetensors calls them.
+DTYPES = {"F32": torch.float32, "F64": torch.float64, "F16": torch.float16, "BF16": torch.bfloat16}
 _CHUNK = 1024  # files described between two commits
 _SCHEMA = (
     "DROP TABLE IF EXISTS prompts",
-    "DROP TABLE IF EXISTS cards",
     "CREATE TABLE prompts(id INTEGER PRIMARY KEY, name TEXT UNIQUE, size INT, mtime INT, card_size INT, card_mtime INT,"
-    " length INT, width INT, dtype TEXT, offset INT, model TEXT, start TEXT)",
-    "CREATE TABLE cards(id INTEGER PRIMARY KEY, card TEXT)",
+    " length INT, width INT, dtype TEXT, offset INT, model TEXT, start TEXT, card TEXT)",
     f"PRAGMA user_version = {FORMAT}",
 )
 _FILES = """
@@ -92,7 +93,7 @@ class Index(Mapping[str, Entry]):
         return self._entry("id", number)
 
     def _entry(self, column: str, value: str | int) -> Entry:
-        query = f"SELECT name, length, width, card FROM prompts JOIN cards USING (id) WHERE {column} = ?"
+        query = f"SELECT name, length, width, card FROM prompts WHERE {column} = ?"
         found = self._database.execute(query, (value,)).fetchone()
         if found is None:
             raise KeyError(value)
@@ -149,7 +150,6 @@ class Index(Mapping[str, Entry]):
             database.execute("DELETE FROM temp.files")
             database.executemany("INSERT INTO temp.files VALUES (?, ?, ?, ?)", self._listing(problems))
             there = "SELECT name FROM temp.files WHERE kind = '.safetensors'"
-            database.execute(f"DELETE FROM cards WHERE id IN (SELECT id FROM prompts WHERE name NOT IN ({there}))")
             database.execute(f"DELETE FROM prompts WHERE name NOT IN ({there})")
         last = ""
         while changed := database.execute(_CHANGED, (last, _CHUNK)).fetchall():
@@ -179,26 +179,19 @@ class Index(Mapping[str, Entry]):
     def _describe(self, name: str, state: list[int | None], problems: list[str]) -> None:
         """Write down a new or changed prompt in place of what is known of it."""
         database, path = self._database, self._folder / f"{name}.safetensors"
-        database.execute("DELETE FROM cards WHERE id IN (SELECT id FROM prompts WHERE name = ?)", (name,))
         database.execute("DELETE FROM prompts WHERE name = ?", (name,))
         try:
             place, card = described(path, None if state[2] is None else path.with_suffix(".json"))
         except ValueError as error:
             problems.append(str(error))
             return
-        facts = (name, *state, *place, card.model_fingerprint, card.init_hash)
-        marks = ", ".join("?" * (1 + len(facts)))
-        number = database.execute(f"INSERT INTO prompts VALUES ({marks})", (None, *facts)).lastrowid
-        known = card.model_dump(mode="json", exclude_defaults=True)
-        database.execute("INSERT INTO cards VALUES (?, ?)", (number, json.dumps(known)))
+        known = json.dumps(card.model_dump(mode="json", exclude_defaults=True))
+        facts = (None, name, *state, *place, card.model_fingerprint, card.init_hash, known)
+        database.execute(f"INSERT INTO prompts VALUES ({', '.join('?' * len(facts))})", facts)
 
 
 def described(path: Path, card: Path | None) -> tuple[tuple[int, int, str, int], Card]:
-    """Length, width, type and place of the matrix in a prompt file, and the card; only the file's head is read.
-
-    Raises:
-        ValueError: it is none, or its card is wrong.
-    """
+    """Length, width, type and place of the matrix in a prompt file, and the card; only the file's head is read."""
     try:
         with safe_open(path, framework="pt") as file:
             matrix = file.get_slice(TENSOR) if TENSOR in file.keys() else None  # noqa: SIM118
@@ -223,9 +216,6 @@ def described(path: Path, card: Path | None) -> tuple[tuple[int, int, str, int],
             raise ValueError(f"{card}: got a {type(content).__name__}, want the fields of a card")
         checked = Card.checked(content, card)
     return place, checked
-
-
-DTYPES = ("F32", "F64", "F16", "BF16")  # as safetensors calls them
 
 
 def _connected(path: Path | str, **more: Any) -> sqlite3.Connection:

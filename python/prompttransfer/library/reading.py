@@ -20,12 +20,11 @@ import torch
 from torch import Tensor
 
 from promptkernels.backends import cpu
-from prompttransfer.library.index import Stored
+from prompttransfer.library.index import DTYPES, Stored
 
 BLOCK_BYTES = 1 << 22  # read and worked on at once
 BLOCKS = 8  # of a part: what a thread takes over from the pool
 READERS = min(16, 2 * (os.cpu_count() or 1))  # more than cores: a disk wants several requests at once
-_DTYPES = {"F32": torch.float32, "F64": torch.float64, "F16": torch.float16, "BF16": torch.bfloat16}
 
 Work = Callable[[Tensor, bool], np.ndarray]
 
@@ -59,7 +58,7 @@ def parts(folder: Path, stored: Iterable[Stored], work: Work, but: os.stat_resul
     def run(rows: Sequence[Stored]) -> Part:
         ids, values = list[int](), []
         step = max(1, BLOCK_BYTES // _bytes(rows[0]))
-        dtype, shares = _DTYPES[rows[0].dtype], bool(rows[0].shares)
+        dtype, shares = DTYPES[rows[0].dtype], bool(rows[0].shares)
         if own.buffer.nbytes < (wanted := step * _bytes(rows[0])):
             own.buffer = np.empty(wanted, np.uint8)
         for first in range(0, len(rows), step):
@@ -85,7 +84,7 @@ def parts(folder: Path, stored: Iterable[Stored], work: Work, but: os.stat_resul
 
 
 def _bytes(stored: Stored) -> int:
-    return stored.length * stored.width * _DTYPES[stored.dtype].itemsize
+    return stored.length * stored.width * DTYPES[stored.dtype].itemsize
 
 
 def _cut(stored: Iterable[Stored]) -> Iterator[list[Stored]]:

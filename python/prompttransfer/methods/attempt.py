@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from prompttransfer.methods.base import Method, Scope, SizedTask, Stage
-from prompttransfer.methods.context import Context, EncodedTask, MethodResult, stack
+from prompttransfer.methods.context import Context, EncodedTask, MethodResult
 from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.shared import source_cost, source_prompts
 from prompttransfer.models import Backbone
@@ -74,7 +74,7 @@ class ATTEMPT(Method):
 
     def run(self, ctx: Context, target: EncodedTask) -> MethodResult:
         config, attempt = ctx.config, ctx.config.of(ATTEMPTConfig)
-        sources = stack(source_prompts(ctx))
+        sources = torch.stack(source_prompts(ctx))
         prompt = InstancePrompt(
             sources,
             sources[0] if attempt.start == "first_source" else ctx.start,
@@ -87,18 +87,15 @@ class ATTEMPT(Method):
         groups = prompt.parameter_groups(config.target_rate, attempt.attention_learning_rate)
         batches = ctx.target_batches(target)
         plan = ctx.plan(prompt, task_loss, target.train, batches, config.target_rate, [target], groups=groups)
-        facts = ctx.run(f"{target.name}: ATTEMPT", plan, {"attends to": "text"}).facts
+        stage = ctx.run(f"{target.name}: ATTEMPT", plan, {"attends to": "text"})
         mean, attention = average_over(ctx.backbone, prompt, target.train, config.eval_batch_size)
         names = [*(source.name for source in ctx.sources), target.name]
-        return MethodResult(
-            prompt=mean,
+        return MethodResult.of(
+            mean,
+            stage,
             module=prompt,
             other_prompts={"own": prompt.target.detach()},
-            trainable_parameters=facts["trainable_parameters"],
-            target_updates=facts["updates"],
-            target_examples=facts["examples"],
             source_updates=source_cost(ctx),
-            seconds=facts["seconds"],
-            history={"loss": facts["loss"], "attention": dict(zip(names, attention.tolist(), strict=True))},
+            history={"attention": dict(zip(names, attention.tolist(), strict=True))},
             notes="depends on the row: scored as a module; the prompt file holds the mean over the training rows",
         )

@@ -18,13 +18,19 @@ if TYPE_CHECKING:
 
 
 class SizedTask(Protocol):
-    """A task as far as it is known before a run; train: training rows, None where they are not known."""
+    """A task as far as it is known before a run.
+
+    train: training rows, None where they are not known; max_length: text tokens of a row, None where the run says it.
+    """
 
     @property
     def name(self) -> str: ...
 
     @property
     def train(self) -> int | None: ...
+
+    @property
+    def max_length(self) -> int | None: ...
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,7 @@ class Stage:
         by_row: every row reads a prompt of its own.
         chosen: validation rows choose the prompt that is kept, where the settings ask for it.
         rate: peak learning rate, where it is not that of the tasks.
+        length: tokens of a prompt, where it is not that of the run.
     """
 
     title: str
@@ -55,6 +62,7 @@ class Stage:
     by_row: bool = False
     chosen: bool = True
     rate: float | None = None
+    length: int | None = None
 
 
 @dataclass(frozen=True)

@@ -232,11 +232,7 @@ def aggregate(ctx: Context, posterior: ParticlePrompts, target: EncodedTask) -> 
     if aggregation == "best-on-validation":
         scores = particle_scores(ctx, particles, target)
         return particles[scores.index(max(scores))]
-    return (
-        posterior.kernel_mean()
-        if ctx.config.of(BMTPTConfig).aggregation == "kernel-weighted"
-        else particles.mean(dim=0)
-    )
+    return posterior.kernel_mean() if aggregation == "kernel-weighted" else particles.mean(dim=0)
 
 
 def target_prompt(start: Tensor, bmtpt: BMTPTConfig, rate: float) -> tuple[PromptModule, list[dict]]:
@@ -282,16 +278,13 @@ def _adapt(ctx: Context, target: EncodedTask) -> MethodResult:
             "particles": tensor_hash(particles),
         }
     plan = ctx.plan(prompt, loss, target.train, batches, rate, [target], groups=groups)
-    facts = ctx.run(f"{target.name}: BMTPT", plan, settings).facts
-    return MethodResult(
-        prompt=prompt.composed().cpu(),
+    stage = ctx.run(f"{target.name}: BMTPT", plan, settings)
+    return MethodResult.of(
+        prompt.composed(),
+        stage,
         other_prompts=_particles(posterior),
-        trainable_parameters=facts["trainable_parameters"],
-        target_updates=facts["updates"],
-        target_examples=facts["examples"],
         source_updates=source_facts["updates"],
-        seconds=facts["seconds"],
-        history={"loss": facts["loss"], **_source_history(source_facts)},
+        history=_source_history(source_facts),
         notes=f"{len(particles)} particles",
     )
 

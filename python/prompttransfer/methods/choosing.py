@@ -5,6 +5,7 @@ Forward passes only, which are no updates of the target's budget.
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import torch
@@ -42,14 +43,11 @@ def training_losses(ctx: Context, prompts: Tensor, target: EncodedTask, title: s
         return total / len(rows)
 
     def compute(_: Path) -> StageResult:
-        handle = ctx.progress.stage(f"{target.name}: {title}", len(prompts))
         losses = []
-        try:
+        with closing(ctx.progress.stage(f"{target.name}: {title}", len(prompts))) as handle:
             for prompt in prompts:
                 losses.append(loss(prompt))
                 handle.advance(1)
-        finally:
-            handle.close()
         return StageResult({}, {"losses": ctx.backbone.joined(torch.tensor(losses, dtype=torch.float64)).tolist()})
 
     return ctx.store.cached(key, compute).facts["losses"]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from prompttransfer.files.progress import ProgressReporter
@@ -22,7 +22,7 @@ from prompttransfer.models.rows import EncodedRow, EncodedRows
 from prompttransfer.models.scoring import Evaluation, evaluate
 from prompttransfer.prompts import PromptModule, init_hash
 from prompttransfer.settings.run import RunConfig
-from prompttransfer.training.history import History
+from prompttransfer.training.history import Curve, History
 from prompttransfer.training.plan import Objective, Plan
 from prompttransfer.training.selection import Selection
 from prompttransfer.training.trainer import train
@@ -52,6 +52,32 @@ class MethodResult:
     other_prompts: dict[str, Tensor] = field(default_factory=dict)
     module: PromptModule | None = None
     factors: Factors | None = None
+
+    @classmethod
+    def of(
+        cls, prompt: Tensor, *stages: StageResult, source_updates: int = 0, history: History | None = None, **more: Any
+    ) -> MethodResult:
+        """The result of stages on a target, in their order; the last one trained the prompt.
+
+        Args:
+            history: beside the loss, which is the curve of all stages.
+            more: other fields, by name.
+        """
+        loss: Curve = []
+        updates = 0
+        for stage in stages:
+            loss += [[updates + update, value] for update, value in stage.facts["loss"]]
+            updates += stage.facts["updates"]
+        return cls(
+            prompt=prompt,
+            trainable_parameters=stages[-1].facts["trainable_parameters"] if stages else 0,
+            target_updates=updates,
+            target_examples=sum(stage.facts["examples"] for stage in stages),
+            source_updates=source_updates,
+            seconds=sum(stage.facts["seconds"] for stage in stages),
+            history={"loss": loss, **(history or {})},
+            **more,
+        )
 
     @property
     def evaluated(self) -> Tensor | PromptModule:
@@ -160,31 +186,14 @@ class Context:
             plan.dropout = int(key_hash(key)[:8], 16)
 
         def compute(work: Path) -> StageResult:
-            handle = self.progress.stage(title, len(plan.batches))
-            try:
-                log = train(
-                    self.backbone,
-                    plan,
-                    work,
-                    checkpoint_updates=self.config.checkpoint_updates,
-                    advance=handle.advance,
-                )
-            finally:
-                handle.close()
-            facts = {
-                "updates": log.updates,
-                "examples": log.examples,
-                "seconds": log.seconds,
-                "loss": log.loss,
-                "history": plan.prompt.history(),
-                "trainable_parameters": plan.prompt.trainable_parameters(),
-            }
-            if log.kept:
-                facts["kept"] = log.kept
-            return StageResult(dict(plan.prompt.state_dict()), facts)
+            every = self.config.checkpoint_updates
+            with closing(self.progress.stage(title, len(plan.batches))) as handle:
+                log = train(self.backbone, plan, work, checkpoint_updates=every, advance=handle.advance)
+            about = {"history": plan.prompt.history(), "trainable_parameters": plan.prompt.trainable_parameters()}
+            return StageResult(dict(plan.prompt.state_dict()), vars(log) | about)
 
         result = self.store.cached(key, compute, title)
-        if result.news and "kept" in result.facts:
+        if result.news and result.facts.get("kept"):
             update, score = result.facts["kept"]
             self.progress.note(f"{title}: kept the prompt of update {update}, {score:.1f} on validation rows")
         if result.reused:
@@ -208,18 +217,9 @@ class Context:
         }
 
         def compute(work: Path) -> StageResult:
-            handle = self.progress.stage(title, len(task.test))
-            try:
-                size = self.config.eval_batch_size
-                found = evaluate(
-                    self.backbone,
-                    prompt,
-                    task,
-                    batch_size=size,
-                    advance=handle.advance,
-                )
-            finally:
-                handle.close()
+            size = self.config.eval_batch_size
+            with closing(self.progress.stage(title, len(task.test))) as handle:
+                found = evaluate(self.backbone, prompt, task, batch_size=size, advance=handle.advance)
             return StageResult({}, vars(found))
 
         return Evaluation(**self.store.cached(key, compute, title).facts)
@@ -245,15 +245,10 @@ def _plan_hash(plan: Plan) -> str:
     names = {id(parameter): name for name, parameter in plan.prompt.named_parameters()}
     groups = plan.groups or plan.prompt.parameter_groups(plan.learning_rate)
     rates = [(group["lr"], [names[id(parameter)] for parameter in group["params"]]) for group in groups]
-    # Not the seed: the batches are given, and the seed of dropout follows from the key of the stage.
+    # Not the seed of dropout, which follows from the key of the stage.
     rest: tuple[Any, ...] = (plan.learning_rate, plan.schedule, plan.warmup_updates)
     rest += (plan.weight_decay, plan.max_grad_norm)
     rest += (("horizon", plan.horizon),) if plan.horizon else ()
     rest += (("offset", plan.offset),) if plan.offset else ()
     rows = EncodedRows.of(plan.rows).digest
     return _hash((*_prompt_state(plan.prompt), rates, rest, rows, [list(batch) for batch in plan.batches]))
-
-
-def stack(prompts: Sequence[Tensor]) -> Tensor:
-    """(L, H) prompts -> (T, L, H)."""
-    return torch.stack(list(prompts))

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 import promptkernels as pk
 from prompttransfer.methods.base import Method, Scope, SizedTask, Stage, check_one_rate
-from prompttransfer.methods.context import Context, EncodedTask, MethodResult, stack
+from prompttransfer.methods.context import Context, EncodedTask, MethodResult
 from prompttransfer.methods.shared import source_cost, source_prompts, train_together
 from prompttransfer.prompts import PromptModule
-from prompttransfer.prompts.base import put_first
+from prompttransfer.prompts.base import put_first, speeds
 from prompttransfer.settings.base import Settings
 from prompttransfer.settings.run import RunConfig
 
@@ -79,7 +79,7 @@ class CrossTaskPrompt(PromptModule):
         return private + pk.merge_task_vectors(torch.zeros_like(private), self.sources, weights=weights)
 
     def prepend(self, input_embeds: Tensor, task_ids: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
-        prompts = stack([self._prompt(task) for task in range(self.count)])
+        prompts = torch.stack([self._prompt(task) for task in range(self.count)])
         return put_first(prompts[self.ids_of_rows(task_ids, input_embeds)], input_embeds)
 
     @torch.no_grad()
@@ -90,12 +90,8 @@ class CrossTaskPrompt(PromptModule):
         self, learning_rate: float, source_rate: float | None = None, attention_rate: float | None = None
     ) -> list[dict[str, Any]]:
         """Three speeds: V_t, P_s unless frozen, w_t (each learning_rate when not given)."""
-        rates = [(self.private, None), (self.sources, source_rate), (self.logits, attention_rate)]
-        return [
-            {"params": [parameter], "lr": learning_rate if rate is None else rate}
-            for parameter, rate in rates
-            if parameter.requires_grad
-        ]
+        shared = (([self.sources], source_rate), ([self.logits], attention_rate))
+        return speeds(learning_rate, ([self.private], None), *shared)
 
 
 class CrossPT(Method):
@@ -117,7 +113,7 @@ class CrossPT(Method):
         attended = crosspt.private == "attended"
         start = ctx.start if attended else torch.zeros_like(ctx.start)
         prompt = CrossTaskPrompt(
-            stack(source_prompts(ctx)),
+            torch.stack(source_prompts(ctx)),
             start.expand(len(group), -1, -1),
             attended=attended,
             train_sources=crosspt.train_sources,

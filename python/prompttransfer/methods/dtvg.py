@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 
 from prompttransfer.methods.base import Method, Scope, SizedTask, Stage, check_fraction
 from prompttransfer.methods.budget import target_budget, updates_of_epochs
-from prompttransfer.methods.context import Context, EncodedTask, MethodResult, stack
+from prompttransfer.methods.context import Context, EncodedTask, MethodResult
 from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.related import (
     RelatedConfig,
@@ -27,14 +27,7 @@ from prompttransfer.methods.related import (
     related_stages,
     without_transfer,
 )
-from prompttransfer.methods.shared import (
-    joined_loss,
-    own_prompt,
-    own_share,
-    similarity_history,
-    source_cost,
-    source_prompts,
-)
+from prompttransfer.methods.shared import own_prompt, own_share, similarity_history, source_cost, source_prompts
 from prompttransfer.methods.spot import from_nearest
 from prompttransfer.prompts import GroupedPrompt, group_rule
 from prompttransfer.prompts.grouping import MAX_SOURCES
@@ -153,7 +146,7 @@ def _with_related(ctx: Context, target: EncodedTask) -> MethodResult:
         ctx,
         target,
         first,
-        stack(source_prompts(ctx))[related],
+        torch.stack(source_prompts(ctx))[related],
         f"{target.name}: DTVG with related sources",
         scaling=dtvg.scaling,
         scale_rate=dtvg.source_scale_learning_rate,
@@ -213,7 +206,7 @@ class DTVG(Method):
         config, dtvg = ctx.config, ctx.config.of(DTVGConfig)
         if config.transfer_from == "related":
             return _with_related(ctx, target)
-        sources = stack(source_prompts(ctx))
+        sources = torch.stack(source_prompts(ctx))
         updates = target_budget(config, len(target.train)).own or own_share(ctx, target, dtvg.own_fraction)
         own, first, batches = own_prompt(ctx, target, updates, dtvg.own_learning_rate)
         if dtvg.grouping == "spot":
@@ -237,19 +230,14 @@ class DTVG(Method):
             for update, row in enumerate(prompt.history()["groups"], 1)
         ]
         final = [name for name, chosen in zip(names[:-1], prompt.group()[:-1].tolist(), strict=True) if chosen]
-        return MethodResult(
-            prompt=prompt.composed().cpu(),
+        similarity = similarity_history(names, torch.cat([sources, own[None]]), ctx.start)
+        return MethodResult.of(
+            prompt.composed(),
+            first,
+            second,
             other_prompts={"own": own},
-            trainable_parameters=second.facts["trainable_parameters"],
-            target_updates=offset + second.facts["updates"],
-            target_examples=first.facts["examples"] + second.facts["examples"],
             source_updates=source_cost(ctx),
-            seconds=first.facts["seconds"] + second.facts["seconds"],
-            history={
-                "loss": joined_loss(first, second),
-                "groups": log,
-                "similarity": similarity_history(names, torch.cat([sources, own[None]]), ctx.start),
-            },
+            history={"groups": log, "similarity": similarity},
             notes=f"merged: {', '.join(final) or 'no source'}",
         )
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Literal
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -17,7 +18,7 @@ from prompttransfer.files.store import StageResult, tensor_hash
 from prompttransfer.interchange import Factors
 from prompttransfer.methods.base import Method, Scope, SizedTask, Stage, check_one_rate
 from prompttransfer.methods.budget import joint_updates
-from prompttransfer.methods.context import Context, EncodedTask, MethodResult, stack
+from prompttransfer.methods.context import Context, EncodedTask, MethodResult
 from prompttransfer.methods.distillation import DistillationLoss, PromptDistance, TeacherForward
 from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.related import (
@@ -176,7 +177,7 @@ def source_stage(ctx: Context) -> tuple[JointPrompt, StageResult, int]:
     loss: Objective = task_loss
     settings: dict[str, Any] = {}
     if mpt.teaches:
-        teachers = stack(source_prompts(ctx))
+        teachers = torch.stack(source_prompts(ctx))
         loss, settings = _distillation(ctx, teachers, rows, sum(map(len, batches)))
         updates += source_cost(ctx)
     plan = ctx.plan(prompt, loss, rows, batches, mpt.shared_learning_rate or config.learning_rate)

@@ -57,14 +57,11 @@ class MultiPT(Method):
         source = ctx.run("Multi-PT: mixture of the sources", plan).facts
         prompt = SoftPrompt(joint.composed())
         plan = ctx.plan(prompt, task_loss, target.train, ctx.target_batches(target), config.target_rate, [target])
-        facts = ctx.run(f"{target.name}: Multi-PT", plan).facts
-        return MethodResult(
-            prompt=prompt.composed().cpu(),
+        stage = ctx.run(f"{target.name}: Multi-PT", plan)
+        return MethodResult.of(
+            prompt.composed(),
+            stage,
             other_prompts={"shared": joint.composed()},
-            trainable_parameters=facts["trainable_parameters"],
-            target_updates=facts["updates"],
-            target_examples=facts["examples"],
             source_updates=source["updates"],
-            seconds=facts["seconds"],
-            history={"loss": facts["loss"], "source_loss": source["loss"]},
+            history={"source_loss": source["loss"]},
         )

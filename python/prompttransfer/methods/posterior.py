@@ -24,8 +24,8 @@ class ParticleLoss:
 
     log p(theta | sources) = evidence * sum_k w_k * mean log-likelihood of source k + log p(theta): the likelihood is
     tempered to `evidence` rows, and the prior is counted once. A row's log-likelihood is the sum over its answer's
-    tokens. A batch that holds P of the K sources stands for all of
-    them (weights times K / P, the inverse of the chance to be in it).
+    tokens. A batch that holds P of the K sources stands for all of them: the weights are multiplied by K / P, the
+    inverse of the chance to be in it.
 
     The particles are independent given the batch, so they can be read in slices: the gradient of a slice is taken
     before the next one is read, and only one slice's activations are alive.
@@ -63,7 +63,8 @@ class ParticleLoss:
                     raise
                 self.slice_size = (size + 1) // 2
         # Of fewer particles than processes, some read none.
-        losses, gradients = zip(*(parts or [_nothing(prompt.particles)]), strict=True)
+        nothing = prompt.particles.new_zeros(()), torch.zeros_like(prompt.particles)
+        losses, gradients = zip(*(parts or [nothing]), strict=True)
         loss = _WithGradient.apply(prompt.particles, torch.stack(losses).sum(), torch.stack(gradients).sum(dim=0))
         loss = whole_sum(loss)
         if self.prior_std is not None:
@@ -99,11 +100,6 @@ class ParticleLoss:
         counts, times = (counts, 1.0) if self.parallel == "particles" else whole_counts(counts)
         per_row = times * (weights / counts.clamp(min=1))[task_ids]
         return per_row * len(weights) / (counts > 0).sum()
-
-
-def _nothing(particles: Tensor) -> tuple[Tensor, Tensor]:
-    """Loss and gradient of no particle."""
-    return particles.new_zeros(()), torch.zeros_like(particles)
 
 
 class _WithGradient(torch.autograd.Function):

@@ -15,13 +15,5 @@ class PT(Method):
 
     def run(self, ctx: Context, target: EncodedTask) -> MethodResult:
         prompt, plan = tuning_plan(ctx, target, ctx.target_batches(target))
-        facts = ctx.run(f"{target.name}: PT", plan).facts
-        return MethodResult(
-            prompt=prompt.composed().cpu(),
-            trainable_parameters=facts["trainable_parameters"],
-            target_updates=facts["updates"],
-            target_examples=facts["examples"],
-            source_updates=0,
-            seconds=facts["seconds"],
-            history={"loss": facts["loss"]},
-        )
+        stage = ctx.run(f"{target.name}: PT", plan)
+        return MethodResult.of(prompt.composed(), stage)

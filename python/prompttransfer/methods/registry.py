@@ -8,15 +8,17 @@ from prompttransfer.methods.attempt import ATTEMPT
 from prompttransfer.methods.base import Method
 from prompttransfer.methods.bmtpt import BMTPT
 from prompttransfer.methods.crosspt import CrossPT
+from prompttransfer.methods.dept import DePT
 from prompttransfer.methods.dtvg import DTVG
 from prompttransfer.methods.mpt import MPT, MPTGroup
 from prompttransfer.methods.multitask_pt import MultiPT
+from prompttransfer.methods.panda import PANDA
 from prompttransfer.methods.pt import PT
 from prompttransfer.methods.spot import SPoT
 from prompttransfer.methods.tpv import TPV
 from prompttransfer.settings.run import RunConfig
 
-_BUILT_IN: tuple[type[Method], ...] = (PT, MultiPT, SPoT, TPV, ATTEMPT, MPT, MPTGroup, BMTPT, DTVG, CrossPT)
+_BUILT_IN = (PT, MultiPT, SPoT, TPV, ATTEMPT, MPT, MPTGroup, BMTPT, DTVG, CrossPT, DePT, PANDA)
 
 METHODS: dict[str, Method] = {method.name: method() for method in _BUILT_IN}
 RunConfig.declare(METHODS.values())

@@ -21,10 +21,10 @@ from torch import Tensor
 from prompttransfer.files.store import StageResult
 from prompttransfer.methods.base import Scope, SizedTask, Stage
 from prompttransfer.methods.choosing import training_losses
-from prompttransfer.methods.context import Context, EncodedTask, MethodResult, stack
+from prompttransfer.methods.context import Context, EncodedTask, MethodResult
 from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.pt import PT
-from prompttransfer.methods.shared import joined_loss, own_share, source_cost, source_prompts, tuning_plan
+from prompttransfer.methods.shared import own_share, source_cost, source_prompts, tuning_plan
 from prompttransfer.models.rows import EncodedRows
 from prompttransfer.prompts import JoinedPrompt, PromptModule
 from prompttransfer.prompts.sign_test import SignTest, sign_test
@@ -101,7 +101,7 @@ def first_updates(ctx: Context, target: EncodedTask) -> FirstUpdates:
     prompt, plan = tuning_plan(tuning, target, batches[:updates], horizon=len(batches))
     stage = tuning.run(f"{target.name}: first updates", plan)
     own, names = prompt.composed().cpu(), [source.name for source in ctx.sources]
-    test = sign_test(own, stack(source_prompts(ctx)), ctx.start, settings.level)
+    test = sign_test(own, torch.stack(source_prompts(ctx)), ctx.start, settings.level)
     return FirstUpdates(test, names, own, stage, batches[updates:])
 
 
@@ -155,9 +155,7 @@ def joined(
         offset=done,
     )
     stage = ctx.run(title, plan)
-    result = _result(ctx, first, prompt, stage, done + spent + stage.facts["updates"], weight)
-    result.seconds += first.stage.facts["seconds"]
-    result.history["loss"] = joined_loss(first.stage, stage)
+    result = _result(ctx, first, prompt, (first.stage, stage), spent, weight)
     result.other_prompts = {"own": prompt.prompt.detach().clone()}
     return result, weight
 
@@ -168,22 +166,23 @@ def _none_joined(ctx: Context, target: EncodedTask, first: FirstUpdates, spent: 
     batches, done = tuning.target_batches(target), first.stage.facts["updates"]
     prompt, plan = tuning_plan(tuning, target, [*batches[:done], *batches[done + spent :]], horizon=len(batches))
     stage = tuning.run(title, plan)
-    return _result(ctx, first, prompt, stage, spent + stage.facts["updates"], 0.0)
+    return _result(ctx, first, prompt, (stage,), spent, 0.0)
 
 
 def _result(
-    ctx: Context, first: FirstUpdates, prompt: PromptModule, stage: StageResult, updates: int, weight: float
+    ctx: Context, first: FirstUpdates, prompt: PromptModule, stages: Sequence[StageResult], spent: int, weight: float
 ) -> MethodResult:
-    return MethodResult(
-        prompt=prompt.composed().cpu(),
-        trainable_parameters=stage.facts["trainable_parameters"],
-        target_updates=updates,
-        target_examples=first.stage.facts["examples"] + sum(map(len, first.batches)),
+    """spent: updates that the search for the weight cost."""
+    result = MethodResult.of(
+        prompt.composed(),
+        *stages,
         source_updates=source_cost(ctx),  # of the prompts that the test compares with
-        seconds=stage.facts["seconds"],
-        history={"loss": stage.facts["loss"], "related": first.history()},
+        history={"related": first.history()},
         notes=f"{first.note}; joined at {weight:g}",
     )
+    result.target_updates += spent
+    result.target_examples = first.stage.facts["examples"] + sum(map(len, first.batches))
+    return result
 
 
 def join_weight(ctx: Context, target: EncodedTask, first: FirstUpdates, prompts: Tensor) -> tuple[float, int]:

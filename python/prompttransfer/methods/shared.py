@@ -106,29 +106,20 @@ def train_together(
     batches = flatten([[(task, row) for task, own in enumerate(update) for row in own] for update in updates], sizes)
     plan = ctx.plan(prompt, task_loss, rows, batches, parameters[0]["lr"], group, groups=parameters)
     names = [task.name for task in group]
-    facts = ctx.run(f"{', '.join(names)}: {title}", plan).facts
+    stage = ctx.run(f"{', '.join(names)}: {title}", plan)
     others = ", ".join(names[:place] + names[place + 1 :])
-    return MethodResult(
-        prompt=prompt.composed(place).cpu(),
-        trainable_parameters=facts["trainable_parameters"] // len(group),
-        target_updates=len(alone[place]),
-        target_examples=sum(map(len, alone[place])),
-        source_updates=source_updates,
-        seconds=facts["seconds"] / len(group),
-        history={"loss": facts["loss"]},
-        notes=f"with {others}" if others else "",
+    result = MethodResult.of(
+        prompt.composed(place), stage, source_updates=source_updates, notes=f"with {others}" if others else ""
     )
+    result.trainable_parameters //= len(group)
+    result.target_updates, result.target_examples = len(alone[place]), sum(map(len, alone[place]))
+    result.seconds /= len(group)
+    return result
 
 
 def own_share(ctx: Context, target: EncodedTask, fraction: float) -> int:
     """A share of the target's budget, in updates."""
     return split_updates(target_budget(ctx.config, len(target.train)).total, fraction)[0]
-
-
-def joined_loss(first: StageResult, second: StageResult) -> list[list[float]]:
-    """The loss curves of two stages in a row."""
-    offset = first.facts["updates"]
-    return [*first.facts["loss"], *([offset + update, loss] for update, loss in second.facts["loss"])]
 
 
 def similarity_history(names: list[str], prompts: Tensor, start: Tensor) -> Similarity:

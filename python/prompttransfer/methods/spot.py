@@ -16,16 +16,9 @@ from torch import Tensor
 import promptkernels as pk
 from prompttransfer.files.store import StageResult
 from prompttransfer.methods.base import Method, Scope, SizedTask, Stage, check_fraction
-from prompttransfer.methods.context import Context, EncodedTask, MethodResult, stack
+from prompttransfer.methods.context import Context, EncodedTask, MethodResult
 from prompttransfer.methods.objectives import task_loss
-from prompttransfer.methods.shared import (
-    joined_loss,
-    own_prompt,
-    own_share,
-    similarity_history,
-    source_cost,
-    source_prompts,
-)
+from prompttransfer.methods.shared import own_prompt, own_share, similarity_history, source_cost, source_prompts
 from prompttransfer.prompts import SoftPrompt
 from prompttransfer.settings.base import Settings
 from prompttransfer.settings.run import RunConfig
@@ -56,7 +49,7 @@ def from_nearest(
         own: what `own_prompt` returned.
         top: how many of them.
     """
-    sources = stack(source_prompts(ctx))
+    sources = torch.stack(source_prompts(ctx))
     prompt_of_target, first, batches = own
     similarity = pk.task_similarity(prompt_of_target[None], others=sources, metric="token_mean_cosine")[0]
     weights = nearest_weights(similarity, top)
@@ -66,20 +59,14 @@ def from_nearest(
     plan = ctx.plan(prompt, task_loss, target.train, batches, ctx.config.target_rate, [target])
     second = ctx.run(title, plan)
     names = [source.name for source in ctx.sources]
-    return MethodResult(
-        prompt=prompt.composed().cpu(),
+    prompts = torch.cat([sources, prompt_of_target[None]])
+    return MethodResult.of(
+        prompt.composed(),
+        first,
+        second,
         other_prompts={"own": prompt_of_target},
-        trainable_parameters=second.facts["trainable_parameters"],
-        target_updates=first.facts["updates"] + second.facts["updates"],
-        target_examples=first.facts["examples"] + second.facts["examples"],
         source_updates=source_cost(ctx),
-        seconds=first.facts["seconds"] + second.facts["seconds"],
-        history={
-            "loss": joined_loss(first, second),
-            "similarity": similarity_history(
-                [*names, target.name], torch.cat([sources, prompt_of_target[None]]), ctx.start
-            ),
-        },
+        history={"similarity": similarity_history([*names, target.name], prompts, ctx.start)},
         notes="from " + ", ".join(f"{names[index]} (cosine {similarity[index]:.3f})" for index in chosen),
     )
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import accumulate
@@ -80,7 +81,7 @@ class KeptTeacher:
     @cached_property
     def _order(self) -> list[_Key]:
         """The rows of the file: rows of like length share a batch."""
-        return sorted(dict.fromkeys((row.task, row.ids, row.answer) for row in self.rows), key=_length)
+        return sorted(dict.fromkeys((row.task, row.ids, row.answer) for row in self.rows), key=lambda row: len(row[1]))
 
     @cached_property
     def _key(self) -> dict[str, Any]:
@@ -109,16 +110,13 @@ class KeptTeacher:
         ctx, teacher, order, size = self.ctx, self.teacher, self._order, self.ctx.config.eval_batch_size
 
         def compute(work: Path) -> StageResult:
-            handle = ctx.progress.stage("teacher outputs", len(order))
             tensors = {}
-            try:
+            with closing(ctx.progress.stage("teacher outputs", len(order))) as handle:
                 for first in ctx.backbone.share(range(0, len(order), size)):
                     chosen = order[first : first + size]
                     packed = pack(teacher.output(ctx.backbone, _batch(ctx.backbone, chosen)))
                     tensors |= {f"{name}.{first}": tensor for name, tensor in packed.items()}
                     handle.advance(len(chosen))
-            finally:
-                handle.close()
             parts = ctx.backbone.collected(tensors)
             return StageResult({name: tensor for part in parts for name, tensor in part.items()})
 
@@ -216,10 +214,6 @@ def _batch(backbone: Backbone, rows: Sequence[_Key]) -> Batch:
     batch = backbone.collate([ids for _, ids, _ in rows], [answer for _, _, answer in rows])
     batch["task_ids"] = torch.tensor([task for task, _, _ in rows])
     return {name: tensor.to(backbone.device) for name, tensor in batch.items()}
-
-
-def _length(row: _Key) -> int:
-    return len(row[1])
 
 
 def _shortest(tensor: Tensor) -> Tensor:

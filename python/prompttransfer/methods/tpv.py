@@ -18,7 +18,7 @@ from torch import Tensor
 import promptkernels as pk
 from prompttransfer.methods.base import Method, Scope, SizedTask, Stage
 from prompttransfer.methods.choosing import training_losses
-from prompttransfer.methods.context import Context, EncodedTask, MethodResult, stack
+from prompttransfer.methods.context import Context, EncodedTask, MethodResult
 from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.shared import similarity_history, source_cost, source_prompts
 from prompttransfer.prompts import SoftPrompt
@@ -48,7 +48,7 @@ def added_sources(ctx: Context, target: EncodedTask, sources: Tensor) -> tuple[i
     groups = list(combinations(every, min(size, len(sources))))
     if len(groups) == 1:
         return groups[0]
-    sums = stack([vector_sum(ctx, sources, group) for group in groups])
+    sums = torch.stack([vector_sum(ctx, sources, group) for group in groups])
     losses = training_losses(ctx, sums, target, "sums of task vectors")
     ranked = sorted(range(len(groups)), key=losses.__getitem__)
     if tpv.combine == "pair":
@@ -75,23 +75,20 @@ class TPV(Method):
 
     def run(self, ctx: Context, target: EncodedTask) -> MethodResult:
         config, tpv = ctx.config, ctx.config.of(TPVConfig)
-        sources = stack(source_prompts(ctx))
+        sources = torch.stack(source_prompts(ctx))
         names = [source.name for source in ctx.sources]
         added = added_sources(ctx, target, sources)
         start = vector_sum(ctx, sources, added)
         prompt = SoftPrompt(start)
-        facts = {"trainable_parameters": 0, "updates": 0, "examples": 0, "seconds": 0.0, "loss": []}
+        stages = []
         if tpv.tune:
             plan = ctx.plan(prompt, task_loss, target.train, ctx.target_batches(target), config.target_rate, [target])
-            facts = ctx.run(f"{target.name}: TPV", plan).facts
-        return MethodResult(
-            prompt=prompt.composed().cpu(),
+            stages.append(ctx.run(f"{target.name}: TPV", plan))
+        return MethodResult.of(
+            prompt.composed(),
+            *stages,
             other_prompts={"sum": start},
-            trainable_parameters=facts["trainable_parameters"],
-            target_updates=facts["updates"],
-            target_examples=facts["examples"],
             source_updates=source_cost(ctx),
-            seconds=facts["seconds"],
-            history={"loss": facts["loss"], "similarity": similarity_history(names, sources, ctx.start)},
+            history={"similarity": similarity_history(names, sources, ctx.start)},
             notes=f"from {' + '.join(names[index] for index in added)}{'' if tpv.tune else '; not trained'}",
         )

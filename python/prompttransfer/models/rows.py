@@ -24,7 +24,7 @@ class EncodedRow:
 
 
 class EncodedRows(Sequence[EncodedRow]):
-    """Rows in flat arrays; each becomes a `Row` when it is asked for.
+    """Rows in flat arrays; each becomes an `EncodedRow` when it is asked for.
 
     Args:
         ids: token ids of all texts, one after the other; answers: those of all answers.

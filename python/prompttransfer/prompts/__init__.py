@@ -4,9 +4,10 @@ from prompttransfer.prompts.attempt import InstancePrompt
 from prompttransfer.prompts.base import PromptModule
 from prompttransfer.prompts.grouped import GroupedPrompt
 from prompttransfer.prompts.grouping import group_rule
-from prompttransfer.prompts.init import TaskVector, check_same_start, init_hash, initial_prompt
+from prompttransfer.prompts.init import init_hash, initial_prompt
 from prompttransfer.prompts.joined import JoinedPrompt
 from prompttransfer.prompts.multitask import MultitaskPrompt, average_factors, mean_factors
+from prompttransfer.prompts.offset import OffsetPrompt
 from prompttransfer.prompts.particles import ParticlePrompts
 from prompttransfer.prompts.sign_test import SignTest, sign_test
 from prompttransfer.prompts.soft import FrozenPrompts, SoftPrompt
@@ -17,13 +18,12 @@ __all__ = [
     "InstancePrompt",
     "JoinedPrompt",
     "MultitaskPrompt",
+    "OffsetPrompt",
     "ParticlePrompts",
     "PromptModule",
     "SignTest",
     "SoftPrompt",
-    "TaskVector",
     "average_factors",
-    "check_same_start",
     "group_rule",
     "init_hash",
     "initial_prompt",

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from prompttransfer.prompts.base import PromptModule, put_first
+from prompttransfer.prompts.base import PromptModule, linear_start, put_first, speeds
 
 
 class InstancePrompt(PromptModule):
@@ -52,17 +52,13 @@ class InstancePrompt(PromptModule):
         self.register_buffer("mask_padding", torch.tensor(mask_padding), persistent=False)
         self.target = nn.Parameter(target.detach().float().clone())
         generator = torch.Generator().manual_seed(seed)
-        self.down = nn.Parameter(_linear(projection, width, generator))
-        self.up = nn.Parameter(_linear(width, projection, generator))
+        self.down = nn.Parameter(linear_start(projection, width, generator))
+        self.up = nn.Parameter(linear_start(width, projection, generator))
         self.norm = nn.LayerNorm(width).requires_grad_(train_norm)
-
-    def tensors(self) -> dict[str, Tensor]:
-        """All that the prompts of rows depend on, for a file."""
-        return {name: tensor.detach() for name, tensor in (*self.named_parameters(), *self.named_buffers())}
 
     @classmethod
     def of(cls, tensors: dict[str, Tensor]) -> InstancePrompt:
-        """The prompt of such a file.
+        """The prompt of a file with its `tensors`.
 
         Raises:
             ValueError: tensors that do not fit together.
@@ -70,11 +66,7 @@ class InstancePrompt(PromptModule):
         if tensors["sources"].dim() != 3 or tensors["target"].dim() != 2 or tensors["down"].dim() != 2:
             raise ValueError("sources, target and down: want (K, L, H), (L, H) and (projection, H)")
         prompt = cls(tensors["sources"], tensors["target"], projection=tensors["down"].shape[0])
-        for name, tensor in prompt.tensors().items():
-            if tensors[name].shape != tensor.shape or not tensors[name].isfinite().all():
-                got = f"{tuple(tensors[name].shape)} {tensors[name].dtype}"
-                raise ValueError(f"tensor {name!r}: got {got}, want finite numbers of shape {tuple(tensor.shape)}")
-            tensor.copy_(tensors[name])
+        prompt.fill(tensors)
         return prompt
 
     def attention(self, input_embeds: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -102,14 +94,8 @@ class InstancePrompt(PromptModule):
 
     def parameter_groups(self, learning_rate: float, attention_rate: float | None = None) -> list[dict[str, Any]]:
         """P_t at learning_rate, the attention's weights at attention_rate (the same when not given)."""
-        attention = [self.down, self.up, *(p for p in self.norm.parameters() if p.requires_grad)]
-        rate = learning_rate if attention_rate is None else attention_rate
-        return [{"params": [self.target], "lr": learning_rate}, {"params": attention, "lr": rate}]
+        attention = [self.down, self.up, *self.norm.parameters()]
+        return speeds(learning_rate, ([self.target], None), (attention, attention_rate))
 
     def _prompts(self) -> Tensor:
         return torch.cat([self.sources, self.target[None]])
-
-
-def _linear(outputs: int, inputs: int, generator: torch.Generator) -> Tensor:
-    """Weights (outputs, inputs) with the start of nn.Linear: U(-1 / sqrt(inputs), 1 / sqrt(inputs))."""
-    return (2 * torch.rand(outputs, inputs, generator=generator) - 1) / math.sqrt(inputs)

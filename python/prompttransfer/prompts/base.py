@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -12,8 +14,8 @@ from torch import Tensor, nn
 class PromptModule(nn.Module, ABC):
     """A trainable prompt of `length` tokens of width `hidden_size`; parameters are float32.
 
-    per_instance: the prompt depends on the text of its row. Such a prompt has no finished matrix (`composed` raises
-    TypeError) and nothing that rows could share: it is evaluated as a module, row by row.
+    per_instance: the prompt depends on the text of its row, or changes it. Such a prompt has no finished matrix
+    (`composed` raises TypeError), and rows share nothing of it: it is evaluated as a module, row by row.
     """
 
     per_instance: ClassVar[bool] = False
@@ -34,7 +36,8 @@ class PromptModule(nn.Module, ABC):
 
         Args:
             task_ids: (B,), choose the prompt of each row.
-            mask: (B, S), 1 where a token is text and 0 where it is padding; read by per-instance prompts only.
+            mask: (B, S), 1 where a token is text and 0 where it is padding; read by per-instance prompts only. Without
+                it all tokens are text.
 
         Raises:
             ValueError: a prompt of several tasks got no task_ids.
@@ -62,6 +65,22 @@ class PromptModule(nn.Module, ABC):
         """Number of trained values."""
         return sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
 
+    def tensors(self) -> dict[str, Tensor]:
+        """All that the prompts of rows depend on, for a file."""
+        return {name: tensor.detach() for name, tensor in (*self.named_parameters(), *self.named_buffers())}
+
+    def fill(self, tensors: dict[str, Tensor]) -> None:
+        """Take the values of such a file.
+
+        Raises:
+            ValueError: a tensor of another shape, or with numbers that are not finite.
+        """
+        for name, tensor in self.tensors().items():
+            if tensors[name].shape != tensor.shape or not tensors[name].isfinite().all():
+                got = f"{tuple(tensors[name].shape)} {tensors[name].dtype}"
+                raise ValueError(f"tensor {name!r}: got {got}, want finite numbers of shape {tuple(tensor.shape)}")
+            tensor.copy_(tensors[name])
+
     def history(self) -> dict[str, Any]:
         """What this kind of prompt logged at every update, ready for JSON."""
         return {}
@@ -71,7 +90,13 @@ class PromptModule(nn.Module, ABC):
 
     def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
         """Groups for the optimizer; a kind with several speeds overrides this."""
-        return [{"params": [p for p in self.parameters() if p.requires_grad], "lr": learning_rate}]
+        return speeds(learning_rate, (list(self.parameters()), None))
+
+
+def speeds(learning_rate: float, *groups: tuple[Sequence[Tensor], float | None]) -> list[dict[str, Any]]:
+    """Groups for the optimizer, each with its rate, or learning_rate where it is None; without frozen parameters."""
+    chosen = [([p for p in parameters if p.requires_grad], rate) for parameters, rate in groups]
+    return [{"params": some, "lr": learning_rate if rate is None else rate} for some, rate in chosen if some]
 
 
 def put_first(prompts: Tensor, input_embeds: Tensor) -> Tensor:
@@ -80,3 +105,8 @@ def put_first(prompts: Tensor, input_embeds: Tensor) -> Tensor:
     if prompts.dim() == 2:
         prompts = prompts.expand(input_embeds.shape[0], -1, -1)
     return torch.cat([prompts, input_embeds], dim=1)
+
+
+def linear_start(outputs: int, inputs: int, generator: torch.Generator) -> Tensor:
+    """Weights (outputs, inputs) with the start of nn.Linear: U(-1 / sqrt(inputs), 1 / sqrt(inputs))."""
+    return (2 * torch.rand(outputs, inputs, generator=generator) - 1) / math.sqrt(inputs)

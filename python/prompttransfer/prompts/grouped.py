@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import promptkernels as pk
-from prompttransfer.prompts.base import PromptModule, put_first
+from prompttransfer.prompts.base import PromptModule, put_first, speeds
 from prompttransfer.prompts.grouping import Rule, group_rule
 
 GROUPINGS = ("dynamic", "fixed", "all", "none")
@@ -141,10 +141,5 @@ class GroupedPrompt(PromptModule):
         self, learning_rate: float, target_rate: float | None = None, source_rate: float | None = None
     ) -> list[dict[str, Any]]:
         """Three speeds: prompt, target scale, source scales (each learning_rate when not given)."""
-        groups = [{"params": [self.prompt], "lr": learning_rate}]
-        if self.scaling != "none":
-            groups += [
-                {"params": [self.target_scale], "lr": learning_rate if target_rate is None else target_rate},
-                {"params": [self.source_scale], "lr": learning_rate if source_rate is None else source_rate},
-            ]
-        return groups
+        scales = (([self.target_scale], target_rate), ([self.source_scale], source_rate))
+        return speeds(learning_rate, ([self.prompt], None), *scales)  # scales that do not train are left out

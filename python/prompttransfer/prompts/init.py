@@ -1,10 +1,9 @@
-"""The common start P_init of all task prompts, and task vectors relative to it."""
+"""The common start P_init of all task prompts."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -81,39 +80,6 @@ def _embedded(backbone: Backbone, ids: Sequence[int]) -> Tensor:
 
 
 def init_hash(start: Tensor) -> str:
-    """Content hash of a start prompt; task vectors with different hashes do not belong together."""
+    """Content hash of a start prompt; task vectors from different starts do not belong together."""
     content = start.detach().cpu().float().contiguous()
     return hashlib.sha256(repr(tuple(content.shape)).encode() + content.numpy().tobytes()).hexdigest()[:16]
-
-
-@dataclass(frozen=True)
-class TaskVector:
-    """T = P - P_init of one task (L, H), with the hash of its P_init."""
-
-    name: str
-    prompt: Tensor
-    init_hash: str
-
-    def minus(self, start: Tensor) -> Tensor:
-        """P - P_init.
-
-        Raises:
-            ValueError: the prompt was trained from another start.
-        """
-        check_same_start(start, [self])
-        return self.prompt - start
-
-
-def check_same_start(start: Tensor, vectors: list[TaskVector]) -> None:
-    """Refuse prompts that were not trained from `start`: their differences to it would mean nothing."""
-    expected = init_hash(start)
-    for vector in vectors:
-        if vector.init_hash != expected:
-            raise ValueError(
-                f"prompt of task {vector.name!r} started from P_init {vector.init_hash}, but {expected} is subtracted; "
-                "task vectors need one common start (same model, prompt length, init and seed)"
-            )
-        if vector.prompt.shape != start.shape:
-            raise ValueError(
-                f"prompt of task {vector.name!r}: got shape {tuple(vector.prompt.shape)}, want {tuple(start.shape)}"
-            )

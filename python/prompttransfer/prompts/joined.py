@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import promptkernels as pk
-from prompttransfer.prompts.base import PromptModule, put_first
+from prompttransfer.prompts.base import PromptModule, put_first, speeds
 
 
 class JoinedPrompt(PromptModule):
@@ -50,5 +50,4 @@ class JoinedPrompt(PromptModule):
 
     def parameter_groups(self, learning_rate: float, source_rate: float | None = None) -> list[dict[str, Any]]:
         """Two speeds: P_t, and the scales of the sources (the same when not given)."""
-        rate = learning_rate if source_rate is None else source_rate
-        return [{"params": [self.prompt], "lr": learning_rate}, {"params": [self.source_scale], "lr": rate}]
+        return speeds(learning_rate, ([self.prompt], None), ([self.source_scale], source_rate))

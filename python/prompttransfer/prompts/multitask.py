@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import promptkernels as pk
-from prompttransfer.prompts.base import PromptModule
+from prompttransfer.prompts.base import PromptModule, speeds
 
 
 class MultitaskPrompt(PromptModule):
@@ -37,12 +37,8 @@ class MultitaskPrompt(PromptModule):
         self.v = nn.Parameter(first_v if v is None else _copy(v))
 
     @property
-    def tasks(self) -> int:
-        return self.u.shape[0]
-
-    @property
     def count(self) -> int:
-        return self.tasks
+        return self.u.shape[0]
 
     def prepend(self, input_embeds: Tensor, task_ids: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         return pk.prepend_prompts(self.shared, self.u, self.v, self.ids_of_rows(task_ids, input_embeds), input_embeds)
@@ -66,12 +62,7 @@ class MultitaskPrompt(PromptModule):
 
     def parameter_groups(self, learning_rate: float, factor_learning_rate: float | None = None) -> list[dict[str, Any]]:
         """Two speeds: P* at learning_rate, u and v at factor_learning_rate (the same when not given)."""
-        factors = learning_rate if factor_learning_rate is None else factor_learning_rate
-        groups: list[dict[str, Any]] = [
-            {"params": [self.shared], "lr": learning_rate},
-            {"params": [self.u, self.v], "lr": factors},
-        ]
-        return [group for group in groups if group["params"][0].requires_grad]
+        return speeds(learning_rate, ([self.shared], None), ([self.u, self.v], factor_learning_rate))
 
 
 def _copy(factor: Tensor) -> Tensor:
@@ -80,13 +71,13 @@ def _copy(factor: Tensor) -> Tensor:
 
 
 def starting_factors(
-    tasks: int, length: int, hidden: int, rank: int = 1, *, kind: str = "ones", seed: int = 0
+    tasks: int, length: int, hidden: int, rank: int = 1, *, kind: str = "ones"
 ) -> tuple[Tensor, Tensor]:
     """u (T, L, R) and v (T, R, H) of untrained tasks.
 
     "ones": 1 / sqrt(R), so that every P_k starts at P*; "normal": N(0, 0.02^2), as PEFT, where P_k starts near 0.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     u_noise = torch.randn(tasks, length, rank, generator=generator)
     if kind == "normal":
         return 0.02 * u_noise, 0.02 * torch.randn(tasks, rank, hidden, generator=generator)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from prompttransfer.report.statistics import Comparison, interval_text
 from prompttransfer.report.svg import Chart, Key, Panel, line_class, shortened, text_width
 from prompttransfer.report.tables import metric_name, score_text
 from prompttransfer.report.theme import SERIES
-from prompttransfer.report.traces import Trace
+from prompttransfer.report.traces import Series, Trace
 from prompttransfer.tasks.scales import PERCENT
 
 Traces = Mapping[tuple[str, str], Trace]
@@ -20,9 +21,9 @@ _WIDTH, _HEIGHT = 350.0, 220.0
 _NUMBERS = 14  # columns of a heat map at most, so that its cells have room for numbers
 SCORE_KEYS = (Key("ink dash", "majority class"), Key("ink dots", "zero-shot"))
 DIFFERENCE_KEYS = (
-    Key("ink", "mean of these targets, for other draws of rows"),
-    Key("ghost", "mean of targets like these"),
-    Key("f0", "the targets"),
+    Key("ink", "mean over the targets, 95 % CI over seeds"),
+    Key("ghost", "mean over the targets, 95 % CI over targets and seeds"),
+    Key("f0", "single targets"),
 )
 
 
@@ -35,31 +36,21 @@ def _score_panel(results: Results, target: str) -> Panel:
     cells = [(turn, cell) for turn, method in enumerate(results.methods) if (cell := results.cell(method, target))]
     scale = cells[0][1].scale
     majority, zero_shot = (results.baseline(target, name) for name in ("majority", "zero_shot"))
-    reach = [value for _, cell in cells for value in (cell.score - (cell.std or 0), cell.score + (cell.std or 0))]
-    reach += [majority, zero_shot]
+    reach = [cell.score + way * (cell.std or 0) for _, cell in cells for way in (-1, 1)] + [majority, zero_shot]
     # A cut axis would exaggerate the differences, unless scores may be negative (correlations).
-    low, high = min(0.0, *reach), max(0.0, *reach)
-    if scale == PERCENT:
-        high = max(high, 100.0)
-    left = min(120.0, max(text_width(cell.method) for _, cell in cells) + 10)
-    chart = Chart(
-        f"{target} ({metric_name(cells[0][1].metric)})",
-        _WIDTH,
-        50 + 19 * len(cells),
-        (low, high),
-        (len(cells) - 0.5, -0.5),
-        left=left,
-        right=92,
-        bottom=20,
-    )
+    low, high = min(0.0, *reach), max(100.0 if scale == PERCENT else 0.0, *reach)
+    left = min(120.0, max(text_width(method) for method in results.methods) + 10)
+    title, height = f"{target} ({metric_name(results.metrics[target])})", 50 + 19 * len(cells)
+    rows = (len(cells) - 0.5, -0.5)
+    chart = Chart(title, _WIDTH, height, (low, high), rows, left=left, right=92, bottom=20)
     chart.x_axis()
     for place, (turn, cell) in enumerate(cells):
+        method, y = cell.first.method, chart.y(place)
         said = (
-            f"{cell.method} on {target}: {score_text(cell)}, {len(cell.seeds)} seed(s), {cell.test_rows} rows; "
+            f"{method} on {target}: {score_text(cell)}, {len(cell.rows)} seed(s), {cell.first.test_rows} rows; "
             f"majority {scale.text(majority)}, zero-shot {scale.text(zero_shot)}"
         )
-        y = chart.y(place)
-        chart.text(left - 6, y + 4, shortened(cell.method, left - 6), anchor="end", tip=cell.method)
+        chart.text(left - 6, y + 4, shortened(method, left - 6), anchor="end", tip=method)
         chart.bar(0, cell.score, place, 12, f"f{turn % SERIES}", said, 0.35 if cell.collapsed else 1)
         if cell.std:
             chart.segment(chart.x(cell.score - cell.std), y, chart.x(cell.score + cell.std), y, "ink")
@@ -69,9 +60,9 @@ def _score_panel(results: Results, target: str) -> Panel:
     return chart.panel()
 
 
-def differences(found: Sequence[Comparison], against: str, digits: int = 1) -> list[Panel]:
+def differences(found: Sequence[Comparison], against: str) -> list[Panel]:
     """Mean differences with both intervals, and those of the targets as dots; none where no target has a mean."""
-    found = [comparison for comparison in found if comparison.such_targets]
+    found = [comparison for comparison in found if comparison.over_targets]
     if not found:
         return []
     dots = [comparison.targets[name].mean for comparison in found for name in comparison.averaged]
@@ -86,21 +77,20 @@ def differences(found: Sequence[Comparison], against: str, digits: int = 1) -> l
     for place, comparison in enumerate(found):
         chart.text(left - 6, chart.y(place) + 4, shortened(comparison.method, left - 6), anchor="end")
         for shift, interval, classes, name in (
-            (-0.24, comparison.these_targets, "ink", "these targets"),
-            (0.24, comparison.such_targets, "ghost", "such targets"),
+            (-0.24, comparison.over_seeds, "ink", "mean, 95 % CI over seeds"),
+            (0.24, comparison.over_targets, "ghost", "mean, 95 % CI over targets and seeds"),
         ):
             if interval is None:
                 continue
             y = place + shift
             if interval.low is not None and interval.high is not None:
-                ends = [min(reach, max(-reach, value)) for value in (interval.low, interval.high)]
-                chart.segment(chart.x(ends[0]), chart.y(y), chart.x(ends[1]), chart.y(y), classes)
-            said = f"{comparison.method}, {name}: {interval_text(interval, digits)}"
+                start, end = (chart.x(min(reach, max(-reach, value))) for value in (interval.low, interval.high))
+                chart.segment(start, chart.y(y), end, chart.y(y), classes)
+            said = f"{comparison.method}, {name}: {interval_text(interval, comparison.scale.digits)}"
             chart.dot(interval.mean, y, f"{classes}fill", said, radius=3.6)
         for target in comparison.averaged:
-            interval = comparison.targets[target]
-            said = f"{comparison.method} on {target}: {interval_text(interval, digits)}"
-            chart.dot(interval.mean, place, "f0", said, radius=3, opacity=0.75)
+            said = f"{comparison.method} on {target}: {comparison.text(target)}"
+            chart.dot(comparison.targets[target].mean, place, "f0", said, radius=3, opacity=0.75)
     return [chart.panel()]
 
 
@@ -108,22 +98,36 @@ def learning_curves(results: Results, traces: Traces) -> list[Panel]:
     """Training loss of every method on the target's rows, a panel per target."""
     panels = []
     for target in results.targets:
-        lines = [(turn, method, traces[method, target].loss) for turn, method in enumerate(results.methods)]
-        lines = [(turn, method, points) for turn, method, points in lines if points]
-        if lines:
-            last = max(points[-1][0] for *_, points in lines)
-            most = 1.04 * max(value for *_, points in lines for _, value in points)
-            chart = Chart(target, _WIDTH, _HEIGHT, (0, last), (min(0.0, *_lows(lines)), most))
-            chart.x_axis("target update", integer=True)
-            chart.y_axis()
-            for turn, method, points in lines:
-                chart.line(points, line_class(turn), f"{method}: {points[0][1]:.3g} at first, {points[-1][1]:.3g} last")
-            panels.append(chart.panel())
+        lines = {method: traces[method, target].loss for method in results.methods}
+        panels += _curves(results, target, lines, "target update")
     return panels
 
 
-def _lows(lines: Sequence[tuple[int, str, Sequence[tuple[float, float]]]]) -> list[float]:
-    return [min(value for _, value in points) for *_, points in lines]
+def particles(results: Results, traces: Traces) -> list[Panel]:
+    """How far BMTPT's particles are apart and how wide their kernel is, by update of the source stage."""
+    panels = []
+    for method in results.methods:
+        # The source stage is the same for all targets, so one of them is enough.
+        found = next((trace.particles for target in results.targets if (trace := traces[method, target]).particles), {})
+        for name, label in (("mean_distance", "mean distance"), ("bandwidth", "bandwidth of the kernel")):
+            panels += _curves(results, f"{method}: {label}", {method: found.get(name, [])}, "source update")
+    return panels
+
+
+def _curves(results: Results, title: str, lines: Mapping[str, Series], label: str) -> list[Panel]:
+    """A panel with a line for every method that has points; none without any."""
+    lines = {method: points for method, points in lines.items() if points}
+    if not lines:
+        return []
+    values = [value for points in lines.values() for _, value in points]
+    last = max(points[-1][0] for points in lines.values())
+    chart = Chart(title, _WIDTH, _HEIGHT, (0, last), (min(0.0, *values), 1.04 * max(values)))
+    chart.x_axis(label, integer=True)
+    chart.y_axis()
+    for method, points in lines.items():
+        said = f"{method}: {points[0][1]:.3g} at first, {points[-1][1]:.3g} last"
+        chart.line(points, line_class(results.methods.index(method)), said)
+    return [chart.panel()]
 
 
 def method_keys(results: Results) -> tuple[Key, ...]:
@@ -149,42 +153,31 @@ def similarity(results: Results, traces: Traces) -> list[Panel]:
                 for other, b in enumerate(names[:own]):
                     # Of the first method that has it: all of them start from the same prompts.
                     kind.setdefault((row, b), float(matrix[one, other]))
-    sources = list(dict.fromkeys(name for pair in among for name in pair))
-    targets = list(dict.fromkeys(target for target, _ in with_target))
-    if not sources:
+    if not among:
         return []
     apart = [value for (a, b), value in among.items() if a != b]
     limit = max([0.05, *map(abs, apart), *map(abs, with_target.values())])
-    maps = [("Sources among themselves", sources, among), ("Targets with sources", targets, with_target)]
-    return [_heat_map(title, rows, sources, values, limit, "cosine") for title, rows, values in maps if rows]
+    maps = (("Sources among themselves", among), ("Targets with sources", with_target))
+    return [_heat_map(title, values, limit, "cosine") for title, values in maps if values]
 
 
 def attention(results: Results, traces: Traces) -> list[Panel]:
     """Weight of every prompt in that of a target, by methods that learn it; the mean where it depends on the row."""
     panels = []
     for method in results.methods:
-        weights = {target: traces[method, target].attention for target in results.targets}
-        weights = {target: found for target, found in weights.items() if found}
-        if weights:
-            values = {
-                (target, "own" if name == target else name): value
-                for target, found in weights.items()
-                for name, value in found.items()
-            }
-            names = list(dict.fromkeys(name for _, name in values))
-            panels.append(_heat_map(f"{method}: attention", list(weights), names, values, 1.0, "weight"))
+        values = {
+            (target, "own" if name == target else name): value
+            for target in results.targets
+            for name, value in traces[method, target].attention.items()
+        }
+        if values:
+            panels.append(_heat_map(f"{method}: attention", values, 1.0, "weight"))
     return panels
 
 
-def _heat_map(
-    title: str,
-    rows: Sequence[str],
-    columns: Sequence[str],
-    values: Mapping[tuple[str, str], float],
-    limit: float,
-    unit: str,
-) -> Panel:
-    """Cells as strong as their value's share of the limit, blue above 0 and red below."""
+def _heat_map(title: str, values: Mapping[tuple[str, str], float], limit: float, unit: str) -> Panel:
+    """Cells by row and column, as strong as their value's share of the limit, blue above 0 and red below."""
+    rows, columns = (list(dict.fromkeys(names[side] for names in values)) for side in (0, 1))
     numbers = len(columns) <= _NUMBERS
     wide, high = (40.0, 24.0) if numbers else (20.0, 20.0)
     left = min(130.0, max(map(text_width, rows)) + 10)
@@ -227,47 +220,15 @@ def _timeline(title: str, names: Sequence[str], edges: Sequence[float], shares: 
     whole = {name: float(np.average(shares[name], weights=spans)) if name in shares else 0.0 for name in names}
     labels = {name: f"{shortened(name, 100)} {100 * whole[name]:.0f} %" for name in names}
     left = min(150.0, max(map(text_width, labels.values())) + 8)
-    chart = Chart(
-        title, _WIDTH, 66 + 19 * len(names), (edges[0], edges[-1]), (len(names) - 0.5, -0.5), left=left, right=14
-    )
+    rows = (len(names) - 0.5, -0.5)
+    chart = Chart(title, _WIDTH, 66 + 19 * len(names), (edges[0], edges[-1]), rows, left=left, right=14)
     chart.x_axis("target update", integer=True)
     for line, name in enumerate(names):
         chart.text(left - 6, chart.y(line) + 4, labels[name], anchor="end", tip=name)
-        for start, end, share in _runs(edges, shares.get(name, ())):
-            said = f"{name}: updates {start:g} to {end - 1:g}, {100 * share:.0f} % of the seeds"
-            chart.bar(start, end, line, 13, "up", said, max(0.1, share * 0.85))
+        columns = zip(edges, edges[1:], shares.get(name, ()), strict=False)
+        for share, same in groupby(columns, key=lambda column: round(column[2], 9)):
+            start, *_, end = (edge for column in same for edge in column[:2])
+            if share > 0:
+                said = f"{name}: updates {start:g} to {end - 1:g}, {100 * share:.0f} % of the seeds"
+                chart.bar(start, end, line, 13, "up", said, max(0.1, share * 0.85))
     return chart.panel()
-
-
-def _runs(edges: Sequence[float], shares: Sequence[float]) -> list[tuple[float, float, float]]:
-    """Neighbouring columns of one share as one (start, end, share); nothing for those of none."""
-    runs: list[tuple[float, float, float]] = []
-    for start, end, share in zip(edges, edges[1:], shares, strict=False):
-        if share > 0 and runs and runs[-1][1] == start and abs(runs[-1][2] - share) < 1e-9:
-            runs[-1] = (runs[-1][0], end, share)
-        elif share > 0:
-            runs.append((start, end, share))
-    return runs
-
-
-def particles(results: Results, traces: Traces) -> list[Panel]:
-    """Spread of BMTPT's particles and bandwidth of their kernel during the source stage, which all targets share."""
-    panels = []
-    for turn, method in enumerate(results.methods):
-        found = next((trace.particles for target in results.targets if (trace := traces[method, target]).particles), {})
-        for name, label in (("mean_distance", "mean distance"), ("bandwidth", "bandwidth of the kernel")):
-            points = found.get(name)
-            if points:
-                chart = Chart(
-                    f"{method}: {label}",
-                    _WIDTH,
-                    _HEIGHT,
-                    (0, points[-1][0]),
-                    (0, 1.04 * max(value for _, value in points)),
-                )
-                chart.x_axis("source update", integer=True)
-                chart.y_axis()
-                said = f"{label}: {points[0][1]:.4g} at first, {points[-1][1]:.4g} last"
-                chart.line(points, line_class(turn), said)
-                panels.append(chart.panel())
-    return panels

@@ -40,16 +40,16 @@ class Section:
     Attributes:
         table: head and rows. All words of the head empty: no such line; no rows: no such section.
         words: so many first columns of the table are set left, the others right.
+        wrap: all cells hold words that may wrap.
         base: rows and columns named here are set back: what scores are compared with.
-        long: columns whose words may wrap, set left.
         code: waits to be opened.
     """
 
     title: str
     table: tuple[Sequence[str], Sequence[Sequence[Shown]]] | None = None
     words: int = 1
+    wrap: bool = False
     base: Sequence[str] = ()
-    long: Sequence[str] = ()
     note: str = ""
     picture: Picture | None = None
     code: str = ""
@@ -57,20 +57,6 @@ class Section:
     @property
     def mark(self) -> str:
         return re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")
-
-    @property
-    def columns(self) -> list[tuple[str, str, str]]:
-        """The name of each column, the classes of its head, those of its cells."""
-
-        def classes(place: int, name: str, wraps: bool) -> str:
-            kinds = {"text": place < self.words or name in self.long, "long": wraps, "base": name in self.base}
-            return " ".join(kind for kind, is_so in kinds.items() if is_so)
-
-        head = self.table[0] if self.table else ()
-        return [
-            (name, classes(place, name, _is_long(name)), classes(place, name, name in self.long))
-            for place, name in enumerate(head)
-        ]
 
 
 def document(title: str, intro: str, warnings: Sequence[str], sections: Sequence[Section]) -> str:

@@ -6,48 +6,34 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from prompttransfer.report import tables
 from prompttransfer.report.html import Link, Section, Shown, document
 from prompttransfer.report.pictures import Picture
 from prompttransfer.report.results import Results
-from prompttransfer.report.statistics import difference_rows
-from prompttransfer.report.tables import (
-    BASELINES,
-    cost_rows,
-    fact_rows,
-    few_rows,
-    leaderboard_rows,
-    left_out_rows,
-    note_rows,
-    overview_rows,
-    related_rows,
-    source_rows,
-)
 from prompttransfer.runs.rows import SourceRow, TargetRow
 
 _ABOUT_SCORES = (
     "zero-shot: the model without a prompt; majority: always the most frequent answer. ±: standard deviation over "
-    "seeds. † collapsed: at least 98 % of the rows got one answer."
+    "seeds. † collapsed: at least 98 % of the rows got the same answer."
 )
 _ABOUT_DIFFERENCES = (
-    "Above or below PT in pairs of the same target and seed, with 95 % t intervals: of a target over its seeds; of the "
-    "mean over targets, for other draws of rows on these targets and for other targets like these. Pairs won, tied, "
-    "lost. Intervals need two seeds (or targets) and are not corrected for the number of comparisons. One without "
-    "width is of values that are equal: of few values that is chance, not certainty."
+    "Differences are of pairs with the same target and seed. CI: Student's t confidence interval. Over seeds: what "
+    "another draw of training rows would give on the same targets; over targets and seeds: what other targets of this "
+    "kind would give. Intervals need two seeds (or targets) and are not corrected for the number of comparisons. An "
+    "interval of no width comes from equal values; of few values that is chance, not certainty."
 )
 _ABOUT_COST = (
     "For one target and seed. Source updates serve all targets. Seconds are of the target stage, medians over "
     "targets and seeds; they depend on the load of the machine."
 )
 _ABOUT_RELATED = (
-    "Sign-flip test of each source's task vector against the target's, after its first updates. A source with "
-    "a z of at least the level is related; methods that transfer from related sources only use these. Means "
-    "over seeds."
+    "Sign-flip test of each source's task vector against the target's, after its first updates. A source whose z "
+    "reaches the level is related; methods that transfer only from related sources use these. Means over seeds."
 )
 _ABOUT_LEFT_OUT = (
-    "leaked: training rows that overlap with rows a prompt is judged on; skipped: rows that do not fit the "
-    "task. Neither was used."
+    "leaked: training rows that overlap with rows a prompt is scored on; skipped: rows that do not fit the task. "
+    "Neither was used."
 )
 
 
@@ -58,61 +44,51 @@ def page(results: Results, pictures: Sequence[Picture], path: Path) -> str:
     if results.rows:
         about = f"On {results.judged_on} rows. {_ABOUT_SCORES}"
         sections = [
-            Section("Leaderboard", leaderboard_rows(results), base=BASELINES, note=_about_mean(results)),
-            Section("Scores", overview_rows(results), base=BASELINES, note=about, picture=drawn.pop("scores")),
+            Section("Leaderboard", tables.leaderboard_rows(results), base=tables.BASELINES, note=_about_mean(results)),
+            Section(
+                "Scores", tables.overview_rows(results), base=tables.BASELINES, note=about, picture=drawn.pop("scores")
+            ),
         ]
-        differences = difference_rows(results.rows, retrained=results.retrained)
-        if differences[1]:
+        if results.differences:
+            differences = tables.difference_rows(results.differences)
             sections.append(Section("Difference to PT", differences, picture=drawn.pop("differences", None)))
     sections += [Section(picture.title, picture=picture) for picture in drawn.values()]
     if results.rows:
         sections += [
-            Section("Cost", cost_rows(results), note=_ABOUT_COST),
-            Section("Every score with its terms", _linked(results, path), words=2),
+            Section("Cost", tables.cost_rows(results), note=_ABOUT_COST),
+            Section("Scores in detail", _linked(results, path), words=2),
         ]
     sections += [
         Section("Source prompts", _with_prompts(results, path)),
-        Section("Related sources", related_rows(results), words=2, note=_ABOUT_RELATED),
-        Section("Rows left out", left_out_rows(results), words=2, note=_ABOUT_LEFT_OUT),
-        Section("Notes", note_rows(results), words=2, long=("note",)),
-        Section("Environment", (["", ""], environment_rows(results.content)), words=2),
+        Section("Related sources", tables.related_rows(results), words=2, note=_ABOUT_RELATED),
+        Section("Rows left out", tables.left_out_rows(results), words=2, note=_ABOUT_LEFT_OUT),
+        Section("Notes", tables.note_rows(results), words=2, wrap=True),
+        Section("Environment", (["", ""], list(results.environment.items())), words=2),
     ]
     if settings := results.content.get("settings"):
         sections.append(Section("Settings", code=json.dumps(settings, indent=2, ensure_ascii=False)))
     return document("Prompt transfer: comparison of methods", _intro(results), _warnings(results), sections)
 
 
-def environment_rows(content: dict[str, Any]) -> list[list[str]]:
-    """Model, commit, machine and versions, as far as they are known."""
-    facts = {
-        "model": content.get("model"),
-        "weights (fingerprint)": content.get("model_fingerprint"),
-        "commit": content.get("commit"),
-        **{name.replace("_", " "): value for name, value in content.get("machine", {}).items()},
-        **content.get("versions", {}),
-    }
-    return [[name, str(value)] for name, value in facts.items() if value not in (None, "")]
-
-
 def _intro(results: Results) -> str:
-    content = results.content
+    environment = results.environment
     seeds = len({row.seed for row in results.rows})
     counts = ((len(results.methods), "method"), (len(results.targets), "target"), (seeds, "seed"))
-    facts = [f"model {content.get('model', 'unknown')}"]
+    facts = [f"model {environment.get('model', 'unknown')}"]
     facts += [f"{count} {word}{'' if count == 1 else 's'}" for count, word in counts]
-    facts += [f"{content['machine']['device']}" if content.get("machine", {}).get("device") else ""]
+    facts.append(environment.get("device", ""))
     return " · ".join(filter(None, facts))
 
 
 def _warnings(results: Results) -> list[str]:
     found = []
     if results.judged_on != "test":
-        found.append(f"Scored on {results.judged_on} rows: for the choice of settings, not a result.")
+        found.append(f"Scored on {results.judged_on} rows, which are for choosing settings: not a result to report.")
     if not results.content.get("finished", False):
-        found.append("This run is not finished: the tables hold what is done so far.")
+        found.append("This run is not finished: the tables hold only what is done so far.")
     if len({row.seed for row in results.rows}) == 1:
         found.append("One seed: differences of a few points may be chance.")
-    if few := few_rows(results):
+    if few := tables.few_rows(results):
         found.append(f"{few}.")
     return found
 
@@ -124,22 +100,20 @@ def _about_mean(results: Results) -> str:
 
 
 def _linked(results: Results, path: Path) -> tuple[list[str], list[list[Shown]]]:
-    """Every score with its terms; in place of the number of seeds, their prompts."""
+    """Every score in detail; in place of the number of seeds, links to their prompts."""
     cells = results.cells()
-    head, rows = fact_rows(cells)
-    prompts: dict[tuple[str, str], list[str]] = {}
-    for row in results.rows:
-        prompts.setdefault((row.method, row.target), []).append(_seed(results, path, row))
+    head, rows = tables.fact_rows(cells)
     place = head.index("seeds")
     head[place] = "prompts by seed"
-    linked = [prompts[cell.method, cell.target] for cell in cells]
-    return head, [[*row[:place], found, *row[place + 1 :]] for row, found in zip(rows, linked, strict=True)]
+    seeds = [[_seed(results, path, row) for row in cell.rows] for cell in cells]
+    return head, [[*row[:place], linked, *row[place + 1 :]] for row, linked in zip(rows, seeds, strict=True)]
 
 
 def _with_prompts(results: Results, path: Path) -> tuple[list[str], list[list[Shown]]]:
-    head, rows = source_rows(results)
-    found = [_seed(results, path, source) for source in results.sources] if rows else []
-    return [*head, "prompt of seed"], [[*row, seed] for row, seed in zip(rows, found, strict=True)]
+    """The source prompts; their seeds lead to the files."""
+    (name, _, *head), rows = tables.source_rows(results)
+    linked = zip(rows, results.sources, strict=True)
+    return [name, "prompt of seed", *head], [[row[0], _seed(results, path, it), *row[2:]] for row, it in linked]
 
 
 def _seed(results: Results, path: Path, row: TargetRow | SourceRow) -> str:

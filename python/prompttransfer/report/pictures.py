@@ -6,14 +6,12 @@ from dataclasses import dataclass
 
 from prompttransfer.report import figures
 from prompttransfer.report.results import Results
-from prompttransfer.report.statistics import comparisons
 from prompttransfer.report.svg import Key, Panel, sheet
 from prompttransfer.report.traces import read_traces
-from prompttransfer.tasks.scales import scale_of
 
 ABOUT_INTERVALS = (
-    "Means with their 95 % intervals, for other draws of rows on these targets and for other targets like these. Lines "
-    "that reach the frame are cut there."
+    "Mean differences with their 95 % confidence intervals: over seeds, for another draw of training rows on the same "
+    "targets; over targets and seeds, for other targets of this kind. Lines that reach the frame are cut there."
 )
 
 
@@ -36,12 +34,11 @@ class Picture:
 def pictures(results: Results) -> list[Picture]:
     """All pictures that the results hold something to draw for."""
     traces = read_traces(results)
-    digits = scale_of(results.metrics[results.averaged[0]]).digits if results.averaged else 1
     drawn = [
         Picture(
             "scores",
             "Scores by target",
-            "Black lines on the bars: the standard deviation over seeds. Pale bars: collapsed. ↓: less is better.",
+            "Black lines on the bars: the standard deviation over seeds. Pale bars: collapsed. ↓: lower is better.",
             tuple(figures.scores(results)),
             figures.SCORE_KEYS,
         ),
@@ -49,7 +46,7 @@ def pictures(results: Results) -> list[Picture]:
             "differences",
             "Difference to PT",
             ABOUT_INTERVALS,
-            tuple(figures.differences(comparisons(results.rows, retrained=results.retrained), "PT", digits)),
+            tuple(figures.differences(results.differences, "PT")),
             figures.DIFFERENCE_KEYS,
         ),
         Picture(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -11,35 +10,51 @@ from statistics import fmean, stdev
 from typing import Any
 
 from prompttransfer.files.json_file import read_json
+from prompttransfer.report.statistics import Comparison, comparisons
 from prompttransfer.runs.rows import SourceRow, TargetRow, read_rows
-from prompttransfer.tasks.scales import Scale, averaged, scale_of
+from prompttransfer.tasks.scales import Scale, averaged, mean_scale, scale_of
 from prompttransfer.training.history import History, read_history
 
 
 @dataclass(frozen=True)
 class Cell:
-    """The rows of one method on one target, over seeds, on the scale of the metric; std is None for a single seed."""
+    """One method on one target: its rows, one for each seed, and their means on the scale of the metric."""
 
-    method: str
-    target: str
-    metric: str
-    scoring: str
-    score: float
-    std: float | None
-    seeds: tuple[int, ...]
-    majority: float
-    zero_shot: float
-    other: dict[str, float]
-    collapsed: int
-    test_rows: int
-    train_rows: int
-    trainable_parameters: int
-    target_updates: int
-    seconds: float
+    rows: list[TargetRow]
+
+    @property
+    def first(self) -> TargetRow:
+        """For all that does not depend on the seed."""
+        return self.rows[0]
 
     @property
     def scale(self) -> Scale:
-        return scale_of(self.metric)
+        return scale_of(self.first.metric)
+
+    @property
+    def score(self) -> float:
+        return self.mean("score")
+
+    @property
+    def std(self) -> float | None:
+        """Standard deviation of the score; None for a single seed."""
+        return stdev(row.score for row in self.rows) if len(self.rows) > 1 else None
+
+    @property
+    def collapsed(self) -> int:
+        """Number of collapsed seeds."""
+        return sum(row.collapsed for row in self.rows)
+
+    @property
+    def other(self) -> dict[str, float]:
+        """Mean of each of the other metrics over the rows that have it."""
+        scores = [row.other_scores for row in self.rows]
+        metrics = dict.fromkeys(metric for found in scores for metric in found)
+        return {metric: fmean(found[metric] for found in scores if metric in found) for metric in metrics}
+
+    def mean(self, name: str) -> float:
+        """Mean of a number of the rows."""
+        return fmean(getattr(row, name) for row in self.rows)
 
 
 @dataclass(frozen=True)
@@ -66,7 +81,7 @@ class Results:
         """In the order of the run."""
         return list(dict.fromkeys(row.target for row in self.rows))
 
-    @property
+    @cached_property
     def metrics(self) -> dict[str, str]:
         """Metric by target."""
         return {row.target: row.metric for row in self.rows}
@@ -76,12 +91,22 @@ class Results:
         """The targets whose scores have a mean, see `prompttransfer.tasks.scales.averaged`."""
         return averaged(self.metrics)
 
+    @property
+    def scale(self) -> Scale:
+        """Of the means."""
+        return mean_scale(self.metrics)
+
+    @cached_property
+    def differences(self) -> list[Comparison]:
+        """Every other method against PT."""
+        return comparisons(self.rows, retrained=self.retrained)
+
     @cached_property
     def _cells(self) -> dict[tuple[str, str], Cell]:
         gathered: dict[tuple[str, str], list[TargetRow]] = {}
         for row in self.rows:
             gathered.setdefault((row.method, row.target), []).append(row)
-        return {key: _cell(rows) for key, rows in gathered.items()}
+        return {key: Cell(rows) for key, rows in gathered.items()}
 
     def cell(self, method: str, target: str) -> Cell | None:
         """Mean over the seeds; None when nothing of it is finished."""
@@ -106,6 +131,18 @@ class Results:
         """The split that was scored: test or validation."""
         return str(self.content.get("settings", {}).get("evaluate_on", "test"))
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """Model, commit, machine and versions, as far as they are known."""
+        facts = {
+            "model": self.content.get("model"),
+            "weights (fingerprint)": self.content.get("model_fingerprint"),
+            "commit": self.content.get("commit"),
+            **{name.replace("_", " "): value for name, value in self.content.get("machine", {}).items()},
+            **self.content.get("versions", {}),
+        }
+        return {name: str(value) for name, value in facts.items() if value not in (None, "")}
+
     def histories(self, method: str, target: str) -> list[History]:
         """Histories of the finished seeds that have one."""
         rows = [row for row in self.rows if (row.method, row.target) == (method, target)]
@@ -128,34 +165,3 @@ def read_results(folder: str | Path) -> Results:
     content = read_json(path)
     found = read_rows(content, path)
     return Results(folder, found.rows, found.sources, content)
-
-
-def _cell(rows: Sequence[TargetRow]) -> Cell:
-    scores, first = [row.score for row in rows], rows[0]
-    return Cell(
-        method=first.method,
-        target=first.target,
-        metric=first.metric,
-        scoring=first.scoring,
-        score=fmean(scores),
-        std=stdev(scores) if len(scores) > 1 else None,
-        seeds=tuple(row.seed for row in rows),
-        majority=fmean(row.majority for row in rows),
-        zero_shot=fmean(row.zero_shot for row in rows),
-        other=_other_scores(rows),
-        collapsed=sum(row.collapsed for row in rows),
-        test_rows=first.test_rows,
-        train_rows=first.train_rows,
-        trainable_parameters=first.trainable_parameters,
-        target_updates=first.target_updates,
-        seconds=fmean(row.seconds for row in rows),
-    )
-
-
-def _other_scores(rows: Sequence[TargetRow]) -> dict[str, float]:
-    """Mean of each of the other metrics over the rows that have it."""
-    values: dict[str, list[float]] = {}
-    for row in rows:
-        for metric, value in row.other_scores.items():
-            values.setdefault(metric, []).append(value)
-    return {metric: fmean(found) for metric, found in values.items()}

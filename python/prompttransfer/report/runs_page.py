@@ -11,9 +11,10 @@ from prompttransfer.report.pictures import ABOUT_INTERVALS, Picture
 from prompttransfer.report.side_by_side import Runs, labelled_differences, mean_rows, score_rows, setting_rows
 
 _ABOUT = (
-    "Differences are of pairs with the same method, target and seed, judged by the same metric on as many test rows; "
-    "in brackets their 95 % t intervals, not corrected for the number of comparisons, then the number of pairs. Scores "
-    "are means over all seeds of a run. Equal seeds drew equal rows only where the settings of the data are equal."
+    "Differences are of pairs with the same method, target and seed, scored by the same metric on the same number of "
+    "test rows. In brackets: 95 % confidence intervals of Student's t, not corrected for the number of comparisons; "
+    "then the number of pairs. Scores are means over all seeds of a run. Equal seeds draw equal rows only where the "
+    "data settings are equal."
 )
 
 
@@ -32,8 +33,8 @@ def runs_page(runs: Runs, path: Path) -> str:
     panels = tuple(differences(labelled_differences(runs), runs.first))
     picture = Picture("differences", f"Difference to {runs.first}", ABOUT_INTERVALS, panels, DIFFERENCE_KEYS)
     sections = [
-        Section("Runs", (["run", "model", "judged on", "seeds", "finished"], lines), words=2),
-        Section("What differs", None if same else settings, long=settings[0][1:], note=same),
+        Section("Runs", (["run", "model", "scored on", "seeds", "finished"], lines), words=2),
+        Section("What differs", None if same else settings, wrap=True, note=same),
         Section("Means", mean_rows(runs), note=_ABOUT, picture=picture if panels else None),
         Section("Every score", score_rows(runs), words=3),
     ]
@@ -42,5 +43,5 @@ def runs_page(runs: Runs, path: Path) -> str:
         warnings.append("The runs were scored on different splits.")
     if not any(runs.difference(name, method) for name in runs.others for method in runs.methods):
         warnings.append("No two rows can be compared: see below.")
-    intro = f"All are compared with {runs.first}."
+    intro = f"All runs are compared with {runs.first}."
     return document("Prompt transfer: runs side by side", intro, warnings, sections)

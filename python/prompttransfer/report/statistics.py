@@ -1,16 +1,17 @@
 """Paired differences between two methods, with confidence intervals.
 
-Two methods on the same target and seed have seen the same rows and are scored on the same rows: their difference is
-free of what both share. A pair is one (target, seed). Intervals are Student's t:
+Two methods on the same target and seed have seen the same rows and are scored on the same rows, so their difference is
+free of what both share. A pair is one (target, seed). Intervals are Student's t, at 95 %:
 
 - per target: over the seeds, n - 1 degrees of freedom;
-- mean over these targets: of the targets' means, with the standard error from the spread of each target over its own
-  seeds, and degrees of freedom by Welch and Satterthwaite. It answers what another draw of training rows would give on
-  the same targets. Every target draws rows of its own, independent of the others. Where P_init and sources are new for
-  each seed (`retrain_sources`), a seed ties the targets together: there each seed's differences are averaged over the
-  targets, and these means are the sample;
-- mean over targets like these: over the targets' mean differences. For a balanced grid this is the interval of the
-  grand mean in a model with random targets and random seeds within them, so it holds both kinds of chance.
+- mean over the targets, over seeds: what another draw of training rows would give on the same targets. The standard
+  error comes from the spread of each target over its own seeds, the degrees of freedom from Welch and Satterthwaite.
+  Every target draws its rows independently of the others. Where P_init and sources are new for each seed
+  (`retrain_sources`), a seed ties the targets together: each seed's differences are averaged over the targets, and
+  these means are the sample;
+- mean over the targets, over targets and seeds: what other targets of this kind would give. The sample is the targets'
+  mean differences. For a balanced grid this is the interval of the grand mean in a model with random targets and random
+  seeds within them.
 
 Means over targets are of scores on one scale alone (`prompttransfer.tasks.scales.averaged`). No interval is corrected
 for the number of comparisons.
@@ -20,18 +21,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean
+from statistics import fmean, variance
 
-import numpy as np
 from scipy import stats
 
 from prompttransfer.runs.rows import TargetRow
-from prompttransfer.tasks.scales import averaged, scale_of
+from prompttransfer.tasks.scales import Scale, averaged, mean_scale, scale_of
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean with its confidence interval; low and high are None where there are fewer than two values."""
+    """A mean with its 95 % confidence interval; low and high are None where a sample has fewer than two values."""
 
     mean: float
     low: float | None
@@ -45,69 +45,69 @@ class Comparison:
 
     Args:
         targets: interval over seeds, by target.
+        metrics: metric, by target.
         averaged: the targets that the means are of.
-        these_targets, such_targets: intervals of the mean over targets, see the head of this file. None where no target
+        over_seeds, over_targets: intervals of the mean over targets, see the head of this file. None where no target
             has a mean; of retrained sources, for the first also where no seed has all targets.
         wins, ties, losses: numbers of pairs; of an error rate, the lower one wins.
     """
 
     method: str
     targets: dict[str, Interval]
+    metrics: dict[str, str]
     averaged: tuple[str, ...]
-    these_targets: Interval | None
-    such_targets: Interval | None
+    over_seeds: Interval | None
+    over_targets: Interval | None
     wins: int
     ties: int
     losses: int
 
+    @property
+    def scale(self) -> Scale:
+        """Of the means."""
+        return mean_scale(self.metrics)
 
-def t_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
-    """Mean of independent values and its Student's t interval.
+    def text(self, target: str) -> str:
+        """The difference on a target in words; "-" where there is no pair."""
+        return interval_text(self.targets.get(target), scale_of(self.metrics.get(target, "")).digits)
 
-    Raises:
-        ValueError: no values.
+    def mean_texts(self) -> list[str]:
+        """Cells below `mean_heads`."""
+        digits = self.scale.digits
+        pairs = f"{self.wins}/{self.ties}/{self.losses}"
+        return [interval_text(self.over_seeds, digits), interval_text(self.over_targets, digits), pairs]
+
+
+def mean_heads(what: str) -> list[str]:
+    """Heads of the columns with both intervals of a mean and the numbers of pairs."""
+    return [f"{what}, 95 % CI over seeds", f"{what}, 95 % CI over targets and seeds", "won/tied/lost"]
+
+
+def mean_interval(*samples: Sequence[float]) -> Interval:
+    """Student's t interval of the mean of the samples' means, each sample independent of the others.
+
+    Standard error: sqrt(sum_t s_t^2 / n_t) / T; degrees of freedom: Welch (1947), Satterthwaite (1946), for a single
+    sample n - 1. count: the number of all values.
     """
-    if not len(values):
-        raise ValueError("values: got none, want at least one")
-    mean = fmean(values)
-    if len(values) < 2:
-        return Interval(mean, None, None, len(values))
-    half = stats.t.ppf((1 + confidence) / 2, len(values) - 1) * float(stats.sem(np.asarray(values)))
-    return Interval(mean, mean - half, mean + half, len(values))
-
-
-def stratified_interval(strata: Sequence[Sequence[float]], confidence: float = 0.95) -> Interval:
-    """Interval of the mean of the strata's means, each a sample of its own.
-
-    Standard error: sqrt(sum_t s_t^2 / n_t) / T; degrees of freedom: Welch (1947), Satterthwaite (1946). Without low and
-    high where a stratum has fewer than two values; count is the number of all values.
-    """
-    mean, count = fmean(fmean(values) for values in strata), sum(map(len, strata))
-    if any(len(values) < 2 for values in strata):
+    mean, count = fmean(map(fmean, samples)), sum(map(len, samples))
+    if any(len(values) < 2 for values in samples):
         return Interval(mean, None, None, count)
-    parts = [float(np.var(values, ddof=1)) / len(values) for values in strata]
-    error = sum(parts) ** 0.5 / len(strata)
-    if not error:
+    parts = [variance(values) / len(values) for values in samples]
+    if not any(parts):
         return Interval(mean, mean, mean, count)
-    freedom = sum(parts) ** 2 / sum(part**2 / (len(values) - 1) for part, values in zip(parts, strata, strict=True))
-    half = stats.t.ppf((1 + confidence) / 2, freedom) * error
+    freedom = sum(parts) ** 2 / sum(part**2 / (len(values) - 1) for part, values in zip(parts, samples, strict=True))
+    half = float(stats.t.ppf(0.975, freedom)) * sum(parts) ** 0.5 / len(samples)
     return Interval(mean, mean - half, mean + half, count)
 
 
 def paired(
-    rows: Sequence[TargetRow],
-    method: str,
-    baseline: str = "PT",
-    confidence: float = 0.95,
-    *,
-    retrained: bool = False,
+    rows: Sequence[TargetRow], method: str, baseline: str = "PT", *, retrained: bool = False
 ) -> Comparison | None:
     """A method against a baseline over all pairs that both have finished; None when there is no pair.
 
     Args:
         retrained: P_init and sources are new for each seed.
     """
-    metrics = {row.target: row.metric for row in rows}
     scores = {(row.method, row.target, row.seed): row.score for row in rows}
     pairs = {
         (target, seed): score - scores[baseline, target, seed]
@@ -119,23 +119,24 @@ def paired(
     by_target: dict[str, list[float]] = {}
     for (target, _), value in pairs.items():
         by_target.setdefault(target, []).append(value)
-    targets = {target: t_interval(values, confidence) for target, values in by_target.items()}
-    one_scale = averaged({name: metrics[name] for name in by_target})
-    if retrained:
+    metrics = {row.target: row.metric for row in rows if row.target in by_target}
+    one_scale = averaged(metrics)
+    samples = [by_target[target] for target in one_scale]
+    if retrained and samples:
         seeds = dict.fromkeys(seed for _, seed in pairs)
-        complete = [seed for seed in seeds if one_scale and all((target, seed) in pairs for target in one_scale)]
+        complete = [seed for seed in seeds if all((target, seed) in pairs for target in one_scale)]
         whole = [fmean(pairs[target, seed] for target in one_scale) for seed in complete]
-        these_targets = t_interval(whole, confidence) if whole else None
+        over_seeds = mean_interval(whole) if whole else None
     else:
-        these_targets = stratified_interval([by_target[name] for name in one_scale], confidence) if one_scale else None
-    means = [targets[name].mean for name in one_scale]
+        over_seeds = mean_interval(*samples) if samples else None
     gains = [-value if scale_of(metrics[target]).lower_is_better else value for (target, _), value in pairs.items()]
     return Comparison(
         method=method,
-        targets=targets,
+        targets={target: mean_interval(values) for target, values in by_target.items()},
+        metrics=metrics,
         averaged=one_scale,
-        these_targets=these_targets,
-        such_targets=t_interval(means, confidence) if means else None,
+        over_seeds=over_seeds,
+        over_targets=mean_interval(list(map(fmean, samples))) if samples else None,
         wins=sum(gain > 0 for gain in gains),
         ties=sum(gain == 0 for gain in gains),
         losses=sum(gain < 0 for gain in gains),
@@ -157,30 +158,3 @@ def interval_text(interval: Interval | None, digits: int = 1) -> str:
     if interval.low is None or interval.high is None:
         return mean
     return f"{mean} [{interval.low:+.{digits}f}, {interval.high:+.{digits}f}]"
-
-
-def difference_rows(
-    rows: Sequence[TargetRow], baseline: str = "PT", *, retrained: bool = False
-) -> tuple[list[str], list[list[str]]]:
-    """Differences to the baseline by target, their two means, and won/tied/lost pairs; turned, a line for every target,
-    where there are more targets than methods. Head and rows."""
-    found = comparisons(rows, baseline, retrained=retrained)
-    metrics = {row.target: row.metric for row in rows}
-    targets = [target for target in metrics if any(target in comparison.targets for comparison in found)]
-    grid = [["method", *targets, "mean of these targets", "mean of such targets", "won/tied/lost"]]
-    for comparison in found:
-        digits = {target: scale_of(metrics[target]).digits for target in targets}
-        of_mean = digits[comparison.averaged[0]] if comparison.averaged else 1
-        grid.append(
-            [
-                comparison.method,
-                *(interval_text(comparison.targets.get(target), digits[target]) for target in targets),
-                interval_text(comparison.these_targets, of_mean),
-                interval_text(comparison.such_targets, of_mean),
-                f"{comparison.wins}/{comparison.ties}/{comparison.losses}",
-            ]
-        )
-    if found and len(targets) > max(6, len(found)):
-        grid = [list(line) for line in zip(*grid, strict=True)]
-        grid[0][0] = "target"
-    return grid[0], grid[1:]

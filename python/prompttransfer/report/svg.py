@@ -31,11 +31,11 @@ class Key:
     label: str
 
 
-def key_mark(key: Key, x: float, y: float, width: float = 24) -> str:
-    """The mark of a legend's entry: a line, or a dot for a filled class."""
+def key_mark(key: Key, x: float, y: float) -> str:
+    """The mark of a legend's entry, 24 wide: a line, or a dot for a filled class."""
     if key.classes.startswith("f"):
-        return f'<circle class="{key.classes}" cx="{x + width / 2:g}" cy="{y:g}" r="3.5"/>'
-    return f'<line class="{key.classes}" x1="{x:g}" y1="{y:g}" x2="{x + width:g}" y2="{y:g}"/>'
+        return f'<circle class="{key.classes}" cx="{x + 12:g}" cy="{y:g}" r="3.5"/>'
+    return f'<line class="{key.classes}" x1="{x:g}" y1="{y:g}" x2="{x + 24:g}" y2="{y:g}"/>'
 
 
 def line_class(series: int) -> str:
@@ -48,7 +48,7 @@ class Chart:
 
     Args:
         x, y: ranges (low, high); y grows upwards unless high < low.
-        left, right, top, bottom: margins around the plot area.
+        left, right, bottom: margins around the plot area.
     """
 
     def __init__(
@@ -61,12 +61,11 @@ class Chart:
         *,
         left: float = 44,
         right: float = 10,
-        top: float = 24,
         bottom: float = 34,
     ) -> None:
         self.title, self.width, self.height = title, width, height
         self._x, self._y = _open(x), _open(y)
-        self._box = (left, top, width - right, height - bottom)
+        self._box = (left, 24.0, width - right, height - bottom)
         self._parts: list[str] = []
         self.text(2, 14, shortened(title, (width - 4) / 1.2), "name", tip=title)
 
@@ -192,9 +191,9 @@ def inline(panel: Panel) -> str:
     )
 
 
-def sheet(panels: Sequence[Panel], legend: Sequence[Key], columns: int = 3) -> str:
+def sheet(panels: Sequence[Panel], legend: Sequence[Key]) -> str:
     """All panels of a picture as an SVG file of its own, in light colours."""
-    columns = min(columns, len(panels))
+    columns = min(3, len(panels))
     wide = max(panel.width for panel in panels) + 14
     right = wide * columns
     parts, x, y = [], 4.0, 18.0

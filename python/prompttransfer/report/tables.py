@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from statistics import fmean, median
-from typing import Any
 
 from prompttransfer.report.results import Cell, Results
-from prompttransfer.report.statistics import comparisons, interval_text
+from prompttransfer.report.statistics import Comparison, interval_text, mean_heads
 from prompttransfer.runs.rows import ScoredRow
 from prompttransfer.tasks.scales import scale_of
 from prompttransfer.training.history import Related
@@ -18,9 +17,9 @@ _FEW = 50  # test rows; of fewer, one weighs more than 2 %
 
 
 def few_rows(results: Results) -> str:
-    """Says so where a target has few rows to judge on; else empty."""
-    fewest = min((cell.test_rows for cell in results.cells() if cell.test_rows), default=_FEW)
-    return "" if fewest >= _FEW else f"Few {results.judged_on} rows: of {fewest}, one is {100 / fewest:.3g} %"
+    """A warning where a target is scored on few rows; else empty."""
+    fewest = min((row.test_rows for row in results.rows if row.test_rows), default=_FEW)
+    return "" if fewest >= _FEW else f"Few {results.judged_on} rows: each of {fewest} counts {100 / fewest:.3g} %"
 
 
 def score_text(cell: Cell | None) -> str:
@@ -41,15 +40,14 @@ def mean_name(results: Results) -> str:
 
 def mean_text(results: Results, value: float | None) -> str:
     """A mean over targets on their scale."""
-    if value is None:
-        return "-"
-    return scale_of(results.metrics[results.averaged[0]]).text(value)
+    return "-" if value is None else results.scale.text(value)
 
 
 def overview_rows(results: Results) -> Table:
-    """Method by target, with the two lines everything is measured against; target by method where there are more
-    targets than methods."""
-    grid = [["method", *map(_target_name(results), results.targets), mean_name(results)]]
+    """Method by target, with the two lines everything is measured against."""
+    several = len(set(results.metrics.values())) > 1
+    names = [f"{name} ({metric_name(metric)})" if several else name for name, metric in results.metrics.items()]
+    grid = [["method", *names, mean_name(results)]]
     for method in results.methods:
         scores = [score_text(results.cell(method, target)) for target in results.targets]
         grid.append([method, *scores, mean_text(results, results.mean(method))])
@@ -57,57 +55,51 @@ def overview_rows(results: Results) -> Table:
         grid.append([name, *baseline_texts(results, name)])
     if not results.averaged:
         grid = [line[:-1] for line in grid]
-    if len(results.targets) > max(6, len(results.methods)):
+    return _by_target(grid, len(results.targets), len(results.methods))
+
+
+def difference_rows(found: Sequence[Comparison]) -> Table:
+    """Differences to the baseline by target, their means, and won/tied/lost pairs."""
+    targets = list(dict.fromkeys(target for comparison in found for target in comparison.targets))
+    grid = [["method", *targets, *mean_heads("mean")]]
+    grid += [[each.method, *map(each.text, targets), *each.mean_texts()] for each in found]
+    return _by_target(grid, len(targets), len(found))
+
+
+def _by_target(grid: list[list[str]], targets: int, methods: int) -> Table:
+    """Head and rows of a table of methods; a line for each target where there are many more targets than methods."""
+    if methods and targets > max(6, methods):
         grid = [list(line) for line in zip(*grid, strict=True)]
         grid[0][0] = "target"
     return grid[0], grid[1:]
 
 
-def in_short(results: Results, baseline: str = "PT") -> str:
-    """A line on which methods are above or below the baseline on these targets; empty where no interval tells."""
-    above, below, open_ = [], [], []
-    for found in comparisons(results.rows, baseline, retrained=results.retrained):
-        mean = found.these_targets
+def in_short(results: Results) -> str:
+    """A line on which methods are above or below PT; empty where no interval tells."""
+    groups: dict[str, list[str]] = {"better than PT": [], "worse than PT": [], "not told apart from PT": []}
+    for found in results.differences:
+        mean = found.over_seeds
         if mean is None or mean.low is None or mean.high is None:
             continue
-        scale = scale_of(results.metrics[found.averaged[0]])
-        low, high = (-mean.high, -mean.low) if scale.lower_is_better else (mean.low, mean.high)
-        group = above if low > 0 else below if high < 0 else open_
-        group.append(f"{found.method} {interval_text(mean, scale.digits)}")
-    groups = ((f"better than {baseline}", above), (f"worse than {baseline}", below), ("not told apart from it", open_))
-    said = "; ".join(f"{what}: {', '.join(methods)}" for what, methods in groups if methods)
-    return f"Mean of these targets, 95 % interval: {said}" if said else ""
+        low, high = (-mean.high, -mean.low) if found.scale.lower_is_better else (mean.low, mean.high)
+        group = "better than PT" if low > 0 else "worse than PT" if high < 0 else "not told apart from PT"
+        groups[group].append(f"{found.method} {interval_text(mean, found.scale.digits)}")
+    said = "; ".join(f"{what}: {', '.join(methods)}" for what, methods in groups.items() if methods)
+    return f"Mean over the targets, 95 % CI over seeds: {said}" if said else ""
 
 
-def leaderboard_rows(results: Results, baseline: str = "PT") -> Table:
-    """Methods, the best mean first: score, difference to the baseline, collapsed runs, and what it cost."""
-    lower = bool(results.averaged) and scale_of(results.metrics[results.averaged[0]]).lower_is_better
-    digits = scale_of(results.metrics[results.averaged[0]]).digits if results.averaged else 1
-    against = {
-        comparison.method: comparison for comparison in comparisons(results.rows, baseline, retrained=results.retrained)
-    }
-    ranked = [(results.mean(method), method) for method in results.methods]
-    ranked.sort(key=lambda pair: (pair[0] is None, (pair[0] or 0.0) * (1 if lower else -1)))
-    head = ["method", mean_name(results), f"to {baseline}, these targets", "such targets", "won/tied/lost", "collapsed"]
+def leaderboard_rows(results: Results) -> Table:
+    """Methods, the best mean first: score, difference to PT, and collapsed runs."""
+    differences = {found.method: found.mean_texts() for found in results.differences}
+    sign = 1 if results.scale.lower_is_better else -1
+    means = {method: results.mean(method) for method in results.methods}
     rows = []
-    for mean, method in ranked:
-        found = against.get(method)
-        cells = [cell for target in results.targets if (cell := results.cell(method, target))]
-        runs = sum(len(cell.seeds) for cell in cells)
-        collapsed = sum(cell.collapsed for cell in cells)
-        rows.append(
-            [
-                method,
-                mean_text(results, mean),
-                interval_text(found.these_targets, digits) if found else "",
-                interval_text(found.such_targets, digits) if found else "",
-                f"{found.wins}/{found.ties}/{found.losses}" if found else "",
-                f"{collapsed} of {runs}" if collapsed else "no",
-            ]
-        )
-    for name in BASELINES:
-        rows.append([name, baseline_texts(results, name)[-1], "", "", "", ""])
-    return head, rows
+    for method, mean in sorted(means.items(), key=lambda item: (item[1] is None, sign * (item[1] or 0.0))):
+        collapsed = [row.collapsed for row in results.rows if row.method == method]
+        said = f"{sum(collapsed)} of {len(collapsed)}" if any(collapsed) else "no"
+        rows.append([method, mean_text(results, mean), *differences.get(method, [""] * 3), said])
+    rows += [[name, baseline_texts(results, name)[-1], *[""] * 4] for name in BASELINES]
+    return ["method", mean_name(results), *mean_heads("difference to PT"), "collapsed"], rows
 
 
 def fact_rows(cells: Sequence[Cell]) -> Table:
@@ -117,21 +109,21 @@ def fact_rows(cells: Sequence[Cell]) -> Table:
     head += ["test rows", "train rows", "seeds", "updates", "parameters", "seconds"]
     rows = [
         [
-            cell.target,
-            cell.method,
+            cell.first.target,
+            cell.first.method,
             score_text(cell),
-            cell.scale.text(cell.majority),
-            cell.scale.text(cell.zero_shot),
-            f"{cell.collapsed} of {len(cell.seeds)}" if cell.collapsed else "no",
-            metric_name(cell.metric),
+            cell.scale.text(cell.mean("majority")),
+            cell.scale.text(cell.mean("zero_shot")),
+            f"{cell.collapsed} of {len(cell.rows)}" if cell.collapsed else "no",
+            metric_name(cell.first.metric),
             ", ".join(f"{metric} {scale_of(metric).text(value)}" for metric, value in cell.other.items()),
-            cell.scoring,
-            f"{cell.test_rows:,}",
-            f"{cell.train_rows:,}",
-            str(len(cell.seeds)),
-            f"{cell.target_updates:,}",
-            f"{cell.trainable_parameters:,}",
-            f"{cell.seconds:.0f}",
+            cell.first.scoring,
+            f"{cell.first.test_rows:,}",
+            f"{cell.first.train_rows:,}",
+            str(len(cell.rows)),
+            f"{cell.first.target_updates:,}",
+            f"{cell.first.trainable_parameters:,}",
+            f"{cell.mean('seconds'):.0f}",
         ]
         for cell in cells
     ]
@@ -176,7 +168,7 @@ def source_rows(results: Results) -> Table:
 
 
 def left_out_rows(results: Results) -> Table:
-    """Tasks of which rows were left out: leaked into what is judged, or not fitting the task."""
+    """Tasks of which rows were left out: leaked into the rows that are scored, or not fitting the task."""
     found: dict[tuple[str, str], list[ScoredRow]] = {}
     for row in results.rows:
         found.setdefault((row.target, "target"), []).append(row)
@@ -221,7 +213,7 @@ def note_rows(results: Results) -> Table:
 
 
 def metric_name(metric: str) -> str:
-    """With an arrow where less is better."""
+    """With an arrow where lower is better."""
     return f"{metric} ↓" if scale_of(metric).lower_is_better else metric
 
 
@@ -231,14 +223,6 @@ def baseline_texts(results: Results, name: str) -> list[str]:
     texts = [scale_of(results.metrics[target]).text(value) for target, value in values.items()]
     mean = fmean(values[target] for target in results.averaged) if results.averaged else None
     return [*texts, mean_text(results, mean)]
-
-
-def _target_name(results: Results) -> Any:
-    """Names of targets; with their metric where the run has several."""
-    metrics = results.metrics
-    if len(set(metrics.values())) <= 1:
-        return str
-    return lambda target: f"{target} ({metric_name(metrics[target])})"
 
 
 def _range(values: Sequence[int]) -> str:

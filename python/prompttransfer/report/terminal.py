@@ -27,23 +27,23 @@ _HEADS = {
 
 
 def print_results(results: Results, console: Console) -> None:
-    """Scores by method and target, then every score with its terms."""
+    """Scores by method and target, then every score in detail."""
     wide = console.width >= 100
     head, rows = overview_rows(results)
     scale = (
         "%" if all(scale_of(metric).top == 100.0 for metric in results.metrics.values()) else "on its metric's scale"
     )
     title = f"Score on {results.judged_on} rows ({scale})"
-    console.print(_table(title, head, rows, text=1, wide=wide, dim=set(BASELINES)))
+    console.print(_table(title, head, rows, text=1, wide=wide))
     head, rows = fact_rows(results.cells())
     # Columns that say the same in every row cost width; so do further metrics, which the report has.
     constant = {name for place, name in enumerate(head) if len({row[place] for row in rows}) == 1}
     dropped = constant & {"seeds", "metric", "scoring", "other metrics"} | (set() if wide else {"other metrics"})
     kept = [place for place, name in enumerate(head) if name not in dropped]
     head, rows = [head[place] for place in kept], [[row[place] for place in kept] for row in rows]
-    console.print(_table("Every score with its terms", head, rows, text=2, wide=wide, group=True))
+    console.print(_table("Scores in detail", head, rows, text=2, wide=wide))
     if any(cell.collapsed for cell in results.cells()):
-        console.print("† collapsed: at least 98 % of the test rows got one answer", style="dim")
+        console.print("† collapsed: at least 98 % of the test rows got the same answer", style="dim")
     if few := few_rows(results):
         console.print(few, style="dim")
     if said := in_short(results):
@@ -59,27 +59,17 @@ def print_runs(runs: Runs, console: Console) -> None:
     console.print(_table(f"Means, and differences to {runs.first}", *mean_rows(runs), text=1, wide=wide))
     head, rows = score_rows(runs)
     if len(rows) <= _LINES:
-        console.print(_table("Every score (pairs)", head, rows, text=2, wide=wide, group=True))
-    console.print("Pairs of the same method, target and seed; 95 % t intervals", style="dim")
+        console.print(_table("Every score (pairs)", head, rows, text=2, wide=wide))
+    console.print("Pairs of the same method, target and seed; 95 % confidence intervals of Student's t", style="dim")
 
 
-def _table(
-    title: str,
-    head: list[str],
-    rows: list[list[str]],
-    *,
-    text: int,
-    wide: bool,
-    dim: set[str] | None = None,
-    group: bool = False,
-) -> Table:
-    """The first `text` columns are words. dim: rows set back; group: a line where the first column changes."""
+def _table(title: str, head: list[str], rows: list[list[str]], *, text: int, wide: bool) -> Table:
+    """The first `text` columns are words; of two, the first one groups the rows."""
     gap = 1 if wide else 0
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, gap, 0, 0))
     for place, name in enumerate(head):
         table.add_column(_HEADS.get(name, name), justify="left" if place < text else "right", no_wrap=place < text)
     for row, following in zip(rows, [*rows[1:], None], strict=True):
-        last = group and following is not None and following[0] != row[0]
-        style = "dim" if dim and row[0] in dim else None
-        table.add_row(*map(Text, row), style=style, end_section=last)
+        last = text == 2 and following is not None and following[0] != row[0]
+        table.add_row(*map(Text, row), style="dim" if row[0] in BASELINES else None, end_section=last)
     return table

@@ -6,34 +6,18 @@ from __future__ import annotations
 _LIGHT = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#8c8c8c", "#5a3d8a", "#a08c00")
 _DARK = ("#4aa3df", "#f0b429", "#2cc295", "#f08040", "#e39bc3", "#8fd0f5", "#9a9a9a", "#a98be0", "#d6c64a")
 SERIES = len(_LIGHT)
-
-
-def _named(series: tuple[str, ...], **colours: str) -> dict[str, str]:
-    return {**colours, **{f"s{place}": colour for place, colour in enumerate(series)}}
-
-
-LIGHT = _named(
-    _LIGHT,
-    ink="#1b1b1b",
-    faint="#5d5d5d",
-    rule="#dcdcdc",
-    paper="#ffffff",
-    shade="#f3f4f6",
-    warn="#fff3cd",
-    up="#0072b2",
-    down="#d55e00",
-)
-DARK = _named(
-    _DARK,
-    ink="#e8e8e8",
-    faint="#a6a6a6",
-    rule="#3a3d42",
-    paper="#16181c",
-    shade="#22252b",
-    warn="#4a3d10",
-    up="#4aa3df",
-    down="#e8793a",
-)
+_COLOURS = {  # light and dark
+    "ink": ("#1b1b1b", "#e8e8e8"),
+    "faint": ("#5d5d5d", "#a6a6a6"),
+    "rule": ("#dcdcdc", "#3a3d42"),
+    "paper": ("#ffffff", "#16181c"),
+    "shade": ("#f3f4f6", "#22252b"),
+    "warn": ("#fff3cd", "#4a3d10"),
+    "up": ("#0072b2", "#4aa3df"),
+    "down": ("#d55e00", "#e8793a"),
+    **{f"s{place}": pair for place, pair in enumerate(zip(_LIGHT, _DARK, strict=True))},
+}
+LIGHT, DARK = ({name: pair[side] for name, pair in _COLOURS.items()} for side in (0, 1))
 
 # What a panel is drawn with. ink, ghost, l0 and on: lines; inkfill, ghostfill, up, down, f0 and on: areas.
 CLASSES = """\

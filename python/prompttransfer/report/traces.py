@@ -57,24 +57,24 @@ def read_traces(results: Results) -> dict[tuple[str, str], Trace]:
 
 def trace_of(histories: Sequence[History]) -> Trace:
     """Mean over the histories of several seeds."""
-    particles = [history["particles"] for history in histories if history.get("particles")]
-    groups = [history["groups"] for history in histories if history.get("groups")]
-    similarities = [history["similarity"] for history in histories if history.get("similarity")]
-    attentions = [history["attention"] for history in histories if history.get("attention")]
+
+    def logged(name: str) -> list[Any]:
+        return [history[name] for history in histories if history.get(name)]  # type: ignore[literal-required]
+
+    particles, groups, similarities, attentions = map(logged, ("particles", "groups", "similarity", "attention"))
+    similarity = None
+    if similarities:
+        matrices = np.array([entry["matrix"] for entry in similarities], dtype=float)
+        similarity = (similarities[0]["names"], matrices.mean(axis=0))
     return Trace(
-        loss=mean_series([history.get("loss", []) for history in histories]),
+        loss=mean_series(logged("loss")),
         particles={
-            name: mean_series([entry.get(name, []) for entry in particles]) for name in ("mean_distance", "bandwidth")
-        }
-        if particles
-        else {},
+            name: mean_series([entry.get(name, []) for entry in particles])
+            for name in ("mean_distance", "bandwidth")
+            if particles
+        },
         groups=_group_log(groups) if groups else None,
-        similarity=(
-            similarities[0]["names"],
-            np.array([entry["matrix"] for entry in similarities], dtype=float).mean(axis=0),
-        )
-        if similarities
-        else None,
+        similarity=similarity,
         attention={name: fmean(entry[name] for entry in attentions) for name in attentions[0]} if attentions else {},
     )
 

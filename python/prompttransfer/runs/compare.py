@@ -1,67 +1,62 @@
 """`compare`: every method on every target and seed, at one target budget, into a run folder.
 
-The rows are jobs that any number of processes share (`runs.work_list`). Finished stages come from the store,
-so a comparison that was interrupted goes on where it was, whoever goes on with it.
+The rows are jobs that an executor does. Finished stages come from the store, so a comparison that was interrupted
+resumes where it stopped.
 """
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections import deque
 from pathlib import Path
 
 from prompttransfer.distributed import processes
+from prompttransfer.files.durable import write_json
 from prompttransfer.files.progress import NullProgress, ProgressReporter
-from prompttransfer.runs.jobs import PromptFile, card_of, jobs_of, working_order
+from prompttransfer.runs.executors import Executor, InProcess
 from prompttransfer.runs.run_folder import RunFolder
-from prompttransfer.runs.workbench import Workbench
+from prompttransfer.runs.shards import JOBS, Shard
 from prompttransfer.settings.run import RunConfig
 
 
-def compare(config: RunConfig, progress: ProgressReporter | None = None) -> Path:
-    """Run the comparison and return the run folder.
+def compare(
+    config: RunConfig,
+    progress: ProgressReporter | None = None,
+    executor: Executor | None = None,
+    shard: Shard | None = None,
+) -> Path:
+    """Run the comparison and return its folder: the run folder, or that of a shard.
 
-    Started several times at once, the runs share the rows. Of the several processes of a launcher, which share every
-    batch, the main one takes part in that, writes and tells.
+    Of several processes of a launcher, which share every batch, the main one writes and shows progress.
 
     Args:
         config: all settings.
-        progress: an open `prompttransfer.files.progress.Progress`; none: nothing is shown.
+        progress: an open `prompttransfer.files.progress.Progress`; None: nothing is shown.
+        executor: does the jobs; None: this process.
+        shard: the part of the jobs to do, see `runs.shards`; None: all.
 
     Raises:
-        ValueError: others are at work in the run folder with other settings or data.
+        ValueError: another run is writing to the run folder.
+        JobFailed: a job failed on a worker.
     """
     progress = progress if progress and processes.is_main() else NullProgress()
-    work = Workbench.open(config, progress)
-    contexts = [work.context(seed) for seed in config.seeds]
-    jobs = {job.name: job for job in jobs_of(config, contexts)}
-    keys = {name: job.key for name, job in jobs.items()}
-    with (
-        _tasks_never_garbage(),
-        RunFolder(config, work.backbone, progress, keys) if processes.is_main() else nullcontext() as run,
-    ):
-        if run:
-            for ctx in contexts:
-                path = f"prompts/P_init-seed{ctx.source_seed}.safetensors"
-                run.save_prompt(path, PromptFile(ctx.start, card_of(ctx)))
-        for name in processes.follow(run.jobs(working_order(jobs.values())) if run else ()):
-            made = jobs[name].do()
-            if run:
-                run.add(name, made)
-        if run:
+    with (executor or InProcess()).open(config, progress) as session:
+        plan = session.plan
+        folder, keys = (shard.folder(config.output), shard.jobs(plan)) if shard else (config.output, plan.keys)
+        if not processes.is_main():
+            deque(session.results(()), maxlen=0)  # the jobs of the main process
+            return folder
+        with RunFolder(folder, config, plan.facts, keys, progress) as run:
+            if shard:
+                write_json(folder / JOBS, plan.keys)
+            for path, start in plan.starts.items():
+                run.save_prompt(path, start)
+            left = run.left(job for job in plan.order if job in keys)
+            whole = progress.stage("whole run", len(left)) if left else None
+            for job, made in session.results(left):
+                run.add(job, made)
+                if whole:
+                    whole.advance()
+            if whole:
+                whole.close()
             run.collect()
-    return config.output
-
-
-@contextmanager
-def _tasks_never_garbage() -> Iterator[None]:
-    """What is loaded stays: every stage ends with a garbage collection, which need not look through all tasks again."""
-    others_freeze = gc.get_freeze_count() > 0
-    gc.collect()
-    gc.freeze()
-    try:
-        yield
-    finally:
-        if not others_freeze:
-            gc.unfreeze()
+    return folder

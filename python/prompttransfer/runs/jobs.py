@@ -36,6 +36,11 @@ class SourceJob:
         return source_name(self.source.name, self.ctx.source_seed)
 
     @property
+    def group(self) -> str:
+        """See `TargetJob`."""
+        return self.name
+
+    @property
     def key(self) -> str:
         return key_hash({**_common_key(self.ctx), "source": self.source.digest})
 
@@ -65,6 +70,11 @@ class TargetJob:
     @property
     def name(self) -> str:
         return target_name(self.method, self.target.name, self.ctx.seed)
+
+    @property
+    def group(self) -> str:
+        """What it shares its first stages with: the other methods on this target and seed."""
+        return f"{self.target.name}-seed{self.ctx.seed}"
 
     @property
     def key(self) -> str:
@@ -105,23 +115,17 @@ def jobs_of(config: RunConfig, contexts: list[Context]) -> Iterator[SourceJob | 
             yield from (TargetJob(ctx, ctx.targets[index], method) for method in config.methods)
 
 
-def working_order(jobs: Iterable[SourceJob | TargetJob]) -> list[str]:
-    """Names of the jobs, so that workers seldom wait for what another one trains.
-
-    First what needs no source; then the first job of every method, which trains the method's stage on the sources; then
-    what needs no such stage; then the rest.
-    """
-    begun: set[str] = set()
-
-    def rank(job: SourceJob | TargetJob) -> int:
-        if isinstance(job, SourceJob) or not METHODS[job.method].transfers:
-            return 0
-        if job.method not in begun:
-            begun.add(job.method)
-            return 1
-        return 2 if type(METHODS[job.method]).source_stages is Method.source_stages else 3
-
-    return [job.name for job in sorted(jobs, key=rank)]
+def shared_jobs(jobs: Iterable[SourceJob | TargetJob]) -> list[str]:
+    """Jobs that train what others need: the sources, and the first job of each method that has a stage on them."""
+    shared, begun = [], set()
+    for job in jobs:
+        if isinstance(job, TargetJob):
+            stage = (job.method, job.ctx.source_seed)
+            if stage in begun or type(METHODS[job.method]).source_stages is Method.source_stages:
+                continue
+            begun.add(stage)
+        shared.append(job.name)
+    return shared
 
 
 def card_of(ctx: Context, task: EncodedTask | None = None, **facts: Any) -> Card:

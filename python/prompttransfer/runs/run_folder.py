@@ -1,9 +1,8 @@
-"""The folder of a run: what its workers agree on, what they have finished, and the results collected from it.
+"""The folder of a run: the rows that are finished, and the results collected from them.
 
 A finished row is a file of its own, written last, with the hashes of the files that belong to it and with the hash of
-everything it was computed from. So a row is there or not, whoever was killed when; one that is damaged, or that was
-made from other data, is made again. results.json and results.csv are collected from these files by any worker at any
-time.
+everything it was computed from. So a row is there or not, whatever was killed when. A row that is damaged, or that was
+made from other data, is made again.
 """
 
 from __future__ import annotations
@@ -11,17 +10,18 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from importlib.metadata import version
 from itertools import count
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from prompttransfer.distributed import processes
@@ -35,18 +35,17 @@ from prompttransfer.files.durable import (
     write_record,
 )
 from prompttransfer.files.progress import ProgressReporter
-from prompttransfer.files.store import key_hash
 from prompttransfer.interchange import Card, Factors, write_prompt, write_tensors
 from prompttransfer.models import Backbone
 from prompttransfer.runs.rows import SourceRow, TargetRow, csv_rows, read_row
-from prompttransfer.runs.work_list import WorkList
 from prompttransfer.settings.run import RunConfig
 from prompttransfer.tasks.scales import scale_of
 from prompttransfer.training.history import History
 
 FORMAT = 1
-PLACES = ("output", "cache", "shard_model")  # settings that may differ between the workers of a run
-_ASIDE = ".aside"
+PLACES = ("output", "cache", "shard_model")  # settings that a result does not depend on
+_ASIDE, _LOCK = ".aside", ".lock"
+_COLLECTING = 20  # how much longer a run goes on before it collects its rows again than the last collection took
 
 
 @dataclass(frozen=True)
@@ -68,52 +67,62 @@ class Made:
 
 
 class RunFolder:
-    """config.json, rows/, prompts/, history/, results.json and results.csv of a run; use as a context, one per run.
+    """config.json, rows/, prompts/, history/, results.json and results.csv of a run. One run at a time writes to it.
 
     Args:
-        jobs: what is to be done, in the order of the results, each with the hash of what it is computed from.
+        folder: of the run.
+        facts: what stands in results.json beside the rows.
+        keys: the jobs, in the order of the results, each with the hash of everything it is computed from.
 
     Raises:
-        ValueError: on entering, when others are at work there with other settings, data or another model.
+        ValueError: on entering, when another run is writing to the folder.
     """
 
     def __init__(
-        self, config: RunConfig, backbone: Backbone, progress: ProgressReporter, jobs: Mapping[str, str]
+        self,
+        folder: Path,
+        config: RunConfig,
+        facts: Mapping[str, Any],
+        keys: Mapping[str, str],
+        progress: ProgressReporter,
     ) -> None:
-        self.folder = config.output
+        self.folder = folder
         self._settings = config.model_dump(mode="json")
+        self._facts = facts
+        self._keys = keys
         self._progress = progress
-        self._keys = jobs
-        self._found: dict[str, TargetRow | SourceRow] = {}
-        self._work = WorkList(self.folder / "claims", key_hash(dict(jobs)), progress.note, last=self._clear)
-        self._model = {"model": config.model, "model_fingerprint": backbone.fingerprint}
-        self._backbone = backbone
+        self._rows: dict[str, TargetRow | SourceRow] = {}
+        self._lock = FileLock(folder / _LOCK)
+        self._next_collection = 0.0
 
     def __enter__(self) -> RunFolder:
-        self._work.__enter__()
+        self.folder.mkdir(parents=True, exist_ok=True)
         try:
-            self._agree()
-            there = sum(map(self._done, self._keys))
-            if there:
-                self._progress.note(f"{there} of {len(self._keys)} rows are there already")
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise ValueError(
+                f"another run is writing to {self.folder}; wait for its end, or give this run an --output of its own"
+            ) from None
+        try:
+            remove_leftovers(self.folder)
+            if self._has_other_settings():
+                self._move_aside()
+            write_json(self.folder / "config.json", self._settings)
+            finished = sum(map(self._read, self._keys))
+            if finished:
+                self._progress.note(f"{finished} of {len(self._keys)} rows are there already")
             self.collect()
-        except BaseException as error:
-            self._work.__exit__(type(error), error, error.__traceback__)
+        except BaseException:
+            self._lock.release()
             raise
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._work.__exit__(kind, error, trace)
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
 
-    def jobs(self, order: Iterable[str]) -> Iterator[str]:
-        """The jobs that are for this worker to do, until all are done by someone; see `WorkList.jobs`.
-
-        Args:
-            order: all of them, as they are to be done.
-        """
-        return self._work.jobs(order, self._done)
+    def left(self, order: Iterable[str]) -> list[str]:
+        """The jobs whose rows are not there."""
+        return [job for job in order if job not in self._rows]
 
     def add(self, job: str, made: Made) -> None:
         """Write what a job left, its row last: from then on it is done."""
@@ -123,28 +132,48 @@ class RunFolder:
             write_json(self.folder / path, history)
         files = {path: file_hash(self.folder / path) for path in (*made.prompts, *made.histories)}
         write_record(self._path(job), {"job": job, "key": self._keys[job], "row": made.row.facts(), "files": files})
-        self._found[job] = made.row
-        self.collect()
+        self._rows[job] = made.row
         score = f"{made.row.metric} {scale_of(made.row.metric).text(made.row.score)}"
-        self._progress.note(f"row {len(self._found)} of {len(self._keys)}: {job}, {score}")
+        self._progress.note(f"row {len(self._rows)} of {len(self._keys)}: {job}, {score}")
+        if time.monotonic() >= self._next_collection:
+            self.collect()
+
+    def take(self, other: Path) -> None:
+        """Copy the finished rows of another folder of this run, with their files."""
+
+        def copy(path: Path) -> None:
+            place = self.folder / path.relative_to(other)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, place)
+
+        for start in other.glob("prompts/P_init-*"):
+            copy(start)
+        for job in self.left(self._keys):
+            row = other / self._path(job).relative_to(self.folder)
+            if row.is_file():
+                for name in read_record(row)["files"]:
+                    copy(other / name)
+                copy(row)
+                self._read(job)
 
     def collect(self) -> None:
         """Write results.json and results.csv from the rows that are there."""
-        rows_folder = self.folder / "rows"
-        there = {path.relative_to(rows_folder).as_posix()[: -len(".json")] for path in rows_folder.rglob("*.json")}
-        found = [self._found[job] for job in self._keys if job in there and self._done(job)]
-        rows = [row for row in found if isinstance(row, TargetRow)]
+        began = time.monotonic()
+        rows = [self._rows[job] for job in self._keys if job in self._rows]
+        targets = [row for row in rows if isinstance(row, TargetRow)]
         results = {
             "format": FORMAT,
-            **self._model,
-            **self._machine,
+            **self._facts,
             "settings": self._settings,
-            "sources": [row.facts() for row in found if isinstance(row, SourceRow)],
-            "rows": [row.facts() for row in rows],
-            "finished": len(found) == len(self._keys),
+            "sources": [row.facts() for row in rows if isinstance(row, SourceRow)],
+            "rows": [row.facts() for row in targets],
+            "finished": len(rows) == len(self._keys),
         }
         write_json(self.folder / "results.json", results)
-        write_csv(self.folder / "results.csv", csv_rows(rows))
+        write_csv(self.folder / "results.csv", csv_rows(targets))
+        # Every row is a file already. Collecting all of them after each one would take time quadratic in their number.
+        now = time.monotonic()
+        self._next_collection = now + _COLLECTING * (now - began)
 
     def save_prompt(self, path: str, file: PromptFile) -> None:
         """Write a prompt to a path of the folder."""
@@ -153,24 +182,18 @@ class RunFolder:
         else:
             write_tensors(self.folder / path, file.content, file.card.metadata())
 
-    @cached_property
-    def _machine(self) -> dict[str, Any]:
-        return machine_facts(self._backbone)
-
     def _path(self, job: str) -> Path:
         return self.folder / "rows" / f"{job}.json"
 
-    def _done(self, job: str) -> bool:
+    def _read(self, job: str) -> bool:
         """Whether a job's row is there, as it was written and from the same data, with its files."""
-        if job in self._found:
-            return True
         try:
             record = read_record(self._path(job))
             if record["key"] != self._keys[job]:
                 return False
             for name, digest in record["files"].items():
                 check_hash(self.folder / name, digest)
-            self._found[job] = read_row(record["row"], self._path(job))
+            self._rows[job] = read_row(record["row"], self._path(job))
         except FileNotFoundError:
             return False
         except ValueError as error:  # damaged, or not a row
@@ -178,53 +201,23 @@ class RunFolder:
             return False
         return True
 
-    def _agree(self) -> None:
-        """One set of settings in one folder: joins those at work, moves results of other settings aside."""
-        with self._work.door():
-            others = self._work.others()
-            if any(other.key != self._work.me.key for other in others):
-                raise ValueError(
-                    f"{self.folder}: {', '.join(map(str, others))} at work there with {self._difference()}; wait for "
-                    "the end, or give this run an --output of its own"
-                )
-            if not others:
-                self._clear()
-            if self._other_settings():
-                self._move_aside()
-            write_json(self.folder / "config.json", self._settings)
-
-    def _clear(self) -> None:
-        """Delete what killed workers were writing."""
-        remove_leftovers(self.folder)
-
-    def _before(self) -> dict[str, Any] | None:
-        """The settings in the folder; None: none that can be read."""
+    def _has_other_settings(self) -> bool:
+        """Whether results of other settings are in the folder."""
         try:
-            content = json.loads((self.folder / "config.json").read_bytes())
+            before = json.loads((self.folder / "config.json").read_bytes())
         except (FileNotFoundError, ValueError):
-            return None
-        return content if isinstance(content, dict) else None
-
-    def _other_settings(self) -> list[str]:
-        """Names of the settings in the folder that are not those of this run."""
-        before = self._before() or self._settings
-        names = before.keys() | self._settings.keys()
-        return [name for name in sorted(names) if name not in PLACES and before.get(name) != self._settings.get(name)]
-
-    def _difference(self) -> str:
-        names = self._other_settings()
-        if not names:
-            return "the same settings, but other data, another model or precision"
-        before = self._before() or {}
-        told = [f"{name} {before.get(name)} there, {self._settings.get(name)} here" for name in names[:3]]
-        return "other settings: " + "; ".join(told)
+            return False
+        if not isinstance(before, dict):
+            return False
+        names = (before.keys() | self._settings.keys()) - set(PLACES)
+        return any(before.get(name) != self._settings.get(name) for name in names)
 
     def _move_aside(self) -> None:
         """Results of other settings move out, so that no folder mixes two runs and none is lost."""
         free = next(n for n in count(1) if not self.folder.with_name(f"{self.folder.name}-{n}").exists())
         aside, inside = self.folder.with_name(f"{self.folder.name}-{free}"), self.folder / _ASIDE
         inside.mkdir(exist_ok=True)
-        names = [path.name for path in self.folder.iterdir() if path.name not in (self._work.folder.name, _ASIDE)]
+        names = [path.name for path in self.folder.iterdir() if path.name not in (_LOCK, _ASIDE)]
         for name in sorted(names, key=lambda name: name == "config.json"):  # last: until then this is to be done
             (self.folder / name).rename(inside / name)
         inside.rename(aside)

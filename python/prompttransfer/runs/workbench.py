@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,44 @@ from prompttransfer.tasks import drop_leaks_of, load_task
 from prompttransfer.tasks.task import Task
 
 
+@dataclass(frozen=True)
+class RunTasks:
+    """The tasks of a run, without rows of sources that targets are judged on."""
+
+    sources: tuple[Task, ...]
+    targets: Mapping[str, Task]
+
+
+def read_tasks(config: RunConfig, progress: ProgressReporter) -> RunTasks:
+    """Load the tasks that the settings name.
+
+    Raises:
+        ValueError: two sources or two targets have the same name.
+    """
+    options = task_options(config) | {"progress": progress}
+    targets = {name: load_task(name, **options) for name in config.targets}
+    # What a source teaches must not hold the rows that a target is judged on.
+    sources = [load_task(name, **options) for name in (config.sources if config.transfers else ())]
+    sources = [task.limit(config.source_rows) for task in drop_leaks_of(sources, targets.values())]
+
+    def judged(task: Task) -> Task:
+        task = task.on_validation() if config.evaluate_on == "validation" else task
+        task = replace(task, max_length=config.length_of(task.name) or task.max_length)
+        return task.limit(test_rows=config.test_rows)
+
+    targets = {name: judged(task) for name, task in targets.items()}
+    sources = [judged(task) for task in sources]
+    # A source may be a target as well: its own test rows are then no training rows of it.
+    for kind, tasks in (("sources", sources), ("targets", targets.values())):
+        names = [task.name for task in tasks]
+        if len(set(names)) < len(names):
+            raise ValueError(
+                f"{kind} must have different names, got {', '.join(names)}; a task is named after its file, or by "
+                "`name` in a YAML description"
+            )
+    return RunTasks(tuple(sources), targets)
+
+
 @dataclass
 class Workbench:
     """The loaded model and tasks of a run."""
@@ -26,58 +65,51 @@ class Workbench:
     backbone: Backbone
     store: Store
     progress: ProgressReporter
-    source_tasks: list[Task]
-    target_tasks: dict[str, Task]
+    tasks: RunTasks
 
     @classmethod
-    def open(cls, config: RunConfig, progress: ProgressReporter) -> Workbench:
-        """Load what the settings name; the model last, since mistakes in tables are found sooner."""
-        options = task_options(config) | {"progress": progress}
-        targets = {name: load_task(name, **options) for name in config.targets}
-        # What a source teaches must not hold the rows that a target is judged on.
-        sources = [load_task(name, **options) for name in (config.sources if config.transfers else ())]
-        sources = [task.limit(config.source_rows) for task in drop_leaks_of(sources, targets.values())]
+    def open(
+        cls,
+        config: RunConfig,
+        progress: ProgressReporter,
+        tasks: RunTasks | None = None,
+        *,
+        store: Store | None = None,
+        model: Path | None = None,
+    ) -> Workbench:
+        """Load the tasks, where they are not given, and the model, last, since mistakes in tables show sooner.
 
-        def judged(task: Task) -> Task:
-            task = task.on_validation() if config.evaluate_on == "validation" else task
-            task = replace(task, max_length=config.length_of(task.name) or task.max_length)
-            return task.limit(test_rows=config.test_rows)
-
-        targets = {name: judged(task) for name, task in targets.items()}
-        sources = [judged(task) for task in sources]
-        # A source may be a target as well: its own test rows are then no training rows of it.
-        for kind, tasks in (("sources", sources), ("targets", targets.values())):
-            names = [task.name for task in tasks]
-            if len(set(names)) < len(names):
-                raise ValueError(
-                    f"{kind} must have different names, got {', '.join(names)}; a task is named after its file, or by "
-                    "`name` in a YAML description"
-                )
-        backbone = load_backbone(config.model, progress, **model_options(config))
+        Args:
+            store: of finished stages; None: in the folder that the settings name.
+            model: folder to load the model from, where it is not the one that the settings name.
+        """
+        tasks = tasks or read_tasks(config, progress)
+        backbone = load_backbone(model or config.model, progress, **model_options(config))
         if config.dropout == "model" and not backbone.has_dropout:
             progress.note("dropout: the model has none of its own, so there is none in training")
-        return cls(config, backbone, Store(config.cache or default_folder(), progress.note), progress, sources, targets)
+        store = store or Store(config.cache or default_folder(), progress.note)
+        return cls(config, backbone, store, progress, tasks)
 
     def context(self, seed: int) -> Context:
         """Model, tasks and P_init for one seed."""
         config = self.config
         first = config.seeds[0] if config.source_seed is None else config.source_seed
         source_seed = seed if config.retrain_sources else first
-        sources = [self._encoded(task) for task in self.source_tasks]
+        sources = [self._encoded(task) for task in self.tasks.sources]
         start = initial_prompt(
             self.backbone,
             config.prompt_length,
             config.init,
             seed=source_seed,
             text=config.init_text,
-            labels=[label for task in (*self.source_tasks, *self.target_tasks.values()) for label in task.choices],
+            labels=[label for task in (*self.tasks.sources, *self.tasks.targets.values()) for label in task.choices],
         )
         targets = [self.target(name, seed) for name in config.targets]
         return Context(self.backbone, config, self.store, self.progress, sources, start, seed, source_seed, targets)
 
     def target(self, name: str, seed: int) -> EncodedTask:
         """A target with its few-shot rows of this seed."""
-        task, rows, config = self.target_tasks[name], self.config.train_rows, self.config
+        task, rows, config = self.tasks.targets[name], self.config.train_rows, self.config
         few = task if rows is None else task.few_shot(rows, seed)
         settings = (METHODS[method].validation_setting(config) for method in config.methods)
         return self._encoded(few, next(filter(None, settings), None))

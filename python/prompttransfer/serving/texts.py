@@ -18,7 +18,7 @@ from prompttransfer.files.json_file import parse_json
 from prompttransfer.files.paths import expanded
 from prompttransfer.interchange import Card
 from prompttransfer.settings.reading import Reading
-from prompttransfer.tasks.cells import Misfit, pick, text_of
+from prompttransfer.tasks.cells import Misfit, text_of
 from prompttransfer.tasks.description import read_description
 from prompttransfer.tasks.names import is_description
 from prompttransfer.tasks.tables import Row, opened, read_rows
@@ -133,14 +133,12 @@ def asked_rows(
 
 
 def _answerable(row: Row, columns: Mapping[str, str]) -> Asked:
-    if row.problem:
-        return Asked(dict.fromkeys(columns), problem=f"{row.place}: {row.problem}")
     found, problem = dict[str, str](), ""
     for name, column in columns.items():
         try:
-            found[name] = text_of(pick(row.cells, column))
+            found[name] = row.read(column, text_of)
         except Misfit as error:
-            problem = problem or f"{row.place}, column {column!r}: {error}"
+            problem = problem or str(error)
     if problem:
         return Asked({name: found.get(name) for name in columns}, problem=problem)
     return Asked(found, found)

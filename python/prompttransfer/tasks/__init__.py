@@ -97,7 +97,10 @@ def check_name(name: str) -> None:
     if is_description(name):
         read_description(expanded(name))
         return
-    if is_file_name(name) and not _looks_like_paper(name):
+    groups = list(dict.fromkeys(paper.split("/")[0] for paper in PAPER_TASKS))
+    path = Path(name)
+    misspelt = name.split("/")[0] in groups and not path.suffix and not path.exists()  # glue/mnil
+    if is_file_name(name) and not misspelt:
         for path in file_paths(name):
             if path.is_dir() and not is_dataset_folder(path):
                 split_tables(path)
@@ -107,19 +110,8 @@ def check_name(name: str) -> None:
         return
     near = get_close_matches(name, [*DEMO_TASKS, *PAPER_TASKS], n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    papers = ", ".join(f"{group}/…" for group in _paper_groups())
+    papers = ", ".join(f"{group}/…" for group in groups)
     raise ValueError(
         f"unknown task {name!r}; {hint}demo tasks: {', '.join(DEMO_TASKS)}; data sets of the papers: {papers}; "
         f"or name a file: {', '.join(TABLES)}, a folder of them, or a .yaml description"
     )
-
-
-def _paper_groups() -> list[str]:
-    """What the names of the papers' data sets start with."""
-    return list(dict.fromkeys(paper.split("/")[0] for paper in PAPER_TASKS))
-
-
-def _looks_like_paper(name: str) -> bool:
-    """Whether it is no file, but starts as the names of the papers' data sets do: "glue/mnil"."""
-    path = Path(name)
-    return name.split("/")[0] in _paper_groups() and not path.suffix and not path.exists()

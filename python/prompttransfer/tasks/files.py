@@ -6,11 +6,11 @@ serves for validation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from datasets import Dataset
@@ -18,7 +18,7 @@ from datasets import Dataset
 from prompttransfer.files.progress import ProgressReporter
 from prompttransfer.settings.reading import Reading
 from prompttransfer.tasks.arrow_tables import folder_splits
-from prompttransfer.tasks.cells import Misfit, answers_of, label_of, pick, text_of
+from prompttransfer.tasks.cells import Misfit, answers_of, label_of, text_of
 from prompttransfer.tasks.description import SPLITS, Description
 from prompttransfer.tasks.folders import split_tables
 from prompttransfer.tasks.labels import Labels
@@ -28,8 +28,6 @@ from prompttransfer.tasks.tables import Row, read_rows
 from prompttransfer.tasks.task import Example, Task, Wording
 from prompttransfer.tasks.templates import render
 from prompttransfer.tasks.text_metrics import require
-
-Meaning = TypeVar("Meaning")
 
 # share of the training table that serves for validation, and for test, where they have no files
 _HELD_OUT = 0.1
@@ -41,25 +39,20 @@ def load_files(
     text_column: str = "text",
     label_column: str = "label",
     template: str | None = None,
-    choices: Sequence[str] | Mapping[str, str] | None = None,
-    metric: str = "accuracy",
-    max_words: int | None = None,
     whole: bool = False,
     seed: int = 42,
     bad_rows: str = "error",
     progress: ProgressReporter | None = None,
+    **settings: Any,
 ) -> Task:
     """A task from one file, or from "training file:test file"; leaks are not removed yet.
 
     Args:
         text_column, label_column: columns to read.
         template: text for the model, naming columns in braces; the text column and "\\nLabel:" if not given.
-        choices: answer strings; labels are these strings or their indices. Or label -> answer string. If not given:
-            the labels themselves, sorted.
-        max_words: words kept of each column; None: all (the model keeps the last tokens of a long text).
         whole: all rows of a single file are test rows, for scoring; two files stay what they are.
-        bad_rows: error, or skip: rows that do not fit are left out and counted.
-        progress: a `prompttransfer.files.progress.Progress` that is told what was left out.
+        seed, bad_rows, progress: of `load_described`.
+        settings: others of a `Description`, such as choices, metric and max_words.
 
     Raises:
         FileNotFoundError, ValueError: names the file, the row and the column.
@@ -67,17 +60,9 @@ def load_files(
     paths = file_paths(files)
     if len(paths) > 2:
         raise ValueError(f"{files}: got {len(paths)} files, want one, or two as training:test")
-    description = Description(
-        name=task_name(paths[0]),
-        train=paths[:1],
-        test=paths[1:],
-        label=label_column,
-        choices=choices,
-        metric=metric,
-        max_words=max_words,
-        # A column may have any name, a field of a template may not.
-        **({"template": template} if template else {"fields": {"text": text_column}}),
-    )
+    # A column may have any name, a field of a template may not.
+    settings |= {"template": template} if template else {"fields": {"text": text_column}}
+    description = Description(name=task_name(paths[0]), train=paths[:1], test=paths[1:], label=label_column, **settings)
     return load_described(description, whole=whole, seed=seed, bad_rows=bad_rows, progress=progress)
 
 
@@ -93,7 +78,8 @@ def load_described(
 
     Args:
         whole: where there are no test rows of their own, all rows are test rows.
-        seed, bad_rows: where the description does not say.
+        seed, bad_rows: where the description does not say; rows that do not fit are an error, or with "skip" left out
+            and counted.
         progress: a `prompttransfer.files.progress.Progress` that is told how many rows were left out.
 
     Raises:
@@ -106,24 +92,19 @@ def load_described(
     seed = seed if description.seed is None else description.seed
     files = _files(description)
     source = _Source(description, files, (description.bad_rows or bad_rows) == "skip")
-    shares = _shares(files, whole)
+    shares, caps = _shares(files, whole), description.rows.model_dump()
+    drawn = shares if description.streaming else {}
     settings = description.model_dump(
         mode="json",
         include={"template", "answer", "choices", "max_words", *Reading.model_fields},
     )
     settings |= {"columns": description.columns, "target": description.target, "skip": source.skip}
     if description.streaming:
-        settings |= {"seed": seed, "shares": shares, "rows": description.rows.model_dump()}
+        settings |= {"seed": seed, "shares": shares, "rows": caps}
 
     def write(folder: Path) -> dict[str, Any]:
         source.check()
-        if description.streaming:
-            _draw(source, folder, shares, seed)
-        else:
-            for split in files:
-                with row_file(folder / f"{split}.arrow") as write_row:
-                    for example in source.examples(split):
-                        write_row(example)
+        _write(source, folder, drawn, caps if description.streaming else {}, seed)
         notes = source.labels.notes if source.labels else ()
         return {"choices": source.choices, "notes": notes, "skipped": source.skipped, "first": source.first}
 
@@ -135,9 +116,8 @@ def load_described(
         left_out = f"{facts['skipped']}; the first: {facts['first']}"
         progress.note(f"{description.name}: rows left out because they do not fit: {left_out}")
     empty = next(iter(data.values())).select([])
-    caps = description.rows.model_dump()
     splits = {split: empty for split in SPLITS}
-    for split, (table, order) in _cut(data, {} if description.streaming else shares, seed).items():
+    for split, (table, order) in _cut(data, {} if drawn else shares, seed).items():
         splits[split] = table.select(order[: caps[split]])
     if not len(splits["test"]) or ("train" in shares and not len(splits["train"])):
         paths = ", ".join(map(str, files["train"]))
@@ -184,28 +164,30 @@ def _cut(data: Mapping[str, Dataset], shares: Mapping[str, float], seed: int) ->
     splits = {}
     for split, table in data.items():
         order = np.random.default_rng(seed).permutation(len(table))
-        splits[split] = (table, order)
-        if split == "train" and shares:
-            sizes = [round(share * len(table)) for share in shares.values()]
-            *parts, rest = np.split(order, np.minimum(np.cumsum(sizes), len(order)))
-            cut = dict(zip(shares, parts, strict=True))
-            last = "test" if "test" in cut else "train"
-            cut[last] = np.concatenate([cut[last], rest])
-            splits |= {name: (table, part) for name, part in cut.items()}
-            if "train" not in cut:
-                del splits["train"]
+        parts = shares if split == "train" and shares else {split: 1.0}
+        sizes = [round(share * len(table)) for share in parts.values()]
+        *pieces, rest = np.split(order, np.minimum(np.cumsum(sizes), len(order)))
+        cut = dict(zip(parts, pieces, strict=True))
+        last = "test" if "test" in cut else split
+        cut[last] = np.concatenate([cut[last], rest])
+        splits |= {name: (table, piece) for name, piece in cut.items()}
     return splits
 
 
-def _draw(source: _Source, folder: Path, shares: Mapping[str, float], seed: int) -> None:
-    """One pass over each table: each row is assigned to a split at random; reservoir sampling limits a split's rows."""
+def _write(
+    source: _Source, folder: Path, shares: Mapping[str, float], caps: Mapping[str, int | None], seed: int
+) -> None:
+    """Write the rows of each table in one pass.
+
+    Where the training table has shares, each of its rows is assigned to a split at random; where a split has a cap,
+    reservoir sampling draws its rows.
+    """
     rng = np.random.default_rng(seed)
-    caps = source.description.rows.model_dump()
     for table in source.files:
-        splits = shares if table == "train" else {table: 1.0}
+        splits = shares if table == "train" and shares else {table: 1.0}
         with ExitStack() as stack:
             write = {name: stack.enter_context(row_file(folder / f"{name}.arrow")) for name in splits}
-            drawn = {name: Reservoir(caps[name], rng) for name in splits if caps[name]}
+            drawn = {name: Reservoir(cap, rng) for name in splits if (cap := caps.get(name))}
             show = write | {name: reservoir.show for name, reservoir in drawn.items()}
             names, bounds = list(splits), np.cumsum(list(splits.values()))[:-1]
             for example in source.examples(table):
@@ -249,11 +231,7 @@ class _Source:
             self.labels = Labels.of_values(self._label_cells(), f"{path}, column {column!r}")
 
     def examples(self, split: str) -> Iterator[Example]:
-        """The rows of a split as examples.
-
-        Raises:
-            Misfit: a row does not fit, and such rows are not skipped; or none does.
-        """
+        """The rows of a split as examples; raises Misfit for one that does not fit and is not skipped."""
         paths, columns = self.files[split], (*self.description.columns.values(), self.description.target)
         bad, kept, first = 0, 0, ""
         for row in (row for path in paths for row in self._read(path, columns, split)):
@@ -272,11 +250,11 @@ class _Source:
 
     def _example(self, row: Row) -> Example:
         described = self.description
-        fields = {name: _cell(row, column, text_of) for name, column in described.columns.items()}
+        fields = {name: row.read(column, text_of) for name, column in described.columns.items()}
         if self.labels is None:
-            references = _cell(row, described.target, answers_of)
+            references = row.read(described.target, answers_of)
             return render(described.template, fields, references=references, max_words=described.max_words)
-        label = _cell(row, described.target, self.labels)
+        label = row.read(described.target, self.labels)
         return render(described.template, fields, label, max_words=described.max_words)
 
     def _label_cells(self) -> Iterator[Any]:
@@ -285,7 +263,7 @@ class _Source:
         for path in paths:
             for row in self._read(path, (self.description.target,), split):
                 try:
-                    yield _cell(row, self.description.target, _label)
+                    yield row.read(self.description.target, _label)
                 except Misfit:
                     if not self.skip:
                         raise
@@ -298,17 +276,3 @@ def _label(value: Any) -> Any:
     """The cell as it is, once it is known to be a label."""
     label_of(value)
     return value
-
-
-def _cell(row: Row, column: str, meaning: Callable[[Any], Meaning]) -> Meaning:
-    """What a cell means.
-
-    Raises:
-        Misfit: with the place and the column.
-    """
-    if row.problem:
-        raise Misfit(f"{row.place}: {row.problem}")
-    try:
-        return meaning(pick(row.cells, column))
-    except Misfit as error:
-        raise Misfit(f"{row.place}, column {column!r}: {error}") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from prompttransfer.files.excerpt import listed
 from prompttransfer.tasks.names import table_suffix
 
 # The words that the datasets library knows.
@@ -14,7 +15,6 @@ _WORDS = {
     "test": "test|testing|eval|evaluation",
 }
 _NAMES = {split: re.compile(rf"(?:^|[-._ ])(?:{words})(?:[-._ \d]|$)") for split, words in _WORDS.items()}
-_SHOWN = 12
 
 
 def split_tables(folder: Path) -> dict[str, tuple[Path, ...]]:
@@ -40,11 +40,10 @@ def split_tables(folder: Path) -> dict[str, tuple[Path, ...]]:
                 )
         if found:
             return {split: tuple(tables) for split, tables in found.items()}
-    there = sorted(path.name for path in folder.iterdir())
-    more = f" and {len(there) - _SHOWN} more" if len(there) > _SHOWN else ""
+    there = listed(sorted(path.name for path in folder.iterdir()), str)
     raise ValueError(
         f"{folder}: no table in this folder is named after a split (train, validation, test), and save_to_disk of the "
-        f"datasets library did not write it; it holds {', '.join(there[:_SHOWN]) or 'nothing'}{more}; name a file, or "
+        f"datasets library did not write it; it holds {there or 'nothing'}; name a file, or "
         "several in a YAML description"
     )
 

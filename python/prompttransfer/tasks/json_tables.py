@@ -6,14 +6,13 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from prompttransfer.files.excerpt import listed, shown
 from prompttransfer.files.json_file import parse_json
 from prompttransfer.tasks.tables import Row, check_columns, opened
 
-_CHUNK = 1 << 18
-_ARRAY, _BETWEEN = re.compile(r"\s*\["), re.compile(r"[\s,]*")
+_BETWEEN = re.compile(r"[\s,]*")
 
 
 def json_lines(path: Path, encoding: str) -> Iterator[Row]:
@@ -27,55 +26,30 @@ def json_lines(path: Path, encoding: str) -> Iterator[Row]:
 
 
 def json_objects(path: Path, columns: Sequence[str], encoding: str) -> Iterator[Row]:
-    """The objects of an array, or one object after the other; only what is being read is in memory.
+    """The objects of an array, or one object after the other. The file is read as a whole: large ones want JSON lines.
 
     A file of one object may hold whole columns, or the array, see `_inside`.
     """
-    decoder = json.JSONDecoder()
     with opened(path, encoding) as file:
-        text, at, number = file.read(_CHUNK), 0, 0
-        start = _ARRAY.match(text)
-        closing = "]" if start else ""
-        at = start.end() if start else 0
-        while True:
-            at = _BETWEEN.match(text, at).end()
-            broken = "the end of the array is missing" if closing else ""
-            if closing and text.startswith("]", at) and not text[at + 1 :].strip():
-                broken = ""
-            elif at < len(text):
-                try:
-                    item, at = decoder.raw_decode(text, at)
-                except RecursionError:
-                    broken = "not JSON of ours: nested too deep"
-                except ValueError as error:  # also a number of thousands of digits
-                    broken = f"not JSON: {error}"
-                else:
-                    number += 1
-                    if number == 1 and not closing and not text[at:].strip():
-                        text, at = _next_text(file), 0
-                        if not text:
-                            yield from _inside(path, item, columns)
-                            return
-                    yield _object(f"{path}, row {number}", item)
-                    continue
-            # As much again as is there already, so that a long object is not decoded too often.
-            more = file.read(max(_CHUNK, len(text) - at))
-            if not more:
-                if broken:
-                    raise ValueError(f"{path}, row {number + 1}: {broken}")
-                return
-            text, at = text[at:] + more, 0
+        text = file.read()
+    items: list[Any] = []
+    decoder, at = json.JSONDecoder(), _BETWEEN.match(text).end()
+    while at < len(text):
+        try:
+            item, at = decoder.raw_decode(text, at)
+        except RecursionError:
+            raise ValueError(f"{path}: not JSON of ours: nested too deep") from None
+        except ValueError as error:  # also a number of thousands of digits
+            raise ValueError(f"{path}: not JSON: {error}") from error
+        items.append(item)
+        at = _BETWEEN.match(text, at).end()
+    if len(items) == 1:
+        items = items[0] if isinstance(items[0], list) else _inside(path, items[0], columns)
+    for number, item in enumerate(items, start=1):
+        yield _object(f"{path}, row {number}", item)
 
 
-def _next_text(file: TextIO) -> str:
-    """What follows in a file, from a piece on that is not blank; empty at its end."""
-    while text := file.read(_CHUNK):
-        if text.strip():
-            break
-    return text
-
-
-def _inside(path: Path, item: Any, columns: Sequence[str]) -> Iterator[Row]:
+def _inside(path: Path, item: Any, columns: Sequence[str]) -> list[Any]:
     """The rows that a file of one object stands for.
 
     Those of its columns, where the needed ones are lists or, as pandas writes them, objects with a value for every row;
@@ -88,58 +62,41 @@ def _inside(path: Path, item: Any, columns: Sequence[str]) -> Iterator[Row]:
     known = item if isinstance(item, dict) else {}
     names = [column if column in known else column.split(".")[0] for column in columns]
     needed = {name: known.get(name) for name in names}
-    lists = [values for values in known.values() if isinstance(values, list) and isinstance((*values, None)[0], dict)]
     if needed and all(isinstance(values, list) for values in needed.values()):
-        yield from _of_columns(path, needed)
-    elif needed and names == list(columns) and all(isinstance(values, dict) for values in needed.values()):
+        return _of_columns(path, needed)
+    if needed and names == list(columns) and all(isinstance(values, dict) for values in needed.values()):
         rows = next(iter(needed.values()))
-        yield from _of_columns(
-            path, {name: [values[row] for row in rows if row in values] for name, values in needed.items()}
-        )
-    elif len(lists) == 1 and all(values is None for values in needed.values()):
-        for number, row in enumerate(lists[0], start=1):
-            yield _object(f"{path}, row {number}", row)
-    elif (split := _split_of(known)) and not any(name in known for name in names):
-        check_columns(path, columns, split)
-        for number, cells in enumerate(known["data"], start=1):
-            place = f"{path}, row {number}"
-            if len(cells) == len(split):
-                yield Row(place, dict(zip(split, cells, strict=True)))
-            else:
-                yield Row(place, problem=f"got {len(cells)} cells, want one for each of {len(split)} columns")
-    elif _is_index(known, names):
-        for number, row in enumerate(known.values(), start=1):
-            yield _object(f"{path}, row {number}", row)
-    elif known and names and not any(name in known for name in names):
-        wanted = f"want an array of objects with {listed(names)}, or an object of such columns"
-        yield Row(f"{path}, row 1", problem=f"got an object of {listed(known)}, {wanted}")
-    else:
-        yield _object(f"{path}, row 1", item)
-
-
-def _split_of(known: Mapping[str, Any]) -> list[str]:
-    """The columns of an object as pandas writes it with orient="split"; none for another."""
-    columns, data = known.get("columns"), known.get("data")
-    fits = isinstance(columns, list) and all(isinstance(name, str) for name in columns)
-    return columns if fits and isinstance(data, list) and all(isinstance(cells, list) for cells in data) else []
-
-
-def _is_index(known: Mapping[str, Any], names: Sequence[str]) -> bool:
-    """Whether the values of an object are rows, as pandas writes it with orient="index": each an object with the needed
-    columns, one of which holds more than lists, as columns would."""
+        aligned = {name: [values[row] for row in rows if row in values] for name, values in needed.items()}
+        return _of_columns(path, aligned)
+    lists = [values for values in known.values() if isinstance(values, list) and isinstance((*values, None)[0], dict)]
+    if len(lists) == 1 and all(values is None for values in needed.values()):
+        return lists[0]
+    if not known or not names or any(name in known for name in names):
+        return [item]
+    if isinstance(known.get("columns"), list) and isinstance(known.get("data"), list):
+        return _of_split(path, columns, known["columns"], known["data"])
     rows = list(known.values())
-    if not rows or not names or not all(isinstance(row, dict) and row.keys() >= set(names) for row in rows):
-        return False
-    return any(all(not isinstance(row[name], (list, dict)) for row in rows) for name in names)
+    are_rows = all(isinstance(row, dict) and row.keys() >= set(names) for row in rows)
+    if are_rows and any(not isinstance(rows[0][name], (list, dict)) for name in names):  # lists would be columns
+        return rows
+    wanted = f"want an array of objects with {listed(names)}, or an object of such columns"
+    raise ValueError(f"{path}: got an object of {listed(known)}, {wanted}")
 
 
-def _of_columns(path: Path, columns: Mapping[str, Sequence[Any]]) -> Iterator[Row]:
-    lengths = {name: len(values) for name, values in columns.items()}
-    if len(set(lengths.values())) > 1:
-        got = ", ".join(f"{length} of {shown(name)}" for name, length in lengths.items())
+def _of_split(path: Path, columns: Sequence[str], names: list[Any], data: list[Any]) -> list[dict[str, Any]]:
+    check_columns(path, columns, list(map(str, names)))
+    for number, cells in enumerate(data, start=1):
+        if not isinstance(cells, list) or len(cells) != len(names):
+            got = f"{len(cells)} cells" if isinstance(cells, list) else type(cells).__name__
+            raise ValueError(f"{path}, row {number}: got {got}, want one for each of {len(names)} columns")
+    return [dict(zip(map(str, names), cells, strict=True)) for cells in data]
+
+
+def _of_columns(path: Path, columns: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    if len({len(values) for values in columns.values()}) > 1:
+        got = ", ".join(f"{len(values)} of {shown(name)}" for name, values in columns.items())
         raise ValueError(f"{path}: got {got}, want as many values in every column")
-    for number, values in enumerate(zip(*columns.values(), strict=True), start=1):
-        yield Row(f"{path}, row {number}", dict(zip(columns, values, strict=True)))
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
 def _object(place: str, item: Any) -> Row:

@@ -36,11 +36,7 @@ class Labels:
         self._folded = {label: numbers.pop() for label, numbers in folded.items() if len(numbers) == 1}
 
     def __call__(self, value: Any) -> int:
-        """Index of the choice that a cell stands for.
-
-        Raises:
-            Misfit: nothing stands there, or a label that is none of the known ones.
-        """
+        """Index of the choice that a cell stands for; raises Misfit for nothing and for an unknown label."""
         label = label_of(value)
         if label in self._index:
             return self._index[label]
@@ -78,11 +74,7 @@ class Labels:
 
     @classmethod
     def of_values(cls, values: Iterable[Any], place: str) -> Labels:
-        """The labels of the training rows are the answers: numbers by value, classes by number, else sorted.
-
-        Raises:
-            ValueError: there are not 2 to 100 of them; place says where.
-        """
+        """The labels of the training rows are the answers: numbers by value, classes by number, else sorted."""
         seen: dict[str, int | None] = {}
         spellings: dict[str, dict[str, None]] = {}
         for value in values:

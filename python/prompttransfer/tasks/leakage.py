@@ -9,8 +9,10 @@ scripts without blanks between words, a few characters count as a word (`words`)
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
 
 import numpy as np
 
@@ -21,11 +23,10 @@ MIN_WORDS = 4
 
 _OTHER = re.compile(r"[\W_]+")
 # A text is looked for by a hash of its first characters, as many as the largest of these that it has.
-_WINDOWS = (64, 32, 16, 8, 4, 1)
+_WIDTHS = (1, 2, 4, 8, 16, 32, 64)
 # Characters of training text in memory at a time, and of text whose windows are hashed at once.
 _CHUNK, _BLOCK = 32_000_000, 1_000_000
-# A polynomial in an odd number has an inverse modulo 2^64, so that each window is a difference of two prefix sums.
-_BASE = 0x9E3779B97F4A7C15
+_BASE = 0x9E3779B97F4A7C15  # odd
 _TABLE_BITS = 22
 
 
@@ -46,7 +47,7 @@ def leaking_rows(train: Iterable[str], test: Sequence[str]) -> set[int]:
     tests.pop("", None)
     wanted = _Prefixes([text for text, is_long in tests.items() if is_long])
     leaking: set[int] = set()
-    for start, texts in _chunks(train):
+    for start, texts in _chunks(train, _CHUNK):
         normalized = [normalize(text) for text in texts]
         leaking.update(start + row for row, text in enumerate(normalized) if text in tests)
         leaking.update(start + row for row, _ in wanted.found_in(normalized))
@@ -89,14 +90,14 @@ def drop_leaks_of(tasks: Sequence[Task], judges: Iterable[Task]) -> list[Task]:
     return [task.select_training(*rows) for task, rows in zip(tasks, pairs, strict=True)]
 
 
-def _chunks(texts: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
+def _chunks(texts: Iterable[str], most: int) -> Iterator[tuple[int, list[str]]]:
     """First index and texts of each piece; a piece ends with the text that fills it."""
     chunk: list[str] = []
     size = start = 0
     for text in texts:
         chunk.append(text)
         size += len(text)
-        if size >= _CHUNK:
+        if size >= most:
             yield start, chunk
             start, size, chunk = start + len(chunk), 0, []
     if chunk:
@@ -111,74 +112,40 @@ class _Prefixes:
         self._texts = texts
         groups: dict[int, list[int]] = defaultdict(list)
         for index, text in enumerate(texts):
-            groups[next(width for width in _WINDOWS if width <= len(text))].append(index)
-        self._tables = {width: _Table(width, indices, texts) for width, indices in groups.items()}
+            groups[max(width for width in _WIDTHS if width <= len(text))].append(index)
+        self._tables: dict[int, tuple[np.ndarray, dict[int, list[int]]]] = {}
+        for width, indices in groups.items():
+            prefixes = "".join(texts[index][:width] for index in indices)
+            hashes = next(hashes[::width] for size, hashes in _windows(prefixes) if size == width)
+            by_hash: dict[int, list[int]] = defaultdict(list)
+            for value, index in zip(hashes.tolist(), indices, strict=True):
+                by_hash[value].append(index)
+            marks = np.zeros(1 << _TABLE_BITS, bool)  # most places are told by one look into this
+            marks[_short(hashes)] = True
+            self._tables[width] = marks, by_hash
 
     def found_in(self, outers: Sequence[str]) -> Iterator[tuple[int, int]]:
         """All pairs (outer, inner) of indices where the inner text stands in the outer one; a pair may come again."""
-        if not self._tables:
-            return
-        first = 0
-        while first < len(outers):
-            last, size = first, 0
-            while last < len(outers) and size < _BLOCK:
-                size, last = size + len(outers[last]), last + 1
-            block = outers[first:last]
-            starts = np.cumsum([0, *map(len, block)])
-            windows = _Windows("".join(block))
-            for table in self._tables.values():
-                for place, candidates in table.candidates(windows):
-                    outer = int(np.searchsorted(starts, place, side="right")) - 1
-                    for inner in candidates:
-                        if block[outer].startswith(self._texts[inner], place - int(starts[outer])):
+        for first, block in _chunks(outers if self._tables else (), _BLOCK):
+            starts = [0, *accumulate(map(len, block))]
+            for width, hashes in _windows("".join(block)):
+                if width not in self._tables:
+                    continue
+                marks, by_hash = self._tables[width]
+                for place in np.flatnonzero(marks[_short(hashes)]).tolist():
+                    for inner in by_hash.get(int(hashes[place]), ()):
+                        outer = bisect_right(starts, place) - 1
+                        if block[outer].startswith(self._texts[inner], place - starts[outer]):
                             yield first + outer, inner
-            first = last
 
 
-class _Windows:
-    """Hashes of all windows of a text."""
-
-    def __init__(self, text: str) -> None:
-        codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4").astype(np.uint64)
-        self._inverse = _powers(pow(_BASE, -1, 2**64), len(codes))
-        self._sums = np.concatenate(
-            [np.zeros(1, np.uint64), np.cumsum((codes + np.uint64(1)) * _powers(_BASE, len(codes)))]
-        )
-
-    def hashes(self, width: int) -> np.ndarray:
-        """One for each place where a window of that width begins."""
-        sums = self._sums[width:] - self._sums[: max(0, len(self._sums) - width)]
-        return sums * self._inverse[: len(sums)]
+def _windows(text: str) -> Iterator[tuple[int, np.ndarray]]:
+    """Each of the widths, with a hash of every window of that width: a polynomial modulo 2^64."""
+    hashes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4").astype(np.uint64)
+    for width in _WIDTHS:
+        yield width, hashes
+        hashes = hashes[:-width] * np.uint64(pow(_BASE, width, 2**64)) + hashes[width:]
 
 
-class _Table:
-    """The texts of one window width, by the hash of their first window."""
-
-    def __init__(self, width: int, indices: Sequence[int], texts: Sequence[str]) -> None:
-        self._width = width
-        hashes = _Windows("".join(texts[index][:width] for index in indices)).hashes(width)[::width]
-        self._indices: dict[int, list[int]] = defaultdict(list)
-        for value, index in zip(hashes.tolist(), indices, strict=True):
-            self._indices[value].append(index)
-        self._hashes = np.unique(hashes)
-        self._marks = np.zeros(1 << _TABLE_BITS, bool)  # most places are told by one look into this
-        self._marks[self._short(hashes)] = True
-
-    def candidates(self, windows: _Windows) -> Iterator[tuple[int, list[int]]]:
-        """Places where one of the texts may begin, with these texts."""
-        hashes = windows.hashes(self._width)
-        places = np.flatnonzero(self._marks[self._short(hashes)])
-        near = np.minimum(np.searchsorted(self._hashes, hashes[places]), len(self._hashes) - 1)
-        for place in places[self._hashes[near] == hashes[places]].tolist():
-            yield place, self._indices[int(hashes[place])]
-
-    @staticmethod
-    def _short(hashes: np.ndarray) -> np.ndarray:
-        return (hashes >> np.uint64(64 - _TABLE_BITS)).astype(np.int64)
-
-
-def _powers(base: int, count: int) -> np.ndarray:
-    """base^0 .. base^(count-1) modulo 2^64."""
-    powers = np.full(count, base, np.uint64)
-    powers[:1] = 1
-    return np.multiply.accumulate(powers)
+def _short(hashes: np.ndarray) -> np.ndarray:
+    return (hashes >> np.uint64(64 - _TABLE_BITS)).astype(np.int64)

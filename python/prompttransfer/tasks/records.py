@@ -1,21 +1,24 @@
-"""Records of a delimited text file.
+"""Records of a delimited text file, as the csv module reads them in its strict mode.
 
 RFC 4180: quotation marks may enclose a field, which may then hold delimiters, line breaks and doubled marks. Marks
-inside a field that is not enclosed are text. Marks that break these rules are a problem of their record, and nobody
-guesses what they mean.
+inside a field that is not enclosed are text. Marks that break these rules are a problem of their record.
 """
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 
 ADVICE = r"""(in a YAML description, quotes: false reads quotation marks as text; escape: '\' reads \" as a mark)"""
 UNCLOSED = f"a quotation mark is never closed {ADVICE}"
 FOLLOWED = f"a quotation mark that closes a field is followed by text {ADVICE}"
 JOINED = f"a quotation mark encloses the rows that follow {ADVICE}"
+
+csv.field_size_limit(2**31 - 1)  # of the whole process: a cell may hold a document
+# In place of an escaped mark and of an escaped escape character while the csv module reads: no text holds these.
+_MARK, _ESCAPE = "\ufdd0", "\ufdd1"
 
 
 @dataclass(frozen=True)
@@ -28,15 +31,19 @@ class Record:
 
 
 class Lines:
-    """Lines of a file, with their ends; lines that were read can be put back."""
+    """Lines of a file, with their ends. `taken` holds those of the last record, which can be put back."""
 
     def __init__(self, lines: Iterable[str]) -> None:
         self._lines = iter(lines)
         self._back: list[str] = []
+        self.taken: list[str] = []
 
-    def next(self) -> str | None:
-        """The next line; None at the end."""
-        return self._back.pop() if self._back else next(self._lines, None)
+    def __iter__(self) -> Lines:
+        return self
+
+    def __next__(self) -> str:
+        self.taken.append(self._back.pop() if self._back else next(self._lines))
+        return self.taken[-1]
 
     def put_back(self, lines: list[str]) -> None:
         """The next lines to be read, in order."""
@@ -61,88 +68,44 @@ class Dialect:
 
     def records(self, lines: Lines) -> Iterator[Record]:
         """All records that are not blank; lines that are put back meanwhile are read next."""
-        while record := self._record(lines):
-            if record.problem or len(record.cells) > 1 or any(cell.strip() for cell in record.cells):
-                yield record
+        reader = csv.reader(
+            map(self._guarded, lines) if self.escape else lines,
+            delimiter=self.delimiter,
+            quoting=csv.QUOTE_MINIMAL if self.quotes else csv.QUOTE_NONE,
+            escapechar=None if self.quotes else self.escape,
+            skipinitialspace=self.spaced,
+            strict=self.quotes,
+        )
+        written = str.maketrans({_MARK: '"', _ESCAPE: self.escape})
+        while True:
+            lines.taken = []
+            try:
+                cells = next(reader, None)
+            except csv.Error as error:
+                problem = str(error)  # Python 3.10 refuses NUL characters
+                if "expected after" in problem or "end of data" in problem:
+                    problem = FOLLOWED if "expected after" in problem and len(lines.taken) == 1 else UNCLOSED
+                yield Record([], lines.taken, problem)
+                continue
+            if cells is None:
+                return
+            if len(cells) > 1 or any(cell.strip() for cell in cells):
+                yield Record([cell.translate(written) for cell in cells] if self.escape else cells, lines.taken)
 
     def split(self, line: str) -> list[str]:
         """Cells of one line where no character but the delimiter has a meaning."""
         cells = line.rstrip("\r\n").split(self.delimiter)
         return [cell.lstrip(" ") for cell in cells] if self.spaced else cells
 
-    def _record(self, lines: Lines) -> Record | None:
-        line = lines.next()
-        if line is None:
-            return None
-        read, cells, at = [line], list[str](), 0
-        if not (self.quotes and '"' in line) and not (self.escape and self.escape in line):
-            return Record(self.split(line), read)
-        while True:
-            at = self._start.match(line, at).end()
-            enclosed = self.quotes and line.startswith('"', at)
-            at += enclosed
-            pattern, pieces = self._enclosed if enclosed else self._bare, list[str]()
-            while True:
-                end = pattern.match(line, at).end()
-                pieces.append(line[at:end])
-                if end < len(line) or not (enclosed or line.endswith(("\r", "\n"))):
-                    break
-                more = lines.next()
-                if more is None and enclosed:
-                    return Record([], read, UNCLOSED)
-                if more is None:
-                    break
-                read.append(more)
-                line, at = more, 0
-            behind = self._behind.match(line, end + enclosed)
-            if behind is None:
-                return Record([], read, UNCLOSED if len(read) > 1 else FOLLOWED)
-            cells.append(self._text("".join(pieces), enclosed))
-            if behind[1] != self.delimiter:
-                return Record(cells, read)
-            at = behind.end()
-
-    def _text(self, field: str, enclosed: bool) -> str:
-        if self.escape:
-            field = self._escaped.sub(lambda match: match[1] or ('"' if enclosed else match[0]), field)
-        elif enclosed:
-            field = field.replace('""', '"')
-        return field
-
-    @cached_property
-    def _start(self) -> re.Pattern[str]:
-        return re.compile(" *" if self.spaced else "")
-
-    @cached_property
-    def _enclosed(self) -> re.Pattern[str]:
-        """A field behind its opening mark, up to its closing mark or the end of the line."""
-        other = f'[^"{self._escape}]*'
-        guarded = f'|{self._escape}["{self._escape}]?' if self.escape else ""
-        return re.compile(f'{other}(?:(?:""{guarded}){other})*')
-
-    @cached_property
-    def _bare(self) -> re.Pattern[str]:
-        """A field without marks around it, up to the delimiter or the end of the line."""
-        if self.quotes or not self.escape:
-            return re.compile(f"[^{self._delimiter}\r\n]*")
-        other = f"[^{self._delimiter}{self._escape}\r\n]*"
-        return re.compile(f"{other}(?:{self._escape}(?:\r\n|[\\s\\S])?{other})*")
-
-    @cached_property
-    def _behind(self) -> re.Pattern[str]:
-        """What ends a field; spaces may stand before it."""
-        spaces = "" if self.delimiter == " " else " *"
-        return re.compile(f"{spaces}({self._delimiter}|\r\n|\r|\n|\\Z)")
-
-    @cached_property
-    def _escaped(self) -> re.Pattern[str]:
-        guarded = f'["{self._escape}]' if self.quotes else f'\r\n|["{self._escape}{self._delimiter}\r\n]'
-        return re.compile(f'{self._escape}({guarded})|""')
-
-    @property
-    def _delimiter(self) -> str:
-        return re.escape(self.delimiter)
-
-    @property
-    def _escape(self) -> str:
-        return re.escape(self.escape or "")
+    def _guarded(self, line: str) -> str:
+        """The line with its escapes as the csv module takes them: it would drop an escape character that is text."""
+        escape = str(self.escape)
+        if self.quotes:
+            marks = {'"': _MARK, escape: _ESCAPE}
+            return re.sub(f'{re.escape(escape)}(["{re.escape(escape)}])', lambda match: marks[match[1]], line)
+        special = f'\r\n|["\r\n{re.escape(escape + self.delimiter)}]'
+        return re.sub(
+            f"{re.escape(escape)}({special})?",
+            lambda match: "".join(escape + character for character in match[1] or escape),
+            line,
+        )

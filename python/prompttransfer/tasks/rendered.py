@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from datasets import Dataset
+from datasets import Dataset, Features
 from datasets.arrow_writer import ArrowWriter
 
 from prompttransfer.files.cache import built_once, cache_folder
@@ -22,7 +22,7 @@ from prompttransfer.files.durable import file_hash
 from prompttransfer.tasks.task import FEATURES, Example
 
 # Part of every key: a change of how rows are rendered makes what is stored stale.
-VERSION = 3
+VERSION = 4
 _BATCH = 1000
 
 
@@ -61,14 +61,14 @@ def stored(key: str, write: Callable[[Path], Mapping[str, Any]]) -> tuple[dict[s
 
 
 @contextmanager
-def row_file(path: Path) -> Iterator[Callable[[Example], None]]:
-    """A function that writes examples to an Arrow file, a thousand in memory at a time."""
+def row_file(path: Path, features: Features = FEATURES) -> Iterator[Callable[..., None]]:
+    """A function that writes examples, and any columns more, to an Arrow file, a thousand in memory at a time."""
     # A stream, because the writer would take some paths for addresses.
     with (
         pa.OSFile(str(path), "wb") as stream,
-        ArrowWriter(features=FEATURES, stream=stream, writer_batch_size=_BATCH) as writer,
+        ArrowWriter(features=features, stream=stream, writer_batch_size=_BATCH) as writer,
     ):
-        yield lambda example: writer.write({name: getattr(example, name) for name in FEATURES})
+        yield lambda example, **more: writer.write(vars(example) | more)
         writer.finalize(close_stream=False)
 
 

@@ -49,3 +49,8 @@ def averaged(metrics: Mapping[str, str]) -> tuple[str, ...]:
     if len(set(metrics.values())) <= 1:
         return tuple(metrics)
     return tuple(task for task, metric in metrics.items() if scale_of(metric) == PERCENT)
+
+
+def mean_scale(metrics: Mapping[str, str]) -> Scale:
+    """The scale of the mean over the tasks that have one (`averaged`); per cent where there is none."""
+    return scale_of(next((metrics[task] for task in averaged(metrics)), ""))

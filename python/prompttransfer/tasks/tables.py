@@ -1,6 +1,6 @@
 """Rows of a table of one's own, one after the other, whatever its format; each format has a module of its own.
 
-A table is never held in memory.
+Only a .json file is held in memory.
 """
 
 from __future__ import annotations
@@ -8,21 +8,25 @@ from __future__ import annotations
 import codecs
 import gzip
 import io
+import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
 
-from prompttransfer.files.excerpt import listed, shown
+from prompttransfer.files.excerpt import listed, meant, shown
 from prompttransfer.files.file_kinds import HEAD, check_kind, kind_of
 from prompttransfer.files.texts import codec_of
+from prompttransfer.settings.reading import Reading
+from prompttransfer.tasks.cells import Misfit, pick
 from prompttransfer.tasks.names import FORMATS, PACKED, TABLES, is_dataset_folder, table_suffix
 
 _OTHER_ENCODING = "a YAML description may name another, such as encoding"
 _CHANCE = 10
+Meaning = TypeVar("Meaning")
+_STRAY = re.compile("[\udc80-\udcff]")
 
 
 @dataclass(frozen=True)
@@ -33,28 +37,23 @@ class Row:
     cells: dict[str, Any] = field(default_factory=dict)
     problem: str = ""
 
+    def read(self, column: str, meaning: Callable[[Any], Meaning]) -> Meaning:
+        """What the cell of a column means; a Misfit names its place and column."""
+        if self.problem:
+            raise Misfit(f"{self.place}: {self.problem}")
+        try:
+            return meaning(pick(self.cells, column))
+        except Misfit as error:
+            raise Misfit(f"{self.place}, column {column!r}: {error}") from None
 
-def read_rows(
-    path: Path,
-    columns: Sequence[str],
-    *,
-    encoding: str = "utf-8",
-    quotes: bool = True,
-    escape: str | None = None,
-    delimiter: str | None = None,
-    heading: Sequence[str] = (),
-    split: str = "train",
-) -> Iterator[Row]:
+
+def read_rows(path: Path, columns: Sequence[str], *, split: str = "train", **reading: Any) -> Iterator[Row]:
     """The rows of a table; columns that were not asked for may be missing from them.
 
     Args:
         columns: columns that are needed ("a.b": field b of the struct a).
-        encoding: of text files; a mark at the start of a UTF-8 file is no part of it, one of UTF-16 is believed.
-        quotes: whether quotation marks enclose fields of a CSV or TSV file; False: they are text.
-        escape: a character of a CSV or TSV file that makes text of a quotation mark behind it, such as a backslash.
-        delimiter: between the fields of a CSV or TSV file; None: what its first lines tell.
-        heading: names of the columns of a CSV or TSV file whose first line is a row.
         split: which part of a folder of the `datasets` library that has several.
+        reading: fields of `Reading`, for text files.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -72,7 +71,7 @@ def read_rows(
     if not suffix:
         wanted = ", ".join((*TABLES, *PACKED))
         raise ValueError(f"{path}: got a {path.suffix or 'nameless'} file, want one of {wanted}")
-    form = FORMATS[suffix.removesuffix(".gz")]
+    form, how = FORMATS[suffix.removesuffix(".gz")], Reading(**reading)
     if form == "Arrow":
         from prompttransfer.tasks.arrow_tables import file_rows
 
@@ -80,11 +79,10 @@ def read_rows(
     if form == "separated":
         from prompttransfer.tasks.separated import separated_rows
 
-        usual = "\t" if suffix.startswith(".tsv") else ","
-        return separated_rows(path, columns, encoding, quotes, escape, delimiter, usual, heading)
+        return separated_rows(path, columns, how, usual="\t" if suffix.startswith(".tsv") else ",")
     from prompttransfer.tasks.json_tables import json_lines, json_objects
 
-    return json_lines(path, encoding) if form == "JSON lines" else json_objects(path, columns, encoding)
+    return json_lines(path, how.encoding) if form == "JSON lines" else json_objects(path, columns, how.encoding)
 
 
 def check_columns(path: Path, columns: Sequence[str], known: Sequence[str], hint: str = "") -> None:
@@ -99,10 +97,8 @@ def check_columns(path: Path, columns: Sequence[str], known: Sequence[str], hint
     for column in columns:
         starts = [name for name in known if column == name or column.startswith(f"{name}.")]
         if not starts:
-            near = get_close_matches(column, known, n=1)
-            meant = f"; did you mean {shown(near[0])}?" if near else ""
             raise ValueError(
-                f"{path}: there is no column {shown(column)}, only {listed(known) or 'none'}{meant} "
+                f"{path}: there is no column {shown(column)}, only {listed(known) or 'none'}{meant(column, known)} "
                 f"(--text-column and --label-column name others, or fields and label of a YAML description{hint})"
             )
         if known.count(column) > 1:
@@ -137,22 +133,16 @@ def _not_decoded(path: Path, encoding: str, packed: bool) -> str:
     if codecs.lookup(encoding).name != "utf-8":
         return f"not a {encoding.upper()} text file; {_OTHER_ENCODING}: latin-1"
     with gzip.open(path, "rb") if packed else path.open("rb") as file:
-        line_number, byte, strays, letters, windows = 0, "", 0, 0, False
-        for number, line in enumerate(file, 1):
-            if line.isascii():
-                continue
-            text = line.decode("utf-8", "surrogateescape")
-            wrong = [place for place, sign in enumerate(text) if "\udc80" <= sign <= "\udcff"]
-            letters += sum(sign > "\x7f" for sign in text) - len(wrong)
-            if wrong and not strays:
-                place = len(text[: wrong[0]].encode())
-                line_number, byte = number, f"byte {place + 1} (0x{line[place]:02x})"
-                # Curly quotes and dashes of Windows stand where Latin-1 has no letters.
-                windows = any("\udc80" <= text[place] < "\udca0" for place in wrong)
-            strays += len(wrong)
+        text = file.read().decode("utf-8", "surrogateescape")
+    strays = [match.start() for match in _STRAY.finditer(text)]
+    letters = sum(sign > "\x7f" for sign in text) - len(strays)
+    start = text.rfind("\n", 0, strays[0]) + 1
+    line = text.count("\n", 0, start) + 1
     # Letters of Latin-1 that make a letter of UTF-8 by chance are rare.
-    if letters * _CHANCE >= strays and letters:
-        more = f" and {strays - 1} more" if strays > 1 else ""
-        return f"UTF-8 text that is damaged or mixed with another encoding: line {line_number}, {byte}{more}; repair it"
-    guess = "cp1252" if windows else "latin-1"
-    return f"not a UTF-8 text file, line {line_number}; {_OTHER_ENCODING}: {guess}"
+    if letters * _CHANCE >= len(strays) and letters:
+        place = f"byte {len(text[start : strays[0]].encode()) + 1} (0x{ord(text[strays[0]]) - 0xDC00:02x})"
+        more = f" and {len(strays) - 1} more" if len(strays) > 1 else ""
+        return f"UTF-8 text that is damaged or mixed with another encoding: line {line}, {place}{more}; repair it"
+    # Curly quotes and dashes of Windows stand where Latin-1 has no letters.
+    guess = "cp1252" if any(text[stray] < "\udca0" for stray in strays) else "latin-1"
+    return f"not a UTF-8 text file, line {line}; {_OTHER_ENCODING}: {guess}"

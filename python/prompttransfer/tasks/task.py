@@ -124,11 +124,7 @@ class Task:
         return not self.choices
 
     def few_shot(self, rows: int, seed: int) -> Task:
-        """This task with `rows` training rows in total, drawn at random (not stratified); all when it has fewer.
-
-        Raises:
-            ValueError: rows is less than 1.
-        """
+        """This task with `rows` training rows (at least 1), drawn at random, not stratified; all when it has fewer."""
         if rows < 1:
             raise ValueError(f"rows: got {rows}, want at least 1")
         order = np.random.default_rng(seed).permutation(len(self.train))[:rows]

@@ -47,7 +47,6 @@ class Plan:
     weight_decay: float = 1e-5
     max_grad_norm: float = 1.0
     before_step: Callable[[], None] | None = None
-    seed: int = 42
     whole_batches: bool = False
     selection: Selection | None = None
     dropout: int | None = None

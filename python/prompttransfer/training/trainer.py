@@ -150,7 +150,6 @@ class PromptTrainer(Trainer):
             dataloader_pin_memory=False,
             use_cpu=backbone.device.type == "cpu",
             ddp_find_unused_parameters=False,
-            seed=plan.seed,
         )
         args._n_gpu = min(args.n_gpu, 1)  # DataParallel would copy the frozen model at every step
         self.plan = plan

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from documented import cli_commands
 from synthetic_run import METHODS, TARGETS, write_run
 from typer.testing import CliRunner
 
 from prompttransfer import RunConfig, cli
-from prompttransfer.cli import reference
 from prompttransfer.interchange import read_prompt, write_prompt
 from prompttransfer.models import Backbone
 from prompttransfer.runs import compare as compare_module
@@ -30,7 +30,7 @@ def comparison(monkeypatch: pytest.MonkeyPatch) -> list[RunConfig]:
     """Settings the comparison was called with."""
     calls: list[RunConfig] = []
 
-    def fake(config: RunConfig, progress: object) -> Path:
+    def fake(config: RunConfig, *_: object) -> Path:
         calls.append(config)
         folder = write_run(config.output)
         first = json.loads((folder / "results.json").read_text())["rows"][0]["prompt"]
@@ -59,7 +59,7 @@ def test_help_needs_no_torch() -> None:
 
 
 def test_defaults_are_those_of_the_settings_and_of_the_help(comparison: list[RunConfig], tmp_path: Path) -> None:
-    command = dict(reference.commands())["prompttransfer compare"]
+    command = cli_commands()["prompttransfer compare"]
     shown = {each.opts[0]: each.show_default for each in command.params if isinstance(each.show_default, str)}
     words = {"--data-dir", "--answers", "--variant"}  # whose default is none, told in words
     assert words < shown.keys() and len(shown) > 20

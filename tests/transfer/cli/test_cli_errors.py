@@ -18,7 +18,7 @@ from prompttransfer.settings.recipes import read_recipe
 
 
 def compare_raises(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
-    def fake(config: RunConfig, progress: object) -> Path:
+    def fake(config: RunConfig, *_: object) -> Path:
         raise error
 
     monkeypatch.setattr(compare_module, "compare", fake)
@@ -27,7 +27,7 @@ def compare_raises(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> Non
 def test_interrupt_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     compare_raises(monkeypatch, KeyboardInterrupt())
     result = CliRunner().invoke(cli.app, ["compare", "-q"])
-    assert result.exit_code == 130 and result.stderr.strip() == "stopped; run the same command again to go on"
+    assert result.exit_code == 130 and result.stderr.strip() == "stopped; run the same command again to continue"
 
 
 # Of each error: the exit code, what is said, and whether the way out is the traceback.

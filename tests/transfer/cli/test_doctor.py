@@ -75,7 +75,7 @@ def test_missing_and_old_packages_are_a_problem(monkeypatch: pytest.MonkeyPatch)
     assert "torch 2.5.0 is installed, >=2.6 is required; accelerate is not installed" in text
     assert "-> pip install 'promptkernels[transfer]'" in text
     assert not any(line.startswith(("ok", "note")) for line in result.stdout.splitlines())
-    assert result.stdout.splitlines()[-1] == "a problem keeps training from running here"
+    assert result.stdout.splitlines()[-1] == "a problem prevents training here"
 
 
 def test_quiet_is_silent_where_training_can_run() -> None:

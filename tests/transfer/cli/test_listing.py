@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from tiny import toy_task
 from typer.testing import CliRunner
 
 from prompttransfer import cli
+from prompttransfer.cli.tables import print_table
 from prompttransfer.files.assets import asset_folder
 from prompttransfer.files.assets.table import ASSETS
 from prompttransfer.files.cache_parts import folder_bytes, size
@@ -93,3 +95,12 @@ def test_a_task_is_shown_with_an_example(monkeypatch: pytest.MonkeyPatch) -> Non
     assert paper["name"] == "glue/mnli"
     shown = run("--tasks", "sst2", "glue/mnli").stdout
     assert "example: " in shown and "mnli premise: … hypothesis: …" in shown
+
+
+def test_a_table_has_the_columns_of_all_its_rows_and_cuts_nothing() -> None:
+    console = Console(width=40, record=True)
+    rows = [{"prompt": "a/name/that/is/longer/than/the/window"}, {"prompt": "[bold]", "score": 81.26, "tokens": 1024}]
+    print_table(rows, right=("score", "tokens"), console=console)
+    head, _, first, rest, last = console.export_text().splitlines()[1:-1]
+    assert head.split() == ["prompt", "score", "tokens"] and first.strip() + rest.strip() == rows[0]["prompt"]
+    assert last.split() == ["[bold]", "81.3", "1,024"]

@@ -249,4 +249,4 @@ def test_ctrl_c_ends_all_processes_with_one_message(tmp_path: Path) -> None:
     started.send_signal(signal.SIGINT)
     _, errors = started.communicate(timeout=120)
     assert started.returncode != 0
-    assert errors.count("stopped; run the same command again to go on") == 1, errors
+    assert errors.count("stopped; run the same command again to continue") == 1, errors

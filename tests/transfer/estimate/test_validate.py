@@ -15,7 +15,8 @@ from tiny import tiny_llama, tiny_t5, tiny_tokenizer
 from typer.testing import CliRunner
 
 from prompttransfer import RunConfig, cli
-from prompttransfer.estimate import Explanation, explain, print_explanation
+from prompttransfer.cli.explanation import print_explanation
+from prompttransfer.estimate import Explanation, explain
 from prompttransfer.estimate.cost import Machine, disk, memory, seconds
 from prompttransfer.estimate.model import model_facts
 from prompttransfer.estimate.stages import SizedStage, stages
@@ -157,6 +158,25 @@ def test_trained_parameters_are_those_of_the_modules() -> None:
     assert {title: plan[title].trained for title in built} == {
         title: prompt.trainable_parameters() for title, prompt in built.items()
     }
+
+
+def test_dept_trains_as_much_as_prompt_tuning_and_reads_fewer_tokens() -> None:
+    for model, answer in (("google-t5/t5-base", 0), ("demo", 2)):
+        stage = plan_of(model, methods=["DePT"], max_length=256)["t0: DePT"]
+        assert stage.trained_on == 8 * (40 + 20 + answer) and stage.longest == 40 + 20
+        assert stage.trained == (76_800 if model != "demo" else 40 * 576 + 41 * (256 + 576))
+    config = RunConfig(sources=["s"], targets=["t"], methods=["DePT"], prompt_length=100)
+    for limit, trained in ((None, 40 * 576 + 54 * (64 + 576)), (256, 40 * 576 + 41 * (256 + 576))):
+        target = replace(facts("t", "target", 300), max_length=limit)
+        assert stages(config, model_facts("demo")[0], [], [target])[0].trained == trained
+
+
+def test_panda_is_taught_after_its_own_prompt() -> None:
+    plan = plan_of("demo", sources=1, methods=["PANDA"])
+    shown = [(title, stage.updates, stage.trained) for title, stage in plan.items()]
+    assert shown[1:3] == [("t0: own prompt", 8, 57_600), ("t0: PANDA", 8, 57_600)]
+    assert plan["t0: PANDA"].read_only == plan["t0: PANDA"].trained_on and not plan["t0: own prompt"].read_only
+    assert not plan_of("demo", sources=1, methods=["PANDA"], panda={"distillation": 0.0})["t0: PANDA"].read_only
 
 
 def test_stages_in_order_with_rows_and_updates() -> None:

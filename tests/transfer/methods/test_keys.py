@@ -22,8 +22,8 @@ from prompttransfer.training.plan import Plan
 from prompttransfer.training.selection import Selection
 
 ROWS = [EncodedRow((10, 11), (4,)), EncodedRow((12,), (5,)), EncodedRow((13, 14), (4,))]
-# Of a plan: what replaces each field. The objective and what goes before a step are told by their settings; nothing
-# is drawn with the seed; how processes share a batch changes no result.
+# Of a plan: what replaces each field. The objective and what goes before a step are told by their settings; how
+# processes share a batch changes no result.
 PLANS: dict[str, Any] = {
     "prompt": lambda plan: SoftPrompt(torch.ones(3, 16)),
     "rows": lambda plan: [*ROWS[:2], EncodedRow((13, 14), (5,))],
@@ -39,7 +39,7 @@ PLANS: dict[str, Any] = {
     "offset": lambda plan: 1,
 }
 # The seed of dropout follows from the key.
-NOT_READ = {"objective", "before_step", "seed", "whole_batches", "dropout"}
+NOT_READ = {"objective", "before_step", "whole_batches", "dropout"}
 # Of a task that is scored.
 TASKS: dict[str, Any] = {
     "metrics": ("macro-f1",),

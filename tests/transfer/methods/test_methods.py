@@ -32,13 +32,13 @@ def test_every_method_spends_the_same_target_budget_on_the_same_rows(
 
     monkeypatch.setattr(Context, "run", spy)
     budgets, batches = set(), []
-    for method in METHODS.values():
+    for name, method in METHODS.items():
         ctx, target = context(llama, tasks, tmp_path)
         seen.clear()
         result = method.run(ctx, target)
         budgets.add((result.target_updates, result.target_examples))
         batches.append(list(seen))
-        assert result.prompt.shape == (3, 16)
+        assert result.prompt.shape == (1 if name == "DePT" else 3, 16)
         assert torch.isfinite(result.prompt).all()
         assert [update for update, _ in result.history["loss"]] == list(range(1, 7))
     assert budgets == {(6, 24)}
@@ -49,7 +49,7 @@ def test_source_updates_are_counted(llama: Backbone, tasks: dict[str, Task], tmp
     ctx, target = context(llama, tasks, tmp_path)
     spent = {name: method.run(ctx, target).source_updates for name, method in METHODS.items()}
     prompts_of_sources = dict.fromkeys(METHODS, 12)
-    assert spent == prompts_of_sources | {"PT": 0, "Multi-PT": 4, "MPT": 16, "MPT-group": 16, "BMTPT": 4}
+    assert spent == prompts_of_sources | {"PT": 0, "DePT": 0, "Multi-PT": 4, "MPT": 16, "MPT-group": 16, "BMTPT": 4}
     assert ctx.progress.notes == []  # nothing comes from an earlier run
     again, target = context(llama, tasks, tmp_path)
     METHODS["DTVG"].run(again, target)
@@ -73,7 +73,7 @@ def test_budgets_in_epochs_are_honoured_by_every_method(
         original = ctx.of(target)
         result = method.run(original, target)
         plans.append((result.target_updates, result.target_examples))
-        spent = {"PT": 0, "Multi-PT": 7, "MPT": 16, "MPT-group": 16, "BMTPT": 4}
+        spent = {"PT": 0, "DePT": 0, "Multi-PT": 7, "MPT": 16, "MPT-group": 16, "BMTPT": 4}
         assert result.source_updates == spent.get(name, 9), name  # 9: a prompt of each source
     assert set(plans) == {(8, 40)}, "6 updates of 5 rows, and 2 for the own vector, which every method gets"
 
@@ -137,6 +137,7 @@ def test_every_method_trains_on_whole_answers(
         ("BMTPT", {"svgd_direction"}),
         ("DTVG", {"task_similarity", "select_group", "merge_task_vectors"}),
         ("CrossPT", {"merge_task_vectors"}),
+        ("PANDA", {"task_similarity"}),
     ],
 )
 def test_the_training_steps_call_the_kernels(

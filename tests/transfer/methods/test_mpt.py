@@ -297,7 +297,7 @@ def test_the_target_starts_at_the_best_fit_of_the_mean_task_matrix(
     for average, expected in (("fit", fit), ("means", means)):
         ctx, _ = context(llama, tasks, tmp_path, target_learning_rate=0.3, mpt={"average": average})
         prompt, groups = mpt.target_prompt(ctx, joint, 3)
-        assert prompt.tasks == 3
+        assert prompt.count == 3
         for task in range(3):
             wanted = joint.shared.detach().numpy() * expected
             np.testing.assert_allclose(prompt.composed(task).numpy(), wanted, rtol=1e-4, atol=1e-5)

@@ -11,9 +11,7 @@ from prompttransfer.prompts import (
     GroupedPrompt,
     MultitaskPrompt,
     SoftPrompt,
-    TaskVector,
     average_factors,
-    check_same_start,
     init_hash,
     initial_prompt,
 )
@@ -144,16 +142,6 @@ def test_initial_prompt_of_labels_holds_their_means_and_drawn_tokens(llama: Back
     torch.testing.assert_close(initial_prompt(llama, 1, "labels", labels=labels), means[:1])
     with pytest.raises(ValueError, match="wants a task with choices"):
         initial_prompt(llama, 5, "labels")
-
-
-def test_vectors_of_different_starts_are_refused() -> None:
-    start, other = random(3, 4), random(3, 4, seed=9)
-    vector = TaskVector("red", start + 1, init_hash(start))
-    torch.testing.assert_close(vector.minus(start), torch.ones(3, 4))
-    with pytest.raises(ValueError, match=r"'red'.*P_init"):
-        vector.minus(other)
-    with pytest.raises(ValueError, match="'red'"):
-        check_same_start(other, [vector])
 
 
 def test_prompt_types_follow_the_embeddings_and_parameters_stay_float32() -> None:

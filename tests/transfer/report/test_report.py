@@ -61,7 +61,7 @@ def test_cells_are_means_over_seeds(tmp_path: Path) -> None:
         cell
         and cell.score == pytest.approx(74.0)
         and cell.std == pytest.approx(stdev([1, 2, 6]))
-        and cell.seeds == (1, 2, 6)
+        and [row.seed for row in cell.rows] == [1, 2, 6]
     )
     assert results.mean("DTVG") == pytest.approx(69.0)
     assert results.cell("MPT", TARGETS[0]) is None
@@ -163,7 +163,7 @@ def test_runs_without_histories_keep_the_scores(tmp_path: Path) -> None:
 
 def test_the_leaderboard_ranks_by_the_mean(tmp_path: Path) -> None:
     head, rows = leaderboard_rows(read_results(write_run(tmp_path / "run")))
-    assert head[:3] == ["method", "mean", "to PT, these targets"]
+    assert head[:3] == ["method", "mean", "difference to PT, 95 % CI over seeds"]
     assert [row[0] for row in rows] == ["BMTPT", "DTVG", "PT", "zero-shot", "majority"]
     assert rows[0][1:] == ["68.5", "+2.0 [+2.0, +2.0]", "+2.0 [+2.0, +2.0]", "4/0/0", "no"]
     assert rows[2][1:] == ["66.5", "", "", "", "2 of 4"] and rows[3][1] == "62.2"
@@ -293,7 +293,7 @@ def test_few_test_rows_are_told(tmp_path: Path) -> None:
         (run / "results.json").write_text(json.dumps(results))
         console = Console(width=120, record=True, file=(tmp_path / "out").open("w"))
         print_results(read_results(run), console)
-        assert ("Few test rows: of 5, one is 20 %" in console.export_text()) == told
+        assert ("Few test rows: each of 5 counts 20 %" in console.export_text()) == told
 
 
 def test_bad_run_folders(tmp_path: Path) -> None:
@@ -340,6 +340,6 @@ def test_one_line_says_what_is_shown(tmp_path: Path, metric: str) -> None:
     said = in_short(read_results(run))
     # DTVG: 4 with s = 1 on both targets, so s / sqrt(6) and t(0.975, 4) = 2.7764.
     better = "better" if metric == "accuracy" else "worse"
-    assert said.startswith(f"Mean of these targets, 95 % interval: {better} than PT: DTVG +4.0 [+2.9, +5.1]; ")
-    assert "not told apart from it: BMTPT +0.3 [" in said
+    assert said.startswith(f"Mean over the targets, 95 % CI over seeds: {better} than PT: DTVG +4.0 [+2.9, +5.1]; ")
+    assert "not told apart from PT: BMTPT +0.3 [" in said
     assert in_short(read_results(write_run(tmp_path / "one", seeds=(1,)))) == ""

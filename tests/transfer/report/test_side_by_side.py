@@ -40,17 +40,18 @@ def test_differences_are_those_of_common_seeds(runs: Runs) -> None:
     wanted = stats.ttest_1samp([2.0, 5.0], 0.0).confidence_interval()
     assert (interval.mean, interval.count) == (3.5, 2)
     assert (interval.low, interval.high) == pytest.approx((wanted.low, wanted.high))
-    assert found.these_targets and found.these_targets.mean == pytest.approx(fmean([1.75, 3.25]))
+    assert found.over_seeds and found.over_seeds.mean == pytest.approx(fmean([1.75, 3.25]))
     assert runs.difference("after", "MPT") is None
 
 
 def test_tables_hold_every_run(runs: Runs) -> None:
     head, rows = score_rows(runs)
-    assert head == ["target", "method", "metric", "before", "after", "after to before"] and len(rows) == 6
+    assert head == ["target", "method", "metric", "before", "after", "after minus before"] and len(rows) == 6
     assert rows[0][3:5] == ["62.0 ± 1.0 †", "65.8 ± 2.0 †"] and rows[0][5].startswith("+3.5 [-15.6, +22.6] (2)")
     assert rows[4] == ["n<y>t", "DTVG", "accuracy", "73.0 ± 1.0", "75.5 ± 1.0", "+1.5 [+1.5, +1.5] (2)"]
     head, rows = mean_rows(runs)
-    assert head == ["method", "before", "after", "after to before, these targets", "such targets", "won/tied/lost"]
+    assert head[:4] == ["method", "before", "after", "after minus before, 95 % CI over seeds"]
+    assert head[4:] == ["after minus before, 95 % CI over targets and seeds", "won/tied/lost"]
     assert rows[1] == ["DTVG", "68.0", "70.5", "+1.5 [+1.5, +1.5]", "+1.5 [+1.5, +1.5]", "4/0/0"]
     assert setting_rows(runs) == (["setting", "before", "after"], [["mpt.rank", "-", "2"]])
 

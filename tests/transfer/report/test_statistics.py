@@ -7,15 +7,8 @@ import pytest
 from scipy import stats
 from synthetic_run import target_facts
 
-from prompttransfer.report.statistics import (
-    Interval,
-    comparisons,
-    difference_rows,
-    interval_text,
-    paired,
-    stratified_interval,
-    t_interval,
-)
+from prompttransfer.report.statistics import Interval, comparisons, interval_text, mean_interval, paired
+from prompttransfer.report.tables import difference_rows
 from prompttransfer.runs.rows import TargetRow
 
 
@@ -38,14 +31,12 @@ def scores(rows: list[TargetRow], method: str, target: str) -> list[float]:
 
 def test_interval_is_that_of_the_t_test() -> None:
     values = [3.0, -1.0, 2.5, 7.0]
-    for confidence in (0.9, 0.95):
-        wanted = stats.ttest_1samp(values, 0.0).confidence_interval(confidence)
-        found = t_interval(values, confidence)
-        assert (found.low, found.high) == pytest.approx((wanted.low, wanted.high)) and found.mean == 2.875
+    wanted = stats.ttest_1samp(values, 0.0).confidence_interval()
+    found = mean_interval(values)
+    assert (found.low, found.high) == pytest.approx((wanted.low, wanted.high)) and found.mean == 2.875
     # Two values 1 and 3: mean 2, standard error 1, t(0.975, 1) = 12.7062.
-    assert (t_interval([1.0, 3.0]).low, t_interval([1.0, 3.0]).high) == pytest.approx((-10.7062, 14.7062), abs=1e-4)
-    with pytest.raises(ValueError, match="got none"):
-        t_interval([])
+    two = mean_interval([1.0, 3.0])
+    assert (two.low, two.high) == pytest.approx((-10.7062, 14.7062), abs=1e-4)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -61,9 +52,9 @@ def test_targets_are_paired_t_tests_over_seeds(seed: int) -> None:
 def test_means_over_targets_take_seeds_or_targets_as_the_sample() -> None:
     rows = drawn(7)
     found = paired(rows, "MPT", retrained=True)
-    assert found and found.these_targets
+    assert found and found.over_seeds
     grid = np.array([np.subtract(scores(rows, "MPT", f"t{t}"), scores(rows, "PT", f"t{t}")) for t in range(4)])
-    for interval, sample in ((found.these_targets, grid.mean(axis=0)), (found.such_targets, grid.mean(axis=1))):
+    for interval, sample in ((found.over_seeds, grid.mean(axis=0)), (found.over_targets, grid.mean(axis=1))):
         wanted = stats.ttest_1samp(sample, 0.0).confidence_interval()
         assert (interval.low, interval.high) == pytest.approx((wanted.low, wanted.high))
         assert interval.mean == pytest.approx(grid.mean()) and interval.count == len(sample)
@@ -75,23 +66,23 @@ def test_two_strata_are_welch_s_test() -> None:
     """The mean of two strata is half the difference of one and the other with its sign turned."""
     first, second = [3.0, -1.0, 2.5, 7.0], [1.0, 1.5, 0.5]
     wanted = stats.ttest_ind(first, [-value for value in second], equal_var=False).confidence_interval()
-    found = stratified_interval([first, second])
+    found = mean_interval(first, second)
     assert (found.low, found.high) == pytest.approx((wanted.low / 2, wanted.high / 2)) and found.count == 7
-    assert stratified_interval([first, [1.0]]).low is None
-    assert stratified_interval([[2.0, 2.0], [4.0, 4.0]]) == Interval(3.0, 3.0, 3.0, 4)
+    assert mean_interval(first, [1.0]).low is None
+    assert mean_interval([2.0, 2.0], [4.0, 4.0]) == Interval(3.0, 3.0, 3.0, 4)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("spread", [(3, 3, 0), (1, 4, 2)])
-def test_interval_over_these_targets_covers_as_often_as_it_says(spread: tuple[float, ...]) -> None:
+def test_interval_over_seeds_covers_as_often_as_it_says(spread: tuple[float, ...]) -> None:
     """Given targets, three random seeds: the true mean lies in at least 95 % of the intervals."""
     rng, runs, hits = np.random.default_rng(1), 1000, 0
     for _ in range(runs):
         values = {("PT", f"t{t}"): [0.0, 0.0, 0.0] for t in range(3)}
         values |= {("MPT", f"t{t}"): (t + rng.normal(0, s, 3)).tolist() for t, s in enumerate(spread)}
         found = paired(rows_of(values), "MPT")
-        assert found and found.these_targets
-        hits += found.these_targets.low <= 1 <= found.these_targets.high
+        assert found and found.over_seeds
+        hits += found.over_seeds.low <= 1 <= found.over_seeds.high
     assert stats.binomtest(hits, runs, 0.95, alternative="less").pvalue > 1e-3
 
 
@@ -104,8 +95,8 @@ def test_interval_over_targets_covers_as_often_as_it_says() -> None:
         values = {("PT", f"t{t}"): [0.0, 0.0, 0.0] for t in range(5)}
         values |= {("MPT", f"t{t}"): (shift[t] + rng.normal(0, 4, 3)).tolist() for t in range(5)}
         found = paired(rows_of(values), "MPT")
-        assert found and found.such_targets
-        hits += found.such_targets.low <= 2 <= found.such_targets.high
+        assert found and found.over_targets
+        hits += found.over_targets.low <= 2 <= found.over_targets.high
     assert stats.binomtest(hits, runs, 0.95).pvalue > 1e-3
 
 
@@ -114,17 +105,17 @@ def test_only_pairs_that_both_have_count() -> None:
     found = paired(rows, "DTVG")
     assert found and (found.wins, found.ties, found.losses) == (1, 1, 1)
     assert found.targets["a"].mean == 0.5 and found.targets["b"].low is None and found.targets["b"].mean == -10
-    assert found.these_targets and found.these_targets.count == 3 and found.these_targets.mean == -4.75
+    assert found.over_seeds and found.over_seeds.count == 3 and found.over_seeds.mean == -4.75
     tied = paired(rows, "DTVG", retrained=True)
-    assert tied and tied.these_targets and tied.these_targets.count == 1 and tied.these_targets.mean == -4.5
+    assert tied and tied.over_seeds and tied.over_seeds.count == 1 and tied.over_seeds.mean == -4.5
     assert paired(rows, "SPoT") is None and comparisons(rows, "none") == []
     assert paired([row for row in rows if row.method != "PT"], "DTVG") is None
 
 
 def test_rows_of_the_table() -> None:
     rows = rows_of({("PT", "a"): [60, 62], ("SPoT", "a"): [64, 68]})
-    head, lines = difference_rows(rows)
-    assert head == ["method", "a", "mean of these targets", "mean of such targets", "won/tied/lost"]
+    head, lines = difference_rows(comparisons(rows))
+    assert head == ["method", "a", "mean, 95 % CI over seeds", "mean, 95 % CI over targets and seeds", "won/tied/lost"]
     assert lines == [["SPoT", "+5.0 [-7.7, +17.7]", "+5.0 [-7.7, +17.7]", "+5.0", "2/0/0"]]
     assert interval_text(None) == "-"
 
@@ -133,12 +124,12 @@ def test_scores_on_other_scales_are_not_averaged() -> None:
     values = {("PT", "a"): [60.0, 62.0], ("PT", "b"): [0.40, 0.42], ("PT", "c"): [70.0, 70.0]}
     values |= {("MPT", "a"): [64.0, 68.0], ("MPT", "b"): [0.45, 0.45], ("MPT", "c"): [65.0, 71.0]}
     found = paired(rows_of(values, b="meteor", c="ter"), "MPT")
-    assert found and found.averaged == ("a",) and found.such_targets and found.these_targets
-    assert found.such_targets.mean == 5.0 and found.these_targets.mean == 5.0
+    assert found and found.averaged == ("a",) and found.over_targets and found.over_seeds
+    assert found.over_targets.mean == 5.0 and found.over_seeds.mean == 5.0
     assert found.targets["b"].mean == pytest.approx(0.04) and found.targets["c"].mean == -2.0
     # Of an error rate, the lower one wins.
     assert (found.wins, found.ties, found.losses) == (5, 0, 1)
-    _, ((_, _, of_b, of_c, *means),) = difference_rows(rows_of(values, b="meteor", c="ter"))
+    _, ((_, _, of_b, of_c, *means),) = difference_rows(comparisons(rows_of(values, b="meteor", c="ter")))
     assert (
         of_b.startswith("+0.040 [-0.087, ")
         and of_c.startswith("-2.0 [")
@@ -155,7 +146,7 @@ def test_scores_on_other_scales_are_not_averaged() -> None:
     only = paired(rows_of(errors, b="ter", c="ter"), "MPT")
     assert only and only.averaged == ("b", "c")
     mixed = paired(rows_of(errors, b="meteor", c="ter"), "MPT")
-    assert mixed and mixed.averaged == () and mixed.these_targets is None and mixed.such_targets is None
+    assert mixed and mixed.averaged == () and mixed.over_seeds is None and mixed.over_targets is None
 
 
 def test_of_an_error_rate_the_lower_one_wins() -> None:
@@ -166,6 +157,6 @@ def test_of_an_error_rate_the_lower_one_wins() -> None:
 
 def test_many_targets_stand_below_each_other() -> None:
     values = {(method, f"t{t}"): [60.0 + t] for method in ("PT", "MPT") for t in range(9)}
-    head, lines = difference_rows(rows_of(values))
+    head, lines = difference_rows(comparisons(rows_of(values)))
     assert head == ["target", "MPT"] and lines[0] == ["t0", "+0.0"] and len(lines) == 9 + 3
     assert lines[-1] == ["won/tied/lost", "0/9/0"]

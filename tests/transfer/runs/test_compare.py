@@ -155,7 +155,7 @@ def test_a_run_writes_every_row_with_its_honest_columns(config: RunConfig) -> No
     assert RunConfig(**json.loads((folder / "config.json").read_text())) == config
 
 
-def test_workers_seldom_wait_and_rows_stand_where_they_belong(config: RunConfig) -> None:
+def test_what_others_need_is_done_first_and_rows_stand_where_they_belong(config: RunConfig) -> None:
     class Notes(NullProgress):
         rows: ClassVar[list[str]] = []
 
@@ -163,12 +163,11 @@ def test_workers_seldom_wait_and_rows_stand_where_they_belong(config: RunConfig)
             if text.startswith("row "):
                 self.rows.append(text.split(": ")[1].split(",")[0])
 
-    config = config.model_copy(update={"methods": ("MPT", "SPoT", "PT"), "transfer_from": "all"})
+    config = config.model_copy(update={"methods": ("SPoT", "MPT", "PT"), "transfer_from": "all"})
     results = json.loads((compare(config, Notes()) / "results.json").read_text())
     done = [name.partition("-")[0] for name in Notes.rows]
-    of_methods = [*4 * ["PT"], "MPT", "SPoT", *3 * ["SPoT"], *3 * ["MPT"]]
-    assert done == ["sources/red", "sources/green", *of_methods]
-    assert [row["method"] for row in results["rows"]] == 4 * ["MPT", "SPoT", "PT"]
+    assert done == ["sources/red", "sources/green", "MPT", "SPoT", "PT", *3 * ["SPoT", "MPT", "PT"]]
+    assert [row["method"] for row in results["rows"]] == 4 * ["SPoT", "MPT", "PT"]
 
 
 def test_every_other_metric_has_a_column_of_its_own(config: RunConfig, tasks: dict[str, Task]) -> None:
@@ -277,7 +276,7 @@ def test_a_method_may_have_a_rate_of_its_own(config: RunConfig, tmp_path: Path) 
 
 
 def test_methods_beyond_the_demo_leave_their_files(config: RunConfig) -> None:
-    methods = ("Multi-PT", "TPV", "ATTEMPT", "MPT-group", "CrossPT")
+    methods = ("Multi-PT", "TPV", "ATTEMPT", "MPT-group", "CrossPT", "DePT", "PANDA")
     folder = compare(config.model_copy(update={"methods": methods, "seeds": (1,)}), Progress())
     results = json.loads((folder / "results.json").read_text())
     assert [(row["target"], row["method"]) for row in results["rows"]] == [
@@ -286,9 +285,9 @@ def test_methods_beyond_the_demo_leave_their_files(config: RunConfig) -> None:
     for row in results["rows"]:
         assert (row["target_updates"], row["target_examples"]) == (4, 16)
         with safe_open(folder / row["prompt"], "pt") as file:
-            assert file.get_tensor("prompt").shape == (3, 16)
+            assert file.get_tensor("prompt").shape == (1 if row["method"] == "DePT" else 3, 16)
             # The score of a prompt file is that of the prompt in it.
-            assert ("score" in file.metadata()) is (row["method"] != "ATTEMPT")
+            assert ("score" in file.metadata()) is (row["method"] not in ("ATTEMPT", "DePT"))
     with safe_open(folder / "prompts" / "ATTEMPT" / "goal-seed1-module.safetensors", "pt") as file:
         assert file.get_tensor("sources").shape == (2, 3, 16)
         assert file.metadata()["method"] == "ATTEMPT"

@@ -212,7 +212,7 @@ def test_files_of_a_run_are_all_that_predict_and_evaluate_need(tmp_path: Path) -
         model=str(model),
         sources=[str(tmp_path / f"{name}.yaml") for name in ("red", "green")],
         targets=[str(tmp_path / "goal.yaml")],
-        methods=["PT", "ATTEMPT", "MPT"],
+        methods=["PT", "ATTEMPT", "DePT", "MPT"],
         seeds=[42],
         transfer_from="all",
         prompt_length=3,
@@ -227,7 +227,7 @@ def test_files_of_a_run_are_all_that_predict_and_evaluate_need(tmp_path: Path) -
     rows = [json.loads(line) for line in (tmp_path / "goal-test.jsonl").read_text().splitlines()]
     for row in json.loads((folder / "results.json").read_text())["rows"]:
         file = folder / row["prompt"]
-        if row["method"] == "ATTEMPT":
+        if row["method"] in ("ATTEMPT", "DePT"):
             file = file.with_name(f"{file.stem}-module.safetensors")
         card = read_card(file)
         assert (card.template, card.columns, card.choices) == ("{text} Answer:", {"text": "review"}, ("no", "yes"))
@@ -242,9 +242,9 @@ def test_files_of_a_run_are_all_that_predict_and_evaluate_need(tmp_path: Path) -
         assert json.loads(evaluated.stdout)["score"] == pytest.approx(row["score"])
         if row["method"] == "MPT":
             assert read_factors(file) is not None
-        if row["method"] == "ATTEMPT":
+        if row["method"] in ("ATTEMPT", "DePT"):
             result = run("similar", file, "--library", tmp_path)
-            assert result.exit_code == 2 and "depends on the row (ATTEMPT) has no matrix" in result.stderr
+            assert result.exit_code == 2 and f"depends on the row ({row['method']}) has no matrix" in result.stderr
 
 
 def test_a_prompt_file_is_read_once(

@@ -8,7 +8,6 @@ import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from prompttransfer.files.yaml_file import read_yaml
 from prompttransfer.tasks import check_name, load_task
 from prompttransfer.tasks.description import read_description
 from prompttransfer.tasks.rendered import Reservoir
+from prompttransfer.tasks.tables import Row
 from prompttransfer.tasks.task import Example, Task
 
 Describe = Callable[..., str]
@@ -201,10 +201,7 @@ def test_streaming_keeps_only_the_drawn_rows(
     rows = 20_000
 
     def generated(*_: Any, **__: Any) -> Iterator[Any]:
-        return (
-            SimpleNamespace(place=f"row {n}", cells={"text": f"text number {n} of all", "label": n % 2}, problem="")
-            for n in range(rows)
-        )
+        return (Row(f"row {n}", {"text": f"text number {n} of all", "label": n % 2}) for n in range(rows))
 
     monkeypatch.setattr("prompttransfer.tasks.files.read_rows", generated)
     monkeypatch.setattr("prompttransfer.tasks.templates.Example", Counted)

@@ -196,7 +196,9 @@ def test_a_copy_that_moves_is_not_rendered_again(hub: Path, tmp_path: Path, monk
     assert not rendered
 
 
-def test_an_interrupted_rendering_leaves_nothing(hub: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_interrupted_rendering_leaves_nothing(
+    hub: Path, monkeypatch: pytest.MonkeyPatch, rendered_rows: Path
+) -> None:
     write_hub(hub, [CB])
     real = rendering.example_of
 
@@ -206,7 +208,7 @@ def test_an_interrupted_rendering_leaves_nothing(hub: Path, monkeypatch: pytest.
     monkeypatch.setattr(rendering, "example_of", fails)
     with pytest.raises(KeyboardInterrupt):
         load_paper(CB, data_dir=hub)
-    assert not [path for path in (tmp_path / "cache/tasks").iterdir() if path.is_dir()]
+    assert not [path for path in rendered_rows.iterdir() if path.is_dir()]
     monkeypatch.setattr(rendering, "example_of", real)
     assert len(load_paper(CB, data_dir=hub).train) == 24
 

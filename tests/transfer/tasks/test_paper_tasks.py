@@ -12,7 +12,7 @@ from hub_fixtures import FIXTURES, HubFixture, options_row, webnlg_row, write_hu
 
 from prompttransfer.tasks import PAPER_TASKS, check_name, load_task
 from prompttransfer.tasks.metrics import score
-from prompttransfer.tasks.papers import describe, load_paper, markdown_tables
+from prompttransfer.tasks.papers import describe, load_paper
 from prompttransfer.tasks.papers.fields import pad_punctuation, without_markup
 from prompttransfer.tasks.task import Task
 
@@ -394,7 +394,18 @@ def test_a_description_says_what_there_is() -> None:
         describe("glue/none")
 
 
-def test_the_documentation_holds_the_table() -> None:
+def documented(name: str) -> tuple[str, str]:
+    """The two rows of docs/tasks.md about a set."""
+    spec, facts = PAPER_TASKS[name], dict(line.strip().split(": ", 1) for line in describe(name).splitlines()[1:])
+    metrics, tokens = facts["metric"].removesuffix(" tokens").split("; ")
+    hub = f"`{spec.hub}`{f', `{spec.config}`' if spec.config else ''}"
+    asked = [f"`{name}`", f"`{facts['text']}`", facts["answers"].split("; in words ")[-1], metrics, tokens]
+    origin = [f"`{name}`", hub, facts["splits"], facts["used by"]]
+    return f"| {' | '.join(asked)} |", f"| {' | '.join(origin)} |"
+
+
+def test_the_documentation_holds_the_sets_in_order() -> None:
     page = (Path(__file__).parents[3] / "docs" / "tasks.md").read_text(encoding="utf-8")
-    assert markdown_tables() in page
-    assert all(markdown_tables().count(f"| `{name}` |") == 2 for name in PAPER_TASKS)
+    for rows in zip(*map(documented, PAPER_TASKS), strict=True):
+        assert "\n".join(["--- |", *rows, ""]) in page
+    assert all(page.count(f"| `{name}` |") == 2 for name in PAPER_TASKS)

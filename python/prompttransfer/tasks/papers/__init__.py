@@ -1,8 +1,6 @@
 """The data sets of the papers, with their texts, answers, splits and scores."""
 
-from prompttransfer.tasks.papers.listing import describe, markdown_tables
 from prompttransfer.tasks.papers.loading import load_paper
-from prompttransfer.tasks.papers.spec import PaperTask
-from prompttransfer.tasks.papers.table import PAPER_TASKS
+from prompttransfer.tasks.papers.table import PAPER_TASKS, describe
 
-__all__ = ["PAPER_TASKS", "PaperTask", "describe", "load_paper", "markdown_tables"]
+__all__ = ["PAPER_TASKS", "describe", "load_paper"]

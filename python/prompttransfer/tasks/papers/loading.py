@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -15,8 +14,8 @@ from datasets.utils import are_progress_bars_disabled
 
 from prompttransfer.files.paths import expanded
 from prompttransfer.files.progress import NullProgress, ProgressReporter
-from prompttransfer.tasks.papers.rendering import Part
-from prompttransfer.tasks.papers.sources import HubSplit, find_split
+from prompttransfer.tasks.papers.rendering import rendered
+from prompttransfer.tasks.papers.sources import find_split
 from prompttransfer.tasks.papers.splits import PARTS, hub_splits
 from prompttransfer.tasks.papers.table import PAPER_TASKS
 from prompttransfer.tasks.task import Task, Wording
@@ -65,21 +64,25 @@ def load_paper(
     folder = None if data_dir is None else expanded(data_dir)
     progress.note(f"{name}: {folder or 'hub'}, {spec.hub}{f', {spec.config}' if spec.config else ''}")
 
-    @cache
-    def found(split: str) -> HubSplit:
-        return find_split(spec, split, folder)
-
-    rendered = {}
     with _quiet():
-        for part in PARTS:
-            splits = [found(split) for split in hub_splits(spec.splits, part)]
-            rendered[part] = Part(spec, part, splits, seed).rendered()
-    problems = [problem for table in rendered.values() for problem in _problems(table)]
+        names = dict.fromkeys(split for part in PARTS for split in hub_splits(spec.splits, part))
+        splits = {split: find_split(spec, split, folder) for split in names}
+        parts = {
+            part: rendered(spec, part, [splits[split] for split in hub_splits(spec.splits, part)], seed)
+            for part in PARTS
+        }
+    problems = [problem for table in parts.values() for problem in table.data.column("problem").to_pylist() if problem]
     if problems:
-        _settle(name, problems, sum(map(len, rendered.values())), bad_rows, progress)
+        rows = sum(map(len, parts.values()))
+        what = f"{name}: {len(problems)} of {rows} rows do not fit; the first: {problems[0]}"
+        if bad_rows == "error":
+            raise ValueError(f"{what}; --bad-rows skip leaves them out")
+        if len(problems) == rows:
+            raise ValueError(f"{what}; none is left")
+        progress.note(f"{what}; they are left out")
     return Task(
         name=name.replace("/", "-"),  # it names files
-        **{part: _without_problems(table) for part, table in rendered.items()},
+        **{part: _without_problems(table) for part, table in parts.items()},
         choices=spec.choices(answers),
         scale=spec.scale,
         metric=spec.metric,
@@ -87,25 +90,10 @@ def load_paper(
         max_length=spec.max_length,
         cut="end",  # the texts begin with what is asked
         cue=cue,
-        wording=Wording(" ".join([spec.prefix, *(f"{name}: {{{name}}}" for name in spec.inputs.names)])),
+        wording=Wording(spec.text({name: f"{{{name}}}" for name in spec.inputs.names})),
         origin=f"{spec.content} ({', '.join(filter(None, (spec.hub, spec.config)))})",
         skipped=len(problems),
     )
-
-
-def _settle(name: str, problems: list[str], rows: int, bad_rows: str, progress: ProgressReporter) -> None:
-    """An error, or a note, about rows that do not fit."""
-    what = f"{name}: {len(problems)} of {rows} rows do not fit; the first: {problems[0]}"
-    if bad_rows == "error":
-        raise ValueError(f"{what}; --bad-rows skip leaves them out")
-    if len(problems) == rows:
-        raise ValueError(f"{what}; none is left")
-    progress.note(f"{what}; they are left out")
-
-
-def _problems(table: Dataset) -> list[str]:
-    column = table.data.column("problem")
-    return column.filter(pc.not_equal(column, "")).to_pylist()
 
 
 def _without_problems(table: Dataset) -> Dataset:

@@ -1,7 +1,6 @@
-"""From rows of a public set to examples, written once: an Arrow file in the cache, read by memory map.
+"""From rows of a public set to examples, which are stored by the content of the set, its split and the code here.
 
-A file is named by the content of the set, the split rule and the code of this package, so that whatever would change
-the examples makes a new one. Rows that do not fit stay in it, with what is wrong with them.
+Rows that do not fit stay among them, with what is wrong.
 """
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from functools import cache
 from itertools import accumulate
 from pathlib import Path
@@ -18,12 +17,11 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 from datasets import Dataset, Features, Value, concatenate_datasets
-from datasets.arrow_writer import ArrowWriter
 
-from prompttransfer.files.cache import built_once, cache_folder
 from prompttransfer.tasks.papers.sources import HubSplit
 from prompttransfer.tasks.papers.spec import BadRow, PaperTask, References, Row
 from prompttransfer.tasks.papers.splits import part_rows
+from prompttransfer.tasks.rendered import row_file, stored
 from prompttransfer.tasks.task import FEATURES, Example
 
 _RENDERED = Features({**FEATURES, "problem": Value("string")})
@@ -39,17 +37,12 @@ class NoAnswer(BadRow):
 
 
 def example_of(spec: PaperTask, row: Row) -> Example:
-    """The example of a row; where the answer is free text, it is the first of its references.
-
-    Raises:
-        BadRow: a field is missing or empty, or the label is not one of the set.
-    """
+    """The example of a row, or BadRow; where the answer is free text, it is the first of its references."""
     fields = spec.inputs.read(row)
     for name, value in fields.items():
         if not value and name not in spec.may_be_empty:
             raise BadRow(name, "got an empty text")
-    text = " ".join([spec.prefix, *(f"{name}: {value}" for name, value in fields.items())])
-    raw = " ".join(fields.values())
+    raw, text = " ".join(fields.values()), spec.text(fields)
     if not isinstance(spec.target, References):
         return Example(raw, text, spec.target.read(row))
     references = tuple(dict.fromkeys(filter(None, spec.target.read(row))))
@@ -58,70 +51,53 @@ def example_of(spec: PaperTask, row: Row) -> Example:
     return Example(raw, text, answer=references[0], references=references)
 
 
-@dataclass(frozen=True)
-class Part:
-    """Training, validation or test rows of a set: what `part_rows` takes of some splits of the hub."""
+def rendered(spec: PaperTask, part: str, splits: Sequence[HubSplit], seed: int) -> Dataset:
+    """Training, validation or test rows of a set: those that `part_rows` takes of some splits of the hub.
 
-    spec: PaperTask
-    name: str
-    splits: Sequence[HubSplit]
-    seed: int
+    Returns:
+        A column for each field of `Example`, and "problem": empty, or what is wrong with the row.
+    """
+    content = [_code(), spec.name, part, seed, [split.fingerprint for split in splits]]
 
-    @property
-    def key(self) -> str:
-        """Names the content, in 40 hex digits."""
-        content = [split.fingerprint for split in self.splits]
-        state = json.dumps([_code(), self.spec.name, asdict(self.spec.splits), self.name, self.seed, content])
-        return hashlib.sha256(state.encode()).hexdigest()[:40]
+    def write(folder: Path) -> dict[str, Any]:
+        with row_file(folder / "rows.arrow", _RENDERED) as write_row:
+            for example, problem in _records(spec, part, splits, seed):
+                write_row(example, problem=problem)
+        return {}
 
-    def rendered(self) -> Dataset:
-        """A column for each field of `Example`, and "problem": empty, or what is wrong with the row."""
-        folder = cache_folder() / "tasks" / self.key
-        with built_once(folder, sealed=True) as made:
-            if made is not None:
-                self._write(made / "rows.arrow")
-        return Dataset.from_file(str(folder / "rows.arrow"))
+    return stored(hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32], write)[0]["rows"]
 
-    def _write(self, file: Path) -> None:
-        with ArrowWriter(path=str(file), features=_RENDERED, writer_batch_size=_BATCH) as writer:
-            for example, problem in self._records():
-                writer.write(asdict(example) | {"problem": problem})
-            writer.finalize()
 
-    def _records(self) -> Iterable[tuple[Example, str]]:
-        records = self._rows()
-        if not isinstance(self.spec.target, References):
-            return records
-        if self.name != "train" and self.spec.target.merged:
-            return _merged(records)
-        return _every_answer(records) if self.spec.target.every else records
+def _records(spec: PaperTask, part: str, splits: Sequence[HubSplit], seed: int) -> Iterable[tuple[Example, str]]:
+    records = _rows(spec, part, splits, seed)
+    if not isinstance(spec.target, References):
+        return records
+    if part != "train" and spec.target.merged:
+        return _merged(records)
+    return _every_answer(records) if spec.target.every else records
 
-    def _rows(self) -> Iterator[tuple[Example, str]]:
-        """An example for each row, or an empty one and what is wrong."""
-        tables = [split.open().select_columns(list(self.spec.columns)) for split in self.splits]
-        starts = [0, *accumulate(map(len, tables))]
-        table = concatenate_datasets(tables)
-        places = self._of_the_set(table)
-        places = places[part_rows(self.spec.splits, self.name, len(places), self.seed)]
-        if self.name == "train":
-            places = places[: self.spec.max_train]
-        for place, row in zip(places, _each_row(table.select(places)), strict=True):
-            try:
-                yield example_of(self.spec, row), ""
-            except BadRow as error:
-                example = error.example if isinstance(error, NoAnswer) else Example("", "")
-                split = int(np.searchsorted(starts, place, side="right")) - 1
-                yield example, f"split {self.splits[split].name!r}, row {place - starts[split] + 1}, {error}"
 
-    def _of_the_set(self, table: Dataset) -> np.ndarray:
-        """Rows of a shared table that belong to the set."""
-        if self.spec.where is None:
-            return np.arange(len(table))
-        column, value = self.spec.where
-        rows = np.flatnonzero(pc.equal(table.data.column(column), value).to_numpy())
-        if not len(rows):
-            raise ValueError(f"{self.spec.name}: no row of {self.splits[0].name!r} has {column} {value!r}")
-        return rows
+def _rows(spec: PaperTask, part: str, splits: Sequence[HubSplit], seed: int) -> Iterator[tuple[Example, str]]:
+    """An example for each row, or an empty one and what is wrong."""
+    tables = [split.open().select_columns(list(spec.columns)) for split in splits]
+    starts = [0, *accumulate(map(len, tables))]
+    table = concatenate_datasets(tables)
+    places = np.arange(len(table))
+    if spec.where is not None:  # the set shares the table with others
+        column, value = spec.where
+        places = np.flatnonzero(pc.equal(table.data.column(column), value).to_numpy())
+        if not len(places):
+            raise ValueError(f"{spec.name}: no row of {splits[0].name!r} has {column} {value!r}")
+    places = places[part_rows(spec.splits, part, len(places), seed)]
+    if part == "train":
+        places = places[: spec.max_train]
+    for place, row in zip(places, _each_row(table.select(places)), strict=True):
+        try:
+            yield example_of(spec, row), ""
+        except BadRow as error:
+            example = error.example if isinstance(error, NoAnswer) else Example("", "")
+            split = int(np.searchsorted(starts, place, side="right")) - 1
+            yield example, f"split {splits[split].name!r}, row {place - starts[split] + 1}, {error}"
 
 
 def _each_row(table: Dataset) -> Iterator[dict[str, Any]]:
@@ -157,5 +133,5 @@ def _merged(records: Iterable[tuple[Example, str]]) -> list[tuple[Example, str]]
 @cache
 def _code() -> str:
     """Hash of what examples are made by."""
-    files = sorted(Path(__file__).parent.glob("*.py"))
+    files = sorted(path for path in Path(__file__).parent.iterdir() if path.suffix in (".py", ".yaml"))
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()

@@ -20,10 +20,10 @@ from datasets import Dataset
 
 from prompttransfer.files.cache import cache_folder
 from prompttransfer.files.durable import file_hash
+from prompttransfer.files.excerpt import listed
 from prompttransfer.tasks.papers.spec import PaperTask
 
 _CONVERTED = "refs/convert/parquet"
-_SHOWN = 12
 
 
 @dataclass(frozen=True)
@@ -83,10 +83,8 @@ def _from_folder(spec: PaperTask, split: str, data_dir: Path) -> HubSplit:
         files = next(filter(None, (sorted(folder.glob(pattern)) for pattern in patterns)), [])
         if files:
             return HubSplit(split, _hash_of(files), partial(_parquet, spec, split, files))
-    there = sorted(str(path.relative_to(data_dir)) for path in data_dir.rglob("*") if path.is_file())
-    shown = ", ".join(there[:_SHOWN]) or "no files"
-    more = f" and {len(there) - _SHOWN} more" if len(there) > _SHOWN else ""
-    raise FileNotFoundError(f"{spec.name}: {data_dir} has no {_wanted(spec, split)}; it holds {shown}{more}")
+    there = listed(sorted(str(path.relative_to(data_dir)) for path in data_dir.rglob("*") if path.is_file()), str)
+    raise FileNotFoundError(f"{spec.name}: {data_dir} has no {_wanted(spec, split)}; it holds {there or 'no files'}")
 
 
 def _parquet(spec: PaperTask, split: str, files: list[Path]) -> Dataset:

@@ -30,14 +30,7 @@ def hub_splits(splits: Splits, part: str) -> tuple[str, ...]:
 
 
 def part_rows(splits: Splits, part: str, rows: int, seed: int) -> np.ndarray:
-    """Which of the rows of `hub_splits` make a part, in order.
-
-    Args:
-        rows: how many there are.
-
-    Returns:
-        Indices below `rows`, no index twice.
-    """
+    """Which of `rows` rows of `hub_splits` make a part: their indices in order, none twice."""
     order = torch.randperm(rows, generator=torch.Generator().manual_seed(seed)).numpy()
     if splits.rule == "halves" and part != "train":
         return order[: rows // 2] if part == "validation" else order[rows // 2 :]

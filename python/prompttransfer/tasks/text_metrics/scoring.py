@@ -5,24 +5,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from typing import NamedTuple
 
 from prompttransfer.tasks.text_metrics.answers import References, exact_match, squad_em, squad_f1
 from prompttransfer.tasks.text_metrics.cider import cider
-from prompttransfer.tasks.text_metrics.meteor import has_wordnet, meteor
+from prompttransfer.tasks.text_metrics.libraries import bleu, has_wordnet, meteor, rouge, ter
 from prompttransfer.tasks.text_metrics.nist import nist
-from prompttransfer.tasks.text_metrics.overlap import bleu, rouge_1, rouge_2, rouge_l, ter
 
 
 @dataclass(frozen=True)
 class TextMetric:
-    """How a metric is computed.
-
-    Attributes:
-        score: of references and predictions.
-        packages: modules it imports, of the extra "generation".
-    """
+    """A score of references and predictions, and the modules it imports, of the extra "generation"."""
 
     score: Callable[[References, Sequence[str]], float]
     packages: tuple[str, ...] = ()
@@ -35,9 +30,9 @@ TEXT_METRICS: dict[str, TextMetric] = {
     "bleu": TextMetric(bleu, ("sacrebleu",)),
     "nist": TextMetric(nist, ("sacrebleu",)),
     "meteor": TextMetric(meteor, ("sacrebleu", "nltk")),
-    "rouge-1": TextMetric(rouge_1, ("rouge_score",)),
-    "rouge-2": TextMetric(rouge_2, ("rouge_score",)),
-    "rouge-l": TextMetric(rouge_l, ("rouge_score",)),
+    "rouge-1": TextMetric(partial(rouge, "rouge1"), ("rouge_score",)),
+    "rouge-2": TextMetric(partial(rouge, "rouge2"), ("rouge_score",)),
+    "rouge-l": TextMetric(partial(rouge, "rougeL"), ("rouge_score",)),
     "cider": TextMetric(cider, ("sacrebleu",)),
     "ter": TextMetric(ter, ("sacrebleu",)),
 }
@@ -82,11 +77,7 @@ class Lack(NamedTuple):
 
 
 def missing(metric: str) -> Lack | None:
-    """What a metric needs that is not installed; None: nothing.
-
-    Raises:
-        ValueError: unknown metric.
-    """
+    """What a metric needs that is not installed; None: nothing. Raises ValueError for an unknown metric."""
     if metric not in TEXT_METRICS:
         raise ValueError(f"metric: got {metric!r}, want one of {', '.join(TEXT_METRICS)}")
     absent = [package for package in TEXT_METRICS[metric].packages if find_spec(package) is None]
@@ -99,12 +90,7 @@ def missing(metric: str) -> Lack | None:
 
 
 def require(metric: str) -> None:
-    """Check that a metric can be computed here: before the training, not after it.
-
-    Raises:
-        ValueError: unknown metric.
-        ImportError: it needs something that is not installed; says what, and how to get it.
-    """
+    """Raise ImportError, which says what is missing and how to get it, before a training and not after it."""
     lack = missing(metric)
     if lack:
         raise ImportError(str(lack))

@@ -1,12 +1,12 @@
-"""Corpus metrics of libraries: BLEU and TER of sacrebleu, ROUGE of rouge-score."""
+"""Metrics of libraries: BLEU and TER of sacrebleu, ROUGE of rouge-score, METEOR of nltk."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from itertools import zip_longest
 
 from prompttransfer.tasks.text_metrics.answers import References
+from prompttransfer.tasks.text_metrics.tokens import tokenize
 
 
 def bleu(references: References, predictions: Sequence[str]) -> float:
@@ -24,7 +24,7 @@ def ter(references: References, predictions: Sequence[str]) -> float:
     return TER().corpus_score(list(predictions), _streams(references)).score
 
 
-def _rouge(kind: str, references: References, predictions: Sequence[str]) -> float:
+def rouge(kind: str, references: References, predictions: Sequence[str]) -> float:
     """Mean over rows of the best F1 with a reference, in per cent; no stemming, as rouge-score does by default."""
     from rouge_score.rouge_scorer import RougeScorer
 
@@ -36,9 +36,33 @@ def _rouge(kind: str, references: References, predictions: Sequence[str]) -> flo
     return 100 * sum(best) / len(best)
 
 
-rouge_1 = partial(_rouge, "rouge1")
-rouge_2 = partial(_rouge, "rouge2")
-rouge_l = partial(_rouge, "rougeL")
+def meteor(references: References, predictions: Sequence[str]) -> float:
+    """Mean over rows of the best METEOR with a reference, 0..1 (Lavie and Agarwal 2007: alpha 0.9, beta 3, gamma 0.5).
+
+    Not the score of the Java program (METEOR 1.5), which also matches paraphrases and has other weights; and nltk looks
+    synonyms up by the stems of words. Lower case, tokens of mteval-v13a.
+    """
+    from nltk.corpus import wordnet
+    from nltk.translate.meteor_score import meteor_score
+
+    scores = [
+        meteor_score([tokenize(answer) for answer in row], tokenize(prediction), wordnet=wordnet)
+        for row, prediction in zip(references, predictions, strict=True)
+    ]
+    return sum(scores) / len(scores)
+
+
+def has_wordnet() -> bool:
+    """Whether nltk finds its WordNet data."""
+    from nltk.data import find
+
+    for name in ("corpora/wordnet", "corpora/wordnet.zip"):
+        try:
+            find(name)
+        except LookupError:
+            continue
+        return True
+    return False
 
 
 def _streams(references: References) -> list[list[str | None]]:

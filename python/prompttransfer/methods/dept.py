@@ -1,0 +1,84 @@
+"""DePT (Shi, Lipani 2024): a shorter prompt, and for the parameters saved a low-rank offset of the text's embeddings.
+
+One stage, on the target alone. What is the authors' and what is ours: docs/methods/dept.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from prompttransfer.methods.base import Method, Scope, SizedTask, Stage
+from prompttransfer.methods.context import Context, EncodedTask, MethodResult
+from prompttransfer.methods.objectives import task_loss
+from prompttransfer.prompts import OffsetPrompt
+from prompttransfer.settings.base import Settings
+from prompttransfer.settings.run import RunConfig
+
+
+class DePTConfig(Settings):
+    """DePT (Shi, Lipani 2024): a short prompt and a low-rank offset of the input embeddings, at two learning rates."""
+
+    block: ClassVar[str] = "dept"
+
+    length: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.4, description="Number of tokens m of the short prompt; below 1, their share of prompt_length."
+    )
+    rank: int | None = Field(
+        None,
+        ge=1,
+        description="Rank r of the offset. Default: the largest one, at least 1, with which no more parameters train "
+        "than in prompt tuning.",
+    )
+    offset_learning_rate: float | None = Field(
+        None,
+        gt=0,
+        description="Learning rate of the offset. Default: target_learning_rate / 60, about the middle of the three "
+        "that the authors' script tries.",
+    )
+
+    def short(self, length: int) -> int:
+        """m, in place of a prompt of so many tokens."""
+        return self.length if isinstance(self.length, int) else max(1, round(self.length * length))
+
+    def rank_of(self, length: int, hidden: int, positions: int) -> int:
+        """r: m H + r (S + H) <= L H."""
+        return self.rank or max(1, (length - self.short(length)) * hidden // (positions + hidden))
+
+
+class DePT(Method):
+    """Prompt tuning with a shorter prompt and an offset of the text."""
+
+    name = "DePT"
+    settings = (DePTConfig,)
+    transfers = False
+
+    def check(self, config: RunConfig) -> None:
+        short = config.of(DePTConfig).short(config.prompt_length)
+        if short > config.prompt_length:
+            raise ValueError(f"dept.length={short} is above prompt_length={config.prompt_length}; give a smaller one")
+
+    def target_stages(self, scope: Scope, target: SizedTask) -> Iterator[Stage]:
+        dept, positions = scope.config.of(DePTConfig), target.max_length or scope.config.max_length
+        short, rank = dept.short(scope.length), dept.rank_of(scope.length, scope.hidden, positions)
+        trained = short * scope.hidden + rank * (positions + scope.hidden)
+        yield scope.tuning(target, self.name, trained, by_row=True, length=short)
+
+    def run(self, ctx: Context, target: EncodedTask) -> MethodResult:
+        dept, rate = ctx.config.of(DePTConfig), ctx.config.target_rate
+        length, hidden = ctx.start.shape
+        positions = target.max_length or ctx.backbone.max_length
+        prompt = OffsetPrompt(
+            ctx.start[: dept.short(length)], positions, dept.rank_of(length, hidden, positions), seed=ctx.seed
+        )
+        groups = prompt.parameter_groups(rate, dept.offset_learning_rate or rate / 60)
+        plan = ctx.plan(prompt, task_loss, target.train, ctx.target_batches(target), rate, [target], groups=groups)
+        stage = ctx.run(f"{target.name}: DePT", plan)
+        return MethodResult.of(
+            prompt.short.detach(),
+            stage,
+            module=prompt,
+            notes="changes the text: scored as a module; the prompt file holds the short prompt without the offset",
+        )

@@ -1,0 +1,93 @@
+"""PANDA (Zhong et al. 2022): the most similar source prompt teaches on the target, weighted by the similarity.
+
+The target's own prompt takes a share of the target budget and says which source is most similar; the stage that is
+taught takes the rest. What is the authors' and what is ours: docs/methods/panda.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+
+import promptkernels as pk
+from prompttransfer.files.store import tensor_hash
+from prompttransfer.methods.base import Method, Scope, SizedTask, Stage, check_fraction
+from prompttransfer.methods.context import Context, EncodedTask, MethodResult
+from prompttransfer.methods.distillation import DistillationLoss, TeacherForward
+from prompttransfer.methods.objectives import task_loss
+from prompttransfer.methods.shared import own_prompt, own_share, similarity_history, source_cost, source_prompts
+from prompttransfer.prompts import FrozenPrompts, SoftPrompt
+from prompttransfer.settings.base import Settings
+from prompttransfer.settings.run import RunConfig
+from prompttransfer.training.plan import Objective
+
+
+class PANDAConfig(Settings):
+    """PANDA (Zhong et al. 2022): the most similar source prompt teaches on the target, weighted by the similarity."""
+
+    block: ClassVar[str] = "panda"
+
+    own_fraction: float = Field(
+        0.5,
+        gt=0,
+        lt=1,
+        description="Fraction of target_updates that trains the target's own prompt, which is compared with the "
+        "sources.",
+    )
+    start: Literal["p_init", "source"] = Field(
+        "p_init", description="Start of the taught prompt: P_init, or the source prompt that teaches it."
+    )
+    distillation: float = Field(
+        1.0,
+        ge=0,
+        description="Weight of the distillation where the similarity is 1; it is multiplied by the similarity.",
+    )
+    temperature: float = Field(1.0, gt=0, description="Temperature of both distributions.")
+
+
+class PANDA(Method):
+    """Prompt tuning that the most similar source prompt teaches."""
+
+    name = "PANDA"
+    settings = (PANDAConfig,)
+
+    def check(self, config: RunConfig) -> None:
+        check_fraction(config, self.name, "panda.own_fraction", config.of(PANDAConfig).own_fraction)
+
+    def target_stages(self, scope: Scope, target: SizedTask) -> Iterator[Stage]:
+        panda, batch = scope.config.of(PANDAConfig), scope.config.for_task(target.name).batch_size
+        first, second = scope.parts(target, panda.own_fraction)
+        yield scope.tuning(target, "own prompt", scope.prompt, updates=first)
+        yield scope.tuning(target, self.name, scope.prompt, updates=second, batch=batch, taught=panda.distillation > 0)
+
+    def run(self, ctx: Context, target: EncodedTask) -> MethodResult:
+        panda = ctx.config.of(PANDAConfig)
+        sources = torch.stack(source_prompts(ctx))
+        own, first, batches = own_prompt(ctx, target, own_share(ctx, target, panda.own_fraction))
+        similarity = pk.task_similarity(own[None], ctx.start, others=sources)[0]
+        nearest = int(similarity.argmax())
+        weight = panda.distillation * max(0.0, similarity[nearest].item())
+        prompt = SoftPrompt(ctx.start if panda.start == "p_init" else sources[nearest])
+        loss: Objective = task_loss
+        key: dict[str, Any] = {}
+        if weight:  # else no teacher is read
+            teacher = FrozenPrompts(sources[nearest][None]).to(ctx.backbone.device)
+            settings = {"weight": weight, "temperature": panda.temperature, "hidden": "none"}
+            loss = DistillationLoss(TeacherForward(teacher, hidden="none"), **settings)
+            key = {"loss": "distillation", "teachers": tensor_hash(teacher.prompts)} | settings
+        plan = ctx.plan(prompt, loss, target.train, batches, ctx.config.target_rate, [target])
+        second = ctx.run(f"{target.name}: PANDA", plan, key)
+        names = [*(source.name for source in ctx.sources), target.name]
+        pairs = similarity_history(names, torch.cat([sources, own[None]]), ctx.start)
+        return MethodResult.of(
+            prompt.composed(),
+            first,
+            second,
+            other_prompts={"own": own},
+            source_updates=source_cost(ctx),
+            history={"similarity": pairs},
+            notes=f"taught by {names[nearest]} (cosine {similarity[nearest]:.3f}, weight {weight:.3f})",
+        )

@@ -1,0 +1,321 @@
+"""A Ray cluster: workers on all of its machines, which share no folder.
+
+Stages, tasks and a model that is a local folder travel through Ray's object store. The machine that starts the run
+keeps the store of finished stages and the run folder. Needs the extra `cluster`.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import platform
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import ray
+from datasets import Dataset
+from datasets.table import InMemoryTable
+from ray.exceptions import ObjectLostError, RayActorError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from prompttransfer.files.cache import built_once, cache_folder
+from prompttransfer.files.progress import ProgressReporter
+from prompttransfer.files.store import StageBusy, StageResult, Store, default_folder, key_hash
+from prompttransfer.runs.executors.base import JobFailed, Session
+from prompttransfer.runs.executors.dispatch import Answer
+from prompttransfer.runs.executors.payload import Failure, Outcome, Payload, outcome_of
+from prompttransfer.runs.executors.pool import LOADING, PooledWorker, WorkerPool
+from prompttransfer.runs.executors.relay import Event, Receiver, Sender
+from prompttransfer.runs.workbench import RunTasks, model_source, read_tasks
+from prompttransfer.runs.worker import RunPlan
+from prompttransfer.settings.run import RunConfig
+from prompttransfer.tasks.task import Task
+
+_POLL = 0.5  # seconds between two looks at a stage that another worker computes, and at the workers' progress
+_PATIENCE = 60.0  # seconds without a worker until the user is told
+_BESIDE_WEIGHTS = 1 << 30  # bytes of a worker's memory
+
+
+class Cluster:
+    """An executor on a Ray cluster.
+
+    Args:
+        address: of the cluster; "auto": the one that RAY_ADDRESS names, else one that is started here for the run.
+            (Ray's own "auto" hangs where a cluster that was killed has left its address.)
+        workers: how many; None: one for each GPU, or as many as the cores allow with OMP_NUM_THREADS threads each (1 if
+            it is not set).
+    """
+
+    def __init__(self, address: str = "auto", workers: int | None = None) -> None:
+        self.address, self.workers = address, workers
+
+    @contextmanager
+    def open(self, config: RunConfig, progress: ProgressReporter) -> Iterator[Session]:
+        tasks, model = read_tasks(config, progress), Path(model_source(config.model, progress))
+        payload = Payload.of(config, _in_memory(tasks))
+        store = config.cache or default_folder()
+        with self.pool(payload, store.absolute(), model.absolute() if model.is_dir() else None, progress) as pool:
+            yield pool
+
+    @contextmanager
+    def pool(self, payload: Payload, store: Path, model: Path | None, progress: ProgressReporter) -> Iterator[Session]:
+        """The workers, which open `payload`."""
+        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+        began = not ray.is_initialized()
+        if began:
+            address = os.environ.get("RAY_ADDRESS", "local") if self.address == "auto" else self.address
+            try:
+                ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+            except ConnectionError as error:
+                raise ConnectionError(
+                    f"no Ray cluster answers at {address}; if it wants a token, set RAY_AUTH_MODE=token on all "
+                    "machines and copy ~/.ray/auth_token of the first one to the others"
+                ) from error
+        try:
+            actors = _Actors(payload, store, model, self.workers, progress)
+            try:
+                yield actors
+            finally:
+                actors.end()
+        finally:
+            if began:
+                ray.shutdown()
+
+
+class _Stages:
+    """The actor on the machine that started the run: its store of stages, its model's files, the workers' progress."""
+
+    def __init__(self, folder: Path, model: Path | None) -> None:
+        self._store = Store(folder)
+        self._model = model
+        self._claims: dict[str, str] = {}
+        self._events: list[tuple[str, Event]] = []
+
+    def claim(self, key: dict[str, Any], worker: str) -> StageResult | str:
+        """The result; else the worker that computes it: this one, if no other does."""
+        found = self._store.find(key)
+        return found or self._claims.setdefault(key_hash(key), worker)
+
+    def holds(self, key: dict[str, Any]) -> bool:
+        return self._store.holds(key)
+
+    def put(self, key: dict[str, Any], result: StageResult) -> None:
+        if not self._store.holds(key):  # else two did it: one of them was taken for lost
+            self._store.put(key, result)
+        self._claims.pop(key_hash(key), None)
+
+    def release(self, worker: str) -> None:
+        """A worker computes nothing any more."""
+        self._claims = {name: holder for name, holder in self._claims.items() if holder != worker}
+
+    def tell(self, worker: str, event: Event) -> None:
+        self._events.append((worker, event))
+
+    def events(self) -> list[tuple[str, Event]]:
+        """What the workers have told since the last call."""
+        events, self._events = self._events, []
+        return events
+
+    def model_files(self) -> dict[str, bytes]:
+        """The model's files by name."""
+        assert self._model is not None
+        return {path.name: path.read_bytes() for path in sorted(self._model.iterdir()) if path.is_file()}
+
+
+class _ClusterStore(Store):
+    """The finished stages of the machine that started the run. Checkpoints stay on this one."""
+
+    def __init__(self, folder: Path, stages: Any, worker: str) -> None:
+        super().__init__(folder)
+        self._stages, self._worker = stages, worker
+
+    def holds(self, key: dict[str, Any]) -> bool:
+        return bool(ray.get(self._stages.holds.remote(key)))
+
+    def cached(
+        self, key: dict[str, Any], compute: Callable[[Path], StageResult], title: str = "a stage"
+    ) -> StageResult:
+        news = self.is_news(key)
+        while (found := ray.get(self._stages.claim.remote(key, self._worker))) != self._worker:
+            if isinstance(found, StageResult):
+                return replace(found, news=news)
+            if not self.waits:
+                raise StageBusy(title)
+            time.sleep(_POLL)
+        work = self.folder / "work" / key_hash(key)
+        work.mkdir(parents=True, exist_ok=True)
+        try:
+            result = compute(work)
+            tensors = {name: tensor.detach().cpu() for name, tensor in result.tensors.items()}
+            ray.get(self._stages.put.remote(key, replace(result, tensors=tensors)))
+        except BaseException:
+            ray.get(self._stages.release.remote(self._worker))
+            raise
+        shutil.rmtree(work)
+        return replace(result, news=news)
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A worker that has loaded the model: its machine and process there, and the identity of the model."""
+
+    machine: str
+    pid: int
+    model: dict[str, Any]
+    plan: RunPlan | None
+
+
+class _RayWorker:
+    """The actor that does jobs."""
+
+    def __init__(self, payload: Payload, stages: Any, name: str, model: Path | None) -> None:
+        progress = Sender(lambda event: stages.tell.remote(name, event))
+        self._failure: Failure | None = None
+        try:
+            if model is not None and not _is_here(model):
+                model = _fetched(stages)
+            store = _ClusterStore(Path(tempfile.mkdtemp()), stages, name)
+            self._worker = payload.open(progress, store=store, model=model)
+        except Exception as error:
+            self._failure = Failure.of(error)
+
+    def ready(self, plans: bool) -> Ready | Failure:
+        """Whether the model is loaded. plans: make the plan of the run."""
+        return self._failure or Ready(
+            platform.node(), os.getpid(), self._worker.model, self._worker.plan() if plans else None
+        )
+
+    def do(self, job: str, wait: bool) -> Outcome:
+        return outcome_of(self._worker, job, wait)
+
+
+def _is_here(model: Path) -> bool:
+    return model.is_dir()
+
+
+def _fetched(stages: Any) -> Path:
+    """The model's folder on a machine where it is not."""
+    files = ray.get(stages.model_files.remote())
+    name = key_hash({name: sha256(content).hexdigest() for name, content in files.items()})
+    folder = cache_folder() / "cluster-models" / name
+    with built_once(folder, sealed=True) as made:
+        for name, content in files.items() if made else ():
+            (made / name).write_bytes(content)
+    return folder
+
+
+class _Handle(PooledWorker):
+    """An actor, and what it is asked at the moment."""
+
+    def __init__(self, name: str, receiver: Receiver, actor: Any, reference: Any) -> None:
+        super().__init__(name, receiver)
+        self.id, self.actor, self.reference = name, actor, reference
+
+
+class _Actors(WorkerPool[_Handle]):
+    def __init__(
+        self, payload: Payload, store: Path, model: Path | None, workers: int | None, progress: ProgressReporter
+    ) -> None:
+        super().__init__(progress)
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self._stages = ray.remote(_Stages).options(num_cpus=0, scheduling_strategy=here).remote(store, model)
+        self._payload, self._model = ray.put(payload), model
+        self._identity: dict[str, Any] | None = None
+        self._started, self._next_look, self._patience = 0, 0.0, time.monotonic() + _PATIENCE
+        total, threads = ray.cluster_resources(), int(os.environ.get("OMP_NUM_THREADS") or 1)
+        gpus = int(total.get("GPU", 0))
+        weights = sum(path.stat().st_size for path in model.iterdir()) if model else 0
+        self._options = {
+            "num_cpus": threads,
+            "num_gpus": 1 if gpus else 0,
+            "memory": 2 * weights + _BESIDE_WEIGHTS,
+            "runtime_env": {"env_vars": {"OMP_NUM_THREADS": str(threads)}},
+        }
+        for _ in range(workers or gpus or max(1, int(total.get("CPU", 1)) // threads)):
+            self.start()
+
+    def start(self) -> None:
+        self._started += 1
+        name, plans = f"worker {self._started}", self.plans
+        actor = ray.remote(_RayWorker).options(**self._options).remote(self._payload, self._stages, name, self._model)
+        self.workers.append(_Handle(name, self.receiver(), actor, actor.ready.remote(plans)))
+
+    def send(self, worker: _Handle, job: str, wait: bool) -> None:
+        worker.reference = worker.actor.do.remote(job, wait)
+
+    def answers(self) -> list[Answer]:
+        busy = {worker.reference: worker for worker in self.workers if worker.job is not None}
+        done, _ = ray.wait(list(busy), timeout=_POLL)
+        if time.monotonic() >= self._next_look:
+            self._look()
+        return [answer for reference in done if (answer := self._answer(busy[reference]))]
+
+    def _look(self) -> None:
+        """Show how the workers get on."""
+        receivers = {worker.id: worker.receiver for worker in self.workers}
+        for name, event in ray.get(self._stages.events.remote()):
+            if name in receivers:
+                receivers[name].receive(event)
+        now = time.monotonic()
+        self._next_look = now + _POLL
+        if self._identity is None and now > self._patience:
+            self._patience = math.inf
+            wanted = {name: value for name, value in self._options.items() if name != "runtime_env" and value}
+            self.progress.note(f"waiting for the cluster to place a worker with {wanted}")
+
+    def _answer(self, worker: _Handle) -> Answer | None:
+        try:
+            content = ray.get(worker.reference)
+        except (RayActorError, ObjectLostError) as error:
+            ray.kill(worker.actor)
+            ray.get(self._stages.release.remote(worker.id))
+            why = f": {error}" if worker.job == LOADING else ""
+            return self.replaced(worker, f"was lost ({type(error).__name__}{why})")
+        if worker.job:
+            job, worker.job = worker.job, None
+            return Answer(job, worker.name, content)
+        self._check(worker, content)
+        return None
+
+    def _check(self, worker: _Handle, content: Ready | Failure) -> None:
+        """All workers must have the same model."""
+        if isinstance(content, Failure):
+            return self.ready(worker, content)
+        self._identity = self._identity or content.model
+        worker.name = f"{worker.id} on {content.machine} (pid {content.pid})"
+        if content.model != self._identity:
+            raise JobFailed(
+                f"{worker.name} loaded another model than the first worker: {content.model} instead of "
+                f"{self._identity}; want the same model files, precision and kind of device on all machines"
+            )
+        self.ready(worker, content.plan)
+
+    def end(self) -> None:
+        """End all workers."""
+        with suppress(RayError):  # of a cluster that is gone
+            self._look()
+        for worker in self.workers:
+            worker.receiver.close()
+            ray.kill(worker.actor)
+        ray.kill(self._stages)
+
+
+def _in_memory(tasks: RunTasks) -> RunTasks:
+    """Tasks without files of this machine: their rows are pickled, where otherwise the path of a file would be."""
+
+    def loaded(task: Task) -> Task:
+        splits = {
+            name: Dataset(InMemoryTable(rows.with_format("arrow")[:]), info=rows.info)
+            for name, rows in (("train", task.train), ("validation", task.validation), ("test", task.test))
+        }
+        return replace(task, **splits)
+
+    return RunTasks(tuple(map(loaded, tasks.sources)), {name: loaded(task) for name, task in tasks.targets.items()})

@@ -1,0 +1,92 @@
+"""A worker: the loaded model and tasks of a run in one process, and the jobs that it does."""
+
+from __future__ import annotations
+
+import gc
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prompttransfer.files.progress import ProgressReporter
+from prompttransfer.files.store import Store
+from prompttransfer.runs.jobs import card_of, jobs_of, shared_jobs
+from prompttransfer.runs.run_folder import Made, PromptFile, machine_facts
+from prompttransfer.runs.workbench import RunTasks, Workbench
+from prompttransfer.settings.run import RunConfig
+
+SOURCES = "sources"
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """The jobs of a run, and what its folder says about them.
+
+    Attributes:
+        order: names of the jobs as they are done.
+        groups: for each job, its target and seed, which its first stages are shared within; `SOURCES` for those that
+            train what others need.
+        keys: for each job, in the order of the results, the hash of everything it depends on.
+        facts: for results.json: model, commit, machine and versions.
+        starts: P_init of each source seed, by its path in the run folder.
+    """
+
+    order: tuple[str, ...]
+    groups: dict[str, str]
+    keys: dict[str, str]
+    facts: dict[str, Any]
+    starts: dict[str, PromptFile]
+
+
+class Worker:
+    """The loaded model and tasks of a run.
+
+    Args:
+        tasks: of `read_tasks`.
+        store: of finished stages; None: the one that the settings name.
+        model: folder to load the model from, where it is not the one that the settings name.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        progress: ProgressReporter,
+        tasks: RunTasks,
+        *,
+        store: Store | None = None,
+        model: Path | None = None,
+    ) -> None:
+        work = Workbench.open(config, progress, tasks, store=store, model=model)
+        self.model = work.backbone.identity
+        self.store = work.store
+        self._facts = {"model": config.model, "model_fingerprint": work.backbone.fingerprint}
+        self._facts |= machine_facts(work.backbone)
+        self._contexts = [work.context(seed) for seed in config.seeds]
+        self._jobs = {job.name: job for job in jobs_of(config, self._contexts)}
+
+    def plan(self) -> RunPlan:
+        """All jobs of the run."""
+        starts = {
+            f"prompts/P_init-seed{ctx.source_seed}.safetensors": PromptFile(ctx.start, card_of(ctx))
+            for ctx in self._contexts
+        }
+        shared = shared_jobs(self._jobs.values())
+        order = tuple(dict.fromkeys((*shared, *self._jobs)))
+        groups = {name: job.group for name, job in self._jobs.items()} | dict.fromkeys(shared, SOURCES)
+        keys = {name: job.key for name, job in self._jobs.items()}
+        return RunPlan(order, groups, keys, self._facts, starts)
+
+    def do(self, job: str, *, wait: bool = True) -> Made:
+        """Do a job.
+
+        Raises:
+            StageBusy: another worker is computing a stage that the job needs, and `wait` is false. What the job has
+                computed so far is in the store.
+        """
+        self.store.waits = wait
+        return self._jobs[job].do()
+
+
+def keep_loaded() -> None:
+    """Take what is loaded out of garbage collection: every stage ends with one, which would look through all tasks."""
+    gc.collect()
+    gc.freeze()

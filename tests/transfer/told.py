@@ -1,0 +1,22 @@
+"""Progress that remembers what it is told."""
+
+from __future__ import annotations
+
+from prompttransfer.files.progress import NullProgress, Work
+
+
+class Told(NullProgress):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.warnings: list[str] = []
+        self.works: list[Work] = []
+
+    def stage(self, title: str, total: int) -> Work:
+        self.works.append(Work(title, total))
+        return self.works[-1]
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)

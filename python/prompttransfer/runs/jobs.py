@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,11 @@ class TargetJob:
         return target_name(self.method, self.target.name, self.ctx.seed)
 
     @property
+    def trains_sources(self) -> bool:
+        """Whether its method has a stage on all sources together."""
+        return type(METHODS[self.method]).source_stages is not Method.source_stages
+
+    @property
     def group(self) -> str:
         """What it shares its first stages with: the other methods on this target and seed."""
         return f"{self.target.name}-seed{self.ctx.seed}"
@@ -116,16 +121,23 @@ def jobs_of(config: RunConfig, contexts: list[Context]) -> Iterator[SourceJob | 
 
 
 def shared_jobs(jobs: Iterable[SourceJob | TargetJob]) -> list[str]:
-    """Jobs that train what others need: the sources, and the first job of each method that has a stage on them."""
+    """Jobs that train what others need: the sources, and the first job of each method with a stage on all sources."""
     shared, begun = [], set()
     for job in jobs:
         if isinstance(job, TargetJob):
             stage = (job.method, job.ctx.source_seed)
-            if stage in begun or type(METHODS[job.method]).source_stages is Method.source_stages:
+            if stage in begun or not job.trains_sources:
                 continue
             begun.add(stage)
         shared.append(job.name)
     return shared
+
+
+def working_order(jobs: Sequence[SourceJob | TargetJob]) -> list[str]:
+    """First what others need, then what may train on the sources once more, such as on the related ones only: a long
+    stage at the end would have one worker busy and the others idle."""
+    long = (job.name for job in jobs if isinstance(job, TargetJob) and job.trains_sources)
+    return list(dict.fromkeys((*shared_jobs(jobs), *long, *(job.name for job in jobs))))
 
 
 def card_of(ctx: Context, task: EncodedTask | None = None, **facts: Any) -> Card:

@@ -9,7 +9,7 @@ from typing import Any
 
 from prompttransfer.files.progress import ProgressReporter
 from prompttransfer.files.store import Store
-from prompttransfer.runs.jobs import card_of, jobs_of, shared_jobs
+from prompttransfer.runs.jobs import card_of, jobs_of, shared_jobs, working_order
 from prompttransfer.runs.run_folder import Made, PromptFile, machine_facts
 from prompttransfer.runs.workbench import RunTasks, Workbench
 from prompttransfer.settings.run import RunConfig
@@ -69,11 +69,10 @@ class Worker:
             f"prompts/P_init-seed{ctx.source_seed}.safetensors": PromptFile(ctx.start, card_of(ctx))
             for ctx in self._contexts
         }
-        shared = shared_jobs(self._jobs.values())
-        order = tuple(dict.fromkeys((*shared, *self._jobs)))
-        groups = {name: job.group for name, job in self._jobs.items()} | dict.fromkeys(shared, SOURCES)
-        keys = {name: job.key for name, job in self._jobs.items()}
-        return RunPlan(order, groups, keys, self._facts, starts)
+        jobs = list(self._jobs.values())
+        groups = {job.name: job.group for job in jobs} | dict.fromkeys(shared_jobs(jobs), SOURCES)
+        keys = {job.name: job.key for job in jobs}
+        return RunPlan(tuple(working_order(jobs)), groups, keys, self._facts, starts)
 
     def do(self, job: str, *, wait: bool = True) -> Made:
         """Do a job.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # children are forked
 
-from prompttransfer.runs.executors import LocalWorkers
+from prompttransfer.runs.executors import Executor, LocalWorkers
 from tools.reliability.kill import kill_at_random
 from tools.reliability.workers import kill_workers
 
@@ -20,6 +20,7 @@ def main() -> None:
     kill = commands.add_parser("kill", help="kill -9 at random moments of a run, which is started again each time")
     workers = commands.add_parser("workers", help="kill -9 at random worker processes of a run")
     workers.add_argument("--workers", type=int, default=2)
+    workers.add_argument("--ray", action="store_true", help="actors of Ray instead of processes")
     nodes = commands.add_parser("nodes", help="lose nodes of a Ray cluster, which is simulated on this machine")
     for each, times in ((kill, 50), (workers, 12), (nodes, 20)):
         each.add_argument("--times", type=int, default=times, help="kills in all")
@@ -29,7 +30,12 @@ def main() -> None:
         if options.command == "kill":
             report = kill_at_random(Path(folder), options.times, options.seed, print)
         elif options.command == "workers":
-            report = kill_workers(Path(folder), LocalWorkers(options.workers), options.times, options.seed, print)
+            executor: Executor = LocalWorkers(options.workers)
+            if options.ray:
+                from prompttransfer.runs.executors.cluster import Cluster  # needs Ray
+
+                executor = Cluster(workers=options.workers)
+            report = kill_workers(Path(folder), executor, options.times, options.seed, print)
         else:
             from tools.reliability.nodes import lose_nodes  # needs Ray
 

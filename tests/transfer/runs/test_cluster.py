@@ -21,6 +21,7 @@ from prompttransfer.methods import METHODS
 from prompttransfer.runs.compare import compare
 from prompttransfer.runs.executors import JobFailed
 from tools.reliability.runs import content, placed, toy_settings
+from tools.reliability.workers import kill_workers
 
 ray = pytest.importorskip("ray")
 from ray.cluster_utils import Cluster as Nodes  # noqa: E402
@@ -146,6 +147,11 @@ def test_a_job_that_fails_by_itself_is_not_tried_again(
     with pytest.raises(JobFailed, match=r"Broken-goal-seed1 failed on worker \d+ on .*: nothing here"):
         compare(config, told, Cluster())
     assert told.warnings == []
+
+
+@pytest.mark.nightly
+def test_workers_are_killed_at_random(tmp_path: Path) -> None:
+    assert kill_workers(tmp_path, Cluster(workers=2), times=8, seed=0).kills == 8
 
 
 @pytest.mark.nightly

@@ -82,6 +82,17 @@ def test_every_variable_that_is_read_is_documented() -> None:
     assert not [name for name in told if name not in everywhere]
 
 
+def test_versions_of_formats_are_those_in_the_code() -> None:
+    from prompttransfer.library import index
+    from prompttransfer.runs import rows
+
+    page = (DOCS / "stability.md").read_text("utf-8")
+    assert re.findall(r"`format`: (\d+)", page) == [str(rows.FORMAT)]
+    assert re.findall(r"`index.sqlite` of a library \(format (\d+)\)", page) == [str(index.FORMAT)]
+    files = re.findall(r"`(tests/[\w/.]+)`", page)
+    assert files and all((ROOT / file).is_file() for file in files)
+
+
 def test_commands_of_the_pages_are_targets_of_make() -> None:
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
     for page in READ_ON_GITHUB:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import runpy
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+import torch.nn.functional as F
 from transfer.tiny import byte_tokenizer, tiny_llama, toy_task
 
 pytestmark = pytest.mark.docs
@@ -42,8 +46,12 @@ def settings(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> di
     return {**SMALL, "model": str(model), "sources": sources, "targets": targets, "output": tmp_path / "run"}
 
 
-def main_of(name: str) -> Any:
-    return runpy.run_path(str(EXAMPLES / name))["main"]
+def names_of(example: str) -> dict[str, Any]:
+    return runpy.run_path(str(EXAMPLES / example))
+
+
+def main_of(example: str) -> Any:
+    return names_of(example)["main"]
 
 
 def test_every_example_is_short_and_tested() -> None:
@@ -72,6 +80,125 @@ def test_peft_script(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(losses) == 5
     for plain, fused in losses:
         assert float(plain) == pytest.approx(float(fused), abs=1e-4)
+
+
+def test_own_loop_mpt_loss() -> None:
+    pytest.importorskip("peft")
+    example = names_of("own_loop/mpt_loss.py")
+    draw = torch.Generator().manual_seed(0)
+    rows, prompt, length, vocabulary, hidden = 3, 4, 5, 7, 6
+
+    def outputs() -> SimpleNamespace:
+        logits = torch.randn(rows, prompt + length, vocabulary, generator=draw)
+        return SimpleNamespace(
+            logits=logits, hidden_states=[torch.randn(rows, prompt + length, hidden, generator=draw)]
+        )
+
+    student, teacher = outputs(), outputs()
+    student.loss = torch.tensor(2.0)
+    labels, mask = torch.full((rows, length), -100), torch.ones(rows, length)
+    labels[:, -1], labels[0, -2], mask[1, :2] = 3, 1, 0
+
+    divergences, errors = [], []
+    for row in range(rows):
+        for at in range(length):
+            before = prompt + at - 1  # the logits that predict the token
+            p, q = (out.logits[row, before].double().softmax(dim=-1) for out in (teacher, student))
+            if labels[row, at] != -100:
+                divergences.append((p * (p / q).log()).sum())
+            if mask[row, at]:
+                states = (out.hidden_states[-1][row, prompt + at].double() for out in (student, teacher))
+                errors.append((next(states) - next(states)).square().mean())
+    expected = 2.0 + 0.9 * (sum(divergences) / len(divergences) + sum(errors) / len(errors))
+    assert example["mpt_loss"](student, teacher, labels, mask).item() == pytest.approx(expected.item(), rel=1e-5)
+
+    losses = example["main"](steps=15)
+    assert losses[-1] < losses[0] - 0.1
+
+
+def test_own_loop_svgd_step() -> None:
+    example = names_of("own_loop/svgd_step.py")
+    torch.manual_seed(0)
+    model = tiny_llama(50).double().eval().requires_grad_(False)
+    width, std = model.config.hidden_size, 0.7
+    tokens = torch.randint(0, 50, (2, 5))
+    labels = tokens.clone()
+    labels[:, :3] = -100
+    start = torch.randn(3, width).double()
+    particles = start + 0.1 * torch.randn(4, 3, width).double()
+
+    # Each particle and each row alone; the direction as in Liu & Wang (2016), eq. 8.
+    flat, scores = [], []
+    for particle in particles:
+        alone = particle.clone().requires_grad_()
+        log_p = -(alone - start).square().sum() / (2 * std**2)
+        for row in tokens:
+            inputs = torch.cat([alone, model.get_input_embeddings()(row)])[None]
+            predicted = model(inputs_embeds=inputs).logits[0].log_softmax(dim=-1)
+            log_p = log_p + sum(predicted[3 + at - 1, row[at]] for at in (3, 4))
+        scores.append(torch.autograd.grad(log_p, alone)[0].flatten())
+        flat.append(particle.flatten())
+    squared = torch.stack([torch.stack([(a - b).square().sum() for b in flat]) for a in flat])
+    h = squared.flatten().quantile(0.5) / math.log(len(flat) + 1)
+    kernel = (-squared / h).exp()
+    direction = [
+        sum(kernel[j, i] * (scores[j] + 2 / h * (flat[i] - flat[j])) for j in range(len(flat))) / len(flat)
+        for i in range(len(flat))
+    ]
+
+    moved = particles.clone().requires_grad_()
+    log_p = example["log_posterior"](model, moved, start, tokens, labels, prior_std=std)
+    example["svgd_step"](moved, log_p, torch.optim.SGD([moved], lr=0.5))
+    expected = particles + 0.5 * torch.stack(direction).view_as(particles)
+    torch.testing.assert_close(moved.detach(), expected, rtol=1e-6, atol=1e-8)
+
+    history = example["main"](steps=20)
+    (first, near), (last, far) = history[0], history[-1]
+    assert last > first and far > 2 * near
+
+
+def test_own_loop_dtvg_merge() -> None:
+    example = names_of("own_loop/dtvg_merge.py")
+    draw = torch.Generator().manual_seed(0)
+    start, direction = torch.randn(2, 5, 6, generator=draw)
+    sources = start + torch.stack([direction, -direction, 0.5 * direction])
+    target = (start + 0.3 * direction).requires_grad_()
+    scale = torch.rand(4, 5, generator=draw).requires_grad_()
+    merged, group = example["merge"](start, sources, target, scale)
+    assert group.tolist() == [True, False, True, True]  # source 1 points away from the target
+
+    literal = start.double()
+    for source, at in ((sources[0], 0), (sources[2], 2), (target, 3)):
+        literal = literal + scale[at, :, None].double() * (source.double() - start.double())
+    torch.testing.assert_close(merged.double(), literal, rtol=1e-6, atol=1e-6)
+    weights = torch.randn(5, 6, generator=draw)
+    gradients = torch.autograd.grad((merged * weights).sum(), (scale, target))
+    expected = torch.autograd.grad((literal * weights).sum(), (scale, target))
+    torch.testing.assert_close(gradients, expected, rtol=1e-5, atol=1e-6)
+    assert not gradients[0][1].any()
+
+    history = example["main"](steps=10)
+    assert history[0][1] == [0, 1] and history[-1][0] < history[0][0]
+
+
+def test_own_loop_adapter_similarity(tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    from safetensors.torch import load_file
+
+    example = names_of("own_loop/adapter_similarity.py")
+    start, *adapters = example["make_adapters"](tmp_path, answers=(7, 7, 50), steps=10)
+    first, *prompts = (
+        load_file(path / "adapter_model.safetensors")["prompt_embeddings"].double().flatten()
+        for path in (start, *adapters)
+    )
+    for table, begin in (
+        (example["adapter_similarity"](adapters), torch.zeros_like(first)),
+        (example["adapter_similarity"](adapters, start), first),
+    ):
+        vectors = torch.stack(prompts) - begin
+        expected = F.cosine_similarity(vectors[:, None], vectors[None], dim=-1)
+        torch.testing.assert_close(table.double(), expected, rtol=1e-5, atol=1e-5)
+    assert table[0, 1] > table[0, 2] + 0.3  # one task twice, and two tasks
 
 
 def test_mpt(settings: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ that cannot steps aside silently. A forced backend (`use_backend` for a block, `
 
 from __future__ import annotations
 
+import html
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -71,9 +72,25 @@ class BackendStatus:
     facts: dict[str, str] = field(default_factory=dict)
 
 
+class _Table(dict[str, BackendStatus]):
+    """A dictionary that a notebook shows as a table."""
+
+    def _repr_html_(self) -> str:
+        rows = [("backend", "available", "devices", "built with")]
+        for status in self.values():
+            facts = ", ".join(f"{name} {value}" for name, value in status.facts.items())
+            available = "yes" if status.available else f"no: {status.reason}"
+            rows.append((status.name, available, ", ".join(status.devices), facts))
+        cells = ("".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in rows)
+        return f"<table>{''.join(f'<tr>{line}</tr>' for line in cells)}</table>"
+
+
 def backends() -> dict[str, BackendStatus]:
-    """Every backend by name: whether it can run here, why not, the device types it serves ("*": any), build facts."""
-    found = {}
+    """Every backend by name: whether it can run here, why not, the device types it serves ("*": any), build facts.
+
+    A notebook shows them as a table.
+    """
+    found = _Table()
     for name, backend in BACKENDS.items():
         reason = backend.why_unavailable()
         found[name] = BackendStatus(name, reason is None, reason or "", backend.devices, backend.facts())

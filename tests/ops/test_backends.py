@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
+from xml.etree import ElementTree
 
 import pytest
 import torch
@@ -152,6 +154,15 @@ def test_modules_of_the_package_import_under_a_name():
 
     assert found is registry and types.accumulation_type(torch.ones(1)) == torch.float32
     assert set(pk.backends()) == set(registry.BACKENDS)
+
+
+def test_a_notebook_shows_a_table(monkeypatch):
+    forbidden = dataclasses.replace(registry.BACKENDS["cpu"], why_unavailable=lambda: "a < b & c")
+    monkeypatch.setitem(registry.BACKENDS, "cpu", forbidden)
+    table = ElementTree.fromstring(pk.backends()._repr_html_())
+    rows = {line[0].text: [cell.text for cell in line] for line in table}
+    assert rows.keys() == {"backend", *registry.BACKENDS}
+    assert rows["cpu"][1] == "no: a < b & c" and rows["reference"][1:3] == ["yes", "*"]
 
 
 def run(code: str, **environment: str) -> subprocess.CompletedProcess:

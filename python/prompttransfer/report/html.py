@@ -65,6 +65,11 @@ def document(title: str, intro: str, warnings: Sequence[str], sections: Sequence
     return _templates().get_template("page.html").render(title=title, intro=intro, warnings=warnings, sections=kept)
 
 
+def fragment(intro: str, warnings: Sequence[str], section: Section) -> str:
+    """One table with what stands above it, to be part of a page of others."""
+    return _templates().get_template("notebook.html").render(intro=intro, warnings=warnings, section=section)
+
+
 @cache
 def _templates() -> Environment:
     templates = Environment(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from prompttransfer.report import tables
-from prompttransfer.report.html import Link, Section, Shown, document
+from prompttransfer.report.html import Link, Section, Shown, document, fragment
 from prompttransfer.report.pictures import Picture
 from prompttransfer.report.results import Results
 from prompttransfer.runs.rows import SourceRow, TargetRow
@@ -68,6 +68,12 @@ def page(results: Results, pictures: Sequence[Picture], path: Path) -> str:
     if settings := results.content.get("settings"):
         sections.append(Section("Settings", code=json.dumps(settings, indent=2, ensure_ascii=False)))
     return document("Prompt transfer: comparison of methods", _intro(results), _warnings(results), sections)
+
+
+def leaderboard(results: Results) -> str:
+    """The leaderboard and its warnings as a piece of HTML."""
+    table = tables.leaderboard_rows(results)
+    return fragment(_intro(results), _warnings(results), Section("Leaderboard", table, base=tables.BASELINES))
 
 
 def _intro(results: Results) -> str:

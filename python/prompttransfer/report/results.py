@@ -143,6 +143,12 @@ class Results:
         }
         return {name: str(value) for name, value in facts.items() if value not in (None, "")}
 
+    def _repr_html_(self) -> str:
+        """In a notebook: the leaderboard."""
+        from prompttransfer.report.page import leaderboard  # which imports this module
+
+        return leaderboard(self)
+
     def histories(self, method: str, target: str) -> list[History]:
         """Histories of the finished seeds that have one."""
         rows = [row for row in self.rows if (row.method, row.target) == (method, target)]

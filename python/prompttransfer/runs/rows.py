@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from prompttransfer.models.encoding import EncodedTask
     from prompttransfer.models.scoring import Evaluation
 
+FORMAT = 1  # of results.json; raised by a change that is not a new field
+
 # A run folder may be anybody's: types are as they are written, no text for a number. What else is there is passed over.
 Whole = Annotated[int, Field(strict=True)]
 Count = Annotated[int, Field(strict=True, ge=0)]
@@ -208,11 +210,15 @@ def read_rows(content: Any, path: Path) -> ResultsFile:
     """Rows from the content of results.json.
 
     Raises:
-        ValueError: names the file, and each field that is missing or not as it should be.
+        ValueError: names the file, and each field that is missing or not as it should be; or it is of a later format.
     """
     what = f"{path}: not a result of `prompttransfer compare`"
     if not isinstance(content, dict) or not isinstance(content.get("rows"), list):
         raise ValueError(f"{what}: it has no list of rows")
+    if isinstance(number := content.get("format"), int) and number > FORMAT:
+        raise ValueError(
+            f"{path}: format {number} of a later version, this one reads up to {FORMAT}; update promptkernels"
+        )
     return checked(_RESULTS, content, what)
 
 

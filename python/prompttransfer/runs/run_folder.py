@@ -37,12 +37,11 @@ from prompttransfer.files.durable import (
 from prompttransfer.files.progress import ProgressReporter
 from prompttransfer.interchange import Card, Factors, write_prompt, write_tensors
 from prompttransfer.models import Backbone
-from prompttransfer.runs.rows import SourceRow, TargetRow, csv_rows, read_row
+from prompttransfer.runs.rows import FORMAT, SourceRow, TargetRow, csv_rows, read_row
 from prompttransfer.settings.run import RunConfig
 from prompttransfer.tasks.scales import scale_of
 from prompttransfer.training.history import History
 
-FORMAT = 1
 PLACES = ("output", "cache", "shard_model")  # settings that a result does not depend on
 _ASIDE, _LOCK = ".aside", ".lock"
 _COLLECTING = 20  # how much longer a run goes on before it collects its rows again than the last collection took

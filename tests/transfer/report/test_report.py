@@ -153,6 +153,22 @@ def test_unfinished_and_empty_runs_are_reported_as_such(tmp_path: Path) -> None:
     assert pictures(read_results(empty)) == []
 
 
+def test_a_notebook_shows_the_leaderboard(tmp_path: Path) -> None:
+    results = read_results(write_run(tmp_path / "run", finished=False))
+    shown = results._repr_html_()
+    head, rows = leaderboard_rows(results)
+    assert Page(shown).cells == [*head, *(cell for row in rows for cell in row)]
+    assert "not finished" in shown and "<html" not in shown and "<script" not in shown
+
+
+def test_results_of_a_later_format_are_refused(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    content = json.loads((folder / "results.json").read_text()) | {"format": 2}
+    (folder / "results.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"results\.json: format 2 of a later version, .* reads up to 1; update"):
+        read_results(folder)
+
+
 def test_runs_without_histories_keep_the_scores(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run")
     for path in (folder / "history").iterdir():

@@ -86,6 +86,6 @@ def list_prompts(library: Folder = Path("library")) -> Result:
             {"prompt": name, "tokens": card["shape"][0]} | {key: card.get(key) for key in shown}
             for name, card in cards.items()
         ]
-        print_table(rows, right=("tokens", "score"))
+        print_table(rows, right=("tokens", "score"), whole=("prompt",))
 
     return Result(cards, display)

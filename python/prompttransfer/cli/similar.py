@@ -82,4 +82,4 @@ def _print(facts: list[dict[str, Any]]) -> None:
         | {key: fact.get(key) for key in ("of", "task", "method", "score")}
         for fact in facts
     ]
-    print_table(rows, right=("similarity", "score"))
+    print_table(rows, right=("similarity", "score"), whole=("prompt",))

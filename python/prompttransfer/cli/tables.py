@@ -20,13 +20,26 @@ def wide_console() -> Console:
     return console
 
 
-def print_table(rows: Sequence[Mapping[str, Any]], right: Collection[str] = (), console: Console | None = None) -> None:
-    """A table with the keys of the rows as heads; the columns named in `right` hold figures and are never broken."""
+def print_table(
+    rows: Sequence[Mapping[str, Any]],
+    right: Collection[str] = (),
+    console: Console | None = None,
+    *,
+    whole: Collection[str] = (),
+) -> None:
+    """A table with the keys of the rows as heads.
+
+    Args:
+        right: columns of figures, which are never broken.
+        whole: columns of names to copy, which are never broken either.
+    """
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     heads = list(dict.fromkeys(head for row in rows for head in row))
     for head in heads:
         figures = head in right
-        table.add_column(head, justify="right" if figures else "left", no_wrap=figures, overflow="fold")
+        table.add_column(
+            head, justify="right" if figures else "left", no_wrap=figures or head in whole, overflow="fold"
+        )
     for row in rows:
         table.add_row(*(_shown(row.get(head)) for head in heads))
     (console or wide_console()).print(table)

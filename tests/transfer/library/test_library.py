@@ -74,7 +74,7 @@ def test_a_run_is_added_with_its_scores_and_its_start(tmp_path: Path) -> None:
     assert torch.equal(read_prompt(library / "starts" / f"{init_hash(start)}.safetensors")[0], start)
     assert run("library", "add", folder, "--library", library).exit_code == 0  # the same once more
     listed = run("library", "list", "--library", library)
-    assert all(name in listed.stdout for name in names)
+    assert all(name in listed.stdout for name in names), listed.stdout
     assert list(json.loads(run("library", "list", "--library", library, "--json").stdout)) == names
 
 

@@ -205,18 +205,9 @@ def test_a_damaged_prompt_file_is_refused(whole: Path, tmp_path: Path, damage: C
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("command", "words"),
-    [
-        ("kill", "3 kills in "),
-        pytest.param("workers", "3 workers, 2 of them killed", marks=pytest.mark.distributed),
-    ],
-)
-def test_killed_processes_lose_nothing(command: str, words: str) -> None:
+def test_killed_processes_lose_nothing() -> None:
     """In a process of its own: it forks, which one with threads should not."""
-    times = words.split()[0] if command == "kill" else "2"
-    done = subprocess.run(
-        [sys.executable, "-m", "tools.reliability", command, "--times", times], cwd=ROOT, capture_output=True, text=True
-    )
+    command = [sys.executable, "-m", "tools.reliability", "kill", "--times", "3"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert words in done.stdout.splitlines()[-1]
+    assert "3 kills in " in done.stdout.splitlines()[-1]

@@ -16,8 +16,7 @@ import torch
 from test_executors import Broken
 from told import Told
 
-from prompttransfer import RunConfig
-from prompttransfer.methods import METHODS
+from prompttransfer import RunConfig, register_method
 from prompttransfer.runs.compare import compare
 from prompttransfer.runs.executors import JobFailed
 from tools.reliability.runs import content, placed, toy_settings
@@ -53,6 +52,7 @@ def nodes() -> Iterator[Nodes]:
         yield nodes
 
 
+@pytest.mark.nightly
 def test_a_driver_that_was_killed_starts_again(toy: RunConfig, expected: dict[str, Any], tmp_path: Path) -> None:
     """Ray is started by the driver, and ends with it. The first test, while there is no other cluster."""
     config = placed(toy, tmp_path)
@@ -76,6 +76,7 @@ def test_a_driver_that_was_killed_starts_again(toy: RunConfig, expected: dict[st
     assert all(path.stat().st_mtime_ns == changed for path, changed in kept.items()), "finished rows stay"
 
 
+@pytest.mark.nightly
 def test_the_slurm_example(toy: RunConfig, expected: dict[str, Any], tmp_path: Path) -> None:
     """With a queue of one node, which is this machine."""
     config = placed(toy, tmp_path)
@@ -120,6 +121,7 @@ def test_a_node_is_lost(toy: RunConfig, expected: dict[str, Any], nodes: Nodes, 
     assert content(config.output) == expected
 
 
+@pytest.mark.nightly
 def test_a_result_is_lost_before_the_driver_has_it(
     toy: RunConfig, expected: dict[str, Any], nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -138,11 +140,12 @@ def test_a_result_is_lost_before_the_driver_has_it(
     assert len(lost) == 2 and content(config.output) == expected
 
 
+@pytest.mark.nightly
 def test_a_job_that_fails_by_itself_is_not_tried_again(
-    toy: RunConfig, nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    toy: RunConfig, nodes: Nodes, tmp_path: Path, methods_restored: None
 ) -> None:
     ray.cloudpickle.register_pickle_by_value(sys.modules[Broken.__module__])  # as Ray does with a script
-    monkeypatch.setitem(METHODS, "Broken", Broken())
+    register_method(Broken)
     config, told = placed(toy, tmp_path).model_copy(update={"methods": ("Broken",), "sources": ()}), Told()
     with pytest.raises(JobFailed, match=r"Broken-goal-seed1 failed on worker \d+ on .*: nothing here"):
         compare(config, told, Cluster())

@@ -12,9 +12,8 @@ import torch
 from told import Told
 from typer.testing import CliRunner
 
-from prompttransfer import Context, EncodedTask, Method, MethodResult, RunConfig, cli
+from prompttransfer import Context, EncodedTask, Method, MethodResult, RunConfig, cli, register_method
 from prompttransfer.files.progress import NullProgress
-from prompttransfer.methods import METHODS
 from prompttransfer.runs.compare import compare
 from prompttransfer.runs.executors import JobFailed, LocalWorkers
 from prompttransfer.runs.executors.payload import Failure
@@ -72,11 +71,9 @@ def test_killed_workers_are_replaced(tmp_path: Path) -> None:
 
 @pytest.mark.distributed
 @pytest.mark.slow
-def test_an_error_on_a_worker_names_job_and_worker_once(
-    toy: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_error_on_a_worker_names_job_and_worker_once(toy: RunConfig, tmp_path: Path, methods_restored: None) -> None:
     """Also a method that is not the package's reaches the workers."""
-    monkeypatch.setitem(METHODS, "Broken", Broken())
+    register_method(Broken)
     config, told = placed(toy, tmp_path / "x").model_copy(update={"methods": ("Broken", "PT"), "sources": ()}), Told()
     with pytest.raises(JobFailed, match=r"Broken-goal-seed\d failed on worker \d on .* \(pid \d+\): nothing here"):
         compare(config, told, LocalWorkers(2))

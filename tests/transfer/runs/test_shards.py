@@ -94,7 +94,7 @@ def test_shards_of_different_runs_are_not_joined(toy: RunConfig, tmp_path: Path)
     assert not (config.output / JOBS).exists() and not (config.output / "results.json").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_slurm_example(toy: RunConfig, tmp_path: Path) -> None:
     alone = placed(toy, tmp_path / "alone")
     compare(alone)

@@ -164,12 +164,16 @@ def _share(place: int, count: int) -> dict[str, str]:
 
 @contextmanager
 def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """A process that starts inside has these variables from its first import on."""
+    """A process that starts inside has these variables from its first import on, and leaves Ctrl-C to its parent."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
+    main = threading.current_thread() is threading.main_thread()
+    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN) if main else None
     try:
         yield
     finally:
+        if interrupt is not None:
+            signal.signal(signal.SIGINT, interrupt)
         for name, value in before.items():
             if value is None:
                 del os.environ[name]

@@ -26,7 +26,7 @@ def parse_json(text: str, **options: Any) -> Any:
         place = f"line {error.lineno}, column {error.colno}"
         raise ValueError(f"not JSON: {error.msg} in {place}") from error
     except RecursionError:
-        raise ValueError("not JSON of ours: nested too deep") from None
+        raise ValueError("the JSON is nested too deeply") from None
 
 
 def _checked(content: Any) -> Any:

@@ -80,7 +80,7 @@ def parse_yaml(text: str, where: str) -> Any:
     except (TypeError, LookupError, AttributeError) as error:  # of a tag before what it is not for: "!!set word"
         raise ValueError(f"{where}: not YAML of ours: {error}") from error
     except RecursionError:
-        raise ValueError(f"{where}: not YAML of ours: nested too deep") from None
+        raise ValueError(f"{where}: the YAML is nested too deeply") from None
     return value
 
 

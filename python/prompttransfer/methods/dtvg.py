@@ -27,7 +27,7 @@ from prompttransfer.methods.related import (
     related_stages,
     without_transfer,
 )
-from prompttransfer.methods.shared import own_prompt, own_share, similarity_history, source_cost, source_prompts
+from prompttransfer.methods.shared import after_own, own_prompt, own_share, source_prompts
 from prompttransfer.methods.spot import from_nearest
 from prompttransfer.prompts import GroupedPrompt, group_rule
 from prompttransfer.prompts.grouping import MAX_SOURCES
@@ -223,23 +223,15 @@ class DTVG(Method):
         if dtvg.rule == "consistent-subset":
             key["no agreeing pair"] = "no source"  # stages of version 0.1 merged some then
         second = ctx.run(f"{target.name}: DTVG", plan, key)
-        names = [*(source.name for source in ctx.sources), target.name]
+        names = [source.name for source in ctx.sources]
         offset = first.facts["updates"]
         log = [
-            (offset + update, [name for name, chosen in zip(names[:-1], row[:-1], strict=True) if chosen])
+            (offset + update, [name for name, chosen in zip(names, row[:-1], strict=True) if chosen])
             for update, row in enumerate(prompt.history()["groups"], 1)
         ]
-        final = [name for name, chosen in zip(names[:-1], prompt.group()[:-1].tolist(), strict=True) if chosen]
-        similarity = similarity_history(names, torch.cat([sources, own[None]]), ctx.start)
-        return MethodResult.of(
-            prompt.composed(),
-            first,
-            second,
-            other_prompts={"own": own},
-            source_updates=source_cost(ctx),
-            history={"groups": log, "similarity": similarity},
-            notes=f"merged: {', '.join(final) or 'no source'}",
-        )
+        final = [name for name, chosen in zip(names, prompt.group()[:-1].tolist(), strict=True) if chosen]
+        notes = f"merged: {', '.join(final) or 'no source'}"
+        return after_own(ctx, target, sources, own, prompt.composed(), (first, second), notes, {"groups": log})
 
 
 def _scale_numbers(scope: Scope) -> int:

@@ -18,7 +18,7 @@ from prompttransfer.methods.base import Method, Scope, SizedTask, Stage, check_f
 from prompttransfer.methods.context import Context, EncodedTask, MethodResult
 from prompttransfer.methods.distillation import DistillationLoss, TeacherForward
 from prompttransfer.methods.objectives import task_loss
-from prompttransfer.methods.shared import own_prompt, own_share, similarity_history, source_cost, source_prompts
+from prompttransfer.methods.shared import after_own, own_prompt, own_share, source_prompts
 from prompttransfer.prompts import FrozenPrompts, SoftPrompt
 from prompttransfer.settings.base import Settings
 from prompttransfer.settings.run import RunConfig
@@ -80,14 +80,5 @@ class PANDA(Method):
             key = {"loss": "distillation", "teachers": tensor_hash(teacher.prompts)} | settings
         plan = ctx.plan(prompt, loss, target.train, batches, ctx.config.target_rate, [target])
         second = ctx.run(f"{target.name}: PANDA", plan, key)
-        names = [*(source.name for source in ctx.sources), target.name]
-        pairs = similarity_history(names, torch.cat([sources, own[None]]), ctx.start)
-        return MethodResult.of(
-            prompt.composed(),
-            first,
-            second,
-            other_prompts={"own": own},
-            source_updates=source_cost(ctx),
-            history={"similarity": pairs},
-            notes=f"taught by {names[nearest]} (cosine {similarity[nearest]:.3f}, weight {weight:.3f})",
-        )
+        notes = f"taught by {ctx.sources[nearest].name} (cosine {similarity[nearest]:.3f}, weight {weight:.3f})"
+        return after_own(ctx, target, sources, own, prompt.composed(), (first, second), notes)

@@ -17,7 +17,7 @@ from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.sampler import flatten, row_batches, split_updates
 from prompttransfer.models.rows import EncodedRows
 from prompttransfer.prompts import PromptModule, SoftPrompt
-from prompttransfer.training.history import Similarity
+from prompttransfer.training.history import History, Similarity
 from prompttransfer.training.plan import Plan
 
 _SHOWN = 64  # a picture of more pairs shows nothing, and its numbers fill megabytes for every row of the results
@@ -120,6 +120,29 @@ def train_together(
 def own_share(ctx: Context, target: EncodedTask, fraction: float) -> int:
     """A share of the target's budget, in updates."""
     return split_updates(target_budget(ctx.config, len(target.train)).total, fraction)[0]
+
+
+def after_own(
+    ctx: Context,
+    target: EncodedTask,
+    sources: Tensor,
+    own: Tensor,
+    prompt: Tensor,
+    stages: Sequence[StageResult],
+    notes: str,
+    history: History | None = None,
+) -> MethodResult:
+    """The result of a prompt that was trained after the target's own, which was compared with sources (K, L, H)."""
+    names = [*(source.name for source in ctx.sources), target.name]
+    similarity = similarity_history(names, torch.cat([sources, own[None]]), ctx.start)
+    return MethodResult.of(
+        prompt,
+        *stages,
+        other_prompts={"own": own},
+        source_updates=source_cost(ctx),
+        history={**(history or {}), "similarity": similarity},
+        notes=notes,
+    )
 
 
 def similarity_history(names: list[str], prompts: Tensor, start: Tensor) -> Similarity:

@@ -18,7 +18,7 @@ from prompttransfer.files.store import StageResult
 from prompttransfer.methods.base import Method, Scope, SizedTask, Stage, check_fraction
 from prompttransfer.methods.context import Context, EncodedTask, MethodResult
 from prompttransfer.methods.objectives import task_loss
-from prompttransfer.methods.shared import own_prompt, own_share, similarity_history, source_cost, source_prompts
+from prompttransfer.methods.shared import after_own, own_prompt, own_share, source_prompts
 from prompttransfer.prompts import SoftPrompt
 from prompttransfer.settings.base import Settings
 from prompttransfer.settings.run import RunConfig
@@ -58,17 +58,8 @@ def from_nearest(
     prompt = SoftPrompt(start)
     plan = ctx.plan(prompt, task_loss, target.train, batches, ctx.config.target_rate, [target])
     second = ctx.run(title, plan)
-    names = [source.name for source in ctx.sources]
-    prompts = torch.cat([sources, prompt_of_target[None]])
-    return MethodResult.of(
-        prompt.composed(),
-        first,
-        second,
-        other_prompts={"own": prompt_of_target},
-        source_updates=source_cost(ctx),
-        history={"similarity": similarity_history([*names, target.name], prompts, ctx.start)},
-        notes="from " + ", ".join(f"{names[index]} (cosine {similarity[index]:.3f})" for index in chosen),
-    )
+    notes = "from " + ", ".join(f"{ctx.sources[index].name} (cosine {similarity[index]:.3f})" for index in chosen)
+    return after_own(ctx, target, sources, prompt_of_target, prompt.composed(), (first, second), notes)
 
 
 def nearest_weights(similarity: Tensor, top: int) -> Tensor:

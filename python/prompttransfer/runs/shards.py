@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from prompttransfer.files.json_file import read_json
 from prompttransfer.files.progress import NullProgress, ProgressReporter
 from prompttransfer.runs.run_folder import RunFolder
 from prompttransfer.runs.worker import SOURCES, RunPlan
@@ -59,7 +58,7 @@ def collect(output: Path, progress: ProgressReporter | None = None) -> Path:
     if not shards:
         raise ValueError(f"{output} holds no shards; want the --output of `prompttransfer compare --shard`")
     settings, keys, results = (
-        [_read(shard / name) for shard in shards] for name in ("config.json", JOBS, "results.json")
+        [read_json(shard / name) for shard in shards] for name in ("config.json", JOBS, "results.json")
     )
     for shard, found in zip(shards, keys, strict=True):
         if found != keys[0]:
@@ -87,9 +86,3 @@ def collect(output: Path, progress: ProgressReporter | None = None) -> Path:
             run.take(shard)
         run.collect()
     return output
-
-
-def _read(path: Path) -> dict[str, Any]:
-    content = json.loads(path.read_text(encoding="utf-8"))
-    assert isinstance(content, dict)
-    return content

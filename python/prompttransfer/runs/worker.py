@@ -58,8 +58,7 @@ class Worker:
         work = Workbench.open(config, progress, tasks, store=store, model=model)
         self.model = work.backbone.identity
         self.store = work.store
-        self._facts = {"model": config.model, "model_fingerprint": work.backbone.fingerprint}
-        self._facts |= machine_facts(work.backbone)
+        self._model_name, self._backbone = config.model, work.backbone
         self._contexts = [work.context(seed) for seed in config.seeds]
         self._jobs = {job.name: job for job in jobs_of(config, self._contexts)}
 
@@ -72,7 +71,8 @@ class Worker:
         jobs = list(self._jobs.values())
         groups = {job.name: job.group for job in jobs} | dict.fromkeys(shared_jobs(jobs), SOURCES)
         keys = {job.name: job.key for job in jobs}
-        return RunPlan(tuple(working_order(jobs)), groups, keys, self._facts, starts)
+        facts = {"model": self._model_name, "model_fingerprint": self._backbone.fingerprint}
+        return RunPlan(tuple(working_order(jobs)), groups, keys, facts | machine_facts(self._backbone), starts)
 
     def do(self, job: str, *, wait: bool = True) -> Made:
         """Do a job.

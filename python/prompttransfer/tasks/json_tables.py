@@ -38,7 +38,7 @@ def json_objects(path: Path, columns: Sequence[str], encoding: str) -> Iterator[
         try:
             item, at = decoder.raw_decode(text, at)
         except RecursionError:
-            raise ValueError(f"{path}: not JSON of ours: nested too deep") from None
+            raise ValueError(f"{path}: the JSON is nested too deeply") from None
         except ValueError as error:  # also a number of thousands of digits
             raise ValueError(f"{path}: not JSON: {error}") from error
         items.append(item)

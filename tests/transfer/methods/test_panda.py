@@ -88,7 +88,7 @@ def test_without_a_teacher_it_is_prompt_tuning(
 ) -> None:
     if reason == "no similar source":
         monkeypatch.setattr(pk, "task_similarity", lambda *_, others: -torch.ones(1, len(others)))
-        monkeypatch.setattr("prompttransfer.methods.panda.similarity_history", lambda *_: {"names": [], "matrix": []})
+        monkeypatch.setattr("prompttransfer.methods.shared.similarity_history", lambda *_: {"names": [], "matrix": []})
     ctx, target = context(llama, tasks, tmp_path, panda={"distillation": 0.0 if reason == "no weight" else 1.0})
     result = METHODS["PANDA"].run(ctx, target)
     assert result.notes.endswith("weight 0.000)")

@@ -1,4 +1,4 @@
-"""One run by several workers: rows, prompts and histories are those of one process, whoever does the jobs."""
+"""A run with several workers gives the rows, prompts and histories of a run in one process."""
 
 from __future__ import annotations
 

@@ -638,8 +638,8 @@ def test_names_of_tasks() -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.jsonl", b"[" * 3000, "row 1: not JSON of ours: nested too deep"),
-        ("a.json", b"[" + b"[" * 3000, ": not JSON of ours: nested too deep"),
+        ("a.jsonl", b"[" * 3000, "row 1: the JSON is nested too deeply"),
+        ("a.json", b"[" + b"[" * 3000, ": the JSON is nested too deeply"),
         ("a.jsonl", b'{"text": ' + b"9" * 5000 + b"}", "row 1: .*digits"),
         ("a.json", b'{"text": ' + b"9" * 5000 + b"}", ": .*digits"),
         (

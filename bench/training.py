@@ -29,6 +29,9 @@ from torch import Tensor
 from training_setup import (
     ANSWERS,
     FULL,
+    ONCE,
+    PACKED,
+    PLAIN,
     SKIP,
     SMALL,
     AllLogits,
@@ -146,11 +149,11 @@ def training(
 
     def peft_case(batches: list[list[int]], attention: str) -> Callable[[], float]:
         run = partial(train_seconds, lambda folder: PeftTrainer(wrapped, rows, batches, precision, folder))
-        return partial(configured, attention, backbone, True, run)
+        return partial(configured, attention, backbone, PLAIN, run)
 
-    def our_case(which: Backbone, batches: list[list[int]], shares: bool) -> Callable[[], float]:
+    def our_case(which: Backbone, batches: list[list[int]], layout: str) -> Callable[[], float]:
         run = partial(train_seconds, lambda folder: ours(which, start, rows, batches, folder))
-        return partial(configured, own, which, shares, run)
+        return partial(configured, own, which, layout, run)
 
     cases = {
         "PEFT + Trainer": peft_case(shuffled, usual),
@@ -158,18 +161,19 @@ def training(
     }
     if backbone.seq2seq:  # its decoder has the logits of the answer only, and its encoder looks both ways
         cases |= {
-            "ours: shuffled batches": our_case(backbone, shuffled, False),
-            "ours: batches of like length": our_case(backbone, sorted_, False),
+            "ours: shuffled batches": our_case(backbone, shuffled, PLAIN),
+            "ours: batches of like length": our_case(backbone, sorted_, PLAIN),
         }
     else:
         cases |= {
-            "ours: all logits, shuffled batches, prompt in every row": our_case(everything, shuffled, False),
-            "ours: logits of the answer only": our_case(backbone, shuffled, False),
-            "ours: and batches of like length": our_case(backbone, sorted_, False),
-            "ours: and the prompt read once": our_case(backbone, sorted_, True),
+            "ours: all logits, shuffled batches, prompt in every row": our_case(everything, shuffled, PLAIN),
+            "ours: logits of the answer only": our_case(backbone, shuffled, PLAIN),
+            "ours: and batches of like length": our_case(backbone, sorted_, PLAIN),
+            "ours: and the prompt read once": our_case(backbone, sorted_, ONCE),
+            "ours: and rows packed": our_case(backbone, sorted_, PACKED),
         }
     if loaded is not backbone:
-        cases[NARROWED] = our_case(loaded, sorted_, not loaded.seq2seq)
+        cases[NARROWED] = our_case(loaded, sorted_, PLAIN if loaded.seq2seq else PACKED)
     seconds = in_turns(cases, rounds)
     tokens = sum(lengths) + sizes.length * len(rows)  # what the method asks for, whatever is really computed
     first = seconds["PEFT + Trainer"]
@@ -205,19 +209,19 @@ def scoring(
         return scores.argmax(dim=1).tolist()
 
     ours_here, ours_loaded = partial(our_predict, backbone), partial(our_predict, loaded)
-    plans: dict[str, tuple[str, Backbone, bool, Callable[[], list[int]]]] = {
-        "PEFT": (usual, backbone, False, peft_predict),
-        "ours: prompt in every row": (own, backbone, False, ours_here),
+    plans: dict[str, tuple[str, Backbone, str, Callable[[], list[int]]]] = {
+        "PEFT": (usual, backbone, PLAIN, peft_predict),
+        "ours: prompt in every row": (own, backbone, PLAIN, ours_here),
     }
     if not backbone.seq2seq:
-        plans["ours: prompt read once"] = (own, backbone, True, ours_here)
+        plans["ours: prompt read once"] = (own, backbone, ONCE, ours_here)
     if loaded is not backbone:
-        plans[NARROWED] = (own, loaded, not loaded.seq2seq, ours_loaded)
+        plans[NARROWED] = (own, loaded, PLAIN if loaded.seq2seq else ONCE, ours_loaded)
     answers: dict[str, list[int]] = {}
 
     def case(name: str) -> float:
-        attention, which, shares, run = plans[name]
-        return configured(attention, which, shares, lambda: timed(lambda: answers.update({name: run()})))
+        attention, which, layout, run = plans[name]
+        return configured(attention, which, layout, lambda: timed(lambda: answers.update({name: run()})))
 
     seconds = in_turns({name: partial(case, name) for name in plans}, rounds)
     every = answers["ours: prompt in every row"]
@@ -251,14 +255,15 @@ def memory(backbone: Backbone, sizes: Sizes, start: Tensor) -> list[dict[str, An
             run_once()
 
     runs: dict[str, Callable[[], object]] = {
-        "PEFT + Trainer": partial(configured, theirs, backbone, False, peft_trained),
-        "ours: prompt in every row": partial(configured, own, backbone, False, trained),
+        "PEFT + Trainer": partial(configured, theirs, backbone, PLAIN, peft_trained),
+        "ours: prompt in every row": partial(configured, own, backbone, PLAIN, trained),
     }
     if not backbone.seq2seq:
-        runs["ours: prompt read once"] = partial(configured, own, backbone, True, trained)
+        runs["ours: prompt read once"] = partial(configured, own, backbone, ONCE, trained)
+        runs["ours: rows packed"] = partial(configured, own, backbone, PACKED, trained)
     for name, run_once in method_updates(backbone, sizes, start).items():
         run = partial(repeated, run_once)
-        runs[f"update of {name}"] = partial(configured, own, backbone, not backbone.seq2seq, run)
+        runs[f"update of {name}"] = partial(configured, own, backbone, PLAIN if backbone.seq2seq else PACKED, run)
     peaks = {name: peak_bytes(run, backbone.device) / 2**20 for name, run in runs.items()}
     return [
         {"memory": name, "mib": round(mib), "of_peft": mib / peaks["PEFT + Trainer"]} for name, mib in peaks.items()

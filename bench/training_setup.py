@@ -263,10 +263,13 @@ def ours(
     return PromptTrainer(backbone, plan, Path(folder), checkpoint_updates=len(batches) + 1)
 
 
-def configured(attention: str, backbone: Backbone, shares: bool, run: Callable[[], T]) -> T:
-    """Run with an attention implementation, with or without reading prompts once."""
+PLAIN, ONCE, PACKED = "prompt in every row", "prompt read once", "rows packed where that saves work"
+
+
+def configured(attention: str, backbone: Backbone, layout: str, run: Callable[[], T]) -> T:
+    """Run with an attention implementation, and a layout of prompts and rows: PLAIN, ONCE or PACKED."""
     backbone.model.set_attn_implementation(attention)
-    backbone.reads_prompts_once = shares
+    backbone.__dict__ |= {"reads_prompts_once": layout != PLAIN, "packs_rows": layout == PACKED}
     return run()
 
 

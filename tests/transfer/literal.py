@@ -29,12 +29,12 @@ def literal_logits(
 
 
 def literal_answer_logits(
-    backbone: Backbone, prompt: PromptModule | None, row: Sequence[int], answer: Sequence[int]
+    backbone: Backbone, prompt: PromptModule | None, row: Sequence[int], answer: Sequence[int], task: int = 0
 ) -> Tensor:
     """Logits (A, V) for the tokens of an answer, each given the earlier ones."""
     embeds = backbone.embedding(torch.tensor([row]))
     if prompt is not None:
-        embeds = prompt.prepend(embeds, torch.zeros(1, dtype=torch.int64))
+        embeds = prompt.prepend(embeds, torch.tensor([task]))
     if backbone.seq2seq:
         written = torch.tensor([[backbone.model.config.decoder_start_token_id, *answer[:-1]]])
         return backbone.model(inputs_embeds=embeds, decoder_input_ids=written).logits[0]

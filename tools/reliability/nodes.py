@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import random
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import ray
 from ray.cluster_utils import Cluster as Nodes
 
 from prompttransfer.runs.executors.cluster import Cluster
-from tools.reliability.workers import Report, Watched, disturbed
+from tools.reliability.workers import Report, Watched, disturbed, disturbing
 
 
 @contextmanager
@@ -41,38 +39,21 @@ def lose_node(nodes: Nodes, place: int) -> None:
     nodes.remove_node(list(nodes.worker_nodes)[place], allow_graceful=False)
 
 
-class NodeKiller:
-    """Loses a node while a run is at work; a context.
+@contextmanager
+def losing_a_node(nodes: Nodes, watched: Watched, workers: int) -> Iterator[list[float]]:
+    """Lose a node once, when so many workers have a job. Yields the moment; another node comes afterwards."""
 
-    Args:
-        workers: how many must be at work before.
-    """
+    def lose() -> bool:
+        busy = len(watched.pids()) >= workers
+        if busy:
+            lose_node(nodes, 0)
+        return busy
 
-    def __init__(self, nodes: Nodes, workers: int) -> None:
-        self.nodes, self.workers, self.losses = nodes, workers, 0
-        self._watched: Watched | None = None
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._kill)
-
-    def watch(self, executor: Any) -> Watched:
-        self._watched = Watched(executor)
-        return self._watched
-
-    def __enter__(self) -> NodeKiller:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-        complete(self.nodes)
-
-    def _kill(self) -> None:
-        while not self._over.wait(0.05):
-            if self._watched and len(self._watched.pids()) >= self.workers:
-                lose_node(self.nodes, 0)
-                self.losses += 1
-                return
+    try:
+        with disturbing(lose, 1, lambda: 0.05) as moments:
+            yield moments
+    finally:
+        complete(nodes)
 
 
 def lose_nodes(folder: Path, times: int, seed: int, say: Callable[[str], None] = lambda text: None) -> Report:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -77,6 +78,31 @@ def kill_workers(
     return disturbed(folder, watched, kill, Report("a worker was killed"), times, say, lambda: drawn.uniform(0, 3))
 
 
+@contextmanager
+def disturbing(disturb: Callable[[], bool], times: int, delay: Callable[[], float]) -> Iterator[list[float]]:
+    """Disturb what runs in this context, at most `times` times. Yields the moments at which it was disturbed.
+
+    Args:
+        disturb: returns whether there was anything to disturb.
+        delay: seconds between two attempts.
+    """
+    moments: list[float] = []
+    over = threading.Event()
+
+    def keep_disturbing() -> None:
+        while len(moments) < times and not over.wait(delay()):
+            if disturb():
+                moments.append(time.monotonic())
+
+    thread = threading.Thread(target=keep_disturbing)
+    thread.start()
+    try:
+        yield moments
+    finally:
+        over.set()
+        thread.join()
+
+
 def disturbed(
     folder: Path,
     executor: Executor,
@@ -87,11 +113,9 @@ def disturbed(
     delay: Callable[[], float],
     repair: Callable[[], None] = lambda: None,
 ) -> Report:
-    """Runs with a disturbance now and then, compared with one in this process that nothing disturbs.
+    """Runs that are disturbed now and then, see `disturbing`, compared with one in this process that is not.
 
     Args:
-        disturb: returns whether there was anything to disturb.
-        delay: seconds between two of them.
         repair: called before every run.
     """
     torch.set_num_threads(1)
@@ -101,23 +125,14 @@ def disturbed(
     while report.kills < times:
         repair()
         report.runs += 1
-        run, over = placed(config, folder / f"disturbed{report.runs}"), threading.Event()
-
-        def keep_disturbing(over: threading.Event = over) -> None:
-            while report.kills < times and not over.wait(delay()):
-                report.kills += disturb()
-
-        thread = threading.Thread(target=keep_disturbing)
-        thread.start()
-        try:
+        run = placed(config, folder / f"disturbed{report.runs}")
+        with disturbing(disturb, times - report.kills, delay) as moments:
             compare(run, executor=executor)
-        finally:
-            over.set()
-            thread.join()
-        found = content(run.output)
-        assert found.keys() == expected.keys(), f"other files: {sorted(found.keys() ^ expected.keys())}"
+        report.kills += len(moments)
+        written = content(run.output)
+        assert written.keys() == expected.keys(), f"other files: {sorted(written.keys() ^ expected.keys())}"
         for name in expected:
-            assert found[name] == expected[name], f"{name} differs from the run of one process"
-        report.rows += len(found["rows"])
+            assert written[name] == expected[name], f"{name} differs from the run of one process"
+        report.rows += len(written["rows"])
         say(f"run {report.runs}: {report.kills} so far")
     return report

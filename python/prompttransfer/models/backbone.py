@@ -4,12 +4,12 @@ The prompt stands before the input embeddings: of a causal model, or of the enco
 mask is extended over it. With placement "encoder-decoder" its first half stands before the encoder's input and its
 second half before the decoder's. Text is padded on the left for a causal model, so that the answer follows directly;
 answers are padded on the right. Nothing is between prompt and text: padding stands before both, but for prompts that
-are read once for many rows.
+are read once for many rows. Where that saves work, the rows of a batch are packed instead, see `packing`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -19,6 +19,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from prompttransfer.models.frozen import FrozenModel, PlacedInput
+from prompttransfer.models.packing import PackedRows, Packing, layer_products
 from prompttransfer.models.padding import extended, padded, without_gap
 from prompttransfer.models.prefix import Prefix
 
@@ -103,6 +104,10 @@ class Backbone(FrozenModel):
         if not self.seq2seq and written.shape[1]:
             text = torch.cat([text, self.embedding(written)], dim=1)
             mask = torch.cat([mask, written_mask], dim=1)
+        if prompt is not None and prefix is None and hidden == "none":
+            packed = self._packed(prompt, text, mask, labels, task_ids)
+            if packed is not None:
+                return Output(packed)
         whole = hidden != "none" and hidden_positions == "all"
         if prompt is not None and (whole or not self.sees(prompt.length + text.shape[1])):
             prefix = None  # it holds no hidden states of the prompt, and rows behind it are padded in between
@@ -138,12 +143,7 @@ class Backbone(FrozenModel):
         Raises:
             ValueError: rows are longer than the model's table of positions.
         """
-        positions = text.shape[1] + (prompt.length if prompt is not None else 0)
-        if self.positions is not None and positions > self.positions:
-            raise ValueError(
-                f"got {positions} positions of prompt and text, the model has {self.positions}; "
-                "want a smaller max_length"
-            )
+        self._check_positions(text.shape[1] + (prompt.length if prompt is not None else 0))
         if prompt is None:
             return PlacedInput(text, mask, mask)
         if prefix is not None:
@@ -178,17 +178,58 @@ class Backbone(FrozenModel):
             return None
         if not self.reads_prompts_once:
             return None
-        tasks = index = None
-        if task_ids is not None and prompt.count > 1:
-            tasks, index = task_ids.unique(return_inverse=True)  # a GPU is waited for, only here
-        elif task_ids is not None:
-            tasks = task_ids[:1]
+        tasks, index = _distinct(prompt, task_ids)
         prompts = 1 if tasks is None else len(tasks)
         if rows is not None and not self._worth_a_pass((rows - prompts) * prompt.length):
             return None
-        embeds = prompt.prepend(self.embedding.weight.new_empty(prompts, 0, self.hidden_size), tasks)
         with self.autocast():
-            return self._prefix(embeds, index if prompts > 1 else None)  # None: repeated without a copy of its own
+            # None: repeated without a copy of its own
+            return self._prefix(self._alone(prompt, tasks), index if prompts > 1 else None)
+
+    def _packed(
+        self, prompt: Prompt, text: Tensor, mask: Tensor, labels: Tensor, task_ids: Tensor | None
+    ) -> Tensor | None:
+        """Wanted logits (N, V) float32 of rows behind their prompts, from packs; None where these save nothing."""
+        if prompt.per_instance or self.model.training or not self.packs_rows:
+            return None
+        rows, width = text.shape[:2]
+        wanted = [1] * rows if labels.shape[1] == 1 else (labels != IGNORED).sum(dim=1).tolist()
+        tasks, index = _distinct(prompt, task_ids)
+        prompts = 1 if tasks is None else len(tasks)
+        packed = PackedRows(
+            starts=(mask.argmax(dim=1) + torch.arange(rows, device=mask.device) * width).tolist(),
+            lengths=mask.sum(dim=1).tolist(),
+            wanted=wanted,
+            prompts=[0] * rows if index is None else index.tolist(),
+            prompt_length=prompt.length,
+        )
+        if not self.sees(prompt.length + max(packed.lengths)):
+            return None
+        groups, products = packed.best(self._layer_weights, self.hidden_size)
+        if products >= self._unpacked_products(rows, width, prompts, prompt.length):
+            return None
+        self._check_positions(prompt.length + width)
+        return self._packed_logits(self._alone(prompt, tasks), text, Packing.of(packed, groups, prompts, self.device))
+
+    def _packed_logits(self, prompts: Tensor, text: Tensor, packing: Packing) -> Tensor:
+        """Wanted logits (N, V) float32 of prompts (G, L, H) and rows (B, S, H)."""
+        places = torch.cat([prompts.flatten(0, 1), text.flatten(0, 1)])
+        embeds = places.index_select(0, packing.tokens.flatten()).view(*packing.tokens.shape, -1)
+        with self.autocast():
+            logits = self.run_packed(embeds, packing)
+        return logits[:, -packing.keep :].flatten(0, 1).index_select(0, packing.answers).float()
+
+    @cached_property
+    def packs_rows(self) -> bool:
+        """Whether packed rows get the logits of the plain forward; the model is asked, as in `reads_prompts_once`."""
+        if self.seq2seq or not self._takes_positions:
+            return False
+        rows = PackedRows(starts=[0, 5], lengths=[3, 1], wanted=[1, 1], prompts=[0, 0], prompt_length=4)
+
+        def packed(prompt: Tensor, text: Tensor, mask: Tensor) -> Tensor:
+            return self._packed_logits(prompt, text, Packing.of(rows, [[0, 1]], 1, self.device))
+
+        return self._agrees_with_plain(packed)
 
     @cached_property
     def reads_prompts_once(self) -> bool:
@@ -199,6 +240,19 @@ class Backbone(FrozenModel):
         """
         if self.seq2seq:
             return False
+
+        def shared(prompt: Tensor, text: Tensor, mask: Tensor) -> Tensor:
+            placed = PlacedInput(text, extended(mask, 4), mask, prefix=self._prefix(prompt))
+            return self.run(placed).logits[:, -1]
+
+        return self._agrees_with_plain(shared)
+
+    def _agrees_with_plain(self, logits: Callable[[Tensor, Tensor, Tensor], Tensor]) -> bool:
+        """Whether a way to compute the last logits (2, V) of two short rows behind a prompt is as good as the plain one.
+
+        Args:
+            logits: is given the prompt (1, 4, H), the rows (2, 3, H) and their mask (2, 3).
+        """
         embedded = self.embedding(torch.arange(10, device=self.device))
         prompt, text = embedded[None, :4], embedded[4:].view(2, 3, -1)
         mask = torch.tensor([[1, 1, 1], [0, 0, 1]], device=self.device)
@@ -206,19 +260,43 @@ class Backbone(FrozenModel):
         with torch.no_grad(), self.autocast():
             plain = self.run(PlacedInput(*without_gap(rows, mask, 4), mask)).logits[:, -1]
             try:
-                shared = self.run(PlacedInput(text, extended(mask, 4), mask, prefix=self._prefix(prompt))).logits[:, -1]
+                other = logits(prompt, text, mask)
             except Exception:  # every family refuses in its own way
                 return False
         # A computation that differs is off by the size of the logits; rounding is not, be it that of TF32 or bfloat16.
         inside = torch.bfloat16 if self.precision == "bfloat16" else plain.dtype
         tolerance = max(1e-2, torch.finfo(inside).eps ** 0.5)
-        return bool((shared - plain).abs().max() <= tolerance * plain.std())
+        return bool((other - plain).abs().max() <= tolerance * plain.std())
 
     def _worth_a_pass(self, saved_tokens: int) -> bool:
         if self.device.type == "cpu":
             return saved_tokens > 0
+        return saved_tokens * self._layer_weights > _PRODUCTS_PER_LAYER_PASS
+
+    def _unpacked_products(self, rows: int, width: int, prompts: int, length: int) -> float:
+        """Multiplications of a layer where rows are not packed."""
+        if self.reads_prompts_once and self._worth_a_pass((rows - prompts) * length):
+            tokens, pairs = rows * width + prompts * length, rows * width * (length + width)
+        else:
+            tokens, pairs = rows * (length + width), rows * (length + width) ** 2
+        return layer_products(tokens, pairs, self._layer_weights, self.hidden_size)
+
+    @cached_property
+    def _layer_weights(self) -> int:
         weights = sum(parameter.numel() for parameter in self.model.parameters()) - self.embedding.weight.numel()
-        return saved_tokens * weights / self.layers > _PRODUCTS_PER_LAYER_PASS
+        return weights // self.layers
+
+    def _check_positions(self, positions: int) -> None:
+        if self.positions is not None and positions > self.positions:
+            raise ValueError(
+                f"got {positions} positions of prompt and text, the model has {self.positions}; "
+                "want a smaller max_length"
+            )
+
+    def _alone(self, prompt: Prompt, tasks: Tensor | None) -> Tensor:
+        """The prompts (G, L, H) of some tasks, without text; None: of the only one."""
+        prompts = 1 if tasks is None else len(tasks)
+        return prompt.prepend(self.embedding.weight.new_empty(prompts, 0, self.hidden_size), tasks)
 
     def _prefix(self, embeds: Tensor, index: Tensor | None = None) -> Prefix:
         """Prompts (G, L, H) through the model, see `Prefix`."""
@@ -245,3 +323,10 @@ class Backbone(FrozenModel):
         if whole and placed.decoder is not None:
             mask = extended(mask, placed.decoder.shape[1])
         return read + tuple((state[:, -mask.shape[1] :], mask) for state in result.decoder_hidden_states[chosen])
+
+
+def _distinct(prompt: Prompt, task_ids: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+    """The tasks (G,) that rows belong to, and the place of each row's (B,); None where all read one prompt."""
+    if task_ids is None or prompt.count == 1:
+        return (None if task_ids is None else task_ids[:1]), None
+    return task_ids.unique(return_inverse=True)  # a GPU is waited for, only here

@@ -26,6 +26,7 @@ from prompttransfer.distributed import processes
 from prompttransfer.models.abilities import decoder_start, learned_positions, window
 from prompttransfer.models.dropout import dropping, has_dropout
 from prompttransfer.models.head import keep_float32
+from prompttransfer.models.packing import Packing
 from prompttransfer.models.prefix import Prefix
 from prompttransfer.models.tokens import Tokens
 from prompttransfer.settings.joins import Join
@@ -211,6 +212,14 @@ class FrozenModel(nn.Module):
             cache = placed.prefix.cache()
         options |= {"past_key_values": cache, "use_cache": True} if cache is not None else {"use_cache": False}
         return self.model(inputs_embeds=placed.embeds, attention_mask=mask, **options)
+
+    def run_packed(self, embeds: Tensor, packing: Packing) -> Tensor:
+        """Logits of the last positions of packed rows (P, N, H), of at least those that are kept."""
+        mask = packing.mask
+        if self.model.config._attn_implementation == "eager":  # adds its mask
+            mask = torch.zeros_like(mask, dtype=embeds.dtype).masked_fill_(~mask, torch.finfo(embeds.dtype).min)
+        options = self._kept_logits(packing.keep) | {"position_ids": packing.positions, "use_cache": False}
+        return self.model(inputs_embeds=embeds, attention_mask=mask, **options).logits
 
     def encoder(self, placed: PlacedInput) -> Tensor:
         """What an encoder makes of placed rows, (B, N, H)."""

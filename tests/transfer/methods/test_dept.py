@@ -135,9 +135,9 @@ def test_an_offset_of_zero_is_prompt_tuning_of_the_short_prompt(
     with torch.no_grad():
         untrained = OffsetPrompt(ctx.start[:2], 16, 3)
         batch = backbone.collate([[10, 11, 12], [13]])
-        backbone.__dict__["reads_prompts_once"] = False  # the plain path for both
+        backbone.__dict__ |= {"reads_prompts_once": False, "packs_rows": False}  # the plain path for both
         assert torch.equal(backbone(untrained, batch).logits, backbone(SoftPrompt(ctx.start[:2]), batch).logits)
-        del backbone.__dict__["reads_prompts_once"]
+        del backbone.__dict__["reads_prompts_once"], backbone.__dict__["packs_rows"]
 
 
 def test_training_is_adamw_on_the_literal_formula(backbone: Backbone, tasks: dict[str, Task], tmp_path: Path) -> None:

@@ -47,6 +47,7 @@ def gradients(loss: Tensor, prompt: nn.Module) -> list[Tensor]:
 def test_loss_and_gradient_are_those_of_the_rows_read_alone(family: str, attention: str, kind: str) -> None:
     backbone = load(family, attention)
     assert backbone.reads_prompts_once
+    backbone.packs_rows = False
     prompt, task_ids = kinds()[kind]
     batch = backbone.collate(ROWS) | {"labels": LABELS[:, None], "task_ids": task_ids}
     loss = task_loss(backbone, prompt, batch)
@@ -78,7 +79,8 @@ def test_a_prefix_serves_many_batches(llama: Backbone) -> None:
         torch.testing.assert_close(got, expected[chosen], rtol=1e-5, atol=1e-5)
 
 
-def test_prompts_as_many_as_rows_are_not_read_apart(llama: Backbone) -> None:
+def test_prompts_as_many_as_rows_are_not_read_apart(llama: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(llama.__dict__, "packs_rows", False)
     prompt, _ = kinds()["particles"]
     assert llama.reads_prompts_once
     batch = llama.collate(ROWS[:3])

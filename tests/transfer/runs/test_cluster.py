@@ -20,13 +20,13 @@ from prompttransfer import RunConfig, register_method
 from prompttransfer.runs.compare import compare
 from prompttransfer.runs.executors import JobFailed
 from tools.reliability.runs import content, placed, toy_settings
-from tools.reliability.workers import kill_workers
+from tools.reliability.workers import Watched, kill_workers
 
 ray = pytest.importorskip("ray")
 from ray.cluster_utils import Cluster as Nodes  # noqa: E402
 
 from prompttransfer.runs.executors.cluster import Cluster  # noqa: E402
-from tools.reliability.nodes import NodeKiller, lose_nodes, two_nodes  # noqa: E402
+from tools.reliability.nodes import lose_nodes, losing_a_node, two_nodes  # noqa: E402
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow, pytest.mark.xdist_group("ray")]
 
@@ -113,10 +113,10 @@ def test_the_rows_are_those_of_one_process_and_nodes_share_no_folder(
 
 
 def test_a_node_is_lost(toy: RunConfig, expected: dict[str, Any], nodes: Nodes, tmp_path: Path) -> None:
-    config, told = placed(toy, tmp_path), Told()
-    with NodeKiller(nodes, workers=2) as killer:
-        compare(config, told, killer.watch(Cluster()))
-    assert killer.losses == 1
+    config, told, watched = placed(toy, tmp_path), Told(), Watched(Cluster())
+    with losing_a_node(nodes, watched, workers=2) as losses:
+        compare(config, told, watched)
+    assert len(losses) == 1
     assert any("was lost" in text and "another worker takes its place" in text for text in told.warnings)
     assert content(config.output) == expected
 

@@ -1,4 +1,4 @@
-"""The tables of docs/performance.md, written from the results of a run, so that no number is typed by hand."""
+"""The tables of docs/performance-{cpu,gpu}.md, written from the results of a run: no number is typed by hand."""
 
 from __future__ import annotations
 

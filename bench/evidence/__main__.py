@@ -27,7 +27,7 @@ def main() -> None:
                 if options.command in (name, "all"):
                     work(options, progress)
     except KeyboardInterrupt:
-        sys.exit("stopped; the same command goes on where it was")
+        sys.exit("stopped; run the same command to resume")
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
 
@@ -93,7 +93,7 @@ def _options() -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in (
         ("tune", "choose every method's settings on validation rows"),
-        ("run", "run studies; stopped, the same command goes on where it was"),
+        ("run", "run studies; after an interruption, the same command resumes"),
         ("report", "write the pages of the studies that have cells here"),
         ("all", "tune, run all studies, report"),
     ):

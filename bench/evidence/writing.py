@@ -18,19 +18,19 @@ from prompttransfer.runs.rows import TargetRow, csv_rows, row_of_csv
 
 ARCHIVES = "bench/evidence/archives"
 PROTOCOL = """\
-Every method spends the same number of updates on the same target rows in the same batches; what a method needs first
-from the target (SPoT, DTVG: the target's own prompt) is paid from that budget. No source holds a row that overlaps with
-a test or validation row of a target. A seed draws the target's training rows and the batches. P_init and the source
-prompts are those of the first seed where a page does not say otherwise: intervals then hold no chance of the sources.
+Every method spends the same number of updates on the same target rows in the same batches. A method that first needs
+something from the target (SPoT, DTVG: the target's own prompt) pays for it from that budget. No source holds a row
+that overlaps with a test or validation row of a target. A seed draws the target's training rows and the batches.
+Unless a page says otherwise, P_init and the source prompts are those of the first seed, so intervals do not include
+the variation between sources.
 
-Settings were chosen per method from grids of equal size by the mean validation score over the targets, with seeds that
-are not reported and without reading a test row: [tuning](tuning.md) for 16 and 32 rows and for the parts of the
-methods, [tuning-full](tuning-full.md) for all rows.
+Settings were chosen for each method from grids of equal size, by the mean validation score over the targets. The
+seeds used for this are not reported, and no test row was read: [tuning](tuning.md) for 16 and 32 rows and for the
+parts of the methods, [tuning-full](tuning-full.md) for all rows.
 
-Differences are taken between runs of the same target and seed, which have seen the same rows and are scored on the same
-rows. In brackets: 95 % confidence intervals (CI) of Student's t. *Over seeds*: what another draw of training rows would
-give on the same targets. *Over targets and seeds*: what other targets of this kind would give; it is wide with few
-targets."""
+Differences are taken between runs of the same target and seed, which saw the same rows and are scored on the same
+rows. Brackets hold 95 % confidence intervals (CI) of Student's t. *Over seeds* covers other draws of training rows on
+the same targets. *Over targets and seeds* covers other targets of this kind; with few targets it is wide."""
 
 
 def write_study(study: Study, results: Results, folder: Path) -> None:
@@ -44,11 +44,11 @@ def write_study(study: Study, results: Results, folder: Path) -> None:
         parts.append(f"**Not finished: {cells} of {content['cells']} cells.**")
     source_seed = config.seeds[0] if config.source_seed is None else config.source_seed
     parts.append(
-        f"{config.train_rows:,} training rows per target at most, {config.target_updates} updates of "
-        f"{config.batch_size} rows; {config.test_rows} test rows at most; {config.prompt_length} prompt tokens. "
+        f"At most {config.train_rows:,} training rows per target, {config.target_updates} updates of "
+        f"{config.batch_size} rows; at most {config.test_rows} test rows; {config.prompt_length} prompt tokens. "
         f"Sources: {', '.join(config.sources)}; {config.source_updates} updates of {config.source_batch_size} rows "
         f"each. Seeds {', '.join(map(str, config.seeds))}; sources trained "
-        f"{'anew for every seed' if config.retrain_sources else f'once, with seed {source_seed}'}."
+        f"{'again for every seed' if config.retrain_sources else f'once, with seed {source_seed}'}."
     )
     parts += [
         "## Scores",
@@ -61,7 +61,8 @@ def write_study(study: Study, results: Results, folder: Path) -> None:
         head, rows = difference_rows(comparisons(of_baseline, baseline, retrained=results.retrained))
         if rows:
             parts += [f"## Difference to {baseline}, pair by pair", table(head, rows)]
-    chosen_by = f" What its name does not tell was chosen by [{study.tuned}]({study.tuned}.md)." if study.tuned else ""
+    tuned = f" The settings that its name does not say were chosen by [{study.tuned}]({study.tuned}.md)."
+    chosen_by = tuned if study.tuned else ""
     drawn = pictures(results)
     for picture in drawn:
         if study.pictures is None or picture.name in study.pictures:
@@ -74,8 +75,16 @@ def write_study(study: Study, results: Results, folder: Path) -> None:
             "Share of updates that merge the source (seeds that end with it).",
         ),
         ("Source prompts", *source_rows(results), "Scores of the sources on their own test rows."),
-        ("Cost", *cost_rows(results), "Of one target and seed, target stage; seconds are medians and depend on load."),
-        ("Settings", *settings_rows(study), f"What an entry sets; all else is as in the list below.{chosen_by}"),
+        (
+            "Cost",
+            *cost_rows(results),
+            "For one target and seed, target stage only; seconds are medians and depend on load.",
+        ),
+        (
+            "Settings",
+            *settings_rows(study),
+            f"What each entry sets; everything else is in the common settings below.{chosen_by}",
+        ),
     ):
         if rows:
             parts += [f"## {title}", text, table(head, rows, text=2 if title == "Settings" else 1)]
@@ -91,7 +100,7 @@ def write_index(studies: Sequence[Study], folder: Path) -> None:
 
     It reads the CSVs that stand in `folder`, so it also holds the studies whose cells are on another machine.
     """
-    parts = ["# Results", "Made by `make evidence`; nothing on these pages is typed by hand.", PROTOCOL]
+    parts = ["# Results", "`make evidence` writes these pages; nothing on them is typed by hand.", PROTOCOL]
     for study in studies:
         path = folder / f"{study.name}.csv"
         if not path.is_file():
@@ -119,10 +128,10 @@ def write_tuning(chosen: Mapping[str, Any], path: Path) -> None:
     targets = settings["targets"]
     parts = [
         f"# Choice of the settings: {path.stem}",
-        "Every method gets as many settings to try. Scores are on validation rows, per cent, means over seeds that are "
-        f"not reported: {', '.join(map(str, settings['seeds']))}; {settings['train_rows']:,} training rows per target "
-        f"at most, {settings['target_updates']} updates. The best mean over targets, in bold, is used; the "
-        f"[overview](README.md) tells where. The same numbers: `{ARCHIVES}/{path.stem}.json`.",
+        "Every method tries the same number of settings. Scores are means in per cent on validation rows, over seeds "
+        f"that are not reported: {', '.join(map(str, settings['seeds']))}; at most {settings['train_rows']:,} training "
+        f"rows per target, {settings['target_updates']} updates. The setting with the best mean over targets, in bold, "
+        f"is used; the [overview](README.md) says where. The same numbers: `{ARCHIVES}/{path.stem}.json`.",
     ]
     for method in chosen["best"]:
         tried = [row for row in chosen["tried"] if row["method"] == method]

@@ -81,7 +81,7 @@ def operations(checks: Checks) -> None:
 
 
 def captured(checks: Checks, run: Callable[[], list[Tensor]]) -> tuple[list[Tensor], Callable[[], None]]:
-    """The outputs of ``run``, and a function that computes them anew in place."""
+    """The outputs of ``run``, and a function that computes them again in place."""
     if not checks.real:
         outputs = run()
         return outputs, lambda: [out.copy_(new) for out, new in zip(outputs, run(), strict=True)]

@@ -11,7 +11,7 @@
 namespace promptkernels::cpu {
 namespace {
 
-// malloc maps blocks of 32 MB and more afresh for every call. Faulting them in by small pages takes several times as
+// malloc maps blocks of 32 MB and more again for every call. Faulting them in by small pages takes several times as
 // long as writing them, so ask for large pages; a refusal only costs that time.
 void prefer_large_pages(void* data, std::size_t bytes) {
 #ifdef MADV_HUGEPAGE

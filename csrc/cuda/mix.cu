@@ -169,7 +169,7 @@ __global__ void __launch_bounds__(kMixThreads, M < 4 ? 4 : 2)
     for (unsigned tile = base; tile < stop; tile += kTile) {
         const unsigned c = tile + static_cast<unsigned>(slot(g) * V);
         Product sum[M][V] = {};
-        const void* reference = z.reference();  // found anew for each tile: it would take a register that spills
+        const void* reference = z.reference();  // found again for each tile: it would take a register that spills
         const Pack<float, V> start = reference && c < end ? load<V>(reference, type, c) : Pack<float, V>{};
         const index_t token = z.scaled && c < end ? token_of(z.rows[0], c) : 0;
 #pragma unroll 1

@@ -63,7 +63,7 @@ class BackendUnavailable(RuntimeError):
 
 @dataclass(frozen=True)
 class BackendStatus:
-    """What `backends()` says of one backend."""
+    """What `backends()` reports about one backend."""
 
     name: str
     available: bool
@@ -121,7 +121,7 @@ def _raise_unavailable(name: str, what: str, reasons: dict[str, str | None]) -> 
 def set_backend(name: str | None) -> None:
     """Force one backend for the whole process, or return to the automatic choice with None.
 
-    Blocks of `use_backend` go before it.
+    `use_backend` blocks override it.
 
     Raises:
         ValueError: an unknown name.
@@ -143,8 +143,8 @@ def _check_available(name: str | None) -> None:
 def use_backend(name: str | None) -> Iterator[None]:
     """Force one backend for a ``with`` block, or return to the automatic choice in it with None.
 
-    It holds for the thread or the asynchronous task that enters the block, and for no other. The gradient of an
-    operation is computed by the backend that was in force when the operation was called, wherever it is asked for.
+    It applies to the thread or the asynchronous task that enters the block, and to no other. A gradient uses the
+    backend that was in force when its operation was called.
 
     Raises:
         ValueError: an unknown name.

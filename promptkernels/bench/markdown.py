@@ -1,4 +1,4 @@
-"""The tables of docs/performance.md, written from the results of a run, so that no number is typed by hand."""
+"""The tables of docs/performance-{cpu,gpu}.md, written from the results of a run: no number is typed by hand."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def section(results: Results, pictures: Iterable[str] = ()) -> str:
     if results.busy and (results.cases or results.step):
         blocks.append(f"**{results.busy}**")
     if results.cases:
-        blocks += ["### Wanted and got", _targets(results), _slower(results), "### All cases", *_tables(results)]
+        blocks += ["### Targets", _targets(results), _slower(results), "### All cases", *_tables(results)]
         blocks += ["```\n" + "\n".join(geometric_means(results.cases)) + "\n```"]
     if results.step:
         blocks += ["### Share of a training step", _steps(results)]
@@ -79,7 +79,7 @@ def _targets(results: Results) -> str:
                 outcome.case,
             )
 
-    head = ("operation", "against", "wanted", "got (worst case, or mean)", "met", "where")
+    head = ("operation", "against", "target", "measured (worst case, or mean)", "met", "case")
     return _rows(head, cells())
 
 

@@ -166,7 +166,7 @@ def trained_and_asked(backbone: Backbone, table: Path, folder: Path) -> dict[str
 
 
 def sharded(models: dict[Path, bool], table: Path, folder: Path) -> None:
-    """Into a file of every process and model: what it learnt and answered, and how many weights it kept.
+    """Into a file of every process and model: what it learned and answered, and how many weights it kept.
 
     models: folders, each with whether activations are computed again.
     """

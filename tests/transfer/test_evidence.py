@@ -289,11 +289,11 @@ def test_pages_hold_every_table(study: Study, tmp_path: Path) -> None:
     for block in re.findall(r"(?:^\|.*\n)+", text, flags=re.MULTILINE):  # every line of a table has as many cells
         assert len({line.count("|") for line in block.splitlines()}) == 1
     assert "| DTVG all: goal | 100 % (2 of 2) | 100 % (2 of 2) |" in text and "seeds that end with it" in text
-    assert "Not finished" not in text and "SPoT | target_learning_rate 0.05" in text and "was chosen by" not in text
+    assert "Not finished" not in text and "SPoT | target_learning_rate 0.05" in text and "were chosen by" not in text
     with (pages / "toy.csv").open(newline="") as file:
         assert len(list(csv.DictReader(file))) == len(results.rows)
     write_study(study.model_copy(update={"tuned": "tuning"}), results, tmp_path / "tuned")
-    assert "was chosen by [tuning](tuning.md)" in (tmp_path / "tuned" / "toy.md").read_text()
+    assert "were chosen by [tuning](tuning.md)" in (tmp_path / "tuned" / "toy.md").read_text()
     index = (pages / "README.md").read_text()
     assert "[toy](toy.md)" in index and "| SPoT |" in index and "| DTVG all |" not in index
     assert "have a score" not in index and "never run" not in index

@@ -55,16 +55,16 @@ def _blocks(results: dict[str, Any], library: dict[str, Any], fits: dict[str, An
     yield "### Time and memory of an update"
     yield f"![Measured against the cost model]({picture})"
     yield _errors(fits)
-    yield "Constants of this machine, and what each term is at the centre of the sweep:"
+    yield "Constants of this machine, and the share of each term at the centre of the sweep:"
     yield _constants(results["points"], fits["time"]["constants"])
     yield _methods(results["points"])
     yield (
-        "Memory is fitted to the same terms as the estimate of `prompttransfer validate`, which is made for whole "
-        f"processes: {_factors(fits['memory']['constants'])}."
+        "Memory is fitted to the terms of the estimate of `prompttransfer validate`, which is for whole processes: "
+        f"{_factors(fits['memory']['constants'])}."
     )
     yield "### Operations"
     yield _operations(results["operations"])
-    yield "### Many tasks beside the model's work"
+    yield "### The cost of many tasks"
     yield _tasks(results["tasks"])
     yield "### A search in a library"
     yield _library(library)
@@ -132,7 +132,7 @@ def _operations(operations: Sequence[dict[str, Any]]) -> str:
 
 def _tasks(tasks: Sequence[dict[str, Any]]) -> str:
     head = (
-        "source tasks", "load, without leaks", "memory loaded", "whole run", "a target more", "files", "bytes",
+        "source tasks", "load, without leaks", "memory loaded", "whole run", "one more target", "files", "bytes",
     )  # fmt: skip
     rows = [
         (
@@ -158,7 +158,7 @@ def _library(library: dict[str, Any]) -> str:
     size = f"{library['prompts']} prompts of {library['length']} x {library['hidden']}, {library['bytes'] / 1e9:.1f} GB"
     said = (
         f"{size}: indexed in {library['seconds_to_index']:.1f} s, opened again in {library['seconds_to_open']:.2f} s; "
-        f"a search takes {library['search_memory_mib']:.0f} MiB."
+        f"a search takes {library['search_memory_mib']:.0f} MiB of memory."
     )
     return said + "\n\n" + _table(("GB/s", "similar", "mapped and summed", "read", "ratio"), rows)
 
@@ -190,10 +190,10 @@ def _run(cluster: Cluster, work: Work) -> str:
     }
     assumed = (
         f"Assumed: {cluster.gpus} GPUs with {cluster.operations_per_second / 1e12:.0f} TFLOP/s (bfloat16), "
-        f"{cluster.bytes_per_second / 1e12:.1f} TB/s and {cluster.memory / 1e9:.0f} GB each, of which "
-        f"{100 * cluster.utilisation:.0f} % of the operations and {100 * cluster.streaming:.0f} % of the memory's pace "
-        f"are reached; {work.length} prompt tokens, {work.text} text tokens, {work.rows} rows for an update. One takes "
-        f"{found['update_seconds']:.1f} GPU seconds."
+        f"{cluster.bytes_per_second / 1e12:.1f} TB/s and {cluster.memory / 1e9:.0f} GB each, which "
+        f"reach {100 * cluster.utilisation:.0f} % of the operations and {100 * cluster.streaming:.0f} % of the memory "
+        f"bandwidth; {work.length} prompt tokens, {work.text} text tokens, {work.rows} rows per update. One update "
+        f"takes {found['update_seconds']:.1f} GPU seconds."
     )
     rows = [(what, f"{found[f'days_{name}']:.2f} days") for what, name in days.items()]
     return f"{assumed}\n\n{_table(('on all GPUs', ''), rows)}\n\n{_table(('', ''), sizes.items())}"

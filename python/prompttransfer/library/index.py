@@ -1,7 +1,7 @@
 """What the files of a library say, in a database beside them, so that none is read again that is as it was.
 
 A million prompts are listed, compared with the index and chosen from without all of them being in memory. The index can
-be deleted at any time: it is made anew from the files.
+be deleted at any time: it is rebuilt from the files.
 """
 
 from __future__ import annotations

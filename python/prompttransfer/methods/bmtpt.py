@@ -178,7 +178,7 @@ def source_stage(ctx: Context) -> tuple[ParticlePrompts, dict]:
     )
 
     def follow_svgd() -> None:
-        # The loss is a mean over particles: its gradient is 1/M of each one's own.
+        # The loss is a mean over particles: its gradient is 1/M of each particle's.
         prompt.particles.grad.mul_(prompt.count)
         prompt.turn_gradient(evidence)
         if config.max_grad_norm:

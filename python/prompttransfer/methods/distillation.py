@@ -38,7 +38,7 @@ def hidden_distillation(student: Output, teacher: Output) -> Tensor:
 
 @dataclass
 class TeacherForward:
-    """The teachers' output, computed anew for every batch; task ids choose the teacher."""
+    """The teachers' output, computed again for every batch; task ids choose the teacher."""
 
     prompts: FrozenPrompts
     hidden: str = "last"

@@ -1,4 +1,4 @@
-"""DTVG (2025): merge the target's task vector with those of a group of sources, chosen anew at every forward.
+"""DTVG (2025): merge the target's task vector with those of a group of sources, chosen again at every forward.
 
 Stage 1: prompts of all sources and of the target, from one P_init. Stage 2: per-token scales of all vectors and the
 target's prompt train on the merged prompt; the source vectors stay frozen. The final prompt is the merged one.
@@ -36,7 +36,7 @@ from prompttransfer.settings.run import RunConfig
 
 
 class DTVGConfig(Presets):
-    """DTVG (2025): task vectors from one start, per-token scales, group chosen anew at every forward."""
+    """DTVG (2025): task vectors from one start, per-token scales, group chosen again at every forward."""
 
     block: ClassVar[str] = "dtvg"
     variants: ClassVar[dict[str, dict[str, Any]]] = {"paper": {"rule": "best-prefix"}}

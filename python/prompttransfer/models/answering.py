@@ -237,7 +237,7 @@ class Reader:
         return read
 
     def _behind_the_start(self, placed: PlacedInput) -> Callable[[Tensor], Tensor]:
-        """All that is written is read anew for every token: by a decoder, or with the placed rows before it."""
+        """All that is written is read again for every token: by a decoder, or with the placed rows before it."""
         backbone = self.backbone
         with backbone.autocast():
             state = backbone.encoder(placed) if backbone.seq2seq else None

@@ -238,7 +238,7 @@ class FrozenModel(nn.Module):
     def decoder_lead(self) -> Tensor:
         """Token ids (1, 1 or 2) that a decoder reads before it writes an answer.
 
-        Where the tokenizer starts every text with a token (BART), the decoder has learnt to read that before an answer.
+        If the tokenizer starts every text with a token (BART), the decoder has learned to read that before an answer.
 
         Raises:
             ValueError: the model does not say which token its decoder starts with.

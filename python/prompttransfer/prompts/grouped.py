@@ -1,4 +1,4 @@
-"""DTVG's prompt: P_init + alpha_t T_t + the scaled vectors of a group of sources, chosen anew at every forward."""
+"""DTVG's prompt: P_init + alpha_t T_t + the scaled vectors of a group of sources, chosen again at every forward."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def compare(
 ) -> Path:
     """Run the comparison and return its folder: the run folder, or that of a shard.
 
-    Of several processes of a launcher, which share every batch, the main one writes and shows progress.
+    Processes of a launcher share every batch; only the main one writes and shows progress.
 
     Args:
         config: all settings.

@@ -38,7 +38,7 @@ def evaluate_file(
     name = config.targets[0]
     limit = config.test_rows if name in DEMO_TASKS or "test_rows" in given else None
     task = load_task(name, test_rows=limit, progress=progress, whole=True, **task_options(config))
-    task = replace(task, join=card.join)  # as the prompt has learnt it
+    task = replace(task, join=card.join)  # as the prompt has learned it
     progress.note(f"{task.name}: {len(task.test)} rows are scored")
     if not len(task.train) and card.task == task.name:
         progress.warn("note: this prompt was trained on a task of that name; rows it has seen count as well")

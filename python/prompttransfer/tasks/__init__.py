@@ -1,4 +1,4 @@
-"""Tasks: demo data and the papers' data sets by name, tables of one's own by file name, templates, splits, metrics."""
+"""Tasks: demo data and the papers' data sets by name, your own tables by file name, templates, splits, metrics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A task of one's own, described in a few lines of YAML."""
+"""A task of your own, described in a few lines of YAML."""
 
 from __future__ import annotations
 

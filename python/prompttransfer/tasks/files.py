@@ -1,4 +1,4 @@
-"""A task from tables of one's own, named by their files or by a YAML description.
+"""A task from tables of your own, named by their files or by a YAML description.
 
 One table is split 80/10/10 at random; test rows of their own keep the two apart, and a tenth of the training rows
 serves for validation.

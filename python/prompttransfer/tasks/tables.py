@@ -1,4 +1,4 @@
-"""Rows of a table of one's own, one after the other, whatever its format; each format has a module of its own.
+"""Rows of a table of your own, one after the other, whatever its format; each format has a module of its own.
 
 Only a .json file is held in memory.
 """

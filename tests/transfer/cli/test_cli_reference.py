@@ -29,7 +29,7 @@ COMMANDS = cli_commands()
 PAGE = ROOT / "docs" / "cli.md"
 # The models of the papers' recipes are not here; recipes are run from end to end by their own tests.
 NOT_RUN = ["prompttransfer compare --recipe papers/mpt_t5_base --limit 32"]
-PAGES = ("index.md", "tasks.md", "recipes.md", "prompts.md")
+PAGES = ("index.md", "compare.md", "tasks.md", "paper-tasks.md", "recipes.md", "prompts.md", "peft.md")
 
 
 def test_page_of_the_documentation_is_up_to_date(tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def test_a_boundary_that_is_read_to_the_letter(ending: str, start: tuple[str, ..
     assert whole(EncodedTask.of(replace(task, join="none"), backbone)) == [*text, *bare]
     apart = EncodedTask.of(replace(task, join="separate"), backbone)
     assert whole(apart) == [*text, *tokenizer("yes")["input_ids"]]
-    assert apart.train[0].answer == tuple(bare), "the start token is read, not learnt"
+    assert apart.train[0].answer == tuple(bare), "the start token is read, not learned"
 
 
 def test_an_answer_on_its_own_keeps_the_space_that_the_tokenizer_writes() -> None:

@@ -1,4 +1,4 @@
-"""Tables of one's own: every format gives the same rows, and what does not fit is named."""
+"""Tables of your own: every format gives the same rows, and what does not fit is named."""
 
 from __future__ import annotations
 

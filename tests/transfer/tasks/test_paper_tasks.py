@@ -395,7 +395,7 @@ def test_a_description_says_what_there_is() -> None:
 
 
 def documented(name: str) -> tuple[str, str]:
-    """The two rows of docs/tasks.md about a set."""
+    """The two rows of docs/paper-tasks.md about a set."""
     spec, facts = PAPER_TASKS[name], dict(line.strip().split(": ", 1) for line in describe(name).splitlines()[1:])
     metrics, tokens = facts["metric"].removesuffix(" tokens").split("; ")
     hub = f"`{spec.hub}`{f', `{spec.config}`' if spec.config else ''}"
@@ -405,7 +405,7 @@ def documented(name: str) -> tuple[str, str]:
 
 
 def test_the_documentation_holds_the_sets_in_order() -> None:
-    page = (Path(__file__).parents[3] / "docs" / "tasks.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[3] / "docs" / "paper-tasks.md").read_text(encoding="utf-8")
     for rows in zip(*map(documented, PAPER_TASKS), strict=True):
         assert "\n".join(["--- |", *rows, ""]) in page
     assert all(page.count(f"| `{name}` |") == 2 for name in PAPER_TASKS)

@@ -13,7 +13,7 @@ def bleu(references: References, predictions: Sequence[str]) -> float:
     """Corpus BLEU-4 in per cent, as sacrebleu computes it by default: case counts, tokens of mteval-v13a."""
     from sacrebleu.metrics import BLEU
 
-    # force: no warning about text that looks tokenised, which data sets may well be
+    # force: no warning about text that looks tokenized, which data sets may well be
     return BLEU(force=True).corpus_score(list(predictions), _streams(references)).score
 
 

@@ -248,10 +248,10 @@ class Backbone(FrozenModel):
         return self._agrees_with_plain(shared)
 
     def _agrees_with_plain(self, logits: Callable[[Tensor, Tensor, Tensor], Tensor]) -> bool:
-        """Whether a way to compute the last logits (2, V) of two short rows behind a prompt is as good as the plain one.
+        """Whether the plain forward gives the same last logits (2, V) of two short rows behind a prompt.
 
         Args:
-            logits: is given the prompt (1, 4, H), the rows (2, 3, H) and their mask (2, 3).
+            logits: another way to compute them, from the prompt (1, 4, H), the rows (2, 3, H) and their mask (2, 3).
         """
         embedded = self.embedding(torch.arange(10, device=self.device))
         prompt, text = embedded[None, :4], embedded[4:].view(2, 3, -1)

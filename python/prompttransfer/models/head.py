@@ -25,4 +25,5 @@ def is_kept(module: nn.Module) -> bool:
 
 def _in_float32(forward: Callable[[Tensor], Any], hidden: Tensor) -> Any:
     with torch.autocast(hidden.device.type, enabled=False):
-        return forward(hidden.float())
+        # A slice of positions would become a batched product, which reads the weights once for each row.
+        return forward(hidden.float().contiguous())

@@ -193,16 +193,14 @@ class Backbone(FrozenModel):
         if prompt.per_instance or self.model.training or not self.packs_rows:
             return None
         rows, width = text.shape[:2]
-        wanted = [1] * rows if labels.shape[1] == 1 else (labels != IGNORED).sum(dim=1).tolist()
         tasks, index = _distinct(prompt, task_ids)
         prompts = 1 if tasks is None else len(tasks)
-        packed = PackedRows(
-            starts=(mask.argmax(dim=1) + torch.arange(rows, device=mask.device) * width).tolist(),
-            lengths=mask.sum(dim=1).tolist(),
-            wanted=wanted,
-            prompts=[0] * rows if index is None else index.tolist(),
-            prompt_length=prompt.length,
-        )
+        wanted = mask.new_ones(rows) if labels.shape[1] == 1 else (labels != IGNORED).sum(dim=1)
+        read = mask.new_zeros(rows) if index is None else index
+        # A GPU is waited for here, once.
+        starts, lengths, wanted, read = torch.stack([mask.argmax(dim=1), mask.sum(dim=1), wanted, read]).tolist()
+        starts = [row * width + start for row, start in enumerate(starts)]
+        packed = PackedRows(starts, lengths, wanted, read, prompt.length)
         if not self.sees(prompt.length + max(packed.lengths)):
             return None
         groups, products = packed.best(self._layer_weights, self.hidden_size)

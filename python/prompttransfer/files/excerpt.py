@@ -32,3 +32,8 @@ def meant(name: str, known: Iterable[str]) -> str:
     """A suggestion to end a message with: the known name that is most like this one; "" if none is."""
     near = get_close_matches(name, list(known), n=1)
     return f"; did you mean {shown(near[0])}?" if near else ""
+
+
+def first_line(error: BaseException) -> str:
+    """Of an error's message; its kind where it has none."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -1,8 +1,11 @@
-"""Names of models: which are on this machine, which one may have been meant, and whether the hub answers."""
+"""Names of models: which are on this machine, which one may have been meant; whether the hub answers, and quietly."""
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -38,6 +41,23 @@ def hub_fault(address: str, seconds: float = 5.0) -> str:
         return ""
     except (OSError, ValueError) as failure:
         return str(getattr(failure, "reason", failure))
+
+
+@contextmanager
+def quiet_hub() -> Iterator[None]:
+    """No bars inside, and none of the hub's warnings: one comes at every try to reach a hub that does not answer."""
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    hub = logging.getLogger("huggingface_hub")
+    level, bars = hub.level, not are_progress_bars_disabled()
+    hub.setLevel(logging.ERROR)
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        hub.setLevel(level)
+        if bars:
+            enable_progress_bars()
 
 
 def suggestion(name: str) -> str:

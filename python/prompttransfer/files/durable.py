@@ -63,7 +63,11 @@ def new_folder(path: Path) -> Iterator[Path]:
     scratch = Path(tempfile.mkdtemp(dir=path.parent, prefix=".new-"))
     try:
         yield scratch / path.name
+        for file in (scratch / path.name).rglob("*"):
+            if file.is_file():
+                sync_file(file)
         (scratch / path.name).rename(path)
+        sync_folder(path.parent)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

@@ -35,5 +35,5 @@ def meant(name: str, known: Iterable[str]) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Of an error's message; its kind where it has none."""
+    """The first line of an error's message; its type where it has no message."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -1,4 +1,4 @@
-"""Names of models: which are on this machine, which one may have been meant; whether the hub answers, and quietly."""
+"""Names of models: which are on this machine, which one may have been meant, and whether the hub answers."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def hub_fault(address: str, seconds: float = 5.0) -> str:
 
 @contextmanager
 def quiet_hub() -> Iterator[None]:
-    """No bars inside, and none of the hub's warnings: one comes at every try to reach a hub that does not answer."""
+    """Switch off progress bars and warnings of huggingface_hub, which warns at every try to reach a silent hub."""
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
     hub = logging.getLogger("huggingface_hub")

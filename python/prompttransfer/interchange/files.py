@@ -75,17 +75,17 @@ def read_tensors(path: Place) -> tuple[dict[str, Tensor], dict[str, str]]:
     """All tensors of a safetensors file and its metadata, without the hash.
 
     Args:
-        path: of a file, or the hub id of one, see `prompttransfer.interchange.hub.prompt_file`; so in all readers.
+        path: of a file, or a hub id; all readers take both, see `prompttransfer.interchange.hub.prompt_file`.
 
     Raises:
         ValueError: no such file, or it is damaged or none of that format.
         ConnectionError: it is on a hub that does not answer.
     """
-    place = prompt_file(path)
-    if not place.is_file():
+    local = prompt_file(path)
+    if not local.is_file():
         raise ValueError(f"{path}: no such prompt file")
     try:
-        with safe_open(place, framework="pt") as file:
+        with safe_open(local, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             metadata = dict(file.metadata() or {})
     except UNREADABLE as error:

@@ -1,4 +1,4 @@
-"""Prompts on a model hub: what a path or a hub id stands for on this machine, and one folder as one repository.
+"""Prompts on a model hub: a path or a hub id becomes a local file, and a folder becomes a repository.
 
 A repository holds one prompt file, `prompt.safetensors`, and beside it the files of a PEFT adapter. Only these are
 read, and all are safetensors or JSON.
@@ -39,7 +39,7 @@ def prompt_file(place: Place) -> Path:
         ValueError: no such repository or revision, or it holds no prompt file.
         ConnectionError: the hub does not answer, or HF_HUB_OFFLINE is set, and the cache does not have it.
     """
-    if not is_hub_id(place):
+    if not _is_hub_id(place):
         return Path(place)
     file = _fetched(place, [PROMPT]) / PROMPT
     if not file.is_file():
@@ -51,20 +51,18 @@ def prompt_file(place: Place) -> Path:
 
 
 def adapter_folder(place: Place) -> Path:
-    """The folder of an adapter, as `prompt_file`; of a hub id without pickle files."""
-    if not is_hub_id(place):
+    """The folder of an adapter: the path as it is, or that of a hub id, fetched without any pickle file.
+
+    Raises:
+        ValueError, ConnectionError: as `prompt_file`.
+    """
+    if not _is_hub_id(place):
         return Path(place)
     folder = _fetched(place, [CONFIG, WEIGHTS, CARDS])
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise ValueError(f"{place}: the repository holds no {name}; want an adapter of PEFT in safetensors")
     return folder
-
-
-def is_hub_id(place: Place) -> bool:
-    """Whether it is read as a hub id, see `prompt_file`."""
-    name = _parts(place)[0]
-    return name.count("/") == 1 and not name.endswith(".safetensors") and not _exists(place) and is_repository(name)
 
 
 def is_repository(name: str) -> bool:
@@ -97,12 +95,12 @@ def check_target(repository: str) -> None:
 
 
 def push_folder(folder: Path, repository: str, *, private: bool = False, message: str = "Prompt") -> Pushed:
-    """Make the repository unless it is there, and commit the files of a folder to it.
+    """Make the repository unless it exists, and commit the files of a folder to it.
 
-    Files that an earlier push has left and that are not in the folder are deleted in the same commit.
+    The same commit deletes files of an earlier push that the folder lacks.
 
     Args:
-        private: where it is made now; one that is there and public is refused.
+        private: of a new repository; one that exists and is public is refused.
 
     Raises:
         ValueError: the hub refuses the token, or a value of the model card.
@@ -127,6 +125,12 @@ def push_folder(folder: Path, repository: str, *, private: bool = False, message
             delete_patterns=[PROMPT, CONFIG, WEIGHTS, CARDS],
         )
     return Pushed(str(url), commit.oid)
+
+
+def _is_hub_id(place: Place) -> bool:
+    """Whether it is read as a hub id, see `prompt_file`."""
+    name = _parts(place)[0]
+    return name.count("/") == 1 and not name.endswith(".safetensors") and not _exists(place) and is_repository(name)
 
 
 def _exists(place: Place) -> bool:
@@ -154,7 +158,7 @@ def _fetched(place: Place, files: Sequence[str]) -> Path:
 
 @contextmanager
 def _read_errors(place: Place) -> Iterator[None]:
-    """What it means that a repository cannot be read, and the way out."""
+    """Errors of huggingface_hub become messages that say what to do."""
     from huggingface_hub import constants, errors
 
     name, revision = _parts(place)
@@ -187,7 +191,7 @@ def _read_errors(place: Place) -> Iterator[None]:
 
 @contextmanager
 def _push_errors(repository: str) -> Iterator[None]:
-    """What it means that a repository cannot be made or written, and the way out."""
+    """As `_read_errors`, for a repository that is made or written."""
     from huggingface_hub import constants, errors
 
     try:
@@ -213,7 +217,10 @@ def _push_errors(repository: str) -> Iterator[None]:
 
 
 def _check_answer(place: Place) -> None:
-    """After an error of the HTTP library, whose kinds depend on the version of huggingface_hub."""
+    """Raise a ConnectionError if the hub does not answer.
+
+    For errors of the HTTP library: which library that is depends on the version of huggingface_hub.
+    """
     from huggingface_hub import constants
 
     if fault := hub_fault(constants.ENDPOINT):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from textwrap import indent
 from typing import Any
 
+from huggingface_hub import EvalResult, ModelCardData
+
 from prompttransfer.interchange.card import Card
+from prompttransfer.tasks import PAPER_TASKS
 from prompttransfer.tasks.scales import scale_of
 from prompttransfer.tasks.templates import fields_of
 
@@ -36,10 +40,6 @@ def model_card(repository: str, card: Card, adapter: Mapping[str, Any] | None) -
 
 
 def _metadata(repository: str, card: Card, adapter: Mapping[str, Any] | None) -> str:
-    from huggingface_hub import EvalResult, ModelCardData
-
-    from prompttransfer.tasks import PAPER_TASKS  # imports datasets, which takes seconds
-
     paper = PAPER_TASKS.get(card.task)
     kind = "text-classification" if card.choices else "text-generation"
     results = []
@@ -75,7 +75,8 @@ def _scores(card: Card) -> list[str]:
     rows = [("this prompt", card.score)]
     rows += [(what, card.scores[name]) for name, what in _BASELINES.items() if name in card.scores]
     table = "\n".join(f"| {what} | {scale.text(score)} |" for what, score in rows)
-    return ["## Scores", f"| on test rows | {card.metric or 'score'} |\n|---|---|\n{table}"]
+    metric = [f"Metric: {_code(card.metric)}, on test rows."] if card.metric else []
+    return ["## Scores", f"| | score |\n|---|---|\n{table}", *metric]
 
 
 def _wording(card: Card) -> list[str]:
@@ -89,7 +90,7 @@ def _wording(card: Card) -> list[str]:
 def _prompttransfer_lines(repository: str, card: Card) -> tuple[str, ...]:
     fields = fields_of(card.template) if card.template else ()
     options = "" if card.template else ', template="...", choices=("...", "...")'
-    row = '"..."' if len(fields) < 2 else "{" + ", ".join(f'"{name}": "..."' for name in fields) + "}"
+    row = '"..."' if len(fields) < 2 else "{" + ", ".join(f'{json.dumps(name)}: "..."' for name in fields) + "}"
     return (
         "from prompttransfer import Predictor",
         f'predictor = Predictor.open("{repository}"{options})',
@@ -100,7 +101,7 @@ def _prompttransfer_lines(repository: str, card: Card) -> tuple[str, ...]:
 def _peft(repository: str, card: Card, adapter: Mapping[str, Any]) -> list[str]:
     auto = "AutoModelForSeq2SeqLM" if adapter["task_type"] == "SEQ_2_SEQ_LM" else "AutoModelForCausalLM"
     parts = [
-        "With PEFT, for a text worded as above:",
+        "With PEFT, which leaves the wording of a text to you:",
         _python(
             "from peft import PeftModel",
             f"from transformers import {auto}",
@@ -108,7 +109,7 @@ def _peft(repository: str, card: Card, adapter: Mapping[str, Any]) -> list[str]:
         ),
     ]
     if adapter["peft_type"] == "MULTITASK_PROMPT_TUNING":
-        parts.append("Calls want `task_ids`, a zero for each row.")
+        parts.append("Calls need `task_ids`: a 0 for each row.")
     return parts
 
 
@@ -117,5 +118,5 @@ def _python(*lines: str) -> str:
 
 
 def _code(text: str) -> str:
-    """Text of a card, which may be anybody's, as code: it ends no line, and begins no markup."""
+    """Text of a card as inline code. It may come from anybody, so it can neither end the line nor begin markup."""
     return f"`{' '.join(text.replace('`', chr(39)).split())}`"

@@ -10,7 +10,6 @@ from prompttransfer.files.json_file import read_json
 from prompttransfer.interchange.card import Card
 from prompttransfer.interchange.files import TENSOR, read_tensors, write_tensors
 from prompttransfer.interchange.hub import CONFIG, PROMPT, Place, Pushed, check_target, is_repository, push_folder
-from prompttransfer.interchange.model_card import model_card
 from prompttransfer.interchange.peft_export import export_files
 
 
@@ -30,8 +29,8 @@ def push_prompt(
     A prompt that depends on the row has no adapter. The folder appears when the push has succeeded.
 
     Args:
-        repository: user/name; it is made unless it is there.
-        base_model: hub id of the model where the card does not say, or names a folder of this machine.
+        repository: user/name; it is made unless it exists.
+        base_model: hub id of the model, where the card names none, or a folder of this machine.
         seq2seq, multitask: of `export_files`.
         licence: on the card, as the hub spells it, such as apache-2.0.
         private: of `push_folder`.
@@ -41,6 +40,8 @@ def push_prompt(
         FileExistsError: the folder is there already.
         ConnectionError: the hub does not answer.
     """
+    from prompttransfer.interchange.model_card import model_card  # imports datasets, which takes seconds
+
     check_target(repository)
     tensors, metadata = read_tensors(path)
     card = Card.of(metadata, path)
@@ -57,6 +58,5 @@ def push_prompt(
             fresh.mkdir()
             config = None
         write_tensors(fresh / PROMPT, tensors, card.metadata())
-        text = model_card(repository, card, config)
-        (fresh / "README.md").write_text(text, encoding="utf-8")
+        (fresh / "README.md").write_text(model_card(repository, card, config), encoding="utf-8")
         return push_folder(fresh, repository, private=private, message=f"Prompt for {card.task or 'a task'}")

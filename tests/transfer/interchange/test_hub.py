@@ -159,7 +159,7 @@ def test_model_card(hub: Hub, prompt: Path, tmp_path: Path) -> None:
         ],
     }
     for line in (
-        "| on test rows | accuracy |",
+        "Metric: `accuracy`, on test rows.",
         "| this prompt | 87.5 |",
         "| the model without a prompt (zero-shot) | 61.2 |",
         "| the most frequent answer (majority) | 50.0 |",
@@ -199,7 +199,7 @@ def test_calls_that_a_model_card_explains(hub: Hub, tmp_path: Path) -> None:
     push_prompt(tmp_path / "p.safetensors", "user/qa", tmp_path / "folder")
     text = hub.repositories["user/qa"].files["README.md"].decode()
     assert 'predictor([{"question": "...", "context": "..."}])[0].label' in text and "Answers: free text." in text
-    assert 'AutoModelForSeq2SeqLM.from_pretrained("tiny/t5")' in text and "`task_ids`, a zero for each row" in text
+    assert 'AutoModelForSeq2SeqLM.from_pretrained("tiny/t5")' in text and "`task_ids`: a 0 for each row" in text
     assert "pipeline_tag: text-generation" in text and "## Scores" not in text and "model-index" not in text
 
 

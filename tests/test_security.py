@@ -92,6 +92,16 @@ def test_tensors_are_loaded_without_code() -> None:
     assert [place for place, call in calls("np.load", "numpy.load") if keyword(call, "allow_pickle")] == []
 
 
+def test_prompts_of_a_hub_are_safetensors_and_json() -> None:
+    """Nothing else is fetched, and nothing is uploaded from anywhere else; tests/transfer/interchange/test_hub.py."""
+    hub = pytest.importorskip("prompttransfer.interchange.hub")
+    for names in (("snapshot_download", "hf_hub_download"), ("upload_folder", "upload_file", "create_commit")):
+        assert [place.rpartition(":")[0] for place, _ in calls(*names)] == ["python/prompttransfer/interchange/hub.py"]
+    (fetch,) = (call for _, call in calls("snapshot_download"))
+    assert keyword(fetch, "allow_patterns") is ...
+    assert {Path(name).suffix for name in (hub.PROMPT, hub.CONFIG, hub.WEIGHTS, hub.CARDS)} == {".safetensors", ".json"}
+
+
 def test_yaml_makes_no_objects(tmp_path: Path) -> None:
     import yaml
 

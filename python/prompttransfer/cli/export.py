@@ -16,8 +16,11 @@ from prompttransfer.files.texts import show
 @command()
 def export(
     progress: NullProgress,
-    prompts: Annotated[list[Path], typer.Argument(help="Prompt files (.safetensors) written by `train` or `compare`.")],
-    folder: Annotated[Path, typer.Argument(help="Adapter folder to write; it must not exist.")],
+    prompts: Annotated[
+        list[Path],
+        typer.Argument(help="Prompt files (.safetensors) written by `train` or `compare`, or hub IDs of prompts."),
+    ],
+    folder: Annotated[Path, typer.Argument(help="Folder to write; it must not exist.")],
     model: Annotated[
         str | None,
         typer.Option(help="Hub ID or folder to record as the base model.", show_default="the model of the prompt file"),
@@ -29,6 +32,22 @@ def export(
     multitask: Annotated[
         bool, typer.Option("--multitask", help="Keep the factors of an MPT prompt (trained with transfer_from: all).")
     ] = False,
+    push: Annotated[
+        str | None,
+        typer.Option(
+            metavar="USER/NAME",
+            help="Add the prompt file and a model card, and upload the folder to this repository of the model hub. "
+            "Without this option nothing is sent.",
+        ),
+    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="With --push: make a new repository private.")] = False,
+    licence: Annotated[
+        str | None,
+        typer.Option(
+            help="With --push: licence of the prompt as the hub spells it, such as apache-2.0.",
+            show_default="that of the prompt file",
+        ),
+    ] = None,
 ) -> Result:
     """Write a prompt as a PEFT adapter, which `PeftModel.from_pretrained(model, folder)` loads.
 
@@ -37,11 +56,30 @@ def export(
     ```bash
     prompttransfer export amazon.safetensors amazon-adapter
     prompttransfer export --multitask runs/mpt/prompts/MPT/sst2-seed42.safetensors sst2-adapter
+    prompttransfer export reviews.safetensors reviews-hub --push user/reviews --licence apache-2.0
     ```
     """
     from prompttransfer.files.assets import demo_model
-    from prompttransfer.interchange import export_files, read_card
+    from prompttransfer.interchange import export_files, push_prompt, read_card
 
+    if push is not None:
+        if len(prompts) > 1:
+            raise ValueError(f"--push: got {len(prompts)} prompts, want one: a repository holds one prompt")
+        with progress:
+            pushed = push_prompt(
+                prompts[0],
+                push,
+                folder,
+                base_model=model,
+                seq2seq=seq2seq,
+                multitask=multitask,
+                licence=licence,
+                private=private,
+            )
+        facts = {"folder": str(folder), "url": pushed.url, "revision": pushed.revision}
+        return Result(facts, lambda: show(f"pushed: {pushed.url} (revision {pushed.revision}), from {folder}"))
+    if private or licence is not None:
+        raise ValueError(f"--{'private' if private else 'licence'}: got it without --push")
     with progress:
         if (model or read_card(prompts[0]).model) == "demo":
             model = str(demo_model(progress))

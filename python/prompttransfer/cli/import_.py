@@ -23,7 +23,10 @@ _ANSWERS = {
 
 @command()
 def import_(
-    adapter: Annotated[Path, typer.Argument(help="PEFT adapter folder: PROMPT_TUNING or MULTITASK_PROMPT_TUNING.")],
+    adapter: Annotated[
+        Path,
+        typer.Argument(help="PEFT adapter folder, or the hub ID of one: PROMPT_TUNING or MULTITASK_PROMPT_TUNING."),
+    ],
     prompt: Annotated[Path, typer.Argument(help="Prompt file to write (.safetensors); it must not exist.")],
     task: Annotated[str | None, typer.Option(help="Name of the task.", show_default="that of the prompt file")] = None,
     model: Annotated[

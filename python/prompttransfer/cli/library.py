@@ -21,7 +21,8 @@ library = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="K
 @command()
 def add(
     sources: Annotated[
-        list[Path], typer.Argument(help="Prompt files, or run folders, of which all prompts are added.")
+        list[Path],
+        typer.Argument(help="Prompt files or their hub IDs, or run folders, of which all prompts are added."),
     ],
     library: Folder = Path("library"),
     prefix: Annotated[

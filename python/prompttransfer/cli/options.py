@@ -9,7 +9,13 @@ import typer
 
 from prompttransfer.cli import completion
 
-PromptFile = Annotated[Path, typer.Argument(help="Prompt file (.safetensors) written by `train` or `compare`.")]
+PromptFile = Annotated[
+    Path,
+    typer.Argument(
+        help="Prompt file (.safetensors) written by `train` or `compare`, or the hub ID of one: user/name, or "
+        "user/name@revision."
+    ),
+]
 Task = Annotated[
     str,
     typer.Argument(

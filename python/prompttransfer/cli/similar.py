@@ -14,7 +14,9 @@ from prompttransfer.files.texts import show, tell
 
 @command(prints=True)
 def similar(
-    prompt: Annotated[Path, typer.Argument(help="Prompt file (.safetensors); it need not be in the library.")],
+    prompt: Annotated[
+        Path, typer.Argument(help="Prompt file (.safetensors) or its hub ID; it need not be in the library.")
+    ],
     library: Folder = Path("library"),
     metric: Annotated[
         str,

@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -46,6 +47,29 @@ def replacing(path: Path, *, sync: bool = True) -> Iterator[Path]:
     finally:
         temporary.unlink(missing_ok=True)
         os.close(handle)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A folder to make and fill, which gets the name `path` when the block ends well, and is gone when it does not.
+
+    Raises:
+        FileExistsError: there is something of that name already.
+    """
+    path = Path(path)
+    if path.exists():
+        raise FileExistsError(f"{path} exists; name a new folder")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(dir=path.parent, prefix=".new-"))
+    try:
+        yield scratch / path.name
+        for file in (scratch / path.name).rglob("*"):
+            if file.is_file():
+                sync_file(file)
+        (scratch / path.name).rename(path)
+        sync_folder(path.parent)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -32,3 +32,8 @@ def meant(name: str, known: Iterable[str]) -> str:
     """A suggestion to end a message with: the known name that is most like this one; "" if none is."""
     near = get_close_matches(name, list(known), n=1)
     return f"; did you mean {shown(near[0])}?" if near else ""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message; its type where it has no message."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

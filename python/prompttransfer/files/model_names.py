@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -38,6 +41,23 @@ def hub_fault(address: str, seconds: float = 5.0) -> str:
         return ""
     except (OSError, ValueError) as failure:
         return str(getattr(failure, "reason", failure))
+
+
+@contextmanager
+def quiet_hub() -> Iterator[None]:
+    """Switch off progress bars and warnings of huggingface_hub, which warns at every try to reach a silent hub."""
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    hub = logging.getLogger("huggingface_hub")
+    level, bars = hub.level, not are_progress_bars_disabled()
+    hub.setLevel(logging.ERROR)
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        hub.setLevel(level)
+        if bars:
+            enable_progress_bars()
 
 
 def suggestion(name: str) -> str:

@@ -1,4 +1,7 @@
-"""Trained prompts as files, with a card that says where each comes from, and as adapters of PEFT."""
+"""Trained prompts as files, with a card that says where each comes from, as adapters of PEFT, and on a hub.
+
+Readers take the path of a file, or a hub id: `user/name`, or `user/name@revision`.
+"""
 
 from prompttransfer.interchange.card import Card, read_card
 from prompttransfer.interchange.files import (
@@ -10,17 +13,21 @@ from prompttransfer.interchange.files import (
     write_prompt,
     write_tensors,
 )
+from prompttransfer.interchange.hub import Pushed
 from prompttransfer.interchange.peft_export import export_files, export_multitask, export_peft
 from prompttransfer.interchange.peft_import import Imported, import_peft
+from prompttransfer.interchange.publish import push_prompt
 
 __all__ = [
     "Card",
     "Factors",
     "Imported",
+    "Pushed",
     "export_files",
     "export_multitask",
     "export_peft",
     "import_peft",
+    "push_prompt",
     "read_card",
     "read_factors",
     "read_prompt",

@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, Field, ValidationError
 
 from prompttransfer.files.json_file import parse_json
 from prompttransfer.interchange.files import read_tensors
+from prompttransfer.interchange.hub import Place
 from prompttransfer.settings.base import Settings
 from prompttransfer.settings.joins import Join
 from prompttransfer.settings.reading import Reading
@@ -88,6 +89,6 @@ class Card(Settings):
         return {name: value if isinstance(value, str) else json.dumps(value) for name, value in known.items()}
 
 
-def read_card(path: Path) -> Card:
+def read_card(path: Place) -> Card:
     """The card in a prompt file; raises ValueError where it is none, or a value of the card does not fit."""
     return Card.of(read_tensors(path)[1], path)

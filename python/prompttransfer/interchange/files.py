@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from prompttransfer.files.durable import replacing
+from prompttransfer.interchange.hub import Place, prompt_file
 
 if TYPE_CHECKING:
     from prompttransfer.prompts import InstancePrompt, OffsetPrompt
@@ -70,17 +71,21 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
         save_file(content, temporary, metadata={**metadata, _HASH: _content_hash(content)})
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_tensors(path: Place) -> tuple[dict[str, Tensor], dict[str, str]]:
     """All tensors of a safetensors file and its metadata, without the hash.
+
+    Args:
+        path: of a file, or a hub id; all readers take both, see `prompttransfer.interchange.hub.prompt_file`.
 
     Raises:
         ValueError: no such file, or it is damaged or none of that format.
+        ConnectionError: it is on a hub that does not answer.
     """
-    path = Path(path)
-    if not path.is_file():
+    local = prompt_file(path)
+    if not local.is_file():
         raise ValueError(f"{path}: no such prompt file")
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(local, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             metadata = dict(file.metadata() or {})
     except UNREADABLE as error:
@@ -91,13 +96,13 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     return tensors, metadata
 
 
-def read_prompt(path: Path) -> tuple[Tensor, dict[str, str]]:
+def read_prompt(path: Place) -> tuple[Tensor, dict[str, str]]:
     """A prompt (L, H) float32 and its metadata; raises ValueError where the file holds none."""
     tensors, metadata = read_tensors(path)
     return _prompt(path, tensors), metadata
 
 
-def read_factors(path: Path) -> Factors | None:
+def read_factors(path: Place) -> Factors | None:
     """What the prompt in a file is composed of; None where the file does not say."""
     tensors, _ = read_tensors(path)
     prompt = _prompt(path, tensors)
@@ -115,7 +120,7 @@ def read_factors(path: Path) -> Factors | None:
     return Factors(shared, u, v)
 
 
-def read_trained(path: Path) -> tuple[Tensor | InstancePrompt | OffsetPrompt, dict[str, str]]:
+def read_trained(path: Place) -> tuple[Tensor | InstancePrompt | OffsetPrompt, dict[str, str]]:
     """What a model reads in front of its text, and its metadata: a prompt (L, H), or one that depends on the row.
 
     Raises:
@@ -146,7 +151,7 @@ def _content_hash(tensors: Mapping[str, Tensor]) -> str:
     return state.hexdigest()
 
 
-def _prompt(path: Path, tensors: Mapping[str, Tensor]) -> Tensor:
+def _prompt(path: Place, tensors: Mapping[str, Tensor]) -> Tensor:
     if TENSOR not in tensors:
         method = _module_of(tensors)
         why = f"; a prompt that depends on the row ({method}) has no matrix" if method else ""

@@ -9,8 +9,6 @@ before the decoder's input; an encoder-decoder is then called with labels, and `
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,34 +17,35 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from prompttransfer.files.durable import new_folder
 from prompttransfer.files.paths import anywhere
 from prompttransfer.interchange.card import Card
 from prompttransfer.interchange.files import Factors, read_factors, read_prompt
-
-# Beside the adapter, by task id; PEFT passes over files it does not know.
-CARDS = "prompt_cards.json"
+from prompttransfer.interchange.hub import CARDS, CONFIG, WEIGHTS, Place
 
 
 def export_files(
-    paths: Sequence[Path],
+    paths: Sequence[Place],
     folder: Path,
     *,
     base_model: str | None = None,
     seq2seq: bool | None = None,
     multitask: bool = False,
+    cards: Sequence[Card] | None = None,
 ) -> Path:
     """Write prompt files as one adapter: of one file its finished prompt, of several the tasks of a group of MPT.
 
     Args:
         base_model, seq2seq: where the cards do not say, or others are meant; seq2seq: an encoder-decoder.
         multitask: keep the factors of MPT also where it is one file.
+        cards: in place of those in the files.
 
     Raises:
         ValueError: a file is no prompt, has no factors, shares its prompt with no other, or belongs to another model.
         FileExistsError: the folder is there already.
     """
     read = [read_prompt(path) for path in paths]
-    cards = [Card.of(metadata, path) for (_, metadata), path in zip(read, paths, strict=True)]
+    cards = cards or [Card.of(metadata, path) for (_, metadata), path in zip(read, paths, strict=True)]
     first = cards[0]
     for path, card in zip(paths, cards, strict=True):
         for name in ("model_fingerprint", "placement"):
@@ -157,25 +156,18 @@ def _config(prompt: Tensor, base_model: str, seq2seq: bool, placement: str) -> d
 
 def _write(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor], cards: Sequence[Card]) -> Path:
     folder = Path(folder)
-    if folder.exists():
-        raise FileExistsError(f"{folder} exists; name a new folder for the adapter")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".new-"))
-    try:
-        (scratch / "adapter_config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
+    with new_folder(folder) as fresh:
+        fresh.mkdir()
+        (fresh / CONFIG).write_text(json.dumps(config, indent=1), encoding="utf-8")
         content = {name: tensor.detach().float().cpu().contiguous() for name, tensor in tensors.items()}
-        save_file(content, scratch / "adapter_model.safetensors", metadata={"format": "pt"})
+        save_file(content, fresh / WEIGHTS, metadata={"format": "pt"})
         if cards:
             known = [card.model_dump(mode="json", exclude_defaults=True) for card in cards]
-            (scratch / CARDS).write_text(json.dumps(known, indent=1, ensure_ascii=False), encoding="utf-8")
-        scratch.chmod(0o755)
-        scratch.rename(folder)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+            (fresh / CARDS).write_text(json.dumps(known, indent=1, ensure_ascii=False), encoding="utf-8")
     return folder
 
 
-def _is_seq2seq(card: Card, base_model: str, path: Path) -> bool:
+def _is_seq2seq(card: Card, base_model: str, path: Place) -> bool:
     """By the card, else by the model's configuration where it lies on this machine."""
     if card.architecture is not None:
         return card.architecture == "seq2seq"

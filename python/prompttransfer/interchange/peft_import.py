@@ -12,7 +12,7 @@ from torch import Tensor
 from prompttransfer.files.json_file import read_json
 from prompttransfer.interchange.card import Card
 from prompttransfer.interchange.files import Factors, as_float32, read_tensors
-from prompttransfer.interchange.peft_export import CARDS
+from prompttransfer.interchange.hub import CARDS, CONFIG, WEIGHTS, Place, adapter_folder
 
 _KINDS = {
     "PROMPT_TUNING": ("prompt_embeddings",),
@@ -29,19 +29,19 @@ class Imported(NamedTuple):
     factors: Factors | None = None
 
 
-def import_peft(folder: Path) -> list[Imported]:
-    """The prompts of an adapter folder, by task id; one of PROMPT_TUNING.
+def import_peft(place: Place) -> list[Imported]:
+    """The prompts of an adapter folder, or of the hub id of one, by task id; one of PROMPT_TUNING.
 
     What PEFT does with an adapter counts: of a PROMPT_TUNING adapter for two sub-modules it reads the first half only.
-    A checkpoint in pickle format is read as tensors and nothing else.
+    A checkpoint in pickle format is read as tensors and nothing else; of the hub, none is fetched.
 
     Raises:
         ValueError: not an adapter folder, an adapter of another kind, or tensors that do not fit its configuration.
     """
-    folder = Path(folder)
+    folder = adapter_folder(place)
     config = _config(folder)
     kind, task_type = str(config.get("peft_type")), str(config.get("task_type"))
-    file = folder / "adapter_config.json"
+    file = folder / CONFIG
     if kind not in _KINDS:
         raise ValueError(f"{file}: got peft_type {kind}, want {' or '.join(_KINDS)}")
     if task_type not in _TASK_TYPES:
@@ -80,10 +80,10 @@ def import_peft(folder: Path) -> list[Imported]:
 
 
 def _config(folder: Path) -> dict[str, Any]:
-    file = folder / "adapter_config.json"
+    file = folder / CONFIG
     if not file.is_file():
-        hint = "" if folder.is_dir() else "; fetch one of the hub with: hf download NAME --local-dir FOLDER"
-        raise ValueError(f"{folder}: not an adapter folder, there is no adapter_config.json{hint}")
+        hint = "" if folder.is_dir() else "; want a folder of this machine, or a hub id such as user/name"
+        raise ValueError(f"{folder}: not an adapter folder, there is no {CONFIG}{hint}")
     content = read_json(file)
     if not isinstance(content, dict):
         raise ValueError(f"{file}: got a {type(content).__name__}, want a configuration of PEFT")
@@ -100,17 +100,17 @@ def _count(file: Path, config: dict[str, Any], name: str, default: int | None = 
 
 
 def _checkpoint(folder: Path) -> dict[str, Tensor]:
-    file = folder / "adapter_model.safetensors"
+    file = folder / WEIGHTS
     if file.is_file():
         return read_tensors(file)[0]
     file = folder / "adapter_model.bin"
     if not file.is_file():
-        raise ValueError(f"{folder}: there is no adapter_model.safetensors")
+        raise ValueError(f"{folder}: there is no {WEIGHTS}")
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler raises whatever a damaged file leads it to
         raise ValueError(
-            f"{file}: damaged, or holds more than tensors, which could run code; want adapter_model.safetensors"
+            f"{file}: damaged, or holds more than tensors, which could run code; want {WEIGHTS}"
         ) from error
     if not isinstance(content, dict) or not all(isinstance(tensor, Tensor) for tensor in content.values()):
         raise ValueError(f"{file}: holds something else than named tensors")

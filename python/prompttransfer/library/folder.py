@@ -23,6 +23,7 @@ from prompttransfer.files.durable import write_json
 from prompttransfer.files.json_file import read_json
 from prompttransfer.interchange import Card, read_prompt, read_tensors, write_tensors
 from prompttransfer.interchange.files import TENSOR
+from prompttransfer.interchange.hub import Place, prompt_file
 from prompttransfer.library.index import Entry, Index
 from prompttransfer.library.reading import parts
 from prompttransfer.runs.rows import SourceRow, TargetRow, read_rows
@@ -67,8 +68,8 @@ class Library:
         index = Index(folder)
         return cls(folder, index, index.update())
 
-    def add(self, path: Path, name: str, *, replace: bool = False, **facts: Any) -> str:
-        """Add a prompt file and return its name.
+    def add(self, path: Place, name: str, *, replace: bool = False, **facts: Any) -> str:
+        """Add a prompt file, or the hub id of one, and return its name.
 
         Args:
             facts: fields of `Card` that go before those in the file.
@@ -76,10 +77,12 @@ class Library:
 
         Raises:
             ValueError: not a prompt file, or another prompt has the name.
+            ConnectionError: it is on a hub that does not answer.
         """
-        read_prompt(path)
-        tensors, metadata = read_tensors(path)
-        day = datetime.fromtimestamp(Path(path).stat().st_mtime, timezone.utc).date().isoformat()
+        file = prompt_file(path)
+        read_prompt(file)
+        tensors, metadata = read_tensors(file)
+        day = datetime.fromtimestamp(file.stat().st_mtime, timezone.utc).date().isoformat()
         known = {"date": day} | Card.of(metadata, path).model_dump(exclude_defaults=True)
         card = Card.checked(known | facts, path)
         name = re.sub(r"[^\w.-]+", "-", name).strip("-.")
@@ -125,10 +128,9 @@ class Library:
         for row in rows:
             if row.prompt is None:
                 raise ValueError(f"{folder}: it does not say where the prompt of {row.name} is")
-            scores = {"majority": row.majority, "zero_shot": row.zero_shot}
             name = f"{prefix}-{row.name}" if prefix else row.name
             names.append(
-                self.add(folder / row.prompt, name, replace=replace, scores=scores, metric=row.metric, **facts)
+                self.add(folder / row.prompt, name, replace=replace, scores=row.baselines, metric=row.metric, **facts)
             )
         for start in sorted(folder.glob("prompts/P_init-*.safetensors")):
             self.add_start(start)

@@ -27,7 +27,8 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.pytorch_utils import Conv1D
 
 from prompttransfer.distributed import processes
-from prompttransfer.files.model_names import hub_folder, suggestion
+from prompttransfer.files.excerpt import first_line
+from prompttransfer.files.model_names import hub_folder, quiet_hub, suggestion
 from prompttransfer.models import Backbone, native_bfloat16, quiet_transformers
 from prompttransfer.models.fitness import check_fitness
 from prompttransfer.models.head import is_kept
@@ -109,15 +110,11 @@ def read_configuration(name: str) -> Any:
     """
     if not _is_path(name):
         hub_folder()  # without a home folder the hub would make one in the current folder, named ~
-    hub = logging.getLogger("huggingface_hub")
-    level = hub.level
-    hub.setLevel(logging.ERROR)  # a warning at every try to reach a hub that does not answer
     try:
-        return AutoConfig.from_pretrained(name, trust_remote_code=False)
+        with quiet_hub():
+            return AutoConfig.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise _no_model(name, error) from error
-    finally:
-        hub.setLevel(level)
 
 
 def _is_path(name: str) -> bool:
@@ -131,7 +128,7 @@ def _no_model(name: str, error: Exception) -> Exception:
     hint = f"; did you mean {near!r}?" if near else ""
     folder = Path(name)
     if folder.is_dir():
-        lacks = _first_line(error) if (folder / "config.json").is_file() else "it has no config.json"
+        lacks = first_line(error) if (folder / "config.json").is_file() else "it has no config.json"
         return ValueError(f"model {name!r} is no folder of a transformers model: {lacks}")
     if _is_path(name):
         return ValueError(
@@ -147,11 +144,7 @@ def _no_model(name: str, error: Exception) -> Exception:
             f"model {name!r} is neither a folder nor in the hub's cache, and {ENDPOINT} does not answer{hint}\n"
             f"Fetch it where there is a connection (hf download {name}), or name a local folder."
         )
-    return ValueError(f"model {name!r}: {_first_line(error)}{hint}")
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return ValueError(f"model {name!r}: {first_line(error)}{hint}")
 
 
 def _quantized(quantization: str, device: torch.device) -> dict[str, Any]:

@@ -47,7 +47,9 @@ class SourceJob:
     def do(self) -> Made:
         row, prompt = made_source(self.ctx, self.source)
         path = f"prompts/{self.name}.safetensors"
-        card = card_of(self.ctx, self.source, method="PT", seed=self.ctx.source_seed, score=row.score)
+        card = card_of(
+            self.ctx, self.source, method="PT", seed=self.ctx.source_seed, score=row.score, scores=row.baselines
+        )
         return Made(replace(row, prompt=path), {path: PromptFile(prompt, card)})
 
 
@@ -98,7 +100,7 @@ class TargetJob:
         path = f"{stem}.safetensors"
         row = TargetRow.of(method, target, ctx.seed, result, found, zero_shot, prompt=path)
         card = card_of(ctx, target, method=method, seed=ctx.seed)
-        scored = card_of(ctx, target, method=method, seed=ctx.seed, score=row.score)
+        scored = card_of(ctx, target, method=method, seed=ctx.seed, score=row.score, scores=row.baselines)
         files = {
             f"{stem}-{name}.safetensors": PromptFile(prompt, card) for name, prompt in result.other_prompts.items()
         }

@@ -77,6 +77,11 @@ class ScoredRow:
     leaked_rows: Count
     skipped_rows: Count
 
+    @property
+    def baselines(self) -> dict[str, float]:
+        """What the score has to be compared with, as on a card."""
+        return {"majority": self.majority, "zero_shot": self.zero_shot}
+
     def facts(self) -> dict[str, Any]:
         """As JSON values, in their order; without `prompt` where no file holds it."""
         facts = dict.fromkeys(self._first) | vars(self)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from prompttransfer.files.progress import ProgressReporter
 from prompttransfer.interchange import Card, read_trained
+from prompttransfer.interchange.hub import Place
 from prompttransfer.models import Backbone
 from prompttransfer.models.embeddings import Embeddings
 from prompttransfer.models.encoding import EncodedTask
@@ -23,11 +23,12 @@ from prompttransfer.tasks import DEMO_TASKS, load_task
 
 
 def evaluate_file(
-    path: Path, config: RunConfig, progress: ProgressReporter, *, given: Container[str] = ()
+    path: Place, config: RunConfig, progress: ProgressReporter, *, given: Container[str] = ()
 ) -> dict[str, Any]:
     """Score of a prompt file on the task config.targets[0], with the scores it has to be compared with.
 
     Args:
+        path: of the prompt file, or its hub id.
         config: model, rows, columns, precision and max_length are used.
         given: names of the settings that were asked for. Of the others, model, precision and max_length are those
             that the prompt was trained with, and the rows of a file are not limited. A single file is scored as a
@@ -76,7 +77,7 @@ def evaluate_file(
     }
 
 
-def read_trained_prompt(path: Path) -> tuple[Tensor | PromptModule, Card]:
+def read_trained_prompt(path: Place) -> tuple[Tensor | PromptModule, Card]:
     """A prompt (L, H), or one that depends on the row, and its card.
 
     Raises:
@@ -93,7 +94,7 @@ def as_trained(config: RunConfig, card: Card, given: Container[str] = ()) -> Run
     return RunConfig(**{**config.model_dump(), **own})
 
 
-def load_trained(path: Path, name: str, progress: ProgressReporter, *, named: bool, **options: Any) -> Backbone:
+def load_trained(path: Place, name: str, progress: ProgressReporter, *, named: bool, **options: Any) -> Backbone:
     """The model of a prompt file.
 
     Args:
@@ -108,7 +109,7 @@ def load_trained(path: Path, name: str, progress: ProgressReporter, *, named: bo
 
 
 @contextmanager
-def naming_the_way_out(path: Path, *, named: bool) -> Iterator[None]:
+def naming_the_way_out(path: Place, *, named: bool) -> Iterator[None]:
     """An error about the model of a prompt file says how to name another, where the file has named it."""
     try:
         yield
@@ -120,7 +121,7 @@ def naming_the_way_out(path: Path, *, named: bool) -> Iterator[None]:
 
 
 def check_model(
-    path: Path, prompt: Tensor | PromptModule, card: Card, backbone: Backbone | Embeddings, progress: ProgressReporter
+    path: Place, prompt: Tensor | PromptModule, card: Card, backbone: Backbone | Embeddings, progress: ProgressReporter
 ) -> None:
     """Whether the model is the one that the prompt belongs to; other weights are told, where they were read.
 

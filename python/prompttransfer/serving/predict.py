@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -12,6 +11,7 @@ from torch import Tensor
 from prompttransfer.files.progress import NullProgress, ProgressReporter
 from prompttransfer.files.texts import check_text
 from prompttransfer.interchange import Card
+from prompttransfer.interchange.hub import Place
 from prompttransfer.models import Backbone
 from prompttransfer.models.answering import Reader
 from prompttransfer.models.encoding import EncodedTask, ReadsText
@@ -48,15 +48,16 @@ class Predictor:
 
     @classmethod
     def open(
-        cls, path: Path, *, progress: ProgressReporter | None = None, batch_size: int = 32, **given: Any
+        cls, path: Place, *, progress: ProgressReporter | None = None, batch_size: int = 32, **given: Any
     ) -> Predictor:
-        """Read a prompt file and load its model.
+        """Read a prompt file, or the hub id of one, and load its model.
 
         Args:
             given: goes before what the card says: model, template, choices, scoring, join, max_length, precision.
 
         Raises:
             ValueError: not a prompt file, it does not say enough, or it does not fit the model.
+            ConnectionError: prompt or model are not on this machine, and the hub does not answer.
         """
         prompt, card = read_answering_prompt(path, **given)
         named = given.get("model") is not None
@@ -65,7 +66,7 @@ class Predictor:
     @classmethod
     def of(
         cls,
-        path: Path,
+        path: Place,
         prompt: Tensor | PromptModule,
         card: Card,
         *,
@@ -160,7 +161,7 @@ def chosen(card: Card, scores: Tensor) -> list[Prediction]:
     ]
 
 
-def read_answering_prompt(path: Path, **given: Any) -> tuple[Tensor | PromptModule, Card]:
+def read_answering_prompt(path: Place, **given: Any) -> tuple[Tensor | PromptModule, Card]:
     """A prompt (L, H), or one that depends on the row, and the card that says how texts are read and answered.
 
     Args:
@@ -181,7 +182,7 @@ def read_answering_prompt(path: Path, **given: Any) -> tuple[Tensor | PromptModu
     return prompt, card
 
 
-def check_card(card: Card, path: Path) -> None:
+def check_card(card: Card, path: Place) -> None:
     """Whether a card says enough to read text and to answer it.
 
     Raises:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from prompttransfer.files.progress import NullProgress, ProgressReporter
 from prompttransfer.interchange import Card
+from prompttransfer.interchange.hub import Place
 from prompttransfer.models.embeddings import Embeddings
 from prompttransfer.models.encoding import EncodedTask
 from prompttransfer.models.scoring import longest_answer
@@ -81,22 +81,22 @@ class ServedPrompt:
     progress: ProgressReporter = field(default_factory=NullProgress)
 
     @classmethod
-    def open(cls, path: Path, *, progress: ProgressReporter | None = None, **given: Any) -> ServedPrompt:
-        """Read a prompt file, the tokenizer of its model, and its input embeddings.
+    def open(cls, path: Place, *, progress: ProgressReporter | None = None, **given: Any) -> ServedPrompt:
+        """Read a prompt file, or the hub id of one, the tokenizer of its model, and its input embeddings.
 
         Args:
             given: as in `Predictor.open`.
 
         Raises:
             ValueError: as `Predictor.open`, or the model is an encoder-decoder, which vLLM does not give prompts to.
-            ConnectionError: the model is not on this machine, and the hub does not answer.
+            ConnectionError: prompt or model are not on this machine, and the hub does not answer.
         """
         prompt, card = read_answering_prompt(path, **given)
         return cls.of(path, prompt, card, named=given.get("model") is not None, progress=progress or NullProgress())
 
     @classmethod
     def of(
-        cls, path: Path, prompt: Tensor | PromptModule, card: Card, *, named: bool, progress: ProgressReporter
+        cls, path: Place, prompt: Tensor | PromptModule, card: Card, *, named: bool, progress: ProgressReporter
     ) -> ServedPrompt:
         """The same of a prompt that `read_answering_prompt` has read; arguments of `Predictor.of`."""
         with naming_the_way_out(path, named=named):

@@ -232,6 +232,7 @@ def test_files_of_a_run_are_all_that_predict_and_evaluate_need(tmp_path: Path) -
         card = read_card(file)
         assert (card.template, card.columns, card.choices) == ("{text} Answer:", {"text": "review"}, ("no", "yes"))
         assert (card.scoring, card.architecture, card.score) == ("first-token", "causal", row["score"])
+        assert card.scores == {"majority": row["majority"], "zero_shot": row["zero_shot"]}
         result = run("predict", file, "--file", tmp_path / "goal-test.jsonl", "--json")
         assert result.exit_code == 0, result.output
         labels = [json.loads(line)["label"] for line in result.stdout.splitlines()]

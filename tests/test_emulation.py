@@ -62,7 +62,10 @@ def test_what_ends_a_wrong_kernel(program, case, message):
     assert any(part in done.stderr for part in message.split("|")), done.stderr
 
 
-@pytest.mark.parametrize("suite", ["sizes", "layouts", "types", "degenerate"])
+@pytest.mark.parametrize(
+    "suite",
+    ["sizes", "degenerate", *(pytest.param(suite, marks=pytest.mark.nightly) for suite in ("layouts", "types"))],
+)
 def test_operations_under_sanitizers(suite):
     modules = {"promptkernels._C_cuda_emulated": build_module("cuda_emulated", SANITIZE)}
     done = run_pytest([f"tests/ops/test_{suite}.py", "-k", "emulated"], modules, sanitized=True)

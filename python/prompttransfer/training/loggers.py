@@ -7,8 +7,9 @@ named after the stage, grouped with the others of the run folder, and finished w
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,8 @@ def _wandb(run: LoggedRun) -> Iterator[TrainerCallback]:
 
     run.logs.mkdir(parents=True, exist_ok=True)
     project = os.environ.get("WANDB_PROJECT", "prompttransfer")
-    opened = wandb.init(project=project, group=run.group, name=run.name, dir=run.logs)
+    quiet = {"quiet": True}  # it would print a summary for each stage
+    opened = wandb.init(project=project, group=run.group, name=run.name, dir=run.logs, settings=quiet)
     failed = 1
     try:
         yield WandbCallback()  # logs to the run that is open
@@ -109,12 +111,13 @@ def _wandb(run: LoggedRun) -> Iterator[TrainerCallback]:
 def _trackio(run: LoggedRun) -> Iterator[TrainerCallback]:
     import trackio
 
-    try:
-        yield TrackioCallback()  # begins the run and finishes it
-    except BaseException:
-        with suppress(RuntimeError):  # there is no run yet
-            trackio.finish()
-        raise
+    with redirect_stdout(sys.stderr):  # where trackio would print between the results
+        try:
+            yield TrackioCallback()  # begins the run and finishes it
+        except BaseException:
+            with suppress(RuntimeError):  # there is no run yet
+                trackio.finish()
+            raise
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,7 @@ class StandIn(ModuleType):
         assert self.run is None, "the stage before is not finished"
         self.run = MagicMock(finish=self.finish)
         self.events.append(("init", named))
+        print("hello", file=sys.stdout if self.__name__ == "trackio" else sys.stderr)
         return self.run
 
     def log(self, figures: dict[str, float]) -> None:
@@ -128,20 +129,24 @@ def toy(tmp_path: Path) -> RunConfig:
 
 @pytest.mark.parametrize("logger", PACKAGES)
 def test_every_stage_is_a_run_with_the_curve_that_is_kept(
-    logger: str, toy: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    logger: str,
+    toy: RunConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     curves = reader(logger, monkeypatch)
     silent, logged = (placed(toy, tmp_path / name) for name in ("silent", "logged"))
     compare(silent)
     assert not (silent.output / "logs").exists()
     compare(logged.model_copy(update={"report_to": logger}))
+    assert capsys.readouterr().out == ""  # which is for results
 
     found = curves(logged.output)
     assert {name.rpartition("-")[2]: curve for name, curve in found.items()} == trained(logged.cache)
     stages = [f"goal-{stage}-seed{seed}" for seed in (7, 8) for stage in ("own-prompt", "SPoT")]
-    assert sorted(name.rpartition("-")[0] for name in found) == sorted(
-        [*stages, "source-green-seed7", "source-red-seed7"]
-    )
+    sources = ["source-green-seed7", "source-red-seed7"]
+    assert sorted(name.rpartition("-")[0] for name in found) == sorted([*sources, *stages])
     made = {name: each for name, each in content(logged.output).items() if not name.startswith("logs/")}
     assert made == content(silent.output)
 

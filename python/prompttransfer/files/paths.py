@@ -59,5 +59,5 @@ def anywhere(model: str) -> str:
 
 
 def file_stem(name: str) -> str:
-    """A name as part of a file's: what is no letter, digit, dot or hyphen becomes a hyphen. It may come out empty."""
+    """A name as part of a file's: letters, digits, _, . and - stay, the rest becomes hyphens. It may come out empty."""
     return re.sub(r"[^\w.-]+", "-", name).strip("-.")

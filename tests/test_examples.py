@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
+import json
 import math
 import os
 import re
 import runpy
 import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +18,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from transfer.tiny import byte_tokenizer, tiny_llama, toy_task
+
+import promptkernels as pk
 
 pytestmark = pytest.mark.docs
 
@@ -80,6 +85,46 @@ def test_peft_script(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(losses) == 5
     for plain, fused in losses:
         assert float(plain) == pytest.approx(float(fused), abs=1e-4)
+
+
+@pytest.mark.slow
+def test_quickstart(tmp_path: Path) -> None:
+    """The cells in order, as a notebook runs them, in a folder and with a cache of their own."""
+    pytest.importorskip("peft")
+    notebook = EXAMPLES / "quickstart.ipynb"
+    cells = [cell for cell in json.loads(notebook.read_text())["cells"] if cell["cell_type"] == "code"]
+    assert not any(cell["outputs"] or cell["execution_count"] for cell in cells), "commit it without outputs"
+    own = {"PROMPTTRANSFER_CACHE": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", CELLS, str(notebook)]
+    done = subprocess.run(command, cwd=tmp_path, env=os.environ | own, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    backends, cosines, losses, results, predictor, answers = json.loads(done.stdout)
+    assert all(f"<td>{name}</td>" in backends for name in pk.backends())
+    # The second task is the first plus half of the third; that the two are orthogonal is so but for chance.
+    expected = [[1, 0.894, 0], [0.894, 1, 0.447], [0, 0.447, 1]]
+    found = torch.tensor([float(number) for number in re.findall(r"-?\d\.\d+", cosines)])
+    torch.testing.assert_close(found.view(3, 3), torch.tensor(expected), atol=0.05, rtol=0)
+    plain, fused = ast.literal_eval(losses)
+    assert plain == pytest.approx(fused, abs=1e-4)
+    assert all(method in results for method in ("PT", "MPT", "DTVG", "majority"))
+    assert (tmp_path / "runs" / "quickstart" / "run" / "report.html").is_file()
+    assert "<td>staff</td>" in predictor and answers.count("Prediction(") == 2
+
+
+# Runs the code cells of a notebook and prints, as JSON, what those show that end with an expression.
+CELLS = """
+import ast, json, sys
+names, shown = {"__name__": "__main__"}, []
+for cell in json.load(open(sys.argv[1]))["cells"]:
+    if cell["cell_type"] == "code":
+        *lines, last = ast.parse("".join(cell["source"])).body
+        ends = isinstance(last, ast.Expr)
+        exec(compile(ast.Module(lines if ends else [*lines, last], []), "cell", "exec"), names)
+        if ends:
+            value = eval(compile(ast.Expression(last.value), "cell", "eval"), names)
+            shown += [value._repr_html_() if hasattr(value, "_repr_html_") else repr(value)] * (value is not None)
+print(json.dumps(shown))
+"""
 
 
 def test_own_loop_mpt_loss() -> None:

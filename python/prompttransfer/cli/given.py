@@ -21,7 +21,10 @@ SETTINGS = {
     TASKS: ("sources", "targets", "methods", "seeds"),
     DATA: ("text_column", "label_column", "data_dir", "answers", "bad_rows", "train_rows", "test_rows"),
     MODEL: ("model", "precision", "shard_model", "max_length", "scoring"),
-    TRAINING: ("source_updates", "target_updates", "prompt_length", "batch_size", "learning_rate", "variant"),
+    TRAINING: (
+        *("source_updates", "target_updates", "prompt_length", "batch_size", "learning_rate", "variant"),
+        "report_to",
+    ),
 }
 _HEADINGS = {name: heading for heading, names in SETTINGS.items() for name in names} | dict.fromkeys(
     Reading.model_fields, DATA

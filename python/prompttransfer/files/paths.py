@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 _CONTAINER = "name a folder in PROMPTTRANSFER_CACHE (and in HF_HOME, for models of the hub)"
@@ -55,3 +56,8 @@ def anywhere(model: str) -> str:
     if model in ("", "demo") or not os.path.isdir(path):
         return model
     return str(path.resolve() if ".." in path.parts else path.absolute())
+
+
+def file_stem(name: str) -> str:
+    """A name as part of a file's: letters, digits, _, . and - stay, the rest becomes hyphens. It may come out empty."""
+    return re.sub(r"[^\w.-]+", "-", name).strip("-.")

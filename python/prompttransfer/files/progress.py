@@ -1,4 +1,4 @@
-"""Progress of long work: bars with the time left on a terminal, a line now and then elsewhere."""
+"""Progress of long work: bars with the time left on a terminal, a line now and then in a log or a notebook."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class Progress(NullProgress):
     """Shown on the error stream, so that results on the output stream stay clean."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=True, highlight=False)
+        self.console = console or _error_stream()
         self._last_note = ""
         self._bars: RichProgress | None = None
         if self.console.is_terminal:
@@ -121,6 +121,13 @@ class Progress(NullProgress):
     def __exit__(self, *_: object) -> None:
         if self._bars is not None:
             self._bars.stop()
+
+
+def _error_stream() -> Console:
+    console = Console(stderr=True, highlight=False)
+    if console.is_jupyter:  # lines in one output of the cell, where rich would make an output of each
+        console = Console(stderr=True, highlight=False, force_jupyter=False, force_terminal=False)
+    return console
 
 
 class _Bar(Work):

@@ -21,6 +21,7 @@ from torch import Tensor
 import promptkernels as pk
 from prompttransfer.files.durable import write_json
 from prompttransfer.files.json_file import read_json
+from prompttransfer.files.paths import file_stem
 from prompttransfer.interchange import Card, read_prompt, read_tensors, write_tensors
 from prompttransfer.interchange.files import TENSOR
 from prompttransfer.interchange.hub import Place, prompt_file
@@ -85,7 +86,7 @@ class Library:
         day = datetime.fromtimestamp(file.stat().st_mtime, timezone.utc).date().isoformat()
         known = {"date": day} | Card.of(metadata, path).model_dump(exclude_defaults=True)
         card = Card.checked(known | facts, path)
-        name = re.sub(r"[^\w.-]+", "-", name).strip("-.")
+        name = file_stem(name)
         target = self.folder / f"{name}.safetensors"
         if not name:
             raise ValueError(f"{path}: want a name of letters and digits")

@@ -206,7 +206,7 @@ def source_stage(ctx: Context) -> tuple[ParticlePrompts, dict]:
         "per_token": bmtpt.per_token,
         "clip": config.max_grad_norm,
     }
-    return prompt, ctx.run("BMTPT: particles on the sources", plan, settings).facts
+    return prompt, ctx.run("BMTPT: particles on the sources", plan, settings, seed=ctx.source_seed).facts
 
 
 def particle_scores(ctx: Context, particles: Tensor, target: EncodedTask) -> list[float]:

@@ -23,6 +23,7 @@ from prompttransfer.models.scoring import Evaluation, evaluate
 from prompttransfer.prompts import PromptModule, init_hash
 from prompttransfer.settings.run import RunConfig
 from prompttransfer.training.history import Curve, History
+from prompttransfer.training.loggers import LoggedRun
 from prompttransfer.training.plan import Objective, Plan
 from prompttransfer.training.selection import Selection
 from prompttransfer.training.trainer import train
@@ -163,11 +164,14 @@ class Context:
         common = self.run_config or self.config
         return replace(self, config=common.for_task(target.name, method), run_config=common)
 
-    def run(self, title: str, plan: Plan, settings: dict[str, Any] | None = None) -> StageResult:
+    def run(
+        self, title: str, plan: Plan, settings: dict[str, Any] | None = None, *, seed: int | None = None
+    ) -> StageResult:
         """Train plan.prompt in place, or load it when a stage with equal inputs is in the store.
 
         Args:
             settings: what the objective (and before_step) depend on beyond the plan, as JSON values.
+            seed: named beside the title where the curve is logged; None: that of the targets.
 
         Returns:
             tensors: the prompt's state; facts: updates, examples, seconds, loss, history, trainable_parameters.
@@ -186,9 +190,11 @@ class Context:
             plan.dropout = int(key_hash(key)[:8], 16)
 
         def compute(work: Path) -> StageResult:
-            every = self.config.checkpoint_updates
+            config, named = self.config, self.seed if seed is None else seed
+            run = LoggedRun.of(config.report_to, config.output, title, named, key_hash(key))
+            every = config.checkpoint_updates
             with closing(self.progress.stage(title, len(plan.batches))) as handle:
-                log = train(self.backbone, plan, work, checkpoint_updates=every, advance=handle.advance)
+                log = train(self.backbone, plan, work, checkpoint_updates=every, advance=handle.advance, run=run)
             about = {"history": plan.prompt.history(), "trainable_parameters": plan.prompt.trainable_parameters()}
             return StageResult(dict(plan.prompt.state_dict()), vars(log) | about)
 

@@ -181,7 +181,7 @@ def source_stage(ctx: Context) -> tuple[JointPrompt, StageResult, int]:
         loss, settings = _distillation(ctx, teachers, rows, sum(map(len, batches)))
         updates += source_cost(ctx)
     plan = ctx.plan(prompt, loss, rows, batches, mpt.shared_learning_rate or config.learning_rate)
-    return prompt, ctx.run("MPT: joint source stage", plan, settings), updates
+    return prompt, ctx.run("MPT: joint source stage", plan, settings, seed=ctx.source_seed), updates
 
 
 def _distillation(

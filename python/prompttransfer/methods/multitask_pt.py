@@ -54,7 +54,7 @@ class MultiPT(Method):
         batches = mixed_batches(sizes, config.source_batch_size, updates, ctx.source_seed, mixing=settings.mixing)
         joint = SoftPrompt(ctx.start)
         plan = ctx.plan(joint, task_loss, rows, flatten(batches, sizes), config.learning_rate)
-        source = ctx.run("Multi-PT: mixture of the sources", plan).facts
+        source = ctx.run("Multi-PT: mixture of the sources", plan, seed=ctx.source_seed).facts
         prompt = SoftPrompt(joint.composed())
         plan = ctx.plan(prompt, task_loss, target.train, ctx.target_batches(target), config.target_rate, [target])
         stage = ctx.run(f"{target.name}: Multi-PT", plan)

@@ -30,9 +30,8 @@ def source_prompt(ctx: Context, source: EncodedTask) -> tuple[Tensor, StageResul
     updates = source_updates(config, len(source.train))
     batches = row_batches(len(source.train), config.source_batch_size, updates, ctx.source_seed, lengths=lengths)
     prompt = SoftPrompt(ctx.start)
-    result = ctx.run(
-        f"source {source.name}", ctx.plan(prompt, task_loss, source.train, batches, config.learning_rate, [source])
-    )
+    plan = ctx.plan(prompt, task_loss, source.train, batches, config.learning_rate, [source])
+    result = ctx.run(f"source {source.name}", plan, seed=ctx.source_seed)
     return prompt.composed().cpu(), result
 
 

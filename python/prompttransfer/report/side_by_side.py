@@ -15,8 +15,7 @@ from prompttransfer.report.results import Results, read_results
 from prompttransfer.report.statistics import Comparison, mean_heads, paired
 from prompttransfer.report.tables import Table, mean_text, metric_name, score_text
 from prompttransfer.runs.rows import TargetRow
-
-_PLACES = {"output", "cache"}  # settings that change no score
+from prompttransfer.settings.run import WITHOUT_EFFECT
 
 
 @dataclass(frozen=True)
@@ -134,7 +133,11 @@ def setting_rows(runs: Runs) -> Table:
     """What differs: model, commit, machine, versions and settings."""
     facts = [
         results.environment
-        | {name: value for name, value in _flat(results.content.get("settings", {})).items() if name not in _PLACES}
+        | {
+            name: value
+            for name, value in _flat(results.content.get("settings", {})).items()
+            if name not in WITHOUT_EFFECT
+        }
         for results in runs.results.values()
     ]
     names = dict.fromkeys(name for known in facts for name in known)

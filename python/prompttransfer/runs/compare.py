@@ -16,6 +16,7 @@ from prompttransfer.runs.executors import Executor, InProcess
 from prompttransfer.runs.run_folder import RunFolder
 from prompttransfer.runs.shards import JOBS, Shard
 from prompttransfer.settings.run import RunConfig
+from prompttransfer.training.loggers import require_logger
 
 
 def compare(
@@ -35,9 +36,11 @@ def compare(
         shard: the part of the jobs to do, see `runs.shards`; None: all.
 
     Raises:
+        ImportError: the logger that report_to names is not installed.
         ValueError: another run is writing to the run folder.
         JobFailed: a job failed on a worker.
     """
+    require_logger(config.report_to)
     progress = progress if progress and processes.is_main() else NullProgress()
     with (executor or InProcess()).open(config, progress) as session:
         plan = session.plan

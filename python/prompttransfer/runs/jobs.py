@@ -20,8 +20,8 @@ from prompttransfer.methods.context import CODE_VERSION
 from prompttransfer.methods.shared import source_prompt
 from prompttransfer.models.encoding import EncodedTask
 from prompttransfer.runs.rows import SourceRow, TargetRow, source_name, target_name
-from prompttransfer.runs.run_folder import PLACES, Made, PromptFile
-from prompttransfer.settings.run import RunConfig
+from prompttransfer.runs.run_folder import Made, PromptFile
+from prompttransfer.settings.run import WITHOUT_EFFECT, RunConfig
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ def _common_key(ctx: Context) -> dict[str, Any]:
     return {
         "version": CODE_VERSION,
         **ctx.backbone.identity,
-        "settings": ctx.config.model_dump(mode="json", exclude=set(PLACES)),
+        "settings": ctx.config.model_dump(mode="json", exclude=set(WITHOUT_EFFECT)),
         "start": ctx.start_hash,
     }
 

@@ -38,11 +38,10 @@ from prompttransfer.files.progress import ProgressReporter
 from prompttransfer.interchange import Card, Factors, write_prompt, write_tensors
 from prompttransfer.models import Backbone
 from prompttransfer.runs.rows import FORMAT, SourceRow, TargetRow, csv_rows, read_row
-from prompttransfer.settings.run import RunConfig
+from prompttransfer.settings.run import WITHOUT_EFFECT, RunConfig
 from prompttransfer.tasks.scales import scale_of
 from prompttransfer.training.history import History
 
-PLACES = ("output", "cache", "shard_model")  # settings that a result does not depend on
 _ASIDE, _LOCK = ".aside", ".lock"
 _COLLECTING = 20  # how much longer a run goes on before it collects its rows again than the last collection took
 
@@ -208,7 +207,7 @@ class RunFolder:
             return False
         if not isinstance(before, dict):
             return False
-        names = (before.keys() | self._settings.keys()) - set(PLACES)
+        names = (before.keys() | self._settings.keys()) - set(WITHOUT_EFFECT)
         return any(before.get(name) != self._settings.get(name) for name in names)
 
     def _move_aside(self) -> None:

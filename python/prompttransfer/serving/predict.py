@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +22,7 @@ from prompttransfer.runs.workbench import tell_unknown
 from prompttransfer.serving.evaluate import check_model, load_trained, read_trained_prompt
 from prompttransfer.settings.joins import literal_join
 from prompttransfer.settings.run import RunConfig
+from prompttransfer.tasks.scales import scale_of
 from prompttransfer.tasks.task import Task, to_dataset
 from prompttransfer.tasks.templates import fields_of, render
 
@@ -92,6 +94,20 @@ class Predictor:
         if not backbone.seq2seq:
             note_reading(card, progress)
         return cls(backbone, prompt, card, batch_size, progress)
+
+    def _repr_html_(self) -> str:
+        """In a notebook: what prompt this is."""
+        card, prompt = self.card, self.prompt
+        length, width = prompt.shape if isinstance(prompt, Tensor) else (prompt.length, prompt.hidden_size)
+        facts = {
+            "model": card.model,
+            "prompt": f"{length} tokens of {width} numbers",
+            "method": card.method,
+            "task": card.task,
+            "score": "" if card.score is None else f"{card.metric} {scale_of(card.metric).text(card.score)}",
+        }
+        cells = (f"<th>{name}</th><td>{html.escape(fact)}</td>" for name, fact in facts.items() if fact)
+        return f"<table>{''.join(f'<tr>{line}</tr>' for line in cells)}</table>"
 
     def __call__(self, rows: Sequence[Fields | str]) -> list[Prediction]:
         """Answer rows, each the values of the template's fields, or the text itself where it has one field.

@@ -19,6 +19,7 @@ from prompttransfer.settings.base import Presets, RowCount, Settings
 from prompttransfer.settings.overrides import Epochs, MethodSettings, TaskSettings
 
 Block = TypeVar("Block", bound=Settings)
+WITHOUT_EFFECT = ("output", "cache", "shard_model", "report_to")  # settings that a result does not depend on
 
 
 class KnownMethod(Protocol):
@@ -169,6 +170,11 @@ class RunConfig(Settings):
         "after the last update. Default: no evaluation, keep the last prompt.",
     )
     checkpoint_updates: int = Field(10, ge=1, description="Number of updates between two checkpoints of a stage.")
+    report_to: Literal["none", "tensorboard", "wandb", "trackio"] = Field(
+        "none",
+        description="Where training curves are logged. Each stage that trains is a run there. tensorboard: the folder "
+        "`logs` of the run folder. wandb, trackio: where their own settings say.",
+    )
     output: Place = Field(
         Path("runs/demo"),
         description="Run folder; results of other settings in it are moved to a folder beside it.",

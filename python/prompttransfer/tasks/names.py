@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from prompttransfer.files.paths import expanded
+from prompttransfer.files.paths import expanded, file_stem
 
 # Formats of task files by suffix; `tasks.tables` reads them.
 FORMATS = {
@@ -60,4 +60,4 @@ def task_name(path: Path) -> str:
     """Name of a task of this file: its own, or its folder's where it is just "train"."""
     stem = path.name.split(".")[0] if table_suffix(path) in PACKED else path.stem
     stem = path.resolve().parent.name if stem.lower() == "train" else stem
-    return re.sub(r"[^\w.-]+", "-", stem).strip("-.") or "task"
+    return file_stem(stem) or "task"

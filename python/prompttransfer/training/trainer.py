@@ -32,6 +32,7 @@ from prompttransfer.models import Backbone, Batch, quiet_transformers
 from prompttransfer.models.rows import EncodedRow
 from prompttransfer.prompts import PromptModule
 from prompttransfer.training.divergence import LastGood
+from prompttransfer.training.loggers import NOWHERE, LoggedRun, Logging, logging_to
 from prompttransfer.training.plan import Objective, Plan, TrainingLog, rate_factor
 from prompttransfer.training.selection import Best
 
@@ -43,20 +44,22 @@ def train(
     *,
     checkpoint_updates: int = 10,
     advance: Callable[..., None] | None = None,
+    run: LoggedRun | None = None,
 ) -> TrainingLog:
     """Train plan.prompt in place; goes on from the last checkpoint in folder, if there is one.
 
     Args:
         folder: where checkpoints are kept; the caller deletes it when the result is safe.
         advance: called with 1 and loss=... after every update.
+        run: where the curve is logged as well; none: nowhere.
 
     Raises:
         Diverged: the loss, or the prompt, is no longer finite; the last good prompt is in a file of the folder, and
             plan.prompt is that prompt.
     """
     processes.start()
-    with quiet_transformers(), _checkpoint_of_all(folder) as checkpoint:
-        trainer = PromptTrainer(backbone, plan, folder, checkpoint_updates, advance)
+    with quiet_transformers(), _checkpoint_of_all(folder) as checkpoint, logging_to(run) as logging:
+        trainer = PromptTrainer(backbone, plan, folder, checkpoint_updates, advance, logging)
         trainer.train(resume_from_checkpoint=checkpoint)
         trainer.good.finish(len(plan.batches))
         if trainer.best:
@@ -130,6 +133,7 @@ class PromptTrainer(Trainer):
         folder: Path,
         checkpoint_updates: int = 10,
         advance: Callable[..., None] | None = None,
+        logging: Logging = NOWHERE,
     ) -> None:
         updates = len(plan.batches)
         args = TrainingArguments(
@@ -145,7 +149,8 @@ class PromptTrainer(Trainer):
             logging_steps=1 if backbone.device.type == "cpu" else max(1, updates // 100),
             logging_nan_inf_filter=False,
             disable_tqdm=True,
-            report_to="none",
+            report_to="none",  # `logging` has the callbacks
+            **logging.arguments,
             remove_unused_columns=False,
             dataloader_pin_memory=False,
             use_cpu=backbone.device.type == "cpu",
@@ -164,7 +169,7 @@ class PromptTrainer(Trainer):
             args=args,
             train_dataset=plan.rows,
             data_collator=self._collate,
-            callbacks=[_Hooks(self, advance)],
+            callbacks=[*logging.callbacks, _Hooks(self, advance)],  # a loss that stops the training is logged
         )
         self.remove_callback(PrinterCallback)
 

@@ -1,5 +1,6 @@
 """Progress on a terminal, in a log, and silent."""
 
+import builtins
 import io
 
 import pytest
@@ -68,3 +69,16 @@ def test_quiet_lets_warnings_through(capsys: pytest.CaptureFixture[str]) -> None
         progress.note("x")
         progress.warn("results moved")
     assert capsys.readouterr() == ("", "results moved\n")
+
+
+def test_a_notebook_gets_lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """On its error stream, which is one output of the cell. IPython asks libraries for colours, but has no cursor."""
+    shell = type("ZMQInteractiveShell", (), {})()
+    monkeypatch.setattr(builtins, "get_ipython", lambda: shell, raising=False)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with Progress() as progress:
+        progress.note("model: demo")
+        stage = progress.stage("train", 2)
+        stage.advance(2, loss=0.5)
+        stage.close()
+    assert capsys.readouterr() == ("", "model: demo\ntrain: done in 0 s, loss 0.5\n")

@@ -28,7 +28,8 @@ def with_scores(folder: Path, scores: dict[tuple[str, str, int], float]) -> Path
 def runs(tmp_path: Path) -> Runs:
     """Seeds 2 and 3 are common; on the first target the differences of PT are 2 and 5, of the others 1.5."""
     before = write_run(tmp_path / "before", (1, 2, 3))
-    after = write_run(tmp_path / "after", (2, 3, 4), plus=1.5, settings={"mpt": {"rank": 2}, "output": "elsewhere"})
+    settings = {"mpt": {"rank": 2}, "output": "elsewhere", "report_to": "wandb"}  # the last two change no score
+    after = write_run(tmp_path / "after", (2, 3, 4), plus=1.5, settings=settings)
     with_scores(after, {("PT", "sst2", 2): 64.0, ("PT", "sst2", 3): 68.0})
     return read_runs([before, after])
 

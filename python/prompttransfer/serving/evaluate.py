@@ -17,7 +17,7 @@ from prompttransfer.models.embeddings import Embeddings
 from prompttransfer.models.encoding import EncodedTask
 from prompttransfer.models.scoring import evaluate
 from prompttransfer.prompts import PromptModule
-from prompttransfer.runs.workbench import load_backbone, model_options, task_options, tell_unknown
+from prompttransfer.runs.workbench import load_backbone, model_options, task_options, warn_unknown
 from prompttransfer.settings.run import RunConfig
 from prompttransfer.tasks import DEMO_TASKS, load_task
 
@@ -45,7 +45,7 @@ def evaluate_file(
     backbone = load_trained(path, config.model, progress, named="model" in given, **model_options(config))
     check_model(path, prompt, card, backbone, progress)
     encoded = EncodedTask.of(task, backbone, config.scoring, trains=False)
-    tell_unknown(encoded, progress)
+    warn_unknown(encoded, progress)
 
     def scored(title: str, tensor: Any) -> Any:
         handle = progress.stage(title, len(encoded.test))

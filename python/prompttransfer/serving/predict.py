@@ -17,7 +17,7 @@ from prompttransfer.models.answering import Reader
 from prompttransfer.models.encoding import EncodedTask, ReadsText
 from prompttransfer.models.scoring import choice_scores, written_answers
 from prompttransfer.prompts import PromptModule
-from prompttransfer.runs.workbench import tell_unknown
+from prompttransfer.runs.workbench import warn_unknown
 from prompttransfer.serving.evaluate import check_model, load_trained, read_trained_prompt
 from prompttransfer.settings.joins import literal_join
 from prompttransfer.settings.run import RunConfig
@@ -99,7 +99,7 @@ class Predictor:
             ValueError: a row lacks a field, or holds a lone surrogate.
         """
         task = encoded(self.card, rows, self.backbone)
-        tell_unknown(task, self.progress)
+        warn_unknown(task, self.progress)
         reader = Reader(self.backbone, self.prompt, self.batch_size)
         if task.scoring == "generate":
             return [Prediction(text, {}) for text in written_answers(reader, task)]

@@ -21,7 +21,7 @@ from prompttransfer.models.embeddings import Embeddings
 from prompttransfer.models.encoding import EncodedTask
 from prompttransfer.models.scoring import longest_answer
 from prompttransfer.prompts import FrozenPrompts, PromptModule
-from prompttransfer.runs.workbench import model_source, tell_unknown
+from prompttransfer.runs.workbench import model_source, warn_unknown
 from prompttransfer.serving.evaluate import check_model, naming_the_way_out
 from prompttransfer.serving.predict import (
     Fields,
@@ -123,7 +123,7 @@ class ServedPrompt:
             ValueError: a row lacks a field, or holds a lone surrogate.
         """
         task = encoded(self.card, rows, self.embeddings)
-        tell_unknown(task, self.progress)
+        warn_unknown(task, self.progress)
         return task
 
     def requests(self, task: EncodedTask) -> Iterator[Request]:

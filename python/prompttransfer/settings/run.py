@@ -61,8 +61,8 @@ EpochsBySize = Annotated[dict[Annotated[int, Field(ge=0)], Epochs], Field(min_le
 class RunConfig(Settings):
     """Everything a comparison needs. Two runs with equal settings do the same work and share its results."""
 
-    # Options of the command line are made from these fields (cli/given.py). The first sentence of a description is the
-    # help of the option; "Default:" says what happens where the default is None.
+    # The command line has options for these fields (cli/setting_options.py). The first sentence of a description is the
+    # help of the option; "Default:" says what happens if the default is None.
     model: Annotated[str, AfterValidator(_model)] = Field(
         "demo",
         description="Frozen language model, causal or seq2seq: `demo`, a Hugging Face Hub ID, or a local folder.",

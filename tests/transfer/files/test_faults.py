@@ -132,7 +132,7 @@ def test_a_real_folder_that_is_read_only(
     (folder / "recipe.json").write_text(placed(toy, folder).model_dump_json())
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     done = CliRunner().invoke(cli.app, ["compare", "--config", str(folder / "recipe.json"), "-q"])
-    refused(done, "Read-only file system; name another folder: --output")
+    refused(done, "Read-only file system; use another folder: --output")
 
 
 def test_out_of_memory_names_what_to_lower(

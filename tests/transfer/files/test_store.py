@@ -107,7 +107,7 @@ def test_a_damaged_entry_is_computed_again(tmp_path: Path, name: str) -> None:
     file.write_bytes(content[:-3] + bytes([content[-3] ^ 1]) + content[-2:])
     found = store.cached({"a": 1}, compute, "source red")
     assert not found.reused and torch.equal(found.tensors["prompt"], torch.arange(3.0))
-    assert len(notes) == 1 and notes[0].startswith("source red: damaged in the store, computed again")
+    assert len(notes) == 1 and notes[0].startswith("source red: damaged in the store, computing it again")
     assert file.read_bytes() == content and store.cached({"a": 1}, compute).reused
 
 
@@ -151,4 +151,4 @@ def test_who_waits_says_so_and_a_dead_holder_blocks_nobody(tmp_path: Path, monke
 
     found = Store(tmp_path, note).cached({"a": 1}, lambda work: StageResult({}, {"found": 1}), "source red")
     process.join()
-    assert notes == ["source red: another run is at it; waiting"] and found.facts == {"found": 1}
+    assert notes == ["source red: another run is computing it; waiting"] and found.facts == {"found": 1}

@@ -49,8 +49,8 @@ def test_encodings_are_believed_when_they_are_marked_or_named() -> None:
     [
         (b"good\ncaf\xe9 bad\n", "utf-8", "here, line 2: not UTF-8: byte 0xe9 at character 4"),
         (b"\xff", "utf-8", "here, line 1: not UTF-8: byte 0xff at character 1"),
-        ("ab\n".encode("utf-16-le"), "utf-8", "here: this is UTF-16 text without a mark"),
-        ("ab\n".encode("utf-16-be"), "utf-8", "here: this is UTF-16 text without a mark"),
+        ("ab\n".encode("utf-16-le"), "utf-8", "here: this is UTF-16 text without a byte order mark"),
+        ("ab\n".encode("utf-16-be"), "utf-8", "here: this is UTF-16 text without a byte order mark"),
         (b"\x1f\x8b\x08\x00", "utf-8", "here: this is a gzip file"),
         (b"\xff\xfea\0\n", "utf-8", "here, after line 0: not UTF-8 (truncated data)"),
         (b"a\n\x81", "cp1252", "here, after line 0: not CP1252 (character maps to <undefined>)"),
@@ -181,4 +181,4 @@ def test_output_that_cannot_be_written_is_told_in_a_line(
 
 def test_closed_input_is_told() -> None:
     code = "import sys; sys.stdin = None; from prompttransfer.files import texts; next(iter(texts.input_lines()))"
-    assert "standard input is closed; want texts as arguments or --file" in run(code).stderr.decode()
+    assert "standard input is closed; give texts as arguments or with --file" in run(code).stderr.decode()

@@ -309,7 +309,7 @@ def test_prompts_of_a_group_become_one_adapter_and_come_back_with_their_cards(tm
         assert torch.equal(read_prompt(again)[0], read_prompt(file)[0])
         assert read_card(again) == read_card(file).model_copy(update={"method": "MPT"})
     result = runner.invoke(cli.app, ["import", str(tmp_path / "both"), str(tmp_path / "c.safetensors")])
-    assert result.exit_code == 2 and "c-0.safetensors exists; name a new prompt file" in result.stderr
+    assert result.exit_code == 2 and "c-0.safetensors exists; choose a new prompt file" in result.stderr
 
 
 def test_files_that_make_no_adapter_together(tmp_path: Path) -> None:

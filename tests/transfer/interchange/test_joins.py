@@ -169,7 +169,7 @@ def test_evaluate_reads_answers_as_the_prompt_has_learnt_them(
     (tmp_path / "test.csv").write_text("text,label\ngood film,yes\nbad film,no\n")
     (tmp_path / "t.yaml").write_text('test: test.csv\ntemplate: "{text} Label : "\nchoices: [yes, no]\n')
     seen = []
-    monkeypatch.setattr("prompttransfer.serving.evaluate.tell_unknown", lambda task, progress: seen.append(task))
+    monkeypatch.setattr("prompttransfer.serving.evaluate.warn_unknown", lambda task, progress: seen.append(task))
     for join, text, answer in (
         ("none", "good film Label : ", "yes"),
         ("space", "good film Label :", " yes"),

@@ -175,9 +175,9 @@ def test_file_that_changes_while_the_library_is_open_is_told(tmp_path: Path) -> 
     (tmp_path / "a.safetensors").unlink()
     with pytest.raises(ValueError, match=r"a\.safetensors: not readable"):
         library.similar(torch.ones(2, 3), Card())
-    with pytest.raises(ValueError, match=r"opened with Library\.open"):
+    with pytest.raises(ValueError, match=r"open it with Library\.open"):
         Library(tmp_path).similar(torch.ones(2, 3), Card())
-    with pytest.raises(ValueError, match=r"start: got shape \(2, 4\), want that of the prompt, \(2, 3\)"):
+    with pytest.raises(ValueError, match=r"start: got shape \(2, 4\), want the prompt's shape \(2, 3\)"):
         Library.open(tmp_path).similar(torch.ones(2, 3), Card(), start=torch.ones(2, 4))
 
 
@@ -277,7 +277,7 @@ def test_task_vectors_come_first_where_the_start_is_shared(tmp_path: Path) -> No
     result = run("similar", one, "--library", library, "--metric", "cosin")
     assert result.exit_code == 2 and "metric: got 'cosin', want cosine or token_mean_cosine" in result.stderr
     result = run("similar", one, "--library", tmp_path / "nowhere")
-    assert result.exit_code == 2 and "no such library; prompttransfer library add makes one" in result.stderr
+    assert result.exit_code == 2 and "no such library; create one with prompttransfer library add" in result.stderr
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="asks Linux for the memory in use")

@@ -123,7 +123,7 @@ def test_exceptions_of_a_method() -> None:
         ({"per_task": {"a": {"target_epochs": 1, "target_updates": 2}}}, "want one"),
         ({"target_updates": 1, "methods": ["SPoT"]}, "target_updates=1 with spot.own_fraction=0.5"),
         ({"max_updates": 1, "methods": ["DTVG"], "transfer_from": "all"}, "max_updates=1 with dtvg.own_fraction=0.5"),
-        ({"dtvg": {"own_batch_size": 4}}, "own_batch_size is of own_updates or own_epochs"),
+        ({"dtvg": {"own_batch_size": 4}}, "own_batch_size applies to own_updates or own_epochs"),
     ],
 )
 def test_budgets_that_cannot_be_spent(settings: dict, message: str) -> None:

@@ -113,7 +113,7 @@ def test_settings_of_length_and_rank() -> None:
     for wrong in (0, 1.5, -0.5):
         with pytest.raises(ValueError, match="length"):
             DePTConfig(length=wrong)
-    with pytest.raises(ValueError, match=r"dept\.length=17 is above prompt_length=16; give a smaller one"):
+    with pytest.raises(ValueError, match=r"dept\.length=17 is above prompt_length=16; use a smaller length"):
         RunConfig(methods=("DePT",), dept={"length": 17})
 
 
@@ -198,7 +198,7 @@ def test_it_is_scored_as_a_module(backbone: Backbone, tasks: dict[str, Task], tm
     logits = [literal_answer_logits(backbone, alone, row, (4,))[0, list(target.answers)] for row in target.test]
     assert found.predictions == torch.stack(logits)[..., 0].argmax(dim=1).tolist()
     assert torch.equal(result.prompt, result.module.short)
-    with pytest.raises(TypeError, match="no matrix alone has its effect"):
+    with pytest.raises(TypeError, match="so it has no finished prompt"):
         result.module.composed()
 
 

@@ -114,5 +114,5 @@ def test_a_stage_is_known_by_its_settings(llama: Backbone, tasks: dict[str, Task
 
 
 def test_both_stages_need_updates() -> None:
-    with pytest.raises(ValueError, match=r"panda\.own_fraction=0\.01 leaves no updates to a stage of PANDA"):
+    with pytest.raises(ValueError, match=r"panda\.own_fraction=0\.01 leaves a stage of PANDA without updates"):
         RunConfig(methods=("PANDA",), panda={"own_fraction": 0.01})

@@ -268,7 +268,7 @@ def test_the_prompts_of_sources_are_trained_where_the_test_needs_them(
     ],
 )
 def test_a_setting_that_would_do_nothing_is_refused(settings: dict[str, object], told: str) -> None:
-    with pytest.raises(ValueError, match=f"{told}: has no effect where transfer_from is 'related'"):
+    with pytest.raises(ValueError, match=f"{told}: has no effect if transfer_from is 'related'"):
         RunConfig(methods=("MPT", "BMTPT", "DTVG"), **settings)
     RunConfig(methods=("MPT", "BMTPT", "DTVG"), transfer_from="all", **settings)
 

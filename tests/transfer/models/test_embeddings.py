@@ -59,7 +59,7 @@ def test_models_without_such_a_table_are_refused(tmp_path: Path) -> None:
         Embeddings.load(saved(tmp_path / "t5", tiny_t5()))
     folder = saved(tmp_path / "llama", tiny_llama())
     (folder / "model.safetensors").unlink()
-    with pytest.raises(ValueError, match=r"no safetensors file holds its input embeddings model\.embed_tokens\.weight"):
+    with pytest.raises(ValueError, match=r"no safetensors file has its input embeddings model\.embed_tokens\.weight"):
         Embeddings.load(folder)
     with pytest.raises(ValueError, match="no such folder"):
         Embeddings.load(tmp_path / "none")

@@ -129,7 +129,7 @@ def test_a_result_is_lost_before_the_driver_has_it(
 
     def get(reference: Any, **options: Any) -> Any:
         value = original(reference, **options)
-        if type(value).__name__ == "Made" and len(lost) < 2:
+        if type(value).__name__ == "JobOutput" and len(lost) < 2:
             lost.append(value.row.name)
             raise ray.exceptions.ObjectLostError(reference.hex(), None, "here")
         return value

@@ -195,7 +195,7 @@ def test_a_second_run_trains_nothing_and_says_so(config: RunConfig) -> None:
     again = Progress()
     second = json.loads((compare(config, again) / "results.json").read_text())
     assert again.stages == []
-    assert "6 of 6 rows are there already" in again.notes
+    assert "6 of 6 rows are already finished" in again.notes
     assert second["rows"] == first["rows"] and second["sources"] == first["sources"]
 
 
@@ -209,7 +209,7 @@ def test_results_of_other_settings_move_aside(config: RunConfig) -> None:
     (row,), sources = results["rows"], list(enumerate((each["source"], each["score"]) for each in results["sources"]))
     assert row["method"] == "SPoT"
     assert (folder / "prompts" / "SPoT" / "goal-seed1-own.safetensors").is_file()
-    assert told.warnings == [f"{folder} holds results of other settings: moved to {folder}-1"]
+    assert told.warnings == [f"{folder} has results of other settings: moved them to {folder}-1"]
     assert [note for note in told.notes if note.startswith("row ")] == [
         *(f"row {place + 1} of 3: sources/{name}-seed1, accuracy {score:.1f}" for place, (name, score) in sources),
         f"row 3 of 3: SPoT-goal-seed1, accuracy {row['score']:.1f}",

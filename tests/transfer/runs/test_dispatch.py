@@ -12,9 +12,9 @@ from prompttransfer.files.store import StageBusy
 from prompttransfer.runs.executors import JobFailed
 from prompttransfer.runs.executors.dispatch import LOSSES, Answer, WorkerLost, dispatch
 from prompttransfer.runs.executors.payload import Failure
-from prompttransfer.runs.run_folder import Made
+from prompttransfer.runs.run_folder import JobOutput
 
-MADE = Made(row=None, prompts={})  # type: ignore[arg-type]
+OUTPUT = JobOutput(row=None, prompts={})  # type: ignore[arg-type]
 
 
 class Clock:
@@ -39,7 +39,7 @@ class Clock:
     def give(self, job: str, *, wait: bool) -> None:
         assert self.idle() > 0
         self.given[job] += 1
-        now, outcome = self.time, self.fate(job) or MADE
+        now, outcome = self.time, self.fate(job) or OUTPUT
         for stage, seconds in self.stages(job).items():
             if stage not in self.done_at:
                 self.done_at[stage] = now + seconds

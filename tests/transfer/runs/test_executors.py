@@ -98,7 +98,7 @@ def test_a_folder_has_one_writer(toy: RunConfig, tmp_path: Path) -> None:
     config = placed(toy, tmp_path / "x")
     with RunFolder(config.output, config, {}, {}, NullProgress()):
         second = RunFolder(config.output, config, {}, {}, NullProgress())
-        with pytest.raises(ValueError, match=r"another run is writing to .*x/run; wait for its end"):
+        with pytest.raises(ValueError, match=r"another run is writing to .*x/run; wait until it ends"):
             second.__enter__()
         half = config.output / "prompts" / "sources" / ".red-seed42.safetensors.l0qj4aq3.tmp"
         half.parent.mkdir(parents=True)

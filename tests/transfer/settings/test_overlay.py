@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from prompttransfer import RunConfig
-from prompttransfer.cli.given import given_settings
+from prompttransfer.cli.setting_options import collect_settings
 from prompttransfer.settings.overlay import merged, nested, overlaid
 from prompttransfer.settings.recipes import Recipe, SettingsError, run_config
 
@@ -97,7 +97,7 @@ def test_nested_settings() -> None:
 def test_options_and_assignments_in_one() -> None:
     options = {"seeds": (1, 2), "train_rows": None}
     assigned = ["mpt.rank=2", "mpt.ablation = no-hidden", "warmup=1e-2", "target_epochs={0: 20, 10001: 10}"]
-    assert given_settings(options, [*assigned, "target_learning_rate=null", "init_text=a=b"]) == {
+    assert collect_settings(options, [*assigned, "target_learning_rate=null", "init_text=a=b"]) == {
         "seeds": (1, 2),
         "mpt": {"rank": 2, "ablation": "no-hidden"},
         "warmup": 0.01,
@@ -105,7 +105,7 @@ def test_options_and_assignments_in_one() -> None:
         "target_learning_rate": None,
         "init_text": "a=b",
     }
-    assert given_settings(options) == {"seeds": (1, 2)}
+    assert collect_settings(options) == {"seeds": (1, 2)}
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_options_and_assignments_in_one() -> None:
 )
 def test_assignments_that_are_refused(assigned: list[str], message: str) -> None:
     with pytest.raises(ValueError) as caught:
-        given_settings({"seeds": None}, assigned)
+        collect_settings({"seeds": None}, assigned)
     assert str(caught.value).startswith(message)
 
 

@@ -331,7 +331,7 @@ def test_yaml_of_people(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("a: &a [*a]\n", "an alias .* leads back to itself"),
+        ("a: &a [*a]\n", "an alias .* refers to itself"),
         (
             "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 40)),
             "aliases .* repeat",
@@ -342,7 +342,7 @@ def test_yaml_of_people(tmp_path: Path) -> None:
         ("a: 2020-13-45\n", "line 1, column 4: '2020-13-45' is no timestamp"),
         ("a: 0b_\n", "line 1, column 4: '0b_' is no int"),
         ("a: " + "9" * 5000 + "\n", "line 1, column 4: '999.*is no int"),
-        ("!!set word: 1\n", "not YAML of ours"),
+        ("!!set word: 1\n", "not YAML that this program reads"),
         ('a: "\\ud800"\n', "not YAML: .*half of a surrogate pair"),
         ("train: " + "x" * 300 + ".csv\n", "xxx.csv does not exist"),
         ("train: a.csv\nencoding: rot13\n", "encoding: want one that Python knows"),

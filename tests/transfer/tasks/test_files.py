@@ -230,7 +230,7 @@ def test_delimiters_that_nothing_tells(tmp_path: Path) -> None:
     path.write_text("text^label\na, b^x\n", encoding="utf-8")
     assert cells(path, delimiter="^") == [{"text": "a, b", "label": "x"}]
     path.write_text("a, b\tx\nc, d\ty\n", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"a\.csv: ',', '\\t' all make 2 columns; want a delimiter"):
+    with pytest.raises(ValueError, match=r"a\.csv: ',', '\\t' all make 2 columns; set the delimiter"):
         cells(path, heading=("text", "label"))
     assert cells(path, heading=("text", "label"), delimiter="\t")[1] == {"text": "c, d", "label": "y"}
 
@@ -289,11 +289,11 @@ def test_a_folder_with_files_of_splits(name: str, tmp_path: Path, monkeypatch: p
 
 
 def test_folders_that_do_not_tell_their_splits(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"no table in this folder is named after a split .* it holds nothing"):
+    with pytest.raises(ValueError, match=r"no table in this folder is named after a split .* it has no files"):
         check_name(str(tmp_path))
     (tmp_path / "reviews.csv").write_bytes(as_csv(reviews()))
     (tmp_path / "contest.csv").write_bytes(as_csv(reviews()))
-    with pytest.raises(ValueError, match=r"it holds contest\.csv, reviews\.csv; name a file, or several"):
+    with pytest.raises(ValueError, match=r"it has contest\.csv, reviews\.csv; give a file, or list several"):
         check_name(str(tmp_path))
     for name in ("train.csv", "train.jsonl"):
         (tmp_path / name).write_bytes(WRITERS[Path(name).suffix](reviews()))
@@ -309,7 +309,7 @@ BROKEN = [
     (
         "a.csv.gz",
         gzip.compress(b"text,label\na,x\n" * 99, mtime=0)[:-9],
-        r"a\.csv\.gz: not a gzip file, or not all of it",
+        r"a\.csv\.gz: not a gzip file, or truncated",
     ),
     ("a.json", b'[{"text": "a", "label": 1}, {"text": ', r"a\.json: not JSON: .* line 1 column 38"),
     ("a.json", b'[{"text": "a", "label": 1}', r"a\.json: not JSON: .* line 1 column 27"),
@@ -329,15 +329,15 @@ def test_files_that_are_not_what_they_say(name: str, raw: bytes, message: str, t
 
 
 OTHER_KINDS = {
-    "gzip": (gzip.compress(as_csv(reviews()), mtime=0), r"this is a gzip file; want its name to end in \.gz"),
+    "gzip": (gzip.compress(as_csv(reviews()), mtime=0), r"this is a gzip file; rename it to end in \.gz"),
     "zip": (zipped("reviews.csv", as_csv(reviews())), r"this is a zip file or an Excel workbook"),
     "Excel": (zipped("xl/workbook.xml", b"<w/>"), r"this is a zip file or an Excel workbook"),
-    "Parquet": (as_parquet(reviews()), r"this is a Parquet file; want its name to end in \.parquet"),
-    "Arrow file": (ipc(reviews(), pa.ipc.new_file), r"this is an Arrow file; want its name to end in \.arrow"),
+    "Parquet": (as_parquet(reviews()), r"this is a Parquet file; rename it to end in \.parquet"),
+    "Arrow file": (ipc(reviews(), pa.ipc.new_file), r"this is an Arrow file; rename it to end in \.arrow"),
     "Arrow stream": (ipc(reviews(), pa.ipc.new_stream), r"this is an Arrow file"),
-    "xz": (lzma.compress(as_csv(reviews())), "this is an xz file; want it unpacked"),
-    "bzip2": (bz2.compress(as_csv(reviews())), "this is a bzip2 file; want it unpacked"),
-    "zstd": (pa.compress(as_csv(reviews()), "zstd", asbytes=True), "this is a zstd file; want it unpacked"),
+    "xz": (lzma.compress(as_csv(reviews())), "this is an xz file; decompress it"),
+    "bzip2": (bz2.compress(as_csv(reviews())), "this is a bzip2 file; decompress it"),
+    "zstd": (pa.compress(as_csv(reviews()), "zstd", asbytes=True), "this is a zstd file; decompress it"),
     "SQLite": (sqlite(), "this is an SQLite database"),
     "ORC": (as_orc(reviews()), "this is an ORC file"),
     "pickle": (pickle.dumps(reviews()), "this is a pickle"),

@@ -1,4 +1,4 @@
-"""What an executor costs for each job: jobs that do nothing, from the first to the last row in the run folder.
+"""Cost of an executor per job, measured with jobs that do nothing, until the last row is in the run folder.
 
 python -m bench.executors --jobs 10000 --workers 2
 """
@@ -22,7 +22,7 @@ from prompttransfer.runs.worker import RunPlan
 
 @dataclass
 class Idle:
-    """A worker, and what it is opened from, whose jobs do nothing."""
+    """A worker, and its own payload, whose jobs do nothing."""
 
     jobs: int
     model: dict[str, Any]
@@ -61,7 +61,7 @@ class Idle:
 
 
 def measure(jobs: int, workers: int, kind: str) -> tuple[float, float]:
-    """Seconds until the workers are ready, and from then on for all jobs."""
+    """Seconds until the workers are ready, and seconds for all jobs after that."""
     progress, payload = NullProgress(), Idle(jobs, {})
     with tempfile.TemporaryDirectory() as folder:
         config = RunConfig(output=Path(folder) / "run")
@@ -76,8 +76,8 @@ def measure(jobs: int, workers: int, kind: str) -> tuple[float, float]:
             plan = session.plan
             ready = time.monotonic()
             with RunFolder(config.output, config, {}, plan.keys, progress) as run:
-                for job, made in session.results(plan.order):
-                    run.add(job, made)
+                for job, output in session.results(plan.order):
+                    run.add(job, output)
                 run.collect()
             return ready - began, time.monotonic() - ready
 

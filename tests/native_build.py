@@ -49,8 +49,8 @@ def build_module(kind: str, sanitize: str = "", folder: Path | None = None) -> P
                 command, env={**os.environ, "PATH": path}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
             )
             assert done.returncode == 0, f"{' '.join(command)} failed:\n{done.stdout[-8000:]}"
-        (found,) = folder.glob(f"_C_{kind}.*so")
-    return found
+        (module,) = folder.glob(f"_C_{kind}.*so")
+    return module
 
 
 def load_module(name: str, path: Path) -> ModuleType:
@@ -80,10 +80,10 @@ def sanitized_environment() -> dict[str, str]:
         pytest.skip("sanitized modules are loaded through LD_PRELOAD: needs Linux and a compiler")
     libraries = []
     for library in ("libasan.so", "libstdc++.so.6"):
-        found = subprocess.run([compiler, f"-print-file-name={library}"], capture_output=True, text=True).stdout.strip()
-        if not os.path.isabs(found):
+        path = subprocess.run([compiler, f"-print-file-name={library}"], capture_output=True, text=True).stdout.strip()
+        if not os.path.isabs(path):
             pytest.skip(f"{compiler} has no {library}: sanitized modules cannot run here")
-        libraries.append(os.path.realpath(found))
+        libraries.append(os.path.realpath(path))
     # Python frees little at its end, so leaks say nothing.
     options = {"ASAN_OPTIONS": "detect_leaks=0", "UBSAN_OPTIONS": "print_stacktrace=1"}
     return {**os.environ, "LD_PRELOAD": " ".join(libraries), **options}

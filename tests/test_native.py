@@ -59,7 +59,7 @@ def every_op(module, dtype: torch.dtype, t: int = 7, length: int = 12, hidden: i
     results["merge backward"] = module.merge_task_vectors_backward(
         scores[0], start, prompts, scale, weights, [True] * 4
     )
-    return {f"{name}[{i}]": tensor for name, found in results.items() for i, tensor in enumerate(found)}
+    return {f"{name}[{i}]": tensor for name, tensors in results.items() for i, tensor in enumerate(tensors)}
 
 
 @pytest.fixture

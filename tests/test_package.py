@@ -51,8 +51,8 @@ def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sdist")
     shutil.copytree(ROOT, folder / "tree", ignore=left_out)
     run(sys.executable, "-m", "build", "--sdist", "--no-isolation", "-x", "--outdir", folder, folder / "tree")
-    (made,) = folder.glob("*.tar.gz")
-    return made
+    (archive,) = folder.glob("*.tar.gz")
+    return archive
 
 
 @pytest.fixture(scope="session")
@@ -63,8 +63,8 @@ def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     pip = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-cache-dir"]
     run(*pip, "--wheel-dir", folder, sdist, PROMPTKERNELS_BUILD="cpu")
-    (made,) = folder.glob("*.whl")
-    return made
+    (wheel_file,) = folder.glob("*.whl")
+    return wheel_file
 
 
 @pytest.mark.slow
@@ -156,8 +156,8 @@ def test_installs_into_a_clean_environment(wheel: Path, tmp_path: Path) -> None:
     )
     assert all(Path(file).is_relative_to(site) for file in facts[:2])
     assert facts[2] == "" and facts[3] == torch.eye(3).tolist()
-    told = run(tmp_path / "env" / "bin" / "prompttransfer", "validate", "--help")
-    assert "recipe" in told.lower()
+    help_text = run(tmp_path / "env" / "bin" / "prompttransfer", "validate", "--help")
+    assert "recipe" in help_text.lower()
 
 
 def test_dev_is_all_extras_together() -> None:
@@ -165,13 +165,13 @@ def test_dev_is_all_extras_together() -> None:
     from packaging.requirements import Requirement
 
     extras = PROJECT["optional-dependencies"]
-    found, waiting = set(), {"dev"}
+    reached, waiting = set(), {"dev"}
     while waiting:
-        found.add(extra := waiting.pop())
+        reached.add(extra := waiting.pop())
         own = [requirement for requirement in map(Requirement, extras[extra]) if requirement.name == "promptkernels"]
-        waiting |= {name for requirement in own for name in requirement.extras} - found
+        waiting |= {name for requirement in own for name in requirement.extras} - reached
     named = {"transfer", "generation", "peft", "triton", "bench", "cluster", "fuzz", "docs", "dev"}
-    assert found == set(extras) == named
+    assert reached == set(extras) == named
 
 
 def test_every_import_is_declared() -> None:

@@ -37,9 +37,9 @@ def name_of(node: ast.expr) -> str:
 
 def keyword(call: ast.Call, name: str) -> object:
     """A keyword's constant; None where it is not given, ... where it is no constant."""
-    for given in call.keywords:
-        if given.arg == name:
-            return given.value.value if isinstance(given.value, ast.Constant) else ...
+    for keyword in call.keywords:
+        if keyword.arg == name:
+            return keyword.value.value if isinstance(keyword.value, ast.Constant) else ...
     return None
 
 
@@ -82,7 +82,7 @@ def test_templates_are_files_of_the_package_and_escape() -> None:
     assert [place for place, _ in calls("from_string", "Template")] == []
     environments = list(calls("Environment"))
     assert [keyword(call, "autoescape") for _, call in environments] == [True]
-    (loader,) = (given.value for given in environments[0][1].keywords if given.arg == "loader")
+    (loader,) = (argument.value for argument in environments[0][1].keywords if argument.arg == "loader")
     assert ast.unparse(loader) == "PackageLoader('prompttransfer.report')"
 
 
@@ -142,9 +142,9 @@ def tar_with(members: list[tarfile.TarInfo]) -> bytes:
 
 
 def link(name: str, target: str, kind: bytes) -> tarfile.TarInfo:
-    made = tarfile.TarInfo(name)
-    made.type, made.linkname = kind, target
-    return made
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname = kind, target
+    return member
 
 
 @pytest.mark.parametrize("kind", ["tar", "wheel", "symbolic link", "hard link"])
@@ -246,12 +246,12 @@ def test_report_escapes_everything(synthetic: None, tmp_path: Path, words: str) 
         write_comparison(runs, tmp_path / f"{number}.html")
         pages.append([(runs[0] / "report.html"), tmp_path / f"{number}.html"])
     for harmless, hostile in zip(*pages, strict=True):
-        found = []
+        parsed = []
         for path in (harmless, hostile):
             page = Page()
             page.feed(path.read_text(encoding="utf-8"))
-            found.append(page)
-        plain, page = found
+            parsed.append(page)
+        plain, page = parsed
         assert page.tags == plain.tags
         assert {name for name, _ in page.attributes} == {name for name, _ in plain.attributes}
         links = {value for name, value in page.attributes if name in ("href", "src")}

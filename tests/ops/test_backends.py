@@ -149,10 +149,10 @@ def test_the_gradient_comes_from_the_backend_of_the_forward_call(call, monkeypat
 
 def test_modules_of_the_package_import_under_a_name():
     """`pk.backends` is the function; the package of that name can be reached all the same."""
-    import promptkernels.backends.registry as found
+    import promptkernels.backends.registry as imported
     import promptkernels.backends.types as types
 
-    assert found is registry and types.accumulation_type(torch.ones(1)) == torch.float32
+    assert imported is registry and types.accumulation_type(torch.ones(1)) == torch.float32
     assert set(pk.backends()) == set(registry.BACKENDS)
 
 

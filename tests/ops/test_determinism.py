@@ -32,12 +32,12 @@ def everything(dtype):
         (lambda s, u, v, e: pk.prepend_prompts(s, u, v, task_ids, e), (shared, u, v, embeds)),
         (pk.merge_task_vectors, (start, prompts, scale, weights)),
     ]
-    found = []
+    results = []
     for function, tensors in calls:
         leaves = [t.detach().requires_grad_() for t in tensors]
         out = function(*leaves)
-        found += [out.detach(), *torch.autograd.grad(out, leaves, rand(*out.shape, seed=9).to(out.dtype))]
-    return [*found, pk.select_group(pk.task_similarity(prompts), 3)]
+        results += [out.detach(), *torch.autograd.grad(out, leaves, rand(*out.shape, seed=9).to(out.dtype))]
+    return [*results, pk.select_group(pk.task_similarity(prompts), 3)]
 
 
 @pytest.mark.large

@@ -24,7 +24,11 @@ def forward(call: str):
         return lambda similarity: pk.select_group(similarity, 1), (rand(4, 4),), "select_group"
     function, tensors = public_calls(4, 3, 8, 5)[call]
     tensors = {**tensors, **{key: value for key, value in function.keywords.items() if torch.is_tensor(value)}}
-    return lambda *given: function(**dict(zip(tensors, given, strict=True))), (*tensors.values(),), NAMES[function.func]
+    return (
+        lambda *values: function(**dict(zip(tensors, values, strict=True))),
+        (*tensors.values(),),
+        NAMES[function.func],
+    )
 
 
 class Seen(TorchDispatchMode):
@@ -143,8 +147,8 @@ def test_tracers_record_it(call):
     assert f"promptkernels::{name}" in str(traced.graph)
 
     class Module(torch.nn.Module):
-        def forward(self, *given):
-            return function(*given)
+        def forward(self, *values):
+            return function(*values)
 
     exported = torch.export.export(Module(), tensors)
     assert f"promptkernels.{name}" in exported.graph_module.code

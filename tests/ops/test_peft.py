@@ -128,7 +128,7 @@ def test_task_ids_are_read_as_peft_reads_them(model, kind, rows):
         with pytest.raises(RuntimeError):
             encoder(indices, task_ids)
         accelerate(model)
-        with pytest.raises(ValueError, match="task_ids must hold one id or one for each of the 1 rows, got 4"):
+        with pytest.raises(ValueError, match="task_ids must have one id, or one for each of the 1 rows, got 4"):
             encoder(indices, task_ids)
         return
     want = encoder(indices, task_ids)

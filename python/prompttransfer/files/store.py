@@ -93,9 +93,9 @@ class Store:
         work = self.folder / "work" / name
         with self._locked(name, title) if main else nullcontext():
             news = self.is_news(key)
-            result = self.find(key, title) if main else None
-            if processes.broadcast(result is not None):
-                return replace(_from_main(result or StageResult()), news=news)
+            stored = self.find(key, title) if main else None
+            if processes.broadcast(stored is not None):
+                return replace(_from_main(stored or StageResult()), news=news)
             if main:
                 work.mkdir(parents=True, exist_ok=True)
             result = _from_main(compute(work))

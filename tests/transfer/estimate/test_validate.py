@@ -235,9 +235,9 @@ def test_costs_by_hand() -> None:
     # encoder 84,954,240 and decoder 113,275,008 parameters; half of 10^9 operations per second
     operations = 5 * (4 * (1000 * 84_954_240 + 20 * 113_275_008) + 2 * 10 * 84_954_240)
     assert seconds(stage, model, MACHINE) == pytest.approx(operations / 0.5e9)
-    found = memory(RunConfig(), model, [stage], short=False)
+    estimate = memory(RunConfig(), model, [stage], short=False)
     layer = 1000 * (16 * 768 + 4 * 3072 + 2 * 12 * 50)
-    assert found == (4 * 222_903_552, 4 * 12 * layer, 1600) and found.total == sum(found)
+    assert estimate == (4 * 222_903_552, 4 * 12 * layer, 1600) and estimate.total == sum(estimate)
     less = memory(RunConfig(checkpointing=True), model, [stage], short=True)
     table = 32_128 * 768
     assert less == (4 * table + 2 * (222_903_552 - table), 2 * (12 * 1000 * 768 + layer), 1600)

@@ -141,11 +141,11 @@ def test_out_of_memory_names_what_to_lower(
     steps = []
     original = training.PromptTrainer.training_step
 
-    def step(*given: Any, **named: Any) -> Any:
+    def step(*arguments: Any, **named: Any) -> Any:
         steps.append(1)
         if len(steps) == 17:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nand more")
-        return original(*given, **named)
+        return original(*arguments, **named)
 
     monkeypatch.setattr(training.PromptTrainer, "training_step", step)
     done = compare(toy, tmp_path)

@@ -161,7 +161,7 @@ MAIN = "import sys; sys.argv[1:] = {words}; from prompttransfer.__main__ import 
 
 
 @pytest.mark.parametrize(
-    ("words", "shell", "code", "said"),
+    ("words", "shell", "code", "message"),
     [
         (["predict", "p", "w"], ">&-", 2, "error: standard output is closed, and this command has no other result"),
         (["assets", "--json"], ">&-", 0, ""),
@@ -172,11 +172,11 @@ MAIN = "import sys; sys.argv[1:] = {words}; from prompttransfer.__main__ import 
     ],
 )
 def test_output_that_cannot_be_written_is_told_in_a_line(
-    tmp_path: Path, words: list[str], shell: str, code: int, said: str
+    tmp_path: Path, words: list[str], shell: str, code: int, message: str
 ) -> None:
     done = run(MAIN.format(words=words), shell, PROMPTTRANSFER_CACHE=str(tmp_path))
     error = done.stderr.decode()
-    assert done.returncode == code and error.startswith(said) and len(error.splitlines()) == (1 if said else 0)
+    assert done.returncode == code and error.startswith(message) and len(error.splitlines()) == (1 if message else 0)
 
 
 def test_closed_input_is_told() -> None:

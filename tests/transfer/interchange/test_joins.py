@@ -66,8 +66,8 @@ def in_peft(model: Path, adapter: Path, texts: list[str], answers: list[list[int
     return shares
 
 
-def here(prompt: Path, **given: Any) -> list[list[float]]:
-    predictor = Predictor.open(prompt, precision="float32", **given)
+def here(prompt: Path, **options: Any) -> list[list[float]]:
+    predictor = Predictor.open(prompt, precision="float32", **options)
     return [list(answer.scores.values()) for answer in predictor(TEXTS)]
 
 
@@ -114,11 +114,11 @@ def test_predict_reads_an_adapter_without_a_card_to_the_letter(
     run("import", adapter, tmp_path / "p.safetensors")
     ids = [tokenizer(choice, add_special_tokens=False)["input_ids"] for choice in CHOICES]
     want = in_peft(model, adapter, [f"{text} Label : " for text in TEXTS], ids)
-    given = {"template": "{text} Label : ", "choices": CHOICES}
-    assert here(tmp_path / "p.safetensors", **given) == [pytest.approx(row, abs=1e-4) for row in want]
+    overrides = {"template": "{text} Label : ", "choices": CHOICES}
+    assert here(tmp_path / "p.safetensors", **overrides) == [pytest.approx(row, abs=1e-4) for row in want]
     ids = [tokenizer(f" {choice}", add_special_tokens=False)["input_ids"] for choice in CHOICES]
     want = in_peft(model, adapter, [f"{text} Label :" for text in TEXTS], ids)
-    spaced = here(tmp_path / "p.safetensors", join="space", **given)
+    spaced = here(tmp_path / "p.safetensors", join="space", **overrides)
     assert spaced == [pytest.approx(row, abs=1e-4) for row in want]
     options = ["--template", "{text}:", "--choices", "yes,no", "--join"]
     for join, code in (("space", 0), ("blank", 2)):

@@ -74,8 +74,8 @@ def test_sizes_without_epochs_are_named() -> None:
     ],
 )
 def test_what_dtvg_spends_before_its_transfer_is_on_top(settings: dict, budget: tuple[int, int]) -> None:
-    found = target_budget(RunConfig(transfer_from="all", **settings), 100)
-    assert found[:2] == budget and found.total == sum(budget)
+    computed = target_budget(RunConfig(transfer_from="all", **settings), 100)
+    assert computed[:2] == budget and computed.total == sum(budget)
 
 
 def test_warmup_in_updates_goes_before_the_share() -> None:

@@ -243,8 +243,8 @@ def test_a_stage_is_known_by_its_settings(
             ctx, targets = group_of(llama, tasks, tmp_path, crosspt=settings)
             result = run_all(ctx, targets[:1])[0]
             assert stages[-1][2] is again
-            found = (result.prompt.tolist(), result.history["attention"])
-            assert first.setdefault(place, found) == found
+            values = (result.prompt.tolist(), result.history["attention"])
+            assert first.setdefault(place, values) == values
     prompts = [prompt for prompt, _ in first.values()]
     assert all(prompts.count(prompt) == 1 for prompt in prompts)
 

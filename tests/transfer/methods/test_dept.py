@@ -193,10 +193,10 @@ def test_the_offset_is_on_the_text_and_never_on_the_answer(backbone: Backbone) -
 def test_it_is_scored_as_a_module(backbone: Backbone, tasks: dict[str, Task], tmp_path: Path) -> None:
     ctx, target = context(backbone, tasks, tmp_path, target_learning_rate=0.3, dept={"offset_learning_rate": 0.3})
     result = METHODS["DePT"].run(ctx, target)
-    found = ctx.evaluate("test", target, result.evaluated)
+    evaluation = ctx.evaluate("test", target, result.evaluated)
     alone = Literal(*result.module.parameters())
     logits = [literal_answer_logits(backbone, alone, row, (4,))[0, list(target.answers)] for row in target.test]
-    assert found.predictions == torch.stack(logits)[..., 0].argmax(dim=1).tolist()
+    assert evaluation.predictions == torch.stack(logits)[..., 0].argmax(dim=1).tolist()
     assert torch.equal(result.prompt, result.module.short)
     with pytest.raises(TypeError, match="so it has no finished prompt"):
         result.module.composed()

@@ -55,8 +55,8 @@ def test_training_is_adamw_on_the_literal_formula(
     best = int(np.argmax(similarity))
     weight = 3.0 * similarity[best]
     assert weight > 0.01
-    told = f"taught by {ctx.sources[best].name} (cosine {similarity[best]:.3f}, weight {weight:.3f})"
-    assert result.notes == told
+    note = f"taught by {ctx.sources[best].name} (cosine {similarity[best]:.3f}, weight {weight:.3f})"
+    assert result.notes == note
     teacher = Fixed(source_prompts(ctx)[best])
     prompt = (ctx.start if start == "p_init" else teacher.prompt).clone().requires_grad_()
     optimizer = torch.optim.AdamW([prompt], lr=0.05, weight_decay=ctx.config.weight_decay)

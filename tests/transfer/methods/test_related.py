@@ -260,15 +260,15 @@ def test_the_prompts_of_sources_are_trained_where_the_test_needs_them(
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "setting"),
     [
         ({"dtvg": {"ablation": "no-grouping"}}, "dtvg.grouping='all'"),
         ({"mpt": {"trained": "shared"}}, "mpt.trained='shared'"),
         ({"bmtpt": {"beta": 0.5, "rank": 2}}, "bmtpt.rank=2, bmtpt.beta=0.5"),
     ],
 )
-def test_a_setting_that_would_do_nothing_is_refused(settings: dict[str, object], told: str) -> None:
-    with pytest.raises(ValueError, match=f"{told}: has no effect if transfer_from is 'related'"):
+def test_a_setting_that_would_do_nothing_is_refused(settings: dict[str, object], setting: str) -> None:
+    with pytest.raises(ValueError, match=f"{setting}: has no effect if transfer_from is 'related'"):
         RunConfig(methods=("MPT", "BMTPT", "DTVG"), **settings)
     RunConfig(methods=("MPT", "BMTPT", "DTVG"), transfer_from="all", **settings)
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from told import Told
+from recorded_progress import RecordedProgress
 
 from prompttransfer import RunConfig
 from prompttransfer.runs.compare import compare
@@ -49,17 +49,17 @@ def in_parts(config: RunConfig, *parts: str) -> None:
 def test_shards_joined_are_the_run_of_one_process(toy: RunConfig, tmp_path: Path) -> None:
     alone, parts = placed(toy, tmp_path / "alone"), placed(toy, tmp_path / "parts")
     compare(alone)
-    told = Told()
+    progress = RecordedProgress()
     in_parts(parts, "sources", "2/2")
-    collect(parts.output, told)
-    assert told.warnings == ["shards that have not started: 1 of 2"]
+    collect(parts.output, progress)
+    assert progress.warnings == ["shards that have not started: 1 of 2"]
     in_parts(parts, "1/2")
-    told = Told()
-    collect(parts.output, told)
-    assert told.warnings == []
+    progress = RecordedProgress()
+    collect(parts.output, progress)
+    assert progress.warnings == []
     joined = {name: value for name, value in content(parts.output).items() if not name.startswith("shards/")}
     assert joined == content(alone.output)
-    again = Told()
+    again = RecordedProgress()
     compare(parts, again)
     assert "8 of 8 rows are already finished" in again.notes and again.works == []
 

@@ -46,14 +46,14 @@ WINS: list[tuple[dict[str, Any], dict[str, Any], str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("recipe", "given", "path", "expected"), WINS)
-def test_what_is_given_wins(recipe: dict[str, Any], given: dict[str, Any], path: str, expected: Any) -> None:
+@pytest.mark.parametrize(("recipe", "above", "path", "expected"), WINS)
+def test_what_is_given_wins(recipe: dict[str, Any], above: dict[str, Any], path: str, expected: Any) -> None:
     before = repr(recipe)
-    of_all = {} if "variant" in {**recipe, **given} else {"transfer_from": "all"}
-    found: Any = run_config(Recipe(settings=recipe | of_all), given)
+    of_all = {} if "variant" in {**recipe, **above} else {"transfer_from": "all"}
+    value: Any = run_config(Recipe(settings=recipe | of_all), above)
     for name in path.split("."):
-        found = getattr(found, name)
-    assert found == expected and repr(recipe) == before
+        value = getattr(value, name)
+    assert value == expected and repr(recipe) == before
 
 
 def test_over_a_run_whose_file_names_every_setting() -> None:
@@ -62,8 +62,8 @@ def test_over_a_run_whose_file_names_every_setting() -> None:
     assert run_config(Recipe(settings=whole), {}) == RunConfig()
     assert run_config(Recipe(settings=whole), {"variant": "code"}) == RunConfig(variant="code")
     assert run_config(Recipe(settings=whole), {"variant": "code"}).transfer_from == "all"
-    given = {"transfer_from": "all", "dtvg": {"variant": "paper"}, "mpt": {"ablation": "neither"}}
-    assert run_config(Recipe(settings=whole), given) == RunConfig(**given)
+    above = {"transfer_from": "all", "dtvg": {"variant": "paper"}, "mpt": {"ablation": "neither"}}
+    assert run_config(Recipe(settings=whole), above) == RunConfig(**above)
 
 
 def test_exceptions_of_tasks_and_methods() -> None:
@@ -76,15 +76,15 @@ def test_exceptions_of_tasks_and_methods() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("above", "message"),
     [
         ({"target_updates": 3, "target_epochs": 2}, "target_updates and target_epochs: got both"),
         ({"dtvg": {"own_fraction": 0.5, "own_epochs": 2}}, "dtvg.own_fraction and dtvg.own_epochs: got both"),
     ],
 )
-def test_one_thing_in_two_units_is_refused(given: dict[str, Any], message: str) -> None:
+def test_one_thing_in_two_units_is_refused(above: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        overlaid({}, given)
+        overlaid({}, above)
 
 
 def test_nested_settings() -> None:

@@ -149,10 +149,10 @@ UNSTATED = {
 
 
 def value(config: RunConfig, path: str) -> Any:
-    found: Any = config
+    value: Any = config
     for part in path.split("."):
-        found = getattr(found, part)
-    return found
+        value = getattr(value, part)
+    return value
 
 
 def test_what_is_shipped() -> None:

@@ -119,25 +119,25 @@ def test_no_and_yes_are_words(tmp_path: Path, describe: Describe) -> None:
 
 
 @pytest.mark.parametrize("streaming", ["false", "true"])
-@pytest.mark.parametrize("given", [(), ("test",), ("validation",), ("validation", "test")])
+@pytest.mark.parametrize("files_given", [(), ("test",), ("validation",), ("validation", "test")])
 def test_splits_that_are_not_given_are_cut_from_the_training_rows(
-    given: tuple[str, ...], streaming: str, tmp_path: Path, describe: Describe
+    files_given: tuple[str, ...], streaming: str, tmp_path: Path, describe: Describe
 ) -> None:
     starts = {"train": 0, "validation": 10_000, "test": 20_000}
     for split, start in starts.items():
         write_rows(tmp_path / f"{split}.jsonl", numbered(start, start + (1000 if split == "train" else 30)))
-    files = "".join(f"{split}: {split}.jsonl\n" for split in ("train", *given))
+    files = "".join(f"{split}: {split}.jsonl\n" for split in ("train", *files_given))
     task = load_task(describe(f"{files}streaming: {streaming}\n"))
     cut: set[int] = set()
     for split in starts:
-        found = numbers(getattr(task, split))
-        if split in given:
-            assert found == set(range(starts[split], starts[split] + 30))
+        drawn = numbers(getattr(task, split))
+        if split in files_given:
+            assert drawn == set(range(starts[split], starts[split] + 30))
         else:
-            share = 0.1 * (split != "train") or 0.8 + 0.1 * len(given)
-            assert abs(len(found) - 1000 * share) <= (0 if streaming == "false" else 60)
-            assert not cut & found
-            cut |= found
+            share = 0.1 * (split != "train") or 0.8 + 0.1 * len(files_given)
+            assert abs(len(drawn) - 1000 * share) <= (0 if streaming == "false" else 60)
+            assert not cut & drawn
+            cut |= drawn
     assert cut == set(range(1000))
 
 

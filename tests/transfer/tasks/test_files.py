@@ -218,9 +218,9 @@ ROWS_WITHOUT_HEADING = {
 @pytest.mark.parametrize("name", ROWS_WITHOUT_HEADING)
 def test_a_first_line_that_is_a_row(name: str, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(ROWS_WITHOUT_HEADING[name], encoding="utf-8")
-    found = list(read_rows(tmp_path / "a.csv", ("text", "label"), heading=("label", "text")))
-    assert [row.cells for row in found] == [{"label": "x", "text": "one, two"}, {"label": "y", "text": "three"}]
-    assert found[0].place.endswith("row 1")
+    rows = list(read_rows(tmp_path / "a.csv", ("text", "label"), heading=("label", "text")))
+    assert [row.cells for row in rows] == [{"label": "x", "text": "one, two"}, {"label": "y", "text": "three"}]
+    assert rows[0].place.endswith("row 1")
     with pytest.raises(ValueError, match=r"there is no column 'text', only .*heading there, of a file whose first"):
         cells(tmp_path / "a.csv")
 
@@ -254,8 +254,8 @@ def test_one_object_of_json_may_be_a_row(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(json.dumps(row), encoding="utf-8")
     assert cells(tmp_path / "a.json") == [{"text": "one", "label": "x"}]
     (tmp_path / "a.json").write_text(json.dumps({"review": {"text": "one", "stars": "x"}}), encoding="utf-8")
-    (found,) = read_rows(tmp_path / "a.json", ("review.text", "review.stars"))
-    assert pick(found.cells, "review.text") == "one"
+    (row,) = read_rows(tmp_path / "a.json", ("review.text", "review.stars"))
+    assert pick(row.cells, "review.text") == "one"
 
 
 def test_columns_of_different_lengths_are_told(tmp_path: Path) -> None:

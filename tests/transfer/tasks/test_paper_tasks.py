@@ -312,7 +312,7 @@ def test_webnlg_learns_every_text_and_ignores_repeated_rows_without_any(tmp_path
 
 
 @pytest.mark.parametrize(
-    ("given", "wanted"),
+    ("value", "wanted"),
     [
         (0.0, "0.0"),
         (0.09, "0.1"),
@@ -324,9 +324,9 @@ def test_webnlg_learns_every_text_and_ignores_repeated_rows_without_any(tmp_path
         (5.0, "5.0"),
     ],
 )
-def test_similarity_is_the_nearest_tenth(tmp_path: Path, given: float, wanted: str) -> None:
-    task = one_set(tmp_path, "glue/stsb", FIXTURES["glue/stsb"].first | {"label": given})
-    assert wanted == str(np.round(given, decimals=1)) and task.scale
+def test_similarity_is_the_nearest_tenth(tmp_path: Path, value: float, wanted: str) -> None:
+    task = one_set(tmp_path, "glue/stsb", FIXTURES["glue/stsb"].first | {"label": value})
+    assert wanted == str(np.round(value, decimals=1)) and task.scale
     assert task.choices == tuple(f"{tenths // 10}.{tenths % 10}" for tenths in range(51))
     assert task.choices[task.train[0]["label"]] == wanted
 

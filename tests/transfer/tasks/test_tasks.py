@@ -79,14 +79,14 @@ def test_few_shot_draws_rows_in_total_and_by_seed() -> None:
 
 
 def brute_force(train: list[str], test: list[str]) -> set[int]:
-    found = set()
+    leaking = set()
     for index, text in enumerate(train):
         for other in test:
             mine, its = normalize(text), normalize(other)
             inside = (mine in its and word_count(text) >= 4) or (its in mine and word_count(other) >= 4)
             if mine and its and (mine == its or inside):
-                found.add(index)
-    return found
+                leaking.add(index)
+    return leaking
 
 
 def test_leaks_are_those_of_the_definition() -> None:

@@ -224,10 +224,10 @@ def literal_nist(references: list[list[list[str]]], predictions: list[list[str]]
     for size in range(1, 6):
         information, asked = 0.0, 0
         for row, prediction in zip(references, predictions, strict=True):
-            found = grams(prediction, size)
-            asked += len(found)
-            for gram in set(found):
-                times = min(found.count(gram), max(grams(answer, size).count(gram) for answer in row))
+            predicted_grams = grams(prediction, size)
+            asked += len(predicted_grams)
+            for gram in set(predicted_grams):
+                times = min(predicted_grams.count(gram), max(grams(answer, size).count(gram) for answer in row))
                 if times:
                     information += times * math.log2(count(gram[:-1]) / count(gram))
         total += information / max(asked, 1)
@@ -363,11 +363,11 @@ def test_a_perfect_prediction_has_the_best_score(metric: str) -> None:
 @given(rows=ROWS, seed=st.integers(0, 99))
 def test_scores_are_bounded_and_blind_to_order(metric: str, rows: list[tuple[list[str], str]], seed: int) -> None:
     references, predictions = map(list, zip(*rows, strict=True))
-    found = text_score(metric, references, predictions)
-    assert 0 <= found <= {"meteor": 1, "cider": 10, "nist": math.inf, "ter": math.inf}.get(metric, 100) + 1e-9
+    before = text_score(metric, references, predictions)
+    assert 0 <= before <= {"meteor": 1, "cider": 10, "nist": math.inf, "ter": math.inf}.get(metric, 100) + 1e-9
     chance = random.Random(seed)
     mixed = [(chance.sample(row, len(row)), text) for row, text in chance.sample(rows, len(rows))]
-    assert text_score(metric, *map(list, zip(*mixed, strict=True))) == pytest.approx(found, abs=1e-7)
+    assert text_score(metric, *map(list, zip(*mixed, strict=True))) == pytest.approx(before, abs=1e-7)
 
 
 @pytest.mark.parametrize("metric", sorted(TEXT_METRICS))

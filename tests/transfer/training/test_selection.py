@@ -45,8 +45,8 @@ def found_one_by_one(backbone: Backbone, task: EncodedTask, folder: Path, every:
     for updates in [*range(every, UPDATES, every), UPDATES]:
         alone = plan(backbone, task, updates)
         train(backbone, alone, folder / str(updates))
-        found = evaluate(backbone, alone.prompt.composed(), task)
-        score = (found.score + found.more["macro-f1"]) / 2
+        evaluation = evaluate(backbone, alone.prompt.composed(), task)
+        score = (evaluation.score + evaluation.more["macro-f1"]) / 2
         if best is None or score > best[1]:
             best = (updates, score, alone.prompt)
     return best
@@ -99,8 +99,8 @@ def test_prompts_of_a_group_are_judged_each_on_its_own_task(llama: Backbone) -> 
 
 def scored(metrics: tuple[str, ...], scores: list[float], llama: Backbone) -> float:
     task = replace(judged(llama), metrics=metrics)
-    found = Evaluation(scores[0], 0.0, False, 1, [0], dict(zip(metrics[1:], scores[1:], strict=True)))
-    return mean_score(task, found)
+    evaluation = Evaluation(scores[0], 0.0, False, 1, [0], dict(zip(metrics[1:], scores[1:], strict=True)))
+    return mean_score(task, evaluation)
 
 
 def test_metrics_of_other_scales_are_no_part_of_the_mean(llama: Backbone) -> None:

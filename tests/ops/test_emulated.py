@@ -64,8 +64,8 @@ def test_task_id_out_of_range_is_a_device_side_assertion(emulated_backend):
     """It ends the process, as on a GPU."""
     code = """
 import emulated, torch
-made = emulated.make_backend()
-made.functions["compose_prompts"](torch.ones(2, 3), torch.ones(3, 2, 1), torch.ones(3, 1, 3), torch.tensor([0, 3]))
+backend = emulated.make_backend()
+backend.functions["compose_prompts"](torch.ones(2, 3), torch.ones(3, 2, 1), torch.ones(3, 1, 3), torch.tensor([0, 3]))
 """
     paths = os.pathsep.join(path for path in sys.path if path)
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Trained prompts as files, with a card that says where each comes from, and as adapters of PEFT."""
+"""Trained prompts as files with a card that says where they come from, and as PEFT adapters."""
 
 from prompttransfer.interchange.card import Card, read_card
 from prompttransfer.interchange.files import (

@@ -1,4 +1,4 @@
-"""The card of a prompt: where it comes from, and how a model has to read text with it.
+"""The card of a prompt: where it comes from, and how a model reads text with it.
 
 It is the metadata of a prompt file, where every value is a string, and a JSON file in a prompt library.
 """
@@ -22,9 +22,9 @@ from prompttransfer.settings.recipes import explain
 Kind = TypeVar("Kind")
 
 
-def _parsed(given: Any) -> Any:
-    """A list, a table or a group of settings, also from the string that it is in metadata."""
-    return parse_json(given) if isinstance(given, str) else given
+def _parsed(value: Any) -> Any:
+    """Parse a list, a table or a group of settings, which is a string in metadata."""
+    return parse_json(value) if isinstance(value, str) else value
 
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -33,7 +33,7 @@ Named = Annotated[dict[str, Kind], BeforeValidator(_parsed)]
 
 
 class Card(Settings):
-    """Of a prompt; all of it may be unknown."""
+    """The card of a prompt. Every field may be unknown."""
 
     model: str = Field("", description="hub id or folder of the model, or demo")
     model_fingerprint: str = Field("", description="of its weights and vocabulary")
@@ -71,23 +71,23 @@ class Card(Settings):
 
     @classmethod
     def of(cls, metadata: Mapping[str, Any], where: Path | str) -> Card:
-        """From the metadata of a file; other names are passed over. A ValueError names the file and the value."""
+        """Build a card from the metadata of a file. Ignores other names. A ValueError names the file and the value."""
         return cls.checked({name: value for name, value in metadata.items() if name in cls.model_fields}, where)
 
     @classmethod
     def checked(cls, content: Mapping[str, Any], where: Path | str) -> Card:
-        """From all values of a JSON card. A ValueError names the file and the value, or the unknown name."""
+        """Build a card from a JSON card. A ValueError names the file and the value, or the unknown name."""
         try:
             return cls(**content)
         except ValidationError as error:
             raise ValueError("\n".join(f"{where}: {text}" for _, text in explain(error))) from error
 
     def metadata(self) -> dict[str, str]:
-        """What is known, as strings."""
+        """The known fields, as strings."""
         known = self.model_dump(mode="json", exclude_defaults=True)
         return {name: value if isinstance(value, str) else json.dumps(value) for name, value in known.items()}
 
 
 def read_card(path: Path) -> Card:
-    """The card in a prompt file; raises ValueError where it is none, or a value of the card does not fit."""
+    """Read the card of a prompt file. Raises ValueError if it is not a prompt file, or the card is invalid."""
     return Card.of(read_tensors(path)[1], path)

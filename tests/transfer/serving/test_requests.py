@@ -208,7 +208,7 @@ def test_a_machine_without_vllm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     file = stored(tmp_path / "p.safetensors", saved(tmp_path / "model", tiny_tokenizer()), **WORDS)
     monkeypatch.setitem(__import__("sys").modules, "vllm", None)
     bad = CliRunner().invoke(cli.app, ["predict", str(file), "w1", "-q", "--engine", "vllm"])
-    assert bad.exit_code == 1 and "vLLM is not installed here, or not all of it (vllm): pip install vllm" in bad.stderr
+    assert bad.exit_code == 1 and "vLLM is not installed here, or only partly (vllm): pip install vllm" in bad.stderr
 
 
 def test_the_ten_lines_of_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -137,7 +137,7 @@ def test_servers_that_cannot_answer(server: Served, model: Path, tmp_path: Path)
         VllmServer("http://127.0.0.1:9")
     engine = VllmServer(server.url)
     server.scores = False
-    with pytest.raises(ValueError, match="does not score tokens that are named"):
+    with pytest.raises(ValueError, match="does not score given tokens"):
         answer(engine, [(served, TEXTS)])
     server.refusal = json.dumps({"error": {"message": "You must set `--enable-prompt-embeds`"}}).encode()
     with pytest.raises(ValueError, match="/v1/completions answers 400: You must set `--enable-prompt-embeds`"):

@@ -1,4 +1,4 @@
-"""Installing where things are missing: what is optional steps aside with one line, what was asked for is an error."""
+"""Installing with missing parts: optional parts are skipped with one line, requested parts are an error."""
 
 from __future__ import annotations
 

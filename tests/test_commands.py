@@ -20,7 +20,7 @@ EVERY = sorted({command for page in PAGES for command in (*shown(page), *named(p
 
 
 def of(start: str) -> list[str]:
-    """Commands that start so, also behind a launcher or a python of one's own."""
+    """Commands that start like this, also after a launcher or another python."""
     return [command[command.index(start) :] for command in EVERY if re.search(rf"(^|\s|/){re.escape(start)}", command)]
 
 

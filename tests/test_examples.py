@@ -1,4 +1,4 @@
-"""The examples, as they stand, on a tiny model and small tables; each prints what it promises."""
+"""The unchanged examples on a tiny model and small tables. Each prints what it promises."""
 
 from __future__ import annotations
 
@@ -237,7 +237,7 @@ def test_custom_method(settings: dict[str, Any], methods_restored: None) -> None
 
 
 def test_serve_vllm(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a stand-in for the engine; the real one reads prompts in tests/transfer/serving/test_vllm.py."""
+    """Uses a fake engine; tests/transfer/serving/test_vllm.py uses the real one."""
     from transfer.engines import PlainEngine
     from transformers import AutoModelForCausalLM
 
@@ -257,7 +257,7 @@ def test_serve_vllm(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize("nodes", [1, 3])
 def test_multi_gpu(nodes: int) -> None:
-    """What it hands to torchrun, which test_distributed.py starts for real."""
+    """Checks the arguments for torchrun, which test_distributed.py really starts."""
     from torch.distributed.run import get_args_parser
 
     environment = {**os.environ, "PYTHON": "echo", "PROCESSES": "2", "NODES": str(nodes), "ENDPOINT": "host:1"}

@@ -1,4 +1,4 @@
-"""What a user installs: the source distribution builds by itself; the wheel holds all that is needed and no more."""
+"""Installation: the source distribution builds on its own, and the wheel has all needed files and no others."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LEFT_OUT = (".git", ".venv", "build", "dist", "*.egg-info", "*.so", "__pycache__
 
 
 def left_out(folder: str, names: list[str]) -> set[str]:
-    """What a checkout holds beside its files; `runs` is a package further down."""
+    """Folders of a checkout that are not part of it. Deeper down, `runs` is a package."""
     return shutil.ignore_patterns(*LEFT_OUT)(folder, names) | ({"runs"} & set(names) if folder == str(ROOT) else set())
 
 
@@ -109,7 +109,7 @@ def test_wheel_holds_both_packages_and_nothing_else(wheel: Path) -> None:
     assert names - modules - metadata == ours
     assert len(modules) == 1
     assert any(name.endswith("licenses/LICENSE") for name in metadata)
-    # A module of this interpreter and platform, and told so.
+    # A module for this interpreter and platform, with a matching tag.
     assert sysconfig.get_platform().replace("-", "_") in wheel.name and "-none-any" not in wheel.name
 
 
@@ -183,7 +183,7 @@ def test_every_import_is_declared() -> None:
     for name in ("transfer", "generation", "peft", "triton", "bench", "cluster"):
         declared |= {Requirement(line).name.lower().replace("-", "_") for line in extras[name]}
     other_names = {"yaml": "pyyaml", "sklearn": "scikit_learn", "pydantic_core": "pydantic"}
-    # Asked for by an error of their own: where weights are to be quantized, and where vLLM is to answer.
+    # Requested by their own error messages: for quantized weights, and for answers by vLLM.
     other_names |= {"bitsandbytes": "transformers", "vllm": "transformers"}
     for file in [*(ROOT / "promptkernels").rglob("*.py"), *(ROOT / "python").rglob("*.py")]:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):

@@ -29,14 +29,14 @@ def nodes() -> list[tuple[Path, ast.AST]]:
 
 
 def name_of(node: ast.expr) -> str:
-    """Such as torch.load; a value that is no name, such as a call, is left out."""
+    """Dotted names, such as torch.load. Other expressions, such as calls, are left out."""
     if isinstance(node, ast.Attribute):
         return f"{name_of(node.value)}.{node.attr}".lstrip(".")
     return node.id if isinstance(node, ast.Name) else ""
 
 
 def keyword(call: ast.Call, name: str) -> object:
-    """A keyword's constant; None where it is not given, ... where it is no constant."""
+    """Constant value of a keyword; None if it is missing, ... if it is not a constant."""
     for keyword in call.keywords:
         if keyword.arg == name:
             return keyword.value.value if isinstance(keyword.value, ast.Constant) else ...
@@ -78,7 +78,7 @@ def test_nothing_unpickles_or_evaluates() -> None:
 
 
 def test_templates_are_files_of_the_package_and_escape() -> None:
-    """A template may run anything, so nobody else's is compiled."""
+    """A template may run any code, so only the package's own are compiled."""
     assert [place for place, _ in calls("from_string", "Template")] == []
     environments = list(calls("Environment"))
     assert [keyword(call, "autoescape") for _, call in environments] == [True]
@@ -109,7 +109,7 @@ def test_yaml_makes_no_objects(tmp_path: Path) -> None:
 
 
 def test_models_run_no_code_of_their_own(tmp_path: Path) -> None:
-    """Also none that a question on the terminal would let through: transformers asks where nothing is said."""
+    """Nor any code allowed by a question on the terminal, which transformers asks by default."""
     loads = [(place, call) for place, call in calls("from_pretrained")]
     assert loads and [place for place, call in loads if keyword(call, "trust_remote_code") is not False] == []
     loading = pytest.importorskip("prompttransfer.models.loading")

@@ -31,7 +31,7 @@ CUOBJDUMP = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
 
 
 class Absent:
-    """What Triton asks its driver for before it compiles."""
+    """A driver with the functions that Triton needs before it compiles."""
 
     def __init__(self, target: GPUTarget) -> None:
         self.target = target

@@ -51,7 +51,7 @@ def test_twice(backend, dtype):
 
 @pytest.fixture(scope="module")
 def alone() -> dict[torch.dtype, list[torch.Tensor]]:
-    """Of one thread, on the default backend on the CPU: the sums of the plain reference are torch's own."""
+    """Results of one thread on the CPU's default backend. The plain reference uses torch's own sums."""
     if not pk.backends()["cpu"].available:
         pytest.skip(pk.backends()["cpu"].reason)
     return {dtype: with_threads(1, dtype) for dtype in (torch.float32, torch.float64, torch.bfloat16)}

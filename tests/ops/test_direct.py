@@ -63,7 +63,7 @@ class Curious(torch.Tensor):
 
 
 class Wrapper(torch.Tensor):
-    """Sees operations below autograd, and has no memory of its own."""
+    """A wrapper that sees operations below autograd and has no memory itself."""
 
     names: list[str] = []  # noqa: RUF012
     __torch_function__ = torch._C._disabled_torch_function_impl
@@ -174,7 +174,7 @@ def test_profilers_list_it(call):
 
 @pytest.mark.parametrize("call", CALLS)
 def test_memory_that_is_read_in_another_way(call):
-    """The memory of a negative view holds the numbers with the other sign; that of a zero tensor is none."""
+    """The memory of a negative view has the opposite signs, and a zero tensor has no memory."""
     function, tensors, _ = forward(call)
     want = function(*tensors)
     negative = [torch._neg_view(-t) if t.is_floating_point() else t for t in tensors]
@@ -190,7 +190,7 @@ def test_a_wrapper_of_torch_func_outlives_its_level():
     kept = []
     x = rand(4, 3, 8)
     torch.func.vmap(lambda row: kept.append(row) or row)(x[None])
-    with pytest.raises(RuntimeError):  # torch says so of any operation
+    with pytest.raises(RuntimeError):  # torch warns about this for any operation
         kept[0] + 1
     with pytest.raises(RuntimeError):
         pk.task_similarity(kept[0])

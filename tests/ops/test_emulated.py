@@ -1,4 +1,4 @@
-"""What only the CUDA kernels have: how the work of large and small inputs is cut into blocks."""
+"""Features of the CUDA kernels alone: how the work of large and small inputs is split into blocks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bad input: an error that names the argument, what it got and what it wanted, before any kernel runs."""
+"""Bad input raises an error with the argument, its value and what was expected, before any kernel runs."""
 
 from __future__ import annotations
 

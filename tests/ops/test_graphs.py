@@ -1,4 +1,4 @@
-"""What only a GPU can get wrong: captured, parallel and compiled calls, against the bits of an eager call."""
+"""Captured, parallel and compiled calls on a GPU give the same bits as an eager call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the CUDA backend does around its kernels, in plain torch: many rows, and which devices a build serves."""
+"""The CUDA backend around its kernels, in plain torch: many rows, and the devices that a build supports."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_degenerate_rows_among_many():
 
 
 def precision() -> dict[str, str]:
-    """What torch says of float32 products, through its old interface and, since 2.9, through the new one."""
+    """torch's settings of float32 products, through its old interface and, since 2.9, the new one."""
     try:
         settings = {"process": torch.get_float32_matmul_precision()}
     except RuntimeError:  # the two interfaces disagree

@@ -92,7 +92,7 @@ def test_a_patched_model_can_be_copied_and_pickled(model, how):
     assert type(copied) is type(encoder) and isinstance(copied, type(encoder).__mro__[2])
     with torch.no_grad():
         for parameter in encoder.parameters():
-            parameter.zero_()  # the copy has parameters of its own
+            parameter.zero_()  # the copy has its own parameters
     for loss, got in (loss_and_gradients(again, task_ids), restore(again) and loss_and_gradients(again, task_ids)):
         torch.testing.assert_close(loss, want_loss, rtol=1e-6, atol=1e-6)
         for name in want:

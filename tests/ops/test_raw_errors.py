@@ -1,4 +1,4 @@
-"""`torch.ops.promptkernels.*` called directly: whatever could read outside of memory is refused by name."""
+"""Direct calls of `torch.ops.promptkernels.*`: arguments that could read outside of memory are refused by name."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def test_tensor_without_plain_memory(kind):
 
 
 def test_negative_views_and_zero_tensors(backend):
-    """Their memory holds other numbers than they do, or there is none."""
+    """The memory of these tensors has other numbers, or they have none."""
     p, r = rand(4, 3, 5), rand(3, 5)
     want = OPS.merge_task_vectors(r, p, None, None)
     assert torch.equal(OPS.merge_task_vectors(torch._neg_view(-r), torch._neg_view(-p), None, None), want)

@@ -1,4 +1,4 @@
-"""The z score beside the cosine: against its formula, its meaning, and where it has no value of its own."""
+"""The z score with the cosine: its formula, its meaning, and degenerate cases."""
 
 from __future__ import annotations
 

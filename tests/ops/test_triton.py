@@ -1,4 +1,4 @@
-"""Triton: the suite under its interpreter, and when it steps aside."""
+"""Triton: the suite under its interpreter, and when the backend is skipped."""
 
 from __future__ import annotations
 

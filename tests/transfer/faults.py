@@ -26,7 +26,7 @@ WRITERS = (
 
 
 class Disk:
-    """Lets so many writes pass and refuses all others; writes: how many there were."""
+    """Lets this many writes pass and refuses all others. writes: number of writes so far."""
 
     def __init__(self, passing: int, code: int = errno.ENOSPC) -> None:
         self.passing, self.code, self.writes = passing, code, 0

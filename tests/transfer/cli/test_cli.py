@@ -1,4 +1,4 @@
-"""The command line, with the comparison itself replaced by a made-up run."""
+"""The command line, with the comparison replaced by a synthetic run."""
 
 import json
 import subprocess
@@ -61,7 +61,7 @@ def test_help_needs_no_torch() -> None:
 def test_defaults_are_those_of_the_settings_and_of_the_help(comparison: list[RunConfig], tmp_path: Path) -> None:
     command = cli_commands()["prompttransfer compare"]
     shown = {each.opts[0]: each.show_default for each in command.params if isinstance(each.show_default, str)}
-    words = {"--data-dir", "--answers", "--variant"}  # whose default is none, told in words
+    words = {"--data-dir", "--answers", "--variant"}  # with a default of None, described in words
     assert words < shown.keys() and len(shown) > 20
     all_options = [word for name in shown.keys() - words for word in (name, shown[name])]
     for name, options in (("none", []), ("all", all_options)):
@@ -165,7 +165,7 @@ def test_train_leaves_its_task_out_of_the_default_sources_only(comparison: list[
 
 @pytest.fixture
 def loaded(monkeypatch: pytest.MonkeyPatch, llama: Backbone) -> list[dict[str, Any]]:
-    """What a model was asked for with."""
+    """Arguments with which the model was loaded."""
     calls: list[dict[str, Any]] = []
     monkeypatch.setattr(
         evaluating, "load_backbone", lambda name, progress, **options: calls.append({"name": name, **options}) or llama

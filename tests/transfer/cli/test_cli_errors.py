@@ -1,4 +1,4 @@
-"""What the command line says and returns when something goes wrong."""
+"""Messages and exit codes of the command line on errors."""
 
 import errno
 import subprocess
@@ -30,7 +30,7 @@ def test_interrupt_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     assert result.exit_code == 130 and result.stderr.strip() == "stopped; run the same command again to continue"
 
 
-# Of each error: the exit code, what is said, and whether the way out is the traceback.
+# For each error: the exit code, the message, and whether it suggests the traceback.
 STRANGE = [
     (RuntimeError("shapes differ\nand more"), 1, "error: RuntimeError: shapes differ\n", True),
     (KeyError("x"), 1, "error: KeyError: 'x'\n", True),

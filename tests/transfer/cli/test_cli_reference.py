@@ -48,7 +48,7 @@ def test_every_command_has_an_example_speaks_json_and_shows_tracebacks(name: str
 
 
 def shell(example: str) -> Any:
-    """Run an example as a shell would: standard input from `cat FILE |`; what follows `>` is left out."""
+    """Run an example like a shell: standard input from `cat FILE |`, without anything after `>`."""
     source, _, line = example.rpartition("| ")
     line = line.split(" > ")[0]
     words = shlex.split(line)[1:]

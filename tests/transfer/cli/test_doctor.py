@@ -1,4 +1,4 @@
-"""What doctor finds on a machine that lacks things."""
+"""Findings of doctor on a machine that lacks things."""
 
 import json
 import threading

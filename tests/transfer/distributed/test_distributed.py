@@ -30,11 +30,11 @@ from prompttransfer.methods import METHODS
 from prompttransfer.models.loading import load_model
 from prompttransfer.runs.compare import compare
 
-# In one process of pytest, which makes what all are compared with once.
+# In one process of pytest, which computes the expected results once.
 pytestmark = [pytest.mark.distributed, pytest.mark.slow, pytest.mark.xdist_group("distributed")]
 
 COUNTS = (2, 4)
-# What rounding leaves of a difference: a mean over other parts of a batch is added up in another order.
+# Rounding differences, because means over different parts of a batch are summed in a different order.
 NEAR = {"rtol": 0.0, "atol": 1e-5}
 LOOSE = {"rtol": 0.0, "atol": 1e-3}
 
@@ -112,7 +112,7 @@ def together(
 
 
 def numbers(content: Any) -> tuple[list[float], list[Any]]:
-    """All numbers of nested JSON values, and what is none."""
+    """All numbers in nested JSON values, and all other values."""
     split: tuple[list[float], list[Any]] = ([], [])
     for value in content.values() if isinstance(content, dict) else content:
         if isinstance(value, dict | list):

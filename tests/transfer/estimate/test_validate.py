@@ -1,4 +1,4 @@
-"""What `prompttransfer validate` says, compared with built modules, real training and arithmetic by hand."""
+"""`prompttransfer validate`, compared with built modules, real training and arithmetic by hand."""
 
 import io
 import json

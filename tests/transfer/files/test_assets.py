@@ -39,7 +39,7 @@ WHEEL = zip_bytes({"tiny/data.txt": b"wanted", "tiny/code.py": b"not wanted", ".
 
 
 class Pip:
-    """Stands for `python -m pip download`: puts a file where it is told to, or fails."""
+    """Fake `python -m pip download`, which puts a file into the requested folder, or fails."""
 
     def __init__(self, content: bytes, log: str = "", code: int = 0, error: type[BaseException] | None = None) -> None:
         self.content, self.log, self.code, self.error = content, log, code, error

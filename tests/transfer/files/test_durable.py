@@ -1,4 +1,4 @@
-"""Files and folders that are complete or absent, and tell when they are damaged."""
+"""Files and folders that are complete or absent, and whose damage is detected."""
 
 from __future__ import annotations
 

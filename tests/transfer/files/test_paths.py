@@ -29,7 +29,7 @@ def run(*arguments: object) -> Any:
 
 @pytest.fixture
 def homeless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An account that has no home folder, in a folder where it may write."""
+    """An account without a home folder, in a folder where it may write."""
 
     def nobody(_: object) -> Any:
         raise KeyError("uid not found")

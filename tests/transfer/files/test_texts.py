@@ -147,7 +147,7 @@ def test_an_encoding_that_is_asked_for_gets_escapes(encoding: str) -> None:
     done = run(CODE, PYTHONIOENCODING=encoding)
     codec = encoding.split(":")[0]
     assert done.stdout.decode(codec).splitlines()[0] == SHOWN.encode(codec, "backslashreplace").decode(codec)
-    assert json.loads(done.stdout.splitlines()[1]) == SHOWN  # JSON has escapes of its own
+    assert json.loads(done.stdout.splitlines()[1]) == SHOWN  # JSON has its own escapes
     assert done.returncode == 0
 
 

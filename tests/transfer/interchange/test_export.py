@@ -364,7 +364,7 @@ def test_sizes_of_adapters_are_whole_numbers(tmp_path: Path, setting: str, value
 
 
 def test_prompt_files_with_numbers_of_another_kind(tmp_path: Path) -> None:
-    """What float32 cannot hold, whole numbers, factors that are no matrices, tensors of ATTEMPT that do not fit."""
+    """Overflow in float32, whole numbers, factors that are not matrices, tensors of ATTEMPT that do not fit."""
     file, prompt = tmp_path / "a.safetensors", torch.ones(2, 3)
     for wrong in (torch.full((2, 3), 1e300, dtype=torch.float64), torch.ones(2, 3, dtype=torch.int64)):
         save_file({"prompt": wrong}, file)

@@ -162,7 +162,7 @@ def test_library_that_cannot_be_written_to_is_read(tmp_path: Path, monkeypatch: 
         return connected(f"{path.as_uri()}?mode=ro", uri=True) if isinstance(path, Path) else connected(path, **more)
 
     monkeypatch.setattr(index, "_connected", forbidden)
-    monkeypatch.setattr(index, "described", None)  # what the index says is not asked for again
+    monkeypatch.setattr(index, "described", None)  # the index is not read again
     assert list(Library.open(tmp_path).entries) == ["a"]
 
 

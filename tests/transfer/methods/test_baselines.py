@@ -119,7 +119,7 @@ def test_attempt_is_evaluated_row_by_row(backbone: Backbone, tasks: dict[str, Ta
 
 
 def test_attempt_sees_the_text_and_never_the_answer(backbone: Backbone) -> None:
-    """In training, whatever the answer's length; and where answers are scored with the text read anew for each."""
+    """In training, for any length of answers, and when answers are scored with the text read again for each."""
     torch.manual_seed(0)
     prompt = instance_prompt(backbone.hidden_size, temperature=0.3)
     texts, answers = [(10, 11, 12, 13), (15, 16), (17,)], [(44, 45, 2), (30, 2), (46, 2)]

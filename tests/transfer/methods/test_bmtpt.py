@@ -188,7 +188,7 @@ def test_the_gradient_of_the_slices_is_that_of_the_literal_loss(llama: Backbone)
 
 
 class SmallMemory:
-    """A backbone that runs out of memory above so many rows."""
+    """A backbone that runs out of memory above this many rows."""
 
     sharded = False
 
@@ -364,7 +364,7 @@ def test_an_update_of_the_sources_is_the_literal_one(
     weights: str,
     per_token: bool,
 ) -> None:
-    """From rows read alone, with answers of several tokens, to what the optimizer gets: float64 loops."""
+    """From single rows, with answers of several tokens, to the optimizer's gradient, in float64 loops."""
     for name, answers in (("red", ("no w1 w2", "no w3")), ("green", ("w4", "no w5 w6 w7"))):
         tasks[name] = replace(tasks[name], choices=answers)
     tasks["red"] = replace(tasks["red"], train=tasks["red"].train.select(range(10)))

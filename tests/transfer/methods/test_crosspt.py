@@ -143,7 +143,7 @@ def test_training_is_adamw_on_the_literal_formula(
 
 
 class _Fixed:
-    """What the literal forward wants of a prompt, with the graph of its own."""
+    """Interface of a prompt for the literal forward, with its own graph."""
 
     def __init__(self, prompt: Tensor) -> None:
         self.prompt = prompt

@@ -34,7 +34,7 @@ def moved(width: int = 6, positions: int = 4) -> OffsetPrompt:
 
 
 def literal(prompt: OffsetPrompt, text: Tensor) -> np.ndarray:
-    """What the model reads of one row of embeddings (n, H) without padding, number by number in float64."""
+    """Input of the model for one row of embeddings (n, H) without padding, number by number in float64."""
     short, a, b = (tensor.detach().double().numpy() for tensor in prompt.parameters())
     read = text.detach().double().numpy().copy()
     for place in range(min(len(read), len(a))):
@@ -175,7 +175,7 @@ def test_training_is_adamw_on_the_literal_formula(backbone: Backbone, tasks: dic
 
 
 def test_the_offset_is_on_the_text_and_never_on_the_answer(backbone: Backbone) -> None:
-    """In training, whatever the answer's length; where answers are scored; and where they are written."""
+    """In training, for any length of answers; when answers are scored; and when they are generated."""
     prompt = moved(backbone.hidden_size)
     texts, answers = [(10, 11, 12, 13, 14), (15, 16), (17,)], [(44, 45, 2), (30, 2), (46, 2)]
     got = backbone(prompt, backbone.collate(texts, answers)).logits

@@ -1,4 +1,4 @@
-"""What all recipes have in common."""
+"""Properties shared by all methods."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ def test_batches_before_the_transfer_of_dtvg_have_their_own_size_for_every_metho
     ctx, target = context(llama, tasks, tmp_path, dtvg=own)
     batches = ctx.target_batches(target)
     assert [len(batch) for batch in batches] == [6, 6, 6, *[4] * 6]
-    for part in (batches[:3], batches[3:]):  # of 30 rows, none comes twice
+    for part in (batches[:3], batches[3:]):  # no row of 30 comes twice
         rows = [row for batch in part for row in batch]
         assert len(rows) == len(set(rows)) and set(rows) < set(range(30))
     for method in ("PT", "SPoT", "DTVG"):

@@ -25,7 +25,7 @@ NO_SCHEDULE: dict[str, Any] = {"schedule": "constant_with_warmup", "warmup_updat
 
 
 class Fixed:
-    """What the literal forward wants of a prompt, with the graph of its own."""
+    """Interface of a prompt for the literal forward, with its own graph."""
 
     def __init__(self, prompt: Tensor) -> None:
         self.prompt = prompt
@@ -35,7 +35,7 @@ class Fixed:
 
 
 def cosines(ctx: Context, own: Tensor) -> list[float]:
-    """Of the target's task vector with those of the sources, in float64."""
+    """Cosines of the target's task vector with those of the sources, in float64."""
     vectors = [(prompt - ctx.start).double().numpy().ravel() for prompt in (own, *source_prompts(ctx))]
     return [float(vectors[0] @ each / np.linalg.norm(vectors[0]) / np.linalg.norm(each)) for each in vectors[1:]]
 

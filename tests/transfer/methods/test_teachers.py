@@ -1,4 +1,4 @@
-"""Teachers' outputs on disk: the same as a forward, kept where that is cheaper."""
+"""Teacher outputs on disk: the same as a forward, kept if that is cheaper."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Input embeddings without the model: what its own table gives, whatever its files are called and cut into."""
+"""Input embeddings without the model: the same as its own table, for any names and shards of its files."""
 
 from pathlib import Path
 
@@ -43,7 +43,7 @@ def test_in_bfloat16_and_in_several_files(family: str, tmp_path: Path) -> None:
 
 
 def test_a_file_may_leave_out_the_start_of_a_name(tmp_path: Path) -> None:
-    """As that of GPT-2 does."""
+    """As in GPT-2."""
     from safetensors.torch import load_file, save_file
 
     folder = saved(tmp_path, CAUSAL["gpt2"]())

@@ -1,4 +1,4 @@
-"""Scoring a finished prompt: the answers of every row read alone, whatever is shared and batched."""
+"""Scoring a finished prompt: the same answers as for single rows, regardless of sharing and batches."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ NAMES = [*CAUSAL, *SEQ2SEQ]
 _OWN_ATTENTION = ("gemma2", "bloom", "falcon", "mpt", "t5", "mt5", "gpt", "gpt_oss")
 FUSED = [name for name in NAMES if name.split("-")[0] not in _OWN_ATTENTION or name == "gpt-neox"]
 
-shared = cache(load)  # for tests that leave a model as it is
+shared = cache(load)  # for tests that do not change a model
 
 
 def cases(names: Iterable[str], *more: str) -> list[Any]:
@@ -121,7 +121,7 @@ def test_bfloat16_products_give_nearly_the_same(family: str) -> None:
 
 @pytest.mark.parametrize("family", cases(NAMES))
 def test_a_prompt_of_tokens_is_those_tokens_in_front_of_the_text(family: str) -> None:
-    """Also where embeddings are scaled: the model itself reads the ids here."""
+    """Also if embeddings are scaled: here the model itself reads the ids."""
     backbone = shared(family)
     start = initial_prompt(backbone, 3, "text", text="w1 w2 w3")
     ids = [VOCABULARY.index(word) for word in ("w1", "w2", "w3")]

@@ -1,4 +1,4 @@
-"""Models as they lie in folders: types, shards, tied tables, tokenizers that lack a token, quantized weights."""
+"""Models in folders: types, shards, tied tables, tokenizers that lack a token, quantized weights."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_a_tokenizer_may_lack_padding_and_end(lacking: set[str], backbone: Backb
     assert bare.encode(["w1 w2 w3"], 2, "end") == [tokenizer.convert_tokens_to_ids(["w1", "w2"])]
     prompt = initial_prompt(bare, 4)
     got = Reader(bare, prompt).answer_scores(ROWS, [[4, *end], [5, 6, *end]])
-    # Padding is masked, whatever token it is.
+    # Padding is masked, so any token will do.
     torch.testing.assert_close(got, Reader(backbone, prompt).answer_scores(ROWS, [[4, *end], [5, 6, *end]]))
     assert len(Reader(bare, prompt).write(ROWS, 3)) == 3
 
@@ -131,7 +131,7 @@ def test_models_that_no_prompt_can_be_trained_for_are_refused(
 ) -> None:
     torch.manual_seed(0)
     model = kind(kind.config_class(**{"vocab_size": 48, "hidden_size": 16} | sizes))
-    for parameter in model.parameters():  # as they are made, layers do nearly nothing
+    for parameter in model.parameters():  # with their initial weights, layers do nearly nothing
         if parameter.dim() > 1:
             torch.nn.init.normal_(parameter, std=0.3)
     with pytest.raises(ValueError, match=f"{kind.__name__} gives different results {message}"):

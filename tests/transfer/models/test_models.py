@@ -247,7 +247,7 @@ def test_bfloat16_runs_the_products_only_in_bfloat16(llama: Backbone) -> None:
 
 
 def bert2bert(**start: int) -> Backbone:
-    """An encoder-decoder made of two encoders, whose tokenizer starts a text with w1; start: of each configuration."""
+    """An encoder-decoder of two encoders. Its tokenizer starts a text with w1. start: start token per configuration."""
     torch.manual_seed(0)
     sizes = {"vocab_size": len(VOCABULARY), "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
     part = BertConfig(**sizes, intermediate_size=32, pad_token_id=0, initializer_range=0.3)

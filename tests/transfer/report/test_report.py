@@ -1,4 +1,4 @@
-"""The report of a made-up run."""
+"""The report of a synthetic run."""
 
 import json
 import re
@@ -183,7 +183,7 @@ def test_the_leaderboard_ranks_by_the_mean(tmp_path: Path) -> None:
     assert [row[0] for row in rows] == ["BMTPT", "DTVG", "PT", "zero-shot", "majority"]
     assert rows[0][1:] == ["68.5", "+2.0 [+2.0, +2.0]", "+2.0 [+2.0, +2.0]", "4/0/0", "no"]
     assert rows[2][1:] == ["66.5", "", "", "", "2 of 4"] and rows[3][1] == "62.2"
-    # Of an error rate, the lowest mean stands first.
+    # For an error rate, the lowest mean comes first.
     errors = write_run(tmp_path / "errors", metrics=dict.fromkeys(TARGETS, "ter"))
     assert [row[0] for row in leaderboard_rows(read_results(errors))[1]][:3] == ["PT", "DTVG", "BMTPT"]
 

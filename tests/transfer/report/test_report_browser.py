@@ -83,6 +83,6 @@ def test_a_screenshot_has_the_size_of_the_window(tmp_path: Path) -> None:
     options += [f"--user-data-dir={tmp_path / 'profile'}", f"--screenshot={picture}", page.as_uri()]
     subprocess.run([CHROMIUM, *options], capture_output=True, timeout=120, check=True)
     content = picture.read_bytes()
-    # PNG: width and height stand behind the name of the first chunk.
+    # PNG: width and height come after the name of the first chunk.
     assert tuple(int.from_bytes(content[at : at + 4], "big") for at in (16, 20)) == (1440, 900)
     assert len(content) > 20_000

@@ -75,7 +75,7 @@ def test_two_strata_are_welch_s_test() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("spread", [(3, 3, 0), (1, 4, 2)])
 def test_interval_over_seeds_covers_as_often_as_it_says(spread: tuple[float, ...]) -> None:
-    """Given targets, three random seeds: the true mean lies in at least 95 % of the intervals."""
+    """Fixed targets, three random seeds: at least 95 % of the intervals contain the true mean."""
     rng, runs, hits = np.random.default_rng(1), 1000, 0
     for _ in range(runs):
         values = {("PT", f"t{t}"): [0.0, 0.0, 0.0] for t in range(3)}
@@ -88,7 +88,7 @@ def test_interval_over_seeds_covers_as_often_as_it_says(spread: tuple[float, ...
 
 @pytest.mark.slow
 def test_interval_over_targets_covers_as_often_as_it_says() -> None:
-    """Random targets and random seeds within them: the true mean, 2, lies in 95 % of the intervals."""
+    """Random targets and random seeds within them: 95 % of the intervals contain the true mean, 2."""
     rng, runs, hits = np.random.default_rng(0), 1000, 0
     for _ in range(runs):
         shift = 2 + rng.normal(0, 3, 5)
@@ -131,7 +131,7 @@ def test_scores_on_other_scales_are_not_averaged() -> None:
     assert comparison and comparison.averaged == ("a",) and comparison.over_targets and comparison.over_seeds
     assert comparison.over_targets.mean == 5.0 and comparison.over_seeds.mean == 5.0
     assert comparison.targets["b"].mean == pytest.approx(0.04) and comparison.targets["c"].mean == -2.0
-    # Of an error rate, the lower one wins.
+    # For an error rate, the lower one wins.
     assert (comparison.wins, comparison.ties, comparison.losses) == (5, 0, 1)
     _, ((_, _, of_b, of_c, *means),) = difference_rows(comparisons(rows_of(values, b="meteor", c="ter")))
     assert (
@@ -143,7 +143,7 @@ def test_scores_on_other_scales_are_not_averaged() -> None:
             "+5.0",
         ]
     )
-    # Several metrics in per cent are averaged; one metric alone is, whatever its scale.
+    # Several metrics are averaged if they are in per cent, and a single metric on any scale.
     other = paired(rows_of(values, b="f1", c="matthews"), "MPT")
     assert other and other.averaged == ("a", "b", "c")
     errors = {key: value for key, value in values.items() if key[1] != "a"}

@@ -1,4 +1,4 @@
-"""A run on a Ray cluster: the rows of one process, whatever is lost on the way. Nodes are simulated on this machine."""
+"""A run on a Ray cluster: the same rows as in one process, despite any losses. Nodes are simulated on this machine."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_a_driver_that_was_killed_starts_again(toy: RunConfig, expected: dict[st
 
 @pytest.mark.nightly
 def test_the_slurm_example(toy: RunConfig, expected: dict[str, Any], tmp_path: Path) -> None:
-    """With a queue of one node, which is this machine."""
+    """With a Slurm of one node, which is this machine."""
     config = placed(toy, tmp_path)
     (tmp_path / "recipe.json").write_text(config.model_dump_json())
     commands = {"scontrol": "echo 127.0.0.1", "srun": 'while [[ $1 == --* ]]; do shift; done; exec "$@"'}

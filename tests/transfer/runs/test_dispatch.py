@@ -1,4 +1,4 @@
-"""Which worker gets which job, with workers that only take time, by a clock of their own."""
+"""Distribution of jobs to workers, with fake workers that only take time on a simulated clock."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OUTPUT = JobOutput(row=None, prompts={})  # type: ignore[arg-type]
 
 
 class Clock:
-    """Workers whose jobs take time. A job first trains the stages that it needs and nobody has trained."""
+    """Workers whose jobs take time. A job first trains the stages that it needs and that are not trained yet."""
 
     def __init__(
         self,

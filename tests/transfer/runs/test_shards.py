@@ -1,4 +1,4 @@
-"""A run in parts, each in a folder of its own: joined, they are the run of one process."""
+"""A run in parts, each in its own folder. Joined, they equal the run of one process."""
 
 from __future__ import annotations
 

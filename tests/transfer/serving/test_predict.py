@@ -296,7 +296,7 @@ def test_a_blank_line_keeps_its_place(loaded: Backbone, prompt: Tensor, tmp_path
 
 
 def test_a_row_without_an_answer_ends_nothing(loaded: Backbone, prompt: Tensor, tmp_path: Path) -> None:
-    """Also where whole parts of 512 rows have none."""
+    """Also if whole parts of 512 rows have none."""
     file, table = stored(tmp_path / "p.safetensors", prompt, template="{one} {two}"), tmp_path / "t.jsonl"
     rows: list[str] = ['{"one": "w1", "two": ""}'] * 600 + ['{"one": "w1", "two": "w2"}', "broken"]
     table.write_text("\n".join(rows) + "\n")

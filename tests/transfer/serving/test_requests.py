@@ -129,7 +129,7 @@ def test_more_tokens_than_are_scored_at_once(tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_prompt_that_depends_on_the_row(tmp_path: Path) -> None:
-    """ATTEMPT's is made of the text alone, also where parts of answers follow it."""
+    """ATTEMPT's prompt depends only on the text, even if parts of answers follow it."""
     model = saved(tmp_path / "model", tiny_tokenizer())
     generator = torch.Generator().manual_seed(0)
     sources, target = torch.randn(2, 3, 16, generator=generator), torch.randn(3, 16, generator=generator)

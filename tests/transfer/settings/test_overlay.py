@@ -1,4 +1,4 @@
-"""What is given over a recipe: it wins, also over what would go before it under another name."""
+"""Settings over a recipe: they win, also over related settings with other names."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ WINS: list[tuple[dict[str, Any], dict[str, Any], str, Any]] = [
         "dtvg.own_batch_size",
         None,
     ),
-    # An ablation stands for settings, which a recipe may name itself; so does a variant, of one method or of all.
+    # An ablation stands for settings that a recipe may also set itself, and so does a variant of one or all methods.
     ({"mpt": {"distillation": 0.5}}, {"mpt": {"ablation": "no-distillation"}}, "mpt.distillation", 0.0),
     ({"mpt": {"distillation": 0.5}}, {"mpt": {"ablation": "no-hidden"}}, "mpt.distillation", 0.5),
     (
@@ -57,7 +57,7 @@ def test_what_is_given_wins(recipe: dict[str, Any], above: dict[str, Any], path:
 
 
 def test_over_a_run_whose_file_names_every_setting() -> None:
-    """config.json of a run: the variant of all, given, is not stopped by the defaults that stand there."""
+    """config.json of a run has all defaults. They do not override a variant of all methods given above it."""
     whole = RunConfig().model_dump(mode="json")
     assert run_config(Recipe(settings=whole), {}) == RunConfig()
     assert run_config(Recipe(settings=whole), {"variant": "code"}) == RunConfig(variant="code")

@@ -35,7 +35,7 @@ def numbered(start: int, stop: int) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def describe(tmp_path: Path) -> Describe:
-    """Writes a description beside the files; returns the name of the task."""
+    """Write a description next to the files; return the name of the task."""
 
     def write(text: str, name: str = "mine.yaml") -> str:
         (tmp_path / name).write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Tables of one's own: every format gives the same rows, and what does not fit is named."""
+"""Users' own tables: every format gives the same rows, and errors name what does not fit."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ WRITERS: dict[str, Callable[[Rows], bytes]] = {
 
 
 def cells(path: Path, columns: tuple[str, ...] = ("text", "label"), **options: Any) -> Rows:
-    """The asked columns of all rows; none may have a problem."""
+    """The requested columns of all rows, none of which may have a problem."""
     rows = list(read_rows(path, columns, **options))
     assert not [row.problem for row in rows if row.problem]
     return [{column: row.cells[column] for column in columns} for row in rows]
@@ -134,7 +134,7 @@ def test_every_format_gives_the_same_task(suffix: str, tmp_path: Path) -> None:
     assert (len(task.train), len(task.validation), len(task.test)) == (24, 3, 3)
 
 
-# JSON and Arrow hold any text; CSV joins line breaks of its own kind, and a blank cell is no text.
+# JSON and Arrow can contain any text. CSV merges kinds of line breaks, and a blank cell is not a text.
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30)
 
 
@@ -392,7 +392,7 @@ def test_a_stray_byte_in_utf8_is_no_other_encoding(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=rf"a\.csv: UTF-8 text that is damaged or mixed .*: {place}") as error:
             cells(path)
         assert "latin-1" not in str(error.value)
-    # By chance É and a dash of Windows are a letter of UTF-8.
+    # É followed by a Windows dash happens to be a valid UTF-8 letter.
     path.write_bytes(f"text,label\nCAFÉ—,x\n{good}".encode("cp1252"))
     with pytest.raises(ValueError, match=r"not a UTF-8 text file, line 3; .* encoding: latin-1"):
         cells(path)
@@ -664,7 +664,7 @@ def test_an_encoding_whose_errors_have_no_reason(tmp_path: Path) -> None:
 
 
 def test_arrow_offsets_that_point_elsewhere_are_refused(tmp_path: Path) -> None:
-    """Unchecked, the last value would be read from four gigabytes behind the file."""
+    """Without a check, the last value would be read four gigabytes after the end of the file."""
     file = tmp_path / "a.arrow"
     table = pa.table({"text": ["a" * 9, "b" * 9, "c" * 9]})
     with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:

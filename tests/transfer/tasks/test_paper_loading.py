@@ -1,4 +1,4 @@
-"""Where the papers' data sets are read from, and how often."""
+"""Sources of the papers' data sets, and how often they are read."""
 
 from __future__ import annotations
 

@@ -140,7 +140,7 @@ def test_a_mark_before_a_delimiter_closes_no_quotation_of_another_row(
 
 
 def test_free_text_of_a_program_that_does_not_quote(tmp_path: Path) -> None:
-    """No cell of one row stands in another; marks within fields tell."""
+    """No cell of one row occurs in another; marks inside fields decide."""
     content = 'text\tlabel\n"who said so\tnobody\nand why"\tno reason\nthe "big" one\tyes\n'
     assert outcome(read(tmp_path / "a.tsv", content)) == [
         "problem",

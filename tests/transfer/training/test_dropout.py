@@ -1,7 +1,7 @@
-"""Dropout of the frozen model in training: where it is on, its masks, and what it leaves alone.
+"""Dropout of the frozen model in training: where it is on, its masks, and what it does not affect.
 
-The oracle is a literal training loop in the model's training mode. Both sides drop alike because `F.dropout` is
-replaced: in training mode it scales by a number of its own instead of drawing a mask.
+The oracle is a literal training loop in the model's training mode. Both sides apply the same dropout, because
+`F.dropout` is replaced: in training mode it scales by its own factor instead of drawing a mask.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ def test_teachers_and_scores_have_none(
     result = METHODS[method].run(ctx, target)
     ctx.evaluate("test", target, result.evaluated)
     assert {(True, True), (False, False)} <= set(calls)
-    # Nothing is trained without dropout, and what is read without gradients has none.
+    # All training uses dropout, and forward passes without gradients do not.
     assert (True, False) not in calls and (False, True) not in calls
 
 

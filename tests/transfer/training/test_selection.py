@@ -69,7 +69,7 @@ class Stop(Exception):
 
 @pytest.mark.parametrize("stop", [2, 6])
 def test_an_interruption_changes_nothing(llama: Backbone, tmp_path: Path, stop: int) -> None:
-    """Whether the best prompt was found before the checkpoint that is gone on from, after it, or not yet."""
+    """The best prompt came before the checkpoint from which training resumes, after it, or not yet."""
     task = judged(llama)
     whole = plan(llama, task, selection=Selection([task], 1))
     want = train(llama, whole, tmp_path / "whole")

@@ -18,7 +18,7 @@ _LARGE = ["L=512", "S=1024"]  # words in the names of the benchmark's large case
 
 @dataclass(frozen=True)
 class Target:
-    """A device as torch calls it, and who stands for the backends there; other names than these are a rehearsal's."""
+    """A device in torch's notation, and the backends to run on it. Other names are for a rehearsal."""
 
     device: str = "cuda"
     cuda: str = "cuda"

@@ -20,7 +20,7 @@ from importlib.metadata import version as installed
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-# What prompttransfer needs and images for machine learning often lack, with what these need in their turn.
+# Requirements of prompttransfer that machine learning images often lack, with their own requirements.
 WHEELS = (
     "pydantic", "pydantic-core", "annotated-types", "typing-inspection", "typing-extensions", "datasets", "dill",
     "multiprocess", "xxhash",

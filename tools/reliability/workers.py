@@ -23,7 +23,7 @@ from tools.reliability.runs import content, placed, toy_settings
 
 @dataclass
 class Report:
-    """What happened."""
+    """Result of the disturbances."""
 
     what: str
     kills: int = 0

@@ -1,7 +1,7 @@
-"""How many updates every stage makes: what the settings say in updates or in epochs, for so many rows.
+"""Number of updates of every stage, from settings in updates or epochs, for a given number of rows.
 
-Epochs are counted in rows: E epochs over N rows in batches of B are ceil(E N / B) updates; on a mixture of sources,
-whose batches are drawn, an epoch is floor(N / B) batches, as in the sampler of MPT. `max_updates` ends any stage.
+Epochs are counted in rows: E epochs over N rows in batches of B are ceil(E N / B) updates. On a mixture of sources,
+whose batches are drawn at random, an epoch is floor(N / B) batches, as in MPT's sampler. `max_updates` limits a stage.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ STRANGE = [
     (SafetensorError("I/O error: No space left on device (os error 28)"), 1, "written: No space left on device", False),
     (RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos"), 1, "No space left on device", False),
     (RuntimeError("basic_ios::clear: iostream error"), 1, "No space left on device", False),
-    (OSError(errno.EROFS, "Read-only file system", "a/b"), 1, "a/b: Read-only file system; name another", False),
+    (OSError(errno.EROFS, "Read-only file system", "a/b"), 1, "a/b: Read-only file system; use another", False),
     (OSError(errno.ENOSPC, "No space left on device", "a/b"), 1, "error: a/b: No space left on device; free ", False),
     (FileNotFoundError(errno.ENOENT, "No such file or directory", "a/b"), 2, "error: a/b: No such file", False),
     (FileExistsError(errno.EEXIST, "File exists", "a/b"), 2, "error: a/b: exists and is not a folder\n", False),

@@ -273,7 +273,7 @@ def test_task_vectors_come_first_where_the_start_is_shared(tmp_path: Path) -> No
         assert value == pytest.approx(cosine((query - less).mean(0), other.mean(0)), abs=1e-5)
     assert len(means) == 4
     result = run("similar", one, "--library", library, "--start", alien)
-    assert result.exit_code == 2 and "not the P_init that" in result.stderr
+    assert result.exit_code == 2 and "not the P_init from which" in result.stderr
     result = run("similar", one, "--library", library, "--metric", "cosin")
     assert result.exit_code == 2 and "metric: got 'cosin', want cosine or token_mean_cosine" in result.stderr
     result = run("similar", one, "--library", tmp_path / "nowhere")

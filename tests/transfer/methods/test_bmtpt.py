@@ -350,7 +350,7 @@ def test_the_best_particle_on_validation_rows_answers_most_of_them(
     assert len(set(right)) > 1
     judged = replace(target, validation=target)
     assert torch.equal(aggregate(ctx, prompt, judged), particles[right.index(max(right))])
-    with pytest.raises(ValueError, match=r"'goal' has no validation rows for bmtpt\.aggregation"):
+    with pytest.raises(ValueError, match=r"'goal' has no validation rows, which bmtpt\.aggregation"):
         aggregate(ctx, prompt, target)
 
 

@@ -130,5 +130,5 @@ def test_a_run_chooses_on_validation_rows(config: RunConfig) -> None:  # noqa: F
 
 def test_a_run_without_validation_rows_cannot_choose(config: RunConfig) -> None:  # noqa: F811
     config = config.model_copy(update={"select_updates": 2, "evaluate_on": "validation"})
-    with pytest.raises(ValueError, match=r"task '.*' has no validation rows for select_updates"):
+    with pytest.raises(ValueError, match=r"task '.*' has no validation rows, which select_updates"):
         compare(config, Progress())

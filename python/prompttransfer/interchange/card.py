@@ -36,38 +36,40 @@ class Card(Settings):
     """The card of a prompt. Every field may be unknown."""
 
     model: str = Field("", description="hub id or folder of the model, or demo")
-    model_fingerprint: str = Field("", description="of its weights and vocabulary")
-    architecture: Literal["causal", "seq2seq"] | None = Field(None, description="of the model")
+    model_fingerprint: str = Field("", description="fingerprint of the model's weights and vocabulary")
+    architecture: Literal["causal", "seq2seq"] | None = Field(None, description="type of the model")
     placement: Literal["encoder", "encoder-decoder"] = Field(
-        "encoder", description="before the text, or half before it and half before the decoder's input"
+        "encoder", description="prompt before the text, or half before it and half before the decoder's input"
     )
-    init_hash: str = Field("", description="of the prompt it was trained from; equal ones have comparable task vectors")
+    init_hash: str = Field("", description="hash of P_init; task vectors with equal hashes are comparable")
     task: str = ""
     method: str = ""
     seed: int | None = None
-    metric: str = Field("", description="of the score")
-    score: Finite | None = Field(None, description="in per cent, on test rows")
-    scores: Named[Finite] = Field(default_factory=dict, description="what the score has to be compared with")
-    scoring: Literal["first-token", "full", "generate"] | None = Field(None, description="how an answer is chosen")
-    choices: Texts = Field((), description="the answers; none: free text")
-    template: str = Field("", description="what the model reads, with fields in braces")
+    metric: str = Field("", description="metric of the score")
+    score: Finite | None = Field(None, description="score on test rows, on the metric's scale")
+    scores: Named[Finite] = Field(default_factory=dict, description="baselines of the score")
+    scoring: Literal["first-token", "full", "generate"] | None = Field(None, description="how to choose an answer")
+    choices: Texts = Field((), description="the answers; empty for free text")
+    template: str = Field("", description="text for the model, with fields in braces")
     columns: Named[str] = Field(default_factory=dict, description="column of each field in the training table")
     reading: Annotated[Reading, BeforeValidator(_parsed)] = Field(
-        Reading(), description="encoding, delimiter and the like of the training table"
+        Reading(), description="options for reading the training table, such as encoding and delimiter"
     )
-    max_words: int | None = Field(None, ge=1, description="words kept of each field")
-    max_length: int | None = Field(None, ge=1, description="text tokens kept of a row")
-    cut: Literal["start", "end"] = Field("start", description="the end of a longer text that gives way")
-    cue: str = Field("", description="what a causal model reads between text and answer")
+    max_words: int | None = Field(None, ge=1, description="words to keep of each field")
+    max_length: int | None = Field(None, ge=1, description="text tokens to keep per row")
+    cut: Literal["start", "end"] = Field("start", description="end of a long text to cut off")
+    cue: str = Field("", description="text for a causal model between text and answer")
     join: Join | None = Field(
         None,
-        description="how a causal model's answer joins the text: space, none or separate (the template is then read as "
-        "it stands); none given: as space, and spaces that the template ends with are read",
+        description="how a causal model's answer joins the text: space, none or separate (the template is then read "
+        "literally); if missing: as space, but trailing spaces of the template are read",
     )
-    max_answer: int | None = Field(None, ge=1, description="tokens of an answer in free text at most")
-    precision: Literal["auto", "float32", "bfloat16"] | None = Field(None, description="of the model's products")
+    max_answer: int | None = Field(None, ge=1, description="largest number of tokens of a free-text answer")
+    precision: Literal["auto", "float32", "bfloat16"] | None = Field(
+        None, description="precision of the model's products"
+    )
     licence: str = ""
-    date: str = Field("", description="day of its making, as 2026-01-31")
+    date: str = Field("", description="date of creation, such as 2026-01-31")
 
     @classmethod
     def of(cls, metadata: Mapping[str, Any], where: Path | str) -> Card:

@@ -66,8 +66,8 @@ def export_files(
         factor = read_factors(path)
         if factor is None:
             raise ValueError(
-                f"{path}: holds no factors, which a multitask adapter consists of; prompts of MPT have some where it "
-                "transfers from all sources (transfer_from: all)"
+                f"{path}: has no factors, which a multitask adapter needs; prompts of MPT have them if it transfers "
+                "from all sources (transfer_from: all)"
             )
         if factors and not torch.equal(factor.shared, factors[0].shared):
             raise ValueError(f"{path}: its shared prompt is not that of {paths[0]}; a group of MPT-group shares one")

@@ -74,14 +74,14 @@ class Best:
         self.path = folder / FILE
         self.update, self.score, self._state = 0, float("-inf"), dict[str, Tensor]()
 
-    def take_up(self, update: int) -> None:
+    def resume(self, update: int) -> None:
         """Resume a training after this many updates."""
         checkpoint = self._read() if processes.is_main() and self.path.is_file() else (0, float("-inf"), {})
         known, score, state = processes.broadcast(checkpoint)
         if 0 < known <= update:
             self.update, self.score, self._state = known, score, state
 
-    def look(self, update: int, last: bool) -> None:
+    def consider(self, update: int, last: bool) -> None:
         """Score the prompt, if it is due."""
         if not last and update % self.selection.updates:
             return
@@ -93,7 +93,7 @@ class Best:
                 with replacing(self.path, sync=False) as scratch:
                     save_file(state, scratch, {"update": str(update), "score": repr(score)})
 
-    def put_back(self) -> None:
+    def restore(self) -> None:
         """Restore the best state to the prompt."""
         self.prompt.load_state_dict(self._state)
 

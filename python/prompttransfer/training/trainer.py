@@ -60,7 +60,7 @@ def train(
         trainer.train(resume_from_checkpoint=checkpoint)
         trainer.good.finish(len(plan.batches))
         if trainer.best:
-            trainer.best.put_back()
+            trainer.best.restore()
     history = [[entry["step"], entry["loss"]] for entry in trainer.state.log_history if "loss" in entry]
     examples = sum(map(len, plan.batches))
     kept = (trainer.best.update, trainer.best.score) if trainer.best else None
@@ -272,7 +272,7 @@ class _Hooks(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if self.trainer.best:
-            self.trainer.best.take_up(state.global_step)
+            self.trainer.best.resume(state.global_step)
         self.clock = time.perf_counter()
         if self.advance and state.global_step:
             self.advance(state.global_step)
@@ -289,7 +289,7 @@ class _Hooks(TrainerCallback):
         now = time.perf_counter()
         self.trainer.seconds += now - self.clock
         if self.trainer.best:
-            self.trainer.best.look(state.global_step, last=state.global_step == state.max_steps)
+            self.trainer.best.consider(state.global_step, last=state.global_step == state.max_steps)
         self.clock = time.perf_counter()
         if self.advance:
             self.advance(1, **({} if math.isnan(self.loss) else {"loss": self.loss}))

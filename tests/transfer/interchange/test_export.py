@@ -321,13 +321,13 @@ def test_files_that_make_no_adapter_together(tmp_path: Path) -> None:
     group_file(tmp_path / "other.safetensors", shared + 1, 0)
     group_file(tmp_path / "weights.safetensors", shared, 0, model_fingerprint="f")
     for name, message in (
-        ("plain", "plain.safetensors: holds no factors"),
+        ("plain", "plain.safetensors: has no factors"),
         ("other", "other.safetensors: its shared prompt is not that of"),
         ("weights", "weights.safetensors: model_fingerprint differs"),
     ):
         with pytest.raises(ValueError, match=message):
             export_files([first, tmp_path / f"{name}.safetensors"], tmp_path / "x")
-    with pytest.raises(ValueError, match="holds no factors"):
+    with pytest.raises(ValueError, match="has no factors"):
         export_files([plain], tmp_path / "x", multitask=True)
     write_prompt(plain, torch.ones(3, WIDTH), {})
     with pytest.raises(ValueError, match="does not say which model"):

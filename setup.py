@@ -140,10 +140,10 @@ def reason(error: Exception) -> str:
     output = getattr(error, "output", None) or ""
     if "No CMAKE_CXX_COMPILER" in output or "is not able to compile" in output:
         return "no working C++ compiler found"
-    if told := re.search(r"CMake Error at .* \(message\):\n((?:  .+\n)+)", output):
-        return " ".join(told.group(1).split())
-    found = re.search(r"^.*\berror\b:?.*$", output, flags=re.MULTILINE | re.IGNORECASE)
-    return found.group(0).strip() if found else str(error)
+    if message := re.search(r"CMake Error at .* \(message\):\n((?:  .+\n)+)", output):
+        return " ".join(message.group(1).split())
+    line = re.search(r"^.*\berror\b:?.*$", output, flags=re.MULTILINE | re.IGNORECASE)
+    return line.group(0).strip() if line else str(error)
 
 
 modules = [] if build_mode() == "none" else [Extension("promptkernels._C_cpu", sources=[])]

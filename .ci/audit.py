@@ -9,14 +9,14 @@ def main() -> None:
     command = [sys.executable, "-m", "pip_audit", "--local", "--skip-editable", "--progress-spinner", "off"]
     done = subprocess.run([*command, "--format", "json"], capture_output=True, text=True)
     try:
-        found = json.loads(done.stdout)["dependencies"]
+        packages = json.loads(done.stdout)["dependencies"]
     except (ValueError, KeyError):
         sys.exit(f"nothing was checked: {(done.stderr.strip().splitlines() or ['pip-audit gave no reason'])[-1]}")
-    unknown = [package["name"] for package in found if "skip_reason" in package]
-    concerned = [package for package in found if package.get("vulns")]
-    if len(unknown) == len(found):
+    unknown = [package["name"] for package in packages if "skip_reason" in package]
+    concerned = [package for package in packages if package.get("vulns")]
+    if len(unknown) == len(packages):
         sys.exit("nothing was checked: no index of advisories is in reach")
-    print(f"{len(found) - len(unknown)} packages compared with the advisories; not found there: {len(unknown)}")
+    print(f"{len(packages) - len(unknown)} packages compared with the advisories; not packages there: {len(unknown)}")
     for package in concerned:
         for advisory in package["vulns"]:
             fixed = ", ".join(advisory["fix_versions"]) or "no version"

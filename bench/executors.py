@@ -1,4 +1,4 @@
-"""What an executor costs for each job: jobs that do nothing, from the first to the last row in the run folder.
+"""Cost of an executor per job, measured with jobs that do nothing, until the last row is in the run folder.
 
 python -m bench.executors --jobs 10000 --workers 2
 """
@@ -16,13 +16,13 @@ from prompttransfer import RunConfig
 from prompttransfer.files.progress import NullProgress, ProgressReporter
 from prompttransfer.runs.executors import LocalWorkers
 from prompttransfer.runs.rows import TargetRow
-from prompttransfer.runs.run_folder import Made, RunFolder
+from prompttransfer.runs.run_folder import JobOutput, RunFolder
 from prompttransfer.runs.worker import RunPlan
 
 
 @dataclass
 class Idle:
-    """A worker, and what it is opened from, whose jobs do nothing."""
+    """A worker, and its own payload, whose jobs do nothing."""
 
     jobs: int
     model: dict[str, Any]
@@ -34,7 +34,7 @@ class Idle:
         names = [f"PT-task{n}-seed1" for n in range(self.jobs)]
         return RunPlan(tuple(names), {}, dict.fromkeys(names, "key"), {}, {})
 
-    def do(self, job: str, *, wait: bool) -> Made:
+    def do(self, job: str, *, wait: bool) -> JobOutput:
         row = TargetRow(
             method="PT",
             target=job.split("-")[1],
@@ -57,11 +57,11 @@ class Idle:
             seconds=0.0,
             notes="",
         )
-        return Made(row, {})
+        return JobOutput(row, {})
 
 
 def measure(jobs: int, workers: int, kind: str) -> tuple[float, float]:
-    """Seconds until the workers are ready, and from then on for all jobs."""
+    """Seconds until the workers are ready, and seconds for all jobs after that."""
     progress, payload = NullProgress(), Idle(jobs, {})
     with tempfile.TemporaryDirectory() as folder:
         config = RunConfig(output=Path(folder) / "run")
@@ -76,8 +76,8 @@ def measure(jobs: int, workers: int, kind: str) -> tuple[float, float]:
             plan = session.plan
             ready = time.monotonic()
             with RunFolder(config.output, config, {}, plan.keys, progress) as run:
-                for job, made in session.results(plan.order):
-                    run.add(job, made)
+                for job, output in session.results(plan.order):
+                    run.add(job, output)
                 run.collect()
             return ready - began, time.monotonic() - ready
 

@@ -1,16 +1,16 @@
-"""Search in a library of prompts against reading the same files and doing nothing with them.
+"""Speed of a search in a library of prompts, compared with just reading the same files.
 
 python -m bench.library --prompts 4000 [--length 100] [--hidden 768] [--rounds 5] [--folder DIR] [--json FILE]
 
-Makes a library of random prompts, opens it twice (the second time from its index), and measures in turns
+Creates a library of random prompts, opens it twice (the second time from its index), and measures in turn
 
 - similar: `Library.similar` of one prompt with all of them, the ten best;
-- mapped: every file is mapped into memory and its numbers are summed up;
-- read: every file is read into a buffer that is used again, and nothing is done with it;
+- mapped: memory-map every file and sum its numbers;
+- read: read every file into a reused buffer, and do nothing with it;
 
-all with as many threads. Warm: the files are in the page cache, and the ratio is the pace of similar over that of
-mapped. Cold: they are dropped from it before each measurement (posix_fadvise), and the ratio is that over read. Ratios
-are medians of the rounds' own.
+with the same number of threads. Warm: the files are in the page cache, and the ratio is the speed of similar over that
+of mapped. Cold: they are dropped from the cache before each measurement (posix_fadvise), and the ratio is relative to
+read. Ratios are medians over the rounds.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ TOP = 10
 
 
 def make(folder: Path, prompts: int, length: int, hidden: int) -> tuple[torch.Tensor, Card]:
-    """Write a library of prompts around one start; returns a prompt to look for, and its card."""
+    """Write a library of prompts around one start; return a prompt to search for, and its card."""
     generator = torch.Generator().manual_seed(0)
     start = torch.randn(length, hidden, generator=generator)
     card = Card(init_hash=init_hash(start), model_fingerprint="0" * 16, method="PT", metric="accuracy", score=80.0)
@@ -58,7 +58,7 @@ def make(folder: Path, prompts: int, length: int, hidden: int) -> tuple[torch.Te
 
 
 def in_threads(work: Callable[[Sequence[Path]], None], paths: Sequence[Path]) -> None:
-    """Every file, in as many threads as `similar` reads with."""
+    """Process every file, with as many threads as `similar` uses."""
     shares = [paths[first : first + 64] for first in range(0, len(paths), 64)]
     with ThreadPoolExecutor(READERS) as pool:
         list(pool.map(work, shares))
@@ -69,7 +69,7 @@ def mapped(paths: Sequence[Path]) -> None:
         with open(path, "rb", buffering=0) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             numbers = np.frombuffer(content, np.uint64)
             numbers.sum()
-            del numbers  # else the map cannot be closed
+            del numbers  # otherwise the map cannot be closed
 
 
 def read(paths: Sequence[Path]) -> None:
@@ -80,7 +80,7 @@ def read(paths: Sequence[Path]) -> None:
 
 
 def drop(paths: Sequence[Path]) -> None:
-    """Take files out of the page cache."""
+    """Drop files from the page cache."""
     for path in paths:
         with open(path, "rb", buffering=0) as file:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
@@ -93,7 +93,7 @@ def timed(call: Callable[[], object]) -> float:
 
 
 def measure(folder: Path, query: torch.Tensor, card: Card, rounds: int) -> dict[str, Any]:
-    """Seconds and paces, warm and cold."""
+    """Measure seconds and speeds, warm and cold."""
     opened = [timed(lambda: Library.open(folder)) for _ in range(2)]
     library = Library.open(folder)
     paths = [entry.path for entry in library.entries.values()]
@@ -114,17 +114,17 @@ def measure(folder: Path, query: torch.Tensor, card: Card, rounds: int) -> dict[
         "seconds_to_open": opened[1],
         "search_memory_mib": grown / 2**20,
     }
-    os.sync()  # what is not on the disk yet cannot be dropped
+    os.sync()  # data that is not on disk yet cannot be dropped
     for state in ("warm", "cold"):
-        taken: dict[str, list[float]] = {name: [] for name in calls}
+        seconds_of: dict[str, list[float]] = {name: [] for name in calls}
         for index in range(rounds):
             for name in list(calls)[:: 1 if index % 2 == 0 else -1]:
                 if state == "cold":
                     drop(paths)
-                taken[name].append(timed(calls[name]))
-        plain = taken["mapped" if state == "warm" else "read"]
-        ratios = [a / b for a, b in zip(plain, taken["similar"], strict=True)]
-        paces = {f"{name}_gb_per_second": size / median(seconds) / 1e9 for name, seconds in taken.items()}
+                seconds_of[name].append(timed(calls[name]))
+        plain = seconds_of["mapped" if state == "warm" else "read"]
+        ratios = [a / b for a, b in zip(plain, seconds_of["similar"], strict=True)]
+        paces = {f"{name}_gb_per_second": size / median(seconds) / 1e9 for name, seconds in seconds_of.items()}
         result[state] = {**paces, "ratio": median(ratios), "ratios": ratios}
     return result
 
@@ -139,7 +139,9 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=100)
     parser.add_argument("--hidden", type=int, default=768)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--folder", type=Path, help="where the library is made, and removed from; else a temporary one")
+    parser.add_argument(
+        "--folder", type=Path, help="folder for the library, which is deleted afterwards (default: a temporary one)"
+    )
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder, prefix="library-") as folder:
@@ -154,9 +156,9 @@ def main() -> None:
         f"opened in {result['seconds_to_open']:.2f} s; a search takes {result['search_memory_mib']:.0f} MiB"
     )
     for state in ("warm", "cold"):
-        found = result[state]
-        paces = ", ".join(f"{name} {found[f'{name}_gb_per_second']:.2f}" for name in ("similar", "mapped", "read"))
-        print(f"{state}: {paces} GB/s; ratio {found['ratio']:.2f}")
+        paces_of = result[state]
+        paces = ", ".join(f"{name} {paces_of[f'{name}_gb_per_second']:.2f}" for name in ("similar", "mapped", "read"))
+        print(f"{state}: {paces} GB/s; ratio {paces_of['ratio']:.2f}")
     if options.json:
         result["machine"] = facts(torch.device("cpu"))
         options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

@@ -1,9 +1,9 @@
-"""What a call costs apart from its work: every public function on tensors of a few numbers, on one thread.
+"""Overhead of a call: every public function on tensors of a few numbers, on one thread.
 
 python -m bench.overhead
 
-Calls are timed in bursts of a few, all cases by turns: on a machine with other work the fastest tenth of the bursts is
-what a call takes, and the rest is the work of others. The floor is an `autograd.Function` that computes nothing.
+Calls are timed in short bursts, with all cases in turn. On a busy machine, the fastest tenth of the bursts is the time
+of a call, and the rest is due to other work. The floor is an `autograd.Function` that computes nothing.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ def calls() -> dict[str, tuple[Callable[[Tensor], Tensor], Tensor]]:
 
 
 def cases() -> dict[tuple[str, str], Callable[[], object]]:
-    """By function and mode."""
-    found: dict[tuple[str, str], Callable[[], object]] = {}
+    """Calls by function and mode."""
+    functions: dict[tuple[str, str], Callable[[], object]] = {}
     for name, (function, tensor) in calls().items():
-        found[name, "forward"] = lambda function=function, tensor=tensor: function(tensor)
+        functions[name, "forward"] = lambda function=function, tensor=tensor: function(tensor)
         if name != "select_group":
             leaf, grad = tensor.clone().requires_grad_(), torch.ones_like(function(tensor))
-            found[name, "both"] = lambda function=function, leaf=leaf, grad=grad: function(leaf).backward(grad)
-    return found
+            functions[name, "both"] = lambda function=function, leaf=leaf, grad=grad: function(leaf).backward(grad)
+    return functions
 
 
 def burst(function: Callable[[], object]) -> float:

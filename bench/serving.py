@@ -1,9 +1,10 @@
-"""A prompt in vLLM against `predict`: the same rows, labels, log-odds, rows per second.
+"""Compare a prompt in vLLM with `predict` on the same rows: labels, log-odds, rows per second.
 
 OMP_NUM_THREADS=2 python -m bench.serving PROMPT TASK [--rows 200] [--precision float32] [--url URL] [--json FILE]
 
-Of a prompt with choices. Loading is not measured. log_odds_apart: the largest difference of the log-odds of any choice
-against the first one, over all rows. surest_other: the largest share that `predict` gave a label which vLLM did not.
+The prompt must have choices. Loading is not measured. log_odds_apart: the largest difference, over all rows, of the
+log-odds of any choice against the first one. surest_other: the largest probability that `predict` gave to its label on
+a row where vLLM gave a different label.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from prompttransfer.serving.vllm import VllmEngine, VllmServer
 
 
 def timed(read: Callable[[Sequence[str]], list[Prediction]], texts: Sequence[str]) -> tuple[list[Prediction], float]:
-    """Answers, and rows per second; a first call of a few rows warms up."""
+    """Answers and rows per second, after a warm-up call with a few rows."""
     read(texts[:8])
     start = time.perf_counter()
     answers = read(texts)
@@ -55,7 +56,7 @@ def main() -> None:
     engine = VllmServer(args.url) if args.url else VllmEngine.start(served)
     theirs, served_pace = timed(lambda rows: answer(engine, [(served, rows)])[0], texts)
     pairs = list(zip(ours, theirs, strict=True))
-    found = {
+    result = {
         "rows": len(texts),
         "precision": predictor.backbone.precision,
         "same_labels": sum(one.label == other.label for one, other in pairs),
@@ -65,9 +66,9 @@ def main() -> None:
         "engine_rows_per_second": round(served_pace, 1),
         "machine": facts(predictor.backbone.device),
     }
-    print(json.dumps(found, indent=1))
+    print(json.dumps(result, indent=1))
     if args.json:
-        args.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        args.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Speed of the operations for regressions, by pytest-benchmark; two runs compare by its own tools.
+"""Speed regressions of the operations, with pytest-benchmark, whose own tools compare two runs.
 
 python -m pytest bench --benchmark-autosave
 python -m pytest bench --benchmark-compare

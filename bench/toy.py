@@ -1,4 +1,4 @@
-"""Toy models and tasks on disk, for benchmarks that need a whole run and nothing from outside."""
+"""Toy models and tasks on disk, for benchmarks of a whole run without downloads."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WORDS = [f"w{index}" for index in range(59)]
 
 
 def write_model(folder: Path, family: str = "llama", hidden: int = 32, layers: int = 2) -> Path:
-    """A model with random weights (seed 0) and a tokenizer that reads the words of `write_task`.
+    """Write a model with random weights (seed 0) and a tokenizer for the words of `write_task`.
 
     Args:
         family: llama or t5.
@@ -63,7 +63,8 @@ def write_model(folder: Path, family: str = "llama", hidden: int = 32, layers: i
 
 
 def write_task(path: Path, seed: int, rows: int) -> Path:
-    """A CSV file of texts: is a certain word in it? Half of the answers are yes; no text of two seeds is the same."""
+    """Write a CSV file of texts with the question whether they contain a certain word. Half of the answers are yes.
+    Different seeds have no texts in common."""
     drawn = random.Random(seed)
     word, *others = drawn.sample(WORDS, len(WORDS))
     with path.open("w", newline="", encoding="utf-8") as file:
@@ -78,6 +79,6 @@ def write_task(path: Path, seed: int, rows: int) -> Path:
 
 
 def write_tasks(folder: Path, names: Sequence[str], rows: int, seed: int = 0) -> list[str]:
-    """Files of tasks NAME.csv; returns their paths."""
+    """Write tasks to files NAME.csv; return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     return [str(write_task(folder / f"{name}.csv", seed + place, rows)) for place, name in enumerate(names)]

@@ -3,8 +3,8 @@
 python bench/training.py [--small] [--model llama] [--parts steps,training,scoring,memory] [--rounds 5] [--json FILE]
 
 The model is a random Llama of the size of SmolLM2-135M or a random T5 of the size of T5-small (--small: toys).
-Everything that is compared is measured in turns, round by round; a number is the median of its rounds. Peak memory is
-counted at torch's allocator: no chance in it, so measured once.
+All contestants are measured in turn, round by round, and a number is the median of its rounds. Peak memory is that of
+torch's allocator, which is deterministic, so it is measured once.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def timed(run: Callable[[], object]) -> float:
 
 
 def in_turns(cases: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of every case in every round; the order turns around from round to round."""
+    """Seconds of every case in every round. The order is reversed from round to round."""
     seconds: dict[str, list[float]] = {name: [] for name in cases}
     for index in range(rounds):
         for name in list(cases)[:: 1 if index % 2 == 0 else -1]:
@@ -86,25 +86,25 @@ def in_turns(cases: dict[str, Callable[[], float]], rounds: int) -> dict[str, li
 
 
 def ratio(above: Sequence[float], below: Sequence[float]) -> float:
-    """Median over the rounds of the quotient within a round: what slows a whole round down cancels."""
+    """Median over the rounds of the ratio within a round, in which slow rounds cancel out."""
     return median(a / b for a, b in zip(above, below, strict=True))
 
 
 def method_updates(backbone: Backbone, sizes: Sizes, start: Tensor) -> dict[str, Callable[[], None]]:
-    """An update of every method, with its whole loss; what MPT's teachers say of the batch is there already."""
+    """An update of every method, with its whole loss. The outputs of MPT's teachers are computed beforehand."""
     one, mixed = make_rows(sizes, sizes.batch), make_rows(sizes, sizes.batch, TASKS)
     noise = torch.randn(SOURCES, *start.shape, generator=torch.Generator().manual_seed(2)) * start.std()
     particles = start + noise[:PARTICLES]
     cloud = ParticlePrompts(particles, start)
     sources = ParticleLoss([1 / TASKS] * TASKS, 100.0)
     prior = PriorLoss(gaussian_penalty(particles.to(backbone.device), 1e-3), 0.01)
-    told: list[Callable[[Output], Output]] = []
+    outputs: list[Callable[[Output], Output]] = []
     forward = TeacherForward(FrozenPrompts(start + noise[:TASKS]).to(backbone.device))
 
     def teacher(backbone: Backbone, batch: Batch) -> Callable[[Output], Output]:
-        if not told:  # in the first call, which is not timed
-            told.append(forward(backbone, batch))
-        return told[0]
+        if not outputs:  # in the first call, which is not timed
+            outputs.append(forward(backbone, batch))
+        return outputs[0]
 
     return {
         "PT": update(backbone, SoftPrompt(start), task_loss, one),
@@ -120,25 +120,27 @@ def method_updates(backbone: Backbone, sizes: Sizes, start: Tensor) -> dict[str,
 
 
 def steps(backbone: Backbone, sizes: Sizes, start: Tensor, rounds: int) -> list[dict[str, Any]]:
-    """Cost of a method's update over that of prompt tuning on the same tokens."""
+    """Cost of a method's update relative to prompt tuning on the same tokens."""
     updates = method_updates(backbone, sizes, start)
     for run in updates.values():
         run()
     seconds = in_turns({name: partial(timed, run) for name, run in updates.items()}, rounds)
     against = {"MPT, sources": ("PT, a prompt per task", 1), list(updates)[-1]: ("PT", PARTICLES)}
     rows = []
-    for name, taken in seconds.items():
+    for name, durations in seconds.items():
         base, times = against.get(name, ("PT", 1))
         scaled = [times * value for value in seconds[base]]
         compared = base if times == 1 else f"{times} x {base}"
-        rows.append({"update": name, "seconds": median(taken), "against": compared, "ratio": ratio(taken, scaled)})
+        rows.append(
+            {"update": name, "seconds": median(durations), "against": compared, "ratio": ratio(durations, scaled)}
+        )
     return rows
 
 
 def training(
     backbone: Backbone, loaded: Backbone, everything: Backbone, sizes: Sizes, start: Tensor, rounds: int, updates: int
 ) -> list[dict[str, Any]]:
-    """Tokens per second: PEFT + Trainer, and what each difference of this trainer brings, one on top of the other."""
+    """Tokens per second: PEFT + Trainer, then the differences of this trainer, added one by one."""
     rows = make_rows(sizes, sizes.batch * updates)
     lengths = [len(row.ids) for row in rows]
     shuffled = row_batches(len(rows), sizes.batch, updates, 0)
@@ -159,7 +161,7 @@ def training(
         "PEFT + Trainer": peft_case(shuffled, usual),
         f"PEFT + Trainer, {own} attention, batches of like length": peft_case(sorted_, own),
     }
-    if backbone.seq2seq:  # its decoder has the logits of the answer only, and its encoder looks both ways
+    if backbone.seq2seq:  # its decoder only computes logits of the answer, and its encoder is bidirectional
         cases |= {
             "ours: shuffled batches": our_case(backbone, shuffled, PLAIN),
             "ours: batches of like length": our_case(backbone, sorted_, PLAIN),
@@ -175,11 +177,11 @@ def training(
     if loaded is not backbone:
         cases[NARROWED] = our_case(loaded, sorted_, PLAIN if loaded.seq2seq else PACKED)
     seconds = in_turns(cases, rounds)
-    tokens = sum(lengths) + sizes.length * len(rows)  # what the method asks for, whatever is really computed
+    tokens = sum(lengths) + sizes.length * len(rows)  # nominal tokens of the method, whatever is actually computed
     first = seconds["PEFT + Trainer"]
     return [
-        {"training": name, "tokens_per_second": tokens / median(taken), "speedup": ratio(first, taken)}
-        for name, taken in seconds.items()
+        {"training": name, "tokens_per_second": tokens / median(durations), "speedup": ratio(first, durations)}
+        for name, durations in seconds.items()
     ]
 
 
@@ -193,7 +195,7 @@ def scoring(
 
     @torch.no_grad()
     def peft_predict() -> list[int]:
-        found = []
+        predicted = []
         for first in range(0, count, size):
             batch = as_inputs(rows[first : first + size], backbone.seq2seq)
             if backbone.seq2seq:
@@ -201,8 +203,8 @@ def scoring(
             batch = {name: tensor.to(backbone.device) for name, tensor in batch.items()}
             with backbone.autocast():
                 logits = wrapped(**batch).logits[:, -1]
-            found += logits[:, list(ANSWERS)].argmax(dim=1).tolist()
-        return found
+            predicted += logits[:, list(ANSWERS)].argmax(dim=1).tolist()
+        return predicted
 
     def our_predict(which: Backbone) -> list[int]:
         scores = Reader(which, start, size).first_token_scores(rows, ANSWERS)
@@ -228,16 +230,16 @@ def scoring(
     return [
         {
             "scoring": name,
-            "rows_per_second": count / median(taken),
-            "speedup": ratio(seconds["PEFT"], taken),
+            "rows_per_second": count / median(durations),
+            "speedup": ratio(seconds["PEFT"], durations),
             "same_answers": sum(a == b for a, b in zip(answers[name], every, strict=True)) / len(every),
         }
-        for name, taken in seconds.items()
+        for name, durations in seconds.items()
     ]
 
 
 def memory(backbone: Backbone, sizes: Sizes, start: Tensor) -> list[dict[str, Any]]:
-    """Peak of what three updates take from torch's allocator, on top of the model; the Trainer's runs hold its own."""
+    """Peak memory of three updates in torch's allocator, in addition to the model; includes the Trainer's own."""
     updates = 3
     rows = make_rows(sizes, updates * sizes.batch)
     batches = row_batches(len(rows), sizes.batch, updates, 0)

@@ -1,4 +1,4 @@
-"""What the training benchmark runs: a random model of a given size, rows of text, and PEFT + transformers.Trainer."""
+"""Setup of the training benchmark: a random model of a given size, rows of text, and PEFT + transformers.Trainer."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ SMALL = {
 
 
 def make_model(family: str, sizes: Sizes, device: str) -> nn.Module:
-    """Llama or T5 with random weights (seed 0), float32; without dropout, which a frozen model does without here."""
+    """Llama or T5 with random weights (seed 0), float32, without dropout, as for a frozen model here."""
     torch.manual_seed(0)
     if family == "t5":
         config = T5Config(
@@ -99,7 +99,7 @@ def make_model(family: str, sizes: Sizes, device: str) -> nn.Module:
 
 
 class AllLogits(Backbone):
-    """Computes the logits of every position, as a training loop does that hands the model its labels."""
+    """Computes the logits of every position, like a training loop that passes labels to the model."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -113,7 +113,7 @@ def make_backbone(model: nn.Module, precision: str, kind: type[Backbone] = Backb
 
 
 def as_loaded(backbone: Backbone) -> Backbone:
-    """The backbone as `load_model` leaves it: the weights of bfloat16 products are kept in bfloat16, in a copy here."""
+    """The backbone as returned by `load_model`, with the weights of bfloat16 products in bfloat16; a copy."""
     if backbone.precision != "bfloat16":
         return backbone
     model = copy.deepcopy(backbone.model)
@@ -123,12 +123,12 @@ def as_loaded(backbone: Backbone) -> Backbone:
 
 
 def start_prompt(backbone: Backbone, sizes: Sizes) -> Tensor:
-    """(L, H) rows of the vocabulary; not the padding token's, a zero row, whose gradient the norms blow up."""
+    """Rows of the vocabulary (L, H), without padding, whose zero row has a gradient that normalisation blows up."""
     return backbone.embedding.weight[8 : 8 + sizes.length].detach().cpu()
 
 
 def make_rows(sizes: Sizes, count: int, tasks: int = 1) -> list[EncodedRow]:
-    """Rows with lengths of a log-normal distribution around `sizes.text`, as those of short classification tasks."""
+    """Rows with log-normally distributed lengths around `sizes.text`, as in short classification tasks."""
     generator = torch.Generator().manual_seed(1)
     spread = torch.randn(count, generator=generator).mul(0.5).exp().mul(sizes.text)
     lengths = spread.round().long().clamp(4, sizes.longest).tolist()
@@ -145,7 +145,7 @@ def make_rows(sizes: Sizes, count: int, tasks: int = 1) -> list[EncodedRow]:
 def update(
     backbone: Backbone, prompt: PromptModule, objective: Callable, rows: list[EncodedRow], after: Callable | None = None
 ) -> Callable[[], None]:
-    """One update as the Trainer makes it: forward, backward, clipping, AdamW."""
+    """One update as in the Trainer: forward, backward, clipping, AdamW."""
     prompt.to(backbone.device)
     batch = backbone.collate([row.ids for row in rows], [row.answer for row in rows])
     batch["task_ids"] = torch.tensor([row.task for row in rows])
@@ -184,8 +184,7 @@ def as_inputs(rows: Sequence[Sequence[int]], seq2seq: bool) -> dict[str, Tensor]
 
 
 def with_labels(rows: Sequence[EncodedRow], seq2seq: bool) -> dict[str, Tensor]:
-    """A batch in the form that PEFT's examples use: of a causal model, the answer stands behind the text, which has no
-    label."""
+    """A batch as in PEFT's examples: for a causal model, the answer comes after the text, which has no labels."""
     answers = torch.tensor([row.answer for row in rows])
     if seq2seq:
         return as_inputs([row.ids for row in rows], seq2seq) | {"labels": answers}
@@ -199,7 +198,7 @@ SKIP = 2  # updates before the clock starts
 
 
 class Stopwatch(TrainerCallback):
-    """Seconds of all updates but the first SKIP."""
+    """Seconds of all updates except the first SKIP."""
 
     def __init__(self) -> None:
         self.started = self.seconds = 0.0
@@ -213,7 +212,7 @@ class Stopwatch(TrainerCallback):
 
 
 class PeftTrainer(Trainer):
-    """A plain Trainer, except that it takes its batches in a given order."""
+    """A plain Trainer, except for the fixed order of its batches."""
 
     def __init__(
         self,
@@ -247,7 +246,7 @@ class PeftTrainer(Trainer):
 
 
 def train_seconds(make: Callable[[str], Trainer]) -> float:
-    """Seconds of all updates but the first SKIP."""
+    """Seconds of all updates except the first SKIP."""
     watch = Stopwatch()
     with tempfile.TemporaryDirectory() as folder, quiet_transformers():
         trainer = make(folder)
@@ -274,6 +273,6 @@ def configured(attention: str, backbone: Backbone, layout: str, run: Callable[[]
 
 
 def attentions(backbone: Backbone) -> tuple[str, str]:
-    """The attention of PEFT's model, which is transformers' own choice, and ours, as `load_model` chooses it."""
-    theirs = "sdpa" if backbone.model._supports_sdpa else "eager"  # not every model has it
+    """Attention implementation of PEFT's model, which is transformers' default, and ours, chosen by `load_model`."""
+    theirs = "sdpa" if backbone.model._supports_sdpa else "eager"  # not every model supports it
     return theirs, "eager" if backbone.device.type == "cpu" else theirs

@@ -14,7 +14,7 @@ from promptkernels.backends import known as _known  # noqa: F401
 from promptkernels.backends.registry import BackendStatus, BackendUnavailable, backends, set_backend, use_backend
 from promptkernels.ops import *  # noqa: F403
 
-# The function hides the package of its name. It has that package's modules as attributes, which is where the statement
+# The function hides the package of the same name. It has that package's modules as attributes, where the statement
 # `import promptkernels.backends.registry as registry` looks for them.
 backends.__dict__ = vars(sys.modules["promptkernels.backends"])
 

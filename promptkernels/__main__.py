@@ -1,4 +1,4 @@
-"""`python -m promptkernels`: the backends, and why one is not there; with `bench` behind it, their measurement."""
+"""`python -m promptkernels` lists the backends and why one is unavailable; with `bench`, it runs the benchmark."""
 
 from __future__ import annotations
 
@@ -34,5 +34,5 @@ if __name__ == "__main__":
     try:
         main()
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader has seen enough (head)
+    except BrokenPipeError:  # the reader closed the pipe (head)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

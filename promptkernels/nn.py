@@ -12,18 +12,18 @@ class MultitaskPrompt(nn.Module):
     """One shared prompt and rank-R factors per task: ``embedding * (prefix_task_cols[t] @ prefix_task_rows[t])``.
 
     The state dict is that of PEFT's ``MultitaskPromptEmbedding`` (``embedding.weight`` (L, H), ``prefix_task_cols``
-    (T, L, R), ``prefix_task_rows`` (T, R, H)), so either loads the other's. Unlike there the factors start at
-    1 / sqrt(R): every task starts at the shared prompt, while products of N(0, 0.02^2) factors nearly erase it.
+    (T, L, R), ``prefix_task_rows`` (T, R, H)), so each can load the other's. Unlike in PEFT, the factors start at
+    1 / sqrt(R), so every task starts at the shared prompt. Products of PEFT's N(0, 0.02^2) factors nearly erase it.
 
     Args:
-        num_tasks: T.
+        num_tasks: number of tasks T.
         num_virtual_tokens: prompt length L.
         token_dim: hidden size H.
-        num_ranks: R.
-        shared: (L, H) start of the shared prompt, for instance sampled vocabulary rows; N(0, 1) when not given.
+        num_ranks: rank R.
+        shared: start of the shared prompt (L, H), for instance sampled vocabulary rows. Default: N(0, 1).
 
     Raises:
-        ValueError: a size below 1, or a shared prompt of another shape.
+        ValueError: a size is below 1, or ``shared`` has the wrong shape.
     """
 
     def __init__(
@@ -44,16 +44,16 @@ class MultitaskPrompt(nn.Module):
         self.prefix_task_cols = nn.Parameter(torch.full((num_tasks, num_virtual_tokens, num_ranks), start))
         self.prefix_task_rows = nn.Parameter(torch.full((num_tasks, num_ranks, token_dim), start))
         if num_ranks > 1:
-            # Equal columns would receive equal gradients for ever, and the rank would stay one.
+            # Equal columns would always get equal gradients, so the rank would stay one.
             with torch.no_grad():
                 self.prefix_task_cols.mul_(1 + 0.01 * torch.randn_like(self.prefix_task_cols))
 
     def forward(self, task_ids: Tensor) -> Tensor:
-        """(B,) task ids -> the prompts of the rows, (B, L, H); see `promptkernels.compose_prompts`."""
+        """Compose the prompts (B, L, H) of rows with task ids (B,); see `promptkernels.compose_prompts`."""
         return compose_prompts(self.embedding.weight, self.prefix_task_cols, self.prefix_task_rows, task_ids)
 
     def prepend(self, task_ids: Tensor, input_embeds: Tensor) -> Tensor:
-        """(B,), (B, S, H) -> (B, L+S, H), the prompts first; see `promptkernels.prepend_prompts`."""
+        """Prepend the prompts of task ids (B,) to (B, S, H): (B, L+S, H); see `promptkernels.prepend_prompts`."""
         return prepend_prompts(
             self.embedding.weight, self.prefix_task_cols, self.prefix_task_rows, task_ids, input_embeds
         )

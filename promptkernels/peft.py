@@ -1,6 +1,6 @@
-"""One-call patch of a PEFT model: its multitask prompt encoders compose their prompts with the fused kernel.
+"""One-call patch of a PEFT model, so that its multitask prompt encoders use the fused kernel.
 
-Only prompt encoder *instances* are touched; parameters, checkpoints and the rest of PEFT stay as they are.
+It changes only prompt encoder *instances*. Parameters, checkpoints and the rest of PEFT stay as they are.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from promptkernels.ops import compose_prompts
 def accelerate(model: nn.Module) -> int:
     """Patch every multitask prompt encoder of a PEFT model in place; `restore` undoes it.
 
-    A patched encoder is of a subclass of its class. It can be copied and pickled; loading it needs promptkernels.
-    Encoders of a class with a forward that is not PEFT's stay as they are.
+    A patched encoder's class is a subclass of its original class. It can be copied and pickled; loading it needs
+    promptkernels. Encoders of a class that overrides PEFT's forward are not patched.
 
     Returns:
-        the number of encoders that are patched now.
+        the number of patched encoders.
 
     Raises:
         ValueError: the model has no multitask prompt encoder.
@@ -38,7 +38,7 @@ def accelerate(model: nn.Module) -> int:
 
 
 def restore(model: nn.Module) -> int:
-    """Give every patched encoder its own class again; returns how many were patched."""
+    """Restore the original class of every patched encoder; returns the number of encoders that were patched."""
     patched = [module for module in model.modules() if isinstance(module, _Fused)]
     for encoder in patched:
         encoder.__class__ = encoder.plain
@@ -53,12 +53,12 @@ def _encoders(model: nn.Module) -> list[Any]:
 
 
 class _Fused:
-    """The forward of a patched encoder; mixed into the class that it had."""
+    """Forward of a patched encoder, mixed into its original class."""
 
     plain: Any
 
     def forward(self: Any, indices: Tensor, task_ids: Tensor) -> Tensor:
-        """indices (B, L), all tokens of the prompt in every row; task_ids (B,), or one id for all -> (B, L, H)."""
+        """Compose prompts (B, L, H). indices: (B, L), all prompt tokens in every row; task_ids: (B,), or one id."""
         if task_ids is None:
             raise ValueError("task_ids cannot be None")
         if isinstance(task_ids, Tensor) and task_ids.dim() == 0:
@@ -66,11 +66,11 @@ class _Fused:
         weight, rows = self.embedding.weight, indices.shape[0]
         prompts = compose_prompts(weight, self.prefix_task_cols, self.prefix_task_rows, task_ids).to(weight.dtype)
         if task_ids.shape[0] not in (1, rows):
-            raise ValueError(f"task_ids must hold one id or one for each of the {rows} rows, got {task_ids.shape[0]}")
+            raise ValueError(f"task_ids must have one id, or one for each of the {rows} rows, got {task_ids.shape[0]}")
         return prompts.expand(rows, -1, -1)
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
-        """The class is made while the program runs, so a pickle names the one that it was made of."""
+        """Pickle by the original class, because this class is created at run time."""
         return _empty, (self.plain,), *super().__reduce_ex__(max(protocol, 2))[2:]
 
 
@@ -81,5 +81,5 @@ def _fused(plain: Any) -> Any:
 
 
 def _empty(plain: Any) -> Any:
-    """What a pickle of a patched encoder begins with."""
+    """Create an empty patched encoder, for unpickling."""
     return object.__new__(_fused(plain))

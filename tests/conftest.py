@@ -1,4 +1,4 @@
-"""What all tests share, or may ask for."""
+"""Fixtures and hooks shared by all tests."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What compiles takes longest, so it comes first: no process is left alone with it in the end."""
+    """Run tests that compile first, because they take longest and would keep one process busy at the end."""
     items.sort(key=lambda item: item.get_closest_marker("native") is None)
 
 
@@ -21,7 +21,7 @@ def imported_modules_are_no_garbage() -> None:
 
 @pytest.fixture
 def methods_restored() -> Iterator[None]:
-    """What a test registers stays in this test."""
+    """Undo registrations after each test."""
     from prompttransfer.methods import METHODS
     from prompttransfer.settings.run import RunConfig
 

@@ -51,7 +51,7 @@ def named(page: Path) -> list[str]:
 
 
 def _parts(page: Path) -> Iterator[tuple[str | None, str]]:
-    """A page in pieces: blocks with their language, "" where none is given, and what stands between, None."""
+    """Split a page into code blocks with their language ("" if there is none) and the text between them (None)."""
     lines: list[str] = []
     language: str | None = None
     for line in page.read_text(encoding="utf-8").splitlines():

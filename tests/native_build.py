@@ -49,8 +49,8 @@ def build_module(kind: str, sanitize: str = "", folder: Path | None = None) -> P
                 command, env={**os.environ, "PATH": path}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
             )
             assert done.returncode == 0, f"{' '.join(command)} failed:\n{done.stdout[-8000:]}"
-        (found,) = folder.glob(f"_C_{kind}.*so")
-    return found
+        (module,) = folder.glob(f"_C_{kind}.*so")
+    return module
 
 
 def load_module(name: str, path: Path) -> ModuleType:
@@ -70,7 +70,7 @@ def preloaded_modules() -> None:
 
 
 def sanitized_environment() -> dict[str, str]:
-    """The environment in which an ordinary Python can load a sanitized module; skips the test where there is none.
+    """The environment in which an ordinary Python can load a sanitized module. Skips the test if there is none.
 
     libstdc++ is preloaded too, because the sanitizer looks up the exception functions when it starts, long before
     Python loads the first C++ module.
@@ -80,11 +80,11 @@ def sanitized_environment() -> dict[str, str]:
         pytest.skip("sanitized modules are loaded through LD_PRELOAD: needs Linux and a compiler")
     libraries = []
     for library in ("libasan.so", "libstdc++.so.6"):
-        found = subprocess.run([compiler, f"-print-file-name={library}"], capture_output=True, text=True).stdout.strip()
-        if not os.path.isabs(found):
+        path = subprocess.run([compiler, f"-print-file-name={library}"], capture_output=True, text=True).stdout.strip()
+        if not os.path.isabs(path):
             pytest.skip(f"{compiler} has no {library}: sanitized modules cannot run here")
-        libraries.append(os.path.realpath(found))
-    # Python frees little at its end, so leaks say nothing.
+        libraries.append(os.path.realpath(path))
+    # Python frees little memory at exit, so leaks mean nothing.
     options = {"ASAN_OPTIONS": "detect_leaks=0", "UBSAN_OPTIONS": "print_stacktrace=1"}
     return {**os.environ, "LD_PRELOAD": " ".join(libraries), **options}
 
@@ -92,7 +92,7 @@ def sanitized_environment() -> dict[str, str]:
 def run_pytest(
     arguments: list[str], modules: dict[str, Path], *, sanitized: bool = False, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """pytest in a fresh process in which ``modules`` (full name -> path) stand for the installed ones."""
+    """Run pytest in a new process in which ``modules`` (full name -> path) replace the installed ones."""
     changed = {
         **(sanitized_environment() if sanitized else os.environ),
         "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT / "tests"), os.environ.get("PYTHONPATH")])),

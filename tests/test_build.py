@@ -1,4 +1,4 @@
-"""Installing where things are missing: what is optional steps aside with one line, what was asked for is an error."""
+"""Installing with missing parts: optional parts are skipped with one line, requested parts are an error."""
 
 from __future__ import annotations
 
@@ -93,14 +93,14 @@ def command(tmp_path, monkeypatch):
     spec.loader.exec_module(script)
     monkeypatch.setattr(script, "ROOT", tmp_path)
     # Not initialized: that takes a Distribution of the very distutils that an earlier test may have replaced.
-    made = script.CMakeBuild.__new__(script.CMakeBuild)
-    made.build_lib = str(tmp_path / "lib")
+    builder = script.CMakeBuild.__new__(script.CMakeBuild)
+    builder.build_lib = str(tmp_path / "lib")
     for folder in ("promptkernels", "lib/promptkernels"):
         (tmp_path / folder).mkdir(parents=True)
         for name in (f"_C_cpu{OWN}", f"_C_cuda{OWN}", f"_C_cpu{OTHER}"):
             (tmp_path / folder / name).write_text("earlier")
-    made.build_module = lambda kind: (made.folder() / f"_C_{kind}{OWN}").write_text("new")
-    return made
+    builder.build_module = lambda kind: (builder.folder() / f"_C_{kind}{OWN}").write_text("new")
+    return builder
 
 
 def names(folder: Path) -> dict[str, str]:
@@ -139,17 +139,19 @@ def test_cuda_kernels_spill_no_registers():
     reader = Path(triton.origin).parent / "backends" / "nvidia" / "bin" / "cuobjdump" if triton else None
     if reader is None or not reader.exists():
         pytest.skip("there is no Triton, or it has no cuobjdump")
-    told = subprocess.run([reader, "--dump-resource-usage", MODULE], capture_output=True, text=True, check=True).stdout
-    _, *codes = re.split(r"^arch = ", told, flags=re.MULTILINE)
+    usage = subprocess.run([reader, "--dump-resource-usage", MODULE], capture_output=True, text=True, check=True).stdout
+    _, *codes = re.split(r"^arch = ", usage, flags=re.MULTILINE)
     codes = [code for code in codes if code.startswith("sm_90\n")]
     if not codes:
         pytest.skip("the CUDA module has no code for sm_90")
-    found = re.findall(r"Function (\w+):\s+REG:(\d+) STACK:(\d+)", "\n".join(codes))
-    assert all(any(name in kernel for kernel, _, _ in found) for name in ("gram_kernel", "mix_tf32", "compose_kernel"))
-    assert all(0 < int(registers) <= 255 for _, registers, _ in found)
+    kernels = re.findall(r"Function (\w+):\s+REG:(\d+) STACK:(\d+)", "\n".join(codes))
+    assert all(
+        any(name in kernel for kernel, _, _ in kernels) for name in ("gram_kernel", "mix_tf32", "compose_kernel")
+    )
+    assert all(0 < int(registers) <= 255 for _, registers, _ in kernels)
     # Products by tensor cores keep a copy of `Stack`, to whose rows they point. All else on a stack is spilled.
-    copies = {kernel: 176 if "Tf32Products" in kernel or "mix_tf32_kernel" in kernel else 0 for kernel, _, _ in found}
-    assert {kernel: int(stack) for kernel, _, stack in found} == copies
+    copies = {kernel: 176 if "Tf32Products" in kernel or "mix_tf32_kernel" in kernel else 0 for kernel, _, _ in kernels}
+    assert {kernel: int(stack) for kernel, _, stack in kernels} == copies
 
 
 def test_report_of_registers():

@@ -20,7 +20,7 @@ EVERY = sorted({command for page in PAGES for command in (*shown(page), *named(p
 
 
 def of(start: str) -> list[str]:
-    """Commands that start so, also behind a launcher or a path to python."""
+    """Commands that start like this, also after a launcher or another python."""
     return [command[command.index(start) :] for command in EVERY if re.search(rf"(^|\s|/){re.escape(start)}", command)]
 
 
@@ -50,10 +50,10 @@ def test_modules_files_and_options_of_python_exist(command: str) -> None:
     elif words[1].startswith(("bench.", "tools.", "prompttransfer.")) or words[1] == "promptkernels":
         if "*" in words[1]:
             return
-        found = importlib.util.find_spec(words[1])
-        assert found, f"there is no module {words[1]}"
-        folder = [Path(place) for place in found.submodule_search_locations or ()]
-        sources, rest = [path for place in folder for path in place.rglob("*.py")] or [Path(found.origin)], words[2:]
+        spec = importlib.util.find_spec(words[1])
+        assert spec, f"there is no module {words[1]}"
+        folder = [Path(place) for place in spec.submodule_search_locations or ()]
+        sources, rest = [path for place in folder for path in place.rglob("*.py")] or [Path(spec.origin)], words[2:]
     else:
         assert words[1] in ("prompttransfer", "nltk.downloader", "typer", "vllm.entrypoints.openai.api_server")
         return

@@ -54,10 +54,10 @@ def test_every_page_is_in_the_navigation() -> None:
     "page", [ROOT / "README.md", *sorted(DOCS.glob("methods/*.md"))], ids=lambda page: str(page.relative_to(ROOT))
 )
 def test_differences_that_are_quoted_stand_on_the_pages_of_results(page: Path) -> None:
-    """Those pages are written by the studies, these by hand."""
+    """Pages of results are written by the studies, these pages by hand."""
     difference = re.compile(r"([+-]\d+\.\d)\s\[([+-]\d+\.\d),\s([+-]\d+\.\d)\]")
     measured = {
-        found for written in DOCS.glob("results/*.md") for found in difference.findall(written.read_text("utf-8"))
+        numbers for written in DOCS.glob("results/*.md") for numbers in difference.findall(written.read_text("utf-8"))
     }
     quoted = set(difference.findall(page.read_text("utf-8")))
     assert quoted or page.name not in ("mpt.md", "bmtpt.md", "dtvg.md")
@@ -65,7 +65,7 @@ def test_differences_that_are_quoted_stand_on_the_pages_of_results(page: Path) -
 
 
 def test_every_variable_that_is_read_is_documented() -> None:
-    """Of the package and its build; what tests set for themselves is not for users."""
+    """Variables of the package and its build. Variables that only tests set are not for users."""
     sources = [ROOT / "setup.py", *(ROOT / "promptkernels").rglob("*.py"), *(ROOT / "python").rglob("*.py")]
     sources += [path for path in (ROOT / "csrc").rglob("*") if path.suffix in (".cpp", ".h", ".cu", ".cuh")]
     read = {
@@ -76,10 +76,10 @@ def test_every_variable_that_is_read_is_documented() -> None:
             path.read_text(encoding="utf-8"),
         )
     }
-    told = set(re.findall(r"`((?:PROMPTKERNELS|PROMPTTRANSFER)_\w+)`", (DOCS / "environment.md").read_text()))
-    assert read and read <= told
+    documented = set(re.findall(r"`((?:PROMPTKERNELS|PROMPTTRANSFER)_\w+)`", (DOCS / "environment.md").read_text()))
+    assert read and read <= documented
     everywhere = "\n".join(path.read_text(encoding="utf-8") for path in sources)
-    assert not [name for name in told if name not in everywhere]
+    assert not [name for name in documented if name not in everywhere]
 
 
 def test_versions_of_formats_are_those_in_the_code() -> None:

@@ -1,4 +1,4 @@
-"""The examples, as they stand, on a tiny model and small tables; each prints what it promises."""
+"""The unchanged examples on a tiny model and small tables. Each prints what it promises."""
 
 from __future__ import annotations
 
@@ -70,12 +70,12 @@ def test_every_example_is_short_and_tested() -> None:
 
 def test_ops(capsys: pytest.CaptureFixture[str]) -> None:
     runpy.run_path(str(EXAMPLES / "ops.py"), run_name="__main__")
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     # Sources 0 and 1 point where the target does, source 2 does not.
-    assert "group of the target: [0, 1, 3]" in told
-    mean, spread = map(float, re.search(r"mean (\S+) \(1\), spread (\S+) \(0.5\)", told).groups())
+    assert "group of the target: [0, 1, 3]" in output
+    mean, spread = map(float, re.search(r"mean (\S+) \(1\), spread (\S+) \(0.5\)", output).groups())
     assert abs(mean - 1) < 0.05 and abs(spread - 0.5) < 0.1
-    assert "tasks with a gradient: [True, False, True, True]" in told
+    assert "tasks with a gradient: [True, False, True, True]" in output
 
 
 def test_peft_script(capsys: pytest.CaptureFixture[str]) -> None:
@@ -265,8 +265,8 @@ def test_dtvg(settings: dict[str, Any]) -> None:
 
 
 def test_custom_task(settings: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
-    given = {name: value for name, value in settings.items() if name not in ("targets", "max_length", "train_rows")}
-    rows = main_of("custom_task/run.py")(**given)
+    options = {name: value for name, value in settings.items() if name not in ("targets", "max_length", "train_rows")}
+    rows = main_of("custom_task/run.py")(**options)
     stars = [line.rsplit(",", 1)[1] for line in (EXAMPLES / "custom_task/reviews.csv").read_text().splitlines()[1:]]
     assert {row["skipped_rows"] for row in rows} == {stars.count("3")}
     assert {(row["method"], row["metric"]) for row in rows} == {("PT", "macro-f1"), ("SPoT", "macro-f1")}
@@ -282,7 +282,7 @@ def test_custom_method(settings: dict[str, Any], methods_restored: None) -> None
 
 
 def test_serve_vllm(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a stand-in for the engine; the real one reads prompts in tests/transfer/serving/test_vllm.py."""
+    """Uses a fake engine; tests/transfer/serving/test_vllm.py uses the real one."""
     from transfer.engines import PlainEngine
     from transformers import AutoModelForCausalLM
 
@@ -302,7 +302,7 @@ def test_serve_vllm(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize("nodes", [1, 3])
 def test_multi_gpu(nodes: int) -> None:
-    """What it hands to torchrun, which test_distributed.py starts for real."""
+    """Checks the arguments for torchrun, which test_distributed.py really starts."""
     from torch.distributed.run import get_args_parser
 
     environment = {**os.environ, "PYTHON": "echo", "PROCESSES": "2", "NODES": str(nodes), "ENDPOINT": "host:1"}

@@ -17,7 +17,7 @@ atheris = pytest.mark.skipif(importlib.util.find_spec("atheris") is None, reason
 
 @st.composite
 def inputs(draw: st.DrawFn, target: Target) -> bytes:
-    """A seed with up to four places where bytes are gone and words or bytes put in."""
+    """A seed with bytes removed and words or bytes inserted in up to four places."""
     data = draw(st.sampled_from(list(target.seeds)))
     words = st.sampled_from(list(target.words)) if target.words else st.nothing()
     for _ in range(draw(st.integers(0, 4))):

@@ -58,7 +58,7 @@ def test_parts_that_fail_or_lack_a_tool_do_not_stop_the_next(session):
 
 @pytest.mark.slow
 def test_a_part_is_ended_at_its_limit_with_what_it_started(session, tmp_path):
-    """What it wrote is kept, and a process that it started does not live on."""
+    """Its output is kept, and its child processes are ended."""
     child = f"import time; time.sleep(8); open({str(tmp_path / 'alive')!r}, 'w')"
     code = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-S', '-c', {child!r}])\n"
     code += "print('begun', flush=True); time.sleep(60)"

@@ -60,7 +60,7 @@ def every_op(module, dtype: torch.dtype, t: int = 7, length: int = 12, hidden: i
     results["merge backward"] = module.merge_task_vectors_backward(
         scores[0], start, prompts, scale, weights, [True] * 4
     )
-    return {f"{name}[{i}]": tensor for name, found in results.items() for i, tensor in enumerate(found)}
+    return {f"{name}[{i}]": tensor for name, tensors in results.items() for i, tensor in enumerate(tensors)}
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_every_instruction_set_agrees_with_the_reference(level, dtype):
     ours, oracle = every_op(OPS, dtype), every_op(reference, dtype)
     bound = {torch.float64: 1e-12, torch.float32: 2e-5, torch.bfloat16: 2e-5, torch.float16: 2e-5}[dtype]
     for name, expected in oracle.items():
-        # Embeddings in 16 bits are rounded once; the reference may round a product that lies on the boundary elsewhere.
+        # 16-bit embeddings are rounded once; the reference may round a product on the boundary differently.
         allowed = 1e-2 if name == "prepend[0]" and dtype in (torch.bfloat16, torch.float16) else bound
         assert ours[name].shape == expected.shape and ours[name].dtype == expected.dtype, name
         error = (ours[name].double() - expected.double()).norm() / expected.double().norm().clamp_min(1e-30)
@@ -181,7 +181,7 @@ def test_wrong_instruction_set_is_a_reason_and_not_a_crash():
 
 
 def test_threads_come_from_torchs_pool():
-    """After torch has started its threads our kernels start none, and no second OpenMP runtime is loaded."""
+    """After torch has started its threads, our kernels start no others, and no second OpenMP runtime is loaded."""
     if not os.path.exists("/proc/self/task"):
         pytest.skip("needs /proc")
     code = """

@@ -1,4 +1,4 @@
-"""What a user installs: the source distribution builds by itself; the wheel holds all that is needed and no more."""
+"""Installation: the source distribution builds on its own, and the wheel has all needed files and no others."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LEFT_OUT = (".git", ".venv", "build", "dist", "*.egg-info", "*.so", "__pycache__
 
 
 def left_out(folder: str, names: list[str]) -> set[str]:
-    """What a checkout holds beside its files; `runs` is a package further down."""
+    """Folders of a checkout that are not part of it. Deeper down, `runs` is a package."""
     return shutil.ignore_patterns(*LEFT_OUT)(folder, names) | ({"runs"} & set(names) if folder == str(ROOT) else set())
 
 
@@ -40,8 +40,8 @@ def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sdist")
     shutil.copytree(ROOT, folder / "tree", ignore=left_out)
     run(sys.executable, "-m", "build", "--sdist", "--no-isolation", "-x", "--outdir", folder, folder / "tree")
-    (made,) = folder.glob("*.tar.gz")
-    return made
+    (archive,) = folder.glob("*.tar.gz")
+    return archive
 
 
 def build_wheel(sdist: Path, folder: Path, mode: str) -> Path:
@@ -101,7 +101,7 @@ def test_wheel_holds_both_packages_and_nothing_else(wheel: Path) -> None:
     assert names - modules - metadata == ours
     assert len(modules) == 1
     assert any(name.endswith("licenses/LICENSE") for name in metadata)
-    # A module of this interpreter and platform, and told so.
+    # A module for this interpreter and platform, with a matching tag.
     assert sysconfig.get_platform().replace("-", "_") in wheel.name and "-none-any" not in wheel.name
 
 
@@ -144,8 +144,8 @@ def test_installs_into_a_clean_environment(wheel: Path, tmp_path: Path) -> None:
     )
     assert all(Path(file).is_relative_to(site) for file in facts[:2])
     assert facts[2] == "" and facts[3] == torch.eye(3).tolist()
-    told = run(tmp_path / "env" / "bin" / "prompttransfer", "validate", "--help")
-    assert "recipe" in told.lower()
+    help_text = run(tmp_path / "env" / "bin" / "prompttransfer", "validate", "--help")
+    assert "recipe" in help_text.lower()
 
 
 @pytest.mark.slow
@@ -172,13 +172,13 @@ def test_dev_is_all_extras_together() -> None:
     from packaging.requirements import Requirement
 
     extras = PROJECT["optional-dependencies"]
-    found, waiting = set(), {"dev"}
+    reached, waiting = set(), {"dev"}
     while waiting:
-        found.add(extra := waiting.pop())
+        reached.add(extra := waiting.pop())
         own = [requirement for requirement in map(Requirement, extras[extra]) if requirement.name == "promptkernels"]
-        waiting |= {name for requirement in own for name in requirement.extras} - found
+        waiting |= {name for requirement in own for name in requirement.extras} - reached
     named = {"transfer", "generation", "peft", "triton", "bench", "cluster", "fuzz", "docs", "dev"}
-    assert found == set(extras) == named
+    assert reached == set(extras) == named
 
 
 def test_every_import_is_declared() -> None:
@@ -190,7 +190,7 @@ def test_every_import_is_declared() -> None:
     for name in ("transfer", "generation", "peft", "triton", "bench", "cluster"):
         declared |= {Requirement(line).name.lower().replace("-", "_") for line in extras[name]}
     other_names = {"yaml": "pyyaml", "sklearn": "scikit_learn", "pydantic_core": "pydantic"}
-    # Asked for by an error of their own: where weights are to be quantized, vLLM is to answer, a logger is to log.
+    # Requested by their own error messages: for quantized weights, for answers by vLLM, for logging.
     other_names |= dict.fromkeys(("bitsandbytes", "vllm", "wandb", "trackio"), "transformers")
     for file in [*(ROOT / "promptkernels").rglob("*.py"), *(ROOT / "python").rglob("*.py")]:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):

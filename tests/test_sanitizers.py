@@ -48,7 +48,7 @@ def test_operations(module, level):
 
 
 def test_module_by_itself(module):
-    """Instruction sets in turn, one to three threads, alignment, rounding."""
+    """All instruction sets, one to three threads, alignment, rounding."""
     suite = ["tests/test_native.py", "-k", "instruction_set_agrees or same_bits or 16_bit or alignment"]
     done = run_pytest(suite, {"promptkernels._C_cpu": module}, sanitized=True)
     assert done.returncode == 0, done.stdout[-8000:]
@@ -62,7 +62,7 @@ def test_any_input(module):
 
 
 def test_a_read_past_the_end_is_reported(module):
-    """What the tests above rely on: the loaded module is the sanitized one, and it sees torch's allocations."""
+    """The tests above rely on this: the loaded module is the sanitized one and sees torch's allocations."""
     code = f"""
 import sys, torch
 sys.path.insert(0, {str(ROOT / "tests")!r})

@@ -29,17 +29,17 @@ def nodes() -> list[tuple[Path, ast.AST]]:
 
 
 def name_of(node: ast.expr) -> str:
-    """Such as torch.load; a value that is no name, such as a call, is left out."""
+    """Dotted names, such as torch.load. Other expressions, such as calls, are left out."""
     if isinstance(node, ast.Attribute):
         return f"{name_of(node.value)}.{node.attr}".lstrip(".")
     return node.id if isinstance(node, ast.Name) else ""
 
 
 def keyword(call: ast.Call, name: str) -> object:
-    """A keyword's constant; None where it is not given, ... where it is no constant."""
-    for given in call.keywords:
-        if given.arg == name:
-            return given.value.value if isinstance(given.value, ast.Constant) else ...
+    """Constant value of a keyword; None if it is missing, ... if it is not a constant."""
+    for keyword in call.keywords:
+        if keyword.arg == name:
+            return keyword.value.value if isinstance(keyword.value, ast.Constant) else ...
     return None
 
 
@@ -78,11 +78,11 @@ def test_nothing_unpickles_or_evaluates() -> None:
 
 
 def test_templates_are_files_of_the_package_and_escape() -> None:
-    """A template may run anything, so nobody else's is compiled."""
+    """A template may run any code, so only the package's own are compiled."""
     assert [place for place, _ in calls("from_string", "Template")] == []
     environments = list(calls("Environment"))
     assert [keyword(call, "autoescape") for _, call in environments] == [True]
-    (loader,) = (given.value for given in environments[0][1].keywords if given.arg == "loader")
+    (loader,) = (argument.value for argument in environments[0][1].keywords if argument.arg == "loader")
     assert ast.unparse(loader) == "PackageLoader('prompttransfer.report')"
 
 
@@ -119,7 +119,7 @@ def test_yaml_makes_no_objects(tmp_path: Path) -> None:
 
 
 def test_models_run_no_code_of_their_own(tmp_path: Path) -> None:
-    """Also none that a question on the terminal would let through: transformers asks where nothing is said."""
+    """Nor any code allowed by a question on the terminal, which transformers asks by default."""
     loads = [(place, call) for place, call in calls("from_pretrained")]
     assert loads and [place for place, call in loads if keyword(call, "trust_remote_code") is not False] == []
     loading = pytest.importorskip("prompttransfer.models.loading")
@@ -152,9 +152,9 @@ def tar_with(members: list[tarfile.TarInfo]) -> bytes:
 
 
 def link(name: str, target: str, kind: bytes) -> tarfile.TarInfo:
-    made = tarfile.TarInfo(name)
-    made.type, made.linkname = kind, target
-    return made
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname = kind, target
+    return member
 
 
 @pytest.mark.parametrize("kind", ["tar", "wheel", "symbolic link", "hard link"])
@@ -256,12 +256,12 @@ def test_report_escapes_everything(synthetic: None, tmp_path: Path, words: str) 
         write_comparison(runs, tmp_path / f"{number}.html")
         pages.append([(runs[0] / "report.html"), tmp_path / f"{number}.html"])
     for harmless, hostile in zip(*pages, strict=True):
-        found = []
+        parsed = []
         for path in (harmless, hostile):
             page = Page()
             page.feed(path.read_text(encoding="utf-8"))
-            found.append(page)
-        plain, page = found
+            parsed.append(page)
+        plain, page = parsed
         assert page.tags == plain.tags
         assert {name for name, _ in page.attributes} == {name for name, _ in plain.attributes}
         links = {value for name, value in page.attributes if name in ("href", "src")}

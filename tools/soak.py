@@ -1,4 +1,4 @@
-"""Soak: a run of all methods, its report, a library, and all operations, over and over; memory must not grow.
+"""Soak test: repeat a run of all methods, its report, a library and all operations. Memory must not grow.
 
 python -m tools.soak --minutes 60 [--limit 16] [--json FILE]
 
@@ -7,10 +7,10 @@ store, writes the report, adds the prompts to a library and looks for similar on
 and backward. After each round the memory of the process (resident set), its open files, threads and child processes
 are counted. It fails when
 
-- resident memory grows by more than the limit (MiB) from the end of the warm-up, a quarter of the time, to the end:
-  the slope of Theil and Sen, which single outliers do not move, times that span;
-- files, threads or children at the end are more than at the end of the warm-up;
-- a round finds other scores than the first one of the same model did.
+- resident memory grows by more than the limit (MiB) from the end of the warm-up, a quarter of the time, to the end. The
+  growth is the Theil-Sen slope, which is robust to outliers, times that span;
+- there are more files, threads or children at the end than at the end of the warm-up;
+- the scores of a round differ from those of the first round with the same model.
 """
 
 from __future__ import annotations
@@ -76,36 +76,36 @@ def sample(seconds: float) -> Sample:
 
 
 def after_warm_up(samples: Sequence[Sample]) -> list[Sample]:
-    """Those of the last three quarters of the time."""
+    """Samples from the last three quarters of the time."""
     return [one for one in samples if one.seconds >= samples[-1].seconds / 4]
 
 
 def growth_mib(samples: Sequence[Sample]) -> float:
-    """MiB by which resident memory grows over the span of the samples; at least two."""
+    """Growth of resident memory over the span of at least two samples, in MiB."""
     slope = theilslopes([one.rss for one in samples], [one.seconds for one in samples]).slope
     return float(slope * (samples[-1].seconds - samples[0].seconds) / 2**20)
 
 
 def complaints(samples: Sequence[Sample], limit_mib: float) -> list[str]:
-    """What grows; nothing is judged with fewer than four samples after the warm-up."""
+    """Messages about growth. Needs at least four samples after the warm-up."""
     kept = after_warm_up(samples)
     if len(kept) < 4:
         return [f"only {len(kept)} rounds after the warm-up; want a longer run"]
-    found = []
+    problems = []
     if (growth := growth_mib(kept)) > limit_mib:
-        found.append(f"resident memory grows by {growth:.1f} MiB in {len(kept)} rounds, more than {limit_mib:g}")
+        problems.append(f"resident memory grows by {growth:.1f} MiB in {len(kept)} rounds, more than {limit_mib:g}")
     for name in COUNTS:
         first, last = getattr(kept[0], name), getattr(kept[-1], name)
         if last > first:
-            found.append(f"{name}: {first} at the end of the warm-up, {last} at the end")
-    return found
+            problems.append(f"{name}: {first} at the end of the warm-up, {last} at the end")
+    return problems
 
 
 class Work:
-    """What a round does, in a folder of its own.
+    """The work of a round, in its own folder.
 
     Raises:
-        RuntimeError: a round finds other scores than the first one of its model did.
+        RuntimeError: the scores of a round differ from those of the first round with its model.
     """
 
     def __init__(self, folder: Path, methods: Sequence[str] = tuple(METHODS)) -> None:
@@ -158,7 +158,7 @@ class Work:
 
 
 def operations() -> None:
-    """Every operation forward, and backward where it has a gradient."""
+    """Run every operation forward, and backward if it has a gradient."""
     for case in OPERATIONS:
         inputs = case.make(torch.device("cpu"))
         run(case.ours, inputs)
@@ -169,17 +169,17 @@ def operations() -> None:
 
 
 def soak(minutes: float, folder: Path, say: Any = print) -> tuple[list[Sample], Work]:
-    """Rounds until the time is over, and a sample after each."""
-    work, samples, started, said = Work(folder), [], time.monotonic(), 0.0
+    """Run rounds until the time is over, and take a sample after each."""
+    work, samples, started, last_report = Work(folder), [], time.monotonic(), 0.0
     while not samples or samples[-1].seconds < 60 * minutes:
         work.round(len(samples))
         gc.collect()
         samples.append(sample(time.monotonic() - started))
-        if samples[-1].seconds - said >= min(60, 6 * minutes):
-            said = samples[-1].seconds
+        if samples[-1].seconds - last_report >= min(60, 6 * minutes):
+            last_report = samples[-1].seconds
             last = samples[-1]
             counts = ", ".join(f"{getattr(last, name)} {name}" for name in COUNTS)
-            say(f"{said / 60:6.1f} min: {len(samples)} rounds, {last.rss / 2**20:.0f} MiB, {counts}")
+            say(f"{last_report / 60:6.1f} min: {len(samples)} rounds, {last.rss / 2**20:.0f} MiB, {counts}")
     return samples, work
 
 
@@ -208,18 +208,18 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:
         os.environ["PROMPTTRANSFER_CACHE"] = str(Path(folder) / "cache")
         samples, work = soak(options.minutes, Path(folder), lambda line: print(line, flush=True))
-    found, facts = complaints(samples, options.limit), summary(samples, work)
+    problems, facts = complaints(samples, options.limit), summary(samples, work)
     print("; ".join(f"{name} {value}" for name, value in facts.items()))
     if options.json:
-        content = {**facts, "limit_mib": options.limit, "complaints": found, "samples": [asdict(s) for s in samples]}
+        content = {**facts, "limit_mib": options.limit, "complaints": problems, "samples": [asdict(s) for s in samples]}
         options.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    if found:
-        sys.exit("\n".join(f"error: {text}" for text in found))
+    if problems:
+        sys.exit("\n".join(f"error: {text}" for text in problems))
     print(f"no growth: {facts['growth_mib']} MiB after the warm-up, at most {options.limit:g} allowed")
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
-    """Keeps the lines of this file's head."""
+    """Keeps the line breaks of the module docstring."""
 
 
 if __name__ == "__main__":

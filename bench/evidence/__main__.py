@@ -33,7 +33,7 @@ def main() -> None:
 
 
 def tune(options: argparse.Namespace, progress: ProgressReporter) -> None:
-    """Try every setting of the grids on validation rows, and write down the best once no cell is missing."""
+    """Try every setting of the grids on validation rows, and write the best once no cell is missing."""
     for name in getattr(options, "tunings", None) or TUNING:
         study = read_study(name)
         folder = _folder(study, options)
@@ -56,7 +56,7 @@ def run(options: argparse.Namespace, progress: ProgressReporter) -> None:
 
 
 def report(options: argparse.Namespace, progress: ProgressReporter) -> None:
-    """Write the pages of the studies that have cells here; those of the others stay as they are."""
+    """Write the pages of the studies that have cells here. Other pages stay as they are."""
     studies = _studies(options)
     for study in studies:
         folder = _folder(study, options)
@@ -69,7 +69,7 @@ def report(options: argparse.Namespace, progress: ProgressReporter) -> None:
 
 
 def _folder(study: Study, options: argparse.Namespace) -> Path:
-    """Where the cells of a study lie, with those that were published."""
+    """Folder of a study's cells, including published ones."""
     folder: Path = options.runs / study.name
     unpack(archive_of(study, options.archives), folder)
     return folder
@@ -99,7 +99,7 @@ def _options() -> argparse.Namespace:
     ):
         command = commands.add_parser(name, help=text, description=text)
         if name == "tune":
-            command.add_argument("tunings", nargs="*", help=f"{', '.join(TUNING)}; none: all of them")
+            command.add_argument("tunings", nargs="*", help=f"{', '.join(TUNING)}; default: all of them")
         if name == "run":
             command.add_argument("studies", nargs="+", help=f"{', '.join(REPORTED)}, or all")
         if name != "report":

@@ -1,4 +1,4 @@
-"""All cells of a study in one file, so that another machine can continue the study and a reader can check it."""
+"""Pack all cells of a study into one file, so that another machine can continue it and a reader can check it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _FOLDERS = ("cells", "history")
 
 
 def archive_of(study: Study, archives: Path) -> Path:
-    """Its path in the folder of archives."""
+    """Path of a study's archive in the folder of archives."""
     return archives / f"{study.name}.json.xz"
 
 
@@ -27,7 +27,7 @@ def pack(folder: Path, archive: Path) -> None:
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Put the cells and histories of an archive into a study's folder, but for those that are there."""
+    """Put the cells and histories of an archive into a study's folder, without replacing existing ones."""
     if not archive.is_file():
         return
     for name, value in json.loads(lzma.decompress(archive.read_bytes())).items():

@@ -1,7 +1,7 @@
-"""A study cell by cell: a cell is one entry on one target and seed, in a file of its own.
+"""Run a study cell by cell. A cell is one entry on one target and seed, with its own file.
 
-Cells that are done are not run again, and all stages go through the store, so those that cells or studies share cost
-nothing the second time. Parts of a study may be run by several processes; the files of all of them are the study.
+Finished cells are not run again, and all stages go through the store, so stages shared by cells or studies are computed
+once. Several processes may run parts of a study, which consists of the files of all of them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from prompttransfer.files.progress import NullProgress, ProgressReporter, Work
 from prompttransfer.methods import METHODS, Context, EncodedTask
 from prompttransfer.methods.context import CODE_VERSION
 from prompttransfer.report import Results
-from prompttransfer.runs.jobs import made_source
+from prompttransfer.runs.jobs import score_source
 from prompttransfer.runs.rows import SourceRow, TargetRow, read_row
 from prompttransfer.runs.run_folder import machine_facts
 from prompttransfer.runs.workbench import Workbench
@@ -40,17 +40,17 @@ def run_study(
     """Run the cells of a study, or those of some seeds, targets and labels, into files below `folder`.
 
     Raises:
-        ValueError: a seed, target or label that the study does not have.
+        ValueError: the study does not have a seed, target or label.
     """
     config = study.config
-    for kind, given, known in (
+    for kind, requested, known in (
         ("seeds", seeds, config.seeds),
         ("targets", targets, config.targets),
         ("methods", labels, tuple(study.entries)),
     ):
-        strange = [str(value) for value in given if value not in known]
-        if strange:
-            raise ValueError(f"{study.name} has {kind} {', '.join(map(str, known))}; got {', '.join(strange)}")
+        unknown = [str(value) for value in requested if value not in known]
+        if unknown:
+            raise ValueError(f"{study.name} has {kind} {', '.join(map(str, known))}; got {', '.join(unknown)}")
     cells = [
         cell
         for cell in study.cells
@@ -66,7 +66,7 @@ def run_study(
     asked = len(cells)
     cells = [cell for cell in cells if not _is_done(study, folder, cell, facts)]
     progress.note(f"{study.name}: {asked} cells of {len(study.cells)}, {asked - len(cells)} are done")
-    taken: list[float] = []
+    durations: list[float] = []
     base: Context | None = None
     sources: list[dict[str, Any]] | None = None
     for place, (seed, name, label) in enumerate(cells):
@@ -76,28 +76,28 @@ def run_study(
         started = time.monotonic()
         entry = study.entries[label]
         if sources is None and study.config_of(label).source_prompts:
-            sources = [made_source(base, source)[0].facts() for source in base.sources]
+            sources = [score_source(base, source)[0].facts() for source in base.sources]
         cell = _cell(replace(base, config=study.config_of(label)), target, entry.method, label, folder)
         settings = study.facts_of(label)
         write_json(_path(folder, label, name, seed), {"settings": settings, **facts, "sources": sources or [], **cell})
-        taken.append(time.monotonic() - started)
-        said = cell["error"] or f"{cell['row']['score']:.1f}"
+        durations.append(time.monotonic() - started)
+        outcome = cell["error"] or f"{cell['row']['score']:.1f}"
         progress.note(
-            f"{study.name} {place + 1}/{len(cells)}: {label} on {name}, seed {seed}: {said}; "
-            f"{_left(taken, len(cells) - place - 1)}"
+            f"{study.name} {place + 1}/{len(cells)}: {label} on {name}, seed {seed}: {outcome}; "
+            f"{_left(durations, len(cells) - place - 1)}"
         )
 
 
 def collect(study: Study, folder: Path) -> Results:
-    """What all processes have finished of a study so far, as a run folder that the report reads."""
+    """Collect the finished cells of a study, from all processes, as the results of a run."""
     rows: list[TargetRow] = []
     sources: dict[tuple[str, int], SourceRow] = {}
-    found = []
+    cells = []
     for seed, target, label in sorted(study.cells, key=lambda cell: list(study.entries).index(cell[2])):
         cell = _read(study, folder, (seed, target, label))
         if not cell:
             continue
-        found.append(cell)
+        cells.append(cell)
         for facts in (*cell["sources"], *filter(None, [cell["row"]])):
             row = read_row(facts, _path(folder, label, target, seed))
             if isinstance(row, SourceRow):
@@ -109,16 +109,16 @@ def collect(study: Study, folder: Path) -> Results:
     source_rows = sorted(sources.values(), key=lambda row: (names.index(row.source), row.seed))
     content = {
         "format": 1,
-        **{name: found[0][name] for name in ("model", "model_fingerprint", "versions") if found},
-        "commit": ", ".join(dict.fromkeys(cell["commit"] for cell in found)),
-        "machine": found[0]["machine"] if found else {},
-        "machines": list({json.dumps(cell["machine"], sort_keys=True): cell["machine"] for cell in found}.values()),
+        **{name: cells[0][name] for name in ("model", "model_fingerprint", "versions") if cells},
+        "commit": ", ".join(dict.fromkeys(cell["commit"] for cell in cells)),
+        "machine": cells[0]["machine"] if cells else {},
+        "machines": list({json.dumps(cell["machine"], sort_keys=True): cell["machine"] for cell in cells}.values()),
         "settings": study.config.model_dump(mode="json", exclude=PLACES),
         "sources": [row.facts() for row in source_rows],
         "rows": [row.facts() for row in rows],
         "cells": len(study.cells),
-        "errors": [cell["error"] for cell in found if cell["error"]],
-        "finished": len(found) == len(study.cells),
+        "errors": [cell["error"] for cell in cells if cell["error"]],
+        "finished": len(cells) == len(study.cells),
     }
     write_json(folder / "results.json", content)
     return Results(folder, rows, source_rows, content)
@@ -130,31 +130,31 @@ def _is_done(study: Study, folder: Path, cell: tuple[int, str, str], facts: Mapp
 
 
 def _read(study: Study, folder: Path, cell: tuple[int, str, str]) -> dict[str, Any] | None:
-    """What is written of a cell; None where nothing is, or of other settings, or by code whose results differ."""
+    """Read a cell; None if it is missing, or was written with other settings or by code with other results."""
     seed, target, label = cell
     path = _path(folder, label, target, seed)
     if not path.is_file():
         return None
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    same = _same_settings(found["settings"], study.facts_of(label)) and found["version"] == CODE_VERSION
-    return found if same else None
+    cell_content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    same = _same_settings(cell_content["settings"], study.facts_of(label)) and cell_content["version"] == CODE_VERSION
+    return cell_content if same else None
 
 
 def _cell(ctx: Context, target: EncodedTask, method: str, label: str, folder: Path) -> dict[str, Any]:
-    """Train and score; a loss that is no longer finite ends this cell, not the study."""
+    """Train and score. A loss that is no longer finite ends only this cell, not the study."""
     zero_shot = ctx.evaluate(f"{target.name}: zero-shot", target, None)
     try:
         result = METHODS[method].run(ctx.of(target, method), target)
     except Diverged as error:
         return {"row": None, "error": f"{label} on {target.name}, seed {ctx.seed}: {error}"}
-    found = ctx.evaluate(f"{target.name}: score of {label}", target, result.evaluated)
-    row = TargetRow.of(label, target, ctx.seed, result, found, zero_shot)
+    evaluation = ctx.evaluate(f"{target.name}: score of {label}", target, result.evaluated)
+    row = TargetRow.of(label, target, ctx.seed, result, evaluation, zero_shot)
     write_json(folder / "history" / f"{row.name}.json", result.history)
     return {"row": row.facts(), "error": ""}
 
 
 def _same_settings(cell: dict[str, Any], wanted: dict[str, Any]) -> bool:
-    """Whether a cell was run as is wanted; settings that did not exist then had the effect of their defaults."""
+    """Whether a cell was run with the wanted settings. Settings that did not exist then had their default's effect."""
     try:
         return RunConfig(**{"transfer_from": "all"} | cell).model_dump(mode="json", exclude=PLACES) == wanted
     except ValueError:
@@ -165,15 +165,15 @@ def _path(folder: Path, label: str, target: str, seed: int) -> Path:
     return folder / "cells" / f"{label}-{target}-seed{seed}.json"
 
 
-def _left(taken: list[float], cells: int) -> str:
-    """Time left, from the cells of this process whose stages were not in the store."""
-    worked = [seconds for seconds in taken if seconds > 1] or taken
+def _left(durations: list[float], cells: int) -> str:
+    """Estimated time left, from the cells of this process whose stages were not in the store."""
+    worked = [seconds for seconds in durations if seconds > 1] or durations
     minutes = cells * median(worked) / 60
     return f"about {minutes / 60:.1f} h left" if minutes > 90 else f"about {minutes:.0f} min left"
 
 
 class _OnlyStages(NullProgress):
-    """Bars of running stages without the notes about reused ones, which would be thousands of lines."""
+    """Shows bars of running stages, without notes on reused ones, which would be thousands of lines."""
 
     def __init__(self, progress: ProgressReporter) -> None:
         self._progress = progress

@@ -1,16 +1,16 @@
-"""A study: common settings, and entries (a method with settings of its own) that are compared on the same rows.
+"""A study: common settings, and entries (methods with their own settings) that are compared on the same rows.
 
-Settings files stand beside this file. `common.json` holds what most studies share, `common-shipped.json` what those of
-the settings as shipped share: all that it does not name is a default of RunConfig. A study's file has
+The settings files are next to this file. `common.json` has the common settings of most studies, `common-shipped.json`
+those of studies with the shipped settings, where everything else is a default of RunConfig. A study's file has
 
     about      one line for its page
     settings   of RunConfig, on top of the common ones
-    entries    label -> {"method": ..., "against": label it is compared with, settings}; when not given, every
-               method that has a grid in `tuned`
+    entries    label -> {"method": ..., "against": label it is compared with, settings}; default: every method
+               that has a grid in `tuned`
     grids      in place of entries, for tuning: method -> {setting: values}; every combination is an entry
-    pictures   names of the pictures of its page; all when not given
-    common     the file of its common settings, which may also have entries and tuned; "common" when not given
-    tuned      the study of tuning whose choice applies; "tuning" when not given; null: none
+    pictures   names of the pictures of its page; default: all
+    common     the file of its common settings, which may also have entries and tuned; default: "common"
+    tuned      the tuning study whose choice applies; default: "tuning"; null: none
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ HERE = Path(__file__).parent
 TUNING = ("tuning", "tuning-full")
 REPORTED = ("few16", "few32", "full", "ablations", "full-dtvg")
 BASELINE = "PT"
-# What an entry may set: nothing that changes the rows, the model, or P_init, which all entries share.
+# Settings that an entry may change: none that affect the rows, the model, or P_init, which all entries share.
 _BLOCKS = dict.fromkeys(block.block for method in METHODS.values() for block in method.settings)
 _OWN = ("target_learning_rate", "schedule", "warmup", "weight_decay", "transfer_from", *_BLOCKS)
-Best = Mapping[str, Mapping[str, dict[str, Any]]]  # study of tuning -> method -> settings
-PLACES = {"output", "cache"}  # where files lie: no part of what is computed
+Best = Mapping[str, Mapping[str, dict[str, Any]]]  # tuning study -> method -> settings
+PLACES = {"output", "cache"}  # folders, which do not affect results
 
 
 class Entry(Settings):
-    """A method with settings of its own, in the nesting of RunConfig."""
+    """A method with its own settings, nested as in RunConfig."""
 
     method: Literal[tuple(METHODS)]
     against: str = BASELINE
@@ -55,18 +55,18 @@ class Entry(Settings):
 
 
 class Study(Settings):
-    """See the head of this file."""
+    """A study; see the module docstring."""
 
     name: str
     about: str
     settings: dict[str, Any]
     entries: dict[str, Entry]
     pictures: tuple[str, ...] | None = None
-    tuned: str | None = None  # the study of tuning that its settings come from
+    tuned: str | None = None  # the tuning study that its settings come from
 
     @property
     def config(self) -> RunConfig:
-        """The settings all entries share; it names all their methods, so that the sources are loaded."""
+        """The common settings of all entries. Includes all their methods, so that the sources are loaded."""
         methods = tuple(dict.fromkeys(entry.method for entry in self.entries.values()))
         return RunConfig(**{**self.settings, "methods": methods})
 
@@ -76,28 +76,28 @@ class Study(Settings):
         return RunConfig(**merged(self.settings, entry.settings), methods=(entry.method,))
 
     def facts_of(self, label: str) -> dict[str, Any]:
-        """The settings of one entry, as JSON values, without the places of files."""
+        """The settings of one entry, as JSON data, without folders."""
         return self.config_of(label).model_dump(mode="json", exclude=PLACES)
 
     @property
     def cells(self) -> list[tuple[int, str, str]]:
-        """(seed, target, label) of the whole study, in the order they are run."""
+        """(seed, target, label) of all cells, in the order of the run."""
         config = self.config
         return [(seed, target, label) for seed in config.seeds for target in config.targets for label in self.entries]
 
 
 def read_study(name: str, best: Best | None = None, folder: Path = HERE) -> Study:
-    """A study by the name of its file.
+    """Read a study by the name of its file.
 
     Args:
-        best: settings chosen by tuning, see `bench.evidence.tuning.best_settings`; they stand below what an entry sets
-            itself.
-        folder: of the settings files.
+        best: settings chosen by tuning, see `bench.evidence.tuning.best_settings`. An entry's own settings override
+            them.
+        folder: folder of the settings files.
 
     Raises:
-        FileNotFoundError: no such study.
-        ValueError: settings that do not exist or do not fit together, grids of unequal size, or a study that is tuned
-            while `best` misses a method.
+        FileNotFoundError: there is no such study.
+        ValueError: settings do not exist or do not fit together, grids differ in size, or `best` lacks a method of a
+            tuned study.
     """
     path = folder / f"{name}.json"
     if name.startswith("common") or not path.is_file():
@@ -112,8 +112,10 @@ def read_study(name: str, best: Best | None = None, folder: Path = HERE) -> Stud
         entries = grid_entries(content.pop("grids"))
     else:
         tuning = content.setdefault("tuned", "tuning")
-        given = content.pop("entries", None) or {method: {"method": method} for method in _grids(folder, tuning)}
-        entries = {label: Entry(**entry) for label, entry in given.items()}
+        entry_settings = content.pop("entries", None) or {
+            method: {"method": method} for method in _grids(folder, tuning)
+        }
+        entries = {label: Entry(**entry) for label, entry in entry_settings.items()}
         if tuning is not None:
             chosen = (best or {}).get(tuning, {})
             entries = {label: _tuned(entry, chosen, tuning) for label, entry in entries.items()}
@@ -126,10 +128,10 @@ def read_study(name: str, best: Best | None = None, folder: Path = HERE) -> Stud
 
 
 def grid_entries(grids: Mapping[str, Mapping[str, list[Any]]]) -> dict[str, Entry]:
-    """Every combination of every method's grid; settings of a method's block have a dot: "mpt.rank".
+    """Every combination of every method's grid. Settings of a method's block have a dot: "mpt.rank".
 
     Raises:
-        ValueError: the grids have different sizes, so that one method would be tuned more than another.
+        ValueError: the grids differ in size, so some methods would be tuned more than others.
     """
     sizes = {method: len(list(product(*grid.values()))) for method, grid in grids.items()}
     if len(set(sizes.values())) > 1:
@@ -142,7 +144,7 @@ def grid_entries(grids: Mapping[str, Mapping[str, list[Any]]]) -> dict[str, Entr
             for name, value in zip(grid, values, strict=True):
                 settings = merged(settings, nested(name, value))
             entries[f"{method} {number}"] = Entry(method=method, settings=settings)
-    # Tuning compares settings of one method with each other; no entry stands for the baseline.
+    # Tuning compares settings of one method with each other, so no entry is the baseline.
     return {label: entry.model_copy(update={"against": label}) for label, entry in entries.items()}
 
 

@@ -1,4 +1,4 @@
-"""The choice of every method's settings: the best mean validation score over targets, from grids of equal size."""
+"""Choose every method's settings by the best mean validation score over targets, from grids of equal size."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from prompttransfer.report import Results
 
 
 def choose(study: Study, results: Results) -> dict[str, Any]:
-    """What is written to <study>.json: every setting tried with its scores, and the best of each method.
+    """Content of <study>.json: every setting tried, with its scores, and the best setting of each method.
 
-    The best has the largest mean over targets of the mean over seeds; of equal ones the first in the grid. A setting
+    The best setting has the largest mean over targets of the mean over seeds; on a tie, the first in the grid. Settings
     that diverged in a cell cannot win.
 
     Raises:
-        ValueError: the study judges on test rows, or is not finished.
+        ValueError: the study scores on test rows, or is not finished.
     """
     if results.judged_on != "validation":
         raise ValueError(f"{study.name}: settings are chosen on validation rows, got evaluate_on={results.judged_on!r}")
@@ -44,7 +44,7 @@ def choose(study: Study, results: Results) -> dict[str, Any]:
 
 
 def best_settings(archives: Path) -> Best:
-    """The chosen settings, by study of tuning and by method, of the studies that are finished."""
+    """Chosen settings of the finished tuning studies, by study and method."""
     paths = {name: archives / f"{name}.json" for name in TUNING}
     return {
         name: json.loads(path.read_text(encoding="utf-8"))["best"] for name, path in paths.items() if path.is_file()
@@ -52,7 +52,7 @@ def best_settings(archives: Path) -> Best:
 
 
 def settings_text(settings: Mapping[str, Any], prefix: str = "") -> str:
-    """Such as "target_learning_rate 0.02, spot.own_fraction 0.25"."""
+    """Format settings as "target_learning_rate 0.02, spot.own_fraction 0.25"."""
     parts = []
     for name, value in settings.items():
         text = settings_text(value, f"{prefix}{name}.") if isinstance(value, Mapping) else f"{prefix}{name} {value}"

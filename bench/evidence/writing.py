@@ -96,9 +96,9 @@ def write_study(study: Study, results: Results, folder: Path) -> None:
 
 
 def write_index(studies: Sequence[Study], folder: Path) -> None:
-    """README.md: the protocol, and in every study the mean difference to PT of what is compared with it.
+    """Write README.md: the protocol, and for every study the mean differences to PT.
 
-    It reads the CSVs that stand in `folder`, so it also holds the studies whose cells are on another machine.
+    Reads the CSV files in `folder`, so it includes studies whose cells are on another machine.
     """
     parts = ["# Results", "`make evidence` writes these pages; nothing on them is typed by hand.", PROTOCOL]
     for study in studies:
@@ -106,8 +106,8 @@ def write_index(studies: Sequence[Study], folder: Path) -> None:
         if not path.is_file():
             continue
         results = Results(folder, _read_csv(path))
-        found = comparisons(results.rows, BASELINE, retrained=study.config.retrain_sources)
-        differences = {comparison.method: comparison.mean_texts() for comparison in found}
+        compared = comparisons(results.rows, BASELINE, retrained=study.config.retrain_sources)
+        differences = {comparison.method: comparison.mean_texts() for comparison in compared}
         rows = [
             [label, mean_text(results, results.mean(label)), *differences.get(label, [""] * 3)]
             for label in results.methods
@@ -123,7 +123,7 @@ def write_index(studies: Sequence[Study], folder: Path) -> None:
 
 
 def write_tuning(chosen: Mapping[str, Any], path: Path) -> None:
-    """The page of a tuning: every setting that was tried, with its validation scores."""
+    """Write the page of a tuning: every setting that was tried, with its validation scores."""
     settings = chosen["settings"]
     targets = settings["targets"]
     parts = [
@@ -151,13 +151,13 @@ def write_tuning(chosen: Mapping[str, Any], path: Path) -> None:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], text: int = 1) -> str:
-    """A Markdown table; the first `text` columns are words, set left."""
+    """A Markdown table. The first `text` columns are left-aligned."""
     lines = [list(head), [*["---"] * text, *["---:"] * (len(head) - text)], *rows]
     return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
 
 
 def group_rows(results: Results) -> tuple[list[str], list[list[str]]]:
-    """How often each source was merged, by method and target. Head and rows."""
+    """Head and rows of a table of how often each source was merged, by method and target."""
     sources = results.content["settings"]["sources"]
     rows = []
     for method in results.methods:
@@ -174,7 +174,7 @@ def group_rows(results: Results) -> tuple[list[str], list[list[str]]]:
 
 
 def settings_rows(study: Study) -> tuple[list[str], list[list[str]]]:
-    """What every entry sets by itself. Head and rows."""
+    """Head and rows of a table of every entry's own settings."""
     lines = [[label, settings_text(entry.settings) or "-"] for label, entry in study.entries.items()]
     return ["entry", "settings"], lines
 

@@ -1,1 +1,1 @@
-"""Everything that a machine with an NVIDIA GPU can tell within minutes: correctness first, then speed."""
+"""Checks and measurements on a machine with an NVIDIA GPU, within minutes: correctness first, then speed."""

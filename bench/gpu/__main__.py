@@ -1,15 +1,15 @@
-"""Everything that a machine with an NVIDIA GPU can tell within minutes and without a network.
+"""Checks and measurements on a machine with an NVIDIA GPU, within minutes and without a network.
 
-Correctness comes first: the device and its ceilings, checks against float64, the tests of the backend cuda. Then speed,
-sanitizers, a profile, training steps, Triton and torch.compile. Every part has its time and is ended when it is over;
-what earlier parts left over goes to the later ones.
+Correctness comes first: the device and its ceilings, checks against float64, and the tests of the backend cuda. Then
+come speed, sanitizers, a profile, training steps, Triton and torch.compile. Every part has a time limit and is ended
+when it is reached; unused time goes to the later parts.
 
-The folder receives results.tar.gz, with a log per part and all results, and summary.txt. Both are up to date after each
-part, so what was done survives the end of the machine. The exit code is the number of parts that failed.
+The output folder gets results.tar.gz, with a log per part and all results, and summary.txt. Both are updated after each
+part, so nothing is lost if the machine ends early. The exit code is the number of failed parts.
 
-It needs torch with CUDA, numpy, pytest and transformers, and runs from the source tree. What else is needed can be
-carried: `make gpupack` on another machine collects the compiled module and the wheels in build/gpu (GPU_PACK names
-another folder). Without a carried module it is built, with nvcc, pybind11, cmake and ninja.
+It needs torch with CUDA, numpy, pytest and transformers, and runs from the source tree. You can bring everything else:
+`make gpupack` on another machine collects the compiled module and the wheels in build/gpu (or the folder in GPU_PACK).
+Without a module, it is built with nvcc, pybind11, cmake and ninja.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from bench.gpu import rehearsal
 from bench.gpu.parts import Target, parts
 from bench.gpu.running import ROOT, Part, Session
 
-_BUILD = 150  # seconds for a build here; a carried module takes a few
+_BUILD = 150  # seconds for a build here; using a packed module takes a few
 
 
 def main() -> int:
@@ -40,7 +40,7 @@ def main() -> int:
     parser.add_argument("--parts", nargs="+", metavar="PART", help="only these, in this order")
     parser.add_argument("--rehearse", action="store_true", help="try the script itself, on the CPU, without a GPU")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # pack before the end
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the results are packed before the end
     room = Path(tempfile.mkdtemp(prefix="gpu-"))
     try:
         return _run(parser, options, room)
@@ -54,13 +54,13 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace, room: Pat
     environment = _environment(site)
     if options.rehearse:
         rehearsal.write_tools(room / "tools")
-        emulated = [str(ROOT / "tests"), str(ROOT / "tests/ops")]  # where the tests have that backend
+        emulated = [str(ROOT / "tests"), str(ROOT / "tests/ops")]  # the tests define that backend
         environment["PYTHONPATH"] = os.pathsep.join([environment["PYTHONPATH"], *emulated])
         environment["PATH"] = os.environ["PATH"] = f"{room / 'tools'}{os.pathsep}{os.environ['PATH']}"
     target = rehearsal.TARGET if options.rehearse else Target()
-    patience = 10 if options.rehearse else 1  # a CPU that others use too
-    made = parts(target, sys.executable, work)
-    listed = {part.name: replace(part, seconds=patience * part.seconds) for part in made}
+    patience = 10 if options.rehearse else 1  # a CPU may be busy with other work
+    all_parts = parts(target, sys.executable, work)
+    listed = {part.name: replace(part, seconds=patience * part.seconds) for part in all_parts}
     if unknown := sorted(set(options.parts or ()) - set(listed)):
         parser.error(f"unknown part {unknown[0]!r}; parts: {' '.join(listed)}")
     session = Session(options.out.resolve(), work, options.budget)
@@ -72,7 +72,7 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace, room: Pat
             return 1
         prepare = [sys.executable, "-m", "bench.gpu.prepare", str(site), "--architectures", architecture]
         session.run(Part("prepare", _BUILD, prepare), {**os.environ, "PYTHONPATH": str(ROOT)})
-        session.planned = session.elapsed  # a carried module leaves nothing over: parts keep their own times
+        session.planned = session.elapsed  # time saved by a packed module is not passed on to the parts
         for name in ["device", *(name for name in options.parts or listed if name != "device")]:
             session.run(listed[name], environment)
     finally:
@@ -82,7 +82,8 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace, room: Pat
 
 
 def _environment(site: Path) -> dict[str, str]:
-    """For the parts: the prepared package comes before that of the source tree, and no current folder before it."""
+    """Environment of the parts, in which the prepared package takes precedence over the source tree and the current
+    folder."""
     paths = [site, ROOT / "python", ROOT / "bench", ROOT]
     inherited = os.environ.get("PYTHONPATH")
     path = os.pathsep.join([*map(str, paths), *([inherited] if inherited else [])])
@@ -90,7 +91,7 @@ def _environment(site: Path) -> dict[str, str]:
 
 
 def _architecture() -> str | None:
-    """Only this GPU's architecture, ``90-real``: others cost build time and run nowhere here."""
+    """Only this GPU's architecture, such as ``90-real``. Others would only cost build time."""
     asked = "import torch; print('%d%d-real' % torch.cuda.get_device_capability())"
     done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True)
     return done.stdout.strip() if done.returncode == 0 else None

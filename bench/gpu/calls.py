@@ -17,7 +17,7 @@ Inputs = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Call:
-    """``function(inputs)`` on tensors by name; the floating ones of ``leaves`` receive a gradient."""
+    """``function(inputs)`` on tensors by name. Floating tensors in ``leaves`` get a gradient."""
 
     name: str
     function: Callable[[Inputs], Tensor]
@@ -40,28 +40,28 @@ class Call:
         return [out.detach(), *torch.autograd.grad(out, [inputs[name] for name in self.leaves], incoming)]
 
     def exact(self) -> list[Tensor]:
-        """The same of the same numbers, by plain torch in float64."""
+        """The same results by plain torch in float64."""
         double = {name: t.double() if t.is_floating_point() else t for name, t in self.inputs.items()}
         with pk.use_backend("reference"):
             return self.everything(double)
 
     def new_inputs(self, seed: int) -> Inputs:
-        """Other numbers of the same sizes, types and strides."""
+        """Inputs with other numbers, but the same sizes, types and strides."""
         generator = torch.Generator().manual_seed(seed)
-        made = {}
+        inputs = {}
         for name, tensor in self.inputs.items():
             if tensor.is_floating_point():
                 drawn = torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
-                made[name] = tensor + drawn.to(tensor.device, tensor.dtype)
+                inputs[name] = tensor + drawn.to(tensor.device, tensor.dtype)
             else:
-                made[name] = tensor.flip(0)
-        return made
+                inputs[name] = tensor.flip(0)
+        return inputs
 
 
 def calls(rows: int, length: int, hidden: int, dtype: torch.dtype, device: torch.device, aligned: bool) -> list[Call]:
     """All operations with ``rows`` prompts, particles or tasks of (length, hidden).
 
-    Not ``aligned``, every tensor begins one element off the alignment of its memory.
+    Unless ``aligned``, every tensor starts one element after an aligned address.
     """
     generator = torch.Generator().manual_seed(rows)
 
@@ -121,7 +121,7 @@ def calls(rows: int, length: int, hidden: int, dtype: torch.dtype, device: torch
 
 @contextmanager
 def use(backend: str) -> Iterator[None]:
-    """`pk.use_backend`, also for the emulated backend of the tests, which the package does not offer."""
+    """`pk.use_backend`, also for the emulated backend of the tests, which the package does not have."""
     if backend == "cuda-emulated":
         from emulated import make_backend
 

@@ -1,9 +1,9 @@
-"""Checks every operation against float64, and what only a GPU can get wrong: graphs, streams, compiled code.
+"""Check every operation against float64, and the features specific to GPUs: graphs, streams, compiled code.
 
 python -m bench.gpu.check [--short] [--device cuda] [--backend cuda]
 
---short calls each operation a few times and compares nothing, for tools that instrument kernels. On a CPU captured and
-parallel calls run one after the other, which tries this file itself.
+--short calls each operation a few times and compares nothing, for tools that instrument kernels. On a CPU, captured and
+parallel calls run one after the other, to test this file itself.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from torch import Tensor
 
 from bench.gpu.calls import Call, Inputs, calls, use
 
-ROWS = (1, 8, 16, 32, 64, 70)  # 70: more than the kernels hold
+ROWS = (1, 8, 16, 32, 64, 70)  # 70: more than the kernels support
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 FEW_DTYPES = (torch.bfloat16,)  # on a CPU
-# Relative root-mean-square error by the type of the result: of a sum in it, or of one rounding to it.
+# Allowed relative root-mean-square error by result type: from a sum in this type, or from one rounding to it.
 TOLERANCE = {torch.float64: 1e-11, torch.float32: 5e-6, torch.bfloat16: 4e-3, torch.float16: 6e-4}
 
 
 def allowed(exact: Tensor, dtype: torch.dtype) -> float:
-    """The largest norm of the error of a result of this type."""
-    # Subnormal numbers are equally spaced: rounding to one is off by up to half the spacing, however small the number.
+    """Largest allowed norm of the error of a result of this type."""
+    # Subnormal numbers are equally spaced, so rounding to one is off by up to half the spacing, however small it is.
     spacing = torch.finfo(dtype).tiny * torch.finfo(dtype).eps
     return TOLERANCE[dtype] * float(exact.norm()) + spacing / 2 * exact.numel() ** 0.5
 
 
 class Checks:
-    """Counts what was compared and keeps what was wrong."""
+    """Counts comparisons and collects errors."""
 
     def __init__(self, device: torch.device) -> None:
         self.device, self.compared, self.wrong, self.worst = device, 0, [], 0.0
@@ -54,7 +54,7 @@ class Checks:
     def close(self, got: list[Tensor], want: list[Tensor], what: str) -> None:
         for place, (one, exact) in enumerate(zip(got, want, strict=True)):
             error, limit = float((one.double() - exact).norm()), allowed(exact, one.dtype)
-            if limit > 0:  # of zeros in float64 it is 0
+            if limit > 0:  # it is 0 for zeros in float64
                 self.worst = max(self.worst, error / limit)
             name, relative = f"gradient {place}" if place else "result", error / max(float(exact.norm()), 1e-300)
             self.that(error <= limit, f"{what}: {name} is off by {relative:.2g} in {one.dtype}")
@@ -66,14 +66,14 @@ def sized(checks: Checks, rows: int, dtype: torch.dtype, aligned: bool = True) -
 
 
 def operations(checks: Checks) -> None:
-    """Against float64, and twice the same bits."""
+    """Compare with float64, and check that two calls give the same bits."""
     for rows in ROWS if checks.real else (8, 70):
         for dtype in DTYPES if checks.real else FEW_DTYPES:
             for aligned in (True, False):
                 for call in sized(checks, rows, dtype, aligned):
                     what = f"{call.name}, {rows} rows, {dtype}, {'aligned' if aligned else 'unaligned'}"
                     got, exact = call.everything(), call.exact()
-                    # The gradient of the cosine of one prompt with itself is 0 but for rounding.
+                    # The gradient of the cosine of one prompt with itself is 0 except for rounding.
                     with_itself = rows == 1 and "cosine" in call.name and "others" not in call.name
                     compared = 1 if with_itself else len(got)
                     checks.close(got[:compared], exact[:compared], what)
@@ -81,7 +81,7 @@ def operations(checks: Checks) -> None:
 
 
 def captured(checks: Checks, run: Callable[[], list[Tensor]]) -> tuple[list[Tensor], Callable[[], None]]:
-    """The outputs of ``run``, and a function that computes them again in place."""
+    """The outputs of ``run``, and a function that recomputes them in place."""
     if not checks.real:
         outputs = run()
         return outputs, lambda: [out.copy_(new) for out, new in zip(outputs, run(), strict=True)]
@@ -97,7 +97,7 @@ def captured(checks: Checks, run: Callable[[], list[Tensor]]) -> tuple[list[Tens
 
 
 def graphs(checks: Checks) -> None:
-    """Captured once, replayed with new inputs three times: the bits of an eager call."""
+    """Capture once, replay with new inputs three times: the same bits as an eager call."""
     for rows in (8, 64, 70) if checks.real else (8,):
         for call in sized(checks, rows, torch.float32):
             static = {name: tensor.clone() for name, tensor in call.inputs.items()}
@@ -111,21 +111,21 @@ def graphs(checks: Checks) -> None:
 
 
 def streams(checks: Checks, times: int = 100) -> None:
-    """Two streams at once, a hundred times: the bits of a call alone."""
+    """Use two streams at once, a hundred times: the same bits as a single call."""
     pair = [torch.cuda.Stream() if checks.real else None for _ in range(2)]
     for rows in (16, 64) if checks.real else (8,):
         for call in sized(checks, rows, torch.float32)[:7]:  # similarity and SVGD: blocks that wait for each other
             inputs = [call.new_inputs(seed) for seed in range(2)]
             alone = [call.result(one) for one in inputs]
             settle(checks)
-            found: list[list[Tensor]] = [[], []]
+            outputs: list[list[Tensor]] = [[], []]
             for _ in range(times if checks.real else 2):
                 for place, stream in enumerate(pair):
                     with torch.cuda.stream(stream) if stream is not None else nullcontext():
-                        found[place].append(call.result(inputs[place]))
+                        outputs[place].append(call.result(inputs[place]))
             settle(checks)
             for place in range(2):
-                differ = sum(not torch.equal(out, alone[place]) for out in found[place])
+                differ = sum(not torch.equal(out, alone[place]) for out in outputs[place])
                 checks.that(differ == 0, f"{call.name}, {rows} rows: {differ} calls differ on stream {place}")
 
 
@@ -147,11 +147,11 @@ def compiled(checks: Checks) -> None:
                 want = every(new)
             checks.same(got, want, f"compiled with reduce-overhead, {rows} rows, call {seed}")
             del new
-            torch.full((1 << 20,), float("nan"), device=checks.device)  # takes memory that was given back
+            torch.full((1 << 20,), float("nan"), device=checks.device)  # reuses freed memory
 
 
 def autocast(checks: Checks) -> None:
-    """Results are those outside, in type and bits."""
+    """Results have the same type and bits as outside of autocast."""
     for rows in (8, 22, 70) if checks.real else (8,):
         for call in sized(checks, rows, torch.float32):
             want = call.everything()
@@ -161,7 +161,7 @@ def autocast(checks: Checks) -> None:
 
 
 def short(checks: Checks) -> None:
-    """Some thirty calls and their gradients."""
+    """About thirty calls and their gradients."""
     for rows, dtype, aligned in ((8, torch.float32, True), (33, torch.bfloat16, False), (64, torch.float64, True)):
         for call in sized(checks, rows, dtype, aligned):
             call.everything()
@@ -180,7 +180,7 @@ def sections(checks: Checks, options: argparse.Namespace) -> Iterator[Callable[[
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--short", action="store_true", help="some thirty calls, nothing is compared")
+    parser.add_argument("--short", action="store_true", help="about thirty calls, without comparisons")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--backend", default="cuda")
     options = parser.parse_args()
@@ -191,7 +191,7 @@ def main() -> int:
             try:
                 section(checks)
                 settle(checks)
-            except Exception as error:  # the other sections still tell something
+            except Exception as error:  # continue with the other sections
                 checks.wrong.append(section.__name__)
                 print(f"WRONG {section.__name__}: {type(error).__name__}: {str(error)[:300]}")
             wrong, seconds = len(checks.wrong) - before, time.perf_counter() - begin

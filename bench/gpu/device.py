@@ -1,4 +1,4 @@
-"""The device, its ceilings, and whether the backend under test is the one that was built for it.
+"""Report the device and its ceilings, and check that the backend under test is the one built for it.
 
 python -m bench.gpu.device --site FOLDER [--device cuda]
 """
@@ -17,7 +17,7 @@ from promptkernels.bench.timing import copy_bandwidth, sampler
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype, size: int) -> float:
-    """Operations per second of a product of square matrices of random numbers; the best of five."""
+    """Operations per second of a product of random square matrices; the best of five."""
     left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     timed = sampler(lambda: left @ right, device)
     return 2 * size**3 / min(timed.take() for _ in range(5))
@@ -26,14 +26,14 @@ def matrix_rate(device: torch.device, dtype: torch.dtype, size: int) -> float:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--site", type=Path, required=True, help="the folder that the package must come from")
+    parser.add_argument("--site", type=Path, required=True, help="folder from which the package must be imported")
     options = parser.parse_args()
     device = torch.device(options.device)
     for name, value in facts(device).items():
         print(f"{name}: {value}")
     package = Path(pk.__file__).resolve()
     if not package.is_relative_to(options.site.resolve()):
-        print(f"promptkernels is that of {package.parent}, not the one that was prepared in {options.site}")
+        print(f"promptkernels is imported from {package.parent}, not from {options.site}")
         return 1
     real = device.type == "cuda"
     size = 8192 if real else 256

@@ -1,4 +1,4 @@
-"""What is run on a GPU, in which order and for how long: correctness first, then speed, then what compiles for long."""
+"""The parts to run on a GPU, their order and their times: correctness first, then speed, then long compilations."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bench.gpu.running import ROOT, Part
 
-# Ours have this word in their names, mangled and demangled alike; torch's kernels have not.
+# Our kernels have this word in their names, mangled or not; torch's kernels do not.
 OURS = "promptkernels"
 _SECTIONS = ("SpeedOfLight", "LaunchStats", "Occupancy", "MemoryWorkloadAnalysis", "WarpStateStats")
 _LARGE = ["L=512", "S=1024"]  # words in the names of the benchmark's large cases
@@ -18,7 +18,7 @@ _LARGE = ["L=512", "S=1024"]  # words in the names of the benchmark's large case
 
 @dataclass(frozen=True)
 class Target:
-    """A device as torch calls it, and who stands for the backends there; other names than these are a rehearsal's."""
+    """A device in torch's notation, and the backends to run on it. Other names are for a rehearsal."""
 
     device: str = "cuda"
     cuda: str = "cuda"
@@ -47,7 +47,7 @@ def parts(target: Target, python: str, work: Path) -> list[Part]:
         command = [sanitizer or "", "--tool", tool, "--kernel-name", f"kns={OURS}", "--error-exitcode", "99"]
         return Part(
             tool, seconds, [*command, *check, "--short"] if sanitizer else None,
-            # torch's caching allocator would hide accesses that stay within its blocks
+            # torch's caching allocator would hide out-of-bounds accesses within its blocks
             {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}, "device", "no compute-sanitizer",
         )  # fmt: skip
 
@@ -78,9 +78,9 @@ def _tool(name: str) -> str | None:
 
 
 def _tests(python: str, runner: str) -> list[str]:
-    """The tests of one backend on one device; pytest fails where that runs none."""
+    """The tests of one backend on one device. pytest fails if there are none."""
     parallel = ["-n", str(min(12, os.cpu_count() or 1))] if find_spec("xdist") and (os.cpu_count() or 1) > 2 else []
-    # The source tree stays off the path: it has no compiled module, or one of another build.
+    # The source tree must not be on the path: it has no compiled module, or one from another build.
     options = ["-q", "-p", "no:cacheprovider", "-o", "pythonpath=tests", *parallel, "--runner", runner]
     if "emulated" in runner:  # a rehearsal: one file is enough
         return [python, "-m", "pytest", *options, "-m", "not large", "tests/ops/test_degenerate.py"]

@@ -1,4 +1,4 @@
-"""Puts the package under test, and what it needs, into a folder of its own: what is tested is what was put there.
+"""Put the package under test and its requirements into a separate folder, which is then tested.
 
 python -m bench.gpu.prepare FOLDER [--architectures 90-real]     for this machine, with what was collected for it
 python -m bench.gpu.prepare --collect [--python python3.12]      for another machine: make gpupack
@@ -20,7 +20,7 @@ from importlib.metadata import version as installed
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-# What prompttransfer needs and images for machine learning often lack, with what these need in their turn.
+# Requirements of prompttransfer that machine learning images often lack, with their own requirements.
 WHEELS = (
     "pydantic", "pydantic-core", "annotated-types", "typing-inspection", "typing-extensions", "datasets", "dill",
     "multiprocess", "xxhash",
@@ -33,15 +33,15 @@ def pack() -> Path:
 
 
 def sources() -> str:
-    """A hash of everything that the compiled module is made of."""
-    found = hashlib.sha256()
+    """Hash of all sources of the compiled module."""
+    digest = hashlib.sha256()
     for path in [ROOT / "CMakeLists.txt", *sorted(p for p in (ROOT / "csrc").rglob("*") if p.is_file())]:
-        found.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())
-    return found.hexdigest()
+        digest.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
 def suffix(python: str) -> str:
-    """The ending of compiled modules, ``.cpython-312-x86_64-linux-gnu.so``."""
+    """Suffix of compiled modules, such as ``.cpython-312-x86_64-linux-gnu.so``."""
     asked = "import sysconfig; print(sysconfig.get_config_var('EXT_SUFFIX'))"
     return subprocess.run([python, "-c", asked], capture_output=True, text=True, check=True).stdout.strip()
 
@@ -78,7 +78,7 @@ def carried(architectures: str) -> Path | None:
 
 
 def unpack(site: Path) -> None:
-    """The carried wheels that are for this Python, into ``site``."""
+    """Unpack the packed wheels for this Python into ``site``."""
     version = f"{sys.version_info.major}{sys.version_info.minor}"
     for wheel in sorted((pack() / "wheels").glob("*.whl")):
         if set(wheel.name.split("-")[-3].split(".")) & {"py3", f"py{version}", f"cp{version}"}:
@@ -89,7 +89,7 @@ def unpack(site: Path) -> None:
 
 
 def prepare(site: Path, architectures: str) -> None:
-    """The package, its CUDA module and the carried wheels in ``site``; no architectures: the package alone."""
+    """Put the package, its CUDA module and the packed wheels into ``site``. Without architectures: only the package."""
     ignored = shutil.ignore_patterns("__pycache__", "_C_cuda*")
     shutil.copytree(ROOT / "promptkernels", site / "promptkernels", ignore=ignored, dirs_exist_ok=True)
     if not architectures:

@@ -1,4 +1,4 @@
-"""Every operation once at a size that fills the device: what a profiler looks at.
+"""Run every operation once, at a size that fills the device, for a profiler.
 
 python -m bench.gpu.profiled [--device cuda] [--backend cuda]
 """

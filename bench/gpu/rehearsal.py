@@ -1,4 +1,4 @@
-"""Stands in for a machine with a GPU, so that everything but the GPU itself is tried without one."""
+"""Simulate a machine with a GPU, to test everything except the GPU itself."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from bench.gpu.parts import Target
 
 TARGET = Target(device="cpu", cuda="cuda-emulated", cuda_runner="cuda-emulated", triton_runner="cuda-emulated")
 
-# Runs the Python program that it would watch, and writes a line where it would write its report.
+# Stand-in for a tool: runs the Python program, and writes a line in place of a report.
 _TOOL = """#!/bin/sh
 while [ $# -gt 0 ]; do
   case $1 in

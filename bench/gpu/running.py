@@ -1,4 +1,4 @@
-"""Runs commands one after the other, each within its time, and packs what they wrote after each of them."""
+"""Run commands one after the other with time limits, and pack their output after each one."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]  # where commands run
-_LEAST = 5.0  # seconds; with less left a part is not begun
-_GRACE = 3.0  # seconds between the request to end and the end
-_LONGEST_LOG = 4 << 20  # bytes; of a longer log the end is kept
+_LEAST = 5.0  # seconds; with less time left, a part is not started
+_GRACE = 3.0  # seconds between SIGTERM and SIGKILL
+_LONGEST_LOG = 4 << 20  # bytes; only the end of a longer log is kept
 ARCHIVE, SUMMARY = "results.tar.gz", "summary.txt"
 
 
@@ -24,10 +24,10 @@ class Part:
     """One command.
 
     Args:
-        name: of its log, and of a folder for whatever else it writes.
-        seconds: its time, to which what earlier parts left over is added.
-        command: what to run; None where a tool is missing, and `missing` says which.
-        needs: the name of a part without which this one tells nothing.
+        name: name of its log, and of a folder for its other output.
+        seconds: time limit, to which unused time of earlier parts is added.
+        command: command to run; None if a tool is missing, which `missing` names.
+        needs: name of a part that must succeed first.
     """
 
     name: str
@@ -39,11 +39,11 @@ class Part:
 
 
 class Session:
-    """Parts run in a folder of their own; ``out`` receives an archive of it and a summary, up to date after each part.
+    """Run parts in a work folder. ``out`` gets an archive of it and a summary, updated after each part.
 
     Args:
-        out: where the archive and the summary go.
-        work: logs and results of the parts.
+        out: folder for the archive and the summary.
+        work: folder for the parts' logs and results.
         budget: seconds for everything, from now on.
     """
 
@@ -68,7 +68,7 @@ class Session:
             summary.write(line + "\n")
 
     def run(self, part: Part, environment: Mapping[str, str]) -> None:
-        """Run one part and pack; a part that fails, or runs out of its time, keeps what it has written."""
+        """Run one part and pack. The output of a part that fails or times out is kept."""
         limit = min(self.budget - self.elapsed, part.seconds + max(0.0, self.planned - self.elapsed))
         self.planned += part.seconds
         if part.command is None:
@@ -83,8 +83,8 @@ class Session:
             with log.open("wb") as output:
                 code = _within(limit, part.command, {**environment, **part.environment}, output)
             status = {0: "ok", None: "TIMEOUT"}.get(code, "FAILED")
-            said = f"exit code {code}: " if status == "FAILED" else ""
-            self._end(part, status, self.elapsed - began, said + _last_line(log))
+            prefix = f"exit code {code}: " if status == "FAILED" else ""
+            self._end(part, status, self.elapsed - began, prefix + _last_line(log))
 
     def _end(self, part: Part, status: str, seconds: float, what: str) -> None:
         self.status[part.name] = status
@@ -92,7 +92,7 @@ class Session:
         self.pack()
 
     def pack(self) -> None:
-        """Write the archive whole or not at all, and the summary beside it."""
+        """Write the archive atomically, and the summary."""
         for log in self.work.glob("*.log"):
             _shorten(log)
         unfinished = self.out / f".{ARCHIVE}"
@@ -103,7 +103,7 @@ class Session:
 
 
 def _within(limit: float, command: list[str], environment: Mapping[str, str], output) -> int | None:
-    """The exit code; None if it took longer and was ended with all processes that it started."""
+    """Exit code of a command; None if it timed out and was ended with all its child processes."""
     process = subprocess.Popen(
         command,
         cwd=ROOT,
@@ -117,7 +117,7 @@ def _within(limit: float, command: list[str], environment: Mapping[str, str], ou
         return process.wait(limit)
     except subprocess.TimeoutExpired:
         return None
-    finally:  # also where this process is asked to end
+    finally:  # also if this process is asked to end
         for number in (signal.SIGTERM, signal.SIGKILL):
             _signal_group(process.pid, number)
             try:

@@ -1,1 +1,1 @@
-"""Backends: each is a function for every operation of the table; the registry chooses among them."""
+"""Backends: each has a function for every operation in the table. The registry chooses among them."""

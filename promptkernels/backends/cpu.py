@@ -1,6 +1,6 @@
 """Backend ``cpu``: C++ kernels for AVX-512, AVX2 and baseline x86-64 (or plain vectors elsewhere), chosen at run time.
 
-Threads come from torch's own OpenMP pool, as many as `torch.get_num_threads` says, or `use_threads` for one thread.
+Kernels use torch's own OpenMP pool with `torch.get_num_threads` threads, or the number set by `use_threads`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _C, _reason = load("_C_cpu")
 
 
 def why_unavailable() -> str | None:
-    """None if the backend can run here, else the reason in one line."""
+    """None if the backend can run here, else the reason, in one line."""
     return _reason
 
 
@@ -32,7 +32,7 @@ _own = local()
 
 
 def use_threads(count: int) -> None:
-    """Operations that the calling thread starts from now on use so many threads: 1 in a pool that fills the cores."""
+    """Set the number of threads for operations of the calling thread: 1 in a pool that already uses all cores."""
     if count < 1:
         raise ValueError(f"count must be >= 1, got {count}")
     _own.threads = count

@@ -1,7 +1,7 @@
 """Backend ``cuda``: CUDA C++ kernels on torch's current stream.
 
 Scratch memory comes from torch's caching allocator, nothing waits for the device, and every operation can be captured
-in a CUDA graph. More rows than the Gram kernel holds go through torch's matrix products (`many_rows`).
+in a CUDA graph. With more rows than the Gram kernel supports, torch's matrix products are used (`many_rows`).
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ _C, _reason = load("_C_cuda")
 
 
 def unserved(architectures: str, capability: tuple[int, int]) -> bool:
-    """Whether a device of this compute capability finds no code in a module built for ``architectures``.
+    """Whether a module built for ``architectures`` has no code for a device of this compute capability.
 
     The names are CMake's: ``90-real`` is machine code, which runs on the same major and any later minor version,
     ``120-virtual`` is PTX for this and any later version, ``120`` is both. Code for ``90a`` runs on 9.0 only, code for
-    the family ``100f`` on the same major and any later minor version. Of another name (``native``, ``all``) nothing is
-    known, and the device is tried.
+    the family ``100f`` on the same major and any later minor version. For other names (``native``, ``all``) the result
+    is False, so that the device is tried.
     """
     for name in architectures.split():
-        found = re.fullmatch(r"(\d+)(\d)([af]?)(-real|-virtual)?", name)
-        if found is None:
+        match = re.fullmatch(r"(\d+)(\d)([af]?)(-real|-virtual)?", name)
+        if match is None:
             return False
-        built, limits, kind = (int(found[1]), int(found[2])), found[3], found[4]
+        built, limits, kind = (int(match[1]), int(match[2])), match[3], match[4]
         if built == capability:
             return False
         later = built[1] <= capability[1]
@@ -51,15 +51,15 @@ def unserved(architectures: str, capability: tuple[int, int]) -> bool:
 
 
 def too_old(driver: int, built_with: str) -> bool:
-    """Whether a driver (12040 for CUDA 12.4) cannot run a module with the CUDA runtime ``built_with`` ("13.0") in it.
+    """Whether a driver (12040 for CUDA 12.4) is too old for a module with the CUDA runtime ``built_with`` ("13.0").
 
-    A runtime runs on every driver of its own major version or a later one.
+    A runtime works with every driver of its own major version or a later one.
     """
     return driver // 1000 < int(built_with.partition(".")[0])
 
 
 def _driver() -> int | None:
-    """The CUDA version that the driver supports, as 12040 for 12.4; None where it cannot be asked."""
+    """CUDA version that the driver supports, as 12040 for 12.4; None if it cannot be queried."""
     version = ctypes.c_int()
     try:
         status = ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(version))
@@ -69,16 +69,16 @@ def _driver() -> int | None:
 
 
 def why_not_on(index: int) -> str | None:
-    """None if the module has code for the device of this index, else the reason in one line."""
+    """None if the module has code for the device with this index, else the reason, in one line."""
     architectures = _C.build_info()["architectures"]
     major, minor = torch.cuda.get_device_capability(index)
     if unserved(architectures, (major, minor)):
-        return f"device {index} has compute capability {major}.{minor}, the module was built for {architectures}"
+        return f"device {index} has compute capability {major}.{minor}, but the module was built for {architectures}"
     return None
 
 
 def why_unavailable() -> str | None:
-    """None if the backend can run on a device here, else the reason in one line."""
+    """None if the backend can run on a device here, else the reason, in one line."""
     if _reason is not None:
         return _reason
     if torch.version.cuda is None:
@@ -88,8 +88,8 @@ def why_unavailable() -> str | None:
     driver, built_with = _driver(), _C.build_info()["cuda"]
     if driver is not None and too_old(driver, built_with):
         return (
-            f"the module was built with CUDA {built_with}, and the driver supports CUDA "
-            f"{driver // 1000}.{driver % 1000 // 10} only: update the driver, or install with an older nvcc"
+            f"the module was built with CUDA {built_with}, and the driver supports only CUDA "
+            f"{driver // 1000}.{driver % 1000 // 10}: update the driver, or install with an older nvcc"
         )
     reasons = [why_not_on(index) for index in range(torch.cuda.device_count())]
     return None if None in reasons else "; ".join(filter(None, reasons))
@@ -101,23 +101,23 @@ def facts() -> dict[str, str]:
 
 
 class Tickets:
-    """Where the blocks of a launch count, to find out which of them ends last: a set of counters on the device.
+    """Sets of counters on the device, with which the blocks of a launch find out which of them ends last.
 
-    No two launches that may overlap share a set: eager calls have one per stream, and each captured call has one of its
-    own for good (kernels leave zeros behind, so a graph can be replayed). The sets are static memory of the module.
-    torch's allocator would put them into the memory of a CUDA graph when the first call comes while one is prepared,
-    and give them to somebody else later. Calls without a free set, and captured calls before the first eager one on
-    their device, get one from torch that is set to zero in stream order, so at every replay.
+    Launches that may overlap never share a set. Eager calls have one set per stream, and each captured call keeps its
+    own set (kernels reset it to zero, so a graph can be replayed). The sets are static memory of the module, because
+    torch's allocator could place them in the memory pool of a CUDA graph, if the first call is captured, and reuse them
+    later. Calls without a free set, and captured calls before the first eager one on their device, get a set from torch
+    that is zeroed in stream order, also at every replay.
     """
 
     def __init__(self, module: ModuleType) -> None:
         self._module = module
-        self._first: dict[int, int] = {}  # by device: address of its sets
+        self._first: dict[int, int] = {}  # address of the sets, by device
         self._taken: dict[int, int] = {}
         self._of_stream: dict[tuple[int, int], int] = {}
 
     def of(self, device: int, stream: int, capturing: bool) -> int | None:
-        """The address of a set; None where the module has none to give."""
+        """Address of a set; None if the module has no free one."""
         if capturing:
             return self._take(device)
         if device not in self._first:
@@ -128,14 +128,14 @@ class Tickets:
         return address
 
     def _take(self, device: int) -> int | None:
-        taken = self._taken.get(device, 0)
-        if device not in self._first or taken == self._module.TICKET_SETS:
+        used = self._taken.get(device, 0)
+        if device not in self._first or used == self._module.TICKET_SETS:
             return None
-        self._taken[device] = taken + 1
-        return self._first[device] + 4 * self._module.TICKETS * taken
+        self._taken[device] = used + 1
+        return self._first[device] + 4 * self._module.TICKETS * used
 
 
-_COUNTING = {"similarity", "svgd", "svgd_backward"}  # functions of the module whose launches need tickets
+_COUNTING = {"similarity", "svgd", "svgd_backward"}  # functions of the module that need tickets
 
 
 def call(
@@ -146,7 +146,7 @@ def call(
     tickets: int | Tensor,
     *arguments,
 ) -> None:
-    """A function of the native module; its scratch memory lives until it returns, which is enough in stream order."""
+    """Call a native function. Its scratch memory is freed when it returns, which is safe in stream order."""
     held = []
 
     def allocate(size: int) -> int:
@@ -173,23 +173,23 @@ def _compared(prompts: Tensor, reference: Tensor | None, others: Tensor | None, 
     return prompts.shape[0] + (0 if others is None else others.shape[0])
 
 
-# How many rows a Gram matrix has, and what runs instead of the kernel where that is more than it holds.
+# Number of rows of the Gram matrix, and the replacement if the kernel does not support that many.
 _GRAM_MATRICES: dict[str, tuple[Callable[..., int], Callable[..., Any]]] = {
     "task_similarity": (_compared, many_rows.task_similarity),
     "task_similarity_z": (_compared, many_rows.task_similarity_z),
     "task_similarity_backward": (lambda grad, *rest: _compared(*rest), task_similarity_backward),
     "svgd_direction": (lambda particles, *_: particles.shape[0], many_rows.svgd_direction),
-    # That of its way back is of gradients, particles and scores.
+    # The backward pass has a Gram matrix of gradients, particles and scores.
     "svgd_direction_backward": (lambda grad, *_: 3 * grad.shape[0], svgd_direction_backward),
 }
 
 
 def functions(native: Native) -> dict[str, Callable[..., Any]]:
-    """The operations on a compiled module; Gram matrices of many rows leave its kernels for torch's own operations."""
-    found = {name: operation.compiled(native) for name, operation in TABLE.items()}
+    """The operations of a compiled module. Gram matrices with many rows use torch's own operations instead."""
+    kernels = {name: operation.compiled(native) for name, operation in TABLE.items()}
     for name, (rows, instead) in _GRAM_MATRICES.items():
-        found[name] = _up_to(native, found[name], rows, instead)
-    return found
+        kernels[name] = _up_to(native, kernels[name], rows, instead)
+    return kernels
 
 
 def _up_to(native: Native, kernel: Callable[..., Any], rows: Callable[..., int], instead: Callable[..., Any]) -> Any:

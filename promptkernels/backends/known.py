@@ -1,4 +1,4 @@
-"""The backends that the package comes with. A module of its own: they need the operations, which need the registry."""
+"""The built-in backends. In a separate module, because they need the operations, which need the registry."""
 
 from promptkernels import reference
 from promptkernels.backends import cpu, cuda, registry, triton

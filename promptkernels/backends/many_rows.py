@@ -1,8 +1,8 @@
-"""Similarity and SVGD of more rows than the GPU kernels hold in one block, through torch's matrix products.
+"""Similarity and SVGD with torch's matrix products, for more rows than a block of the GPU kernels supports.
 
-The formulas are those of the reference with another Gram matrix: the centred rows are cut into chunks of columns with a
-Gram matrix each, and the chunks are added up in float64. Called through `in_plain_torch`, the functions are as accurate
-as the kernels and, like them, never wait for the device.
+The formulas are those of the reference with a different Gram matrix: the centred rows are cut into chunks of columns,
+and the chunks' Gram matrices are added in float64. Called through `in_plain_torch`, the functions are as accurate as
+the kernels and, like them, never wait for the device.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from torch.nn.functional import pad
 from promptkernels.backends.types import accumulation_type
 from promptkernels.reference import similarity, svgd
 
-TOKEN_PRODUCTS = 2**22  # numbers of the Gram matrices per token that are held at once: 32 MiB
-COLUMNS = 2048  # of a chunk; at least as many as there are rows, so that the Gram matrices stay smaller than the rows
+TOKEN_PRODUCTS = 2**22  # values of the per-token Gram matrices in memory at once: 32 MiB
+COLUMNS = 2048  # per chunk; at least the number of rows, so that the Gram matrices stay smaller than the rows
 
 
-# What may round float32 products to TF32 or bfloat16. Since torch 2.9 each has a setting of its own.
+# Settings that may round float32 products to TF32 or bfloat16. Separate since torch 2.9.
 _PRODUCTS = [
     products
     for products in (torch.backends.cuda.matmul, getattr(torch.backends.mkldnn, "matmul", None))
@@ -32,31 +32,31 @@ _PRODUCTS = [
 
 
 def _process_setting() -> str | None:
-    """torch's old setting for the whole process; None where it does not say what the separate settings say."""
+    """torch's old process-wide setting; None if it disagrees with the separate settings."""
     try:
         return torch.get_float32_matmul_precision()
-    except RuntimeError:  # torch refuses to read it then
+    except RuntimeError:  # torch raises if they disagree
         return None
 
 
 @contextmanager
 def full_precision() -> Iterator[None]:
-    """float32 matrix products in float32, whatever the process has allowed, through either interface of torch."""
+    """Compute float32 matrix products in float32, whatever either interface of torch has set for the process."""
     before, separate = _process_setting(), [products.fp32_precision for products in _PRODUCTS]
-    torch.set_float32_matmul_precision("highest")  # both interfaces agree then
+    torch.set_float32_matmul_precision("highest")  # makes both interfaces agree
     try:
         yield
     finally:
         if before is not None:
             torch.set_float32_matmul_precision(before)
         for products, value in zip(_PRODUCTS, separate, strict=True):
-            products.fp32_precision = "none"  # that of `torch.backends.fp32_precision`
+            products.fp32_precision = "none"  # follows `torch.backends.fp32_precision`
             if products.fp32_precision != value:
                 products.fp32_precision = value
 
 
 def in_plain_torch(function: Callable[..., Any], first: Tensor, *arguments: Any) -> Any:
-    """Torch's operations in place of a kernel, and like it: not recorded, not in autocast's type, never in TF32."""
+    """Run torch's operations in place of a kernel, and like it without gradient, autocast or TF32."""
     with torch.no_grad(), torch.autocast(first.device.type, enabled=False), full_precision():
         return function(first, *arguments)
 
@@ -83,13 +83,13 @@ def _with_lengths(products: Tensor, left: Tensor, right: Tensor | None) -> tuple
 
 
 def gram(left: Tensor, right: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """What the similarity of rows needs, in float64."""
+    """Products and lengths of rows for their similarity, in float64."""
     group = left.unsqueeze(0)
     return _with_lengths(products(group, group if right is None else right.unsqueeze(0))[0], left, right)
 
 
 def squared_distances(x: Tensor) -> Tensor:
-    """(G, M, D) -> (G, M, M) in the type of x, of rows that are centred."""
+    """Squared distances of centred rows, (G, M, D) -> (G, M, M), in the type of x."""
     dots = products(x, x)
     norms = dots.diagonal(dim1=-2, dim2=-1)
     squared = (norms.unsqueeze(-1) + norms.unsqueeze(-2) - 2 * dots).clamp_min(0)

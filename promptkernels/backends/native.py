@@ -1,7 +1,7 @@
-"""What the compiled backends share: tensors become addresses, sizes and type codes.
+"""Shared code of the compiled backends, which pass tensors as addresses, sizes and type codes.
 
-Both native modules have the same functions; only their last argument differs, a number of threads or a stream. How an
-operation calls them stands beside it, in its file of `promptkernels.ops`.
+Both native modules have the same functions. Only their last argument differs: a number of threads, or a stream. The
+calls of an operation are in its file in `promptkernels.ops`.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-# That of the compiled modules this file knows how to call: kInterface in csrc/bindings.h.
+# Interface version of the compiled modules that this file can call: kInterface in csrc/bindings.h.
 INTERFACE = 5
 
 CODES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
 
 
 class Native(NamedTuple):
-    """A compiled module and how it is called: ``run(function, device, *arguments)`` adds the last argument."""
+    """A compiled module and how to call it: ``run(function, device, *arguments)`` adds the last argument."""
 
-    module: Any  # None where it is not there: no operation may be called then
+    module: Any  # None if it is missing; then no operation may be called
     run: Callable[..., None]
 
 
 def load(name: str) -> tuple[ModuleType | None, str | None]:
-    """The compiled module ``promptkernels.<name>``, or None and the reason in one line."""
+    """Load the compiled module ``promptkernels.<name>``; None and the reason, in one line, if that fails."""
     full = f"promptkernels.{name}"
     try:
         module = import_module(full)
     except ModuleNotFoundError:
         return None, f"the package was installed without the compiled module {full}"
-    except (ImportError, ValueError) as error:  # ValueError: a wrong PROMPTKERNELS_CPU
+    except (ImportError, ValueError) as error:  # ValueError: an invalid PROMPTKERNELS_CPU
         return None, f"{full} does not load: {error}"
     if getattr(module, "INTERFACE", None) != INTERFACE:
         return None, f"{full} was built for another version of the package: install it again"
@@ -46,17 +46,17 @@ def address(tensor: Tensor | None) -> int:
 
 
 def addresses(needs: Sequence[bool], tensors: Sequence[Tensor]) -> list[int]:
-    """Where to write what is needed; 0 for the rest."""
+    """Addresses of the needed outputs; 0 for the others."""
     return [tensor.data_ptr() if need else 0 for need, tensor in zip(needs, tensors, strict=True)]
 
 
 def allocate(like: Tensor, dtype: torch.dtype, *shape: int) -> Tensor:
-    """An empty tensor on the device of another; to name its type where that is the same costs a third of the call."""
+    """An empty tensor on the device of another. Passing an equal type explicitly would make the call a third slower."""
     return like.new_empty(*shape) if like.dtype == dtype else like.new_empty(shape, dtype=dtype)
 
 
 def typed(dtype: torch.dtype, *tensors: Tensor | None) -> list[Any]:
-    """Contiguous and of this type; the tensors themselves where they already are."""
+    """Convert tensors to contiguous ones of this type. Tensors that already are stay as they are."""
     return [
         None if tensor is None else (tensor if tensor.dtype == dtype else tensor.to(dtype)).contiguous()
         for tensor in tensors
@@ -64,7 +64,7 @@ def typed(dtype: torch.dtype, *tensors: Tensor | None) -> list[Any]:
 
 
 def common(acc: torch.dtype, first: Tensor, *others: Tensor | None) -> list[Any]:
-    """Contiguous tensors of one type: their own where they agree on one that accumulates in acc, else acc."""
+    """Convert tensors to contiguous ones of one type: their common type if it accumulates in acc, else acc."""
     dtype = first.dtype
     if acc == torch.float64:
         dtype = acc

@@ -1,8 +1,8 @@
-"""Which backend runs an operation: what is there, why not, who is chosen.
+"""Choose the backend that runs an operation.
 
-Automatic choice goes through `PREFERENCE` for the device of the tensors and takes the first backend that can run; one
-that cannot steps aside silently. A forced backend (`use_backend` for a block, `set_backend` or the environment variable
-``PROMPTKERNELS_BACKEND`` for the process) never steps aside: it runs or it raises with the reason of every candidate.
+The automatic choice is the first backend in `PREFERENCE` for the tensors' device that can run; others are skipped
+silently. A forced backend (`use_backend` for a block, `set_backend` or the environment variable
+``PROMPTKERNELS_BACKEND`` for the process) is never skipped: it runs, or it raises with the reason of every candidate.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ log = logging.getLogger("promptkernels")
 
 @dataclass(frozen=True)
 class Backend:
-    """One way to run the operations.
+    """One implementation of the operations.
 
     Args:
-        devices: types of the devices whose tensors it serves; "*" is any.
-        why_unavailable: None if it can run here, else the reason in one line.
-        facts: what it was built with, to be shown.
-        functions: of every operation in the table, by name.
-        why_not_on: None if it can run on the device of this index, else the reason in one line.
-        dtypes: element types of the first argument that it has kernels for.
+        devices: types of the devices whose tensors it supports; "*" for any.
+        why_unavailable: returns None if it can run here, else the reason, in one line.
+        facts: returns build facts to show.
+        functions: functions of all operations in the table, by name.
+        why_not_on: returns None if it can run on the device with this index, else the reason, in one line.
+        dtypes: supported element types of the first argument.
     """
 
     name: str
@@ -48,22 +48,22 @@ class Backend:
 BACKENDS: dict[str, Backend] = {}  # filled by `promptkernels.backends.known`
 PREFERENCE: dict[str, tuple[str, ...]] = {
     "cpu": ("cpu", "reference"),
-    "cuda": ("cuda", "triton", "reference"),  # AMD GPUs too, as torch calls them
+    "cuda": ("cuda", "triton", "reference"),  # AMD GPUs too, which torch also calls cuda
     "xpu": ("triton", "reference"),
 }
 
 _forced: str | None = os.environ.get("PROMPTKERNELS_BACKEND") or None
-_block: ContextVar[str | None] = ContextVar("promptkernels_backend")  # of `use_backend`; unset outside of a block
+_block: ContextVar[str | None] = ContextVar("promptkernels_backend")  # set by `use_backend`; unset outside of a block
 _chosen: dict[tuple[str | None, torch.device | str, torch.dtype], Backend] = {}
 
 
 class BackendUnavailable(RuntimeError):
-    """A backend was asked for by name and cannot run here; the message gives the reason of every candidate."""
+    """A backend requested by name cannot run here. The message has the reason of every candidate."""
 
 
 @dataclass(frozen=True)
 class BackendStatus:
-    """What `backends()` reports about one backend."""
+    """Status of one backend in `backends()`."""
 
     name: str
     available: bool
@@ -73,7 +73,7 @@ class BackendStatus:
 
 
 class _Table(dict[str, BackendStatus]):
-    """A dictionary that a notebook shows as a table."""
+    """A dictionary that notebooks show as a table."""
 
     def _repr_html_(self) -> str:
         rows = [("backend", "available", "devices", "built with")]
@@ -86,15 +86,15 @@ class _Table(dict[str, BackendStatus]):
 
 
 def backends() -> dict[str, BackendStatus]:
-    """Every backend by name: whether it can run here, why not, the device types it serves ("*": any), build facts.
+    """Status of every backend, by name: whether it can run here, why not, device types ("*": any) and build facts.
 
-    A notebook shows them as a table.
+    Notebooks show it as a table.
     """
-    found = _Table()
+    table = _Table()
     for name, backend in BACKENDS.items():
         reason = backend.why_unavailable()
-        found[name] = BackendStatus(name, reason is None, reason or "", backend.devices, backend.facts())
-    return found
+        table[name] = BackendStatus(name, reason is None, reason or "", backend.devices, backend.facts())
+    return table
 
 
 def _check_name(name: str) -> None:
@@ -115,16 +115,16 @@ def _refusal(backend: Backend, device: torch.device, dtype: torch.dtype) -> str 
 
 def _raise_unavailable(name: str, what: str, reasons: dict[str, str | None]) -> None:
     lines = [f"  {key}: {reason or 'can run'}" for key, reason in reasons.items()]
-    raise BackendUnavailable(f"backend {name!r} was asked for but cannot run {what}:\n" + "\n".join(lines))
+    raise BackendUnavailable(f"backend {name!r} was requested but cannot run {what}:\n" + "\n".join(lines))
 
 
 def set_backend(name: str | None) -> None:
-    """Force one backend for the whole process, or return to the automatic choice with None.
+    """Force one backend for the whole process; None restores the automatic choice.
 
-    `use_backend` blocks override it.
+    `use_backend` blocks take precedence.
 
     Raises:
-        ValueError: an unknown name.
+        ValueError: the name is unknown.
         BackendUnavailable: the backend cannot run here.
     """
     global _forced
@@ -141,13 +141,13 @@ def _check_available(name: str | None) -> None:
 
 @contextmanager
 def use_backend(name: str | None) -> Iterator[None]:
-    """Force one backend for a ``with`` block, or return to the automatic choice in it with None.
+    """Force one backend for a ``with`` block; None restores the automatic choice inside it.
 
-    It applies to the thread or the asynchronous task that enters the block, and to no other. A gradient uses the
-    backend that was in force when its operation was called.
+    The choice applies only to the thread or asynchronous task that enters the block. A gradient uses the backend that
+    was in force when its operation was called.
 
     Raises:
-        ValueError: an unknown name.
+        ValueError: the name is unknown.
         BackendUnavailable: the backend cannot run here.
     """
     _check_available(name)
@@ -159,12 +159,12 @@ def use_backend(name: str | None) -> Iterator[None]:
 
 
 def forced() -> str | None:
-    """The name of the backend in force: that of the innermost block, else that of the process; None is automatic."""
+    """Name of the forced backend, from the innermost block or else the process; None: automatic."""
     return _block.get(_forced)
 
 
 def call_under(name: str | None, function: Callable[..., Any], *arguments: Any) -> Any:
-    """``function(*arguments)`` with this choice in force, as `forced` told it earlier."""
+    """Call ``function(*arguments)`` with a choice that `forced` returned earlier."""
     if name == forced():
         return function(*arguments)
     before = _block.set(name)
@@ -175,9 +175,9 @@ def call_under(name: str | None, function: Callable[..., Any], *arguments: Any) 
 
 
 def choose(device: torch.device | str, dtype: torch.dtype) -> Backend:
-    """The backend that runs an operation on tensors of this device and element type.
+    """The backend that runs operations on tensors of this device and element type.
 
-    A device without an index stands for any of its type.
+    A device without an index means any device of its type.
     """
     key = (_block.get(_forced), device, dtype)
     backend = _chosen.get(key)
@@ -199,5 +199,5 @@ def _decide(forced: str | None, device: torch.device | str, dtype: torch.dtype) 
         if reason is None:
             log.info("%s tensors of %s: backend %s", device.type, dtype, name)
             return BACKENDS[name]
-        log.info("%s tensors of %s: backend %s steps aside: %s", device.type, dtype, name, reason)
+        log.info("%s tensors of %s: backend %s is skipped: %s", device.type, dtype, name, reason)
     raise BackendUnavailable(f"no backend has kernels for {dtype} tensors on {device.type}")

@@ -1,9 +1,9 @@
 """Backend ``triton``: Triton kernels for every GPU that Triton knows (NVIDIA, AMD, Intel).
 
-With ``TRITON_INTERPRET=1`` in the environment before Python starts, the same kernels run one program after the other in
-Triton's interpreter, on CPU tensors and on nothing else: slowly, for tests and debugging.
+If ``TRITON_INTERPRET=1`` is set before Python starts, the same kernels run program by program in Triton's interpreter,
+only on CPU tensors: slowly, for tests and debugging.
 
-Neither this module nor the package imports Triton until somebody asks for this backend.
+Neither this module nor the package imports Triton until this backend is used or its status is queried.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def why_unavailable() -> str | None:
     if find_spec("triton") is None:
         return "the package triton is not installed"
     if not INTERPRETED and not (torch.cuda.is_available() or torch.xpu.is_available()):
-        return "torch finds no GPU, and on CPU tensors it runs only with TRITON_INTERPRET=1 set before Python starts"
+        return "torch finds no GPU, and CPU tensors need TRITON_INTERPRET=1 to be set before Python starts"
     try:
         import triton
 
@@ -37,13 +37,13 @@ def why_unavailable() -> str | None:
             _ = triton.runtime.driver.active.utils  # compiles its launcher: fails without a driver or a C compiler
         for name in TABLE:
             _kernel(name)
-    except Exception as error:  # whatever a broken installation raises, the other backends go on
+    except Exception as error:  # a broken installation may raise anything; the other backends must keep working
         return f"triton does not work here: {type(error).__name__}: {error}".splitlines()[0]
     return None
 
 
 def facts() -> dict[str, str]:
-    """Version of Triton and whether its interpreter stands in for a GPU; empty without it."""
+    """Version of Triton, and whether its interpreter replaces a GPU; empty without Triton."""
     try:
         return {"triton": version("triton"), "interpreter": "on" if INTERPRETED else "off"}
     except PackageNotFoundError:
@@ -52,7 +52,7 @@ def facts() -> dict[str, str]:
 
 @functools.cache
 def _kernel(name: str) -> Callable[..., Any]:
-    return TABLE[name].found_in("promptkernels.backends.triton_kernels")
+    return TABLE[name].implementation_in("promptkernels.backends.triton_kernels")
 
 
 def _lazily(name: str) -> Callable[..., Any]:

@@ -1,1 +1,1 @@
-"""Benchmark of the operations against the forms people use today: `python -m promptkernels bench`."""
+"""Benchmark of the operations against other implementations: `python -m promptkernels bench`."""

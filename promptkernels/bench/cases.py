@@ -1,4 +1,4 @@
-"""What is measured: operations, sizes, inputs, and the least traffic each could do with."""
+"""Benchmark cases: operations, sizes, inputs, and the least memory traffic of each."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ class Case:
     """One operation at one size.
 
     Args:
-        op: family; peers are looked up by it.
-        sizes: letters of the contract (T, L, H, ...) and their values.
-        make: inputs on a device, seeded.
+        op: family, by which peers are looked up.
+        sizes: letters of the shapes (T, L, H, ...) and their values.
+        make: creates seeded inputs on a device.
         ours: the public function on these inputs.
         leaves: names of the inputs that receive a gradient in the backward case.
         bytes_forward: least float32 traffic of a forward pass: every large input read once, every output written once.
-        bytes_backward: what a backward pass adds at least: its large inputs read once more, the gradients that have the
-            size of an input or an output.
+        bytes_backward: least additional traffic of a backward pass: its large inputs read once more, and the gradients
+            with the size of an input or an output.
     """
 
     op: str
@@ -46,13 +46,13 @@ class Case:
 
 
 def randn(device: torch.device, seed: int, *shape: int, scale: float = 1.0) -> Tensor:
-    """Normal numbers, the same on every device."""
+    """Normally distributed numbers, the same on every device."""
     values = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
     return (scale * values).to(device)
 
 
 def _around_start(device: torch.device, rows: int, length: int, hidden: int) -> Inputs:
-    """Prompts one per cent apart from a common start, as tuned prompts are."""
+    """Prompts one per cent away from a common start, like tuned prompts."""
     start = randn(device, 0, length, hidden)
     return {"start": start, "prompts": start + randn(device, 1, rows, length, hidden, scale=0.01)}
 
@@ -70,7 +70,7 @@ def similarity(tasks: int, length: int, hidden: int) -> Case:
 
 
 def similarity_z(tasks: int, length: int, hidden: int) -> Case:
-    """The cosine and its z score, one matrix below the other, so that nobody may leave one out."""
+    """The cosine and its z score, concatenated, so that every contestant must compute both."""
     return Case(
         "similarity_z",
         {"T": tasks, "L": length, "H": hidden},
@@ -134,7 +134,7 @@ def prepend(batch: int, tasks: int, length: int, hidden: int, text: int, rank: i
 
 
 def group(sources: int, length: int, hidden: int) -> Case:
-    """A step of DTVG: grouping on detached task vectors, then the merge; the gradient is that of the scales."""
+    """A step of DTVG: grouping on detached task vectors, then the merge. The gradient is with respect to the scales."""
 
     def step(x: Inputs) -> Tensor:
         similarity = pk.task_similarity(x["prompts"], x["start"], metric="token_mean_dot", scale=x["scale"].detach())
@@ -142,7 +142,7 @@ def group(sources: int, length: int, hidden: int) -> Case:
         return pk.merge_task_vectors(x["start"], x["prompts"], x["scale"], chosen.to(x["start"].dtype))
 
     def make(device: torch.device) -> Inputs:
-        # Tuned prompts share a direction: every source is similar to the target, so that none drops out of the search.
+        # Tuned prompts share a direction, so every source is similar to the target and none drops out of the search.
         start, common = randn(device, 0, length, hidden), randn(device, 2, length, hidden)
         own = randn(device, 1, sources + 1, length, hidden)
         scale = 1 + randn(device, 3, sources + 1, length, scale=0.1)
@@ -172,7 +172,7 @@ CASES: list[Case] = [
 ]
 
 
-# Each moves 256 MB or more: there the bandwidth of a GPU's memory decides, and not its caches.
+# Each moves 256 MB or more, so that a GPU's memory bandwidth matters and not its caches.
 LARGE: list[Case] = [
     similarity(32, 512, 4096),
     svgd(32, 512, 4096),
@@ -183,10 +183,10 @@ LARGE: list[Case] = [
 
 
 def chosen(words: list[str] | None, cases: list[Case] = CASES) -> list[Case]:
-    """The cases whose name contains one of the words, all without any.
+    """The cases whose name contains one of the words; all of them without words.
 
     Raises:
-        ValueError: a word that no case has.
+        ValueError: no case contains one of the words.
     """
     if not words:
         return cases
@@ -197,14 +197,14 @@ def chosen(words: list[str] | None, cases: list[Case] = CASES) -> list[Case]:
 
 
 def incoming_gradient(function: Function, inputs: Inputs) -> Tensor:
-    """A fixed random gradient of the output; made once, so that no contestant is timed writing it."""
+    """A fixed random gradient of the output, created once, so that it is not part of any timing."""
     with torch.no_grad():
         out = function(inputs)
     return randn(out.device, 7, *out.shape).to(out.dtype)
 
 
 def run(function: Function, inputs: Inputs, leaves: tuple[str, ...] = (), gradient: Tensor | None = None) -> Tensor:
-    """One forward pass, and with a gradient of the output the backward pass to the leaves."""
+    """Run a forward pass and, given a gradient of the output, the backward pass to the leaves."""
     if gradient is None:
         with torch.no_grad():
             return function(inputs)

@@ -29,23 +29,27 @@ _LARGE_NEEDS = 16 << 30  # bytes of GPU memory
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m promptkernels bench",
-        description="Times the operations against the forms people use today, in one run; each result and gradient is "
-        "verified against float64 first. Ratios are the peer's time over ours: above 1 we are faster.",
+        description="Time the operations against other implementations in one run. Each result and gradient is first "
+        "verified against float64. Ratios are the peer's time over ours: above 1, ours is faster.",
     )
-    parser.add_argument("words", nargs="*", help="only cases with one of these in their name, as: svgd prepend H=768")
+    parser.add_argument(
+        "words", nargs="*", help="only cases with one of these in their name, such as: svgd prepend H=768"
+    )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--backend", choices=list(pk.backends()), help="force a backend (default: automatic)")
     parser.add_argument("--parts", nargs="+", choices=PARTS, help="default: all; with words of case names: cases")
     parser.add_argument("--seconds", type=float, default=3.0, help="timing per case and mode (default: 3)")
-    parser.add_argument("--no-compile", action="store_true", help="leave out torch.compile of the plain forms")
-    parser.add_argument("--no-graphs", action="store_true", help="on a GPU: time plain calls, no replayed CUDA graphs")
+    parser.add_argument("--no-compile", action="store_true", help="do not time torch.compile of the plain forms")
+    parser.add_argument(
+        "--no-graphs", action="store_true", help="on a GPU: time plain calls instead of replayed CUDA graphs"
+    )
     parser.add_argument("--output", type=Path, default=Path("runs/bench"), help="folder (default: runs/bench)")
     parser.add_argument(
         "--markdown",
         type=Path,
         nargs="+",
         metavar="RESULTS",
-        help="measure nothing: tables of a results.json; of several, each adds the parts that those before it lack",
+        help="measure nothing; print tables of a results.json. Of several, each adds parts that the previous ones lack",
     )
     parser.add_argument(
         "--into", type=Path, metavar="PAGE", help="with --markdown: put tables and pictures into a page"
@@ -75,8 +79,10 @@ def _measure(options: argparse.Namespace) -> int:
     large = device.type == "cuda" and torch.cuda.get_device_properties(device).total_memory >= _LARGE_NEEDS
     cases = chosen(options.words, LARGE + CASES if large else CASES)
     parts = options.parts or (("cases",) if options.words else PARTS)
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.")  # torch.compile's, about itself
-    choose(device.type, torch.float32)  # a forced backend that cannot run says so before anything is timed
+    warnings.filterwarnings(
+        "ignore", category=FutureWarning, module=r"torch\."
+    )  # warnings of torch.compile about itself
+    choose(device.type, torch.float32)  # a forced backend that cannot run raises before anything is timed
     bandwidth = copy_bandwidth(device)
     results = Results({**facts(device), "copy_gigabytes_per_second": round(bandwidth / 1e9, 1)})
     print(f"{results.where}, copy {results.machine['copy_gigabytes_per_second']} GB/s, {results.machine['commit']}")
@@ -88,7 +94,7 @@ def _measure(options: argparse.Namespace) -> int:
             for rows in bench.all_modes(case):
                 results.cases += rows
                 print(f"\n{table(rows)}", flush=True)
-                results.write(options.output)  # what is measured stays, should a later case fail
+                results.write(options.output)  # keeps the measurements if a later case fails
         print("", *geometric_means(results.cases), sep="\n")
     if "sweep" in parts:
         for rows in sweep(bench):

@@ -1,4 +1,4 @@
-"""Pictures of a run, drawn from its results alone. Colours are told apart by colour-blind readers too; shapes help."""
+"""Pictures of a run, from its results. Colour-blind readers can distinguish the colours, and shapes differ as well."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _TITLES = {
 
 
 def draw(results: Results, folder: Path, prefix: str = "") -> list[Path]:
-    """Every picture that the results hold data for, as PNG files; returns where they are."""
+    """Draw every picture for which the results have data, as PNG files; return their paths."""
     drawn = []
     for name, picture in {"speedup": speedup, "sweep": sweep, "spread": spread, "step": step}.items():
         figure = picture(results)
@@ -38,7 +38,7 @@ def draw(results: Results, folder: Path, prefix: str = "") -> list[Path]:
 
 
 def _style(contestants: list[str]) -> dict[str, dict[str, str]]:
-    """Colour and mark of each contestant by its place among the peers; ours and torch.compile look alike everywhere."""
+    """Colour and mark of each contestant by its index among the peers. Ours and torch.compile always look the same."""
     styles = {OURS: {"color": _OURS, "marker": "o"}, COMPILED: {"color": _COMPILED, "marker": "x"}}
     others = [name for name in contestants if name not in styles]
     return styles | {n: {"color": c, "marker": m} for n, c, m in zip(others, _PEERS, _MARKS, strict=False)}
@@ -55,7 +55,7 @@ def _frame(axes: Axes, **labels: str) -> None:
 
 
 def speedup(results: Results) -> Figure | None:
-    """One panel per operation: a line per case, and on it each peer's time over ours."""
+    """One panel per operation, with a line per case that shows each peer's time over ours."""
     rows = [row for row in results.cases if row.kind == "peer"]
     if not rows:
         return None
@@ -69,9 +69,9 @@ def speedup(results: Results) -> Figure | None:
     for axes, (op, panel) in zip(all_axes, panels.items(), strict=True):
         styles = _style(_names(panel))
         for name in _names(panel):
-            found = [row for row in panel if row.contestant == name]
-            places = [lines[op].index((row.case, row.mode)) for row in found]
-            axes.scatter([row.ratio for row in found], places, 38, label=name, zorder=3, **styles[name])
+            own = [row for row in panel if row.contestant == name]
+            places = [lines[op].index((row.case, row.mode)) for row in own]
+            axes.scatter([row.ratio for row in own], places, 38, label=name, zorder=3, **styles[name])
         labels = [case.removeprefix(f"{op} ") + (", backward too" if mode == BOTH else "") for case, mode in lines[op]]
         axes.axvspan(1e-9, 1, color="#D55E00", alpha=0.08)
         axes.axvline(1, color="black", linewidth=1)
@@ -90,7 +90,7 @@ def speedup(results: Results) -> Figure | None:
 
 
 def sweep(results: Results) -> Figure | None:
-    """Time of a forward pass against the size of a prompt, over the time that its least traffic takes."""
+    """Time of a forward pass by prompt size, with the time of its least memory traffic."""
     if not results.sweep:
         return None
     panels = {op: [row for row in results.sweep if row.op == op] for op in dict.fromkeys(r.op for r in results.sweep)}
@@ -99,8 +99,8 @@ def sweep(results: Results) -> Figure | None:
         names = _names([row for row in panel if row.kind != "floor"])
         styles = _style(names)
         for name in names:
-            found = [row for row in panel if row.contestant == name]
-            sizes, times = [_flat_size(row) for row in found], [row.median_us for row in found]
+            own = [row for row in panel if row.contestant == name]
+            sizes, times = [_flat_size(row) for row in own], [row.median_us for row in own]
             axes.plot(sizes, times, label=name, markersize=5, linewidth=2.2 if name == OURS else 1.2, **styles[name])
         ours = [row for row in panel if row.contestant == OURS]
         bandwidth = results.machine["copy_gigabytes_per_second"]
@@ -121,7 +121,7 @@ def _flat_size(row: Measurement) -> int:
 
 
 def spread(results: Results) -> Figure | None:
-    """The relative error of the SVGD direction against the relative spread of its particles."""
+    """Relative error of the SVGD direction by relative spread of its particles."""
     if not results.spread:
         return None
     figure = Figure(figsize=(7.5, 4.6), layout="constrained")
@@ -129,8 +129,8 @@ def spread(results: Results) -> Figure | None:
     names = list(dict.fromkeys(row.contestant for row in results.spread))
     styles = _style(names)
     for name in names:
-        found = [row for row in results.spread if row.contestant == name and row.error is not None]
-        spreads, errors = [row.spread for row in found], [row.error for row in found]
+        rows = [row for row in results.spread if row.contestant == name and row.error is not None]
+        spreads, errors = [row.spread for row in rows], [row.error for row in rows]
         axes.plot(spreads, errors, label=name, linewidth=2.2 if name == OURS else 1.4, **styles[name])
     axes.axvline(0.01, color="gray", linestyle=":", linewidth=1)
     axes.annotate(
@@ -155,7 +155,7 @@ def spread(results: Results) -> Figure | None:
 
 
 def step(results: Results) -> Figure | None:
-    """Making the prompt, forward and backward, as a share of a training step; and the whole step over that of PT."""
+    """Share of a training step spent on the prompt, forward and backward, and the whole step relative to PT."""
     rows = [row for row in results.step if row.method != "PT"]
     if not rows:
         return None

@@ -1,4 +1,4 @@
-"""Floors: what an operation cannot be faster than, timed in the same rounds. They are no competitors."""
+"""Floors: lower bounds on an operation's time, measured in the same rounds. They are not competitors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ EMPTY = "empty kernels"
 
 
 def floors(case: Case, inputs: Inputs) -> dict[str, Function]:
-    """Floors of a forward pass by name, the output allocated like everyone's."""
+    """Floors of a forward pass, by name. Outputs are allocated as by the contestants."""
     if case.op == "similarity_z":
         return {"similarity alone": lambda x: pk.task_similarity(x["prompts"], x["start"])}
     if case.op == "compose":
@@ -29,7 +29,7 @@ def _write_output(case: Case, inputs: Inputs) -> Function:
 
 
 def _plain_copy(case: Case, inputs: Inputs) -> Function:
-    """A copy that reads and writes as many bytes in all as the operation does at least."""
+    """A copy with the operation's least total of bytes read and written."""
     like = inputs["embeds"]
     source = torch.ones(case.bytes_forward // 2 // like.element_size(), dtype=like.dtype, device=like.device)
 
@@ -40,7 +40,7 @@ def _plain_copy(case: Case, inputs: Inputs) -> Function:
 
 
 def empty_kernels(launches: int, device: torch.device) -> Function:
-    """As many kernels that each write one number: what launching alone costs."""
+    """Kernels that each write one number: the cost of launching alone."""
     number = torch.empty(1, device=device)
 
     def launch(x: Inputs) -> Tensor:

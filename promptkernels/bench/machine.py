@@ -1,4 +1,4 @@
-"""What the numbers depend on: the machine, the versions, the commit."""
+"""Facts that the numbers depend on: machine, versions, commit."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import promptkernels as pk
 
 
 def facts(device: torch.device) -> dict[str, Any]:
-    found = {
+    described = {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
         "device_type": device.type,
         "threads": torch.get_num_threads(),
@@ -30,19 +30,19 @@ def facts(device: torch.device) -> dict[str, Any]:
     }
     for package in ("peft", "torchmetrics", "transformers", "triton"):
         try:
-            found[package] = version(package)
+            described[package] = version(package)
         except PackageNotFoundError:
             continue
     if device.type == "cuda":
-        found["capability"] = "sm_{}{}".format(*torch.cuda.get_device_capability(device))
+        described["capability"] = "sm_{}{}".format(*torch.cuda.get_device_capability(device))
     for name, status in pk.backends().items():
         if status.available and status.facts:
-            found[f"backend {name}"] = ", ".join(f"{key} {_portable(value)}" for key, value in status.facts.items())
-    return found
+            described[f"backend {name}"] = ", ".join(f"{key} {_portable(value)}" for key, value in status.facts.items())
+    return described
 
 
 def _portable(fact: str) -> str:
-    """Of a path only the name: where a file lies says something about a person's disk, and nothing about a number."""
+    """Reduce a path to its name, because folders tell something about a person's disk and nothing about the numbers."""
     return Path(fact).name if Path(fact).is_absolute() else fact
 
 
@@ -55,7 +55,7 @@ def _processor() -> str:
 
 
 def _commit() -> str:
-    """The commit of the checkout that runs, marked where its package is not as committed; else the version."""
+    """Commit of the running checkout, marked if its package has uncommitted changes; else the version."""
     root = Path(pk.__file__).resolve().parents[1]
     if not (root / ".git").exists():
         return f"version {pk.__version__}"

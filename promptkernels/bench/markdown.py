@@ -1,4 +1,4 @@
-"""The tables of docs/performance-{cpu,gpu}.md, written from the results of a run: no number is typed by hand."""
+"""Write the tables of docs/performance-{cpu,gpu}.md from the results of a run: no number is typed by hand."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def section(results: Results, pictures: Iterable[str] = ()) -> str:
 
 
 def insert(results: Results, page: Path) -> None:
-    """Replace the marked region of this type of device in a page, or add it at the end; pictures go to figures/ beside.
+    """Replace the marked region of this device type in a page, or append it. Pictures go to figures/ next to the page.
 
     Raises:
-        ValueError: the page is not there.
+        ValueError: the page does not exist.
     """
     if not page.is_file():
         raise ValueError(f"--into must name an existing page, got {page}")
@@ -47,9 +47,9 @@ def insert(results: Results, page: Path) -> None:
         pictures = [path.relative_to(page.parent).as_posix() for path in drawn]
     begin, end = f"<!-- bench {device}: generated, do not edit -->", f"<!-- end of bench {device} -->"
     text = page.read_text(encoding="utf-8")
-    before, found, rest = text.partition(begin)
-    after = rest.partition(end)[2] if found else "\n"
-    before = before if found else before.rstrip("\n") + "\n\n"
+    before, marker, rest = text.partition(begin)
+    after = rest.partition(end)[2] if marker else "\n"
+    before = before if marker else before.rstrip("\n") + "\n\n"
     page.write_text(f"{before}{begin}\n\n{section(results, pictures)}\n\n{end}{after}", encoding="utf-8")
 
 
@@ -143,8 +143,8 @@ def _spreads(results: Results) -> str:
     errors = {(row.spread, row.contestant): row.error for row in results.spread}
     rows = []
     for spread in dict.fromkeys(row.spread for row in results.spread):
-        found = [errors[spread, name] for name in names]
-        rows.append([f"{spread:.1e}", *("no number" if error is None else f"{error:.1e}" for error in found)])
+        row_errors = [errors[spread, name] for name in names]
+        rows.append([f"{spread:.1e}", *("no number" if error is None else f"{error:.1e}" for error in row_errors)])
     return _rows(("spread", *names), rows)
 
 

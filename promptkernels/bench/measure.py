@@ -1,4 +1,4 @@
-"""Verification, then timing: all contestants in turn, many times, medians and pairwise ratios."""
+"""Verify all contestants, then time them in turn, many times; report medians and pairwise ratios."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from promptkernels.bench.memory import peak_bytes
 from promptkernels.bench.peers import COMPILED, compiled_peer, eager_peers
 from promptkernels.bench.timing import Sampler, sampler
 
-# What a correct float32 form may differ from float64; the plain Gram form of SVGD is measured, not verified.
+# Tolerated difference of a correct float32 form from float64. The plain Gram form of SVGD is measured, not verified.
 WRONG = 0.05
 OURS = "promptkernels"
 FORWARD, BOTH = "forward", "forward + backward"
-_SHARE = 8  # a contestant slower than this part of the time for all is timed in fewer rounds
+_SHARE = 8  # a contestant that takes longer than 1/8 of the total time is timed in fewer rounds
 _FEWEST = 5
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One contestant of one case.
+    """Measurement of one contestant on one case.
 
     Args:
         kind: ``ours``, ``peer`` or ``floor``.
-        backend: what ran it: one of ours, or torch.
-        timing: how it was timed, and how many launches a graph of it has; see `promptkernels.bench.timing.Sampler`.
-        median_us: microseconds per call; so are p20_us and p80_us.
-        ratio: its time over ours, the median over the rounds that have both.
-        error: relative root-mean-square error against float64, of the output or of all gradients together; a floor has
-            none.
+        backend: backend that ran it, or torch.
+        timing: how it was timed, and how many launches its graph has; see `promptkernels.bench.timing.Sampler`.
+        median_us, p20_us, p80_us: microseconds per call.
+        ratio: its time over ours, median over the rounds with both.
+        error: relative root-mean-square error against float64, of the output or of all gradients together; None for a
+            floor.
         peak_bytes: see `promptkernels.bench.memory.peak_bytes`.
         gigabytes_per_second: least traffic of the case over the time.
-        share_of_roofline: that over the copy bandwidth of this machine. Above 1 where the data stay in a cache.
+        share_of_roofline: the same over the copy bandwidth of this machine. Above 1 if the data stay in a cache.
     """
 
     op: str
@@ -65,13 +65,13 @@ class Measurement:
 
 
 class WrongResult(AssertionError):
-    """A contestant does not compute the operation; nothing of its case is reported."""
+    """A contestant computes something else. Nothing of its case is reported."""
 
 
 @dataclass(frozen=True)
 class Bench:
-    """How to measure: on which device, how long per case, with torch.compile, with CUDA graphs, against which bandwidth
-    (bytes per second)."""
+    """Measurement settings: device, seconds per case, torch.compile, CUDA graphs, and copy bandwidth (bytes per
+    second)."""
 
     device: torch.device
     bandwidth: float
@@ -80,7 +80,7 @@ class Bench:
     graphs: bool = True
 
     def measure(self, case: Case, *, backward: bool = False) -> list[Measurement]:
-        """Verify and time every contestant of a case; about `seconds` of timing in all."""
+        """Verify and time every contestant of a case, with about `seconds` of timing in total."""
         inputs = case.make(self.device)
         leaves = case.leaves if backward else ()
         contestants: dict[str, Function] = {OURS: case.ours, **eager_peers(case, inputs)}
@@ -108,9 +108,9 @@ class Bench:
         dtype = inputs[case.leaves[0] if case.leaves else "prompts"].dtype
         backend = choose(self.device, dtype).name
         rows = []
-        for name, taken in times.items():
-            median = statistics.median(taken.values())
-            low, high = _p20_p80(list(taken.values()))
+        for name, by_round in times.items():
+            median = statistics.median(by_round.values())
+            low, high = _p20_p80(list(by_round.values()))
             speed = case.least_bytes(backward) / median
             rows.append(
                 Measurement(
@@ -127,7 +127,7 @@ class Bench:
                     median_us=round(1e6 * median, 2),
                     p20_us=round(1e6 * low, 2),
                     p80_us=round(1e6 * high, 2),
-                    ratio=round(statistics.median(t / times[OURS][turn] for turn, t in taken.items()), 3),
+                    ratio=round(statistics.median(t / times[OURS][turn] for turn, t in by_round.items()), 3),
                     error=errors.get(name),
                     peak_bytes=memory[name],
                     least_bytes=case.least_bytes(backward),
@@ -138,7 +138,7 @@ class Bench:
         return rows
 
     def all_modes(self, case: Case) -> Iterator[list[Measurement]]:
-        """The forward pass, then forward and backward together where the case has a gradient."""
+        """Measure the forward pass, then forward and backward together if the case has a gradient."""
         for backward in (False, True) if case.leaves else (False,):
             torch._dynamo.reset()
             yield self.measure(case, backward=backward)
@@ -151,10 +151,10 @@ def _errors(
     leaves: tuple[str, ...],
     gradient: Tensor | None,
 ) -> dict[str, float]:
-    """Relative error of every contestant; the standard is the reference backend in float64.
+    """Relative error of every contestant against the reference backend in float64.
 
     Raises:
-        WrongResult: one is further off than rounding explains.
+        WrongResult: an error is larger than rounding explains.
     """
     exact = exact_result(case, inputs, leaves, gradient)
     errors = {}
@@ -167,7 +167,7 @@ def _errors(
 
 
 def exact_result(case: Case, inputs: Inputs, leaves: tuple[str, ...] = (), gradient: Tensor | None = None) -> Tensor:
-    """The output, or all gradients in one row, by the reference backend in float64."""
+    """The output, or all gradients concatenated, by the reference backend in float64."""
     double = {name: t.detach().double() if t.is_floating_point() else t for name, t in inputs.items()}
     for name in leaves:
         double[name].requires_grad_()
@@ -176,7 +176,7 @@ def exact_result(case: Case, inputs: Inputs, leaves: tuple[str, ...] = (), gradi
 
 
 def _result(function: Function, inputs: Inputs, leaves: tuple[str, ...], gradient: Tensor | None) -> Tensor:
-    """The output, or all gradients in one row."""
+    """The output, or all gradients concatenated."""
     out = run(function, inputs, leaves, gradient)
     if gradient is None:
         return out
@@ -193,10 +193,10 @@ def _p20_p80(values: list[float]) -> tuple[float, float]:
 
 
 def _rounds(samplers: dict[str, Sampler], seconds: float) -> dict[str, dict[int, float]]:
-    """Seconds per call of every contestant by round.
+    """Seconds per call of every contestant, by round.
 
-    A round times all contestants one after the other, every second round in the opposite order, so that a machine that
-    changes its pace changes it for all. A very slow one takes part in a few rounds only, spread evenly.
+    A round times all contestants one after the other, and every second round in reverse order, so that changes of the
+    machine's speed affect all of them. A very slow contestant takes part only in a few rounds, spread evenly.
     """
     first = {name: one.take() for name, one in samplers.items()}
     slow = {name for name, once in first.items() if name != OURS and once > seconds / _SHARE}

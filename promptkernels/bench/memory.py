@@ -1,4 +1,4 @@
-"""Peak of the memory that one call takes from torch's allocator, on top of what is there before it."""
+"""Peak memory that one call takes from torch's allocator, in addition to the memory in use before it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from itertools import accumulate
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-# Read when the profiler first starts; without it every use of it prints two lines.
+# Read when the profiler first starts. Without it, every use of the profiler prints two lines.
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 
 
 def peak_bytes(call: Callable[[], object], device: torch.device) -> int:
-    """Bytes; on a CPU the scratch of native kernels (a few pages per thread) is not torch's and is not seen."""
+    """Peak in bytes. On a CPU, it excludes the scratch memory of native kernels (a few pages per thread)."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)

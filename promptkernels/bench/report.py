@@ -1,4 +1,4 @@
-"""Results of a benchmark as files, and on the screen."""
+"""Results of a benchmark, as files and on the screen."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from promptkernels.bench.targets import geometric_mean
 
 @dataclass
 class Results:
-    """Everything one run measured, and what it depends on."""
+    """Everything that one run measured, and the facts that it depends on."""
 
     machine: dict[str, Any]
     cases: list[Measurement] = field(default_factory=list)
@@ -27,16 +27,16 @@ class Results:
 
     @property
     def where(self) -> str:
-        """The machine in a few words, for captions."""
+        """Short description of the machine, for captions."""
         count = self.machine["threads"]
         threads = f", {count} thread{'' if count == 1 else 's'}" if self.machine["device_type"] == "cpu" else ""
         return f"{self.machine['device']}{threads}"
 
     @property
     def busy(self) -> str:
-        """A warning where other work was running when the run began, else nothing.
+        """A warning if other work was running when the run began, else empty.
 
-        Only on a CPU: the load average says nothing about a GPU, which times its own work.
+        Only on a CPU: the load average does not affect a GPU.
         """
         load, cores = self.machine["load_average"], self.machine["cores"]
         if self.machine["device_type"] != "cpu" or load is None or load <= 0.25 * cores:
@@ -45,10 +45,10 @@ class Results:
 
     @classmethod
     def read(cls, path: Path) -> Results:
-        """The results.json of a run.
+        """Read the results.json of a run.
 
         Raises:
-            ValueError: the file is not one, or not of this version.
+            ValueError: the file is not a results.json of this version.
         """
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
@@ -63,21 +63,21 @@ class Results:
             raise ValueError(f"{path} must be a results.json of this version's benchmark: {error!r}") from error
 
     def completed_by(self, other: Results) -> Results:
-        """These results, with the parts they lack from another run on the same machine.
+        """These results, completed with missing parts from another run on the same machine.
 
         Raises:
-            ValueError: the other run is from another machine or another type of device.
+            ValueError: the other run is from a different machine or type of device.
         """
         for name in ("device", "device_type"):
             if self.machine[name] != other.machine[name]:
                 raise ValueError(
-                    f"runs of one machine are wanted, got {self.machine[name]!r} and {other.machine[name]!r}"
+                    f"runs must be from the same machine, got {self.machine[name]!r} and {other.machine[name]!r}"
                 )
         parts = ("cases", "sweep", "spread", "step")
         return Results(self.machine, *(getattr(self, part) or getattr(other, part) for part in parts))
 
     def write(self, folder: Path) -> None:
-        """results.json with everything; results.csv with a line per case, mode and contestant."""
+        """Write results.json with everything, and results.csv with a line per case, mode and contestant."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "results.json").write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
         rows = [self._flat(row) for row in (*self.cases, *self.sweep)]
@@ -90,7 +90,7 @@ class Results:
             writer.writerows(rows)
 
     def _flat(self, row: Measurement) -> dict[str, Any]:
-        """Sizes as columns, and on every line what the numbers depend on, so that lines of many runs can be mixed."""
+        """A line with sizes as columns, and with all facts that the numbers depend on, so that runs can be mixed."""
         flat = asdict(row)
         sizes = flat.pop("sizes")
         named = ("device", "threads", "commit", "torch", "python", "date", "copy_gigabytes_per_second")
@@ -98,12 +98,12 @@ class Results:
 
 
 def _width(names: Iterable[str]) -> int:
-    """Of a column of names, with a gap behind the longest."""
+    """Width of a column of names, with a gap after the longest."""
     return max([22, *(len(name) + 2 for name in names)])
 
 
 def table(rows: Sequence[Measurement]) -> str:
-    """One case in one mode: ours first, each peer with its time over ours (above 1: we are faster), then the floors."""
+    """One case in one mode: ours, then each peer with its time over ours (above 1: ours is faster), then the floors."""
     lines = [f"{rows[0].case}, {rows[0].mode}"]
     width = _width(row.contestant for row in rows)
     for row in rows:
@@ -121,7 +121,7 @@ def table(rows: Sequence[Measurement]) -> str:
 
 
 def geometric_means(rows: Sequence[Measurement]) -> list[str]:
-    """One line per peer: the geometric mean and the least of its time over ours."""
+    """One line per peer: the geometric mean and the minimum of its time over ours."""
     lines = []
     peers = [row for row in rows if row.kind == "peer"]
     width = _width(row.contestant for row in peers)

@@ -1,4 +1,4 @@
-"""Share of a training step: a frozen model of the demo's size with one prompt per row, composed by the methods."""
+"""Share of a training step: a frozen model of the demo's size, with one prompt per row from each method."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _SECONDS, _FEWEST, _MOST = 60, 3, 30
 
 @dataclass(frozen=True)
 class StepCost:
-    """A training step with one way to make the prompts.
+    """Cost of a training step with one method and implementation of the prompts.
 
     Args:
         method: PT (one prompt for all rows), MPT (a composed prompt per row), DTVG (grouping and merging).
-        form: ``promptkernels`` or the peer that makes the prompt.
-        step_ms: median over the rounds.
-        ratio: step over that of PT, the median over the rounds.
-        prompt_us: making the prompt and its backward pass alone, in microseconds; 0 for PT.
-        share: prompt over step.
+        form: ``promptkernels``, or the peer that computes the prompt.
+        step_ms: milliseconds of a step, median over the rounds.
+        ratio: step time over that of PT, median over the rounds.
+        prompt_us: microseconds for the prompt and its backward pass alone; 0 for PT.
+        share: prompt time over step time.
     """
 
     method: str
@@ -40,7 +40,7 @@ class StepCost:
 
 
 def model(device: torch.device) -> nn.Module:
-    """A Llama of SmolLM2-135M's sizes with random, frozen weights; nothing is downloaded.
+    """A Llama with SmolLM2-135M's sizes and random, frozen weights; downloads nothing.
 
     Raises:
         ImportError: transformers is not installed.
@@ -61,7 +61,7 @@ def model(device: torch.device) -> nn.Module:
 
 
 def step_costs(device: torch.device, language_model: nn.Module) -> Iterator[StepCost]:
-    """Interleaved rounds of forward and backward passes, loss on the last token as in classification."""
+    """Interleaved rounds of forward and backward passes, with the loss on the last token as in classification."""
     text = randn(device, 9, BATCH, TEXT, HIDDEN, scale=0.02)
     labels = torch.randint(49152, (BATCH,), generator=torch.Generator().manual_seed(8)).to(device)
     steps: dict[tuple[str, str], Callable[[], object]] = {}
@@ -88,7 +88,7 @@ def step_costs(device: torch.device, language_model: nn.Module) -> Iterator[Step
         spent += sum(rounds[-1].values())
     base = ("PT", "torch")
     for key in steps:
-        seconds = statistics.median(taken[key] for taken in rounds)
+        seconds = statistics.median(times[key] for times in rounds)
         alone = 0.0
         if key != base:
             timed = sampler(prompts[key], device, graphs=False)
@@ -96,14 +96,14 @@ def step_costs(device: torch.device, language_model: nn.Module) -> Iterator[Step
         yield StepCost(
             *key,
             step_ms=round(1e3 * seconds, 2),
-            ratio=round(statistics.median(taken[key] / taken[base] for taken in rounds), 4),
+            ratio=round(statistics.median(times[key] / times[base] for times in rounds), 4),
             prompt_us=round(1e6 * alone, 1),
             share=alone / seconds,
         )
 
 
 def _prompt_makers(device: torch.device) -> Iterator[tuple[str, str, Callable[[], Tensor], list[Tensor]]]:
-    """Method, form, a function that makes the prompts with a gradient, and where the gradient goes."""
+    """Method, form, a function that computes the prompts with a gradient, and the leaves of the gradient."""
     plain = randn(device, 1, LENGTH, HIDDEN, scale=0.02).requires_grad_()
     yield "PT", "torch", lambda: plain.unsqueeze(0), [plain]
     cases = {

@@ -1,4 +1,4 @@
-"""Two studies beside the cases: time against the size of a prompt, and the error of SVGD against its spread."""
+"""Two studies in addition to the cases: time by prompt size, and the error of SVGD by spread of the particles."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ SPREAD_SHAPE = (16, 100, 768)
 
 
 def sweep(bench: Bench) -> Iterator[list[Measurement]]:
-    """Forward passes of 16 prompts of 100 tokens at growing hidden sizes; without torch.compile, which would spend most
-    of the time compiling."""
+    """Forward passes of 16 prompts of 100 tokens at growing hidden sizes; without torch.compile, because compilation
+    would take most of the time."""
     bench = replace(bench, compiled=False)
     for make in (similarity, svgd):
         for hidden in SWEEP_HIDDEN:
@@ -28,7 +28,7 @@ def sweep(bench: Bench) -> Iterator[list[Measurement]]:
 
 @dataclass(frozen=True)
 class SpreadError:
-    """Relative error of one form of SVGD at one spread; None where the form gives no number at all."""
+    """Relative error of one form of SVGD at one spread; None if the result is not a number."""
 
     spread: float
     contestant: str
@@ -36,7 +36,7 @@ class SpreadError:
 
 
 def spread_errors(device: torch.device) -> list[SpreadError]:
-    """Error of the SVGD direction, for particles whose distance from their common start is `spread` times its size."""
+    """Error of the SVGD direction for particles at a distance from their common start of `spread` times its norm."""
     case = svgd(*SPREAD_SHAPE)
     forms = {OURS: case.ours, "centred Gram": centred_gram, "plain Gram": plain_gram}
     start, scores = randn(device, 0, *SPREAD_SHAPE[1:]), randn(device, 2, *SPREAD_SHAPE)

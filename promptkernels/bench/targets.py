@@ -1,4 +1,4 @@
-"""The speeds that were asked for, and what a run reached of each."""
+"""The speed targets, and the results of a run for each."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ Where = Callable[[Measurement], bool]
 
 @dataclass(frozen=True)
 class Target:
-    """One wish.
+    """One target.
 
     Args:
-        subject: what it is about, in words.
-        against: whose rows count, in words.
+        subject: description of the measured quantity.
+        against: description of the rows to compare with.
         wanted: the bound.
-        rows: which rows count.
-        value: the number of a row that the bound is for.
-        at_most: the bound is an upper one.
-        mean: the geometric mean over the rows counts, otherwise the worst row.
-        unit: printed behind the numbers.
+        rows: selects the rows.
+        value: the value of a row to compare with the bound.
+        at_most: whether the bound is an upper one.
+        mean: whether the geometric mean over the rows must meet the bound; if false, the worst row must.
+        unit: printed after the numbers.
     """
 
     subject: str
@@ -50,7 +50,7 @@ class Outcome:
 
 
 def outcomes(rows: Sequence[Measurement], device_type: str) -> Iterator[Outcome]:
-    """What a run on this type of device reached, for the targets it has rows for."""
+    """Outcomes of a run on this type of device, for the targets that it has rows for."""
     for target in CPU if device_type == "cpu" else GPU:
         values = {f"{row.case}, {row.mode}": target.value(row) for row in rows if target.rows(row)}
         if not values:

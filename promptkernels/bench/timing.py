@@ -1,4 +1,4 @@
-"""Seconds of one call: by the host's clock on a CPU, by a replayed CUDA graph or by events on a GPU."""
+"""Time of one call, in seconds: by the host's clock on a CPU, by a replayed CUDA graph or events on a GPU."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from dataclasses import dataclass
 import torch
 
 Call = Callable[[], object]
-_SAMPLE = 2e-3  # seconds; shorter calls are repeated within a sample
+_SAMPLE = 2e-3  # seconds; shorter calls are repeated in a sample
 _WARM_UP = 3
 
 
 @dataclass(frozen=True)
 class Sampler:
-    """A call made ready to be timed again and again.
+    """A call prepared for repeated timing.
 
     Args:
-        take: one sample, in seconds per call.
+        take: takes one sample, in seconds per call.
         how: ``calls`` (host clock, back to back), ``graph`` (replayed CUDA graph) or ``eager`` (CUDA events around the
-            call, the host's work included where it is the slower side).
-        launches: nodes of the graph: kernels, copies and fills; None where nothing counts them.
+            call, including the host's work if it is slower).
+        launches: number of graph nodes (kernels, copies and fills); None if unknown.
     """
 
     take: Callable[[], float]
@@ -31,7 +31,7 @@ class Sampler:
 
 
 def sampler(call: Call, device: torch.device, graphs: bool = True) -> Sampler:
-    """Warm a call up and choose how it is timed."""
+    """Warm up a call and choose how to time it."""
     if device.type != "cuda":
         return _host(call)
     return (_graph(call, device) if graphs and _free_of_syncs(call) else None) or _eager(call, device)
@@ -55,7 +55,7 @@ def _seconds(call: Call, calls: int) -> float:
 
 
 def _free_of_syncs(call: Call) -> bool:
-    """Whether a call never waits for the device; asked first, because a failed capture upsets torch's allocator."""
+    """Whether a call never waits for the device. Checked first, because a failed capture breaks torch's allocator."""
     call()
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
@@ -95,9 +95,10 @@ def _eager(call: Call, device: torch.device) -> Sampler:
 
 
 def _between_events(call: Call, device: torch.device) -> Callable[[], float]:
-    """Every sample starts with a cold cache: twice its size is read first, which also hides the host's launching.
+    """Time with CUDA events. Every sample starts with a cold cache, after reading twice its size, which also hides the
+    host's launch time.
 
-    Read and not written: lines that were written would go back to memory within the sample.
+    The data is read and not written, because written lines would go back to memory during the sample.
     """
     cache = torch.cuda.get_device_properties(device).L2_cache_size
     flush = torch.zeros(max(2 * cache, 1 << 25) // 4, device=device)
@@ -115,7 +116,7 @@ def _between_events(call: Call, device: torch.device) -> Callable[[], float]:
 
 
 def _nodes(graph: int) -> int | None:
-    """Number of nodes of a captured graph, asked of the driver; torch does not tell it."""
+    """Number of nodes of a captured graph, from the driver, because torch does not provide it."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
@@ -126,7 +127,7 @@ def _nodes(graph: int) -> int | None:
 
 
 def copy_bandwidth(device: torch.device) -> float:
-    """Bytes per second, read and written, of a plain copy of 256 MB; the best of nine."""
+    """Bytes per second (read and written) of a plain copy of 256 MB; the best of nine."""
     source = torch.empty(64 << 20, device=device).normal_()
     target = torch.empty_like(source)
     timed = sampler(lambda: target.copy_(source), device)

@@ -1,7 +1,7 @@
-"""The operations, one file per family: all that is particular to one stands there, and what the table makes of it.
+"""The operations, one file per family.
 
-In this order: argument checks, results (fake kernel too), native call, the entry in the table, the public function and
-its derivative. The plain torch form is in the file of the same name in `promptkernels.reference`.
+A file has, in this order: argument checks, results (also the fake kernel), native call, table entry, public function
+and derivative. The plain torch form is in the file of the same name in `promptkernels.reference`.
 """
 
 from promptkernels.ops.compose import compose_prompts, prepend_prompts

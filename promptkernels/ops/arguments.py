@@ -1,7 +1,7 @@
-"""What the registered operations hold their arguments to, whoever calls them: ``torch.ops.promptkernels.*`` is public.
+"""Argument checks of the registered operations, because ``torch.ops.promptkernels.*`` is public.
 
-All by metadata, below a microsecond. The public functions check on their own before (`promptkernels.ops.checks`), in
-the words of the caller's shapes.
+They read only metadata and take less than a microsecond. The public functions first do their own checks, with messages
+in terms of the caller's shapes (`promptkernels.ops.checks`).
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ def wrong_type(name: str, tensor: Tensor) -> ValueError:
 def misplaced(name: str, tensor: Tensor, shape: str, device: int) -> ValueError:
     place = "the CPU" if device < 0 else f"device {device}"
     got = f"{tuple(tensor.shape)} on {tensor.device}"
-    return ValueError(f"{name} must have shape {shape} and lie on {place} as the first argument, got {got}")
+    return ValueError(f"{name} must have shape {shape} and be on {place} like the first argument, got {got}")
 
 
 def fits(name: str, tensor: Tensor | None, shape: tuple[int, ...], device: int) -> None:
-    """A floating tensor of this shape on this device, or none."""
+    """Check for a floating tensor of this shape on this device, or None."""
     if tensor is None:
         return
     if tensor.shape != shape or tensor.get_device() != device:
@@ -33,14 +33,14 @@ def fits(name: str, tensor: Tensor | None, shape: tuple[int, ...], device: int) 
 
 
 def saved(name: str, tensor: Tensor, shape: tuple[int, ...], device: int, dtype: torch.dtype) -> None:
-    """A result of the forward operation: it is read in the type in which that wrote it."""
+    """Check a saved result of the forward operation, which must have the type in which it was written."""
     fits(name, tensor, shape, device)
     if tensor.dtype != dtype:
-        raise ValueError(f"{name} must be {dtype}, as the forward operation made it, got {tensor.dtype}")
+        raise ValueError(f"{name} must be {dtype}, the type of the forward operation's result, got {tensor.dtype}")
 
 
 def sizes(name: str, tensor: Tensor, dims: str) -> tuple[int, ...]:
-    """The shape of a floating tensor that has so many dimensions, none of them empty."""
+    """Shape of a floating tensor, after checking that it has these dimensions and none is 0."""
     shape = tensor.shape
     if len(shape) != len(dims) or 0 in shape:
         raise ValueError(f"{name} must have shape ({', '.join(dims)}), none of them 0, got {tuple(shape)}")
@@ -55,9 +55,9 @@ def known(name: str, value: str, names: tuple[str, ...]) -> None:
 
 
 def needed(needs: list[bool], **tensors: Tensor | None) -> None:
-    """One truth value for each of these tensors, false where there is none."""
+    """Check for one truth value per tensor, which must be false for None."""
     if len(needs) != len(tensors):
-        raise ValueError(f"needs must hold {len(tensors)} truth values, got {len(needs)}")
+        raise ValueError(f"needs must have {len(tensors)} truth values, got {len(needs)}")
     for need, (name, tensor) in zip(needs, tensors.items(), strict=True):
         if need and tensor is None:
-            raise ValueError(f"needs asks for the gradient of {name}, which is not given")
+            raise ValueError(f"needs requests the gradient of {name}, which is None")

@@ -1,4 +1,4 @@
-"""Low-rank Hadamard prompts of MPT: composed per batch row, and written straight in front of the input embeddings."""
+"""Low-rank Hadamard prompts of MPT: composed per batch row, or written directly before the input embeddings."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def _native_backward(
     acc = outs[0].dtype
     (shared, u, v), task_ids = typed(acc, shared, u, v), task_ids.contiguous()
     (length, hidden), (tasks, _, rank) = shared.shape, u.shape
-    if grad.stride(2) != 1 or grad.stride(1) != hidden:  # rows of a longer sequence are read where they lie
+    if grad.stride(2) != 1 or grad.stride(1) != hidden:  # rows of a longer sequence are read in place
         grad = grad.contiguous()
     native.run(
         native.module.compose_backward, shared.device,
@@ -119,20 +119,20 @@ def _check(shared: Tensor, u: Tensor, v: Tensor, task_ids: Tensor, input_embeds:
 
 
 def compose_prompts(shared: Tensor, u: Tensor, v: Tensor, task_ids: Tensor) -> Tensor:
-    """The prompt of every batch row: ``shared * (u[task_ids] @ v[task_ids])`` (MPT, ICLR 2023, eq. 2, any rank).
+    """Compose a prompt for every batch row: ``shared * (u[task_ids] @ v[task_ids])`` (MPT, ICLR 2023, eq. 2).
 
     Args:
-        shared: (L, H), the prompt P* that all tasks share.
+        shared: (L, H), the prompt P* shared by all tasks.
         u: (T, L, R), left factors of the tasks.
-        v: (T, R, H), right factors.
-        task_ids: (B,) int32 or int64, the task of each batch row.
+        v: (T, R, H), right factors of the tasks.
+        task_ids: (B,) int32 or int64, task of each batch row.
 
     Returns:
-        (B, L, H); float32, or float64 when an argument is float64. Differentiable once in shared, u and v.
+        (B, L, H); float32, or float64 if an argument is float64. Once differentiable in shared, u and v.
 
     Raises:
-        ValueError: an argument of a wrong rank, size, type or device.
-        IndexError: a task id outside 0..T-1 (on a GPU a device-side assertion, as in torch's own indexing).
+        ValueError: an argument has a wrong rank, size, type or device.
+        IndexError: a task id is outside 0..T-1 (on a GPU, a device-side assertion as in torch's own indexing).
     """
     direct = _compose.ready(shared, u, v, task_ids)
     if not direct:
@@ -143,19 +143,19 @@ def compose_prompts(shared: Tensor, u: Tensor, v: Tensor, task_ids: Tensor) -> T
 
 
 def prepend_prompts(shared: Tensor, u: Tensor, v: Tensor, task_ids: Tensor, input_embeds: Tensor) -> Tensor:
-    """The model input ``[compose_prompts(...); input_embeds]``, written in one pass over memory.
+    """Write the model input ``[compose_prompts(...); input_embeds]`` in one pass over memory.
 
     Args:
         shared, u, v, task_ids: as in `compose_prompts`.
-        input_embeds: (B, S, H), the embeddings of the text.
+        input_embeds: (B, S, H), embeddings of the text.
 
     Returns:
-        (B, L+S, H) in the type of ``input_embeds``, the prompt first. Differentiable once in shared, u, v and
+        (B, L+S, H) in the type of ``input_embeds``, with the prompt first. Once differentiable in shared, u, v and
         input_embeds.
 
     Raises:
-        ValueError: an argument of a wrong rank, size, type or device.
-        IndexError: a task id outside 0..T-1.
+        ValueError: an argument has a wrong rank, size, type or device.
+        IndexError: a task id is outside 0..T-1.
     """
     direct = _prepend.ready(shared, u, v, task_ids, input_embeds)
     if not direct:

@@ -1,10 +1,10 @@
-"""Which derivatives the operations have: the first, in reverse mode. Every other one is refused, never left out.
+"""Derivatives of the operations: first order, in reverse mode. Any other derivative raises an error.
 
-Transforms of `torch.func` take autograd functions of another form, which is slower in ordinary calls. It is made from
-the ordinary one, and used under a transform only.
-
-Torch itself leaves them out without a word: an operation without a forward-mode rule drops tangents, and
+torch itself would silently drop them: an operation without a forward-mode rule drops tangents, and
 `torch.autograd.function.once_differentiable` sees a second derivative only through the incoming gradient.
+
+Transforms of `torch.func` need autograd functions in a different form, which is slower in ordinary calls. It is derived
+from the ordinary form and used only under a transform.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch.autograd import forward_ad
 
 from promptkernels.backends import registry
 
-_TRANSFORMED = "derivative under torch.func where it is called by itself (its public function has one)"
+_TRANSFORMED = "derivative under torch.func if it is called directly (its public function has one)"
 _FORWARD_MODE = "forward-mode derivative (forward_ad, torch.func.jvp, jacfwd)"
 _SECOND = "second derivative"
 _SUPPORTED = "only a first derivative in reverse mode is supported (backward, torch.autograd.grad, torch.func.grad)"
@@ -29,12 +29,12 @@ _SUPPORTED = "only a first derivative in reverse mode is supported (backward, to
 
 def refusal(name: str, what: str) -> NotImplementedError:
     return NotImplementedError(
-        f"{name} has no {what}: {_SUPPORTED}. Write the formula in plain torch where you need another derivative."
+        f"{name} has no {what}: {_SUPPORTED}. Write the formula in plain torch if you need another derivative."
     )
 
 
 def needs_gradient(name: str, *tensors: Tensor | None) -> bool:
-    """Whether a call must be recorded; without that the bare operation is called, which costs a third of the time."""
+    """Whether autograd must record a call. If not, the bare operation is called, in a third of the time."""
     if not torch.is_grad_enabled():
         return False
     for tensor in tensors:
@@ -48,17 +48,17 @@ def needs_gradient(name: str, *tensors: Tensor | None) -> bool:
 
 
 def transforming() -> bool:
-    """Whether a transform of `torch.func` is in force."""
+    """Whether a transform of `torch.func` is active."""
     return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
 
 
 def recording(ordinary: Any, transformed: Any) -> Any:
-    """The autograd function that records a call."""
+    """The autograd function to record a call with."""
     return transformed if transforming() else ordinary
 
 
 def _tracked(tensor: Tensor) -> bool:
-    """Whether a transform, or torch itself below them all, differentiates by it."""
+    """Whether a transform, or torch's autograd below all transforms, differentiates with respect to a tensor."""
     while not tensor.requires_grad:
         if not _functorch.is_functorch_wrapped_tensor(tensor):
             return False
@@ -67,7 +67,7 @@ def _tracked(tensor: Tensor) -> bool:
 
 
 def refuse_tangents(name: str, arguments: Iterable[Any]) -> None:
-    """Raise `NotImplementedError` if an argument carries a tangent."""
+    """Raise `NotImplementedError` if an argument has a tangent."""
     for argument in arguments:
         if isinstance(argument, Tensor) and _may_carry_tangent(argument):
             raise refusal(name, _FORWARD_MODE)
@@ -76,12 +76,12 @@ def refuse_tangents(name: str, arguments: Iterable[Any]) -> None:
 def _may_carry_tangent(tensor: Tensor) -> bool:
     try:
         return forward_ad.unpack_dual(tensor).tangent is not None
-    except RuntimeError:  # below autograd, where make_fx traces an operation, torch no longer tells
+    except RuntimeError:  # torch does not say below autograd, where make_fx traces an operation
         return True
 
 
 def refuse_tracked(name: str, arguments: Iterable[Any]) -> None:
-    """Raise `NotImplementedError` if a transform of `torch.func`, or one around it, differentiates by an argument."""
+    """Raise `NotImplementedError` if an active transform of `torch.func` differentiates by an argument."""
     tensors = [argument for argument in arguments if isinstance(argument, Tensor)]
     interpreter = _functorch.peek_interpreter_stack()
     if interpreter is None:
@@ -103,14 +103,14 @@ def refuse_tracked(name: str, arguments: Iterable[Any]) -> None:
 
 
 def record(ctx: Any, *tensors: Tensor | None) -> None:
-    """Keep for the backward pass: tensors, and the choice of backend, which threads of autograd do not inherit."""
+    """Save tensors for the backward pass, and the choice of backend, which autograd's threads do not inherit."""
     ctx.save_for_backward(*tensors)
     if not torch.compiler.is_compiling():
         ctx.backend = registry.forced()
 
 
 def wanted(ctx: Any, needs: Sequence[bool], backward: Callable[..., Any], *arguments: Any) -> tuple[Tensor | None, ...]:
-    """The gradients of a raw backward operation, by the backend of the forward one; None where nobody needs them."""
+    """Gradients of a raw backward operation, by the backend of the forward one; None for those not needed."""
     if transforming():
         gradients = registry.call_under(ctx.backend, _Gradient.apply, backward, *arguments)
     else:
@@ -123,16 +123,16 @@ def wanted(ctx: Any, needs: Sequence[bool], backward: Callable[..., Any], *argum
 
 
 def once(name: str, gradient: Tensor | None, *sources: Tensor | None) -> Tensor | None:
-    """A gradient that depends on ``sources`` and raises where it is itself differentiated by one of them."""
+    """A gradient that depends on ``sources`` and raises if it is differentiated with respect to one of them."""
     if gradient is None or not torch.is_grad_enabled() or not any(t is not None and t.requires_grad for t in sources):
         return gradient
-    if transforming():  # `_Gradient` sees to it
+    if transforming():  # `_Gradient` handles this case
         return gradient
     return _Once.apply(name, gradient, *sources)
 
 
 class _Once(torch.autograd.Function):
-    """Its node lies on the path to the sources, so it runs when, and only when, a second derivative is asked for."""
+    """Node on the path to the sources, so it runs if and only if a second derivative is requested."""
 
     @staticmethod
     def forward(ctx: Any, name: str, gradient: Tensor, *sources: Tensor | None) -> Tensor:
@@ -145,12 +145,12 @@ class _Once(torch.autograd.Function):
 
 
 def transformable(operation: Any, keep: Callable[..., None], backward: Callable[..., Any]) -> Any:
-    """The autograd function for transforms of `torch.func`.
+    """Build the autograd function for transforms of `torch.func`.
 
     Args:
-        operation: of `promptkernels.ops.table`; the first of its outputs has a derivative.
-        keep: ``keep(ctx, inputs, outputs)`` keeps what the gradient needs.
-        backward: that of the ordinary function, whose first input says whether the dispatcher may be skipped.
+        operation: an operation of `promptkernels.ops.table`. Its first output has a derivative.
+        keep: ``keep(ctx, inputs, outputs)`` saves what the gradient needs.
+        backward: backward of the ordinary function, whose first input says whether to skip the dispatcher.
     """
 
     class Transformable(torch.autograd.Function):
@@ -178,7 +178,7 @@ def transformable(operation: Any, keep: Callable[..., None], backward: Callable[
 
 
 class _Gradient(torch.autograd.Function):
-    """A raw backward operation under a transform; nobody may differentiate it again."""
+    """A raw backward operation under a transform. It cannot be differentiated again."""
 
     generate_vmap_rule = True
 

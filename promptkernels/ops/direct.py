@@ -1,8 +1,7 @@
-"""When a call may go to its kernel without torch's dispatcher, which takes longer than a small kernel runs.
+"""Decide whether a call may skip torch's dispatcher, which takes longer than a small kernel.
 
-It may where the dispatcher would do nothing but call the kernel. What it does beyond that shows in two places: in the
-dispatch keys of the tensors, and in those that are included for the whole thread. What acts in Python alone is looked
-for by name.
+It may if the dispatcher would only call the kernel. Anything else that it would do shows in the dispatch keys of the
+tensors and in those of the thread. Features that act only in Python are checked one by one.
 """
 
 from __future__ import annotations
@@ -22,12 +21,12 @@ def _bits(*names: str) -> int:
     return bits
 
 
-# Keys of a tensor that say more than plain: of a wrapper (torch.func, functionalization), of a tensor without data
-# (fake, meta, zero), or of memory that is read in another way (sparse, quantized, negated). Autograd is none of them,
-# because the public functions see to it themselves; nor is autocast, which has no rule for these operations.
+# Keys of tensors that are not plain: wrappers (torch.func, functionalization), tensors without data (fake, meta, zero),
+# and tensors with a different memory format (sparse, quantized, negated). Autograd is not included, because the public
+# functions handle it themselves; nor is autocast, which has no rule for these operations.
 _PLAIN = [prefix + device for device in ("CPU", "CUDA", "XPU") for prefix in ("", "Autograd", "Autocast")]
 SPECIAL = ~_bits("ADInplaceOrView", *_PLAIN)
-# Keys of the thread: of a transform of torch.func, of a mode that intercepts calls, of a tracer.
+# Keys of the thread: transforms of torch.func, modes that intercept calls, tracers.
 _WATCHING = ~_bits("ADInplaceOrView", "BackendSelect")
 
 dispatch_keys = torch._C._dispatch_keys
@@ -37,11 +36,11 @@ _profiled = torch.autograd._profiler_enabled  # type: ignore[attr-defined]
 
 
 def watched(arguments: tuple[Any, ...]) -> bool:
-    """Whether somebody has to see this call: a compiler, a mode, a transform, a profiler, or the class of a tensor."""
+    """Whether something must see this call: a compiler, a mode, a transform, a profiler, or a tensor subclass."""
     return bool(
         _compiling()
         or _included().raw_repr() & _WATCHING
-        or has_torch_function(arguments)  # of a tensor, or of a mode
+        or has_torch_function(arguments)  # from a tensor subclass or a mode
         or forward_ad._current_level >= 0
-        or _profiled()  # it lists operations by name
+        or _profiled()  # the profiler lists operations by name
     )

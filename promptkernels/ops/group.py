@@ -1,4 +1,4 @@
-"""DTVG's choice of the source tasks whose vectors are merged."""
+"""DTVG's choice of source tasks to merge."""
 
 from __future__ import annotations
 
@@ -40,23 +40,23 @@ _select = Operation(
 
 
 def select_group(similarity: Tensor, target: int) -> Tensor:
-    """The rows to merge for a target: the target itself and its group of sources (DTVG 2025; greedy prefix rule).
+    """Select the rows to merge for a target: the target and its group of sources (DTVG 2025, greedy prefix rule).
 
     Sources with similarity >= 0 to the target are ranked by it (ties: lower index first). Every prefix of the ranking
-    is scored by its knowledge consistency, the mean similarity over its ordered pairs (0 for a single source), and the
-    first best prefix is the group; without a source of similarity >= 0 the target stands alone. Everything happens on
-    the device.
+    is scored by its knowledge consistency, the mean similarity over its ordered pairs (0 for a single source). The
+    group is the first prefix with the best score. If no source has similarity >= 0, the target is alone. Everything
+    runs on the device.
 
     Args:
-        similarity: (T+1, T+1), of the sources and the target among each other.
+        similarity: (T+1, T+1), pairwise similarity of the sources and the target.
         target: index of the target's row, 0..T.
 
     Returns:
-        (T+1,) bool, True at the target and at its group; so ``select_group(...).float()`` is the ``weights`` argument
-        of `merge_task_vectors`. Not differentiable.
+        (T+1,) bool, True for the target and its group. ``select_group(...).float()`` can be passed as ``weights`` to
+        `merge_task_vectors`. Not differentiable.
 
     Raises:
-        ValueError: similarity is not a square floating matrix, or target no int.
+        ValueError: similarity is not a square floating matrix, or target is not an int.
         IndexError: target is outside 0..T.
     """
     if isinstance(target, int) and _select.ready(similarity, target):

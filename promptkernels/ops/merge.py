@@ -95,20 +95,22 @@ _merge_backward = Operation(
 def merge_task_vectors(
     reference: Tensor, prompts: Tensor, scale: Tensor | None = None, weights: Tensor | None = None
 ) -> Tensor:
-    """``reference + sum_t weights_t * scale_t * (prompts_t - reference)`` (DTVG's P_mix; Task Prompt Vectors' sum).
+    """Compute ``reference + sum_t weights_t * scale_t * (prompts_t - reference)``.
+
+    This is DTVG's P_mix and the sum of Task Prompt Vectors.
 
     Args:
         reference: (L, H), the common start P_init.
         prompts: (T, L, H).
-        scale: (T, L), factors per token (DTVG's alpha); none means 1.
-        weights: (T,), factors per task, for instance a selection as 0 and 1; none means 1. A weight of exactly 0 drops
-            the row altogether: a NaN in a prompt that was not selected does not reach the result.
+        scale: (T, L), factors per token (DTVG's alpha); None: 1.
+        weights: (T,), factors per task, for instance a selection as 0 and 1; None: 1. A weight of exactly 0 drops the
+            row, so a NaN in an unselected prompt does not reach the result.
 
     Returns:
-        (L, H); float32, or float64 when an argument is float64. Differentiable once in every tensor.
+        (L, H); float32, or float64 if an argument is float64. Once differentiable in every tensor.
 
     Raises:
-        ValueError: an argument of a wrong rank, size, type or device.
+        ValueError: an argument has a wrong rank, size, type or device.
     """
     direct = _merge.ready(reference, prompts, scale, weights)
     if not direct:

@@ -14,7 +14,7 @@ from promptkernels.ops.checks import Sizes, is_positive, one_of
 from promptkernels.ops.derivatives import needs_gradient, once, record, recording, transformable, wanted
 from promptkernels.ops.table import Operation
 
-METRICS = ("cosine", "token_mean_cosine", "token_mean_dot")  # in the order of the compiled modules
+METRICS = ("cosine", "token_mean_cosine", "token_mean_dot")  # same order as in the compiled modules
 
 
 def _fits(
@@ -199,29 +199,28 @@ def task_similarity(
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Pairwise similarity of the task vectors ``scale * (prompts - reference)``.
 
-    The reference is subtracted and the scale applied while the prompts are read, so no task vector is ever stored. A
-    zero task vector (a prompt that still stands at its start) has similarity 0 with everything, and receives no
-    gradient.
+    The reference is subtracted and the scale applied while the prompts are read, so task vectors are never stored. A
+    zero task vector (a prompt that is still at its start) has similarity 0 with everything and receives no gradient.
 
     Args:
         prompts: (T, L, H), or (T, D) for flat vectors.
-        reference: (L, H) [or (D,)], the common start P_init of all prompts; none means 0.
-        others: (S, L, H) [or (S, D)], compared with instead of ``prompts`` themselves; never scaled.
+        reference: (L, H) [or (D,)], the common start P_init of all prompts; None: 0.
+        others: (S, L, H) [or (S, D)], prompts to compare with in place of ``prompts``; never scaled.
         metric: ``cosine`` of the flattened task vectors; ``token_mean_cosine``, the cosine of their means over tokens
             (SPoT, Vu et al. 2022); ``token_mean_dot``, the dot product of these means (DTVG 2025, sim(T_1, T_2)).
         scale: (T, L) [or (T, 1) for flat vectors], factors per token (DTVG's alpha).
-        eps: norms are not taken smaller than this; no unit beyond that of the prompts.
-        return_z: also return z, a test of whether a cosine is beyond chance; ``cosine`` of (T, L, H) prompts only.
-            With p_l the dot product of the two task vectors of token l, z = sum_l p_l / sqrt(sum_l p_l^2). Under the
-            null hypothesis that the sign of every p_l is random, independent of the others, z has mean 0 and variance
-            1. It lies between -sqrt(L) and sqrt(L); it is 0 where all p_l are 0. The prompts are read once for both.
+        eps: lower bound of the norms, in the units of the prompts.
+        return_z: also return z, which tests whether a cosine is larger than by chance; only for ``cosine`` of (T, L, H)
+            prompts. With p_l the dot product of the two task vectors of token l, z = sum_l p_l / sqrt(sum_l p_l^2).
+            Under the null hypothesis that the signs of the p_l are random and independent, z has mean 0 and variance 1.
+            It is between -sqrt(L) and sqrt(L), and 0 if all p_l are 0. The prompts are read once for both results.
 
     Returns:
-        (T, T), or (T, S) with ``others``; float32, or float64 when an argument is float64. Differentiable once in every
-        tensor. With ``return_z`` ``(similarity, z)``, both of that shape and type; z is not differentiable.
+        (T, T), or (T, S) with ``others``; float32, or float64 if an argument is float64. Once differentiable in every
+        tensor. With ``return_z``, ``(similarity, z)``, both with this shape and type; z is not differentiable.
 
     Raises:
-        ValueError: an argument of a wrong rank, size, type, device or value.
+        ValueError: an argument has a wrong rank, size, type, device or value.
     """
     one_of("metric", metric, METRICS)
     if not is_positive(eps):
@@ -251,7 +250,7 @@ def _check(
     metric: str,
     return_z: object,
 ) -> bool:
-    """Whether the prompts are flat."""
+    """Check the arguments; return whether the prompts are flat."""
     sizes = Sizes()
     flat = isinstance(prompts, Tensor) and prompts.dim() == 2
     if return_z is not False:
@@ -275,7 +274,7 @@ def _check_return_z(return_z: object, metric: str, flat: bool, prompts: Tensor) 
     if metric != "cosine":
         raise ValueError(
             f"return_z needs metric 'cosine', got {metric!r}: means over tokens have no dot products per token; "
-            f"call task_similarity once more with metric='cosine' for z"
+            f"call task_similarity again with metric='cosine' for z"
         )
     if flat:
         raise ValueError(f"return_z needs prompts of shape (T, L, H), got {tuple(prompts.shape)}: they have no tokens")
@@ -299,15 +298,15 @@ class _TaskSimilarity(torch.autograd.Function):
         arguments = *inputs, ctx.metric, ctx.eps, similarity, left_norm, right_norm, needs
         gradients = wanted(ctx, needs, _similarity_backward, grad, *arguments)
         linear = ctx.metric == "token_mean_dot" and others is not None  # in prompts, in others and in scale
-        found = []
+        tied = []
         for place, gradient in enumerate(gradients):
             sources = [t for other, t in enumerate(inputs) if not (linear and other == place != 1)]
-            found.append(once("task_similarity", gradient, grad, *sources))
-        return (None, *found, *(None for _ in ctx.needs_input_grad[5:]))
+            tied.append(once("task_similarity", gradient, grad, *sources))
+        return (None, *tied, *(None for _ in ctx.needs_input_grad[5:]))
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], outputs: tuple[Tensor, ...]) -> None:
-    """The inputs of either operation: that with z knows one metric."""
+    """Save the inputs of either operation. The one with z has only one metric."""
     record(ctx, *inputs[:4], *outputs[:3])
     ctx.metric, ctx.eps = inputs[4:] if len(inputs) == 6 else ("cosine", *inputs[4:])
 

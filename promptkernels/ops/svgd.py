@@ -15,7 +15,7 @@ from promptkernels.ops.derivatives import needs_gradient, once, record, recordin
 from promptkernels.ops.table import Operation
 
 CONVENTIONS = ("liu2016", "numpyro", "blackjax")
-_BANDWIDTHS = ("fixed", *CONVENTIONS)  # in the order of the compiled modules
+_BANDWIDTHS = ("fixed", *CONVENTIONS)  # same order as in the compiled modules
 
 
 def _fits(particles: Tensor, scores: Tensor, bandwidth: float, convention: str, per_token: bool) -> None:
@@ -23,7 +23,7 @@ def _fits(particles: Tensor, scores: Tensor, bandwidth: float, convention: str, 
     arguments.fits("scores", scores, shape, particles.get_device())
     arguments.known("convention", convention, _BANDWIDTHS)
     if convention == "fixed" and not bandwidth > 0:
-        raise ValueError(f"bandwidth must be > 0 where the convention is fixed, got {bandwidth}")
+        raise ValueError(f"bandwidth must be > 0 if the convention is fixed, got {bandwidth}")
 
 
 def _fits_backward(grad: Tensor, particles: Tensor, scores: Tensor, kernel: Tensor, h: Tensor, per_token: bool) -> None:
@@ -143,12 +143,12 @@ def svgd_direction(
     per_token: bool = False,
     return_kernel: bool = False,
 ) -> Tensor | tuple[Tensor, tuple[Tensor, Tensor]]:
-    """The SVGD direction of particles under an RBF kernel (Liu & Wang 2016, eq. 8).
+    """SVGD direction of particles with an RBF kernel (Liu & Wang 2016, eq. 8).
 
     phi_i = (1/M) sum_j [K_ij scores_j + (2/h) K_ij (x_i - x_j)], K_ij = exp(-|x_i - x_j|^2 / h).
 
-    Distances come from a Gram matrix of *centred* particles, which is as fast as the usual Gram form and keeps float32
-    accuracy when particles lie close together (one per cent apart: 1e-7 where the uncentred form has 1e-3 to 1e-2).
+    Distances come from a Gram matrix of *centred* particles. It is as fast as the usual Gram form and keeps float32
+    accuracy for close particles (one per cent apart: an error of 1e-7, where the uncentred form has 1e-3 to 1e-2).
     One particle gives ``phi = scores``; identical particles give the mean score.
 
     Args:
@@ -156,19 +156,19 @@ def svgd_direction(
         scores: grad log p at each particle, same shape.
         bandwidth: h itself (> 0, in squared units of the particles), or a convention for it, with d the distances:
             ``liu2016``: median of all M^2 values d^2 / log(M + 1); ``numpyro``: (median of all M^2 values d)^2 / log(M)
-            + machine epsilon; ``blackjax``: (median of d over pairs)^2 / log(M). It is a constant to the gradient.
-        reference: (L, H) [or (D,)], where the particles came from. The direction does not depend on it; it is checked
-            for its shape and otherwise unused, because no fixed row centres as well as a particle does.
-        per_token: one kernel per token, in R^H, instead of one for the flattened prompt.
+            + machine epsilon; ``blackjax``: (median of d over pairs)^2 / log(M). The gradient treats it as a constant.
+        reference: (L, H) [or (D,)], the start of the particles. Only its shape is checked: the direction does not
+            depend on it, and no fixed row centres as well as one of the particles.
+        per_token: use one kernel per token, in R^H, instead of one for the flattened prompt.
         return_kernel: also return K and h.
 
     Returns:
-        phi, of the shape of ``particles``; float32, or float64 when an argument is float64. With ``return_kernel``
-        ``(phi, (K, h))``: K (M, M) and h () - with ``per_token`` K (L, M, M) and h (L,). phi is differentiable once in
-        particles and scores; K and h are not differentiable.
+        phi, with the shape of ``particles``; float32, or float64 if an argument is float64. With ``return_kernel``,
+        ``(phi, (K, h))``: K (M, M) and h (), or with ``per_token`` K (L, M, M) and h (L,). phi is once differentiable
+        in particles and scores; K and h are not differentiable.
 
     Raises:
-        ValueError: an argument of a wrong rank, size, type, device or value.
+        ValueError: an argument has a wrong rank, size, type, device or value.
     """
     value, convention = _bandwidth(bandwidth)
     if not isinstance(per_token, bool):
@@ -190,13 +190,13 @@ def svgd_direction(
 
 
 def _bandwidth(bandwidth: object) -> tuple[float, str]:
-    """As the operation takes it: a number, and what it means."""
+    """Convert the bandwidth to the operation's arguments: a number and its convention."""
     if isinstance(bandwidth, str):
         one_of("bandwidth", bandwidth, CONVENTIONS, " or a number > 0")
         return 0.0, bandwidth
     if isinstance(bandwidth, (int, float)) and is_positive(bandwidth):
         return float(bandwidth), "fixed"
-    # A tensor may lie on another device or want a gradient; neither a copy to the host nor its loss goes unsaid.
+    # A tensor may be on another device or require a gradient. Do not copy it to the host or drop its gradient silently.
     hint = "; pass float(bandwidth), it is a constant here" if isinstance(bandwidth, Tensor) else ""
     raise ValueError(f"bandwidth must be a number > 0 or one of {', '.join(CONVENTIONS)}, got {bandwidth!r}{hint}")
 

@@ -1,7 +1,7 @@
-"""The table of operations: each is declared once, and torch and every backend take from here what they need of it.
+"""The table of operations. Each is declared once, for torch and all backends.
 
-The kernel that torch gets is the same for every device: it asks the registry which backend runs and calls the function
-of that name there. So each operation is opaque to `torch.compile`, and forcing a backend works inside compiled code.
+torch gets the same kernel for every device. It asks the registry for the backend and calls the backend's function of
+the same name. So each operation is opaque to `torch.compile`, and forcing a backend works inside compiled code.
 """
 
 from __future__ import annotations
@@ -24,8 +24,7 @@ TABLE: dict[str, Operation] = {}
 
 _LIBRARY = torch.library.Library("promptkernels", "DEF")
 
-# Tensors with a memory of plain strides, on any device: torch itself refuses sparse, quantized and nested ones, whose
-# memory is something else.
+# Strided tensors on any device. torch itself rejects sparse, quantized and nested tensors, whose memory differs.
 _DENSE = ("CPU", "CUDA", "XPU", "MPS", "HPU", "MTIA", "MAIA", "PrivateUse1")
 
 
@@ -33,12 +32,12 @@ class Operation:
     """``torch.ops.promptkernels.<name>``, and the entry of that name in the table.
 
     Args:
-        schema: of torch, the part after the name.
-        check: raises for arguments that a kernel must not see. The compiled kernels see addresses only, so a tensor of
-            another size, type or device would be read or written outside of its memory.
-        outputs: allocates the results; on tensors without data it is the fake kernel.
-        native: fills the results by a compiled module, ``native(module, results, *arguments)``.
-        differentiable: refuses the derivatives that it lacks: tangents, and what `torch.func` tracks.
+        schema: torch schema, without the name.
+        check: raises for invalid arguments. Compiled kernels get only addresses, so a tensor of the wrong size, type
+            or device would be read or written outside of its memory.
+        outputs: allocates the results; also used as the fake kernel.
+        native: computes the results with a compiled module, ``native(module, results, *arguments)``.
+        differentiable: whether to raise for unsupported derivatives: tangents, and tensors tracked by `torch.func`.
     """
 
     def __init__(
@@ -55,7 +54,7 @@ class Operation:
         self.check, self.outputs, self.native, self.differentiable = check, outputs, native, differentiable
         parameters = inspect.signature(check).parameters
         self._names = tuple(parameters)
-        # Places of tensors, and whether one must be there.
+        # Positions of tensor arguments, and whether they are required.
         kinds = {"Tensor": True, "Tensor | None": False}
         self._tensors = tuple(
             (place, kinds[str(one.annotation)])
@@ -64,7 +63,7 @@ class Operation:
         )
         self.overload = self._define(name, schema)
         if differentiable:
-            # Under a transform of torch.func calls arrive here first; the overload lets torch's own rules go on.
+            # Under a transform of torch.func, calls arrive here first. The overload continues with torch's own rules.
             inner = self._define(f"{name}.inner", schema)
 
             def checked(*arguments: Any) -> Any:
@@ -75,11 +74,11 @@ class Operation:
         TABLE[name] = self
 
     def __call__(self, *arguments: Any) -> Any:
-        """By the shortest way: straight to the kernel, or through torch where somebody else has to see the call."""
+        """Call the kernel directly, or through torch if something else must see the call."""
         return (self.run if self.ready(*arguments) else self.overload)(*arguments)
 
     def ready(self, *arguments: Any) -> bool:
-        """Whether `run` may be called: torch has nothing to do with the call, and the arguments pass the check."""
+        """Whether `run` may be called: torch does not need to see the call, and the arguments pass the check."""
         if watched(arguments):
             return False
         try:
@@ -91,21 +90,21 @@ class Operation:
                 elif dispatch_keys(tensor).raw_repr() & SPECIAL:
                     return False
             self.check(*arguments)
-        except (ValueError, IndexError, TypeError):  # what is wrong is said by the long way
+        except (ValueError, IndexError, TypeError):  # the call through torch will raise the error
             return False
         return True
 
     def by(self, direct: bool) -> Callable[..., Any]:
-        """`run` where the arguments are known to be `ready` for it."""
+        """`run` if the arguments are known to be `ready`, else the call through torch."""
         return self.run if direct else self
 
     def run(self, *arguments: Any) -> Any:
-        """Call the backend that is chosen for the first argument; nothing is checked."""
+        """Call the backend chosen for the first argument, without checks."""
         first = arguments[0]
         return registry.choose(first.device, first.dtype).functions[self.name](*arguments)
 
     def compiled(self, module: Native) -> Callable[..., Any]:
-        """The function of a backend that calls a compiled module."""
+        """A backend's function that calls a compiled module."""
 
         outputs, native = self.outputs, self.native
 
@@ -116,8 +115,8 @@ class Operation:
 
         return function
 
-    def found_in(self, package: str) -> Callable[..., Any]:
-        """The function of its name in the module of its family there."""
+    def implementation_in(self, package: str) -> Callable[..., Any]:
+        """The function with this operation's name, in the module of its family in a package."""
         function: Callable[..., Any] = getattr(import_module(f"{package}.{self.family}"), self.name)
         return function
 
@@ -130,7 +129,7 @@ class Operation:
 
     def _kernel(self, *arguments: Any) -> Any:
         for place, required in self._tensors:
-            if required and arguments[place] is None:  # torch lets it through
+            if required and arguments[place] is None:  # torch does not check this
                 raise ValueError(f"{self._names[place]} must be a tensor, got None")
         self.check(*arguments)
         if forward_ad._current_level >= 0 and self.differentiable:
@@ -140,7 +139,7 @@ class Operation:
     def _fake(self, *arguments: Any) -> Any:
         first = arguments[0]
         for name, value in zip(self._names, arguments, strict=True):
-            # Of tensors on several devices, one of them "meta", torch calls the fake kernel.
+            # torch also calls the fake kernel for tensors on several devices, if one of them is "meta".
             if isinstance(value, Tensor) and value.device != first.device:
-                raise ValueError(f"{name} must be on {first.device} as {self._names[0]} is, got {value.device}")
+                raise ValueError(f"{name} must be on {first.device} like {self._names[0]}, got {value.device}")
         return self.outputs(*arguments)

@@ -1,8 +1,8 @@
-"""Every operation in plain torch: the oracle of the tests, the backend of last resort, the peer of the benchmark.
+"""Every operation in plain torch: the oracle of the tests, the fallback backend, and a peer in the benchmark.
 
-The functions take arguments that the operations of `promptkernels.ops` have already checked: prompts are (T, L, H),
-everything is on one device. They compute in float64 when any floating argument is float64 and in float32 otherwise, on
-any device torch knows. Each mirrors one formula; speed is not their aim.
+The operations of `promptkernels.ops` have already checked the arguments: prompts are (T, L, H), and everything is on
+one device. Computations are in float64 if any floating argument is float64, else in float32, on any device that torch
+supports. Each function follows one formula and is not optimized for speed.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import torch
 from promptkernels.backends.registry import Backend
 from promptkernels.ops.table import TABLE
 
-FUNCTIONS = {name: operation.found_in(__name__) for name, operation in TABLE.items()}
+FUNCTIONS = {name: operation.implementation_in(__name__) for name, operation in TABLE.items()}
 globals().update(FUNCTIONS)
 
 
 def _as_a_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Torch's own operations run as a compiled kernel would: not recorded, and not in autocast's type."""
+    """Run torch's operations like a compiled kernel: without gradient or autocast."""
 
     @functools.wraps(function)
     def run(*arguments: Any) -> Any:

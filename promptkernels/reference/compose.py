@@ -9,7 +9,7 @@ from promptkernels.backends.types import accumulation_type
 
 
 def check_task_ids(task_ids: Tensor, tasks: int) -> None:
-    """Raise `IndexError` for an id outside 0..tasks-1; reads the ids, so it waits for their device."""
+    """Raise `IndexError` for an id outside 0..tasks-1. Reads the ids, so it waits for their device."""
     if task_ids.numel() and task_ids.device.type != "meta":
         low, high = (int(end) for end in task_ids.aminmax())
         if low < 0 or high >= tasks:

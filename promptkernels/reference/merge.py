@@ -12,7 +12,7 @@ from promptkernels.reference.results import needed
 def _merge_terms(
     reference: Tensor, prompts: Tensor, scale: Tensor | None, weights: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Task vectors (T, L, H), scale (T, L), weights (T,), and which rows are there (T, 1)."""
+    """Task vectors (T, L, H), scale (T, L), weights (T,), and which rows have a nonzero weight (T, 1)."""
     acc = accumulation_type(reference, prompts, scale, weights)
     vectors = prompts.to(acc) - reference.to(acc)
     scale = vectors.new_ones(vectors.shape[:2]) if scale is None else scale.to(acc)
@@ -22,7 +22,7 @@ def _merge_terms(
 
 def merge_task_vectors(reference: Tensor, prompts: Tensor, scale: Tensor | None, weights: Tensor | None) -> Tensor:
     vectors, scale, weights, there = _merge_terms(reference, prompts, scale, weights)
-    # A row that is not there must not reach the sum, not even as 0 * inf.
+    # A row of weight 0 must not reach the sum, not even as 0 * inf.
     terms = torch.where(there.unsqueeze(-1), (weights[:, None] * scale).unsqueeze(-1) * vectors, 0.0)
     return (reference.to(vectors.dtype) + terms.sum(0)).contiguous()
 

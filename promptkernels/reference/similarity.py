@@ -28,7 +28,7 @@ def _rows(vectors: Tensor, metric: str) -> Tensor:
 
 
 def gram(left: Tensor, right: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Dot products of rows with those of ``right``, or with each other, and the lengths of both."""
+    """Dot products of rows with those of ``right``, or with each other, and the norms of both."""
     left_norm = torch.linalg.vector_norm(left, dim=1)
     if right is None:
         return left @ left.T, left_norm, left_norm.clone()
@@ -38,7 +38,7 @@ def gram(left: Tensor, right: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
 def of_rows(
     left: Tensor, right: Tensor | None, metric: str, eps: float, gram: Gram = gram
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Similarity and lengths of rows in their type; ``gram`` may give it what it needs in a wider one."""
+    """Similarity and norms of rows, in their type. ``gram`` may return its results in a wider type."""
     similarity, left_norm, right_norm = gram(left, right)
     if metric != "token_mean_dot":
         similarity = similarity / left_norm.clamp_min(eps).unsqueeze(1) / right_norm.clamp_min(eps)
@@ -69,7 +69,7 @@ def task_similarity_z(
     left = task_vectors(prompts, reference, scale, acc)
     right = left if others is None else task_vectors(others, reference, None, acc)
     products = torch.einsum("ilh,jlh->ijl", left, right)
-    # Divided by the largest: squares of small products would be 0 in float32. z is 0 where all products are.
+    # Divide by the largest product, because squares of small products would be 0 in float32. z is 0 if all are 0.
     largest = products.abs().amax(-1, keepdim=True)
     products = products / torch.where(largest == 0, 1.0, largest)
     z = products.sum(-1) / torch.linalg.vector_norm(products, dim=-1).clamp_min(1.0)
@@ -98,7 +98,7 @@ def task_similarity_backward(
     if metric == "token_mean_dot":
         weights, left_pull, right_pull = grad, torch.zeros_like(left_norm), torch.zeros_like(right_norm)
     else:
-        # A row without direction has no gradient: its true one would be of the size 1/eps.
+        # A zero row gets no gradient: the true one would have the size 1/eps.
         a = torch.where(left_norm > eps, 1 / left_norm, 0.0)
         b = torch.where(right_norm > eps, 1 / right_norm, 0.0)
         grad = torch.where((a.unsqueeze(1) > 0) & (b > 0), grad, 0.0)

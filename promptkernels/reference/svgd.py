@@ -12,14 +12,14 @@ from promptkernels.backends.types import accumulation_type
 
 
 def _median(values: Tensor) -> Tensor:
-    """Mean of the two middle values, as numpy has it (torch's own median takes the lower one)."""
+    """Mean of the two middle values, as in numpy (torch's own median takes the lower one)."""
     ordered = values.sort(dim=-1).values
     n = values.shape[-1]
     return (ordered[..., (n - 1) // 2] + ordered[..., n // 2]) / 2
 
 
 def _bandwidth(squared: Tensor, bandwidth: float, convention: str) -> Tensor:
-    """h of K = exp(-d^2 / h) for squared distances (G, M, M); 0 where the convention has no spread to measure."""
+    """h in K = exp(-d^2 / h) for squared distances (G, M, M); 0 if the particles have no spread to measure."""
     m = squared.shape[-1]
     if convention == "fixed":
         return squared.new_full(squared.shape[:1], bandwidth)
@@ -34,7 +34,7 @@ def _bandwidth(squared: Tensor, bandwidth: float, convention: str) -> Tensor:
 
 
 def _centred(particles: Tensor, acc: torch.dtype) -> Tensor:
-    """Differences to particle 0: any row gives the same distances, one of the particles without cancellation."""
+    """Differences to particle 0. Any row gives the same distances; one of the particles avoids cancellation."""
     return particles.to(acc) - particles[0].to(acc)
 
 
@@ -48,13 +48,13 @@ def _ungroup(rows: Tensor, like: Tensor, per_token: bool) -> Tensor:
 
 
 def _repulsion(kernel: Tensor, h: Tensor) -> Tensor:
-    """2 / (h M) (diag(K 1) - K), and 0 where the bandwidth vanished."""
+    """2 / (h M) (diag(K 1) - K); 0 if the bandwidth is 0."""
     strength = torch.where(h > 0, 2 / (h * kernel.shape[-1]), 0.0)
     return strength[:, None, None] * (torch.diag_embed(kernel.sum(-1)) - kernel)
 
 
 def squared_distances(x: Tensor) -> Tensor:
-    """(G, M, D) -> (G, M, M). Differences first: equal particles are exactly 0 apart, wherever they lie."""
+    """Squared distances, (G, M, D) -> (G, M, M). Takes differences first, so equal particles are exactly 0 apart."""
     return torch.stack([(x - row).square().sum(-1) for row in x.split(1, dim=-2)], dim=-2)
 
 
@@ -86,7 +86,7 @@ def svgd_direction_backward(
     h: Tensor,
     per_token: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Through the kernel and the directions; the bandwidth h is a constant, as in every published implementation."""
+    """Gradient through the kernel and the directions. h is a constant, as in every published implementation."""
     acc = kernel.dtype
     x = _groups(_centred(particles, acc), per_token)
     s, g = _groups(scores.to(acc), per_token), _groups(grad.to(acc), per_token)

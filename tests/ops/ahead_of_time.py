@@ -31,7 +31,7 @@ CUOBJDUMP = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
 
 
 class Absent:
-    """What Triton asks its driver for before it compiles."""
+    """A driver with the functions that Triton needs before it compiles."""
 
     def __init__(self, target: GPUTarget) -> None:
         self.target = target
@@ -71,7 +71,7 @@ class Compiler:
         if (compiled.hash, self.rows) in self.seen:
             return
         self.seen.add((compiled.hash, self.rows))
-        found = {
+        facts = {
             "kernel": kernel.fn.__name__,
             "rows": self.rows,
             "types": sorted({str(a.dtype).removeprefix("torch.") for a in arguments if torch.is_tensor(a)}),
@@ -81,7 +81,7 @@ class Compiler:
             "tensor_cores": bool(re.search(r"mma\.sync|wgmma|tcgen05\.mma", compiled.asm.get("ptx", ""))),
             "wide_loads": bool(re.search(r"cp\.async\.cg|ld\.global[\w.:]*\.v4", compiled.asm.get("ptx", ""))),
         }
-        print(json.dumps(found), flush=True)
+        print(json.dumps(facts), flush=True)
 
 
 def similarity(rows: int, dtype: torch.dtype, every_option: bool) -> None:

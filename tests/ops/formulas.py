@@ -60,7 +60,7 @@ def sign_flip_z(prompts, reference=None, others=None, scale=None) -> np.ndarray:
 
 
 def bandwidth(distances: np.ndarray, rule: float | str) -> float:
-    """h from the full (M, M) matrix of distances, as each published implementation has it."""
+    """h from the full (M, M) matrix of distances, as in each published implementation."""
     m = len(distances)
     if not isinstance(rule, str):
         return rule

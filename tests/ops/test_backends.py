@@ -1,4 +1,4 @@
-"""Choosing a backend: automatic steps aside, forced runs or raises with every candidate's reason."""
+"""Choosing a backend: automatic choice skips backends, a forced one runs or raises with every candidate's reason."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def test_set_backend_reaches_every_thread_and_blocks_go_before_it():
 
 @pytest.mark.parametrize("call", CALLS)
 def test_the_gradient_comes_from_the_backend_of_the_forward_call(call, monkeypatch):
-    """In another thread, after the block: as the threads in which torch computes gradients of GPU tensors."""
+    """The backward runs in another thread after the block, as torch does for gradients of GPU tensors."""
     function, tensors = public_calls()[call]
     leaf = next(iter(tensors.values())).requires_grad_()
     with pk.use_backend("reference"):
@@ -149,10 +149,10 @@ def test_the_gradient_comes_from_the_backend_of_the_forward_call(call, monkeypat
 
 def test_modules_of_the_package_import_under_a_name():
     """`pk.backends` is the function; the package of that name can be reached all the same."""
-    import promptkernels.backends.registry as found
+    import promptkernels.backends.registry as imported
     import promptkernels.backends.types as types
 
-    assert found is registry and types.accumulation_type(torch.ones(1)) == torch.float32
+    assert imported is registry and types.accumulation_type(torch.ones(1)) == torch.float32
     assert set(pk.backends()) == set(registry.BACKENDS)
 
 

@@ -85,7 +85,7 @@ def test_nan_and_inf_propagate(backend, bad):
 
 
 def test_dropped_row_does_not_leak(backend):
-    """A weight of 0 is a row that is not there, whatever it holds."""
+    """A row of weight 0 is ignored, whatever its values."""
     reference, prompts, scale = rand(2, 5, requires_grad=True), rand(3, 2, 5, seed=1), torch.ones(3, 2)
     want = pk.merge_task_vectors(reference, prompts[:2])
     prompts[2], scale[2] = float("nan"), float("inf")

@@ -257,7 +257,7 @@ LINEAR = {
 
 @pytest.mark.parametrize(("call", "name"), INPUTS)
 def test_a_gradient_penalty_is_right_or_refused(call, name):
-    """Where the operation is linear in the input its gradient is constant, and the penalty adds nothing."""
+    """If the operation is linear in the input, its gradient is constant and the penalty adds nothing."""
     operation, x = of_one(call, name, F64)
     weight, along = rand(*operation(x).shape, seed=7, dtype=F64), rand(*x.shape, seed=8, dtype=F64)
     want = by_differences(operation, x, weight, along)

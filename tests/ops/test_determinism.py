@@ -32,12 +32,12 @@ def everything(dtype):
         (lambda s, u, v, e: pk.prepend_prompts(s, u, v, task_ids, e), (shared, u, v, embeds)),
         (pk.merge_task_vectors, (start, prompts, scale, weights)),
     ]
-    found = []
+    results = []
     for function, tensors in calls:
         leaves = [t.detach().requires_grad_() for t in tensors]
         out = function(*leaves)
-        found += [out.detach(), *torch.autograd.grad(out, leaves, rand(*out.shape, seed=9).to(out.dtype))]
-    return [*found, pk.select_group(pk.task_similarity(prompts), 3)]
+        results += [out.detach(), *torch.autograd.grad(out, leaves, rand(*out.shape, seed=9).to(out.dtype))]
+    return [*results, pk.select_group(pk.task_similarity(prompts), 3)]
 
 
 @pytest.mark.large
@@ -51,7 +51,7 @@ def test_twice(backend, dtype):
 
 @pytest.fixture(scope="module")
 def alone() -> dict[torch.dtype, list[torch.Tensor]]:
-    """Of one thread, on the default backend on the CPU: the sums of the plain reference are torch's own."""
+    """Results of one thread on the CPU's default backend. The plain reference uses torch's own sums."""
     if not pk.backends()["cpu"].available:
         pytest.skip(pk.backends()["cpu"].reason)
     return {dtype: with_threads(1, dtype) for dtype in (torch.float32, torch.float64, torch.bfloat16)}

@@ -24,7 +24,11 @@ def forward(call: str):
         return lambda similarity: pk.select_group(similarity, 1), (rand(4, 4),), "select_group"
     function, tensors = public_calls(4, 3, 8, 5)[call]
     tensors = {**tensors, **{key: value for key, value in function.keywords.items() if torch.is_tensor(value)}}
-    return lambda *given: function(**dict(zip(tensors, given, strict=True))), (*tensors.values(),), NAMES[function.func]
+    return (
+        lambda *values: function(**dict(zip(tensors, values, strict=True))),
+        (*tensors.values(),),
+        NAMES[function.func],
+    )
 
 
 class Seen(TorchDispatchMode):
@@ -59,16 +63,16 @@ class Curious(torch.Tensor):
 
 
 class Wrapper(torch.Tensor):
-    """Sees operations below autograd, and has no memory of its own."""
+    """A wrapper that sees operations below autograd and has no memory itself."""
 
     names: list[str] = []  # noqa: RUF012
     __torch_function__ = torch._C._disabled_torch_function_impl
 
     @staticmethod
     def __new__(cls, inner):
-        made = torch.Tensor._make_wrapper_subclass(cls, inner.shape, dtype=inner.dtype, device=inner.device)
-        made.inner = inner
-        return made
+        wrapper = torch.Tensor._make_wrapper_subclass(cls, inner.shape, dtype=inner.dtype, device=inner.device)
+        wrapper.inner = inner
+        return wrapper
 
     @classmethod
     def __torch_dispatch__(cls, function, types, args=(), kwargs=None):
@@ -143,8 +147,8 @@ def test_tracers_record_it(call):
     assert f"promptkernels::{name}" in str(traced.graph)
 
     class Module(torch.nn.Module):
-        def forward(self, *given):
-            return function(*given)
+        def forward(self, *values):
+            return function(*values)
 
     exported = torch.export.export(Module(), tensors)
     assert f"promptkernels.{name}" in exported.graph_module.code
@@ -170,7 +174,7 @@ def test_profilers_list_it(call):
 
 @pytest.mark.parametrize("call", CALLS)
 def test_memory_that_is_read_in_another_way(call):
-    """The memory of a negative view holds the numbers with the other sign; that of a zero tensor is none."""
+    """The memory of a negative view has the opposite signs, and a zero tensor has no memory."""
     function, tensors, _ = forward(call)
     want = function(*tensors)
     negative = [torch._neg_view(-t) if t.is_floating_point() else t for t in tensors]
@@ -186,7 +190,7 @@ def test_a_wrapper_of_torch_func_outlives_its_level():
     kept = []
     x = rand(4, 3, 8)
     torch.func.vmap(lambda row: kept.append(row) or row)(x[None])
-    with pytest.raises(RuntimeError):  # torch says so of any operation
+    with pytest.raises(RuntimeError):  # torch warns about this for any operation
         kept[0] + 1
     with pytest.raises(RuntimeError):
         pk.task_similarity(kept[0])

@@ -1,4 +1,4 @@
-"""What only the CUDA kernels have: how the work of large and small inputs is cut into blocks."""
+"""Features of the CUDA kernels alone: how the work of large and small inputs is split into blocks."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ def test_task_id_out_of_range_is_a_device_side_assertion(emulated_backend):
     """It ends the process, as on a GPU."""
     code = """
 import emulated, torch
-made = emulated.make_backend()
-made.functions["compose_prompts"](torch.ones(2, 3), torch.ones(3, 2, 1), torch.ones(3, 1, 3), torch.tensor([0, 3]))
+backend = emulated.make_backend()
+backend.functions["compose_prompts"](torch.ones(2, 3), torch.ones(3, 2, 1), torch.ones(3, 1, 3), torch.tensor([0, 3]))
 """
     paths = os.pathsep.join(path for path in sys.path if path)
     done = subprocess.run(

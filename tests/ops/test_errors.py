@@ -1,4 +1,4 @@
-"""Bad input: an error that names the argument, what it got and what it wanted, before any kernel runs."""
+"""Bad input raises an error with the argument, its value and what was expected, before any kernel runs."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ BAD = {
     "prompts type": (lambda: pk.task_similarity(P.int()), r"prompts .*float32.*got torch.int32"),
     "prompts list": (lambda: pk.task_similarity([[1.0]]), r"prompts must be a torch.Tensor, got list"),
     "no tasks": (lambda: pk.task_similarity(rand(0, 3, 5)), r"prompts .*T >= 1, got \(0, 3, 5\)"),
-    "reference shape": (lambda: pk.task_similarity(P, rand(3, 6)), r"reference .*H = 5 as prompts has, got \(3, 6\)"),
+    "reference shape": (lambda: pk.task_similarity(P, rand(3, 6)), r"reference .*H = 5 as in prompts, got \(3, 6\)"),
     "reference rank": (lambda: pk.task_similarity(P, P), r"reference .*\(L, H\), got \(4, 3, 5\)"),
-    "others shape": (lambda: pk.task_similarity(P, R, rand(2, 4, 5)), r"others .*L = 3 as prompts has"),
-    "scale shape": (lambda: pk.task_similarity(P, scale=rand(3, 3)), r"scale .*T = 4 as prompts has, got \(3, 3\)"),
+    "others shape": (lambda: pk.task_similarity(P, R, rand(2, 4, 5)), r"others .*L = 3 as in prompts"),
+    "scale shape": (lambda: pk.task_similarity(P, scale=rand(3, 3)), r"scale .*T = 4 as in prompts, got \(3, 3\)"),
     "flat scale": (lambda: pk.task_similarity(rand(4, 9), scale=rand(4, 2)), r"scale .*\(T, 1\).*got \(4, 2\)"),
     "metric": (lambda: pk.task_similarity(P, metric="dot"), r"metric must be one of cosine.*got 'dot'"),
     "eps": (lambda: pk.task_similarity(P, eps=0), r"eps must be a number > 0, got 0"),
@@ -43,8 +43,8 @@ BAD = {
         lambda: pk.task_similarity(torch.nested.nested_tensor([R])),
         r"prompts must be a dense tensor.*got a nested tensor",
     ),
-    "device": (lambda: pk.task_similarity(P, R.to("meta")), r"reference must be on cpu as prompts is, got meta"),
-    "scores shape": (lambda: pk.svgd_direction(P, rand(3, 3, 5)), r"scores .*M = 4 as particles has"),
+    "device": (lambda: pk.task_similarity(P, R.to("meta")), r"reference must be on cpu like prompts, got meta"),
+    "scores shape": (lambda: pk.svgd_direction(P, rand(3, 3, 5)), r"scores .*M = 4 as in particles"),
     "bandwidth name": (lambda: pk.svgd_direction(P, P, bandwidth="median"), r"bandwidth .*liu2016.*got 'median'"),
     "bandwidth value": (lambda: pk.svgd_direction(P, P, bandwidth=-1.0), r"bandwidth must be a number > 0.*got -1.0"),
     "bandwidth tensor": (
@@ -60,18 +60,18 @@ BAD = {
         r"per_token needs .*got \(4, 9\)",
     ),
     "u rank": (lambda: pk.compose_prompts(SHARED, U[0], V, IDS), r"u must have shape \(T, L, R\), got \(5, 2\)"),
-    "v rank R": (lambda: pk.compose_prompts(SHARED, U, V[:, :1], IDS), r"v .*R = 2 as u has, got \(3, 1, 10\)"),
+    "v rank R": (lambda: pk.compose_prompts(SHARED, U, V[:, :1], IDS), r"v .*R = 2 as in u, got \(3, 1, 10\)"),
     "ids type": (
         lambda: pk.compose_prompts(SHARED, U, V, IDS.float()),
         r"task_ids must be int32 or int64, got torch.float32",
     ),
     "ids rank": (lambda: pk.compose_prompts(SHARED, U, V, IDS[None]), r"task_ids must have shape \(B,\), got \(1, 6\)"),
-    "embeds rows": (lambda: pk.prepend_prompts(SHARED, U, V, IDS, EMBEDS[:5]), r"input_embeds .*B = 6 as task_ids has"),
+    "embeds rows": (lambda: pk.prepend_prompts(SHARED, U, V, IDS, EMBEDS[:5]), r"input_embeds .*B = 6 as in task_ids"),
     "embeds hidden": (
         lambda: pk.prepend_prompts(SHARED, U, V, IDS, rand(6, 4, 9)),
-        r"input_embeds .*H = 10 as shared has",
+        r"input_embeds .*H = 10 as in shared",
     ),
-    "weights": (lambda: pk.merge_task_vectors(R, P, weights=rand(5)), r"weights .*T = 4 as prompts has, got \(5,\)"),
+    "weights": (lambda: pk.merge_task_vectors(R, P, weights=rand(5)), r"weights .*T = 4 as in prompts, got \(5,\)"),
     "merge prompts": (lambda: pk.merge_task_vectors(R, R), r"prompts must have shape \(T, L, H\), got \(3, 5\)"),
     "similarity square": (lambda: pk.select_group(rand(3, 4), 0), r"similarity .*got \(3, 4\)"),
 }

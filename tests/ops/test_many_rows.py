@@ -1,4 +1,4 @@
-"""What the CUDA backend does around its kernels, in plain torch: many rows, and which devices a build serves."""
+"""The CUDA backend around its kernels, in plain torch: many rows, and the devices that a build supports."""
 
 from __future__ import annotations
 
@@ -77,16 +77,16 @@ def test_degenerate_rows_among_many():
 
 
 def precision() -> dict[str, str]:
-    """What torch says of float32 products, through its old interface and, since 2.9, through the new one."""
+    """torch's settings of float32 products, through its old interface and, since 2.9, the new one."""
     try:
-        found = {"process": torch.get_float32_matmul_precision()}
+        settings = {"process": torch.get_float32_matmul_precision()}
     except RuntimeError:  # the two interfaces disagree
-        found = {"process": "mixed"}
+        settings = {"process": "mixed"}
     if hasattr(torch.backends, "fp32_precision"):
-        found["all"] = torch.backends.fp32_precision
-        found["cuda"] = torch.backends.cuda.matmul.fp32_precision
-        found["cpu"] = torch.backends.mkldnn.matmul.fp32_precision
-    return found
+        settings["all"] = torch.backends.fp32_precision
+        settings["cuda"] = torch.backends.cuda.matmul.fp32_precision
+        settings["cpu"] = torch.backends.mkldnn.matmul.fp32_precision
+    return settings
 
 
 @pytest.fixture
@@ -212,7 +212,7 @@ def test_an_old_driver_is_a_reason(monkeypatch):
     monkeypatch.setattr(cuda, "_driver", lambda: 12040)
     monkeypatch.setattr(torch.version, "cuda", "12.4")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert "built with CUDA 13.0, and the driver supports CUDA 12.4 only" in cuda.why_unavailable()
+    assert "built with CUDA 13.0, and the driver supports only CUDA 12.4" in cuda.why_unavailable()
 
 
 def test_one_device_without_code_leaves_the_others_alone(monkeypatch):

@@ -92,7 +92,7 @@ def test_a_patched_model_can_be_copied_and_pickled(model, how):
     assert type(copied) is type(encoder) and isinstance(copied, type(encoder).__mro__[2])
     with torch.no_grad():
         for parameter in encoder.parameters():
-            parameter.zero_()  # the copy has parameters of its own
+            parameter.zero_()  # the copy has its own parameters
     for loss, got in (loss_and_gradients(again, task_ids), restore(again) and loss_and_gradients(again, task_ids)):
         torch.testing.assert_close(loss, want_loss, rtol=1e-6, atol=1e-6)
         for name in want:
@@ -128,7 +128,7 @@ def test_task_ids_are_read_as_peft_reads_them(model, kind, rows):
         with pytest.raises(RuntimeError):
             encoder(indices, task_ids)
         accelerate(model)
-        with pytest.raises(ValueError, match="task_ids must hold one id or one for each of the 1 rows, got 4"):
+        with pytest.raises(ValueError, match="task_ids must have one id, or one for each of the 1 rows, got 4"):
             encoder(indices, task_ids)
         return
     want = encoder(indices, task_ids)

@@ -12,7 +12,7 @@ import promptkernels as pk
 
 sizes = st.tuples(st.integers(1, 9), st.integers(1, 5), st.integers(1, 40))
 seeds = st.integers(0, 2**31 - 1)
-# The backend stays the same for all examples of a test, so a fixture that is made once is what is meant.
+# The backend is the same for all examples of a test, so a fixture created once is intended.
 once = [HealthCheck.function_scoped_fixture]
 quick = settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=once)
 F64 = torch.float64
@@ -48,7 +48,7 @@ def test_svgd_is_translation_invariant_and_permutation_equivariant(backend, shap
 @quick
 @given(sizes, seeds)
 def test_svgd_repulsion_sums_to_zero(backend, shape, seed):
-    """K is symmetric, so without scores the particles' mean stands still."""
+    """K is symmetric, so without scores the particles' mean does not move."""
     particles = rand(*shape, seed=seed, dtype=F64)
     close(pk.svgd_direction(particles, torch.zeros_like(particles)).sum(0), torch.zeros(shape[1:], dtype=F64))
 

@@ -1,4 +1,4 @@
-"""`torch.ops.promptkernels.*` called directly: whatever could read outside of memory is refused by name."""
+"""Direct calls of `torch.ops.promptkernels.*`: arguments that could read outside of memory are refused by name."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def bad_calls():
         "needs": (
             "task_similarity_backward",
             (sim, p, None, o, None, *saved, [True, True, False, False]),
-            r"needs asks for the gradient of reference",
+            r"needs requests the gradient of reference",
         ),
         "complex reference": (
             "task_similarity",
@@ -68,7 +68,7 @@ def bad_calls():
         ),
         "no scores": ("svgd_direction", (p, None, *liu), r"scores must be a tensor, got None"),
         "meta": ("task_similarity", (p, r.to("meta"), None, None, *cosine), r"reference must be on .*, got meta"),
-        "no needs": ("merge_task_vectors_backward", (r, r, p, s, w, []), r"needs must hold 4 truth values, got 0"),
+        "no needs": ("merge_task_vectors_backward", (r, r, p, s, w, []), r"needs must have 4 truth values, got 0"),
         "scores": ("svgd_direction", (p, p[:3], *liu), r"scores .*\(4, 3, 5\).*got \(3, 3, 5\)"),
         "scores type": ("svgd_direction", (p, p.int(), *liu), r"scores must be float32.*got torch.int32"),
         "eps": ("task_similarity", (p, r, None, s, "cosine", float("nan")), r"eps must be > 0, got nan"),
@@ -165,7 +165,7 @@ def test_tensor_without_plain_memory(kind):
 
 
 def test_negative_views_and_zero_tensors(backend):
-    """Their memory holds other numbers than they do, or there is none."""
+    """The memory of these tensors has other numbers, or they have none."""
     p, r = rand(4, 3, 5), rand(3, 5)
     want = OPS.merge_task_vectors(r, p, None, None)
     assert torch.equal(OPS.merge_task_vectors(torch._neg_view(-r), torch._neg_view(-p), None, None), want)
@@ -178,5 +178,5 @@ def test_negative_views_and_zero_tensors(backend):
 def test_tensor_on_another_device(position):
     arguments = [rand(4, 3, 5), rand(3, 5), None, rand(4, 3), "cosine", 1e-8]
     arguments = [a.cuda() if torch.is_tensor(a) and i != position else a for i, a in enumerate(arguments)]
-    with pytest.raises(ValueError, match=r"must .*lie on device 0.*on cpu"):
+    with pytest.raises(ValueError, match=r"must .*be on device 0.*on cpu"):
         OPS.task_similarity(*arguments)

@@ -1,4 +1,4 @@
-"""The z score beside the cosine: against its formula, its meaning, and where it has no value of its own."""
+"""The z score with the cosine: its formula, its meaning, and degenerate cases."""
 
 from __future__ import annotations
 
@@ -117,9 +117,9 @@ def test_nan_and_inf_propagate(backend, bad):
 
 def test_similarity_keeps_its_gradient_and_z_has_none(backend):
     def leaves():
-        made = {"prompts": rand(4, 3, 5), "reference": rand(3, 5, seed=1), "others": rand(2, 3, 5, seed=2)}
-        made["scale"] = rand(4, 3, seed=3)
-        return {name: tensor.requires_grad_() for name, tensor in made.items()}
+        tensors = {"prompts": rand(4, 3, 5), "reference": rand(3, 5, seed=1), "others": rand(2, 3, 5, seed=2)}
+        tensors["scale"] = rand(4, 3, seed=3)
+        return {name: tensor.requires_grad_() for name, tensor in tensors.items()}
 
     weight, plain, beside = rand(4, 2, seed=4), leaves(), leaves()
     similarity, z = pk.task_similarity(**beside, return_z=True)

@@ -43,7 +43,7 @@ def test_task_similarity(backend, shape):
     # Task vectors that share a direction, as tuned prompts do: a sum of near-orthogonal ones would be mostly rounding.
     reference, common = rand(shape[1], seed=1), rand(shape[1], seed=2)
     prompts = reference + common + rand(*shape, seed=3)
-    if shape[0] == 1 or shape[1] == 1:  # the cosine is 1 or -1 whatever the vectors: no gradient to compare
+    if shape[0] == 1 or shape[1] == 1:  # the cosine is 1 or -1 for all vectors, so there is no gradient to compare
         assert_close(
             pk.task_similarity(prompts, reference), matrix_formulas.cosine(prompts.double(), reference.double()), 1e-6
         )

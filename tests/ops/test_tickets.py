@@ -18,26 +18,26 @@ def tickets(sets: int = 4) -> Tickets:
 
 
 def test_eager_calls_share_a_set_by_stream_and_captured_calls_share_none() -> None:
-    given = tickets()
-    one, other = given.of(0, 7, False), given.of(0, 8, False)
-    captured = [given.of(0, 7, True), given.of(0, 7, True)]
-    assert one == FIRST == given.of(0, 7, False) and other == given.of(0, 8, False)
+    pool = tickets()
+    one, other = pool.of(0, 7, False), pool.of(0, 8, False)
+    captured = [pool.of(0, 7, True), pool.of(0, 7, True)]
+    assert one == FIRST == pool.of(0, 7, False) and other == pool.of(0, 8, False)
     assert {one, other, *captured} == {FIRST + 4 * TICKETS * place for place in range(4)}
 
 
 def test_devices_have_sets_of_their_own() -> None:
-    given = tickets(1)
-    assert given.of(0, 7, False) == FIRST == given.of(1, 7, False)
-    assert given.of(0, 8, False) is None
+    pool = tickets(1)
+    assert pool.of(0, 7, False) == FIRST == pool.of(1, 7, False)
+    assert pool.of(0, 8, False) is None
 
 
 def test_without_a_free_set_there_is_none() -> None:
-    given = tickets(2)
-    assert given.of(0, 7, True) is None  # before the first eager call: the module may not be loaded yet
-    given.of(0, 7, False)
-    assert given.of(0, 7, True) is not None
-    assert given.of(0, 7, True) is None and given.of(0, 8, False) is None
-    assert given.of(0, 7, False) == FIRST
+    pool = tickets(2)
+    assert pool.of(0, 7, True) is None  # before the first eager call: the module may not be loaded yet
+    pool.of(0, 7, False)
+    assert pool.of(0, 7, True) is not None
+    assert pool.of(0, 7, True) is None and pool.of(0, 8, False) is None
+    assert pool.of(0, 7, False) == FIRST
 
 
 @pytest.mark.emulation

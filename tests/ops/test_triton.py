@@ -1,4 +1,4 @@
-"""Triton: the suite under its interpreter, and when it steps aside."""
+"""Triton: the suite under its interpreter, and when the backend is skipped."""
 
 from __future__ import annotations
 
@@ -95,8 +95,8 @@ REASON = "import promptkernels as pk; s = pk.backends()['triton']; print(s.avail
 @pytest.mark.skipif(torch.cuda.is_available() or torch.xpu.is_available(), reason="there is a GPU")
 def test_without_gpu_or_interpreter_the_reason_says_what_is_missing():
     pytest.importorskip("triton")
-    said = run("-c", REASON).stdout
-    assert said.startswith("False") and "no GPU" in said and "TRITON_INTERPRET=1" in said
+    output = run("-c", REASON).stdout
+    assert output.startswith("False") and "no GPU" in output and "TRITON_INTERPRET=1" in output
     forced = run(
         "-c", "import torch, promptkernels as pk; pk.task_similarity(torch.eye(3))", PROMPTKERNELS_BACKEND="triton"
     )

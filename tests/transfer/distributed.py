@@ -1,5 +1,5 @@
-"""What the tests of several processes run in each of them, and how they are started: forked from one that has torch
-loaded already, with the environment that torchrun gives."""
+"""Code for tests with several processes: what each process runs, and how to start them. They are forked from a process
+that has loaded torch, with torchrun's environment."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ WEIGHTS = [0.3, 0.7]
 
 
 def start_processes(count: int, work: Callable[..., None], *arguments: Any) -> None:
-    """Run work(*arguments) in so many processes of one group; what one of them raises is raised here."""
+    """Run work(*arguments) in this many processes of one group. An error in one of them is raised here."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -156,7 +156,7 @@ def threads() -> list[str]:
 
 
 def trained_and_asked(backbone: Backbone, table: Path, folder: Path) -> dict[str, Any]:
-    """Of a model that may be sharded: a loss curve, the prompt, answers in three ways of scoring."""
+    """Results of a model that may be sharded: a loss curve, the prompt, and answers by three kinds of scoring."""
     prompt = soft(backbone)
     results: dict[str, Any] = {"loss": train(backbone, plan_of(prompt), folder).loss, "prompt": prompt.composed()}
     for scoring in ("first-token", "full", "generate"):

@@ -160,7 +160,7 @@ CAUSAL: dict[str, Make] = {
     "mpt": _mpt,
     "jamba": _jamba,
 }
-# Attention that sees what stands behind: an answer must not be given to such a model token by token.
+# Attention that sees later tokens, so such a model must not generate an answer token by token.
 _OTHERS: dict[str, Make] = {
     "two-way": lambda: Gemma3ForCausalLM(Gemma3TextConfig(use_bidirectional_attention=True, **_GEMMA3)),
 }

@@ -26,19 +26,19 @@ WRITERS = (
 
 
 class Disk:
-    """Lets so many writes pass and refuses all others; writes: how many there were."""
+    """Lets this many writes pass and refuses all others. writes: number of writes so far."""
 
     def __init__(self, passing: int, code: int = errno.ENOSPC) -> None:
         self.passing, self.code, self.writes = passing, code, 0
 
     def wrapped(self, write: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*given: Any, **named: Any) -> Any:
+        def call(*arguments: Any, **named: Any) -> Any:
             self.writes += 1
             if self.writes > self.passing:
                 if write is torch.save:  # which hides the reason
                     raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 576 vs 534")
                 raise OSError(self.code, os.strerror(self.code))
-            return write(*given, **named)
+            return write(*arguments, **named)
 
         return call
 

@@ -32,7 +32,7 @@ class HubFixture:
         folder = root / self.folder
         folder.mkdir(parents=True, exist_ok=True)
         for split, table in self.tables(rows).items():
-            # As `datasets` writes it, with its features beside the schema of Arrow.
+            # As written by `datasets`, with its features in the Arrow schema.
             pq.write_table(table.data.table, folder / f"{split}-00000-of-00001.parquet")
 
     def tables(self, rows: int) -> dict[str, Dataset]:
@@ -473,7 +473,7 @@ FIXTURES: dict[str, HubFixture] = {
 
 
 def write_hub(root: Path, names: Iterable[str] = FIXTURES, rows: int = 24) -> Path:
-    """A copy of the hub with these sets; `rows` in every split. "mrqa/newsqa" stands for the four sets of its table."""
+    """A copy of the hub with these sets and `rows` in every split. "mrqa/newsqa" gives the four sets of its table."""
     for name in names:
         FIXTURES[name].write(root, rows)
     return root

@@ -1,4 +1,4 @@
-"""What a model computes for every row alone: no batch, no padding, no mask, no cache."""
+"""Literal forward of a model, row by row: no batch, no padding, no mask, no cache."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What tests of several methods share: a silent progress, one batch, and a small run's context."""
+"""Shared by the tests of several methods: a silent progress, one batch, and a small run's context."""
 
 from __future__ import annotations
 

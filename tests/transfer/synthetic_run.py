@@ -1,4 +1,4 @@
-"""A run folder as `compare` writes it, with made-up numbers."""
+"""A run folder as written by `compare`, with synthetic numbers."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ def write_run(
     """Scores: 60 + 10 * target + method + seed (a hundredth of it for meteor) + plus; PT collapses on the first target.
 
     Args:
-        metrics: of targets, where it is not accuracy.
+        metrics: metrics of targets other than accuracy.
         updates: length of the histories.
     """
     rows: list[dict[str, Any]] = []
@@ -86,7 +86,7 @@ def source_facts(source: str, **more: Any) -> dict[str, Any]:
 
 
 def _history(method: str, target: str, sources: Sequence[str], updates: int) -> dict[str, Any]:
-    """A loss that falls, and what the method logs beside it."""
+    """A falling loss, and the other values that the method logs."""
     history: dict[str, Any] = {"loss": [[update, 2.0 / update] for update in range(1, updates + 1)]}
     if method == "DTVG":
         names = [*sources, target]

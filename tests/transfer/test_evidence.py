@@ -174,7 +174,7 @@ def test_parts_of_a_study_add_up_to_it_and_nothing_is_done_twice(study: Study, t
 
 @pytest.mark.slow
 def test_another_machine_goes_on_with_what_was_published(study: Study, tmp_path: Path) -> None:
-    """From the archive, without the store and the folder of the first machine."""
+    """Continue from the archive, without the store and the folder of the first machine."""
     run_study(study, tmp_path / "first", Counting(), seeds=[1])
     results = collect(study, tmp_path / "first")
     second, archive = tmp_path / "second", archive_of(study, tmp_path / "archives")
@@ -225,7 +225,7 @@ def test_cells_of_other_settings_do_not_count(study: Study, tmp_path: Path) -> N
 def test_tuning_reads_validation_rows_only_and_takes_the_best(
     study: Study, tasks: dict[str, Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Test rows all hold a word that stands in no other row; no row that is scored holds it."""
+    """All test rows have a word that no other row has, and no scored row has it."""
     poison = to_dataset([Example(text, text, index % 2) for index, text in enumerate([f"{WORDS[7]} {WORDS[20]}"] * 8)])
     for name, task in tasks.items():
         tasks[name] = replace(task, test=poison)

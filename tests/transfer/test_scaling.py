@@ -19,11 +19,11 @@ def test_constants_are_found_again() -> None:
     drawn = np.random.default_rng(0)
     terms = [{"a": x, "b": y, "none": z} for x, y, z in drawn.uniform(1, 1000, (30, 3)).tolist()]
     measured = [3e-9 * term["a"] + 5e-3 * term["b"] for term in terms]
-    found = fit(terms, measured)
-    assert found["b"] == pytest.approx(5e-3, rel=1e-5) and found["none"] < 1e-8
-    assert predict(found, terms[0]) == pytest.approx(measured[0], rel=1e-5)
-    told = errors(found, terms, [1.1 * value for value in measured])
-    assert told["points"] == 30 and told["median"] == pytest.approx(1 - 1 / 1.1, rel=1e-3)
+    constants = fit(terms, measured)
+    assert constants["b"] == pytest.approx(5e-3, rel=1e-5) and constants["none"] < 1e-8
+    assert predict(constants, terms[0]) == pytest.approx(measured[0], rel=1e-5)
+    error_facts = errors(constants, terms, [1.1 * value for value in measured])
+    assert error_facts["points"] == 30 and error_facts["median"] == pytest.approx(1 - 1 / 1.1, rel=1e-3)
     assert min(fit(terms, [1000 - term["a"] / 2 for term in terms]).values()) >= 0
 
 
@@ -62,13 +62,13 @@ def test_page_holds_what_was_measured(tmp_path: Path) -> None:
 
 
 def test_predictions_follow_the_formulas() -> None:
-    found, model = run_of_tasks(Cluster(), Work()), llama_70b()
+    totals, model = run_of_tasks(Cluster(), Work()), llama_70b()
     assert model.parameters == pytest.approx(70.6e9, rel=1e-2)
     tokens = 100 + 32 * 129
-    assert found["update_seconds"] == pytest.approx(4 * tokens * model.read / (0.4 * 989e12))
-    assert found["days_sources"] == pytest.approx(found["update_seconds"] * 1000 * 2000 / 64 / 86400)
+    assert totals["update_seconds"] == pytest.approx(4 * tokens * model.read / (0.4 * 989e12))
+    assert totals["days_sources"] == pytest.approx(totals["update_seconds"] * 1000 * 2000 / 64 / 86400)
     twice = run_of_tasks(Cluster(gpus=128), Work())
-    assert twice["days_targets"] == pytest.approx(found["days_targets"] / 2)
+    assert twice["days_targets"] == pytest.approx(totals["days_targets"] / 2)
 
 
 def _point(method: str, use: str, rows: int) -> dict:

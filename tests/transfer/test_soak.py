@@ -23,10 +23,10 @@ def test_growth_after_the_warm_up_is_told() -> None:
     assert complaints(rounds([*level[:8], 5000, *level[9:]]), 4) == []  # once, and given back
     leaking = rounds([600 + 2.0 * place for place in range(17)])
     assert growth_mib(leaking) == pytest.approx(32)
-    (told,) = complaints(leaking, 16)
-    assert "24.0 MiB in 13 rounds, more than 16" in told and complaints(leaking, 25) == []
-    (told,) = complaints(rounds([600.0] * 16, files=[*range(16)]), 16)
-    assert told == "files: 4 at the end of the warm-up, 15 at the end"
+    (complaint,) = complaints(leaking, 16)
+    assert "24.0 MiB in 13 rounds, more than 16" in complaint and complaints(leaking, 25) == []
+    (complaint,) = complaints(rounds([600.0] * 16, files=[*range(16)]), 16)
+    assert complaint == "files: 4 at the end of the warm-up, 15 at the end"
     assert "only 3 rounds" in complaints(rounds([600.0] * 4), 16)[0]
 
 

@@ -83,11 +83,11 @@ def toy_task(name: str, word: int, rows: int = 60) -> Task:
 def bpe_tokenizer(
     front: tuple[str, ...] = (), behind: tuple[str, ...] = (), *, space_before_texts: bool = False
 ) -> PreTrainedTokenizerFast:
-    """Words with their spaces, as of GPT-2 and Llama: "Label: yes" is "Label", ":", " yes".
+    """A tokenizer of words with their spaces, as in GPT-2 and Llama: "Label: yes" is "Label", ":", " yes".
 
     Args:
-        front, behind: special tokens that it writes before and behind every text, such as <s>.
-        space_before_texts: it writes a space before every text, as that of Llama 2 does.
+        front, behind: special tokens to put before and after every text, such as <s>.
+        space_before_texts: put a space before every text, as in Llama 2.
     """
     tokenizer = Tokenizer(models.BPE())
     if space_before_texts:

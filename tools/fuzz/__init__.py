@@ -1,1 +1,1 @@
-"""Coverage-guided fuzzing of everything that reads what others wrote: arguments of the operations, files of people."""
+"""Coverage-guided fuzzing of everything that reads untrusted input: arguments of the operations, and files."""

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from tools.fuzz import running
 
-ABOUT = """Hand arbitrary inputs to what reads them, and say how many were accepted and refused.
+ABOUT = """Pass arbitrary inputs to readers, and report how many were accepted and refused.
 
-A child process runs atheris (libFuzzer); when it crashes, hangs for more than 20 seconds, answers wrongly or refuses
-without saying why, the input is kept and its path is printed: --replay FILE runs it again.
+A child process runs atheris (libFuzzer). If it crashes, hangs for more than 20 seconds, gives a wrong answer or refuses
+without saying why, the input is kept and its path is printed. --replay FILE runs it again.
 """
 
 
@@ -23,8 +23,8 @@ def main() -> None:
     )
     parser.add_argument("target", nargs="+", choices=[*running.TARGETS, "all"], metavar="TARGET",
                         help=f"all, or some of {', '.join(running.TARGETS)}")  # fmt: skip
-    parser.add_argument("--inputs", type=int, default=10_000, help="of each target")
-    parser.add_argument("--seed", type=int, default=1, help="of the mutations, from 1")
+    parser.add_argument("--inputs", type=int, default=10_000, help="inputs per target")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the mutations, from 1")
     parser.add_argument("--keep", type=Path, default=Path("build/fuzz"), help="folder for inputs that are findings")
     parser.add_argument("--replay", type=Path, help="run this one input in this process")
     options = parser.parse_args()
@@ -34,7 +34,7 @@ def main() -> None:
         print("accepted" if accepted else "refused, as it should be")
         return
     print(f"{'target':16} {'inputs':>9} {'accepted':>9} {'refused':>9} {'per second':>10}  findings")
-    found = 0
+    findings = 0
     for name in names:
         start = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="fuzz-") as scratch:
@@ -43,9 +43,9 @@ def main() -> None:
         numbers = f"{total:9,} {outcome.accepted:9,} {outcome.refused:9,} {rate:10,.0f}"
         print(f"{name:16} {numbers}  {outcome.finding or 'none'}", flush=True)
         if outcome.finding:
-            found += 1
+            findings += 1
             print(outcome.log, file=sys.stderr)
-    sys.exit(1 if found else 0)
+    sys.exit(1 if findings else 0)
 
 
 if __name__ == "__main__":

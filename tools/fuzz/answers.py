@@ -1,4 +1,4 @@
-"""What the reference in float64 says of a call, and how far a result may be from it."""
+"""Expected results of a call from the reference in float64, and the allowed error."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _ROUNDING = {torch.bfloat16: 2**-8, torch.float16: 2**-11}
 
 
 def double(value: Any) -> Any:
-    """The same number or numbers as the reference in float64 takes them."""
+    """Convert a number or tensor for the reference in float64."""
     if isinstance(value, Tensor):
         return value.detach().resolve_neg().double() if value.is_floating_point() else value
     return value
 
 
 def exact_arguments(call: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments for the reference; what stands for a number (True, 2**70) is one."""
+    """Arguments for the reference, with values that act as numbers (True, 2**70) converted."""
     kinds: dict[str, Callable[[Any], Any]] = {"eps": float, "bandwidth": float, "target": int}
     return {
         key: kinds[key](value) if key in kinds and not isinstance(value, str) else double(value)
@@ -38,9 +38,9 @@ def compare(name: str, got: Tensor, want: Tensor, floor: float = 0.0) -> None:
     if not want.numel() or got.is_meta:
         return
     got, want, kind = got.detach().double(), want.double(), got.dtype
-    if not want.isfinite().all():  # overflow of a drawn option; whether numbers are still there is all that is defined
+    if not want.isfinite().all():  # a drawn option overflows; only which numbers are finite is defined
         return
-    if kind == torch.float16:  # a gradient of the size of its leaf may be larger than that type holds
+    if kind == torch.float16:  # a gradient may overflow the type of its leaf
         held = want.abs() < torch.finfo(kind).max
         got, want = torch.where(held, got, 0.0), torch.where(held, want, 0.0)
     allowed = floor + (_RELATIVE + _ROUNDING.get(kind, 0.0)) * float(want.abs().max())
@@ -52,7 +52,7 @@ def compare(name: str, got: Tensor, want: Tensor, floor: float = 0.0) -> None:
 
 
 def _norm_floor(grad: Tensor, *norms: Tensor) -> float:
-    """Of gradients of a cosine, which cancel where vectors are parallel: their terms are of the size grad / norm."""
+    """Error floor of gradients of a cosine, whose terms have the size grad / norm and cancel for parallel vectors."""
     smallest = min((float(n[n > 0].min()) for n in norms if bool((n > 0).any())), default=1.0)
     return 1e-5 * float(grad.abs().max()) * sum(len(n) for n in norms) / smallest
 
@@ -72,9 +72,9 @@ def without_values(name: str, call: Mapping[str, Any]) -> bool:
 
 
 class Answer:
-    """What the reference in float64 says of a call: results, and gradients by argument.
+    """Expected results of a call from the reference in float64, and gradients by argument.
 
-    floor: errors that cancellation explains, beside those relative to the largest number.
+    floor: error due to cancellation, in addition to the error relative to the largest number.
     """
 
     floor = 0.0
@@ -102,10 +102,10 @@ class _Similarity(Answer):
     def backward(self, grad: Tensor) -> tuple[dict[str, Tensor], float]:
         names = ("prompts", "reference", "others", "scale")
         needs = [self.call[key] is not None for key in names]
-        found = reference.task_similarity_backward(grad, *self.arguments, *self.saved, needs)
+        gradients = reference.task_similarity_backward(grad, *self.arguments, *self.saved, needs)
         cosine = self.call["metric"] != "token_mean_dot"
         floor = _norm_floor(grad, *self.saved[1:]) if cosine else 1e-5 * float(grad.abs().max()) * 64
-        return dict(zip(names, found, strict=True)), floor * (64 if needs[3] else 8)
+        return dict(zip(names, gradients, strict=True)), floor * (64 if needs[3] else 8)
 
 
 class _Svgd(Answer):
@@ -116,7 +116,7 @@ class _Svgd(Answer):
         self.saved = phi, kernel, h = reference.svgd_direction(*arguments)
         spread = h[h > 0]
         self.pull = float(2 / spread.min()) if spread.numel() else 0.0
-        # Equal particles under numpyro's rule: h is a machine epsilon, another one in float32.
+        # For equal particles, numpyro's rule gives the machine epsilon as h, which differs in float32.
         self.floor = (
             1e-5 * (float(call["scores"].abs().max()) + 16 * min(self.pull, 1e3)) if self.pull < 1e5 else math.inf
         )
@@ -124,14 +124,14 @@ class _Svgd(Answer):
 
     def backward(self, grad: Tensor) -> tuple[dict[str, Tensor], float]:
         call, (_, kernel, h) = self.call, self.saved
-        found = reference.svgd_direction_backward(
+        gradients = reference.svgd_direction_backward(
             grad, call["particles"], call["scores"], kernel, h, bool(call["per_token"])
         )
         if math.isinf(self.floor):
-            return dict(zip(("particles", "scores"), found, strict=True)), math.inf
+            return dict(zip(("particles", "scores"), gradients, strict=True)), math.inf
         size = float(call["particles"].abs().max()) * call["particles"].shape[-1]
         floor = self.floor * float(grad.abs().max()) * len(grad) * (1 + self.pull * size) * 4
-        return dict(zip(("particles", "scores"), found, strict=True)), floor
+        return dict(zip(("particles", "scores"), gradients, strict=True)), floor
 
 
 class _Compose(Answer):
@@ -145,9 +145,9 @@ class _Compose(Answer):
 
     def backward(self, grad: Tensor) -> tuple[dict[str, Tensor], float]:
         length = len(self.call["shared"])
-        found = reference.compose_prompts_backward(grad[:, :length], *self.factors)
+        gradients = reference.compose_prompts_backward(grad[:, :length], *self.factors)
         floor = 1e-5 * float(grad.abs().max()) * len(grad) if grad.numel() else 0.0
-        return {**dict(zip(("shared", "u", "v"), found, strict=True)), "input_embeds": grad[:, length:]}, floor
+        return {**dict(zip(("shared", "u", "v"), gradients, strict=True)), "input_embeds": grad[:, length:]}, floor
 
 
 class _Merge(Answer):
@@ -160,8 +160,8 @@ class _Merge(Answer):
     def backward(self, grad: Tensor) -> tuple[dict[str, Tensor], float]:
         names = ("reference", "prompts", "scale", "weights")
         needs = [self.call[key] is not None for key in names]
-        found = reference.merge_task_vectors_backward(grad, *self.arguments, needs)
-        return dict(zip(names, found, strict=True)), 1e-5 * float(grad.abs().max()) * len(self.call["prompts"])
+        gradients = reference.merge_task_vectors_backward(grad, *self.arguments, needs)
+        return dict(zip(names, gradients, strict=True)), 1e-5 * float(grad.abs().max()) * len(self.call["prompts"])
 
 
 class _Group(Answer):

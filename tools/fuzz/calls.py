@@ -1,7 +1,6 @@
-"""Calls of the operations out of bytes: sizes, element types, memory layouts, options, and one argument spoiled.
+"""Build calls of the operations from bytes: sizes, element types, memory layouts, options, and one invalid argument.
 
-Numbers are eighths of small integers, so that products and sums are exact in float32 and an error of the kernels stands
-out.
+Numbers are eighths of small integers, so products and sums are exact in float32 and any error of a kernel shows.
 """
 
 from __future__ import annotations
@@ -19,13 +18,13 @@ from promptkernels.ops.similarity import METRICS
 from promptkernels.ops.svgd import CONVENTIONS
 from tools.fuzz.target import Draw
 
-# Of torch, at making tensors of the kinds that are to be refused.
+# Warnings of torch when creating tensors of the kinds that must be refused.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"torch|bench\.fuzz")
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
 class Maker:
-    """Tensors out of a draw."""
+    """Builds tensors from a draw."""
 
     def __init__(self, draw: Draw) -> None:
         self.draw = draw
@@ -40,7 +39,7 @@ class Maker:
         if self.draw.one_in(16) and values.size:
             values[tuple(self._rng.integers(0, shape))] = 0.0
         if self.draw.one_in(32) and values.ndim > 1 and len(values) > 1:
-            values[-1] = values[0]  # equal rows: no direction between them
+            values[-1] = values[0]  # equal rows, with no direction between them
         return self.laid_out(torch.from_numpy(np.asarray(values)).to(self.draw.of(FLOATS)))
 
     def ids(self, count: int, tasks: int) -> Tensor:
@@ -50,7 +49,7 @@ class Maker:
         return self.laid_out(values.to(self.draw.of((torch.int64, torch.int32))))
 
     def laid_out(self, tensor: Tensor) -> Tensor:
-        """The same values elsewhere in memory, with values around them that would show."""
+        """The same values elsewhere in memory, surrounded by values that would show in a result."""
         around = float("nan") if tensor.is_floating_point() else 2**31 - 1
         match self.draw.of(("plain", "permuted", "sliced", "offset", "negative", "zero")):
             case "permuted" if tensor.dim() > 1:
@@ -72,7 +71,7 @@ class Maker:
 
 
 def spoiled(draw: Draw, value: Any) -> Any:
-    """Something else in place of an argument."""
+    """An invalid value in place of an argument."""
     if isinstance(value, Tensor):
         dim = draw.below(value.dim()) if value.dim() else 0
         match draw.of(("dtype", "rank", "size", "empty", "place", "kind")):
@@ -91,7 +90,7 @@ def spoiled(draw: Draw, value: Any) -> Any:
             case "kind":
                 return _other_kind(draw, value)
         return value.to(torch.complex64)
-    strange = (
+    invalid_values = (
         None,
         -1,
         0,
@@ -110,7 +109,7 @@ def spoiled(draw: Draw, value: Any) -> Any:
         {},
         True,
     )
-    return draw.of((*strange, torch.tensor(1.0), np.float64(2.0)))
+    return draw.of((*invalid_values, torch.tensor(1.0), np.float64(2.0)))
 
 
 def _other_kind(draw: Draw, value: Tensor) -> Any:

@@ -28,7 +28,7 @@ def targets() -> dict[str, Target]:
 
 
 def check_public(data: bytes) -> bool:
-    """One call of a public function, with gradients of some of its arguments."""
+    """Check one call of a public function, with gradients of some of its arguments."""
     make = Maker(Draw(data))
     draw, name = make.draw, make.draw.of(tuple(CALLS))
     call = CALLS[name](make)
@@ -44,22 +44,22 @@ def check_public(data: bytes) -> bool:
     floats = {k: v for k, v in floats.items() if not v.is_nested and not v.is_meta}
     before = {k: v.resolve_neg().clone() for k, v in floats.items()}
     wanted = [k for k in floats if name != "select_group" and floats[k].numel() and draw.below(2)]
-    given = {k: v.detach().requires_grad_() if k in wanted else v for k, v in call.items()}
+    leaf_call = {k: v.detach().requires_grad_() if k in wanted else v for k, v in call.items()}
     try:
-        out = function(**given)
+        out = function(**leaf_call)
     except (ValueError, IndexError) as error:
         check_message(error, inspect.signature(function).parameters)
         if not spoilt and not bad_ids:
             raise Finding(f"{name} refuses what is right: {error}") from error
         return False
     finally:
-        torch.set_num_threads(1)  # which the small sizes of the reference are fastest with
+        torch.set_num_threads(1)  # fastest for the small sizes of the reference
     check_intact(before, call)
     if without_values(name, call):
         return True
     if bad_ids:
         raise Finding(f"{name} accepts task_ids {call['task_ids']} for {call['u'].shape[0]} tasks")
-    _check_answer(name, call, given, out, wanted, make)
+    _check_answer(name, call, leaf_call, out, wanted, make)
     return True
 
 
@@ -73,9 +73,9 @@ def _has_bad_ids(call: Mapping[str, Any]) -> bool:
 
 
 def _check_answer(
-    name: str, call: dict[str, Any], given: dict[str, Any], out: Any, wanted: list[str], make: Maker
+    name: str, call: dict[str, Any], leaf_call: dict[str, Any], out: Any, wanted: list[str], make: Maker
 ) -> None:
-    """Results and gradients of an accepted call."""
+    """Check the results and gradients of an accepted call."""
     exact = exact_arguments(call)
     flat = name in ("task_similarity", "svgd_direction") and next(iter(exact.values())).dim() == 2
     if flat:
@@ -92,7 +92,7 @@ def _check_answer(
     if not wanted or not first.requires_grad:
         return
     grad = make.floats(*first.shape).to(first.dtype)
-    leaves = [given[key] for key in wanted]
+    leaves = [leaf_call[key] for key in wanted]
     gradients = dict(zip(wanted, torch.autograd.grad(first, leaves, grad, allow_unused=True), strict=True))
     want_all, floor = answer.backward(double(grad).view(answer.outs[0].shape))
     for key, got in gradients.items():
@@ -101,7 +101,7 @@ def _check_answer(
 
 
 def _raw_call(make: Maker) -> tuple[str, dict[str, Any]]:
-    """A raw operation with its arguments in order; those of a backward pass come from a forward pass."""
+    """A raw operation with its arguments, in order. Arguments of a backward pass come from a forward pass."""
     draw = make.draw
     name = draw.of((*CALLS, "task_similarity_z", "task_similarity_backward", "svgd_direction_backward",
                     "compose_prompts_backward", "merge_task_vectors_backward"))  # fmt: skip
@@ -144,7 +144,7 @@ def _needs(draw: Draw, call: dict[str, Any], count: int) -> list[bool]:
 
 
 def check_raw(data: bytes) -> bool:
-    """One call of a raw operation; a refusal may also be torch's own, of a call that does not fit the schema."""
+    """Check one call of a raw operation. torch itself may also refuse a call that does not fit the schema."""
     make = Maker(Draw(data))
     draw = make.draw
     name, call = _raw_call(make)

@@ -41,32 +41,32 @@ _PROMPT_WORDS = [
 
 
 def _tensors(data: bytes) -> dict[str, torch.Tensor]:
-    """The float32 tensors of a safetensors file, by its definition and without its library."""
+    """Read the float32 tensors of a safetensors file by its specification, without the library."""
     (size,) = struct.unpack("<Q", data[:8])
     head = json.loads(data[8 : 8 + size])
-    found = {}
+    tensors = {}
     for name, entry in head.items():
         if name != "__metadata__" and entry["dtype"] == "F32":
             begin, end = entry["data_offsets"]
             raw = bytearray(data[8 + size + begin : 8 + size + end])
             flat = torch.frombuffer(raw, dtype=torch.float32) if raw else torch.empty(0)
-            found[name] = flat.view(entry["shape"])
-    return found
+            tensors[name] = flat.view(entry["shape"])
+    return tensors
 
 
 def check_prompt(data: bytes) -> bool:
     with Folder() as folder:
         path = folder / "p.safetensors"
         path.write_bytes(data)
-        found: list[Any] = []
-        refused = refuses(lambda: found.append(read_prompt(path)[0]), path.name)
+        results: list[Any] = []
+        refused = refuses(lambda: results.append(read_prompt(path)[0]), path.name)
         if not refused:
             exact = _tensors(data).get("prompt")
-            if exact is not None and not torch.equal(found[0], exact):
-                raise Finding(f"read {found[0]}, the file holds {exact}")
+            if exact is not None and not torch.equal(results[0], exact):
+                raise Finding(f"read {results[0]}, the file holds {exact}")
         for read in (read_factors, read_trained, read_card):
-            refuses(lambda read=read: found.append(read(path)), path.name)
-        for card in (one for one in found if hasattr(one, "metadata")):
+            refuses(lambda read=read: results.append(read(path)), path.name)
+        for card in (one for one in results if hasattr(one, "metadata")):
             if type(card).of(card.metadata(), path) != card:
                 raise Finding(f"the card {card!r} changes when it is written and read")
         return not refused
@@ -101,11 +101,11 @@ def check_adapter(data: bytes) -> bool:
         (folder / "adapter_model.safetensors").write_bytes(tensors)
         if cards:
             (folder / "prompt_cards.json").write_bytes(cards)
-        found: list[Any] = []
-        if refuses(lambda: found.extend(import_peft(folder)), folder.name):
+        imported: list[Any] = []
+        if refuses(lambda: imported.extend(import_peft(folder)), folder.name):
             return False
         exact = _tensors(tensors)
-        for task, one in enumerate(found):
+        for task, one in enumerate(imported):
             want = exact.get("prompt_embeddings")
             if (
                 one.factors is not None
@@ -125,7 +125,7 @@ def _library_seeds() -> list[bytes]:
 
 
 def check_library(data: bytes) -> bool:
-    """Whatever lies in a library, it can be opened and searched; what is wrong with it is said."""
+    """A library with any content can be opened and searched, and its problems are reported."""
     card, tensors = (*data.split(PART, 1), b"")[:2]
     with Folder() as folder:
         (folder / "a.safetensors").write_bytes(tensors)

@@ -1,4 +1,4 @@
-"""Target: run folders of others, and the page that is made of them."""
+"""Target: untrusted run folders, and their report."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _RESULTS_WORDS = [
 
 
 class _Tags(HTMLParser):
-    """What a page may not hold, whoever wrote the names in it: scripts, handlers, links elsewhere."""
+    """Finds what a page must never contain, whatever names are in it: scripts, handlers, external links."""
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag in ("script", "img", "iframe", "object", "embed", "base", "form", "b"):

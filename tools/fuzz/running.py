@@ -1,4 +1,4 @@
-"""One target in a child process under atheris, so that a crash leaves its input behind and ends nothing else."""
+"""Run one target in a child process under atheris, so that a crash leaves its input behind and ends nothing else."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tools.fuzz.target import Target
 
-# The module of each target; importing one takes seconds.
+# Module of each target. Importing one takes seconds.
 TARGETS = {
     "operations": "operations",
     "raw-operations": "operations",
@@ -31,15 +31,15 @@ TARGETS = {
     "library": "prompts",
     "report": "reports",
 }
-# Whose branches guide the mutations.
+# Packages whose branches guide the mutations.
 INSTRUMENTED = ["promptkernels", "prompttransfer", "yaml", "json", "csv", "tools.fuzz"]
-SECONDS, MEGABYTES = 20, 4096  # of one input, of the process
+SECONDS, MEGABYTES = 20, 4096  # limits per input, and of the process
 _COUNTS = struct.Struct("qq")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How many inputs were accepted and refused; finding: the file of an input that did neither, and log says why."""
+    """Numbers of accepted and refused inputs. finding: file of an input that was neither; log: the reason."""
 
     accepted: int
     refused: int
@@ -52,23 +52,23 @@ class Outcome:
 
 
 def target(name: str) -> Target:
-    """The target of a name of `TARGETS`, or "module:name" of one of your own, out of what `targets()` there returns."""
+    """A target by its name in `TARGETS`, or your own as "module:name", from the module's `targets()`."""
     module, _, own = name.rpartition(":")
-    found: dict[str, Target] = importlib.import_module(module or f"tools.fuzz.{TARGETS[own]}").targets()
-    return found[own]
+    targets_by_name: dict[str, Target] = importlib.import_module(module or f"tools.fuzz.{TARGETS[own]}").targets()
+    return targets_by_name[own]
 
 
 def fuzz(name: str, inputs: int, seed: int, scratch: Path, keep: Path) -> Outcome:
-    """Hand a target so many inputs, in a child process, up to the first finding.
+    """Run a target on this many inputs, in a child process, up to the first finding.
 
     Args:
-        seed: the same inputs for the same seed, at least 1.
+        seed: seed of the inputs, at least 1.
         scratch: an empty folder.
-        keep: where the input of a finding is kept.
+        keep: folder for the input of a finding.
 
     Raises:
         ModuleNotFoundError: atheris is not installed.
-        RuntimeError: the child ended for another reason than its inputs.
+        RuntimeError: the child ended for a reason other than its inputs.
     """
     if importlib.util.find_spec("atheris") is None:
         raise ModuleNotFoundError("atheris is not installed: pip install 'promptkernels[fuzz]' (Linux, Python 3.11+)")
@@ -102,7 +102,7 @@ def _child(name: str, inputs: int, seed: int, scratch: str) -> None:
         (corpus / f"{place:04}").write_bytes(content)
     tempfile.tempdir = str(folder)
     with (folder / "counts").open("r+b") as file:
-        memory = mmap.mmap(file.fileno(), _COUNTS.size)  # a crash does not take the counts with it
+        memory = mmap.mmap(file.fileno(), _COUNTS.size)  # the counts survive a crash
     counts = [0, 0]
 
     def one(data: bytes) -> None:
@@ -123,7 +123,7 @@ def _child(name: str, inputs: int, seed: int, scratch: str) -> None:
 
 
 def _quoted(word: bytes) -> str:
-    """As a dictionary of libFuzzer has it."""
+    """Quote a word for a libFuzzer dictionary."""
     return "".join(f"\\x{byte:02x}" for byte in word)
 
 

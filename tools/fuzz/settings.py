@@ -43,7 +43,7 @@ def _same(left: Any, right: Any) -> bool:
 
 
 def _plain(value: Any) -> bool:
-    """Made of what JSON knows, with strings for keys: what can be written again as it stands."""
+    """Whether a value is JSON data with string keys, which can be written back unchanged."""
     if isinstance(value, dict):
         return all(isinstance(key, str) and _plain(inner) for key, inner in value.items())
     if isinstance(value, list):
@@ -55,10 +55,10 @@ def check_yaml(data: bytes) -> bool:
     with Folder() as folder:
         path = folder / "a.yaml"
         path.write_bytes(data)
-        found: list[Any] = []
-        if refuses(lambda: found.append(read_yaml(path)), path.name):
+        values: list[Any] = []
+        if refuses(lambda: values.append(read_yaml(path)), path.name):
             return False
-        (value,) = found
+        (value,) = values
         if _plain(value) and len(data) < 512:
             path.write_text(yaml.safe_dump(value, default_style='"', sort_keys=False), encoding="utf-8")
             if not _same(read_yaml(path), value):
@@ -85,14 +85,14 @@ def check_recipe(data: bytes) -> bool:
     with Folder() as folder:
         path = folder / ("a.json" if data[:1] == b"\x01" else "a.yaml")
         path.write_bytes(data[1:])
-        found: list[Recipe] = []
-        if refuses(lambda: found.append(read_recipe(path)), path.name):
+        recipes: list[Recipe] = []
+        if refuses(lambda: recipes.append(read_recipe(path)), path.name):
             return False
         configs: list[Any] = []
-        if refuses(lambda: configs.append(run_config(found[0], {})), path.name):
+        if refuses(lambda: configs.append(run_config(recipes[0], {})), path.name):
             return False
         (config,) = configs
-        text = config.model_dump_json()  # what a run folder keeps
+        text = config.model_dump_json()  # as written to a run folder
         if type(config).model_validate_json(text) != config:
             raise Finding(f"settings change when they are written and read: {text}")
         return True
@@ -116,12 +116,12 @@ def check_description(data: bytes) -> bool:
         path = folder / "d.yaml"
         path.write_bytes(data)
         (folder / "a.csv").write_text("text,label\nx,0\n", encoding="utf-8")
-        found: list[Any] = []
-        if refuses(lambda: found.append(read_description(path)), path.name):
+        descriptions: list[Any] = []
+        if refuses(lambda: descriptions.append(read_description(path)), path.name):
             return False
-        (described,) = found
+        (described,) = descriptions
         if not all(file.exists() for split in ("train", "validation", "test") for file in getattr(described, split)):
-            raise Finding("accepted, but it names a file that is not there")
+            raise Finding("accepted, but it names a file that does not exist")
         described.model_dump_json()
         return True
 

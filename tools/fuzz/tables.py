@@ -1,4 +1,4 @@
-"""Targets: tables of people: CSV, TSV, JSON, Parquet, Arrow."""
+"""Targets: untrusted tables in CSV, TSV, JSON, Parquet and Arrow."""
 
 from __future__ import annotations
 
@@ -65,19 +65,19 @@ def check_table(data: bytes) -> bool:
             for value in row.cells.values():
                 for meaning in (text_of, label_of, answers_of):
                     try:
-                        found = meaning(value)
+                        converted = meaning(value)
                     except Misfit:
                         continue
-                    "".join(found).encode()  # a text is one that can be written
-                    if meaning is label_of and label_of(found) != found:
-                        raise Finding(f"{value!r} is the label {found!r}, and that one {label_of(found)!r}")
+                    "".join(converted).encode()  # every text can be encoded
+                    if meaning is label_of and label_of(converted) != converted:
+                        raise Finding(f"{value!r} is the label {converted!r}, and that one {label_of(converted)!r}")
         if suffix == ".csv" and encoding == "utf-8" and options < 128 and fitting and len(fitting) == len(rows):
             _check_csv(path, fitting)
         return True
 
 
 def _check_csv(path: Path, rows: list[Any]) -> None:
-    """Written by the csv module and read again, the same cells."""
+    """Check that the csv module writes cells that read back the same."""
     names = list(rows[0].cells)
     if any(None in row.cells.values() or list(row.cells) != names for row in rows):
         return

@@ -1,4 +1,4 @@
-"""What a fuzzing target is, and how its inputs become choices."""
+"""Interface of a fuzzing target, and conversion of its inputs to choices."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 Choice = TypeVar("Choice")
-PART = b"\x1e"  # between the files of an input that is several
+PART = b"\x1e"  # separates the files of an input with several
 
 
 class Finding(AssertionError):
-    """A defect: a wrong answer, a refusal of what is right, or one that does not say what is wrong."""
+    """A bug: a wrong answer, a refusal of valid input, or a refusal without a clear reason."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """Something that is handed arbitrary bytes.
+    """A function to test with arbitrary bytes.
 
     Attributes:
-        check: True for an input that was accepted, False for one that was refused as it should be; anything else that
-            is raised is a finding.
+        check: returns True for an accepted input and False for one that was properly refused. Any exception is a
+            finding.
         seeds: inputs to start from.
-        words: what inputs of this kind are made of, for mutations.
-        longest: bytes of an input at most.
+        words: typical parts of such inputs, for mutations.
+        longest: largest size of an input in bytes.
     """
 
     check: Callable[[bytes], bool]
@@ -37,7 +37,7 @@ class Target:
 
 
 class Draw:
-    """Choices out of bytes; where the bytes end, the first of every choice."""
+    """Draws choices from bytes. After the end of the bytes, every choice is its first option."""
 
     def __init__(self, data: bytes) -> None:
         self._data, self._at = data, 0
@@ -58,7 +58,7 @@ class Draw:
 
 
 def check_message(error: BaseException, names: Iterable[str]) -> None:
-    """A refusal says which argument or which file it is about.
+    """Check that a refusal names the argument or file.
 
     Raises:
         Finding: it does not.
@@ -68,15 +68,15 @@ def check_message(error: BaseException, names: Iterable[str]) -> None:
 
 
 def refuses(read: Callable[[], Any], *names: str) -> bool:
-    """Whether reading is refused as it should be: with a `ValueError` or `FileNotFoundError` that names the file.
+    """Whether reading is properly refused, with a `ValueError` or `FileNotFoundError` that names the file.
 
     Raises:
-        Finding: the message names none of `names`, or the error is one of those inside.
+        Finding: the message has none of `names`, or the error is an internal one of the reader.
     """
     try:
         read()
     except (UnicodeError, json.JSONDecodeError) as error:
-        raise Finding(f"the reader's own error came out: {error!r}") from error
+        raise Finding(f"an internal error of the reader escaped: {error!r}") from error
     except (ValueError, FileNotFoundError) as error:
         check_message(error, names)
         return True

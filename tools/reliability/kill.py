@@ -1,4 +1,4 @@
-"""kill -9 at random moments of a run, again and again until it is through: nothing is lost but a few updates."""
+"""Kill a run with kill -9 at random moments until it finishes. At most a few updates may be lost."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tools.reliability.runs import Updates, content, ended_well, placed, rows, s
 
 @dataclass
 class Report:
-    """What happened; lost: updates that were done a second time, and the most that may be."""
+    """Result of the kills. lost: repeated updates; allowed: largest number of them."""
 
     kills: int = 0
     runs: int = 0
@@ -34,10 +34,10 @@ class Report:
 
 
 def kill_at_random(folder: Path, times: int, seed: int, say: Callable[[str], None] = lambda text: None) -> Report:
-    """Kill runs `times` times in all, and check everything that is left after every one.
+    """Kill runs `times` times in total, and check all files after every kill.
 
     Raises:
-        AssertionError: something was lost; says what.
+        AssertionError: something was lost; the message says what.
     """
     drawn, report = random.Random(seed), Report()
     config = toy_settings(folder)
@@ -56,10 +56,10 @@ def kill_at_random(folder: Path, times: int, seed: int, say: Callable[[str], Non
             _check(run, expected["rows"])
         if not left:
             assert ended_well(os.waitpid(started(run, counter), 0)[1]), "the last start failed"
-        found = content(run.output)
-        assert found.keys() == expected.keys(), f"other files: {sorted(found.keys() ^ expected.keys())}"
+        results = content(run.output)
+        assert results.keys() == expected.keys(), f"other files: {sorted(results.keys() ^ expected.keys())}"
         for name in expected:
-            assert found[name] == expected[name], f"{run.output}: {name} differs from the uninterrupted run"
+            assert results[name] == expected[name], f"{run.output}: {name} differs from the uninterrupted run"
         work = [path for path in (run.cache / "work").iterdir()] if run.cache else []
         assert not work, f"work folders were left: {work}"
         allowed = kills * config.checkpoint_updates
@@ -74,7 +74,7 @@ def kill_at_random(folder: Path, times: int, seed: int, say: Callable[[str], Non
 
 
 def _killed(run: RunConfig, counter: Updates, delay: float) -> bool:
-    """Start the run and kill it after some seconds; False: it ended before."""
+    """Start the run and kill it after a delay; False if it ended before."""
     pid, end = started(run, counter), time.monotonic() + delay
     while time.monotonic() < end:
         done, status = os.waitpid(pid, os.WNOHANG)
@@ -87,11 +87,11 @@ def _killed(run: RunConfig, counter: Updates, delay: float) -> bool:
 
 
 def _check(run: RunConfig, expected: list[dict[str, object]]) -> None:
-    """A run folder just after a kill."""
+    """Check a run folder just after a kill."""
     if not run.output.is_dir():
         return
     broken = unreadable(run.output)
     assert not broken, "\n".join(broken)
     if (run.output / "results.json").is_file():
-        strange = [row for row in rows(run.output) if row not in expected]
-        assert not strange, f"rows that the uninterrupted run has not: {strange}"
+        unexpected = [row for row in rows(run.output) if row not in expected]
+        assert not unexpected, f"rows that the uninterrupted run has not: {unexpected}"

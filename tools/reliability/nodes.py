@@ -1,4 +1,4 @@
-"""Nodes of a Ray cluster on this machine that are lost, with all that runs on them, and come back."""
+"""Lose nodes of a Ray cluster simulated on this machine, with everything that runs on them, and add them again."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tools.reliability.workers import Report, Watched, disturbed, disturbing
 
 @contextmanager
 def two_nodes() -> Iterator[Nodes]:
-    """A machine that only drives, and two that have a core each."""
+    """A machine that only runs the driver, and two with a core each."""
     nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     complete(nodes)
     ray.init(nodes.address, log_to_driver=False, logging_level="ERROR")
@@ -60,7 +60,7 @@ def lose_nodes(folder: Path, times: int, seed: int, say: Callable[[str], None] =
     """Lose one of two nodes at a random moment of each of `times` runs.
 
     Raises:
-        AssertionError: rows are missing or different; says what.
+        AssertionError: rows are missing or different; the message says which.
     """
     drawn, watched = random.Random(seed), Watched(Cluster())
     with two_nodes() as nodes:

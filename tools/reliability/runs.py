@@ -1,4 +1,4 @@
-"""Small runs in forked children, which cost no import, and what there is to compare between two of them."""
+"""Small runs in forked children, which avoid the cost of imports, and their content for comparisons."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from prompttransfer.runs.compare import compare
 
 
 def toy_settings(folder: Path) -> RunConfig:
-    """A comparison of a few seconds on a model with random weights; its places are below the folder."""
+    """A comparison of a few seconds on a model with random weights, with all files below the folder."""
     red, green, goal = write_tasks(folder / "tasks", ["red", "green", "goal"], 40)
     return RunConfig(
         model=str(write_model(folder / "model")),
@@ -41,12 +41,12 @@ def toy_settings(folder: Path) -> RunConfig:
 
 
 def placed(config: RunConfig, folder: Path) -> RunConfig:
-    """The same run with an output and a store of its own."""
+    """The same run with its own output folder and store."""
     return config.model_copy(update={"output": folder / "run", "cache": folder / "cache"})
 
 
 class Updates(NullProgress):
-    """Counts the training updates of all processes that have the same file, a byte for each."""
+    """Counts the training updates of all processes with the same file, which gets a byte for each."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -66,9 +66,7 @@ class _Counted(Work):
 
     def advance(self, n: int = 1, **figures: float) -> None:
         super().advance(n, **figures)
-        if (
-            n == 1
-        ):  # neither rows that are scored, nor updates that a checkpoint gave back: those come in greater numbers
+        if n == 1:  # not scored rows, and not updates restored from a checkpoint, which come in larger steps
             os.write(self._handle, b".")
 
     def close(self) -> None:
@@ -76,7 +74,7 @@ class _Counted(Work):
 
 
 def forked(work: Callable[[], Any]) -> int:
-    """Start a child that does some work and ends with 0, or 1 after an error; returns its process number."""
+    """Start a child that does some work and exits with 0, or 1 after an error; return its process id."""
     pid = os.fork()
     if pid:
         return pid
@@ -89,7 +87,7 @@ def forked(work: Callable[[], Any]) -> int:
 
 
 def started(config: RunConfig, counter: Updates) -> int:
-    """A child that runs the comparison."""
+    """Start a child that runs the comparison."""
     torch.set_num_threads(1)
     return forked(lambda: compare(config, counter))
 
@@ -99,28 +97,28 @@ def ended_well(status: int) -> bool:
 
 
 def content(folder: Path) -> dict[str, Any]:
-    """All that a run left but times: files by name, with the tensors, rows and histories in them."""
-    found: dict[str, Any] = {}
+    """Everything that a run wrote, except for times: files by name, with their tensors, rows and histories."""
+    contents: dict[str, Any] = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = path.relative_to(folder).as_posix()
         if path.suffix == ".safetensors":
-            found[name] = {key: (tensor.shape, tensor.numpy().tobytes()) for key, tensor in load_file(path).items()}
+            contents[name] = {key: (tensor.shape, tensor.numpy().tobytes()) for key, tensor in load_file(path).items()}
         elif path.parts[-2] == "history":
-            found[name] = json.loads(path.read_text(encoding="utf-8"))
+            contents[name] = json.loads(path.read_text(encoding="utf-8"))
         else:
-            found[name] = None
-    found["rows"] = rows(folder)
-    return found
+            contents[name] = None
+    contents["rows"] = rows(folder)
+    return contents
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
-    """Rows of results.json without their times."""
+    """Rows of results.json, without times."""
     content = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     return [{name: value for name, value in row.items() if name != "seconds"} for row in content["rows"]]
 
 
 def unreadable(folder: Path) -> list[str]:
-    """Files of a run folder that cannot be read; what was being written when its process died has another name."""
+    """Files of a run folder that cannot be read. Unfinished files of a killed process have other names."""
     broken = []
     for path in sorted(folder.rglob("[!.]*")):
         try:
@@ -128,6 +126,6 @@ def unreadable(folder: Path) -> list[str]:
                 json.loads(path.read_text(encoding="utf-8"))
             elif path.suffix == ".safetensors":
                 load_file(path)
-        except Exception as error:  # whatever a reader stumbles over
+        except Exception as error:  # a reader may raise anything
             broken.append(f"{path}: {error}")
     return broken

@@ -1,4 +1,4 @@
-"""Workers of a run are killed with -9 at random: every row is there once, as from one process."""
+"""Kill random workers of a run with kill -9. Every row must exist once and equal that of a single process."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tools.reliability.runs import content, placed, toy_settings
 
 @dataclass
 class Report:
-    """What happened."""
+    """Result of the disturbances."""
 
     what: str
     kills: int = 0
@@ -40,7 +40,7 @@ class Report:
 
 @dataclass
 class Watched:
-    """An executor, and the workers of the run that it does at the moment."""
+    """An executor, and the workers of its current run."""
 
     executor: Any
     workers: tuple[Any, ...] | list[Any] = ()
@@ -53,7 +53,7 @@ class Watched:
         self.workers = ()
 
     def pids(self) -> list[int]:
-        """Processes of the workers that have a job."""
+        """Process ids of the workers that have a job."""
         names = [worker.name for worker in list(self.workers) if worker.job not in (None, LOADING)]
         return [int(name.rpartition("(pid ")[2].rstrip(")")) for name in names]
 
@@ -61,16 +61,16 @@ class Watched:
 def kill_workers(
     folder: Path, executor: Executor, times: int, seed: int, say: Callable[[str], None] = lambda text: None
 ) -> Report:
-    """Kill a worker at random, `times` times in all, in as many runs as it takes.
+    """Kill a random worker, `times` times in total, in as many runs as necessary.
 
     Raises:
-        AssertionError: rows are missing or different; says what.
+        AssertionError: rows are missing or different; the message says which.
     """
     drawn, watched = random.Random(seed), Watched(executor)
 
     def kill() -> bool:
         pids = watched.pids()
-        if len(pids) < 2:  # the same job would lose its worker again and again
+        if len(pids) < 2:  # otherwise the same job would lose its worker again and again
             return False
         psutil.Process(drawn.choice(pids)).kill()
         return True
@@ -113,7 +113,7 @@ def disturbed(
     delay: Callable[[], float],
     repair: Callable[[], None] = lambda: None,
 ) -> Report:
-    """Runs that are disturbed now and then, see `disturbing`, compared with one in this process that is not.
+    """Compare runs with occasional disturbances, see `disturbing`, with an undisturbed run in this process.
 
     Args:
         repair: called before every run.
@@ -129,10 +129,10 @@ def disturbed(
         with disturbing(disturb, times - report.kills, delay) as moments:
             compare(run, executor=executor)
         report.kills += len(moments)
-        written = content(run.output)
-        assert written.keys() == expected.keys(), f"other files: {sorted(written.keys() ^ expected.keys())}"
+        results = content(run.output)
+        assert results.keys() == expected.keys(), f"other files: {sorted(results.keys() ^ expected.keys())}"
         for name in expected:
-            assert written[name] == expected[name], f"{name} differs from the run of one process"
-        report.rows += len(written["rows"])
+            assert results[name] == expected[name], f"{name} differs from the run of one process"
+        report.rows += len(results["rows"])
         say(f"run {report.runs}: {report.kills} so far")
     return report

@@ -1,4 +1,4 @@
-"""What training and scoring cost against tasks, particles, prompt length, model and rows: measured, fitted, predicted.
+"""Cost of training and scoring by tasks, particles, prompt length, model and rows: measured, fitted, predicted.
 
 python -m tools.scaling measure | page
 """

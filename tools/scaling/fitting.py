@@ -12,11 +12,11 @@ Terms = Mapping[str, float]
 
 
 def fit(terms: Sequence[Terms], measured: Sequence[float]) -> dict[str, float]:
-    """Constants c >= 0 that make sum over names of c * term each measured value, its relative error squared least."""
+    """Constants c >= 0 for which the sums over names of c * term fit the measured values, by relative least squares."""
     names = list(terms[0])
     rows = np.array([[term[name] for name in names] for term in terms]) / np.array(measured)[:, None]
     size = np.abs(rows).max(axis=0)
-    size[size == 0] = 1  # a term that no point has
+    size[size == 0] = 1  # terms that no point has
     constants, _ = nnls(rows / size, np.ones(len(rows)))
     return dict(zip(names, (constants / size).tolist(), strict=True))
 
@@ -26,6 +26,6 @@ def predict(constants: Mapping[str, float], terms: Terms) -> float:
 
 
 def errors(constants: Mapping[str, float], terms: Sequence[Terms], measured: Sequence[float]) -> dict[str, float]:
-    """Relative errors in size: their median and largest, and how many points they are of."""
-    found = [abs(predict(constants, term) / value - 1) for term, value in zip(terms, measured, strict=True)]
-    return {"points": len(found), "median": median(found), "largest": max(found)}
+    """Absolute relative errors: their median, their maximum, and the number of points."""
+    relative = [abs(predict(constants, term) / value - 1) for term, value in zip(terms, measured, strict=True)]
+    return {"points": len(relative), "median": median(relative), "largest": max(relative)}

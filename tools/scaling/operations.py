@@ -1,4 +1,4 @@
-"""The operations alone, from few rows to a thousand: microseconds, and how they grow."""
+"""Time of the operations alone, from few rows to a thousand, and its growth."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ LENGTH, HIDDEN = 20, 768
 
 
 def measured(largest: int, rounds: int) -> list[dict[str, Any]]:
-    """For each operation the sizes 4, 16, 64, ... up to the largest, with the exponent of the last step."""
+    """Measure each operation at the sizes 4, 16, 64, ... up to the largest, with the exponent of the last step."""
     rows = []
     for name, of in _calls().items():
         sizes = [4**power for power in range(1, 9) if 4**power <= largest]
-        taken = []
+        seconds = []
         for size in sizes:
             timed = sampler(of(size), torch.device("cpu"))
-            taken.append(median(timed.take() for _ in range(rounds)))
-        grows = math.log(taken[-1] / taken[-2]) / math.log(sizes[-1] / sizes[-2]) if len(sizes) > 1 else None
-        rows.append({"operation": name, "sizes": sizes, "seconds": taken, "exponent": grows})
+            seconds.append(median(timed.take() for _ in range(rounds)))
+        grows = math.log(seconds[-1] / seconds[-2]) / math.log(sizes[-1] / sizes[-2]) if len(sizes) > 1 else None
+        rows.append({"operation": name, "sizes": sizes, "seconds": seconds, "exponent": grows})
     return rows
 
 
@@ -34,12 +34,12 @@ def _calls() -> dict[str, Callable[[int], Callable[[], object]]]:
     cpu = torch.device("cpu")
 
     def case(of: Callable[[int], Any]) -> Callable[[int], Callable[[], object]]:
-        def made(size: int) -> Callable[[], object]:
+        def build(size: int) -> Callable[[], object]:
             one = of(size)
             inputs = one.make(cpu)
             return lambda: run(one.ours, inputs)
 
-        return made
+        return build
 
     def one_with_all(size: int) -> Callable[[], object]:
         prompts, start = randn(cpu, 1, size, LENGTH, HIDDEN), randn(cpu, 0, LENGTH, HIDDEN)

@@ -15,7 +15,7 @@ _UNITS = {"operations": (1e-9, "GFLOP/s"), "layers": (1e6, "µs"), "calls": (1e6
 
 
 def write(results: dict[str, Any], library: dict[str, Any], path: Path) -> None:
-    """Replace the marked region of the page, and draw its picture into figures/ beside it.
+    """Replace the marked region of the page, and draw its picture into figures/ next to it.
 
     Raises:
         ValueError: the page has no such region.
@@ -82,9 +82,9 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 def _errors(fits: dict[str, Any]) -> str:
     names = {"fitted": "fitted", "held out": "held out, within the ranges", "beyond": "held out, beyond all ranges"}
     rows = [
-        (kind, names[use], found["points"], f"{100 * found['median']:.0f} %", f"{100 * found['largest']:.0f} %")
+        (kind, names[use], error["points"], f"{100 * error['median']:.0f} %", f"{100 * error['largest']:.0f} %")
         for kind, one in fits.items()
-        for use, found in one["errors"].items()
+        for use, error in one["errors"].items()
     ]
     return _table(("of", "points", "number", "median error", "largest error"), rows)
 
@@ -96,10 +96,10 @@ def _constants(points: Sequence[dict[str, Any]], constants: dict[str, float]) ->
     for name, constant in constants.items():
         factor, unit = _UNITS.get(name, (1e-9, "GB/s"))
         if constant == 0:
-            said = "not seen"
+            size = "not seen"
         else:
-            said = f"{factor * constant if unit == 'µs' else factor / constant:.3g} {unit}"
-        rows.append((name, said, f"{100 * constant * centre[name] / total:.0f} %"))
+            size = f"{factor * constant if unit == 'µs' else factor / constant:.3g} {unit}"
+        rows.append((name, size, f"{100 * constant * centre[name] / total:.0f} %"))
     return _table(("term", "constant", f"share, {points[0]['method']}"), rows)
 
 
@@ -156,16 +156,16 @@ def _library(library: dict[str, Any]) -> str:
         for state in ("warm", "cold")
     ]  # fmt: skip
     size = f"{library['prompts']} prompts of {library['length']} x {library['hidden']}, {library['bytes'] / 1e9:.1f} GB"
-    said = (
+    summary = (
         f"{size}: indexed in {library['seconds_to_index']:.1f} s, opened again in {library['seconds_to_open']:.2f} s; "
         f"a search takes {library['search_memory_mib']:.0f} MiB of memory."
     )
-    return said + "\n\n" + _table(("GB/s", "similar", "mapped and summed", "read", "ratio"), rows)
+    return summary + "\n\n" + _table(("GB/s", "similar", "mapped and summed", "read", "ratio"), rows)
 
 
 def _run(cluster: Cluster, work: Work) -> str:
-    found = run_of_tasks(cluster, work)
-    minimum = found["weights_gb"] / (cluster.memory / 1e9)
+    totals = run_of_tasks(cluster, work)
+    minimum = totals["weights_gb"] / (cluster.memory / 1e9)
     days = {
         f"prompts of {work.tasks} sources (SPoT, DTVG, MPT's teachers), {work.updates} updates each": "sources",
         f"one method on {work.tasks} targets, {work.updates} updates each": "targets",
@@ -175,42 +175,42 @@ def _run(cluster: Cluster, work: Work) -> str:
         f"scoring of {work.tasks} prompts on {work.test_rows} rows": "scoring",
     }
     sizes = {
-        "weights in bfloat16": f"{found['weights_gb']:.0f} GB: {minimum:.2f} GPUs' memory before anything else",
-        f"activations of an update of {work.rows} rows": f"{found['activations_gb']:.0f} GB, "
-        f"{found['activations_checkpointed_gb']:.1f} GB with checkpointing",
-        "a prompt file": f"{found['prompt_mb']:.1f} MB",
-        "MPT: factors of all sources": f"{found['mpt_factors_mb']:.0f} MB, "
-        f"{found['mpt_training_mb']:.0f} MB in training",
-        "DTVG: stacked source vectors on every GPU": f"{found['dtvg_vectors_gb']:.1f} GB; reading them is "
-        f"{found['dtvg_share_percent']:.1f} % of an update",
-        "Gram matrix of all task vectors": f"{found['gram_mb']:.0f} MB, {1e3 * found['gram_seconds']:.1f} ms",
-        f"BMTPT: {work.particles} particles in training": f"{found['bmtpt_state_mb']:.0f} MB",
-        "store: prompts of sources and of one method": f"{found['store_gb']:.1f} GB",
-        "run folder, for each method": f"{found['prompts_gb']:.1f} GB",
+        "weights in bfloat16": f"{totals['weights_gb']:.0f} GB: {minimum:.2f} GPUs' memory before anything else",
+        f"activations of an update of {work.rows} rows": f"{totals['activations_gb']:.0f} GB, "
+        f"{totals['activations_checkpointed_gb']:.1f} GB with checkpointing",
+        "a prompt file": f"{totals['prompt_mb']:.1f} MB",
+        "MPT: factors of all sources": f"{totals['mpt_factors_mb']:.0f} MB, "
+        f"{totals['mpt_training_mb']:.0f} MB in training",
+        "DTVG: stacked source vectors on every GPU": f"{totals['dtvg_vectors_gb']:.1f} GB; reading them is "
+        f"{totals['dtvg_share_percent']:.1f} % of an update",
+        "Gram matrix of all task vectors": f"{totals['gram_mb']:.0f} MB, {1e3 * totals['gram_seconds']:.1f} ms",
+        f"BMTPT: {work.particles} particles in training": f"{totals['bmtpt_state_mb']:.0f} MB",
+        "store: prompts of sources and of one method": f"{totals['store_gb']:.1f} GB",
+        "run folder, for each method": f"{totals['prompts_gb']:.1f} GB",
     }
     assumed = (
         f"Assumed: {cluster.gpus} GPUs with {cluster.operations_per_second / 1e12:.0f} TFLOP/s (bfloat16), "
         f"{cluster.bytes_per_second / 1e12:.1f} TB/s and {cluster.memory / 1e9:.0f} GB each, which "
         f"reach {100 * cluster.utilisation:.0f} % of the operations and {100 * cluster.streaming:.0f} % of the memory "
         f"bandwidth; {work.length} prompt tokens, {work.text} text tokens, {work.rows} rows per update. One update "
-        f"takes {found['update_seconds']:.1f} GPU seconds."
+        f"takes {totals['update_seconds']:.1f} GPU seconds."
     )
-    rows = [(what, f"{found[f'days_{name}']:.2f} days") for what, name in days.items()]
+    rows = [(what, f"{totals[f'days_{name}']:.2f} days") for what, name in days.items()]
     return f"{assumed}\n\n{_table(('on all GPUs', ''), rows)}\n\n{_table(('', ''), sizes.items())}"
 
 
 def _libraries(library: dict[str, Any]) -> str:
     rows = []
     for hidden in (768, 4096, 8192):
-        found = library_of(1_000_000, hidden, 100, library)
+        costs = library_of(1_000_000, hidden, 100, library)
         rows.append(
             (
                 f"100 x {hidden}",
-                f"{found['gb']:.0f} GB",
-                f"{found['index_minutes']:.0f} min",
-                f"{found['open_seconds']:.0f} s",
-                f"{found['warm_minutes']:.1f} min",
-                f"{found['cold_minutes']:.1f} min",
+                f"{costs['gb']:.0f} GB",
+                f"{costs['index_minutes']:.0f} min",
+                f"{costs['open_seconds']:.0f} s",
+                f"{costs['warm_minutes']:.1f} min",
+                f"{costs['cold_minutes']:.1f} min",
             )
         )
     head = ("prompts", "files", "first index", "opened again", "search, in memory", "search, from this disk")
@@ -224,7 +224,7 @@ def _time(seconds: float) -> str:
 
 
 def draw(points: Sequence[dict[str, Any]], fits: dict[str, Any], path: Path) -> None:
-    """Measured against predicted, time and memory, a colour for each method; held-out points are filled."""
+    """Plot measured against predicted time and memory, with a colour per method. Held-out points are filled."""
     import matplotlib
     from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""The points that are measured: a method on a random Llama, and what the cost model knows of it."""
+"""The measured points: a method on a random Llama, and its terms in the cost model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from prompttransfer.models.rows import EncodedRow
 from prompttransfer.prompts import GroupedPrompt, MultitaskPrompt, ParticlePrompts, SoftPrompt
 
 TEXT, VOCABULARY = 24, 4096
-# What `count` is: sources for MPT and DTVG, particles for BMTPT.
+# Meaning of `count`: sources for MPT and DTVG, particles for BMTPT.
 COUNTS = {"MPT, sources": (2, 8, 16), "BMTPT, particles": (2, 8), "DTVG": (8, 24, 64)}
 METHODS = ("PT", "MPT, sources", "MPT, target", "BMTPT, particles", "BMTPT, target", "DTVG", "scoring")
 AXES = {"hidden": (128, 384, 512), "layers": (3, 10), "length": (10, 25, 100), "rows": (2, 4, 16)}
@@ -31,7 +31,7 @@ AXES = {"hidden": (128, 384, 512), "layers": (3, 10), "length": (10, 25, 100), "
 
 @dataclass(frozen=True)
 class Point:
-    """count: see `COUNTS`; use: fitted, held out within the ranges, or beyond them."""
+    """One point. count: see `COUNTS`; use: fitted, held out within the ranges, or beyond them."""
 
     method: str
     hidden: int = 256
@@ -43,7 +43,8 @@ class Point:
 
 
 def points() -> Iterator[Point]:
-    """One axis at a time from a common centre; held out: random ones, and one for each method beyond all ranges."""
+    """Points along one axis at a time from a common centre, then held-out points: random ones, and one per method
+    beyond all ranges."""
     drawn = random.Random(0)
     for method in METHODS:
         centre = Point(method)
@@ -65,7 +66,7 @@ def backbone(hidden: int, layers: int) -> Backbone:
 
 
 def facts(hidden: int, layers: int) -> ModelFacts:
-    """Of that model; a layer has 4 H^2 parameters in its attention and 3 H F, F = 3 H, behind it."""
+    """Facts about that model. A layer has 4 H^2 parameters in its attention and 3 H F, with F = 3 H, after it."""
     read = layers * (4 + 9) * hidden**2
     embedding = VOCABULARY * hidden
     return ModelFacts(
@@ -74,7 +75,7 @@ def facts(hidden: int, layers: int) -> ModelFacts:
 
 
 def make(point: Point) -> Callable[[], object]:
-    """The update, or the scoring of `rows` rows, ready to be called."""
+    """A function that runs the update, or the scoring of `rows` rows."""
     model = backbone(point.hidden, point.layers)
     sizes = Sizes(point.hidden, point.layers, 1, 1, 1, VOCABULARY, length=point.length)
     start = start_prompt(model, sizes)
@@ -110,7 +111,7 @@ def _rows(point: Point, generator: torch.Generator) -> list[EncodedRow]:
 
 
 def stage(point: Point) -> SizedStage:
-    """As `prompttransfer validate` describes a stage."""
+    """The stage, as described by `prompttransfer validate`."""
     length, hidden = point.length, point.hidden
     full, ends = length * hidden, length + hidden
     prompts = min(point.count, point.rows) if point.method == "MPT, sources" else 1
@@ -131,7 +132,7 @@ def stage(point: Point) -> SizedStage:
 
 
 def own_bytes(point: Point) -> float:
-    """Least traffic of what a method does beside the model: its operations, and AdamW (seven numbers for each)."""
+    """Least memory traffic of a method outside the model: its operations, and AdamW (seven numbers per parameter)."""
     full = point.length * point.hidden
     operation = {
         "MPT, sources": 3 * point.rows * full,
@@ -144,7 +145,7 @@ def own_bytes(point: Point) -> float:
 
 
 def time_terms(point: Point) -> dict[str, float]:
-    """What the time of a call is a sum of, each times a constant of the machine."""
+    """Terms of the time of a call, each to be multiplied by a constant of the machine."""
     model, described = facts(point.hidden, point.layers), stage(point)
     passes = point.count if point.method == "BMTPT, particles" else 1  # a CPU reads particles one after the other
     tokens = described.trained_on or described.read_only
@@ -161,7 +162,7 @@ def time_terms(point: Point) -> dict[str, float]:
 
 
 def memory_terms(point: Point) -> dict[str, float]:
-    """What the peak memory of a call is a sum of, on top of the weights: the estimate of `prompttransfer validate`."""
+    """Terms of the peak memory of a call, in addition to the weights, as estimated by `prompttransfer validate`."""
     described = stage(point)
     model = facts(point.hidden, point.layers)
     one_pass = described

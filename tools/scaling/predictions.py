@@ -15,7 +15,7 @@ GB, DAY = 1e9, 86400.0
 
 @dataclass(frozen=True)
 class Cluster:
-    """Peak numbers of an H200, and what of them is reached: `utilisation` of the products, `streaming` of memory."""
+    """Peak numbers of an H200, and the fractions reached: `utilisation` of products, `streaming` of memory."""
 
     gpus: int = 64
     operations_per_second: float = 989e12
@@ -25,13 +25,13 @@ class Cluster:
     streaming: float = 0.7
 
     def seconds(self, work: float) -> float:
-        """Of operations, on one GPU."""
+        """Seconds for this many operations, on one GPU."""
         return work / (self.utilisation * self.operations_per_second)
 
 
 @dataclass(frozen=True)
 class Work:
-    """tasks are sources and targets; updates: of a task by each method; joint: of a stage on all sources."""
+    """tasks: sources, and as many targets; updates: per task and method; joint: updates of a stage on all sources."""
 
     tasks: int = 1000
     length: int = 100
@@ -64,7 +64,7 @@ def llama_70b() -> ModelFacts:
 
 
 def run_of_tasks(cluster: Cluster, work: Work) -> dict[str, float]:
-    """Seconds on the whole cluster by stage, and bytes."""
+    """Days on the whole cluster by stage, and sizes."""
     model = llama_70b()
     full, text = work.length * model.hidden, work.rows * (work.text + 1)
 
@@ -96,7 +96,7 @@ def run_of_tasks(cluster: Cluster, work: Work) -> dict[str, float]:
         "mpt_factors_mb": 4 * factors / 1e6,
         "mpt_training_mb": 16 * (full + factors) / 1e6,
         "dtvg_vectors_gb": vectors / GB,
-        # Similarity and merge read the vectors forward, the gradient of the factors reads them once more.
+        # Similarity and merge read the vectors forward; the gradient of the factors reads them again.
         "dtvg_share_percent": 100 * 3 * vectors / (cluster.streaming * cluster.bytes_per_second) / update,
         "gram_mb": 4 * work.tasks**2 / 1e6,
         "gram_seconds": cluster.seconds(2.0 * work.tasks**2 * full),
@@ -107,7 +107,7 @@ def run_of_tasks(cluster: Cluster, work: Work) -> dict[str, float]:
 
 
 def library_of(prompts: int, hidden: int, length: int, measured: dict[str, Any]) -> dict[str, float]:
-    """Seconds and bytes, at the pace that `bench.library` measured."""
+    """Times and sizes, at the speed measured by `bench.library`."""
     size = 4.0 * prompts * length * hidden
     each = {name: measured[f"seconds_to_{name}"] / measured["prompts"] for name in ("index", "open")}
     return {

@@ -1,4 +1,4 @@
-"""What many tasks cost beside the model's work: whole runs on a toy model with more and more source tasks."""
+"""Cost of many tasks in addition to the model's work: whole runs on a toy model with more and more source tasks."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ ROWS = 100
 
 
 def many_tasks(counts: Sequence[int]) -> list[dict[str, Any]]:
-    """For each number of sources: seconds to load all tasks without leaks, of the run and of a target's row when all
-    sources are done; files and bytes that are left."""
+    """For each number of sources: seconds to load all tasks without leaks, for the run, and for a target's row after
+    all sources; and the files and bytes written."""
     return [_run(count) for count in counts]
 
 
@@ -43,11 +43,11 @@ def _measured(folder: Path, count: int) -> dict[str, Any]:
     sources = write_tasks(folder / "tasks", [f"s{index}" for index in range(count)], ROWS)
     targets = write_tasks(folder / "tasks", ["t0", "t1"], ROWS, seed=1_000_000)
 
-    def config(*given: str) -> RunConfig:
+    def config(*target_files: str) -> RunConfig:
         return RunConfig(
             model=str(folder / "model"),
             sources=tuple(sources),
-            targets=given,
+            targets=target_files,
             methods=("SPoT", "DTVG"),
             prompt_length=4,
             train_rows=8,
@@ -57,7 +57,7 @@ def _measured(folder: Path, count: int) -> dict[str, Any]:
             batch_size=4,
             source_batch_size=4,
             precision="float32",
-            output=folder / f"run-{len(given)}",
+            output=folder / f"run-{len(target_files)}",
             cache=folder / "stages",
         )
 
@@ -71,7 +71,7 @@ def _measured(folder: Path, count: int) -> dict[str, Any]:
     del work
     compare(config(targets[0]))
     done = time.perf_counter()
-    compare(config(*targets))  # the sources are in the store
+    compare(config(*targets))  # the sources are in the store now
     again = time.perf_counter()
     left = {
         place: [file.stat().st_size for file in (folder / place).rglob("*") if file.is_file()]

@@ -1,4 +1,4 @@
-"""MPT's prompts: composed straight into the batch in one launch, and the way back over sums per task in two."""
+"""MPT's prompts: composed directly into the batch in one launch; the backward pass sums per task, in two launches."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from promptkernels.backends.types import accumulation_type
 from promptkernels.reference.compose import check_task_ids
 
 _ROWS = 8
-_SUMMED_COLUMNS, _SUMMED_ROWS = 512, 32  # of the tiles along which gradients of u and v are added up
+_SUMMED_COLUMNS, _SUMMED_ROWS = 512, 32  # tile sizes for summing the gradients of u and v
 
 
 @triton.jit
@@ -59,7 +59,7 @@ def compose_kernel(
 
 
 def _check_here(task_ids: Tensor, tasks: int) -> None:
-    """Of ids on the CPU; on a GPU the kernels assert, because reading the ids would wait for it."""
+    """Check ids on the CPU. On a GPU the kernels assert, because reading the ids would wait for it."""
     if task_ids.device.type == "cpu":
         check_task_ids(task_ids, tasks)
 
@@ -96,7 +96,7 @@ def task_sums_kernel(
     sums, grad, grad_stride, task_ids, batch, tasks, length, hidden,
     acc: tl.constexpr, block_rows: tl.constexpr, block_columns: tl.constexpr,
 ):  # fmt: skip
-    """Program (task and block of tokens, block of columns): the gradient over the batch rows of one task."""
+    """Program (task and block of tokens, block of columns): sum of the gradient over the batch rows of one task."""
     blocks = tl.cdiv(length, block_rows)
     task = (tl.program_id(0) // blocks).to(tl.int64)
     token = tl.program_id(0) % blocks * block_rows + tl.arange(0, block_rows)
@@ -183,7 +183,7 @@ def factor_gradients_kernel(
     acc: tl.constexpr, block_rows: tl.constexpr, block_columns: tl.constexpr,
     summed_rows: tl.constexpr, summed_columns: tl.constexpr,
 ):  # fmt: skip
-    """The three gradients read the same sums: the first programs make d_shared, the next d_u, the rest d_v."""
+    """Three gradients from the same sums: the first programs compute d_shared, the next d_u, the rest d_v."""
     program = tl.program_id(0)
     if program < shared_programs:
         shared_gradient(
@@ -207,7 +207,7 @@ def compose_prompts_backward(
     acc = accumulation_type(shared, u, v)
     shared, u, v, task_ids = contiguous(shared, u, v, task_ids)
     (length, hidden), (tasks, _, rank) = shared.shape, u.shape
-    if grad.stride(2) != 1 or grad.stride(1) != hidden:  # rows of a longer sequence are read where they lie
+    if grad.stride(2) != 1 or grad.stride(1) != hidden:  # rows of a longer sequence are read in place
         grad = grad.contiguous()
     d_shared, d_u, d_v = (torch.empty(t.shape, dtype=acc, device=t.device) for t in (shared, u, v))
     sums = d_shared.new_empty(tasks, length, hidden)

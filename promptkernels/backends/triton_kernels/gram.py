@@ -16,9 +16,9 @@ from torch import Tensor
 
 from promptkernels.backends.triton_kernels.launch import ACC, launch, splits
 
-_PART_COLUMNS = 512  # a program of a Gram matrix reads at least as many columns
-_PROGRAMS = 768  # wanted of a Gram matrix: six for each multiprocessor of a large GPU, all of which run at once
-_ADDED_ALONG = 2**17  # numbers of all parts that the kernel after a Gram matrix adds up itself
+_PART_COLUMNS = 512  # smallest number of columns per program of a Gram matrix
+_PROGRAMS = 768  # target number of programs per Gram matrix: six per multiprocessor of a large GPU, which run at once
+_ADDED_ALONG = 2**17  # largest number of values in all parts for the next kernel to sum itself
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Rows:
 
 
 def row_block(rows: int, split: bool) -> int:
-    """Rows of a tile; without tensor cores one of 64 takes too many registers to be worth it for fewer than 64."""
+    """Rows of a tile. Without tensor cores, a tile of 64 rows needs so many registers that it pays only for 64 rows."""
     return 16 if rows <= 16 else 32 if rows <= (32 if split else 64) else 64
 
 
@@ -52,7 +52,7 @@ def row_block(rows: int, split: bool) -> int:
 def load_rows(
     data, centre, scale, rows, row_mask, columns, column_mask, length, hidden, width, acc: tl.constexpr
 ):  # fmt: skip
-    """A tile of `Rows` of ``width`` columns; 0 in columns outside, and some number in rows outside."""
+    """A tile of `Rows` of ``width`` columns. Columns outside are 0, and rows outside are arbitrary."""
     mask = row_mask[:, None] & column_mask[None, :]
     value = tl.load(data + rows[:, None].to(tl.int64) * width + columns[None, :], mask=mask, other=0.0).to(acc)
     if centre is not None:
@@ -65,18 +65,18 @@ def load_rows(
 
 @triton.jit
 def high_part(x):
-    """The bits of float32 numbers that TF32 has too."""
+    """The bits of float32 numbers that fit in TF32."""
     return (x.to(tl.int32, bitcast=True) & -8192).to(tl.float32, bitcast=True)
 
 
 @triton.jit
 def product(a, b, acc: tl.constexpr, split: tl.constexpr):
-    """a @ b; ``split`` into three products in TF32, about as accurate as float32: only low by low parts are missing."""
+    """a @ b. ``split``: three TF32 products, about as accurate as float32, without the product of the low parts."""
     if split:
         a_high, b_high = high_part(a), high_part(b)
         small = tl.dot(a - a_high, b_high, input_precision="tf32")
         small = tl.dot(a_high, b - b_high, small, input_precision="tf32")
-        small = tl.where(small == small, small, 0.0)  # NaN of inf - inf; the next product has inf and NaN itself
+        small = tl.where(small == small, small, 0.0)  # NaN from inf - inf; the next product has the inf or NaN itself
         return tl.dot(a_high, b_high, small, input_precision="tf32")
     else:
         return tl.dot(a, b, input_precision="ieee", out_dtype=acc)
@@ -89,9 +89,9 @@ def gram_kernel(
     symmetric: tl.constexpr, single: tl.constexpr, acc: tl.constexpr, split: tl.constexpr,
     block_rows: tl.constexpr, block_columns: tl.constexpr,
 ):  # fmt: skip
-    """Program (group and part, pair of row blocks): partials[group, part] (n, m) and, if wanted, the squared norms.
+    """Program (group and part, pair of row blocks): partials[group, part] (n, m) and, if needed, the squared norms.
 
-    A part is whole blocks of columns, so that the compiler knows how its addresses are aligned.
+    A part consists of whole blocks of columns, so that the compiler knows the alignment of its addresses.
     """
     unit = tl.program_id(0)
     group, part = unit // parts, unit % parts
@@ -112,7 +112,7 @@ def gram_kernel(
         left = load_rows(x, x_centre, x_scale, i, i < n, columns, inside, length, hidden, width, acc)
         if single:
             right = left
-        else:  # x against itself is scaled on both sides; other rows never are
+        else:  # x against itself is scaled on both sides; other rows are never scaled
             right = load_rows(
                 y, y_centre, x_scale if symmetric else None, j, j < m, columns, inside, length, hidden, width, acc
             )
@@ -131,7 +131,7 @@ def gram_kernel(
 
 @triton.jit
 def sum_parts(partials, offsets, mask, parts, size, block_parts: tl.constexpr, squared: tl.constexpr = False):
-    """The sum over parts of partials (parts, size), or of their squares, at flat offsets."""
+    """Sum over parts of partials (parts, size), or of their squares, at flat offsets."""
     total = tl.zeros(offsets.shape, dtype=tl.float64)
     for first in range(0, parts, block_parts):
         part = first + tl.arange(0, block_parts)
@@ -143,7 +143,7 @@ def sum_parts(partials, offsets, mask, parts, size, block_parts: tl.constexpr, s
 
 @triton.jit
 def gram_offset(i, j, m, symmetric: tl.constexpr, block_rows: tl.constexpr):
-    """Where entry (i, j) lies in a part: of x against itself only the blocks on and above the diagonal are written."""
+    """Offset of entry (i, j) in a part. For x against itself, only blocks on and above the diagonal are written."""
     if symmetric:
         below = i // block_rows > j // block_rows
         i, j = tl.where(below, j, i), tl.where(below, i, j)
@@ -152,7 +152,7 @@ def gram_offset(i, j, m, symmetric: tl.constexpr, block_rows: tl.constexpr):
 
 @dataclass(frozen=True)
 class Gram:
-    """Partial sums (groups, parts, n, m) in float64, and of the squared norms (parts, n) and (parts, m) if asked."""
+    """Partial sums (groups, parts, n, m) in float64, and of the squared norms (parts, n) and (parts, m) on request."""
 
     partials: Tensor
     left_squares: Tensor | None
@@ -165,7 +165,7 @@ class Gram:
         return self.partials.shape[1]
 
     def summed(self) -> Gram:
-        """The same with few enough parts for the kernel that adds them up, one or a few programs."""
+        """Reduce the parts to a number that the next kernel, with one or a few programs, can sum."""
         if self.partials[0].numel() <= _ADDED_ALONG:
             return self
         left, right = (t if t is None else t.sum(0, keepdim=True) for t in (self.left_squares, self.right_squares))
@@ -175,9 +175,9 @@ class Gram:
 def gram(
     x: Rows, y: Rows | None, acc: torch.dtype, *, groups: int = 1, squares: bool = False, by_token: bool = False
 ) -> Gram:
-    """Of x against y, or against itself; columns in ``groups`` equal ranges with a matrix each.
+    """Gram matrices of x against y, or against itself. ``groups`` cuts the columns into equal ranges, one matrix each.
 
-    Without groups a part of the columns may be a token (``by_token``).
+    Without groups, the parts of the columns may be tokens (``by_token``).
     """
     n, m = x.count, x.count if y is None else y.count
     symmetric, y = y is None, x if y is None else y
@@ -205,9 +205,9 @@ def gram(
 
 
 def _tile(block: int, acc: torch.dtype, split: bool, squares: bool, scaled: bool) -> dict[str, int]:
-    """Columns that a program reads at a time, few enough for its registers (tests/ops/test_ahead_of_time.py).
+    """Columns that a program reads at a time, limited by its registers (tests/ops/test_ahead_of_time.py).
 
-    A split product has a warp for every 16 rows: more of them would do the same work twice.
+    A split product has one warp per 16 rows; more warps would repeat the same work.
     """
     if split:
         return {"block_columns": 32, "num_warps": block // 16, "num_stages": 4 if block < 64 else 3}
@@ -276,16 +276,16 @@ def mix_kernel(
 
 
 def column_block(hidden: int, rows: int = 16) -> int:
-    """Columns of a tile of so many rows: few enough for the registers of a program."""
+    """Columns of a tile with this many rows, limited by the registers of a program."""
     return max(16, min(2048 // rows, triton.next_power_of_2(hidden)))
 
 
 def mix_blocks(acc: torch.dtype, device: torch.device, hidden: int, rows: int, inner: int) -> dict[str, Any]:
-    """The compile-time arguments of a kernel around `mix_tile`: weights (rows, inner) times rows of ``hidden``."""
+    """Compile-time arguments of a kernel with `mix_tile`: weights (rows, inner) times rows of ``hidden`` columns."""
     split = splits(acc, device)
     block, block_inner = row_block(rows, split), row_block(inner, split) if acc == torch.float32 else 16
     few = split and block <= 32 and inner <= block_inner
-    if inner > block_inner:  # a loop, which holds two blocks in shared memory
+    if inner > block_inner:  # a loop, which keeps two blocks in shared memory
         block_inner = min(32, block_inner)
     return {
         "acc": ACC[acc],
@@ -300,9 +300,9 @@ def mix_blocks(acc: torch.dtype, device: torch.device, hidden: int, rows: int, i
 
 
 def mix(weights: Tensor, x: Rows, more_weights: Tensor | None = None, y: Rows | None = None) -> Tensor:
-    """(n, length, hidden): weights (groups, n, k) times rows, groups 1 or one per token; never scaled."""
+    """Weights (groups, n, k) times rows, (n, length, hidden). One group, or one per token; rows are not scaled."""
     groups, n, _ = weights.shape
-    # One group is one long token.
+    # A single group is treated as one long token.
     length, hidden = (x.length, x.hidden) if groups > 1 else (1, x.length * x.hidden)
     out = weights.new_empty((n, x.length, x.hidden))
     blocks = mix_blocks(weights.dtype, out.device, hidden, n, max(x.count, 0 if y is None else y.count))

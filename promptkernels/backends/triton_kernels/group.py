@@ -1,4 +1,4 @@
-"""DTVG's greedy prefix rule in one program, so that the choice never visits the host."""
+"""DTVG's greedy prefix rule in one program, without a copy to the host."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from promptkernels.backends.many_rows import in_plain_torch
 from promptkernels.backends.triton_kernels.launch import launch
 from promptkernels.reference.group import select_group as group_of_many
 
-# The similarities are one tile of one program. That of 128 rows needs 128 KB of shared memory, which many GPUs lack:
-# beyond 64 rows plain torch runs.
+# The similarities are one tile of one program. A tile of 128 rows needs 128 KB of shared memory, which many GPUs lack,
+# so plain torch is used beyond 64 rows.
 MOST_ROWS = 64
 
 
@@ -34,7 +34,7 @@ def select_kernel(chosen, similarity, n, target, size: tl.constexpr):
     upto = (before | (s[None, :] == s[:, None])) & eligible[None, :] & eligible[:, None]
     total = tl.sum(tl.where(upto, gain[None, :], 0.0), 1)
     consistency = total / tl.maximum(rank * (rank + 1), 1).to(tl.float64)
-    # NaN ends no group; the first of equally consistent prefixes wins
+    # NaN ends no group; on a tie, the first prefix wins
     usable = eligible & (consistency == consistency)
     best = tl.max(tl.where(usable, consistency, -float("inf")), 0)
     last = tl.min(tl.where(usable & (consistency == best), rank, size), 0)

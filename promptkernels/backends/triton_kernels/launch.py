@@ -1,6 +1,6 @@
-"""What every Triton operation here needs on the host: types, contiguous inputs, outputs, launches on the right device.
+"""Host code shared by the Triton operations: types, contiguous inputs, outputs, launches on the right device.
 
-Block sizes and warps are fixed per operation: no autotuning, so no pause at the first call and the same bits each time.
+Block sizes and warps are fixed per operation. Without autotuning, the first call is fast and results are reproducible.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ def contiguous(*tensors: Tensor | None) -> list[Tensor | None]:
 
 
 def wanted(need: bool, like: Tensor | None, acc: torch.dtype, device: torch.device) -> Tensor | None:
-    """A tensor to write a gradient to, if it is needed; kernels skip what is None."""
+    """A tensor for a gradient, or None if it is not needed. Kernels skip None."""
     return torch.empty(like.shape, dtype=acc, device=device) if need else None
 
 
 def or_empty(tensors: tuple[Tensor | None, ...], acc: torch.dtype, device: torch.device) -> tuple[Tensor, ...]:
-    """An operation returns tensors only, so a gradient nobody asked for is an empty one."""
+    """Replace None by an empty tensor, because an operation can return only tensors."""
     return tuple(torch.empty(0, dtype=acc, device=device) if tensor is None else tensor for tensor in tensors)
 
 
 def splits(acc: torch.dtype, device: torch.device) -> bool:
-    """Whether float32 products are three in TF32: on NVIDIA's tensor cores, where others are slow.
+    """Whether to split float32 products into three TF32 products, for NVIDIA's tensor cores.
 
-    AMD's matrix cores multiply float32 as it is.
+    AMD's matrix cores multiply float32 directly.
     """
     if INTERPRETED or acc != torch.float32:
         return False
@@ -52,4 +52,4 @@ def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **meta: Any) -> 
     """Run ``kernel[grid](*arguments)`` on the device of its tensors, on torch's current stream there."""
     device = next(argument.device for argument in arguments if argument is not None)
     with _on(device):
-        kernel[grid](*arguments, **meta, enable_fp_fusion=True)  # the default of this option depends on the version
+        kernel[grid](*arguments, **meta, enable_fp_fusion=True)  # the default depends on Triton's version

@@ -1,4 +1,4 @@
-"""Merging of task vectors: one launch forwards, one or two backwards."""
+"""Merging of task vectors: one launch forward, one or two backward."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from promptkernels.backends.triton_kernels.gram import column_block
 from promptkernels.backends.triton_kernels.launch import ACC, contiguous, launch, or_empty, wanted
 from promptkernels.backends.types import accumulation_type
 
-_ROWS = 8  # the same for any number of rows: a row of weight 0 then changes no bit of the sum
+_ROWS = 8  # fixed, so that a row of weight 0 changes no bit of the sum
 
 
 @triton.jit
 def load_weights(weights, rows, tasks, acc: tl.constexpr):
-    """Of a block of rows; 0 outside, 1 without weights."""
+    """Weights of a block of rows; 0 outside, and 1 without weights."""
     if weights is not None:
         return tl.load(weights + rows, mask=rows < tasks, other=0.0).to(acc)
     return (rows < tasks).to(acc)
@@ -36,7 +36,7 @@ def merge_kernel(
     for first in range(0, tasks, block_rows):
         row = first + tl.arange(0, block_rows)
         weight = load_weights(weights, row, tasks, acc)[:, None]
-        # A row that is not selected must not reach the sum, not even as 0 * inf.
+        # An unselected row must not reach the sum, not even as 0 * inf.
         mask = (weight != 0) & inside[None, :]
         at = row[:, None].to(tl.int64) * width + column[None, :]
         vector = tl.load(prompts + at, mask=mask, other=0.0).to(acc) - start[None, :]
@@ -51,7 +51,7 @@ def merge_task_vectors(reference: Tensor, prompts: Tensor, scale: Tensor | None,
     reference, prompts, scale, weights = contiguous(reference, prompts, scale, weights)
     tasks, length, hidden = prompts.shape
     out = torch.empty((length, hidden), dtype=acc, device=prompts.device)
-    if scale is None:  # tokens make no difference: one long one
+    if scale is None:  # without scale, treat all tokens as one long token
         length, hidden = 1, length * hidden
     columns = max(16, min(256, triton.next_power_of_2(hidden)))
     launch(
@@ -93,7 +93,7 @@ def backward_kernel(
         g = tl.load(grad + column, mask=inside, other=0.0).to(acc)
         if d_prompts is not None:
             tl.store(d_prompts + at, factor[:, None] * g[None, :], mask=mask)
-        if d_reference is not None:  # every block of rows writes the same
+        if d_reference is not None:  # every block of rows writes the same values
             tl.store(d_reference + column, g * kept.to(acc), mask=inside)
         if d_scale is not None or dots is not None:
             start = tl.load(reference + column, mask=inside, other=0.0).to(acc)

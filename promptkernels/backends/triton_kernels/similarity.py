@@ -1,4 +1,4 @@
-"""Similarity of task vectors and its gradients; the formulas stand in `promptkernels.reference`."""
+"""Similarity of task vectors and its gradients. The formulas are in `promptkernels.reference`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from promptkernels.backends.triton_kernels.gram import (
 from promptkernels.backends.triton_kernels.launch import ACC, contiguous, launch, or_empty
 from promptkernels.backends.types import accumulation_type
 
-# Every token has a Gram matrix of its own for z: 256 MiB of them, and beyond that plain torch takes a few at a time.
+# z needs one Gram matrix per token: up to 256 MiB of them; beyond that, plain torch computes a few at a time.
 MOST_TOKEN_PRODUCTS = 2**25
 
 
@@ -63,7 +63,7 @@ def finish_kernel(
     normalise: tl.constexpr, symmetric: tl.constexpr, acc: tl.constexpr, block_rows: tl.constexpr,
     block: tl.constexpr, block_parts: tl.constexpr,
 ):  # fmt: skip
-    """Program per block of entries (i, j): adds up the parts, divides by the norms; z where a part is a token."""
+    """Program per block of entries (i, j): sum the parts and divide by the norms; z if the parts are tokens."""
     entry = tl.program_id(0) * block + tl.arange(0, block)
     inside = entry < n * m
     i, j = entry // m, entry % m
@@ -139,9 +139,9 @@ def row_weights(
     weights, pull_of, grad, similarity, own_norm, other_norm, row, count, row_step, step, m, eps,
     normalise: tl.constexpr, symmetric: tl.constexpr, acc: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
-    """One row (or column, by the steps) of the weights, if there is somewhere to write them, and its pull."""
+    """One row (or column, by the steps) of the weights, if they have an output, and its pull."""
     own = tl.load(own_norm + row + tl.zeros([1], dtype=tl.int32)).to(tl.float64)
-    # A row without direction has no gradient: its true one would be of the size 1/eps.
+    # A zero row gets no gradient: the true one would have the size 1/eps.
     direction = own > eps
     divisor = tl.where(direction, own, 1.0)
     pull = tl.zeros([1], dtype=tl.float64)
@@ -175,8 +175,8 @@ def weights_kernel(
 ):  # fmt: skip
     """Program per row of the left side, then (for other rows) per row of the right side.
 
-    d_left = weights @ right + left_pull * left, d_right = weights^T @ left + right_pull * right; of rows against
-    themselves both sides in one.
+    d_left = weights @ right + left_pull * left, d_right = weights^T @ left + right_pull * right. For rows against
+    themselves, both sides are combined.
     """
     row = tl.program_id(0)
     if row < n:
@@ -200,7 +200,7 @@ def gradient_kernel(
 ):  # fmt: skip
     """Program (token and block of columns, block of rows): d_prompts, and the parts of d_scale.
 
-    ``own`` and ``mixed`` are the rows that the metric compared, of one token if they are means; ``x`` the prompts.
+    ``own`` and ``mixed`` are the rows that the metric compared, with a single token if they are means. ``x``: prompts.
     """
     blocks = tl.cdiv(hidden, block_columns)
     token, h = tl.program_id(0) // blocks, tl.program_id(0) % blocks * block_columns + tl.arange(0, block_columns)
@@ -233,9 +233,9 @@ def gradient_kernel(
 def _gradient(
     x: Rows, own: Rows, mixed: Rows, weights: Tensor, pull: Tensor, means: bool, scale_wanted: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """d_prompts of x, and d_scale; weights (x.count, mixed.count), a transposed view will do."""
+    """d_prompts of x, and d_scale. weights: (x.count, mixed.count), possibly a transposed view."""
     length, hidden = x.length, x.hidden
-    if x.scale is None and mixed.scale is None and not means:  # tokens make no difference: one long one
+    if x.scale is None and mixed.scale is None and not means:  # treat all tokens as one long token
         length, hidden = 1, length * hidden
     constants = mix_blocks(weights.dtype, x.data.device, hidden, x.count, mixed.count)
     blocks = triton.cdiv(hidden, constants["block_columns"])

@@ -1,4 +1,4 @@
-"""SVGD: Gram matrix, one program per kernel matrix for distances, bandwidth, K and weights, one mix."""
+"""SVGD: Gram matrix; one program per kernel matrix for distances, bandwidth, K and weights; then one mix."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from promptkernels.backends.types import accumulation_type
 from promptkernels.reference.svgd import svgd_direction_backward as backward_of_many
 
 # A kernel matrix is one tile of one program. 128 rows in float64 need 128 KB of shared memory, which many GPUs lack,
-# and in float32 their registers spill: beyond 64 particles torch's own operations run.
+# and in float32 they spill registers. So torch's own operations are used beyond 64 particles.
 MOST_PARTICLES = 64
-_TILE = 4096  # elements added up at a time: more spill registers
+_TILE = 4096  # elements to sum at a time; more would spill registers
 
 
 @triton.jit
 def load_gram(partials, i, j, inside, n, parts, symmetric: tl.constexpr, block_rows: tl.constexpr,
               block_parts: tl.constexpr, size: tl.constexpr):  # fmt: skip
-    """(size, size) sums over parts at flat i, j."""
+    """Sums (size, size) over parts at flat i, j."""
     offsets = gram_offset(i, j, n, symmetric, block_rows)
     return tl.reshape(sum_parts(partials, offsets, inside, parts, n * n, block_parts), [size, size])
 
 
 @triton.jit
 def two_middles(values, counted, count, acc: tl.constexpr, integer: tl.constexpr, bits: tl.constexpr):
-    """The two middle ones of the counted values, none negative; equal where there is one middle.
+    """The two middle values of the counted, nonnegative values; equal if there is a single middle value.
 
-    Bits of such floats order as integers do. The k-th smallest is the largest integer with at most k values below it,
-    found bit by bit.
+    The bits of such floats sort like integers. The k-th smallest is the largest integer with at most k values below it,
+    determined bit by bit.
     """
     most: tl.constexpr = (1 << bits) - 1
     order = tl.where(counted & (values == values), values.to(integer, bitcast=True), most)  # NaN comes last
@@ -63,7 +63,7 @@ def kernel_matrix_kernel(
     convention: tl.constexpr, acc: tl.constexpr, integer: tl.constexpr, bits: tl.constexpr, size: tl.constexpr,
     block_rows: tl.constexpr, block_parts: tl.constexpr,
 ):  # fmt: skip
-    """Program per group: K (n, n), h, and the weights of particles and scores in phi."""
+    """Program per group: K (n, n), h, and the weights of particles and scores for phi."""
     group = tl.program_id(0).to(tl.int64)
     flat = tl.arange(0, size * size)
     i, j = flat // size, flat % size
@@ -107,7 +107,7 @@ def backward_weights_kernel(
     repulsions, pulls, means, kernel, h, grad_x, grad_s, n, parts,
     acc: tl.constexpr, size: tl.constexpr, block_parts: tl.constexpr,
 ):  # fmt: skip
-    """Program per group: the weights of grad and particles in d_particles, and of grad in d_scores."""
+    """Program per group: the weights of grad and particles for d_particles, and of grad for d_scores."""
     group = tl.program_id(0).to(tl.int64)
     flat = tl.arange(0, size * size)
     i, j = flat // size, flat % size
@@ -122,7 +122,7 @@ def backward_weights_kernel(
     spread = tl.load(h + group + tl.zeros([1], dtype=tl.int32))
     inverse = tl.where(spread > 0, 1.0 / tl.where(spread > 0, spread, 1.0), 0.0)[:, None]
     own = tl.sum(tl.where(eye, g_x, 0.0), 1)
-    # own - g_x cancels: in float64, as the sums are
+    # own - g_x cancels, so it is computed in float64, like the sums
     d_kernel = g_s / n + 2.0 * inverse.to(tl.float64) / n * (own[:, None] - g_x)
     d_squared = -(d_kernel.to(acc) * near * inverse)
     d_squared += tl.trans(d_squared)
@@ -145,7 +145,7 @@ def svgd_direction(
         return in_plain_torch(svgd_of_many, particles, scores, bandwidth, convention, per_token)
     acc = accumulation_type(particles, scores)
     particles, scores = contiguous(particles, scores)
-    x, groups = Rows(particles, centre=particles), length if per_token else 1  # the first row of particles is read
+    x, groups = Rows(particles, centre=particles), length if per_token else 1  # only the first row of particles is read
     product = gram(x, None, acc, groups=groups)
     if n == 1 and convention != "fixed":
         bandwidth, convention = 1.0 if convention == "numpyro" else 0.0, "fixed"

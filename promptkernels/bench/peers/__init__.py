@@ -1,4 +1,4 @@
-"""The forms people use today, written as they are found, each by its name: one file per family of operations."""
+"""Other implementations of the operations, as found in practice, by name: one file per family."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ FAMILIES = {
 
 
 def eager_peers(case: Case, inputs: Inputs) -> dict[str, Function]:
-    """The competitors of a case that run as they stand, on these very tensors."""
+    """The competitors of a case that run without compilation, on these tensors."""
     return FAMILIES[case.op].peers(case, inputs)
 
 
 def compiled_peer(case: Case) -> Function:
-    """torch.compile of the plain form, for exactly these sizes."""
+    """torch.compile of the plain form, specialized to these sizes."""
     return torch.compile(FAMILIES[case.op].plain(case), dynamic=False)

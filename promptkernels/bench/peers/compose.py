@@ -1,4 +1,4 @@
-"""Prompts of batch rows from a shared prompt and low-rank factors, alone and in front of the input embeddings."""
+"""Prompts of batch rows from a shared prompt and low-rank factors, alone and before the input embeddings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from promptkernels.bench.cases import Case, Function, Inputs
 
 
 def peft_module(x: Inputs) -> Function:
-    """PEFT's own MultitaskPromptEmbedding, holding these very tensors, called as PEFT's model class calls it."""
+    """PEFT's own MultitaskPromptEmbedding with these tensors, called as in PEFT's model class."""
     from peft import MultitaskPromptTuningConfig
     from peft.tuners.multitask_prompt_tuning import MultitaskPromptEmbedding
 
@@ -31,14 +31,14 @@ def peft_module(x: Inputs) -> Function:
         (module, "prefix_task_cols", x["u"]),
         (module, "prefix_task_rows", x["v"]),
     ):
-        delattr(owner, name)  # a tensor in the place of the parameter, so that gradients arrive at the inputs
+        delattr(owner, name)  # a tensor in place of the parameter, so that gradients reach the inputs
         setattr(owner, name, tensor)
     tokens = torch.arange(length, device=x["shared"].device).unsqueeze(0)
     return lambda y: module(tokens.expand(y["task_ids"].shape[0], -1), y["task_ids"])
 
 
 def peft_form(x: Inputs) -> Tensor:
-    """What that module computes, by hand, for where PEFT is not installed."""
+    """The same computation by hand, if PEFT is not installed."""
     length, batch = x["shared"].shape[0], x["task_ids"].shape[0]
     indices = torch.arange(length, device=x["shared"].device).expand(batch, length)
     prompts = torch.nn.functional.embedding(indices, x["shared"])
@@ -49,7 +49,7 @@ def peft_form(x: Inputs) -> Tensor:
 
 
 def compose_per_task(x: Inputs) -> Tensor:
-    """The better plain form: every task composed once, then gathered."""
+    """A better plain form: compose every task once, then gather."""
     return (x["shared"] * (x["u"] @ x["v"])).index_select(0, x["task_ids"])
 
 

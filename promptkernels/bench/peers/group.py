@@ -14,9 +14,9 @@ def similarity_call(a: Tensor, b: Tensor) -> Tensor:
 
 
 def pair_calls(x: Inputs) -> Tensor:
-    """As published: one Python call per ordered pair of every prefix of the ranking, both rows scaled each time.
+    """As published: one Python call per ordered pair of every prefix of the ranking, scaling both rows each time.
 
-    With n sources of similarity >= 0 among all: one call per source, then (n - 1) n (n + 1) / 3 calls.
+    With n sources of similarity >= 0, there is one call per source, then (n - 1) n (n + 1) / 3 calls.
     """
     vectors = [prompt - x["start"] for prompt in x["prompts"]]
     scale = x["scale"].detach()
@@ -47,7 +47,7 @@ def pair_calls(x: Inputs) -> Tensor:
 
 
 def eager_step(x: Inputs) -> Tensor:
-    """The best eager form: token means, one small matrix product, grouping and merging without the host."""
+    """The best eager form: token means, one small matrix product, and grouping and merging on the device."""
     vectors = x["prompts"] - x["start"]
     scaled = vectors * x["scale"].unsqueeze(-1)
     means = scaled.detach().mean(dim=1)

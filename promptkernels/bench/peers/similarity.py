@@ -1,4 +1,4 @@
-"""Pairwise cosine of task vectors, and with it the z score over tokens."""
+"""Pairwise cosine of task vectors, also with the z score over tokens."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def torchmetrics_cosine(x: Inputs) -> Tensor:
 
 
 def einsum_z(x: Inputs) -> Tensor:
-    """The cosine from the dot products per token as well: one product of the vectors serves both."""
+    """The cosine and z from the same dot products per token."""
     vectors = x["prompts"] - x["start"]
     per_token = torch.einsum("ilh,jlh->ijl", vectors, vectors)
     products = per_token.sum(-1)
@@ -33,7 +33,7 @@ def einsum_z(x: Inputs) -> Tensor:
 
 
 def normalise_matmul_z(x: Inputs) -> Tensor:
-    """The cosine as it is, and a pass of its own for z."""
+    """The plain cosine, and a separate pass for z."""
     by_token = (x["prompts"] - x["start"]).transpose(0, 1)
     per_token = by_token @ by_token.mT
     return torch.cat([normalise_matmul(x), per_token.sum(0) / torch.linalg.vector_norm(per_token, dim=0)])
@@ -42,10 +42,10 @@ def normalise_matmul_z(x: Inputs) -> Tensor:
 def peers(case: Case, inputs: Inputs) -> dict[str, Function]:
     if case.op == "similarity_z":
         return {"einsum per token": einsum_z, "normalise + matmul, then z": normalise_matmul_z}
-    found: dict[str, Function] = {"normalise + matmul": normalise_matmul}
+    functions: dict[str, Function] = {"normalise + matmul": normalise_matmul}
     if find_spec("torchmetrics"):
-        found["torchmetrics"] = torchmetrics_cosine
-    return found
+        functions["torchmetrics"] = torchmetrics_cosine
+    return functions
 
 
 def plain(case: Case) -> Function:

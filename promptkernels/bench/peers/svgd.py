@@ -10,7 +10,7 @@ from torch import Tensor
 from promptkernels import reference
 from promptkernels.bench.cases import Case, Function, Inputs
 
-BROADCAST_LIMIT = 1.5e9  # bytes; three tensors of M x M x D are alive at once
+BROADCAST_LIMIT = 1.5e9  # bytes; three tensors of M x M x D are in memory at once
 
 
 def _bandwidth(squared: Tensor) -> Tensor:
@@ -39,7 +39,7 @@ def centred_gram(x: Inputs) -> Tensor:
 
 
 def cdist_autograd(x: Inputs) -> Tensor:
-    """The widely copied form: the kernel's gradient by autograd."""
+    """The widely copied form, with the kernel's gradient by autograd."""
     with torch.enable_grad():
         particles = x["prompts"].flatten(1).detach().requires_grad_()
         squared = torch.cdist(particles, particles.detach()) ** 2
@@ -50,7 +50,7 @@ def cdist_autograd(x: Inputs) -> Tensor:
 
 
 def broadcast(x: Inputs) -> Tensor:
-    """All differences at once, M x M x D, as in Pyro's SVGD; one bandwidth, where Pyro has one per number."""
+    """All differences at once, M x M x D, as in Pyro's SVGD, but with one bandwidth, where Pyro has one per number."""
     particles, scores = x["prompts"].flatten(1), x["scores"].flatten(1)
     differences = particles.unsqueeze(1) - particles.unsqueeze(0)
     squared = differences.square().sum(-1)
@@ -62,15 +62,15 @@ def broadcast(x: Inputs) -> Tensor:
 
 
 def peers(case: Case, inputs: Inputs) -> dict[str, Function]:
-    found: dict[str, Function] = {
+    functions: dict[str, Function] = {
         "centred Gram": centred_gram,
         "plain Gram": plain_gram,
         "cdist + autograd": cdist_autograd,
     }
     particles, length, hidden = inputs["prompts"].shape
     if 3 * 4 * particles**2 * length * hidden <= BROADCAST_LIMIT:
-        found["broadcast (Pyro)"] = broadcast
-    return found
+        functions["broadcast (Pyro)"] = broadcast
+    return functions
 
 
 def plain(case: Case) -> Function:

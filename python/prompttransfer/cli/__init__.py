@@ -23,7 +23,7 @@ from prompttransfer.cli.validate import validate
 from prompttransfer.distributed import processes
 from prompttransfer.files.texts import show
 
-# In the order of the help: train and compare, use what came out of it, look after the machine.
+# In the order of the help: train and compare, use the results, check and maintain the machine.
 COMMANDS = (compare, collect, train, evaluate, predict, similar, report, export, import_, validate, assets, doctor)
 
 app = typer.Typer(
@@ -64,7 +64,7 @@ def main(
     Results go to standard output, progress and messages to standard error. With `--json`, standard output is JSON and
     nothing else. `--quiet` hides progress, but not warnings. Progress bars and colours are for terminals; a pipe or a
     file gets plain lines, as wide as `COLUMNS` says. `NO_COLOR=1` turns colours off. An option for several values takes
-    them separated by commas. An error message says in a line or two what to do; `--debug` shows the traceback.
+    them separated by commas. Error messages are a line or two and say what to do; `--debug` shows the traceback.
     """
     if processes.count() > 1 and context.invoked_subcommand not in ("compare", "train"):
         with friendly_errors(False):

@@ -33,7 +33,7 @@ def assets(
     """List, fetch or remove the model and data of the demo, and list the named tasks.
 
     They are stored in `$PROMPTTRANSFER_CACHE` or `~/.cache/prompttransfer`. Before a machine goes offline, fetch them
-    all (290 MB). What is removed is downloaded or computed again when it is needed.
+    all (290 MB). Removed ones are downloaded or computed again when they are needed.
 
     ```bash
     prompttransfer assets
@@ -81,9 +81,13 @@ def _assets(names: list[str], progress: ProgressReporter, *, fetch_them: bool, r
     for name in names:
         check_part(name)
         if fetch_them and name not in ASSETS:
-            raise ValueError(f"{name} cannot be fetched: it is made on this machine; want one of {', '.join(ASSETS)}")
+            raise ValueError(
+                f"{name} cannot be fetched, because it is created on this machine; want one of {', '.join(ASSETS)}"
+            )
     if remove_them and not names:
-        raise ValueError("--remove: got no names; want names of assets or parts of the cache (`prompttransfer assets`)")
+        raise ValueError(
+            "--remove: got no names; give assets or parts of the cache (`prompttransfer assets` lists them)"
+        )
     for name in names or ASSETS:
         if fetch_them:
             fetch(name, progress)
@@ -94,7 +98,7 @@ def _assets(names: list[str], progress: ProgressReporter, *, fetch_them: bool, r
 
 
 def _facts(names: list[str]) -> dict[str, Any]:
-    """The cache folder, the assets and the other parts of the cache: all, or those that are named."""
+    """The cache folder, the assets and the other parts of the cache; all of them, or the named ones."""
     from prompttransfer.files.assets import is_fetched
     from prompttransfer.files.assets.table import ASSETS
     from prompttransfer.files.cache import cache_folder, folder_bytes

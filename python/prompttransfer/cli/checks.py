@@ -1,4 +1,4 @@
-"""Checks of this machine: what works, what does not and why, and what to do about it."""
+"""Check this machine: what works, what does not and why, and what to do about it."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from packaging.version import Version
 
 from prompttransfer.files.model_names import hub_fault
 
-# First and last version that the tests run with.
+# Oldest and newest version that the tests run with.
 TESTED = {"python": ("3.10", "3.12"), "torch": ("2.11", "2.13"), "transformers": ("5.17", "5.23")}
 _OPTIONAL = {
     "generation": "scores of generated text (BLEU, ROUGE, METEOR)",
     "peft": "checking exported adapters; exporting works without it",
     "triton": "the backend triton",
 }
-_MODELS_BYTES = 2_000_000_000  # the demo's files, its model as it is converted, and finished stages
+_MODELS_BYTES = 2_000_000_000  # the demo's files, its converted model, and finished stages
 
 
 class Finding(NamedTuple):
@@ -32,9 +32,9 @@ class Finding(NamedTuple):
 
     Attributes:
         name: what was checked.
-        state: ok; note: something is missing, which may not matter; problem: training cannot run.
-        found: what is there.
-        advice: what to do; empty when there is nothing to do.
+        state: "ok", "note" (something is missing, which may not matter) or "problem" (training cannot run).
+        found: result of the check.
+        advice: what to do; empty if nothing needs to be done.
     """
 
     name: str
@@ -44,9 +44,9 @@ class Finding(NamedTuple):
 
 
 def examine(*, offline: bool = False) -> list[Finding]:
-    """All checks. offline: do not use the network."""
+    """Run all checks. offline: do not use the network."""
     findings = [_tested("python", ".".join(map(str, sys.version_info[:3]))), *_required()]
-    if all(finding.state != "problem" for finding in findings):  # else torch may not even import
+    if all(finding.state != "problem" for finding in findings):  # otherwise torch may not even import
         findings += [*_backends(), *_compute()]
     findings += [*_compilers(), _cache(), _demo(), _hub(offline), *_optional()]
     return findings
@@ -63,7 +63,7 @@ def _tested(name: str, version: str) -> Finding:
 
 
 def _requirements(extra: str = "") -> list[Requirement]:
-    """What the installed package asks for, in itself or for one of its extras."""
+    """Requirements of the installed package, or of one of its extras."""
     every = map(Requirement, metadata.requires("promptkernels") or ())
     if not extra:
         return [each for each in every if each.marker is None]
@@ -71,7 +71,7 @@ def _requirements(extra: str = "") -> list[Requirement]:
 
 
 def _lack(requirement: Requirement) -> str:
-    """Why a requirement is not met; empty if it is."""
+    """Reason why a requirement is not met; empty if it is."""
     try:
         version = metadata.version(requirement.name)
     except metadata.PackageNotFoundError:
@@ -122,8 +122,8 @@ def _backends() -> Iterator[Finding]:
             if name == device:
                 advice = "a slower backend is used; reinstall promptkernels where a compiler is available"
         shown = ", ".join(f"{key} {value}" for key, value in status.facts.items() if key in ("isa", "cuda", "triton"))
-        found = "runs here" if status.available else status.reason
-        yield Finding(f"backend {name}", state, f"{found} ({shown})" if shown else found, advice)
+        detail = "runs here" if status.available else status.reason
+        yield Finding(f"backend {name}", state, f"{detail} ({shown})" if shown else detail, advice)
     try:
         chosen = choose(device, torch.float32).name
         yield Finding("operations", "ok", f"{device} tensors are served by the backend {chosen}")
@@ -147,8 +147,8 @@ def _compute() -> Iterator[Finding]:
     else:
         yield Finding("GPU", "ok", "none: training runs on the CPU")
     short = native_bfloat16(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    found = "native: the frozen model uses it" if short else "not native: the frozen model uses float32"
-    yield Finding("bfloat16", "ok", found)
+    support = "native: the frozen model uses it" if short else "not native: the frozen model uses float32"
+    yield Finding("bfloat16", "ok", support)
     threads = torch.get_num_threads()
     cores = len(os.sched_getaffinity(0))
     fits = threads <= cores
@@ -189,10 +189,10 @@ def _cache() -> Finding:
     except OSError as failure:
         return Finding("cache", "problem", f"{folder} is not writable: {failure.strerror}", advice)
     free = shutil.disk_usage(folder).free
-    found = f"{folder}: {size(folder_bytes(folder))}, {size(free)} free"
+    usage = f"{folder}: {size(folder_bytes(folder))}, {size(free)} free"
     if free < _MODELS_BYTES:
-        return Finding("cache", "note", found, "the demo needs about 2 GB: set PROMPTTRANSFER_CACHE to another disk")
-    return Finding("cache", "ok", found)
+        return Finding("cache", "note", usage, "the demo needs about 2 GB: set PROMPTTRANSFER_CACHE to another disk")
+    return Finding("cache", "ok", usage)
 
 
 def _demo() -> Finding:
@@ -206,12 +206,12 @@ def _demo() -> Finding:
         return Finding("demo", "note", "there is no cache folder")
     if not lacking:
         return Finding("demo", "ok", "model and data are in the cache")
-    found = f"{len(lacking)} of {len(ASSETS)} files are not in the cache"
+    absent = f"{len(lacking)} of {len(ASSETS)} files are not in the cache"
     if find_spec("pip") is None:
-        return Finding("demo", "note", f"{found}, and pip is not installed", f"{sys.executable} -m ensurepip")
+        return Finding("demo", "note", f"{absent}, and pip is not installed", f"{sys.executable} -m ensurepip")
     megabytes = sum(asset.megabytes for asset in lacking)
     return Finding(
-        "demo", "note", found, f"downloaded when needed ({megabytes:.0f} MB), or now: prompttransfer assets --fetch"
+        "demo", "note", absent, f"downloaded when needed ({megabytes:.0f} MB), or now: prompttransfer assets --fetch"
     )
 
 

@@ -1,4 +1,4 @@
-"""What every command gets: checked arguments, settings as options, messages for errors, and its result shown."""
+"""What all commands share: checked arguments, settings as options, error messages, and output of the result."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 from prompttransfer.cli.errors import friendly_errors
-from prompttransfer.cli.given import setting_option, split
+from prompttransfer.cli.setting_options import setting_option, split
 from prompttransfer.distributed import processes
 from prompttransfer.files.paths import expanded
 from prompttransfer.files.progress import Progress, QuietProgress
@@ -24,11 +24,11 @@ _DEBUG = Annotated[bool, typer.Option("--debug", help="Show the traceback of an 
 
 
 class Result(NamedTuple):
-    """What a command found.
+    """Result of a command.
 
     Attributes:
-        facts: for --json.
-        display: shows it to a person.
+        facts: output for --json.
+        display: prints the result for people.
         code: exit code.
     """
 
@@ -44,21 +44,21 @@ def command(
     resumes: bool = False,
     prints: bool = False,
 ) -> Callable[[Callable[..., Result | None]], Callable[..., None]]:
-    """A decorator that makes a command of a function.
+    """Decorator that turns a function into a command.
 
-    The function gets paths with ~ replaced, and text that is UTF-8. It returns its result, or shows it itself. Options
-    are added to its parameters:
+    The function gets paths with ~ expanded, and text that is valid UTF-8. It returns its result, or prints it itself.
+    Its parameters are extended by these options:
 
-    - one for each of the settings; their values, None where not given, come as `options`;
-    - `--quiet` if it takes `progress`, which it gets in its place;
+    - one for each of the settings; their values (None if not given) are passed as `options`;
+    - `--quiet` if it takes `progress`, which is passed instead;
     - `--json`, unless it has `as_json` itself;
     - `--debug`.
 
     Args:
         settings: names of settings of a run, in the order of the help.
-        defaults: what the help shows as the default of a setting, where it is not that of `RunConfig`.
-        resumes: a command that was stopped resumes when it is run again.
-        prints: the only result is what is printed, so a closed standard output is an error.
+        defaults: default of a setting in the help, if it differs from that of `RunConfig`.
+        resumes: whether a stopped command resumes when it is run again.
+        prints: whether the only result is what is printed, so that a closed standard output is an error.
     """
 
     def decorate(function: Callable[..., Result | None]) -> Callable[..., None]:
@@ -69,18 +69,18 @@ def command(
                 added.append(inspect.Parameter(name, _KEYWORD, default=False, annotation=annotation))
 
         @wraps(function)
-        def begin(*, debug: bool, **given: Any) -> None:
+        def begin(*, debug: bool, **values: Any) -> None:
             with friendly_errors(debug, resumes=resumes):
                 if prints:
                     check_output()
-                as_json = given["as_json"]
+                as_json = values["as_json"]
                 if "progress" in own:
-                    silent = given.pop("quiet") or as_json or not processes.is_main()
-                    given["progress"] = QuietProgress() if silent else Progress()
-                arguments = {name: _received(value, name.replace("_", "-")) for name, value in given.items()}
+                    silent = values.pop("quiet") or as_json or not processes.is_main()
+                    values["progress"] = QuietProgress() if silent else Progress()
+                arguments = {name: _received(value, name.replace("_", "-")) for name, value in values.items()}
                 if settings:
-                    values = {name: arguments.pop(name) for name in settings}
-                    arguments["options"] = {n: split(v) if isinstance(v, list) else v for n, v in values.items()}
+                    chosen = {name: arguments.pop(name) for name in settings}
+                    arguments["options"] = {n: split(v) if isinstance(v, list) else v for n, v in chosen.items()}
                 result = function(**{name: value for name, value in arguments.items() if name in own})
                 if result is None:
                     return
@@ -101,7 +101,7 @@ def command(
 
 
 def _received(value: Any, what: str) -> Any:
-    """A value, or each of several, as the command gets it."""
+    """Convert a value, or each of several, for the command."""
     if isinstance(value, list):
         return [_received(one, f"{what.removesuffix('s')} {number}") for number, one in enumerate(value, start=1)]
     if isinstance(value, Path):

@@ -9,8 +9,8 @@ import typer
 
 from prompttransfer.cli import options as o
 from prompttransfer.cli.command import Result, command
-from prompttransfer.cli.given import SETTINGS, given_settings
 from prompttransfer.cli.running import result_of, run
+from prompttransfer.cli.setting_options import SETTINGS, collect_settings
 from prompttransfer.files.progress import NullProgress
 from prompttransfer.settings.recipes import run_config
 
@@ -68,7 +68,7 @@ def compare(
     from prompttransfer import read_recipe
 
     if quick and recipe is not None:
-        raise ValueError("--quick is a recipe of its own; want it or --recipe, got both")
+        raise ValueError("got both --quick, which is a recipe itself, and --recipe; want one of them")
     asked = read_recipe("quick" if quick else recipe)
-    config = run_config(asked, given_settings(options, assigned), limit=limit)
+    config = run_config(asked, collect_settings(options, assigned), limit=limit)
     return result_of(run(config, progress, workers, cluster, shard))

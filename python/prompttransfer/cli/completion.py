@@ -1,4 +1,4 @@
-"""What the shell completes: names that are known without loading anything."""
+"""Shell completion: names that are known without loading anything."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from prompttransfer.settings.reading import Reading
 from prompttransfer.settings.recipes import recipe_names
 from prompttransfer.settings.run import RunConfig, block_of
 
-# Methods and descriptions of tasks take seconds to import, so a test keeps these lists the same as theirs.
+# Importing the methods and tasks takes seconds, so their names are copied here. A test compares them.
 METHOD_NAMES = (
     "PT",
     "Multi-PT",
@@ -35,35 +35,35 @@ _TASKS = """
     extra/commonsenseqa extra/openbookqa extra/arc extra/anli
 """
 TASK_NAMES = tuple(_TASKS.split())
-# Settings that can be options: of a run, and of how tables are read.
+# Settings that can be options: those of a run, and those for reading tables.
 FIELDS = {**RunConfig.model_fields, **Reading.model_fields}
 
 
 def names_of(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
-    """Completion of a name, or of the last name of a list with commas."""
+    """Completion of a name, or of the last name in a comma-separated list."""
 
     def complete(incomplete: str) -> list[str]:
         before, comma, last = incomplete.rpartition(",")
-        taken = before.split(",")
-        fitting = (name for name in names() if name.startswith(last) and name not in taken)
+        named = before.split(",")
+        fitting = (name for name in names() if name.startswith(last) and name not in named)
         return [f"{before}{comma}{name}" for name in fitting]
 
     return complete
 
 
 def setting(name: str) -> Callable[[str], list[str]] | None:
-    """Completion of a setting by its values; None: its type knows better, or nobody does."""
+    """Completion of a setting by its values; None to leave it to the setting's type."""
     named = {"sources": task_name, "targets": task_name, "methods": method_name, "model": model}
     return named.get(name) or (names_of(lambda: values(name)) if values(name) else None)
 
 
 def values(name: str) -> list[str]:
-    """The values of a setting that has one of a few."""
+    """The values of a setting that has only a few."""
     return list(METHOD_NAMES) if name == "methods" else _values(FIELDS[name].annotation)
 
 
 def assignment(incomplete: str) -> list[str]:
-    """Completion of NAME=VALUE: names of all settings, then the values of one that has a few."""
+    """Completion of NAME=VALUE: names of all settings, then the values of a setting that has only a few."""
     import prompttransfer.methods  # noqa: F401  they have settings too
 
     name, equals, begun = incomplete.partition("=")
@@ -84,9 +84,9 @@ def _settings(kind: type[Settings] = RunConfig, inside: str = "") -> Iterator[tu
 
 
 def _values(annotation: Any) -> list[str]:
-    """Strings in a Literal, be it inside a union."""
-    found = get_args(annotation)
-    return [value for part in found for value in ([part] if isinstance(part, str) else _values(part))]
+    """Strings in a Literal, also inside a union."""
+    parts = get_args(annotation)
+    return [value for part in parts for value in ([part] if isinstance(part, str) else _values(part))]
 
 
 asset_names = names_of(lambda: ASSETS)

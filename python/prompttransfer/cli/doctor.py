@@ -18,8 +18,8 @@ def doctor(
 ) -> Result:
     """Check this machine: what works, what does not and why, and what to do about it.
 
-    Checked are: the versions of Python, torch and transformers; the backends of the operations; GPU, bfloat16, threads
-    and memory; compilers; the cache folder; the files of the demo; the model hub; optional packages.
+    It checks the versions of Python, torch and transformers; the backends of the operations; GPU, bfloat16, threads and
+    memory; compilers; the cache folder; the files of the demo; the model hub; and optional packages.
 
     Exit code 0: training can run here, even if something else is missing. 1: a problem prevents training.
 
@@ -46,7 +46,7 @@ def doctor(
 
 
 def _print(findings: list[Any]) -> None:
-    """A line for each finding, and one below where there is something to do."""
+    """Print a line for each finding, and the advice below it, if any."""
     from rich.table import Table
     from rich.text import Text
 

@@ -1,4 +1,4 @@
-"""Error messages of a line or two that say what to do, and the exit codes."""
+"""Short error messages that say what to do, and the exit codes."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ _INSTALL = "pip install 'promptkernels[transfer]'"
 
 @contextmanager
 def friendly_errors(debug: bool, *, resumes: bool = False) -> Iterator[None]:
-    """Turn what goes wrong inside into a message on the error stream and an exit code of `EXIT_CODES`.
+    """Turn exceptions into a message on standard error and an exit code from `EXIT_CODES`.
 
-    Of several processes, only the first that fails prints it.
+    With several processes, only the first that fails prints its message.
 
     Args:
-        debug: let the traceback through.
-        resumes: the command goes on where it was when it is run again.
+        debug: let exceptions through, for the traceback.
+        resumes: whether the command resumes when it is run again.
     """
     try:
         yield
@@ -50,7 +50,7 @@ def friendly_errors(debug: bool, *, resumes: bool = False) -> Iterator[None]:
         _tell("stopped; run the same command again to continue" if resumes else "stopped")
         raise typer.Exit(INTERRUPTED) from None
     except (typer.Exit, typer.Abort, typer.BadParameter, BrokenPipeError):
-        raise  # typer's own, and a closed pipe, as behind head
+        raise  # typer's own, and a closed pipe, such as to head
     except Exception as error:
         if debug:
             raise
@@ -60,7 +60,7 @@ def friendly_errors(debug: bool, *, resumes: bool = False) -> Iterator[None]:
 
 
 def _tell(message: str) -> None:
-    if processes.tells_of_an_error():
+    if processes.reports_error():
         texts.tell(message)
 
 
@@ -75,8 +75,8 @@ def _message(error: Exception) -> str:
         return f"{where}: {os.strerror(errno.ENOSPC)}; free some space, or use another disk: {_PLACES}"
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         hint = _other_place(error)
-        said = "exists and is not a folder" if error.errno == errno.EEXIST else error.strerror
-        return f"{error.filename}: {said}{hint}"
+        reason = "exists and is not a folder" if error.errno == errno.EEXIST else error.strerror
+        return f"{error.filename}: {reason}{hint}"
     if isinstance(error, ModuleNotFoundError) and str(error).startswith("No module named"):
         return f"{error.name} is not installed: {_INSTALL}"
     if _expected(error):
@@ -85,9 +85,9 @@ def _message(error: Exception) -> str:
 
 
 def _other_place(error: OSError) -> str:
-    """How to name another folder than one that cannot be written to."""
+    """How to choose another folder if one is not writable."""
     if error.errno == errno.EROFS:
-        return f"; name another folder: {_PLACES}"
+        return f"; use another folder: {_PLACES}"
     path = Path(os.fsdecode(error.filename))
     for variable, folder in (("PROMPTTRANSFER_CACHE", cache_folder), ("HF_HOME", hub_folder)):
         with suppress(NoHome):
@@ -98,13 +98,13 @@ def _other_place(error: OSError) -> str:
 
 
 def _out_of_memory(error: Exception) -> bool:
-    """Of the GPU, of Python, or of torch on the CPU."""
+    """Whether the GPU, Python, or torch on the CPU ran out of memory."""
     kind = type(error).__name__
     return isinstance(error, MemoryError) or kind == "OutOfMemoryError" or "can't allocate memory" in str(error)
 
 
 def _disk_full(error: Exception) -> bool:
-    """Told by the system, by safetensors, or by torch.save, which says what it expected and not why."""
+    """Whether the disk is full. Reported by the system, by safetensors, or by torch.save, which hides the reason."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
     signs = (os.strerror(errno.ENOSPC), "inline_container", "iostream error")
@@ -116,12 +116,12 @@ def _first_line(error: Exception) -> str:
 
 
 def _expected(error: Exception) -> bool:
-    """Whether the message was written for the user: by this package, or by the operating system."""
+    """Whether the message was written for users, by this package or by the operating system."""
     if isinstance(error, (OSError, ValidationError)) or _out_of_memory(error) or _disk_full(error):
         return True
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     place = "" if trace is None else str(trace.tb_frame.f_globals.get("__name__", ""))
-    message = isinstance(error, (ValueError, RuntimeError, ImportError))  # a KeyError would be a defect
+    message = isinstance(error, (ValueError, RuntimeError, ImportError))  # a KeyError would be a bug
     return message and place.split(".")[0] in ("prompttransfer", "promptkernels")

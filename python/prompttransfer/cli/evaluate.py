@@ -6,7 +6,7 @@ from typing import Any
 
 from prompttransfer.cli import options as o
 from prompttransfer.cli.command import Result, command
-from prompttransfer.cli.given import DATA, MODEL, SETTINGS, given_settings
+from prompttransfer.cli.setting_options import DATA, MODEL, SETTINGS, collect_settings
 from prompttransfer.files.progress import NullProgress
 from prompttransfer.files.texts import show
 from prompttransfer.settings.recipes import run_config
@@ -34,10 +34,10 @@ def evaluate(progress: NullProgress, options: dict[str, Any], prompt: o.PromptFi
     """
     from prompttransfer import evaluate_file, read_recipe
 
-    # The settings check the options as they do for a run; sources and methods play no part here.
-    given = given_settings(options | {"targets": (task,), "sources": (), "methods": ("PT",)})
+    # RunConfig checks the options as for a run. Sources and methods have no effect here.
+    settings = collect_settings(options | {"targets": (task,), "sources": (), "methods": ("PT",)})
     with progress:
-        facts = evaluate_file(prompt, run_config(read_recipe(None), given), progress, given=set(given))
+        facts = evaluate_file(prompt, run_config(read_recipe(None), settings), progress, given=set(settings))
     return Result(facts, lambda: _print(facts))
 
 
@@ -46,7 +46,7 @@ def _print(facts: dict[str, Any]) -> None:
 
     width = max(map(len, facts))
     for name, value in facts.items():
-        if value == {}:  # no other scores
+        if value == {}:  # there are no other scores
             continue
         if name == "other_scores":
             value = ", ".join(f"{metric} {scale_of(metric).text(score)}" for metric, score in value.items())

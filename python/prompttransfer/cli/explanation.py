@@ -1,4 +1,4 @@
-"""The explanation of a run as tables that fit 80 columns."""
+"""Print the explanation of a run as tables that fit 80 columns."""
 
 from __future__ import annotations
 
@@ -55,16 +55,16 @@ def print_explanation(explanation: Explanation, console: Console | None = None) 
     if explanation.ready:
         console.print("\nnothing is missing: this can run here")
         return
-    console.print("\n[bold]missing here[/bold], and what gets it:")
+    console.print("\n[bold]missing here[/bold], and how to get it:")
     for what, command in explanation.missing:
         console.print(f"  {what}", markup=False)
-        console.print(f"    {command}", markup=False, soft_wrap=True)  # to be copied in one piece
+        console.print(f"    {command}", markup=False, soft_wrap=True)  # unbroken, to copy
 
 
 def _model(explanation: Explanation) -> str:
     model = explanation.model
     if model is None:
-        return f"model {explanation.config.model}: its size is not known here, nor what depends on it"
+        return f"model {explanation.config.model}: its size is unknown here, and so is everything that depends on it"
     kind = "encoder-decoder" if model.seq2seq else "causal"
     return (
         f"model {model.name}: {model.family}, {kind}, {model.parameters:,} parameters, hidden size {model.hidden}, "
@@ -79,32 +79,32 @@ def _costs(explanation: Explanation) -> Iterator[str]:
     kind = "bfloat16" if machine.short else "float32"
     least = "" if explanation.complete else "at least "
     yield (
-        f"memory, about: {size(memory.total)} = weights {size(memory.weights)} + activations "
-        f"{size(memory.activations)} + prompts {size(memory.prompts)}, {size(machine.memory)} are free"
+        f"memory, roughly: {size(memory.total)} = weights {size(memory.weights)} + activations "
+        f"{size(memory.activations)} + prompts {size(memory.prompts)}, {size(machine.memory)} free"
     )
     yield (
         f"time, an estimate: {least}{_duration(explanation.total_seconds)} = 2 operations x parameters x tokens, "
         f"forward and backward, at {SHARE:.0%} of the {machine.rate / 1e9:,.0f} GFLOP/s of {kind} products "
         f"measured now ({machine.device})"
     )
-    yield f"disk, at most: {size(explanation.disk)}, {size(explanation.free_disk)} are free"
+    yield f"disk, at most: {size(explanation.disk)}, {size(explanation.free_disk)} free"
 
 
 def _choices(explanation: Explanation) -> Iterator[str]:
-    """The settings that no paper states, each reason once, and departures from the paper."""
+    """The settings that no paper states, grouped by reason, and departures from the paper."""
     chosen: dict[str, list[str]] = {}
     for path, why in explanation.recipe.about.unknown.items():
         chosen.setdefault(why, []).append(path)
     if chosen:
-        yield "\nour choice, as nothing we have read states it:"
+        yield "\nour choice, because no source we know states it:"
         yield from (f"  {', '.join(paths)}: {why}" for why, paths in chosen.items())
     if explanation.recipe.about.departures:
-        yield "\nother than in the paper:"
+        yield "\ndifferent from the paper:"
         yield from (f"  {departure}" for departure in explanation.recipe.about.departures)
 
 
 def _duration(seconds: float | None) -> str:
-    """A time in the unit that suits it."""
+    """Format a duration in a suitable unit."""
     if seconds is None:
         return "?"
     for limit, unit, length in ((120, "s", 1), (7200, "min", 60), (172800, "h", 3600)):
@@ -114,7 +114,7 @@ def _duration(seconds: float | None) -> str:
 
 
 def _count(number: int | None, exact: bool = True) -> str:
-    """A number, "?" where it is not known, nothing for 0."""
+    """Format a number: "?" if unknown, empty for 0."""
     if number is None:
         return "?"
     return f"{'' if exact else '~'}{number:,}" if number else ""

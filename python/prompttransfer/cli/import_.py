@@ -9,7 +9,7 @@ import typer
 
 from prompttransfer.cli import completion
 from prompttransfer.cli.command import Result, command
-from prompttransfer.cli.given import split
+from prompttransfer.cli.setting_options import split
 from prompttransfer.files.paths import anywhere
 from prompttransfer.files.texts import show
 
@@ -70,7 +70,7 @@ def import_(
         template = template.replace("\\n", "\n")
         fields_of(template)
         join = join or literal_join(template)
-    given = {
+    options = {
         "task": task,
         "model": None if model is None else anywhere(model),
         "template": template,
@@ -79,16 +79,16 @@ def import_(
         "join": join,
         "licence": licence,
     }
-    given = {name: value for name, value in given.items() if value is not None}
+    options = {name: value for name, value in options.items() if value is not None}
     imported = import_peft(adapter)
     several = len(imported) > 1
     paths = [prompt.with_name(f"{prompt.stem}-{n}{prompt.suffix}") if several else prompt for n in range(len(imported))]
     for path in paths:
         if path.exists():
-            raise FileExistsError(f"{path} exists; name a new prompt file")
+            raise FileExistsError(f"{path} exists; choose a new prompt file")
     written = []
     for path, one in zip(paths, imported, strict=True):
-        card = Card.checked({"task": path.stem} | one.card.model_dump(exclude_defaults=True) | given, adapter)
+        card = Card.checked({"task": path.stem} | one.card.model_dump(exclude_defaults=True) | options, adapter)
         write_prompt(path, one.prompt, card.metadata(), one.factors)
         facts = {"prompt": str(path), "tokens": len(one.prompt), "method": card.method, "model": card.model}
         written.append(facts | ({"join": card.join} if card.join and card.architecture == "causal" else {}))

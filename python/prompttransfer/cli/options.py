@@ -1,4 +1,4 @@
-"""Arguments and options that several commands share and that are no settings of a run."""
+"""Arguments and options that several commands share and that are not settings of a run."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from prompttransfer.cli import completion
 from prompttransfer.cli import options as o
 from prompttransfer.cli.command import command
 from prompttransfer.cli.errors import FAILED
-from prompttransfer.cli.given import DATA, MODEL, split
+from prompttransfer.cli.setting_options import DATA, MODEL, split
 from prompttransfer.files.progress import NullProgress
 from prompttransfer.files.texts import show_json, tell
 from prompttransfer.settings.reading import Reading
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     Answers = Callable[[Sequence[Fields]], list[Prediction]]
 
 _ROWS_AT_ONCE = 512
-_SHOWN_CHOICES = 6  # as columns of the table
+_SHOWN_CHOICES = 6  # largest number of choices to show as columns of the table
 _SHOWN_TEXT = 60
-_TOLD = 10  # problems of single rows
+_REPORTED = 10  # largest number of rows whose problem is reported
 
 
 def _as_trained(about: str, metavar: str | None = None, completes: str | None = None) -> Any:
-    """An option in place of what the prompt file says."""
+    """An option that overrides the prompt file."""
     completion_of = completion.setting(completes) if completes else None
     return typer.Option(
         help=about, rich_help_panel=MODEL, show_default="as trained", metavar=metavar, autocompletion=completion_of
@@ -58,8 +58,8 @@ def predict(
         Path | None,
         typer.Option(
             rich_help_panel=DATA,
-            help="Texts, one per line (.txt), a table (.csv, .tsv, .jsonl, .parquet) in the form of the training "
-            "table, or a .yaml description, of which the test rows are answered.",
+            help="Texts, one per line (.txt), a table (.csv, .tsv, .jsonl, .parquet) with the columns of the training "
+            "table, or a .yaml description, whose test rows are answered.",
         ),
     ] = None,
     template: Annotated[str | None, _as_trained("What the model reads, with fields in braces.")] = None,
@@ -87,11 +87,11 @@ def predict(
 ) -> None:
     """Answer texts with a trained prompt: the label and the probability of each choice, or the generated text.
 
-    The prompt file knows its model, the template, the answers, and how the training table was read: encoding,
-    delimiter, columns.
+    The model, the template, the answers and the options for reading tables (encoding, delimiter, columns) come from the
+    prompt file.
 
     Every line or row gets one answer, in the same order. A blank line gets an empty answer (JSON: null). So does a row
-    that lacks a field or cannot be read; the problem is reported, and the exit code is 1.
+    that lacks a field or cannot be read; its problem is reported, and the exit code is 1.
 
     ```bash
     prompttransfer predict amazon.safetensors "Great sound, would buy again."
@@ -102,7 +102,7 @@ def predict(
     from prompttransfer.serving.predict import read_answering_prompt
     from prompttransfer.serving.texts import asked
 
-    given = {
+    overrides = {
         "model": options["model"],
         "template": None if template is None else template.replace("\\n", "\n"),
         "choices": split(choices),
@@ -112,9 +112,9 @@ def predict(
     reading = {name: options[name] for name in Reading.model_fields if options[name] is not None}
     if "delimiter" in reading:
         reading["delimiter"] = reading["delimiter"].replace("\\t", "\t")
-    trained, card = read_answering_prompt(prompt, **given)
+    trained, card = read_answering_prompt(prompt, **overrides)
     rows = asked(card, texts, file, text_column=options["text_column"], reading=reading, note=tell)
-    parts = _parts_with_a_text(rows)  # before the model is loaded: what is wrong with texts is told at once
+    parts = _parts_with_a_text(rows)  # before the model is loaded, to report problems with the texts at once
     with progress:
         source: dict[str, Any] = {"named": options["model"] is not None, "progress": progress}
         predictor = _predictor(engine, batch_size, prompt, trained, card, **source)
@@ -133,10 +133,10 @@ def predict(
 def _predictor(
     engine: str, batch_size: int, prompt: Path, trained: Any, card: Card, *, progress: NullProgress, **source: Any
 ) -> Answers:
-    """Answers rows with a prompt that has been read.
+    """Build a predictor for a prompt.
 
     Raises:
-        ValueError: there is no such engine; or as `Predictor.of`, `ServedPrompt.of`, `VllmEngine` and `VllmServer`.
+        ValueError: the engine is unknown; or as in `Predictor.of`, `ServedPrompt.of`, `VllmEngine` and `VllmServer`.
     """
     if engine == "transformers":
         from prompttransfer import Predictor
@@ -155,7 +155,7 @@ def _predictor(
 
 
 def _answer(one: Asked, answer: Prediction | None) -> dict[str, Any]:
-    """Beside the fields in JSON."""
+    """Answer of a row in JSON, next to its fields."""
     if answer is None:
         return {"label": None, **({"problem": one.problem} if one.problem else {})}
     scores = {choice: round(share, 6) for choice, share in answer.scores.items()}
@@ -163,10 +163,10 @@ def _answer(one: Asked, answer: Prediction | None) -> dict[str, Any]:
 
 
 def _parts_with_a_text(rows: Iterator[Asked]) -> Iterator[list[Asked]]:
-    """Rows in parts, once there is one that can be answered.
+    """Rows in parts, after checking that at least one can be answered.
 
     Raises:
-        ValueError: there is none; says what is wrong with the first one.
+        ValueError: no row can be answered; names the problem of the first.
     """
     parts = iter(lambda: list(islice(rows, _ROWS_AT_ONCE)), [])
     waiting: list[list[Asked]] = []
@@ -180,7 +180,7 @@ def _parts_with_a_text(rows: Iterator[Asked]) -> Iterator[list[Asked]]:
 def _answered(
     predictor: Answers, parts: Iterable[list[Asked]], counts: Counter[str]
 ) -> Iterator[tuple[Asked, Prediction | None]]:
-    """Texts with their answers, in their order; None: no answer. The first problems are told, all are counted."""
+    """Texts with their answers (None: no answer), in order. Reports the first problems and counts all."""
     for part in parts:
         rows = [one.row for one in part if one.row is not None]
         answers = iter(predictor(rows) if rows else [])
@@ -188,7 +188,7 @@ def _answered(
             counts["rows"] += 1
             if one.problem:
                 counts["problems"] += 1
-                if counts["problems"] <= _TOLD:
+                if counts["problems"] <= _REPORTED:
                     tell(f"not answered: {one.problem}")
             yield one, next(answers) if one.row is not None else None
 

@@ -38,8 +38,8 @@ def report(
     from prompttransfer.report.terminal import print_results, print_runs
 
     if len(runs) == 1:
-        page, found = write_report(runs[0], output), read_results(runs[0])
-        facts, tables = found.content, lambda: print_results(found, wide_console())
+        page, results = write_report(runs[0], output), read_results(runs[0])
+        facts, tables = results.content, lambda: print_results(results, wide_console())
     else:
         page, several = write_comparison(runs, output or Path("comparison.html")), read_runs(runs)
         facts, tables = comparison_facts(several), lambda: print_runs(several, wide_console())

@@ -1,4 +1,4 @@
-"""What `compare` and `train` share: a run from its settings to its report."""
+"""Shared by `compare` and `train`: a run from its settings to its report."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def run(
     cluster: str | None = None,
     shard: str | None = None,
 ) -> Results:
-    """Compare, write the report, and return the results; of several processes, only the main one returns.
+    """Run the comparison, write the report, and return the results. With several processes, only the main one returns.
 
     Args:
         workers: number of worker processes; None: this process, or as many as the cluster allows.
@@ -39,7 +39,7 @@ def run(
         from prompttransfer.runs.shards import Shard
         from prompttransfer.tasks import check_name
 
-        # Before anything is fetched.
+        # Before anything is downloaded.
         part = Shard.parse(shard) if shard else None
         for name in (*config.sources, *config.targets):
             check_name(name)
@@ -61,7 +61,7 @@ def run(
 
 
 def result_of(results: Results, *lines: str) -> Result:
-    """The results as tables with the way to the report, and further lines below."""
+    """The results as tables, followed by the path of the report and further lines."""
 
     def display() -> None:
         from prompttransfer.cli.tables import wide_console

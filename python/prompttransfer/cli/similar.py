@@ -34,7 +34,7 @@ def similar(
     """Find the prompts of a library that are most similar to a prompt.
 
     Prompts trained from the same P_init are compared by their task vectors (prompt minus P_init) and come first. The
-    others are compared by the prompts themselves; the table says which. Prompts of other models are left out.
+    others are compared directly; the table says which. Prompts of other models are left out.
 
     ```bash
     prompttransfer similar amazon.safetensors
@@ -49,24 +49,24 @@ def similar(
     card = Card.of(metadata, prompt)
     reference = None if start is None else read_prompt(start)[0]
     if reference is not None and card.init_hash and init_hash(reference) != card.init_hash:
-        raise ValueError(f"{start}: not the P_init that {prompt} was trained from ({card.init_hash})")
+        raise ValueError(f"{start}: not the P_init from which {prompt} was trained ({card.init_hash})")
     stored = Library.open(library)
-    found = stored.similar(matrix, card, metric=metric, start=reference, but=prompt, top=top)
+    result = stored.similar(matrix, card, metric=metric, start=reference, but=prompt, top=top)
     for problem in stored.problems:
         tell(f"left out: {problem}")
     facts = [
         {"name": match.entry.name, "similarity": round(match.similarity, 6), "of": match.of}
         | match.entry.card.model_dump(mode="json", exclude_defaults=True)
-        for match in found.matches
+        for match in result.matches
     ]
 
     def display() -> None:
-        left_out = len(stored.entries) - found.compared
+        left_out = len(stored.entries) - result.compared
         if facts:
             _print(facts)
         show(
-            f"{found.compared} prompts compared"
-            + (f", {len(facts)} shown" if found.compared > len(facts) else "")
+            f"{result.compared} prompts compared"
+            + (f", {len(facts)} shown" if result.compared > len(facts) else "")
             + (f"; {left_out} left out: the prompt itself, or another model or size" if left_out else "")
         )
         if facts and facts[0]["of"] == "prompts":  # task vectors would come first

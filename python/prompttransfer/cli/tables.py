@@ -13,7 +13,7 @@ from rich.text import Text
 
 
 def wide_console() -> Console:
-    """The terminal; a pipe or a file has no width of its own, and 80 columns would break the lines."""
+    """The terminal, or a wide console for a pipe or a file, where 80 columns would break lines."""
     console = Console(highlight=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = max(console.width, 140)
@@ -27,11 +27,11 @@ def print_table(
     *,
     whole: Collection[str] = (),
 ) -> None:
-    """A table with the keys of the rows as heads.
+    """Print a table with the keys of the rows as column headers.
 
     Args:
-        right: columns of figures, which are never broken.
-        whole: columns of names to copy, which are never broken either.
+        right: columns of numbers, which are right-aligned and never wrapped.
+        whole: columns of names to copy, which are never wrapped either.
     """
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     heads = list(dict.fromkeys(head for row in rows for head in row))

@@ -1,4 +1,4 @@
-"""Named tasks: content, answers, metric, data; for a single task also its rows and an example."""
+"""Facts about named tasks: content, answers, metric and data; for a single task also its rows and an example."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def all_tasks() -> list[dict[str, Any]]:
-    """Every named task: content, answers (none: free text), metric, and where its data comes from."""
+    """Every named task: content, answers (empty for free text), metric, and source of its data."""
     from prompttransfer.tasks import DEMO_TASKS, PAPER_TASKS
 
     demo = [(name, task, task.choices, "accuracy", task.asset) for name, task in DEMO_TASKS.items()]
@@ -25,9 +25,9 @@ def all_tasks() -> list[dict[str, Any]]:
 
 
 def task_facts(name: str, progress: ProgressReporter) -> dict[str, Any]:
-    """A task with a name or a file: rows, answers, an example. Fetches the data of a demo task.
+    """Facts about a named task or a file: rows, answers and an example. Downloads the data of a demo task.
 
-    A data set of the papers is described without being loaded. "text" is the same for people.
+    A data set of the papers is described without loading it. The entry "text" has the same facts for people.
 
     Raises:
         ValueError, FileNotFoundError: there is no such task.
@@ -44,8 +44,8 @@ def task_facts(name: str, progress: ProgressReporter) -> dict[str, Any]:
     shares = {choice: round(100 * counts[label] / rows["test"], 1) for label, choice in enumerate(task.choices)}
     lines = [
         f"{task.name}: {task.origin}",
-        f"  {', '.join(f'{count:,} {part}' for part, count in rows.items())} rows; {task.leaked} left out as they "
-        "overlap with test rows",
+        f"  {', '.join(f'{count:,} {part}' for part, count in rows.items())} rows; {task.leaked} left out "
+        "because they overlap with test rows",
         f"  answers in the test rows: {', '.join(f'{c} {s:.0f} %' for c, s in shares.items()) or 'free text'}; "
         f"metric {task.metric}",
     ]

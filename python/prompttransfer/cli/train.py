@@ -11,13 +11,13 @@ import typer
 from prompttransfer.cli import completion
 from prompttransfer.cli import options as o
 from prompttransfer.cli.command import Result, command
-from prompttransfer.cli.given import DATA, MODEL, SETTINGS, TASKS, TRAINING, given_settings
 from prompttransfer.cli.running import result_of, run
+from prompttransfer.cli.setting_options import DATA, MODEL, SETTINGS, TASKS, TRAINING, collect_settings
 from prompttransfer.files.progress import NullProgress
 from prompttransfer.settings.recipes import Recipe, run_config
 from prompttransfer.settings.run import RunConfig
 
-# Where neither a recipe nor an option says otherwise.
+# Defaults if neither a recipe nor an option sets a value.
 _DEFAULTS: dict[str, Any] = {
     "methods": ("PT",),
     "train_rows": 2000,
@@ -79,7 +79,7 @@ def train(
     prompttransfer train train.csv:test.csv reviews.safetensors --text-column review --label-column stars
     ```
 
-    The folder `<prompt>.run` beside the file holds the settings, the results and the learning curve.
+    The settings, the results and the learning curve are in the folder `<prompt>.run` next to the file.
     """
     from prompttransfer import read_recipe
     from prompttransfer.interchange import read_tensors, write_tensors
@@ -91,25 +91,25 @@ def train(
         "target_updates": updates,
         "output": prompt.with_name(prompt.name + ".run"),
     }
-    results = run(_settings(read_recipe(recipe), given_settings(options | own, assigned), limit), progress)
-    made = results.folder / str(results.rows[0].prompt)
-    scored = made.with_name(f"{made.stem}-module.safetensors")  # where the prompt depends on the row
-    write_tensors(prompt, *read_tensors(scored if scored.is_file() else made))
+    results = run(_settings(read_recipe(recipe), collect_settings(options | own, assigned), limit), progress)
+    trained = results.folder / str(results.rows[0].prompt)
+    scored = trained.with_name(f"{trained.stem}-module.safetensors")  # if the prompt depends on the row
+    write_tensors(prompt, *read_tensors(scored if scored.is_file() else trained))
     return result_of(results, f"prompt: {prompt}")
 
 
-def _settings(recipe: Recipe, given: dict[str, Any], limit: int | None) -> RunConfig:
-    """One task, one method, one seed.
+def _settings(recipe: Recipe, options: dict[str, Any], limit: int | None) -> RunConfig:
+    """Settings for one task, one method and one seed.
 
-    Of several methods or seeds in a recipe, such as that of a comparison, the first is meant. Without named sources,
-    the demo's serve, but never the task itself.
+    If a recipe has several methods or seeds, such as that of a comparison, the first one is used. Without sources in
+    the settings, the demo's sources are used, except for the task itself.
     """
     settings = {**_DEFAULTS, **recipe.settings}
     for name in ("methods", "seeds"):
-        if isinstance(settings[name], list | tuple):  # anything else is refused below
+        if isinstance(settings[name], list | tuple):  # anything else is an error below
             settings[name] = tuple(settings[name][:1])
-    if "sources" not in settings | given:
+    if "sources" not in settings | options:
         default = RunConfig.model_fields["sources"].default
-        settings["sources"] = tuple(name for name in default if name not in given["targets"])
-    config = run_config(replace(recipe, settings=settings), given, limit=limit)
+        settings["sources"] = tuple(name for name in default if name not in options["targets"])
+    config = run_config(replace(recipe, settings=settings), options, limit=limit)
     return config if config.transfers else config.model_copy(update={"sources": ()})

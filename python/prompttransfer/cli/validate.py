@@ -10,7 +10,7 @@ from prompttransfer.cli import completion
 from prompttransfer.cli import options as o
 from prompttransfer.cli.command import Result, command
 from prompttransfer.cli.errors import FAILED
-from prompttransfer.cli.given import given_settings
+from prompttransfer.cli.setting_options import collect_settings
 from prompttransfer.files.texts import show
 from prompttransfer.settings.recipes import run_config
 
@@ -32,8 +32,8 @@ def validate(
 ) -> Result:
     """Explain what a recipe would run: stages, rows, updates, memory, time, and what is missing on this machine.
 
-    No weights are loaded and nothing is downloaded. Exit code 0: everything is there. 1: something is missing, and the
-    command that gets it is shown. 2: the settings are refused.
+    No weights are loaded and nothing is downloaded. Exit code 0: everything is there. 1: something is missing; the
+    output shows the command that gets it. 2: the settings are invalid.
 
     ```bash
     prompttransfer validate demo
@@ -46,7 +46,7 @@ def validate(
     from prompttransfer.estimate import explain
 
     asked = read_recipe(recipe)
-    explanation = explain(run_config(asked, given_settings(options, assigned), limit=limit), asked)
+    explanation = explain(run_config(asked, collect_settings(options, assigned), limit=limit), asked)
 
     def display() -> None:
         if not quiet:

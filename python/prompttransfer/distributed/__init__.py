@@ -1,1 +1,1 @@
-"""The processes of a launcher that share every batch."""
+"""Processes of a launcher that share every batch."""

@@ -1,8 +1,8 @@
-"""The processes that a launcher (torchrun, accelerate launch) started, working on one run together.
+"""Processes of a launcher (torchrun, accelerate launch) that work on one run together.
 
-All of them do the same, each on its share of the rows; the main one, of rank 0, also decides what is done already,
-writes it down and tells of it. The group is that of torch.distributed, which accelerate sets up: NCCL between GPUs,
-gloo between CPUs. With one process nothing here does anything, and neither torch nor accelerate is imported.
+All processes do the same work, each on its share of the rows. The main one, with rank 0, also decides what is already
+done, writes results and reports them. The process group is that of torch.distributed, set up by accelerate: NCCL
+between GPUs, gloo between CPUs. With one process, these functions do nothing and import neither torch nor accelerate.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# A process waits for the main one while that waits for a stage which another run trains. A process that died is
-# noticed by its launcher, at once.
+# Long, because the main process may wait for a stage that another run trains, and the others wait for it. The launcher
+# notices at once if a process dies.
 _PATIENCE = timedelta(days=1)
 
 
 def count() -> int:
-    """How many processes work on this run."""
+    """Number of processes that work on this run."""
     return int(os.environ.get("WORLD_SIZE") or 1)
 
 
 def rank() -> int:
-    """Which of them this is: 0 .. count() - 1."""
+    """Rank of this process, 0 .. count() - 1."""
     return int(os.environ["RANK"]) if count() > 1 else 0
 
 
 def is_main() -> bool:
-    """Whether this is the one that decides, writes and tells."""
+    """Whether this is the process that decides, writes and reports."""
     return rank() == 0
 
 
 def start() -> None:
-    """Meet the others and take this process's GPU; done once, by whatever needs it first.
+    """Join the process group and select this process's GPU. Has no effect after the first call.
 
     Raises:
         ValueError: there are more processes on this machine than GPUs.
@@ -60,20 +60,20 @@ def start() -> None:
 
 
 def finish() -> None:
-    """Part from the others, when all have come so far."""
+    """Wait for all processes, then leave the group."""
     import torch
 
     if count() > 1 and torch.distributed.is_initialized():
         wait()
-        # A training that is done but not collected yet would keep the group, whose threads abort the process if they
-        # let go of a tensor while Python ends.
+        # A finished training that is not garbage collected yet would keep the group alive, and its threads abort the
+        # process if they free a tensor while Python exits.
         gc.collect()
         torch.distributed.destroy_process_group()
 
 
 @contextmanager
 def in_turn() -> Iterator[None]:
-    """Inside is one process of every machine at a time."""
+    """Let only one process per machine at a time into the block."""
     turns = max(gather(int(os.environ.get("LOCAL_WORLD_SIZE") or 1)))
     turn = int(os.environ.get("LOCAL_RANK") or 0)
     for _ in range(turn):
@@ -84,17 +84,17 @@ def in_turn() -> Iterator[None]:
 
 
 def wait() -> None:
-    """Until all have come so far."""
+    """Wait until all processes have called this."""
     gather(None)
 
 
 def mine(items: Sequence[T]) -> Sequence[T]:
-    """This process's share: every count()-th one."""
+    """This process's share of the items: every count()-th one."""
     return items[rank() :: count()]
 
 
 def broadcast(value: T) -> T:
-    """What the main process has here."""
+    """The main process's value, in every process."""
     if count() == 1:
         return value
     start()
@@ -106,7 +106,7 @@ def broadcast(value: T) -> T:
 
 
 def follow(items: Iterable[T]) -> Iterator[T]:
-    """The main process's items, one after the other, in every process."""
+    """The main process's items, one by one, in every process."""
     if count() == 1:
         yield from items
         return
@@ -116,7 +116,7 @@ def follow(items: Iterable[T]) -> Iterator[T]:
 
 
 def broadcast_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The main process's tensors, on the CPU, of any sizes and types."""
+    """The main process's tensors, on the CPU, in every process. Sizes and types are arbitrary."""
     if count() == 1:
         return tensors
     import torch
@@ -133,7 +133,7 @@ def broadcast_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def gather(value: T) -> list[T]:
-    """What every process has here, in the order of their ranks."""
+    """The values of all processes, in the order of their ranks."""
     if count() == 1:
         return [value]
     start()
@@ -145,7 +145,7 @@ def gather(value: T) -> list[T]:
 
 
 def total(tensor: Tensor) -> Tensor:
-    """The sum of a tensor over all processes; no gradient flows through it."""
+    """Sum of a tensor over all processes, without gradient."""
     if count() == 1:
         return tensor
     start()
@@ -156,10 +156,10 @@ def total(tensor: Tensor) -> Tensor:
     return summed
 
 
-def tells_of_an_error() -> bool:
-    """Whether this process is the first that failed. Most errors happen in all of them; others follow from the first.
+def reports_error() -> bool:
+    """Whether this process is the first to fail. Most errors occur in all processes, or follow from the first.
 
-    They agree through the launcher's own store; where that is gone, each tells.
+    The processes agree through the launcher's store. If that is gone, each reports its error.
     """
     if count() == 1:
         return True

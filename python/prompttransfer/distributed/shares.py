@@ -1,8 +1,8 @@
-"""Losses of a batch that several processes share.
+"""Losses of a batch that is split over several processes.
 
-DistributedDataParallel averages the gradients of the processes. A loss is a mean over tokens, rows or positions, of
-which the processes have different numbers, so the mean of their means is another number. With the functions here, the
-average over the processes of what each of them computes is the loss of the whole batch, and so is its gradient.
+DistributedDataParallel averages the gradients of the processes. A loss is a mean over tokens, rows or positions, and
+their number differs between processes, so the mean of the processes' means would be wrong. With these functions, the
+average over the processes is the loss of the whole batch, and likewise its gradient.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from torch import Tensor
 
 from prompttransfer.distributed import processes
 
-# Rows that this process reads count so often: 0 where a batch has fewer rows than there are processes, and this one
-# reads a row of another's only because all of them have to take part.
+# Weight of the rows that this process reads: 0 if a batch has fewer rows than there are processes, and this process
+# reads another's row only because all of them must take part.
 _counted: float | Tensor = 1.0
 
 
 def share_of(batch: Sequence[int]) -> Sequence[int]:
-    """The rows of a batch that this process reads; none where there are fewer than processes."""
+    """The rows of a batch that this process reads; may be empty if there are fewer rows than processes."""
     return processes.mine(batch)
 
 
 @contextmanager
 def counted(times: Tensor | None) -> Iterator[None]:
-    """Inside, the rows of this process count so often: 1, or 0; none is 1."""
+    """Set the weight of this process's rows inside the block: 1 or 0; None means 1."""
     global _counted
     _counted = 1.0 if times is None else times
     try:
@@ -36,16 +36,16 @@ def counted(times: Tensor | None) -> Iterator[None]:
 
 
 def whole_mean(mean: Tensor, count: Tensor | int) -> Tensor:
-    """The mean over the whole batch, from the mean over this process's part of it; with one process, that mean.
+    """Rescale the mean over this process's part of a batch so that the average over the processes is the batch's mean.
 
-    Every process must call it, in the same order.
+    With one process, returns `mean` unchanged. Every process must call this, in the same order.
 
     Args:
-        mean: (), of this process's part; its gradient is kept.
-        count: how many tokens (or rows, or positions) that is a mean of, a tensor () or a number.
+        mean: mean over this process's part, (). Its gradient is kept.
+        count: number of tokens (or rows, or positions) in that mean, a tensor () or a number.
 
     Returns:
-        (), of the type of mean.
+        A tensor () with the type of `mean`.
     """
     if processes.count() == 1:
         return mean
@@ -55,10 +55,10 @@ def whole_mean(mean: Tensor, count: Tensor | int) -> Tensor:
 
 
 def whole_sum(value: Tensor) -> Tensor:
-    """The sum over the processes of a part that each of them has of a loss."""
+    """Rescale this process's part of a loss so that the average over the processes is the sum of the parts."""
     return value if processes.count() == 1 else value * processes.count()
 
 
 def whole_counts(counts: Tensor) -> tuple[Tensor, Tensor | float]:
-    """Counts over the whole batch from those of this process's part, and how often its own rows count."""
+    """Counts over the whole batch, from those of this process's part, and the weight of its own rows."""
     return (counts, 1.0) if processes.count() == 1 else (processes.total(counts * _counted), _counted)

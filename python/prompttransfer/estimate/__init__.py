@@ -1,4 +1,4 @@
-"""What a run of some settings would do, need and lack, without loading weights: `prompttransfer validate`."""
+"""Estimate what a run would do, need and lack, without loading weights: `prompttransfer validate`."""
 
 from prompttransfer.estimate.explanation import Explanation, explain
 

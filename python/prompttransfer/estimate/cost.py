@@ -1,12 +1,12 @@
-"""Estimates of memory, time and disk, and the formulas they come from.
+"""Estimates of memory, time and disk, and their formulas.
 
-Memory, in values: weights, of which the products have 2 bytes under bfloat16, 1 or 0.5 when quantized; activations that
-an update keeps, (16 H + 4 F) for each of its tokens and layers and 2 N for each head, token and layer, N the tokens of
-a row; with checkpointing H for each token and layer and all of one layer; 16 bytes for each trained parameter (value,
-gradient, two moments). The factors 16, 4 and 2 fit a measurement of a Llama in float32.
+Memory: weights, where those of matrix products take 2 bytes with bfloat16 and 1 or 0.5 when quantized; activations that
+an update keeps, (16 H + 4 F) values per token and layer and 2 N per head, token and layer, where N is the tokens of a
+row; with checkpointing, H per token and layer plus everything of one layer; 16 bytes per trained parameter (value,
+gradient, two moments). The factors 16, 4 and 2 are fitted to a Llama in float32.
 
-Time: 2 operations for each parameter and token, once forward and once backward (a frozen weight has no gradient of its
-own), over the rate at which this machine multiplies matrices, of which a model reaches about half.
+Time: 2 operations per parameter and token, once forward and once backward (a frozen weight has no gradient), divided by
+this machine's rate of matrix multiplication, of which a model reaches about half.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from prompttransfer.estimate.stages import SizedStage
 from prompttransfer.methods import METHODS
 from prompttransfer.settings.run import RunConfig
 
-SHARE = 0.5  # of the rate of large products that training reaches, about
+SHARE = 0.5  # fraction of the rate of large products that training reaches, roughly
 
 
 class Machine(NamedTuple):
-    """device: name; gpu: whether it is one; memory: bytes that are free for a run; rate: operations a second of a
-    product; short: whether that is bfloat16."""
+    """device: name; gpu: whether it is a GPU; memory: free bytes; rate: operations per second of a matrix product;
+    short: whether that is in bfloat16."""
 
     device: str
     gpu: bool
@@ -49,7 +49,7 @@ class Memory(NamedTuple):
 
 
 def probe(precision: str, seconds: float) -> Machine:
-    """Multiply matrices for about that long, in the precision of the run."""
+    """Measure this machine by multiplying matrices for about `seconds`, in the precision of the run."""
     import torch
 
     cuda = torch.cuda.is_available()
@@ -61,7 +61,7 @@ def probe(precision: str, seconds: float) -> Machine:
         a, b = (torch.ones(size, size, device=device, dtype=kind) for _ in range(2))
         count, start = 0, time.perf_counter()
         while count < 2 or time.perf_counter() - start < seconds / len(kinds):
-            if count == 1:  # the first product sets the library up
+            if count == 1:  # the first product initializes the library
                 start = time.perf_counter()
             (a @ b)[0, 0].item()
             count += 1
@@ -73,7 +73,7 @@ def probe(precision: str, seconds: float) -> Machine:
 
 
 def memory(config: RunConfig, model: ModelFacts, stages: Sequence[SizedStage], short: bool) -> Memory:
-    """Of the stage that needs most; see the head of this file. short: bfloat16."""
+    """Memory of the stage that needs most, by the formulas above. short: whether products are in bfloat16."""
     size = 2 if short else 4
     products = {"8bit": 1.0, "4bit": 0.5}.get(config.quantization, size)
     weights = 4 * model.embedding + products * (model.parameters - model.embedding)
@@ -94,21 +94,21 @@ def memory(config: RunConfig, model: ModelFacts, stages: Sequence[SizedStage], s
 
 
 def operations(stage: SizedStage, model: ModelFacts) -> float:
-    """Of one update; of a scoring, which trains nothing, of all its rows."""
+    """Operations of one update, or of all rows of a scoring, which trains nothing."""
     both = 2 * 2 * (stage.trained_on * model.read + stage.written * model.written)
     once = 2 * stage.read_only * model.read
     return both + once if stage.trained else once
 
 
 def seconds(stage: SizedStage, model: ModelFacts, machine: Machine) -> float | None:
-    """One run of a stage; None where its updates are not known."""
+    """Seconds of one run of a stage; None if its updates are unknown."""
     if stage.updates is None or stage.rows is None:
         return None
     return (stage.updates if stage.trained else 1) * operations(stage, model) / (SHARE * machine.rate)
 
 
 def disk(config: RunConfig, model: ModelFacts, stages: Sequence[SizedStage], here: bool) -> int:
-    """Bytes: the model when it is not here, finished stages and checkpoints, and what a method may keep."""
+    """Bytes of disk: the model if it is not on this machine, finished stages, checkpoints, and files of methods."""
     weights = 0 if here else 4 * model.parameters
     prompts = sum(4 * 4 * (stage.trained or 0) * stage.times for stage in stages)
     return weights + prompts + max(METHODS[method].disk(config) for method in config.methods)

@@ -1,4 +1,4 @@
-"""The explanation of a run: its model, tasks, stages, costs, and what is missing on this machine."""
+"""Explanation of a run: its model, tasks, stages, costs, and what is missing on this machine."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from prompttransfer.tasks.text_metrics.scoring import Lack
 
 @dataclass(frozen=True)
 class Explanation:
-    """All that is known before a run.
+    """Everything that is known before a run.
 
     Attributes:
-        disk, free_disk: bytes needed and free where finished stages are kept.
-        missing: what stands in the way; nothing: the run can start.
+        disk, free_disk: bytes needed and free on the disk of the finished stages.
+        missing: what the run lacks; if empty, the run can start.
     """
 
     recipe: Recipe
@@ -45,13 +45,13 @@ class Explanation:
 
     @property
     def seconds(self) -> list[float | None]:
-        """Of every stage, once; None: not known."""
+        """Seconds of every stage, run once; None: unknown."""
         model = self.model
         return [cost.seconds(stage, model, self.machine) if model else None for stage in self.stages]
 
     @property
     def total_seconds(self) -> float:
-        """Of all stages and their repetitions, as far as their rows are known."""
+        """Seconds of all stages with their repetitions, as far as their rows are known."""
         return sum((each or 0.0) * stage.times for each, stage in zip(self.seconds, self.stages, strict=True))
 
     @property
@@ -80,26 +80,28 @@ class Explanation:
 
 
 def explain(config: RunConfig, recipe: Recipe, *, probe_seconds: float = 1.0) -> Explanation:
-    """Look at everything a run of these settings needs; nothing is trained or written, weights are not loaded.
+    """Check everything that a run with these settings needs, without training, writing files or loading weights.
 
-    Data that is on this machine is read as the run would read it.
+    Data on this machine is read as in the run.
 
     Args:
-        probe_seconds: how long matrices are multiplied to learn the rate of this machine.
+        probe_seconds: how long to multiply matrices to measure this machine.
     """
     model, lack = model_facts(config.model)
     missing = [lack] if lack else []
     named = [(name, "source") for name in (config.sources if config.transfers else ())]
-    found = []
+    tasks = []
     for name, role in (*named, *((name, "target") for name in config.targets)):
         facts, lacks = task_facts(config, name, role)
-        found.append(facts)
+        tasks.append(facts)
         missing += [lack for lack in lacks if lack not in missing]
-    sources = [task for task in found if task.role == "source"]
-    plan = stages(config, model, sources, [task for task in found if task.role == "target"])
+    sources = [task for task in tasks if task.role == "source"]
+    plan = stages(config, model, sources, [task for task in tasks if task.role == "target"])
     missing += [*_quantization_lacks(config), *_logger_lacks(config)]
     if any("hf download" in lack.command for lack in missing) and not _hub_in_reach():
-        missing.append(Lack("network: the hub is out of reach", "get the files on another machine, and copy them"))
+        missing.append(
+            Lack("network: the hub cannot be reached", "download the files on another machine and copy them")
+        )
     machine = cost.probe(config.precision, probe_seconds)
     memory = disk = None
     place = _store(config)
@@ -109,12 +111,12 @@ def explain(config: RunConfig, recipe: Recipe, *, probe_seconds: float = 1.0) ->
         disk = cost.disk(config, model, plan, here=lack is None)
         if memory.total > machine.memory:
             kind = "GPU memory" if machine.gpu else "memory"
-            what = f"{kind}: about {size(memory.total)} are needed, {size(machine.memory)} are free"
-            missing.append(Lack(what, "smaller batch_size and source_batch_size, or checkpointing: true"))
+            what = f"{kind}: needs about {size(memory.total)}, {size(machine.memory)} free"
+            missing.append(Lack(what, "reduce batch_size and source_batch_size, or set checkpointing: true"))
         if disk > free:
-            what = f"disk: about {size(disk)} are needed in {place}, {size(free)} are free"
+            what = f"disk: needs about {size(disk)} in {place}, {size(free)} free"
             missing.append(Lack(what, "set PROMPTTRANSFER_CACHE to a larger disk"))
-    return Explanation(recipe, config, model, found, plan, machine, memory, disk, free, missing)
+    return Explanation(recipe, config, model, tasks, plan, machine, memory, disk, free, missing)
 
 
 def _quantization_lacks(config: RunConfig) -> list[Lack]:
@@ -124,7 +126,7 @@ def _quantization_lacks(config: RunConfig) -> list[Lack]:
 
     lacks = []
     if not torch.cuda.is_available():
-        lacks.append(Lack(f"quantization {config.quantization}: no CUDA GPU", "quantization: none"))
+        lacks.append(Lack(f"quantization {config.quantization}: no CUDA GPU", "set quantization: none"))
     if find_spec("bitsandbytes") is None:
         lacks.append(Lack(f"quantization {config.quantization}: bitsandbytes", "pip install bitsandbytes"))
     return lacks
@@ -140,7 +142,7 @@ def _logger_lacks(config: RunConfig) -> list[Lack]:
 
 
 def _store(config: RunConfig) -> Path:
-    """The folder of finished stages, or the nearest one above it that is there."""
+    """The folder of finished stages, or its nearest existing parent."""
     from prompttransfer.files.store import default_folder
 
     place = (config.cache or default_folder()).resolve()

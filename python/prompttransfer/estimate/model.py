@@ -1,4 +1,4 @@
-"""The model of a run from its configuration alone: built without weights, counted, and looked for on this machine."""
+"""Facts about the model of a run from its configuration alone, without weights, and whether it is on this machine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from prompttransfer.files.model_names import hub_folder
 from prompttransfer.files.paths import expanded
 from prompttransfer.tasks.text_metrics.scoring import Lack
 
-# Shapes of the models that the recipes name, so that a plan can be read where there is no hub.
+# Shapes of the models in the recipes, for a plan without access to the hub.
 _KNOWN: dict[str, dict[str, Any]] = {
     "demo": {
         "model_type": "llama",
@@ -51,12 +51,12 @@ class ModelFacts:
 
     Attributes:
         family: model_type of its configuration.
-        layers: that a text passes through (of an encoder-decoder, the encoder's).
+        layers: layers that a text passes through (the encoder's, for an encoder-decoder).
         inner: width F inside a layer.
-        parameters: all of them; embedding: of the input embeddings.
-        read: parameters that a text token passes through (of an encoder-decoder, the encoder's layers).
-        written: parameters that an answer token passes through (0 for a causal model, whose answers are text).
-        dropout: whether it has dropout of its own.
+        parameters: number of all parameters; embedding: of those in the input embeddings.
+        read: parameters that a text token passes through (the encoder's layers, for an encoder-decoder).
+        written: parameters that an answer token passes through (0 for a causal model, which reads answers as text).
+        dropout: whether the model itself has dropout.
     """
 
     name: str
@@ -74,7 +74,7 @@ class ModelFacts:
 
 
 def model_facts(name: str) -> tuple[ModelFacts | None, Lack | None]:
-    """The model's facts, if its configuration can be had, and what is missing of it here."""
+    """Facts about the model, if its configuration is available, and what is missing on this machine."""
     config, missing = _configuration(name)
     return (None if config is None else _count(name, config)), missing
 
@@ -94,10 +94,10 @@ def _configuration(name: str) -> tuple[Any, Lack | None]:
         try:
             config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         except (OSError, ValueError) as error:
-            return None, Lack(f"model {name}: {one_line(error)}", "name the folder of a transformers model")
+            return None, Lack(f"model {name}: {one_line(error)}", "give the folder of a transformers model")
         has = any(folder.glob("*.safetensors"))
         return config, None if has else Lack(f"model {name}: no *.safetensors", "save it with save_pretrained")
-    hub_folder()  # where there is none, nothing of the hub can be kept
+    hub_folder()  # raises NoHome if there is no place for the hub's files
     login = "hf auth login && " if name.startswith(_GATED) else ""
     lack = Lack(f"model {name}: its weights are not in the cache", f"{login}hf download {name}")
     if _cached(name, "config.json"):
@@ -110,7 +110,9 @@ def _configuration(name: str) -> tuple[Any, Lack | None]:
     try:
         return AutoConfig.from_pretrained(name, trust_remote_code=False), lack  # a few kB
     except (OSError, ValueError):
-        return None, Lack(f"model {name}: neither a folder, nor in the cache, nor on a hub in reach", lack.command)
+        return None, Lack(
+            f"model {name}: neither a folder, nor in the cache, nor on a hub that can be reached", lack.command
+        )
 
 
 def _cached(name: str, file: str) -> bool:
@@ -119,7 +121,7 @@ def _cached(name: str, file: str) -> bool:
 
     try:
         return isinstance(try_to_load_from_cache(name, file), str)
-    except HFValidationError:  # a path that is not there, no hub id
+    except HFValidationError:  # a path that does not exist, not a hub id
         return False
 
 
@@ -131,7 +133,7 @@ def _known(name: str) -> Any:
 
 
 def _count(name: str, config: Any) -> ModelFacts:
-    """Facts of a model that is built on the meta device: shapes without memory."""
+    """Facts of a model built on the meta device, which has shapes but no memory."""
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
@@ -156,7 +158,7 @@ def _count(name: str, config: Any) -> ModelFacts:
         hidden=model.get_input_embeddings().weight.shape[1],
         layers=text.num_hidden_layers,
         heads=text.num_attention_heads,
-        # Four times the width is GPT-2's rule where nothing is said.
+        # GPT-2's default is four times the width.
         inner=next((size for name in _INNER if (size := getattr(text, name, None))), 4 * text.hidden_size),
         parameters=sum(sizes.values()),
         embedding=model.get_input_embeddings().weight.numel(),

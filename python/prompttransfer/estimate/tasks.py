@@ -1,4 +1,4 @@
-"""The tasks of a run: whether they are on this machine, their rows, their metric, and how long their texts are."""
+"""Facts about the tasks of a run: whether they are on this machine, their rows, metric and text lengths."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from prompttransfer.files.progress import NullProgress
 from prompttransfer.settings.run import RunConfig
 from prompttransfer.tasks.text_metrics.scoring import Lack
 
-# Training rows (as they are trained on) and test rows (after the split of the papers), from the descriptions of the
-# sets: for a plan where the data is not there yet.
+# Training rows (after limits) and test rows (after the papers' splits), from the descriptions of the sets. For a plan
+# before the data is downloaded.
 PUBLISHED_ROWS = {
     "glue/mnli": (392_702, 9_815),
     "glue/qqp": (362_846, 40_430),
@@ -46,24 +46,24 @@ PUBLISHED_ROWS = {
     "extra/arc": (1_119, 1_172),
     "extra/anli": (161_865, 3_200),
 }
-_SAMPLE = 200  # rows whose length is looked at
-_LETTERS = 4  # per token, about
+_SAMPLE = 200  # rows to measure the length of
+_LETTERS = 4  # per token, roughly
 
 
 @dataclass(frozen=True)
 class TaskFacts:
-    """A task as a run of these settings would use it.
+    """A task as a run with these settings would use it.
 
     Attributes:
         role: "source" or "target".
         here: whether it is on this machine.
-        train, test: rows that are used; None: not known.
-        exact: whether they were counted; else they are published numbers.
-        text, answer: tokens of a text and of an answer, about; a text's limit where the rows are not here.
-        free_text: whether answers are written.
-        majority: score of the most frequent answer, per cent; None: not known.
-        validation: rows that choose a prompt, where the settings ask for it; None: not known.
-        max_length: limit of a text in tokens, where the task has one of its own.
+        train, test: number of used rows; None: unknown.
+        exact: whether the rows were counted; if false, the numbers are published ones.
+        text, answer: approximate tokens of a text and of an answer; the limit of a text if the rows are not here.
+        free_text: whether answers are generated.
+        majority: score of the most frequent answer, in per cent; None: unknown.
+        validation: number of rows that choose a prompt, if the settings ask for it; None: unknown.
+        max_length: the task's own limit of a text in tokens, if it has one.
     """
 
     name: str
@@ -82,7 +82,7 @@ class TaskFacts:
 
 
 def task_facts(config: RunConfig, name: str, role: str) -> tuple[TaskFacts, list[Lack]]:
-    """A task's facts and what is missing for it."""
+    """Facts about a task, and what is missing for it."""
     from prompttransfer.tasks import DEMO_TASKS
     from prompttransfer.tasks.papers import PAPER_TASKS
     from prompttransfer.tasks.papers.splits import VALIDATION_ROWS
@@ -112,7 +112,7 @@ def task_facts(config: RunConfig, name: str, role: str) -> tuple[TaskFacts, list
         text=limit or config.max_length,
         answer=20.0 if spec and not spec.words else 2.0,
         free_text=bool(spec and not spec.words),
-        # Of other rules about as many as test rows.
+        # With the other rules, about as many as test rows.
         validation=_fewer(VALIDATION_ROWS if spec and spec.splits.rule == "thousand" else test, config.test_rows),
         max_length=limit,
     )
@@ -120,7 +120,7 @@ def task_facts(config: RunConfig, name: str, role: str) -> tuple[TaskFacts, list
 
 
 def _loaded(config: RunConfig, name: str, role: str) -> TaskFacts:
-    """A task that is here, read as a run would read it."""
+    """Facts of a task on this machine, read as in a run."""
     from prompttransfer.tasks import load_task
     from prompttransfer.tasks.metrics import majority_score
 
@@ -168,7 +168,7 @@ def _demo_lack(name: str) -> Lack | None:
 
 
 def _paper_lack(config: RunConfig, spec: Any) -> Lack | None:
-    """Whether a data set of the papers is in the folder, or where `datasets` keeps what it got from the hub."""
+    """What is missing if a data set of the papers is neither in the data folder nor in the cache of `datasets`."""
     from prompttransfer.tasks.papers.sources import find_split
     from prompttransfer.tasks.papers.splits import PARTS, hub_splits
 
@@ -182,7 +182,7 @@ def _paper_lack(config: RunConfig, spec: Any) -> Lack | None:
         kept = Path(settings.HF_DATASETS_CACHE) / spec.hub.replace("/", "___")
         if any(kept.glob(f"{spec.config or '*'}/**/*.arrow")):
             return None
-        return Lack(f"task {spec.name}: {spec.hub} is not in the cache; to be read with --data-dir {folder}", get)
+        return Lack(f"task {spec.name}: {spec.hub} is not in the cache; read it with --data-dir {folder}", get)
     try:
         for split in {split for part in PARTS for split in hub_splits(spec.splits, part)}:
             find_split(spec, split, config.data_dir)

@@ -1,1 +1,1 @@
-"""Files, low down: whole or absent on disk, read with messages that say what is wrong, kept in a cache."""
+"""Low-level files: atomic writes, reading with clear error messages, and the cache."""

@@ -1,4 +1,4 @@
-"""The folder of what is made once and kept: assets, rendered rows, finished stages."""
+"""The cache folder for assets, rendered rows and finished stages."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ from prompttransfer.files.paths import expanded, home
 
 
 def cache_folder() -> Path:
-    """$PROMPTTRANSFER_CACHE, else ~/.cache/prompttransfer; raises NoHome where neither is there."""
+    """$PROMPTTRANSFER_CACHE, else ~/.cache/prompttransfer. Raises NoHome if there is neither."""
     root = os.environ.get("PROMPTTRANSFER_CACHE")
     return expanded(root) if root else home() / ".cache" / "prompttransfer"
 
 
 @contextmanager
 def built_once(folder: Path, *, sealed: bool = False) -> Iterator[Path | None]:
-    """An empty folder that becomes `folder` when the block ends well; None when that is there. One process at a time.
+    """Yield an empty folder that becomes `folder` when the block succeeds, or None if `folder` exists.
 
-    What the block writes beside the empty folder, in its parent, is deleted at the end.
+    Only one process at a time enters the block. Anything it writes to the parent of the empty folder is deleted at the
+    end.
 
     Args:
-        sealed: it gets the hashes of its files (`durable.seal`); without them, or when a file is not what was written,
-            it is deleted and made again.
+        sealed: add the hashes of the files (`durable.seal`). A folder without them, or with a damaged file, is deleted
+            and built again.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(folder.name + ".lock")):
@@ -41,22 +42,22 @@ def built_once(folder: Path, *, sealed: bool = False) -> Iterator[Path | None]:
         if folder.is_dir():
             yield None
             return
-        for leftover in folder.parent.glob(f".new-{folder.name}-*"):  # of a killed process: the lock is ours
+        for leftover in folder.parent.glob(f".new-{folder.name}-*"):  # of a killed process, because we hold the lock
             shutil.rmtree(leftover, ignore_errors=True)
         scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".new-{folder.name}-"))
         try:
-            made = scratch / "made"
-            made.mkdir()
-            yield made
+            target = scratch / "target"
+            target.mkdir()
+            yield target
             if sealed:
-                seal(made)
-            made.rename(folder)
+                seal(target)
+            target.rename(folder)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 
 
 def folder_bytes(folder: Path) -> int:
-    """Size of the files below a folder, which may come and go."""
+    """Total size of the files below a folder. Files may appear and disappear meanwhile."""
     total = 0
     for place, _, names in os.walk(folder):
         for name in names:

@@ -1,4 +1,4 @@
-"""What lies in the cache folder, part by part: its size, and how to get rid of it."""
+"""The parts of the cache folder: their size, and how to delete them."""
 
 from __future__ import annotations
 
@@ -18,50 +18,50 @@ from prompttransfer.files.cache import cache_folder, folder_bytes
 
 @dataclass(frozen=True)
 class Part:
-    """Folders of the cache that belong together. content: in a few words."""
+    """Folders of the cache that belong together. content: short description."""
 
     content: str
     folders: Callable[[], list[Path]]
 
 
 def _old_assets() -> list[Path]:
-    """Folders of files that an earlier version had pinned."""
+    """Folders of assets that an earlier version pinned."""
     current = {demo_model_folder(), *map(asset_folder, ASSETS)}
     root = cache_folder() / "assets"
     return sorted(path for path in root.glob("[!.]*") if path.is_dir() and path not in current)
 
 
-# Beside the assets themselves; a name that is removed comes back when it is needed.
+# Parts other than the assets. A deleted part is created again when it is needed.
 PARTS: dict[str, Part] = {
     "model": Part("the demo's model, converted", lambda: [demo_model_folder()]),
-    "tasks": Part("rows of task files, as they were read", lambda: [cache_folder() / "tasks"]),
+    "tasks": Part("rows read from task files", lambda: [cache_folder() / "tasks"]),
     "datasets": Part("data sets of the hub", lambda: [cache_folder() / "datasets"]),
-    "stages": Part("finished stages, which a run that needs them takes from here", lambda: [cache_folder() / "stages"]),
+    "stages": Part("finished stages, which later runs reuse", lambda: [cache_folder() / "stages"]),
     "old": Part("assets of earlier versions", _old_assets),
 }
 
 
 def check_part(name: str) -> None:
-    """Raise ValueError, with a suggestion, for a name that is neither an asset nor a part of the cache."""
+    """Raise a ValueError with a suggestion if a name is neither an asset nor a part of the cache."""
     if name not in ASSETS and name not in PARTS:
         near = get_close_matches(name, [*ASSETS, *PARTS], n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ValueError(f"unknown asset {name!r}; {hint}there are {', '.join(ASSETS)}; and {', '.join(PARTS)}")
+        raise ValueError(f"unknown asset {name!r}; {hint}want one of {', '.join(ASSETS)}; or {', '.join(PARTS)}")
 
 
 def folders_of(name: str) -> list[Path]:
-    """The folders of an asset or a part that are there."""
+    """Existing folders of an asset or a part."""
     folders = [asset_folder(name)] if name in ASSETS else PARTS[name].folders()
     return [folder for folder in folders if folder.is_dir()]
 
 
 def remove(name: str) -> int:
-    """Delete an asset or a part from the cache; returns the bytes that were freed."""
+    """Delete an asset or a part from the cache and return the number of bytes freed."""
     freed = 0
     for folder in folders_of(name):
         freed += folder_bytes(folder)
-        with FileLock(folder.with_name(folder.name + ".lock")):  # whoever fetches it has this lock
-            # Gone by one rename, as it came: nobody sees half of it.
+        with FileLock(folder.with_name(folder.name + ".lock")):  # a download of it holds this lock
+            # Removed by one rename, as it was created, so that nobody sees a part of it.
             scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".new-{folder.name}-"))
             folder.rename(scratch / "removed")
             shutil.rmtree(scratch)
@@ -69,7 +69,7 @@ def remove(name: str) -> int:
 
 
 def size(count: int) -> str:
-    """Bytes for people: 93 MB, 1.5 GB."""
+    """Format bytes for people: 93 MB, 1.5 GB."""
     if count < 1_000_000:
         return f"{count / 1e3:.0f} kB"
     return f"{count / 1e6:.0f} MB" if count < 1_000_000_000 else f"{count / 1e9:.1f} GB"

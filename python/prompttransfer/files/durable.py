@@ -1,7 +1,7 @@
-"""Files and folders that are complete or absent after a crash or a power cut, and that tell when they are damaged.
+"""Files and folders that are complete or absent after a crash or a power cut, with checks for damage.
 
-A file is written beside its place, under a lock, brought to the disk (fsync) and renamed. A folder gets a list of the
-SHA-256 of its files, in the format of `sha256sum`: `sha256sum -c SHA256SUMS` says the same as `check_seal`.
+A file is written next to its final path, under a lock, flushed to disk (fsync) and renamed. A folder gets a list of the
+SHA-256 hashes of its files in the format of `sha256sum`, so `sha256sum -c SHA256SUMS` checks the same as `check_seal`.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 class Damaged(ValueError):
-    """What lies on the disk is not what was written there."""
+    """The content on disk differs from what was written."""
 
 
 @contextmanager
 def replacing(path: Path, *, sync: bool = True) -> Iterator[Path]:
-    """A file to write, which takes the place of `path` when the block ends well, and is gone when it does not.
+    """Yield a file to write. It replaces `path` if the block succeeds, and is deleted if it fails.
 
-    A reader sees the old file or the new one, never half; with `sync`, after a power cut as well.
+    A reader sees the old file or the new one, never a part of it; with `sync`, even after a power cut.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = _locked_beside(path)
@@ -73,16 +73,16 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON so that a reader sees the old file or the new one, never half of it."""
+    """Write JSON so that a reader sees the old file or the new one, never a part of it."""
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         json.dump(content, file, indent=1, allow_nan=False)
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows of equal keys as CSV for people's spreadsheets, which take some texts for formulas and run them.
+    """Write rows with the same keys as CSV that is safe to open in a spreadsheet.
 
-    Such a text (it begins with =, +, -, @, a tab or a carriage return) gets an apostrophe before it, as spreadsheets
-    themselves mark text; numbers stay numbers.
+    Spreadsheets run texts that look like formulas (that begin with =, +, -, @, a tab or a carriage return). Such a text
+    gets a leading apostrophe, which marks text in spreadsheets. Numbers stay numbers.
     """
 
     def harmless(value: Any) -> Any:
@@ -95,16 +95,16 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def write_record(path: Path, content: Any) -> None:
-    """Write JSON with its own hash, for `read_record`."""
+    """Write JSON together with its hash, for `read_record`."""
     write_json(path, {"sha256": _json_hash(content), "content": content})
 
 
 def read_record(path: Path) -> Any:
-    """The content of a file of `write_record`.
+    """Read a file written by `write_record`.
 
     Raises:
-        FileNotFoundError: no such file.
-        Damaged: it is not what was written.
+        FileNotFoundError: the file does not exist.
+        Damaged: the content differs from what was written.
     """
     try:
         record = json.loads(path.read_bytes())
@@ -112,14 +112,14 @@ def read_record(path: Path) -> Any:
             return record["content"]
     except (ValueError, KeyError, TypeError):
         pass
-    raise Damaged(f"{path}: not what was written there")
+    raise Damaged(f"{path}: damaged, the content differs from what was written")
 
 
 def seal(folder: Path, *, sync: bool = True) -> None:
-    """Write the hashes of all files of a folder beside them; the last line is a comment with the hash of the others.
+    """Write the hashes of all files of a folder into it. The last line is a comment with the hash of the other lines.
 
     Args:
-        sync: bring everything to the disk, so that a power cut leaves the folder whole; else it may be found damaged.
+        sync: flush everything to disk, so that the folder survives a power cut; if false, it may be damaged then.
     """
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SEAL)
     text = "".join(f"{file_hash(path)}  {path.relative_to(folder).as_posix()}\n" for path in files)
@@ -131,35 +131,35 @@ def seal(folder: Path, *, sync: bool = True) -> None:
 
 
 def check_seal(folder: Path) -> None:
-    """Compare the files of a folder with the hashes that were written with them.
+    """Check the files of a folder against the hashes written by `seal`.
 
     Raises:
-        Damaged: a file, or the list of the hashes, is missing or not what was written; names it.
+        Damaged: a file or the list of hashes is missing or has changed; names it.
     """
     try:
         text = (folder / SEAL).read_text(encoding="utf-8")
     except FileNotFoundError:
         raise Damaged(f"{folder / SEAL}: missing") from None
     except UnicodeDecodeError as error:
-        raise Damaged(f"{folder / SEAL}: not what was written there") from error
+        raise Damaged(f"{folder / SEAL}: damaged, the content differs from what was written") from error
     lines = text.splitlines(keepends=True)
     if not lines or lines.pop() != _own_line("".join(lines)):
-        raise Damaged(f"{folder / SEAL}: not what was written there")
+        raise Damaged(f"{folder / SEAL}: damaged, the content differs from what was written")
     for line in lines:
         digest, _, name = line.rstrip("\n").partition("  ")
         check_hash(folder / name, digest)
 
 
 def check_hash(path: Path, digest: str) -> None:
-    """Compare a file with its hash.
+    """Check a file against its hash.
 
     Raises:
-        Damaged: it is missing, or not what was written.
+        Damaged: the file is missing or has changed.
     """
     if not path.is_file():
         raise Damaged(f"{path}: missing")
     if file_hash(path) != digest:
-        raise Damaged(f"{path}: not what was written there")
+        raise Damaged(f"{path}: damaged, the content differs from what was written")
 
 
 def file_hash(path: Path) -> str:
@@ -172,7 +172,7 @@ def file_hash(path: Path) -> str:
 
 
 def sync_file(path: Path) -> None:
-    """Bring a file's content to the disk: a rename alone does not."""
+    """Flush a file's content to disk, which a rename alone does not do."""
     handle = os.open(path, os.O_RDWR)
     try:
         os.fsync(handle)
@@ -181,7 +181,7 @@ def sync_file(path: Path) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Bring a folder's entries to the disk, where the file system knows how."""
+    """Flush a folder's entries to disk, if the file system supports it."""
     with suppress(OSError):
         handle = os.open(path, os.O_RDONLY)
         try:
@@ -191,25 +191,28 @@ def sync_folder(path: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete what a killed process was writing below a folder; what a living one is writing is locked, and stays."""
+    """Delete unfinished files of killed processes below a folder. Those of a running process are locked and stay."""
     for path in folder.rglob(f".*{_TEMPORARY}"):
-        with suppress(FileNotFoundError, PermissionError), path.open("r+b") as file:  # it is gone, or not ours
+        with (
+            suppress(FileNotFoundError, PermissionError),
+            path.open("r+b") as file,
+        ):  # it is gone, or belongs to another user
             if _locked(file.fileno(), fcntl.LOCK_NB):
                 path.unlink()
 
 
 def _locked_beside(path: Path) -> tuple[int, Path]:
-    """A new file in the folder of a path, locked until its handle is closed or its process ends."""
+    """Create a file in the folder of a path, locked until its handle is closed or the process ends."""
     while True:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_TEMPORARY)
         _locked(handle)
-        if os.fstat(handle).st_nlink:  # else taken for a leftover before it was locked
+        if os.fstat(handle).st_nlink:  # otherwise it was deleted as a leftover before it was locked
             return handle, Path(name)
         os.close(handle)
 
 
 def _locked(handle: int, how: int = 0) -> bool:
-    """Lock an open file; False: another process has it. A file system without locks has no other."""
+    """Lock an open file; False if another process has it. Always succeeds on a file system without locks."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | how)
     except BlockingIOError:

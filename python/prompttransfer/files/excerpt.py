@@ -1,4 +1,4 @@
-"""What an error shows of data: enough to find it, never all of it."""
+"""Excerpts of data for error messages: enough to find it, never all of it."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ MOST = 12  # values of a list
 
 
 def shown(value: Any) -> str:
-    """A value as Python writes it, cut where it is long."""
-    # No more than is shown is written: a cell may be a whole document.
+    """The repr of a value, shortened if it is long."""
+    # Only the visible part is converted, because a cell may be a whole document.
     return cut(repr(value[: LONGEST + 1] if isinstance(value, (str, bytes)) else value))
 
 
 def cut(text: str) -> str:
-    """A text, cut where it is long."""
+    """A text, shortened if it is long."""
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
 
 
 def listed(values: Iterable[Any], show: Callable[[Any], str] = shown) -> str:
-    """The first values with commas between them, and how many more there are."""
+    """The first values, joined by commas, and the number of others."""
     values = list(values)
     more = f" and {len(values) - MOST} more" if len(values) > MOST else ""
     return ", ".join(map(show, values[:MOST])) + more
 
 
 def meant(name: str, known: Iterable[str]) -> str:
-    """A suggestion to end a message with: the known name that is most like this one; "" if none is."""
+    """A suggestion to append to a message: the most similar known name; "" if there is none."""
     near = get_close_matches(name, list(known), n=1)
     return f"; did you mean {shown(near[0])}?" if near else ""
 

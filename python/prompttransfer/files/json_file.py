@@ -1,4 +1,4 @@
-"""JSON of people: whatever is wrong with it is a `ValueError` that says so."""
+"""Read JSON written by people. Everything that is wrong with it raises a clear `ValueError`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from prompttransfer.files.texts import check_text, read_text
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds; errors name the file and where in it something is wrong or given twice."""
+    """Read a JSON file. Errors name the file and the place of a mistake or a duplicate key."""
     text = read_text(path)
     try:
         return _checked(parse_json(text, object_pairs_hook=_unique))
@@ -19,7 +19,7 @@ def read_json(path: Path) -> Any:
 
 
 def parse_json(text: str, **options: Any) -> Any:
-    """`json.loads` that raises nothing but ValueError: also for deep nesting and numbers of thousands of digits."""
+    """`json.loads` that raises only ValueError, also for deep nesting and numbers of thousands of digits."""
     try:
         return json.loads(text, **options)
     except json.JSONDecodeError as error:
@@ -30,7 +30,7 @@ def parse_json(text: str, **options: Any) -> Any:
 
 
 def _checked(content: Any) -> Any:
-    """JSON whose texts can be encoded."""
+    """Check that all texts in a JSON value can be encoded."""
     left = [content]
     while left:
         value = left.pop()
@@ -44,8 +44,8 @@ def _checked(content: Any) -> Any:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) < len(pairs):
+    content = dict(pairs)
+    if len(content) < len(pairs):
         names = [name for name, _ in pairs]
         raise ValueError(f"key {next(name for name in names if names.count(name) > 1)!r} is given twice")
-    return made
+    return content

@@ -1,4 +1,4 @@
-"""Names of models: which are on this machine, which one may have been meant, and whether the hub answers."""
+"""Names of models: those on this machine, suggestions for a wrong name, and whether the hub answers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from prompttransfer.files.paths import NoHome, expanded, home
 
 
 def hub_models() -> list[str]:
-    """Hub ids whose files are in the hub's cache, read from its folder names alone: models--owner--name."""
+    """Hub ids in the hub's cache, from its folder names (models--owner--name)."""
     try:
         root = hub_folder()
     except NoHome:
@@ -22,7 +22,7 @@ def hub_models() -> list[str]:
 
 
 def hub_folder() -> Path:
-    """Where the hub's files are kept: $HF_HUB_CACHE, $HF_HOME/hub, else in the home folder (or NoHome is raised)."""
+    """Folder of the hub's files: $HF_HUB_CACHE, $HF_HOME/hub, or in the home folder. Raises NoHome if there is none."""
     if named := os.environ.get("HF_HUB_CACHE"):
         return expanded(named)
     if named := os.environ.get("HF_HOME"):
@@ -31,7 +31,7 @@ def hub_folder() -> Path:
 
 
 def hub_fault(address: str, seconds: float = 5.0) -> str:
-    """Why a hub does not answer; empty if it does, be it with an error."""
+    """Reason why a hub does not answer; empty if it does, even with an error."""
     from urllib import error, request  # slow to import for a shell that completes names
 
     try:
@@ -61,7 +61,7 @@ def quiet_hub() -> Iterator[None]:
 
 
 def suggestion(name: str) -> str:
-    """A name like it: demo, a model in the hub's cache, or a folder that is there; empty if there is none."""
+    """A similar name: demo, a model in the hub's cache, or an existing folder; empty if there is none."""
     path = expanded(name)
     folders = []
     if path.parent.is_dir():

@@ -1,4 +1,4 @@
-"""Paths that people write, with ~ for a home folder, which not every account has."""
+"""Paths with ~ for a home folder, which not every account has."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-_CONTAINER = "name a folder in PROMPTTRANSFER_CACHE (and in HF_HOME, for models of the hub)"
+_CONTAINER = "set PROMPTTRANSFER_CACHE to a folder (and HF_HOME, for models of the hub)"
 
 
 class NoHome(RuntimeError):
@@ -14,7 +14,7 @@ class NoHome(RuntimeError):
 
 
 def home() -> Path:
-    """The home folder; raises NoHome where HOME is not set and the account has no entry that names one."""
+    """The home folder. Raises NoHome if HOME is not set and the account has no home folder."""
     try:
         return Path.home()
     except RuntimeError:
@@ -22,10 +22,10 @@ def home() -> Path:
 
 
 def expanded(path: str | Path) -> Path:
-    """The path with the home folder in place of ~ or ~name at its start; a name that nobody has stays as it is.
+    """Replace ~ or ~name at the start of a path by the home folder. An unknown ~name stays as it is.
 
     Raises:
-        NoHome: it starts with ~, and this account has no home folder.
+        NoHome: the path starts with ~, and this account has no home folder.
     """
     path = Path(path)
     first = path.parts[0] if path.parts else ""
@@ -38,9 +38,9 @@ def expanded(path: str | Path) -> Path:
 
 
 def settle_home() -> None:
-    """For an account without a home folder: the hub's files go below PROMPTTRANSFER_CACHE too, if that is named.
+    """Without a home folder, put the hub's files below PROMPTTRANSFER_CACHE, if that is set.
 
-    To be called before anything of the hub is imported, which would make a folder named ~ in the current one.
+    Call this before importing anything of the hub, which would create a folder named ~ in the current one.
     """
     root = os.environ.get("PROMPTTRANSFER_CACHE")
     try:
@@ -51,7 +51,7 @@ def settle_home() -> None:
 
 
 def anywhere(model: str) -> str:
-    """A model's name that means the same in every folder: the whole path of a folder that is there, else the name."""
+    """A model's name that is valid in any working directory: the absolute path of an existing folder, else the name."""
     path = expanded(model)
     if model in ("", "demo") or not os.path.isdir(path):
         return model

@@ -1,4 +1,4 @@
-"""Progress of long work: bars with the time left on a terminal, a line now and then in a log or a notebook."""
+"""Progress of long work: bars with the time left on a terminal, occasional lines in a log or a notebook."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ class Work:
         self.start = time.monotonic()
 
     def advance(self, n: int = 1, **figures: float) -> None:
-        """n steps are done; figures (loss=...) are shown beside."""
+        """Record n finished steps. Figures (loss=...) are shown next to them."""
         self.done += n
         self.figures.update(figures)
 
     def close(self) -> None:
-        """The stage ended, finished or not."""
+        """End the work, finished or not."""
 
     def line(self) -> str:
-        """What happened, in one line."""
+        """Summary in one line."""
         seconds = time.monotonic() - self.start
         figures = "".join(f", {name} {value:.3g}" for name, value in self.figures.items())
         if self.done >= self.total:
@@ -42,20 +42,20 @@ class Work:
 
 
 class ProgressReporter(Protocol):
-    """Who is told how work goes on."""
+    """Interface for reporting progress."""
 
     def stage(self, title: str, total: int) -> Work:
-        """A piece of work of `total` steps begins."""
+        """Begin a piece of work of `total` steps."""
 
     def note(self, text: str) -> None:
-        """What is done."""
+        """Report something that was done."""
 
     def warn(self, text: str) -> None:
-        """What has to be known, whether progress is shown or not."""
+        """Report something that must be known, even if progress is not shown."""
 
 
 class NullProgress:
-    """Says nothing: for libraries and tests."""
+    """Reports nothing; for libraries and tests."""
 
     def stage(self, title: str, total: int) -> Work:
         return Work(title, total)
@@ -74,14 +74,14 @@ class NullProgress:
 
 
 class QuietProgress(NullProgress):
-    """Warnings alone, on the error stream."""
+    """Shows only warnings, on standard error."""
 
     def warn(self, text: str) -> None:
         print(text, file=sys.stderr)
 
 
 class Progress(NullProgress):
-    """Shown on the error stream, so that results on the output stream stay clean."""
+    """Shows progress on standard error, so that standard output has only results."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or _error_stream()
@@ -106,7 +106,7 @@ class Progress(NullProgress):
         return _Bar(title, total, self._bars)
 
     def note(self, text: str) -> None:
-        if text != self._last_note:  # such as the third task from one archive
+        if text != self._last_note:  # for example, the third task from the same archive
             self.console.print(text, markup=False, soft_wrap=True)
         self._last_note = text
 

@@ -1,6 +1,6 @@
-"""Finished stages by the hash of everything they depend on, so that no stage is ever computed twice.
+"""Store of finished stages by the hash of everything they depend on, so that no stage is computed twice.
 
-An entry holds the hashes of its files; one that is damaged, or has none, is computed again.
+An entry contains the hashes of its files. An entry that is damaged, or has no hashes, is computed again.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from prompttransfer.distributed import processes
 from prompttransfer.files.cache import cache_folder
 from prompttransfer.files.durable import Damaged, check_seal, seal, sync_folder
 
-_PATIENCE = 2.0  # seconds at a lock before the user is told what the run waits for
+_PATIENCE = 2.0  # seconds of waiting for a lock before a note to the user
 
 
 class StageBusy(Exception):
-    """Another worker is computing the stage, and this one was told not to wait."""
+    """Another worker is computing the stage, and `Store.waits` is false."""
 
 
 @dataclass
 class StageResult:
-    """What a stage leaves: named tensors, and JSON facts.
+    """Result of a stage: named tensors, and facts as JSON data.
 
-    reused: it was found in the store; news: this store object is asked for it for the first time.
+    reused: whether it was loaded from the store; news: whether this is the first request to this store object.
     """
 
     tensors: dict[str, Tensor] = field(default_factory=dict)
@@ -46,17 +46,17 @@ class Store:
     """A folder of finished stages.
 
     A result appears under its hash by one rename, so it is complete or absent. While a stage runs, its work folder
-    (checkpoints) is kept under the same hash: an interrupted stage finds it again. A lock per stage lets two runs
-    that need the same stage share one computation; it ends with the process that has it, however that ends.
+    (checkpoints) has the same hash, so an interrupted stage can resume. A lock per stage lets two runs that need the
+    same stage share one computation. The lock ends with its process, even if that crashes.
 
-    Of several processes of one run (`distributed.processes`), the store of the main one counts: it looks, locks and
-    writes, all of them compute, and all get its result.
+    With several processes in a run (`distributed.processes`), the main process reads, locks and writes. All processes
+    compute, and all get the main process's result.
 
     Args:
-        note: told, in a line, when another run is waited for and when an entry is damaged.
+        note: called with a line of text when the store waits for another run or an entry is damaged.
 
     Attributes:
-        waits: whether to wait for a stage that another process is computing; if not, `cached` raises `StageBusy`.
+        waits: whether to wait for a stage that another process is computing. If false, `cached` raises `StageBusy`.
     """
 
     def __init__(self, folder: Path, note: Callable[[str], None] = lambda text: None) -> None:
@@ -68,11 +68,11 @@ class Store:
             (folder / name).mkdir(parents=True, exist_ok=True)
 
     def holds(self, key: dict[str, Any]) -> bool:
-        """Whether the result for `key` is there."""
+        """Whether the store has a result for `key`."""
         return (self.folder / "done" / key_hash(key)).is_dir()
 
     def is_news(self, key: dict[str, Any]) -> bool:
-        """Whether this object is asked for `key` for the first time."""
+        """Whether this is the first request for `key` to this object."""
         name = key_hash(key)
         news = name not in self._asked
         self._asked.add(name)
@@ -81,10 +81,10 @@ class Store:
     def cached(
         self, key: dict[str, Any], compute: Callable[[Path], StageResult], title: str = "a stage"
     ) -> StageResult:
-        """The result for `key` (JSON values); compute(work_folder) is called only when it is not there yet.
+        """Return the result for `key` (JSON values). Calls compute(work_folder) only if the store does not have it.
 
         Args:
-            title: names the stage in what is noted.
+            title: name of the stage in notes.
 
         Raises:
             StageBusy: another process is computing it, and `waits` is false.
@@ -93,9 +93,9 @@ class Store:
         work = self.folder / "work" / name
         with self._locked(name, title) if main else nullcontext():
             news = self.is_news(key)
-            found = self.find(key, title) if main else None
-            if processes.broadcast(found is not None):
-                return replace(_from_main(found or StageResult()), news=news)
+            stored = self.find(key, title) if main else None
+            if processes.broadcast(stored is not None):
+                return replace(_from_main(stored or StageResult()), news=news)
             if main:
                 work.mkdir(parents=True, exist_ok=True)
             result = _from_main(compute(work))
@@ -104,23 +104,23 @@ class Store:
         return result
 
     def find(self, key: dict[str, Any], title: str = "a stage") -> StageResult | None:
-        """The result for `key`, if it is there and whole."""
+        """The result for `key`, or None if it is missing or damaged."""
         name = key_hash(key)
         done, work = self.folder / "done" / name, self.folder / "work" / name
         if not done.is_dir():
             return None
         try:
-            found = _read(done)
+            result = _read(done)
         except Damaged as error:
-            self._note(f"{title}: damaged in the store, computed again ({error})")
+            self._note(f"{title}: damaged in the store, computing it again ({error})")
             shutil.rmtree(done)
             return None
-        if work.is_dir():  # of a process that ended between the result and the end of its work
+        if work.is_dir():  # its process ended after writing the result, before cleaning up
             shutil.rmtree(work)
-        return found
+        return result
 
     def put(self, key: dict[str, Any], result: StageResult) -> None:
-        """Keep a result, and delete the work folder of its stage."""
+        """Store a result and delete the work folder of its stage."""
         name = key_hash(key)
         work = self.folder / "work" / name
         work.mkdir(parents=True, exist_ok=True)
@@ -135,7 +135,7 @@ class Store:
         except Timeout:
             if not self.waits:
                 raise StageBusy(title) from None
-            self._note(f"{title}: another run is at it; waiting")
+            self._note(f"{title}: another run is computing it; waiting")
             lock.acquire()
         try:
             yield
@@ -144,7 +144,7 @@ class Store:
 
 
 def _from_main(result: StageResult) -> StageResult:
-    """The main process's result, in every process; to the others it is one that they find."""
+    """The main process's result, in every process. In the others it counts as reused."""
     if processes.count() == 1:
         return result
     facts, reused = processes.broadcast((result.facts, result.reused))
@@ -152,12 +152,12 @@ def _from_main(result: StageResult) -> StageResult:
 
 
 def key_hash(key: dict[str, Any]) -> str:
-    """Hash of a stage's key; the order of its entries does not matter."""
+    """Hash of a stage's key, regardless of the order of its entries."""
     return hashlib.sha256(json.dumps(key, sort_keys=True, allow_nan=False).encode()).hexdigest()[:32]
 
 
 def tensor_hash(tensor: Tensor) -> str:
-    """Content hash of a tensor, for keys of stages that start from it."""
+    """Content hash of a tensor, for keys of stages that depend on it."""
     content = tensor.detach().cpu().contiguous()
     return hashlib.sha256(f"{tuple(content.shape)}{content.dtype}".encode() + content.numpy().tobytes()).hexdigest()[
         :16
@@ -165,15 +165,15 @@ def tensor_hash(tensor: Tensor) -> str:
 
 
 def default_folder() -> Path:
-    """Stages in the cache's folder."""
+    """Folder of the stages in the cache."""
     return cache_folder() / "stages"
 
 
 def _read(folder: Path) -> StageResult:
-    """An entry of the store.
+    """Read an entry of the store.
 
     Raises:
-        Damaged: a file is missing, or not what was written.
+        Damaged: a file is missing or has changed.
     """
     check_seal(folder)
     tensors = folder / "tensors.safetensors"
@@ -182,7 +182,7 @@ def _read(folder: Path) -> StageResult:
 
 
 def _write(folder: Path, scratch: Path, key: dict[str, Any], result: StageResult) -> None:
-    """Make an entry in a scratch folder of the same file system, and put it in its place by one rename."""
+    """Write an entry in a scratch folder on the same file system, then rename it to its final path."""
     if scratch.is_dir():
         shutil.rmtree(scratch)
     scratch.mkdir()

@@ -1,4 +1,4 @@
-"""Text on its way in and out: arguments, lines, standard streams, JSON. It is UTF-8, whatever the locale says."""
+"""Text input and output: arguments, lines, standard streams and JSON. It is UTF-8, whatever the locale."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def check_text(text: str, what: str) -> str:
-    """The text itself, if it can be encoded.
+    """Return the text after checking that it can be encoded.
 
-    Python decodes bytes of arguments that are not UTF-8 to lone surrogates, and JSON and YAML can spell one.
+    Python decodes arguments that are not UTF-8 to lone surrogates, and JSON and YAML can contain one.
 
     Raises:
-        ValueError: it holds a lone surrogate; begins with `what`.
+        ValueError: the text has a lone surrogate; the message starts with `what`.
     """
-    found = None if text.isascii() else _SURROGATE.search(text)
-    if found is None:
+    surrogate = None if text.isascii() else _SURROGATE.search(text)
+    if surrogate is None:
         return text
-    code, place = ord(found.group()), found.start() + 1
+    code, place = ord(surrogate.group()), surrogate.start() + 1
     if 0xDC80 <= code <= 0xDCFF:
         raise ValueError(f"{what}: not UTF-8: byte 0x{code - 0xDC00:02x} at character {place}")
     raise ValueError(f"{what}: not UTF-8: half of a surrogate pair, \\u{code:04x}, at character {place}")
 
 
 def codec_of(head: bytes, encoding: str = "utf-8") -> str:
-    """The codec for a text with these first bytes: the mark of UTF-8 is no part of it, one of UTF-16 is believed."""
+    """The codec for a text with these first bytes. Skips a UTF-8 byte order mark, and follows a UTF-16 one."""
     if codecs.lookup(encoding).name != "utf-8":
         return encoding
     return "utf-16" if head[:2] in _MARKS_OF_UTF16 else "utf-8-sig"
 
 
 def read_text(path: Path) -> str:
-    """A text file in UTF-8, without a mark at its start; an error (FileNotFoundError, ValueError) names the file."""
+    """Read a UTF-8 text file, without a byte order mark. Errors (FileNotFoundError, ValueError) name the file."""
     try:
         content = path.read_bytes()
         check_kind(content[:HEAD], path)
@@ -55,10 +55,10 @@ def read_text(path: Path) -> str:
 
 
 def read_lines(raw: BinaryIO, what: str, encoding: str = "utf-8") -> Iterator[str]:
-    """Lines of a stream of bytes without their ends (LF, CR LF or CR).
+    """Lines of a byte stream, without line endings (LF, CR LF or CR).
 
     Args:
-        what: names the stream in messages.
+        what: name of the stream in messages.
 
     Raises:
         ValueError: a line is not in the encoding; names the line.
@@ -72,7 +72,7 @@ def read_lines(raw: BinaryIO, what: str, encoding: str = "utf-8") -> Iterator[st
     try:
         for number, line in enumerate(lines, start=1):
             yield check_text(line.rstrip("\n"), f"{what}, line {number}")
-    except UnicodeError as error:  # a codec may also raise the bare error
+    except UnicodeError as error:  # a codec may also raise a plain UnicodeError
         reason = getattr(error, "reason", error)
         raise ValueError(f"{what}, after line {number}: not {encoding.upper()} ({reason})") from error
     finally:
@@ -80,19 +80,19 @@ def read_lines(raw: BinaryIO, what: str, encoding: str = "utf-8") -> Iterator[st
 
 
 def input_lines(encoding: str = "utf-8") -> Iterator[str]:
-    """Lines of standard input; raises ValueError where it is closed or a line is not in the encoding."""
+    """Lines of standard input. Raises ValueError if it is closed or a line is not in the encoding."""
     if sys.stdin is None:
-        raise ValueError("standard input is closed; want texts as arguments or --file")
+        raise ValueError("standard input is closed; give texts as arguments or with --file")
     if sys.stdin.isatty():
-        tell("reading texts from the keyboard, one on a line; Ctrl-D ends them")
+        tell("reading texts from the keyboard, one per line; end with Ctrl-D")
     return read_lines(sys.stdin.buffer, "standard input", encoding)
 
 
 def prepare_streams() -> None:
-    """Make the standard streams of this process safe to write to; to be called once, before anything is written.
+    """Make the standard streams of this process safe to write to. Call once, before anything is written.
 
-    What they cannot encode is written as an escape. A pipe or a file gets UTF-8, unless PYTHONIOENCODING names another
-    encoding; a terminal keeps its own. A closed stream swallows what is written.
+    Characters that a stream cannot encode are written as escapes. A pipe or a file gets UTF-8, unless PYTHONIOENCODING
+    sets another encoding; a terminal keeps its own. Output to a closed stream is discarded.
     """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
@@ -104,27 +104,27 @@ def prepare_streams() -> None:
 
 
 class _Nowhere(io.TextIOWrapper):
-    """In place of a standard stream that is closed."""
+    """Replacement for a closed standard stream."""
 
 
 def check_output() -> None:
-    """Raise ValueError where standard output is closed, so that nobody can see what is shown."""
+    """Raise a ValueError if standard output is closed, because nobody would see the result."""
     if isinstance(sys.stdout, _Nowhere):
-        raise ValueError("standard output is closed, and this command has no other result; want it open")
+        raise ValueError("standard output is closed, and this command has no other result; keep it open")
 
 
 def output_is_written() -> bool:
-    """Whether standard output takes what is still in its buffer; it does not on a full disk or behind `head`."""
+    """Flush standard output; False if that fails, as on a full disk or in a pipe to `head`."""
     try:
         sys.stdout.flush()
     except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # otherwise Python reports an error at exit
         return False
     return True
 
 
 def show(text: str) -> None:
-    """A line, or several, on standard output; raises OSError where it does not take them, as on a full disk."""
+    """Print one or more lines to standard output. Raises OSError on failure, as on a full disk."""
     try:
         print(text, file=sys.stdout, flush=True)
     except OSError as error:
@@ -132,11 +132,11 @@ def show(text: str) -> None:
 
 
 def tell(text: str) -> None:
-    """A line, or several, on the error stream."""
+    """Print one or more lines to standard error."""
     print(text, file=sys.stderr, flush=True)
 
 
 def show_json(content: Any, *, indent: int | None = 1) -> None:
-    """JSON on standard output; in an encoding that is not UTF-8, letters beyond ASCII are escaped as JSON does it."""
+    """Print JSON to standard output. If its encoding is not UTF-8, non-ASCII characters become JSON escapes."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     show(json.dumps(content, indent=indent, ensure_ascii=codecs.lookup(encoding).name != "utf-8"))

@@ -1,4 +1,4 @@
-"""YAML that people write: a key given twice is refused, errors name line and column, and `no` is a word."""
+"""Read YAML written by people: duplicate keys are errors, errors name line and column, and `no` is a word."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import yaml
 from prompttransfer.files.excerpt import shown
 from prompttransfer.files.texts import check_text, read_text
 
-_MOST_VALUES = 1_000_000  # of a file, with what its aliases repeat
+_MOST_VALUES = 1_000_000  # largest number of values in a file, with aliases expanded
 
 
 class _Loader(yaml.SafeLoader):
@@ -34,7 +34,7 @@ class _Loader(yaml.SafeLoader):
         try:
             return super().construct_object(node, deep)
         except (ValueError, LookupError, AttributeError, TypeError, OverflowError) as error:
-            # Of !!int and the like before something else, and of dates that do not exist.
+            # From !!int and similar tags on the wrong values, and from dates that do not exist.
             tag = node.tag.removeprefix("tag:yaml.org,2002:")
             shown = f"{node.value[:40]!r} " if isinstance(node, yaml.ScalarNode) else ""
             raise yaml.constructor.ConstructorError(None, None, f"{shown}is no {tag}", node.start_mark) from error
@@ -57,16 +57,16 @@ _Loader.add_implicit_resolver(
 
 
 def read_yaml(path: Path) -> Any:
-    """What a YAML file holds, None where it is empty; errors as those of `read_text` and `parse_yaml`."""
+    """Read a YAML file; None if it is empty. Raises the errors of `read_text` and `parse_yaml`."""
     return parse_yaml(read_text(path), str(path))
 
 
 def parse_yaml(text: str, where: str) -> Any:
-    """What YAML text holds; `where` begins the messages.
+    """Parse YAML text. Messages start with `where`.
 
     Raises:
-        ValueError: not YAML, a key given twice, or aliases that lead back to themselves or multiply; names the line and
-            the column.
+        ValueError: the text is not YAML, or has a duplicate key, or aliases that are recursive or multiply; names the
+            line and the column.
     """
     try:
         value = yaml.load(text, Loader=_Loader)
@@ -77,19 +77,19 @@ def parse_yaml(text: str, where: str) -> Any:
         raise ValueError(f"{where}{place}: {error.problem or error.context}") from error
     except (yaml.YAMLError, ValueError) as error:
         raise ValueError(f"{where}: not YAML: {error}") from error
-    except (TypeError, LookupError, AttributeError) as error:  # of a tag before what it is not for: "!!set word"
-        raise ValueError(f"{where}: not YAML of ours: {error}") from error
+    except (TypeError, LookupError, AttributeError) as error:  # from a tag on the wrong value: "!!set word"
+        raise ValueError(f"{where}: not YAML that this program reads: {error}") from error
     except RecursionError:
         raise ValueError(f"{where}: the YAML is nested too deeply") from None
     return value
 
 
 def _count(value: Any, known: dict[int, int]) -> int:
-    """How many values there are when everything that an alias repeats is counted again.
+    """Number of values with aliases expanded.
 
     Raises:
-        ValueError: one is inside itself; there are more than any file needs, for a few lines of aliases can stand for
-            more than fits into memory; or a text that no file can hold.
+        ValueError: a value contains itself; there are more values than any file needs, because a few lines of aliases
+            can expand to more than fits into memory; or a text cannot be encoded.
     """
     if isinstance(value, str):
         check_text(value, "a text")
@@ -101,7 +101,7 @@ def _count(value: Any, known: dict[int, int]) -> int:
         inner = [*value, *value.values()] if isinstance(value, dict) else value
         known[id(value)] = 1 + sum(_count(item, known) for item in inner)
     if not known[id(value)]:
-        raise ValueError("an alias (*) leads back to itself")
+        raise ValueError("an alias (*) refers to itself")
     if known[id(value)] > _MOST_VALUES:
         raise ValueError(f"its aliases (*) repeat more than {_MOST_VALUES:,} values")
     return known[id(value)]

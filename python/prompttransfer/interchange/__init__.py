@@ -1,4 +1,4 @@
-"""Trained prompts as files, with a card that says where each comes from, as adapters of PEFT, and on a hub.
+"""Trained prompts as files with a card that says where they come from, as PEFT adapters, and on a hub.
 
 Readers take the path of a file, or a hub id: `user/name`, or `user/name@revision`.
 """

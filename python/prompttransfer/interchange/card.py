@@ -1,4 +1,4 @@
-"""The card of a prompt: where it comes from, and how a model has to read text with it.
+"""The card of a prompt: where it comes from, and how a model reads text with it.
 
 It is the metadata of a prompt file, where every value is a string, and a JSON file in a prompt library.
 """
@@ -23,9 +23,9 @@ from prompttransfer.settings.recipes import explain
 Kind = TypeVar("Kind")
 
 
-def _parsed(given: Any) -> Any:
-    """A list, a table or a group of settings, also from the string that it is in metadata."""
-    return parse_json(given) if isinstance(given, str) else given
+def _parsed(value: Any) -> Any:
+    """Parse a list, a table or a group of settings, which is a string in metadata."""
+    return parse_json(value) if isinstance(value, str) else value
 
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -34,61 +34,63 @@ Named = Annotated[dict[str, Kind], BeforeValidator(_parsed)]
 
 
 class Card(Settings):
-    """Of a prompt; all of it may be unknown."""
+    """The card of a prompt. Every field may be unknown."""
 
     model: str = Field("", description="hub id or folder of the model, or demo")
-    model_fingerprint: str = Field("", description="of its weights and vocabulary")
-    architecture: Literal["causal", "seq2seq"] | None = Field(None, description="of the model")
+    model_fingerprint: str = Field("", description="fingerprint of the model's weights and vocabulary")
+    architecture: Literal["causal", "seq2seq"] | None = Field(None, description="type of the model")
     placement: Literal["encoder", "encoder-decoder"] = Field(
-        "encoder", description="before the text, or half before it and half before the decoder's input"
+        "encoder", description="prompt before the text, or half before it and half before the decoder's input"
     )
-    init_hash: str = Field("", description="of the prompt it was trained from; equal ones have comparable task vectors")
+    init_hash: str = Field("", description="hash of P_init; task vectors with equal hashes are comparable")
     task: str = ""
     method: str = ""
     seed: int | None = None
-    metric: str = Field("", description="of the score")
-    score: Finite | None = Field(None, description="in per cent, on test rows")
-    scores: Named[Finite] = Field(default_factory=dict, description="what the score has to be compared with")
-    scoring: Literal["first-token", "full", "generate"] | None = Field(None, description="how an answer is chosen")
-    choices: Texts = Field((), description="the answers; none: free text")
-    template: str = Field("", description="what the model reads, with fields in braces")
+    metric: str = Field("", description="metric of the score")
+    score: Finite | None = Field(None, description="score on test rows, on the metric's scale")
+    scores: Named[Finite] = Field(default_factory=dict, description="baselines of the score")
+    scoring: Literal["first-token", "full", "generate"] | None = Field(None, description="how to choose an answer")
+    choices: Texts = Field((), description="the answers; empty for free text")
+    template: str = Field("", description="text for the model, with fields in braces")
     columns: Named[str] = Field(default_factory=dict, description="column of each field in the training table")
     reading: Annotated[Reading, BeforeValidator(_parsed)] = Field(
-        Reading(), description="encoding, delimiter and the like of the training table"
+        Reading(), description="options for reading the training table, such as encoding and delimiter"
     )
-    max_words: int | None = Field(None, ge=1, description="words kept of each field")
-    max_length: int | None = Field(None, ge=1, description="text tokens kept of a row")
-    cut: Literal["start", "end"] = Field("start", description="the end of a longer text that gives way")
-    cue: str = Field("", description="what a causal model reads between text and answer")
+    max_words: int | None = Field(None, ge=1, description="words to keep of each field")
+    max_length: int | None = Field(None, ge=1, description="text tokens to keep per row")
+    cut: Literal["start", "end"] = Field("start", description="end of a long text to cut off")
+    cue: str = Field("", description="text for a causal model between text and answer")
     join: Join | None = Field(
         None,
-        description="how a causal model's answer joins the text: space, none or separate (the template is then read as "
-        "it stands); none given: as space, and spaces that the template ends with are read",
+        description="how a causal model's answer joins the text: space, none or separate (the template is then read "
+        "literally); if missing: as space, but trailing spaces of the template are read",
     )
-    max_answer: int | None = Field(None, ge=1, description="tokens of an answer in free text at most")
-    precision: Literal["auto", "float32", "bfloat16"] | None = Field(None, description="of the model's products")
+    max_answer: int | None = Field(None, ge=1, description="largest number of tokens of a free-text answer")
+    precision: Literal["auto", "float32", "bfloat16"] | None = Field(
+        None, description="precision of the model's products"
+    )
     licence: str = ""
-    date: str = Field("", description="day of its making, as 2026-01-31")
+    date: str = Field("", description="date of creation, such as 2026-01-31")
 
     @classmethod
     def of(cls, metadata: Mapping[str, Any], where: Path | str) -> Card:
-        """From the metadata of a file; other names are passed over. A ValueError names the file and the value."""
+        """Build a card from the metadata of a file. Ignores other names. A ValueError names the file and the value."""
         return cls.checked({name: value for name, value in metadata.items() if name in cls.model_fields}, where)
 
     @classmethod
     def checked(cls, content: Mapping[str, Any], where: Path | str) -> Card:
-        """From all values of a JSON card. A ValueError names the file and the value, or the unknown name."""
+        """Build a card from a JSON card. A ValueError names the file and the value, or the unknown name."""
         try:
             return cls(**content)
         except ValidationError as error:
             raise ValueError("\n".join(f"{where}: {text}" for _, text in explain(error))) from error
 
     def metadata(self) -> dict[str, str]:
-        """What is known, as strings."""
+        """The known fields, as strings."""
         known = self.model_dump(mode="json", exclude_defaults=True)
         return {name: value if isinstance(value, str) else json.dumps(value) for name, value in known.items()}
 
 
 def read_card(path: Place) -> Card:
-    """The card in a prompt file; raises ValueError where it is none, or a value of the card does not fit."""
+    """Read the card of a prompt file. Raises ValueError if it is not a prompt file, or the card is invalid."""
     return Card.of(read_tensors(path)[1], path)

@@ -1,8 +1,8 @@
 """Prompt files: safetensors with a card of strings.
 
-A file says in its metadata what its tensors hash to, so that damage is told from a prompt; files of other programs say
-nothing and are read as they are. A file holds the finished matrix `prompt` (L, H); one of MPT also what it is composed
-of. The prompts of ATTEMPT and DePT depend on the row and have files of another kind, with all that they depend on.
+The metadata has a hash of the tensors, so that damage is detected. Files of other programs have none and are read as
+they are. A file has the finished matrix `prompt` (L, H), and MPT's files also its factors. The prompts of ATTEMPT and
+DePT depend on the row; their files have all tensors that the prompt depends on.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from prompttransfer.prompts import InstancePrompt, OffsetPrompt
 
 TENSOR = "prompt"
-# What `safe_open` and its tensors raise for a file that is none, is damaged, or holds types that torch has not.
+# Errors of `safe_open` and its tensors for files that are not safetensors, are damaged, or have unsupported types.
 UNREADABLE = (SafetensorError, OSError, RuntimeError, TypeError, AttributeError, ValueError)
 _FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 _HASH = "tensors_sha256"
-# What the files of prompts that depend on the row hold, by method.
+# Tensors in the files of prompts that depend on the row, by method.
 _MODULES = {
     "ATTEMPT": {"sources", "target", "down", "up", "norm.weight", "norm.bias", "temperature", "mask_padding"},
     "DePT": {"short", "offset_a", "offset_b"},
@@ -36,22 +36,22 @@ _MODULES = {
 
 
 class Factors(NamedTuple):
-    """What a prompt of MPT is composed of: P = shared * (u @ v), shared (L, H), u (L, R), v (R, H)."""
+    """Factors of an MPT prompt: P = shared * (u @ v), shared (L, H), u (L, R), v (R, H)."""
 
     shared: Tensor
     u: Tensor
     v: Tensor
 
     def composed(self) -> Tensor:
-        """The prompt (L, H)."""
+        """The composed prompt (L, H)."""
         return self.shared * (self.u @ self.v)
 
 
 def write_prompt(path: Path, prompt: Tensor, metadata: Mapping[str, str], factors: Factors | None = None) -> None:
-    """Write a prompt (L, H) as float32 with its metadata; a reader sees the old file or the new one, never half.
+    """Write a prompt (L, H) as float32 with its metadata. A reader never sees a partial file.
 
     Raises:
-        ValueError: the prompt is not a matrix of finite numbers, or not that of its factors.
+        ValueError: the prompt is not a matrix of finite numbers, or differs from the product of its factors.
     """
     if prompt.dim() != 2 or not prompt.isfinite().all():
         raise ValueError(f"prompt must be a finite (L, H) matrix, got shape {tuple(prompt.shape)}")
@@ -65,21 +65,21 @@ def write_prompt(path: Path, prompt: Tensor, metadata: Mapping[str, str], factor
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write named tensors with their metadata; a reader sees the old file or the new one, never half."""
+    """Write named tensors with their metadata. A reader sees the old file or the new one, never a part of it."""
     content = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with replacing(Path(path)) as temporary:
         save_file(content, temporary, metadata={**metadata, _HASH: _content_hash(content)})
 
 
 def read_tensors(path: Place) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """All tensors of a safetensors file and its metadata, without the hash.
+    """Read all tensors of a safetensors file, and its metadata without the hash.
 
     Args:
         path: of a file, or a hub id; all readers take both, see `prompttransfer.interchange.hub.prompt_file`.
 
     Raises:
-        ValueError: no such file, or it is damaged or none of that format.
-        ConnectionError: it is on a hub that does not answer.
+        ValueError: the file does not exist, is damaged, or has a different format.
+        ConnectionError: the file is on a hub that does not answer.
     """
     local = prompt_file(path)
     if not local.is_file():
@@ -89,7 +89,7 @@ def read_tensors(path: Place) -> tuple[dict[str, Tensor], dict[str, str]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             metadata = dict(file.metadata() or {})
     except UNREADABLE as error:
-        raise ValueError(f"{path}: not a readable safetensors file, or not all of it ({error})") from error
+        raise ValueError(f"{path}: not a readable safetensors file, or truncated ({error})") from error
     digest = metadata.pop(_HASH, None)
     if digest is not None and digest != _content_hash(tensors):
         raise ValueError(f"{path}: damaged: its tensors are not those that were written; take another copy")
@@ -97,13 +97,13 @@ def read_tensors(path: Place) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def read_prompt(path: Place) -> tuple[Tensor, dict[str, str]]:
-    """A prompt (L, H) float32 and its metadata; raises ValueError where the file holds none."""
+    """Read a prompt (L, H), float32, and its metadata. Raises ValueError if the file has none."""
     tensors, metadata = read_tensors(path)
     return _prompt(path, tensors), metadata
 
 
 def read_factors(path: Place) -> Factors | None:
-    """What the prompt in a file is composed of; None where the file does not say."""
+    """Read the factors of the prompt in a file; None if the file has none."""
     tensors, _ = read_tensors(path)
     prompt = _prompt(path, tensors)
     if not set(Factors._fields) <= tensors.keys():
@@ -121,10 +121,10 @@ def read_factors(path: Place) -> Factors | None:
 
 
 def read_trained(path: Place) -> tuple[Tensor | InstancePrompt | OffsetPrompt, dict[str, str]]:
-    """What a model reads in front of its text, and its metadata: a prompt (L, H), or one that depends on the row.
+    """Read a prompt (L, H), or a prompt that depends on the row, and its metadata.
 
     Raises:
-        ValueError: no such file, or neither of the two.
+        ValueError: the file does not exist, or has neither.
     """
     tensors, metadata = read_tensors(path)
     method = _module_of(tensors)
@@ -139,7 +139,7 @@ def read_trained(path: Place) -> tuple[Tensor | InstancePrompt | OffsetPrompt, d
 
 
 def _module_of(tensors: Mapping[str, Tensor]) -> str | None:
-    """The method whose prompts depend on the row, if that is what the tensors are of."""
+    """The method of a prompt that depends on the row; None for other tensors."""
     return next((method for method, names in _MODULES.items() if tensors.keys() >= names), None)
 
 
@@ -163,7 +163,7 @@ def _prompt(path: Place, tensors: Mapping[str, Tensor]) -> Tensor:
 
 
 def as_float32(tensor: Tensor, name: str) -> Tensor:
-    """A tensor out of a file in the type of prompts; raises ValueError for other than finite floating numbers."""
+    """Convert a tensor from a file to float32. Raises ValueError unless it has finite floating numbers."""
     if tensor.dtype not in _FLOATING:
         raise ValueError(f"{name} holds {tensor.dtype}, want float32, float64, bfloat16 or float16")
     single = tensor.to(torch.float32)

@@ -198,18 +198,18 @@ def _push_errors(repository: str) -> Iterator[None]:
         yield
     except errors.HfHubHTTPError as error:
         code = error.response.status_code
-        said = error.server_message or first_line(error)
+        answer = error.server_message or first_line(error)
         if code in (401, 403, 404):
             owner = repository.partition("/")[0]
             raise ValueError(
-                f"{repository}: {constants.ENDPOINT} refuses the token ({code}: {said}); want one that may write to "
+                f"{repository}: {constants.ENDPOINT} refuses the token ({code}: {answer}); want one that may write to "
                 f"repositories of {owner}: {_LOGIN}"
             ) from error
-        raise ConnectionError(f"{repository}: {constants.ENDPOINT} answers {code}: {said}") from error
+        raise ConnectionError(f"{repository}: {constants.ENDPOINT} answers {code}: {answer}") from error
     except ValueError as error:  # by huggingface_hub, with what the hub says of the metadata
-        said = " ".join(str(error).split())
+        answer = " ".join(str(error).split())
         raise ValueError(
-            f"{repository}: {constants.ENDPOINT} refuses the model card ({said}); --licence names another licence"
+            f"{repository}: {constants.ENDPOINT} refuses the model card ({answer}); --licence names another licence"
         ) from error
     except Exception:
         _check_answer(repository)

@@ -1,9 +1,9 @@
-"""Adapter folders that `peft.PeftModel.from_pretrained` loads, with the logits that the prompt has here.
+"""Write adapter folders for `peft.PeftModel.from_pretrained` that give the same logits as the prompt does here.
 
-What PEFT (0.21) makes of the two kinds of adapters decides which one a prompt becomes. PROMPT_TUNING puts virtual
-tokens before the input of a causal model or of an encoder, and never before a decoder's, whatever its configuration
-says. MULTITASK_PROMPT_TUNING composes shared * (cols @ rows) for the `task_ids` of the call and can put a second half
-before the decoder's input; an encoder-decoder is then called with labels, and `generate` writes without that half.
+The behaviour of PEFT (0.21) decides which kind of adapter a prompt becomes. PROMPT_TUNING puts virtual tokens before
+the input of a causal model or of an encoder, but never before a decoder's, whatever its configuration says.
+MULTITASK_PROMPT_TUNING composes shared * (cols @ rows) for the `task_ids` of the call and can put a second half before
+the decoder's input. An encoder-decoder must then be called with labels; `generate` leaves out that half.
 """
 
 from __future__ import annotations
@@ -33,16 +33,17 @@ def export_files(
     multitask: bool = False,
     cards: Sequence[Card] | None = None,
 ) -> Path:
-    """Write prompt files as one adapter: of one file its finished prompt, of several the tasks of a group of MPT.
+    """Write prompt files as one adapter: the finished prompt of one file, or the tasks of an MPT group in several.
 
     Args:
-        base_model, seq2seq: where the cards do not say, or others are meant; seq2seq: an encoder-decoder.
-        multitask: keep the factors of MPT also where it is one file.
-        cards: in place of those in the files.
+        base_model: model of the prompts; default: from the cards.
+        seq2seq: whether it is an encoder-decoder; default: from the cards.
+        multitask: keep the factors of MPT even for a single file.
+        cards: used instead of the cards in the files.
 
     Raises:
-        ValueError: a file is no prompt, has no factors, shares its prompt with no other, or belongs to another model.
-        FileExistsError: the folder is there already.
+        ValueError: a file is not a prompt, has no factors, has a different shared prompt, or belongs to another model.
+        FileExistsError: the folder already exists.
     """
     read = [read_prompt(path) for path in paths]
     cards = cards or [Card.of(metadata, path) for (_, metadata), path in zip(read, paths, strict=True)]
@@ -61,17 +62,17 @@ def export_files(
         return export_peft(read[0][0], folder, **options, cards=cards)
     factors: list[Factors] = []
     for path in paths:
-        found = read_factors(path)
-        if found is None:
+        factor = read_factors(path)
+        if factor is None:
             raise ValueError(
-                f"{path}: holds no factors, which a multitask adapter consists of; prompts of MPT have some where it "
-                "transfers from all sources (transfer_from: all)"
+                f"{path}: has no factors, which a multitask adapter needs; prompts of MPT have them if it transfers "
+                "from all sources (transfer_from: all)"
             )
-        if factors and not torch.equal(found.shared, factors[0].shared):
+        if factors and not torch.equal(factor.shared, factors[0].shared):
             raise ValueError(f"{path}: its shared prompt is not that of {paths[0]}; a group of MPT-group shares one")
-        if factors and found.u.shape != factors[0].u.shape:
-            raise ValueError(f"{path}: its rank {found.u.shape[1]} is not that of {paths[0]}")
-        factors.append(found)
+        if factors and factor.u.shape != factors[0].u.shape:
+            raise ValueError(f"{path}: its rank {factor.u.shape[1]} is not that of {paths[0]}")
+        factors.append(factor)
     u, v = torch.stack([one.u for one in factors]), torch.stack([one.v for one in factors])
     return export_multitask(factors[0].shared, u, v, folder, **options, cards=cards)
 
@@ -85,19 +86,19 @@ def export_peft(
     placement: str = "encoder",
     cards: Sequence[Card] = (),
 ) -> Path:
-    """Write an adapter with this prompt (L, H); returns the folder.
+    """Write an adapter with a prompt (L, H) and return its folder.
 
-    It is a PROMPT_TUNING adapter; with placement "encoder-decoder" a MULTITASK_PROMPT_TUNING one of a single task with
-    factors of one, for PEFT knows no other way to put a prompt before a decoder's input.
+    It is a PROMPT_TUNING adapter. With placement "encoder-decoder", it is a MULTITASK_PROMPT_TUNING adapter with one
+    task and factors of one, because PEFT has no other way to put a prompt before a decoder's input.
 
     Args:
-        base_model: id or folder of the model the prompt belongs to, recorded in the adapter.
-        seq2seq: an encoder-decoder.
-        cards: of the prompt, kept beside the adapter.
+        base_model: id or folder of the prompt's model, recorded in the adapter.
+        seq2seq: whether the model is an encoder-decoder.
+        cards: card of the prompt, written next to the adapter.
 
     Raises:
-        FileExistsError: the folder is there already.
-        ValueError: a causal model has no decoder to put half of the prompt before.
+        FileExistsError: the folder already exists.
+        ValueError: placement "encoder-decoder" for a causal model.
     """
     if placement == "encoder-decoder":
         length, hidden = prompt.shape
@@ -120,11 +121,11 @@ def export_multitask(
     placement: str = "encoder",
     cards: Sequence[Card] = (),
 ) -> Path:
-    """Write a MULTITASK_PROMPT_TUNING adapter of T tasks; returns the folder. See `export_peft`.
+    """Write a MULTITASK_PROMPT_TUNING adapter of T tasks and return its folder. See `export_peft`.
 
     Args:
         shared, u, v: (L, H), (T, L, R), (T, R, H); the prompt of task t is shared * (u_t @ v_t).
-        cards: of each task, kept beside the adapter.
+        cards: card of each task, written next to the adapter.
     """
     config = _config(shared, base_model, seq2seq, placement) | {
         "peft_type": "MULTITASK_PROMPT_TUNING",
@@ -148,7 +149,7 @@ def _config(prompt: Tensor, base_model: str, seq2seq: bool, placement: str) -> d
         "inference_mode": True,
         "num_virtual_tokens": length // parts,
         "token_dim": hidden,
-        # Without it PEFT takes two for an encoder-decoder and expects twice the virtual tokens.
+        # By default, PEFT uses two for an encoder-decoder and expects twice the virtual tokens.
         "num_transformer_submodules": parts,
         "prompt_tuning_init": "RANDOM",
     }
@@ -168,7 +169,7 @@ def _write(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor], car
 
 
 def _is_seq2seq(card: Card, base_model: str, path: Place) -> bool:
-    """By the card, else by the model's configuration where it lies on this machine."""
+    """Whether the model is an encoder-decoder: from the card, else from its configuration on this machine."""
     if card.architecture is not None:
         return card.architecture == "seq2seq"
     from transformers import AutoConfig

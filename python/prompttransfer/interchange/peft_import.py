@@ -1,4 +1,4 @@
-"""Prompts out of PEFT's adapter folders: PROMPT_TUNING and MULTITASK_PROMPT_TUNING."""
+"""Read prompts from PEFT adapter folders: PROMPT_TUNING and MULTITASK_PROMPT_TUNING."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TASK_TYPES = {"CAUSAL_LM": "causal", "SEQ_2_SEQ_LM": "seq2seq"}
 
 
 class Imported(NamedTuple):
-    """A prompt (L, H) with its card, and what it is composed of if it was a multitask one."""
+    """A prompt (L, H) with its card, and its factors if it was a multitask prompt."""
 
     prompt: Tensor
     card: Card
@@ -30,13 +30,14 @@ class Imported(NamedTuple):
 
 
 def import_peft(place: Place) -> list[Imported]:
-    """The prompts of an adapter folder, or of the hub id of one, by task id; one of PROMPT_TUNING.
+    """Read the prompts of an adapter folder, or of the hub id of one, by task id. A PROMPT_TUNING adapter has one.
 
-    What PEFT does with an adapter counts: of a PROMPT_TUNING adapter for two sub-modules it reads the first half only.
-    A checkpoint in pickle format is read as tensors and nothing else; of the hub, none is fetched.
+    The result matches PEFT's behaviour: it reads only the first half of a PROMPT_TUNING adapter for two sub-modules.
+    From a checkpoint in pickle format, only tensors are loaded; from a hub, no pickle is fetched.
 
     Raises:
-        ValueError: not an adapter folder, an adapter of another kind, or tensors that do not fit its configuration.
+        ValueError: the folder has no adapter, a different kind of adapter, or tensors that do not fit its
+            configuration.
     """
     folder = adapter_folder(place)
     config = _config(folder)
@@ -91,7 +92,7 @@ def _config(folder: Path) -> dict[str, Any]:
 
 
 def _count(file: Path, config: dict[str, Any], name: str, default: int | None = None) -> int:
-    """A size in the configuration; null, or nothing, is the default."""
+    """A size in the configuration. null and a missing entry give the default."""
     value = config.get(name)
     value = default if value is None else value
     if type(value) is not int or value < 1:
@@ -108,7 +109,7 @@ def _checkpoint(folder: Path) -> dict[str, Tensor]:
         raise ValueError(f"{folder}: there is no {WEIGHTS}")
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # the unpickler raises whatever a damaged file leads it to
+    except Exception as error:  # the unpickler may raise anything on a damaged file
         raise ValueError(
             f"{file}: damaged, or holds more than tensors, which could run code; want {WEIGHTS}"
         ) from error
@@ -118,7 +119,7 @@ def _checkpoint(folder: Path) -> dict[str, Tensor]:
 
 
 def _cards(folder: Path, count: int) -> list[Card]:
-    """Cards that an export has left beside the adapter; empty ones where there are none."""
+    """Cards written next to the adapter by an export; empty cards if there are none."""
     file = folder / CARDS
     if not file.is_file():
         return [Card()] * count

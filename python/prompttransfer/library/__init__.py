@@ -1,6 +1,6 @@
-"""A library of trained prompts: a folder that finds which of a million resemble a given one."""
+"""A library of trained prompts: a folder with a search for the prompts most similar to a given one."""
 
-from prompttransfer.library.folder import METRICS, Found, Library, Match
+from prompttransfer.library.folder import METRICS, Library, Match, SearchResult
 from prompttransfer.library.index import Entry
 
-__all__ = ["METRICS", "Entry", "Found", "Library", "Match"]
+__all__ = ["METRICS", "Entry", "Library", "Match", "SearchResult"]

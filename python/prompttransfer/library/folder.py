@@ -1,8 +1,8 @@
-"""A library of trained prompts: a folder that finds which of a million resemble a given one.
+"""A library of trained prompts: a folder with a search for the prompts most similar to a given one.
 
-For each prompt `<name>.safetensors` and its card `<name>.json`; `starts/` holds the prompts P_init that several of them
-were trained from, by hash. `index.sqlite` repeats the cards with the sizes and times of the files; what does not agree
-with the files is read again, so that they can be added, changed and removed by any means.
+Each prompt is a file `<name>.safetensors` with its card `<name>.json`. `starts/` contains the prompts P_init from which
+they were trained, by hash. `index.sqlite` copies the cards with the sizes and times of the files. Entries that do not
+match the files are read again, so you can add, change and remove files by any means.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ METRICS = ("cosine", "token_mean_cosine")
 
 @dataclass(frozen=True)
 class Match:
-    """A stored prompt and its similarity, -1 to 1; of: what was compared."""
+    """A stored prompt and its similarity, -1 to 1. of: what was compared."""
 
     entry: Entry
     similarity: float
@@ -42,8 +42,8 @@ class Match:
 
 
 @dataclass(frozen=True)
-class Found:
-    """The matches asked for, the most similar first; compared: how many prompts were compared."""
+class SearchResult:
+    """Matches, starting with the most similar. compared: number of prompts compared."""
 
     matches: list[Match]
     compared: int
@@ -53,7 +53,7 @@ class Found:
 class Library:
     """The prompts of a folder, by name.
 
-    problems: files that are no prompts or no cards, with what is wrong.
+    problems: one message for each file that is not a valid prompt or card.
     """
 
     folder: Path
@@ -62,10 +62,14 @@ class Library:
 
     @classmethod
     def open(cls, folder: Path) -> Library:
-        """Read a library, of unchanged files from the index alone; raises ValueError where there is no such folder."""
+        """Open a library. Only new and changed files are read; the index covers the rest.
+
+        Raises:
+            ValueError: the folder does not exist.
+        """
         folder = Path(folder)
         if not folder.is_dir():
-            raise ValueError(f"{folder}: no such library; prompttransfer library add makes one")
+            raise ValueError(f"{folder}: no such library; create one with prompttransfer library add")
         index = Index(folder)
         return cls(folder, index, index.update())
 
@@ -73,12 +77,12 @@ class Library:
         """Add a prompt file, or the hub id of one, and return its name.
 
         Args:
-            facts: fields of `Card` that go before those in the file.
-            replace: a prompt of that name may be there already.
+            facts: fields of `Card` that override those in the file.
+            replace: allow replacing a prompt with the same name.
 
         Raises:
-            ValueError: not a prompt file, or another prompt has the name.
-            ConnectionError: it is on a hub that does not answer.
+            ValueError: the file is not a prompt file, or another prompt has the name.
+            ConnectionError: the file is on a hub that does not answer.
         """
         file = prompt_file(path)
         read_prompt(file)
@@ -92,14 +96,14 @@ class Library:
             raise ValueError(f"{path}: want a name of letters and digits")
         if target.exists() and not replace and not _same(read_tensors(target)[0], tensors):
             raise ValueError(
-                f"{self.folder}: there is another prompt {name!r}; want --replace, or --prefix for a new name"
+                f"{self.folder}: there is already another prompt {name!r}; use --replace, or --prefix for a new name"
             )
         write_tensors(target, tensors, card.metadata())
         write_json(target.with_suffix(".json"), card.model_dump(mode="json", exclude_defaults=True))
         return name
 
     def add_start(self, path: Path) -> None:
-        """Keep a P_init, without which its prompts have no task vectors."""
+        """Add a P_init. Without it, prompts that were trained from it have no task vectors."""
         start, _ = read_prompt(path)
         from prompttransfer.prompts import init_hash
 
@@ -108,13 +112,13 @@ class Library:
             write_tensors(target, {TENSOR: start}, {"init_hash": init_hash(start)})
 
     def add_run(self, folder: Path, *, prefix: str | None = None, replace: bool = False, **facts: Any) -> list[str]:
-        """Add every target and source prompt of a run folder, with its scores, and their starts; returns the names.
+        """Add every target and source prompt of a run folder, with scores and starts, and return their names.
 
         Args:
-            prefix: of the names; that of the folder, or of the prompt file it belongs to, if None.
+            prefix: prefix of the names; None: name of the folder, or of the prompt file that it belongs to.
 
         Raises:
-            ValueError: not a run folder, or a prompt of it is missing.
+            ValueError: the folder is not a run folder, or one of its prompts is missing.
         """
         folder = Path(folder)
         try:
@@ -128,7 +132,9 @@ class Library:
         rows: list[TargetRow | SourceRow] = [*results.sources, *results.rows]
         for row in rows:
             if row.prompt is None:
-                raise ValueError(f"{folder}: it does not say where the prompt of {row.name} is")
+                raise ValueError(
+                    f"{folder}: the results have no path for the prompt of {row.name}; run it again to save the prompts"
+                )
             name = f"{prefix}-{row.name}" if prefix else row.name
             names.append(
                 self.add(folder / row.prompt, name, replace=replace, scores=row.baselines, metric=row.metric, **facts)
@@ -146,22 +152,23 @@ class Library:
         start: Tensor | None = None,
         but: Path | None = None,
         top: int | None = None,
-    ) -> Found:
-        """Stored prompts by their similarity to a prompt (L, H), the most similar first.
+    ) -> SearchResult:
+        """Rank stored prompts by their similarity to a prompt (L, H), starting with the most similar.
 
-        Prompts that were trained from the same P_init are compared by their task vectors, and come first: the others
-        are compared as they are, which says less. Of other models, and of other shapes, none is compared;
-        `token_mean_cosine` compares prompts of any length. Every file is read once, a few blocks of prompts are in
-        memory. A prompt with infinite or undefined numbers is left out and named in `problems`.
+        Prompts trained from the same P_init are compared by their task vectors and come first. The others are compared
+        directly, which tells less. Prompts of other models or shapes are skipped; `token_mean_cosine` compares prompts
+        of any length. Every file is read once, and only a few blocks of prompts are in memory. A prompt with infinite
+        or undefined numbers is skipped and named in `problems`.
 
         Args:
-            card: of the prompt.
-            start: its P_init, if it is not in the library.
-            but: a file that is not compared, such as that of the prompt itself.
-            top: so many matches at most; all if None.
+            card: card of the prompt.
+            start: P_init of the prompt, if the library does not have it.
+            but: a file to skip, such as the prompt itself.
+            top: largest number of matches; None: all.
 
         Raises:
-            ValueError: unknown metric, a start of another shape, or a file that changed since the library was opened.
+            ValueError: the metric is unknown, `start` has the wrong shape, or a file changed since the library was
+                opened.
         """
         if metric not in METRICS:
             raise ValueError(f"metric: got {metric!r}, want {' or '.join(METRICS)}")
@@ -169,7 +176,7 @@ class Library:
         if start is None and card.init_hash and self._start(card.init_hash).is_file():
             start, _ = read_prompt(self._start(card.init_hash))
         if start is not None and start.shape != prompt.shape:
-            raise ValueError(f"start: got shape {tuple(start.shape)}, want that of the prompt, {tuple(prompt.shape)}")
+            raise ValueError(f"start: got shape {tuple(start.shape)}, want the prompt's shape {tuple(prompt.shape)}")
         length, width = prompt.shape
         stored = index.comparable(
             length,
@@ -191,24 +198,26 @@ class Library:
         return self._best(index, np.concatenate(ids), np.concatenate(values), np.concatenate(shares), top)
 
     def shares_start(self, card: Card) -> bool:
-        """Whether a stored prompt was trained from the same P_init as that of a card, which may be unknown."""
+        """Whether a stored prompt was trained from the same P_init as the card's prompt. False if that is unknown."""
         return bool(card.init_hash) and self._index().shares_start(card.init_hash)
 
     def _index(self) -> Index:
         if not isinstance(self.entries, Index):
-            raise ValueError(f"{self.folder}: want a library that was opened with Library.open")
+            raise ValueError(f"{self.folder}: the library is not open; open it with Library.open")
         return self.entries
 
-    def _best(self, index: Index, ids: np.ndarray, values: np.ndarray, shares: np.ndarray, top: int | None) -> Found:
+    def _best(
+        self, index: Index, ids: np.ndarray, values: np.ndarray, shares: np.ndarray, top: int | None
+    ) -> SearchResult:
         finite = np.isfinite(values)
         self.problems += [
-            f"{index.by_id(int(number)).path}: tensor {TENSOR!r} holds infinite or undefined numbers"
+            f"{index.by_id(int(number)).path}: tensor {TENSOR!r} has infinite or undefined numbers"
             for number in ids[~finite]
         ]
         ids, values, shares = ids[finite], values[finite], shares[finite]
         order = np.lexsort((-values, ~shares))
         if top is not None and top < len(order):
-            last = order[top - 1]  # its equals are kept until the names decide
+            last = order[top - 1]  # ties are kept until they are ordered by name
             ties = (values[order[top:]] == values[last]) & (shares[order[top:]] == shares[last])
             order = order[: top + int(ties.sum())]
         matches = [
@@ -216,14 +225,14 @@ class Library:
             for at in order
         ]
         matches.sort(key=lambda match: (match.of == "prompts", -match.similarity, match.entry.name))
-        return Found(matches[:top], int(finite.sum()))
+        return SearchResult(matches[:top], int(finite.sum()))
 
     def _start(self, init_hash: str) -> Path:
         return self.folder / "starts" / f"{re.sub(r'[^0-9a-f]', '', init_hash)}.safetensors"
 
 
 def _similarity(prompt: Tensor, block: Tensor, reference: Tensor | None, metric: str) -> np.ndarray:
-    """Of a prompt (L, H) with a block (B, L', H)."""
+    """Similarity of a prompt (L, H) to a block of prompts (B, L', H)."""
     if metric == "token_mean_cosine" and block.shape[1] != prompt.shape[0]:
         prompt, block, metric = prompt.mean(dim=0, keepdim=True), block.mean(dim=1, keepdim=True), "cosine"
     return pk.task_similarity(block, reference, prompt[None], metric=metric)[:, 0].double().numpy()

@@ -1,7 +1,7 @@
-"""What the files of a library say, in a database beside them, so that none is read again that is as it was.
+"""Database index of a library's files, so that unchanged files are not read again.
 
-A million prompts are listed, compared with the index and chosen from without all of them being in memory. The index can
-be deleted at any time: it is rebuilt from the files.
+It lists, selects and compares a million prompts without having all of them in memory. You may delete the index at any
+time; it is rebuilt from the files.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from prompttransfer.interchange.files import TENSOR, UNREADABLE
 
 NAME = "index.sqlite"
 FORMAT = 3
-# As safetensors calls them.
+# Names in safetensors.
 DTYPES = {"F32": torch.float32, "F64": torch.float64, "F16": torch.float16, "BF16": torch.bfloat16}
-_CHUNK = 1024  # files described between two commits
+_CHUNK = 1024  # files per commit
 _SCHEMA = (
     "DROP TABLE IF EXISTS prompts",
     "CREATE TABLE prompts(id INTEGER PRIMARY KEY, name TEXT UNIQUE, size INT, mtime INT, card_size INT, card_mtime INT,"
@@ -58,8 +58,8 @@ class Entry:
 
 
 class Stored(NamedTuple):
-    """Where the matrix of a prompt lies in its file, which has this size and time; shares: its start is the one that
-    was asked for."""
+    """Location of a prompt's matrix in its file, and the file's size and time. shares: whether its start is the
+    requested one."""
 
     id: int
     name: str
@@ -73,7 +73,7 @@ class Stored(NamedTuple):
 
 
 class Index(Mapping[str, Entry]):
-    """The prompts of a folder by name, once it was told to `update`; see the head of this file."""
+    """The prompts of a folder, by name. Empty until `update` is called."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -89,26 +89,26 @@ class Index(Mapping[str, Entry]):
         return self._entry("name", name)
 
     def by_id(self, number: int) -> Entry:
-        """The entry of a `Stored`."""
+        """The entry with the id of a `Stored`."""
         return self._entry("id", number)
 
     def _entry(self, column: str, value: str | int) -> Entry:
         query = f"SELECT name, length, width, card FROM prompts WHERE {column} = ?"
-        found = self._database.execute(query, (value,)).fetchone()
-        if found is None:
+        row = self._database.execute(query, (value,)).fetchone()
+        if row is None:
             raise KeyError(value)
-        name, length, width, card = found
+        name, length, width, card = row
         path = self._folder / f"{name}.safetensors"
         return Entry(name, path, Card.checked(json.loads(card), path), (length, width))
 
     def comparable(self, length: int, width: int, *, any_length: bool, model: str, start: str) -> Iterator[Stored]:
-        """Prompts of a shape that are of the model or do not say of which, those of the start first, then by length and
-        type.
+        """Prompts of a shape that belong to the model or to an unknown one. Those with the same start come first, then
+        sorted by length and type.
 
         Args:
-            any_length: only the width has to fit; the start is shared by those of the length alone.
-            model: fingerprint; "": of any.
-            start: hash of P_init; "": of none.
+            any_length: only the width must match. Prompts of another length do not share the start.
+            model: fingerprint of the model; "": any model.
+            start: hash of P_init; "": none.
         """
         query = (
             "SELECT id, name, size, mtime, length, width, dtype, offset,"
@@ -116,24 +116,24 @@ class Index(Mapping[str, Entry]):
             "FROM prompts WHERE width = :width AND (:any OR length = :long) "
             "AND (:model = '' OR model IN ('', :model)) ORDER BY shares DESC, length, dtype, id"
         )
-        given = {"long": length, "width": width, "any": any_length, "model": model, "start": start}
-        return (Stored(*row) for row in self._database.execute(query, given))
+        parameters = {"long": length, "width": width, "any": any_length, "model": model, "start": start}
+        return (Stored(*row) for row in self._database.execute(query, parameters))
 
     def shares_start(self, start: str) -> bool:
-        """Whether a prompt has a start of this hash."""
+        """Whether any prompt has a start with this hash."""
         return self._database.execute("SELECT 1 FROM prompts WHERE start = ? LIMIT 1", (start,)).fetchone() is not None
 
     def update(self) -> list[str]:
-        """Follow the files; returns what is wrong with those that are left out.
+        """Bring the index up to date with the files; return a message for each file that is skipped.
 
-        A prompt that is left out is read again next time.
+        A skipped prompt is read again next time.
         """
         path = self._folder / NAME
         try:
             return self._follow(_connected(path))
         except sqlite3.OperationalError:
-            pass  # somebody else's library, or a full disk: it is read as it is
-        except sqlite3.DatabaseError:  # damaged, or another file of this name
+            pass  # a read-only library, or a full disk: use the index as it is
+        except sqlite3.DatabaseError:  # damaged, or not a database
             with suppress(sqlite3.OperationalError, OSError):
                 path.unlink()
                 return self._follow(_connected(path))
@@ -160,7 +160,7 @@ class Index(Mapping[str, Entry]):
         return problems
 
     def _listing(self, problems: list[str]) -> Iterator[tuple[str, str, int, int]]:
-        """Name without its ending, ending, size and time of the prompts and JSON files of the folder."""
+        """Stem, suffix, size and time of the prompts and JSON files of the folder."""
         with os.scandir(self._folder) as files:
             for file in files:
                 name, kind = os.path.splitext(file.name)
@@ -172,12 +172,12 @@ class Index(Mapping[str, Entry]):
                 except UnicodeEncodeError:
                     problems.append(f"{os.fsencode(file.path)!r}: want a name in UTF-8")
                 except FileNotFoundError:
-                    continue  # removed in between
+                    continue  # deleted meanwhile
                 else:
                     yield name, kind, stat.st_size, stat.st_mtime_ns
 
     def _describe(self, name: str, state: list[int | None], problems: list[str]) -> None:
-        """Write down a new or changed prompt in place of what is known of it."""
+        """Replace the index entry of a new or changed prompt."""
         database, path = self._database, self._folder / f"{name}.safetensors"
         database.execute("DELETE FROM prompts WHERE name = ?", (name,))
         try:
@@ -191,7 +191,7 @@ class Index(Mapping[str, Entry]):
 
 
 def described(path: Path, card: Path | None) -> tuple[tuple[int, int, str, int], Card]:
-    """Length, width, type and place of the matrix in a prompt file, and the card; only the file's head is read."""
+    """Length, width, type and offset of the matrix in a prompt file, and the card. Reads only the file's header."""
     try:
         with safe_open(path, framework="pt") as file:
             matrix = file.get_slice(TENSOR) if TENSOR in file.keys() else None  # noqa: SIM118
@@ -201,7 +201,7 @@ def described(path: Path, card: Path | None) -> tuple[tuple[int, int, str, int],
             head = int.from_bytes(file.read(8), "little")
             places = json.loads(file.read(head))
     except UNREADABLE as error:
-        raise ValueError(f"{path}: not a readable safetensors file, or not all of it ({error})") from error
+        raise ValueError(f"{path}: not a readable safetensors file, or truncated ({error})") from error
     if len(shape) != 2 or 0 in shape or dtype not in DTYPES:
         got = f"{tuple(shape)} of type {dtype}" if shape else "none"
         raise ValueError(f"{path}: want a tensor {TENSOR!r} of shape (L, H) and type {', '.join(DTYPES)}, got {got}")
@@ -219,14 +219,16 @@ def described(path: Path, card: Path | None) -> tuple[tuple[int, int, str, int],
 
 
 def _connected(path: Path | str, **more: Any) -> sqlite3.Connection:
-    """A database; of no name: a private one in a file that goes with the connection."""
+    """Open a database. An empty path opens a private one in a temporary file that ends with the connection."""
     connection: sqlite3.Connection = sqlite3.connect(path, timeout=60, check_same_thread=False, **more)
-    connection.execute("PRAGMA trusted_schema = OFF")  # a library may be anybody's: its schema runs no functions
+    connection.execute(
+        "PRAGMA trusted_schema = OFF"
+    )  # libraries may be untrusted, so their schema must not run functions
     return connection
 
 
 def _copied(path: Path) -> sqlite3.Connection:
-    """A private database with what a file holds, if that can be read."""
+    """Copy a database file to a private database; empty if the file cannot be read."""
     private = _connected("")
     with suppress(sqlite3.Error), closing(_connected(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as shared:
         shared.backup(private)
@@ -234,7 +236,7 @@ def _copied(path: Path) -> sqlite3.Connection:
 
 
 def _prepare(database: sqlite3.Connection) -> None:
-    """Empty tables, unless there are tables of this format."""
+    """Create empty tables, unless there are tables of this format."""
 
     def is_ready() -> bool:
         return bool(database.execute("PRAGMA user_version").fetchone()[0] == FORMAT)

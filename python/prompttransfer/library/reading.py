@@ -1,8 +1,8 @@
-"""Matrices of many prompt files, block by block: each byte is read once, and a few blocks are in memory.
+"""Read the matrices of many prompt files in blocks. Each byte is read once, and only a few blocks are in memory.
 
-Every thread reads a block of files into a buffer of its own and works on it while it is still in that core's cache.
-Mapping the files into memory instead costs a page fault for each few pages and an unmapping for each file, which takes
-longer than to copy a prompt of some hundred kilobytes.
+Every thread reads a block of files into its own buffer and processes it while it is still in that core's cache. Memory
+mapping would cost page faults and an unmap for each file, which takes longer than copying a prompt of a few hundred
+kilobytes.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from torch import Tensor
 from promptkernels.backends import cpu
 from prompttransfer.library.index import DTYPES, Stored
 
-BLOCK_BYTES = 1 << 22  # read and worked on at once
-BLOCKS = 8  # of a part: what a thread takes over from the pool
-READERS = min(16, 2 * (os.cpu_count() or 1))  # more than cores: a disk wants several requests at once
+BLOCK_BYTES = 1 << 22  # bytes to read and process at once
+BLOCKS = 8  # blocks per part, the unit of work of a thread
+READERS = min(16, 2 * (os.cpu_count() or 1))  # more than cores, because a disk is faster with several requests at once
 
 Work = Callable[[Tensor, bool], np.ndarray]
 
 
 class Part(NamedTuple):
-    """Prompts of one kind, and a value for each; shares: their start is the one that was asked for."""
+    """Prompts of one kind, and a value for each. shares: whether their start is the requested one."""
 
     ids: list[int]
     values: np.ndarray
@@ -38,22 +38,22 @@ class Part(NamedTuple):
 
 
 def parts(folder: Path, stored: Iterable[Stored], work: Work, but: os.stat_result | None = None) -> Iterator[Part]:
-    """What `work` makes of the matrices of files, in their order.
+    """Apply `work` to the matrices of files; yields the results in order.
 
     Args:
-        work: (prompts (B, L, H) float32 or float64, shares) -> values (B,); called by several threads, the prompts are
+        work: (prompts (B, L, H) float32 or float64, shares) -> values (B,). Called by several threads; the prompts are
             overwritten afterwards.
-        but: of a file that is left out.
+        but: file status of a file to skip.
 
     Raises:
-        ValueError: a file is no longer the one that was indexed.
+        ValueError: a file changed since it was indexed.
     """
     waiting: deque[Future[Part]] = deque()
     own = local()
 
     def begin() -> None:
         own.buffer = np.empty(0, np.uint8)
-        cpu.use_threads(1)  # the threads of this pool are enough
+        cpu.use_threads(1)  # this pool already has enough threads
 
     def run(rows: Sequence[Stored]) -> Part:
         ids, values = list[int](), []
@@ -88,7 +88,7 @@ def _bytes(stored: Stored) -> int:
 
 
 def _cut(stored: Iterable[Stored]) -> Iterator[list[Stored]]:
-    """As many of one kind as a part holds, at least one."""
+    """Group prompts of one kind into parts of at least one prompt."""
     rows: list[Stored] = []
     for row in stored:
         same = rows and (row.shares, row.length, row.dtype) == (rows[0].shares, rows[0].length, rows[0].dtype)
@@ -101,7 +101,7 @@ def _cut(stored: Iterable[Stored]) -> Iterator[list[Stored]]:
 
 
 def _fill(buffer: np.ndarray, folder: Path, rows: Sequence[Stored], but: os.stat_result | None) -> list[int]:
-    """Read matrices one behind the other; returns the ids of those that were read."""
+    """Read matrices into consecutive places of a buffer; return the ids of those that were read."""
     size, ids = _bytes(rows[0]), list[int]()
     for row in rows:
         path = os.path.join(folder, f"{row.name}.safetensors")
@@ -115,6 +115,6 @@ def _fill(buffer: np.ndarray, folder: Path, rows: Sequence[Stored], but: os.stat
         except OSError as error:
             raise ValueError(f"{path}: not readable ({error})") from error
         if (stat.st_size, stat.st_mtime_ns, got) != (row.size, row.mtime, size):
-            raise ValueError(f"{path}: changed since the library was opened; start again")
+            raise ValueError(f"{path}: changed since the library was opened; open it again")
         ids.append(row.id)
     return ids

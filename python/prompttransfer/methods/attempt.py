@@ -28,7 +28,7 @@ class ATTEMPTConfig(Presets):
     variant: Literal["paper", "code"] = Field(
         "paper",
         description="Version to follow where paper and published code differ. code sets mask_padding and train_norm to "
-        "false, unless they are given.",
+        "false, unless you set them.",
     )
     mask_padding: bool = Field(True, description="Leave padding out of the maximum over the text's embeddings.")
     train_norm: bool = Field(True, description="Train the weights of the attention's LayerNorm.")
@@ -51,7 +51,7 @@ class ATTEMPTConfig(Presets):
 def average_over(
     backbone: Backbone, prompt: InstancePrompt, rows: tuple[EncodedRow, ...], batch_size: int
 ) -> tuple[Tensor, Tensor]:
-    """Prompt (L, H) and attention (K+1,), mean over rows; prompt and results are on the CPU."""
+    """Mean prompt (L, H) and attention (K+1,) over rows. Prompt and results are on the CPU."""
     total, attention = torch.zeros_like(prompt.target), torch.zeros(len(prompt.sources) + 1)
     for first in range(0, len(rows), batch_size):
         batch = backbone.collate([row.ids for row in rows[first : first + batch_size]])
@@ -62,7 +62,7 @@ def average_over(
 
 
 class ATTEMPT(Method):
-    """Attention of every row over source prompts."""
+    """Attention of every row over the source prompts and the target's own."""
 
     name = "ATTEMPT"
     settings = (ATTEMPTConfig,)

@@ -1,4 +1,4 @@
-"""What a method is: its name, its settings, what it needs, the stages it trains, and how it runs."""
+"""Base class of the methods: name, settings, requirements, training stages and how to run it."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 class SizedTask(Protocol):
-    """A task as far as it is known before a run.
+    """What is known about a task before a run.
 
-    train: training rows, None where they are not known; max_length: text tokens of a row, None where the run says it.
+    train: number of training rows, None if unknown; max_length: text tokens per row, None to use the run's setting.
     """
 
     @property
@@ -35,20 +35,20 @@ class SizedTask(Protocol):
 
 @dataclass(frozen=True)
 class Stage:
-    """A training stage as it is declared before a run. Equal stages are trained once.
+    """A training stage, declared before the run. Equal stages are trained once.
 
     Attributes:
-        tasks: whose training rows it reads.
-        updates: None: not known, as it follows from the rows.
-        batch: rows of an update.
-        trained: parameters.
-        prompts: different prompts that the rows of a batch read, at most.
-        passes: how often an update reads its batch forward and backward.
-        taught: an update also reads its batch forward with a teacher's prompt.
-        by_row: every row reads a prompt of its own.
-        chosen: validation rows choose the prompt that is kept, where the settings ask for it.
-        rate: peak learning rate, where it is not that of the tasks.
-        length: tokens of a prompt, where it is not that of the run.
+        tasks: tasks whose training rows the stage reads.
+        updates: number of updates; None if it depends on rows that are not known yet.
+        batch: rows per update.
+        trained: number of trainable parameters.
+        prompts: largest number of different prompts in one batch.
+        passes: forward and backward passes over the batch per update.
+        taught: whether each update adds a forward pass with a teacher's prompt.
+        by_row: whether every row has its own prompt.
+        chosen: whether validation rows may choose the prompt to keep, if the settings ask for it.
+        rate: peak learning rate; None to use the task's.
+        length: prompt tokens; None to use the run's.
     """
 
     title: str
@@ -67,10 +67,10 @@ class Stage:
 
 @dataclass(frozen=True)
 class Scope:
-    """What a method declares its stages from: the settings, tasks and sizes of a run.
+    """The settings, tasks and sizes from which a method declares its stages.
 
     Attributes:
-        length, hidden: of a prompt, L and H.
+        length, hidden: prompt length L and hidden size H.
     """
 
     config: RunConfig
@@ -81,16 +81,16 @@ class Scope:
 
     @property
     def prompt(self) -> int:
-        """Numbers of a prompt, L H."""
+        """Number of values in a prompt, L * H."""
         return self.length * self.hidden
 
     def source_prompt(self, source: SizedTask) -> Stage:
-        """Prompt tuning of a source."""
+        """Prompt tuning on one source."""
         updates = None if source.train is None else source_updates(self.config, source.train)
         return Stage(f"source {source.name}", (source,), updates, self.config.source_batch_size, self.prompt)
 
     def joint(self, title: str, block: JointBudget, trained: int, batch: int | None = None, **more: Any) -> Stage:
-        """A stage on all sources together; block: settings with its source_updates and source_epochs."""
+        """A stage on all sources together. `block` holds the stage's source_updates and source_epochs."""
         sizes = [source.train for source in self.sources]
         rows = None if None in sizes else sum(size or 0 for size in sizes)
         batch = batch or self.config.source_batch_size
@@ -98,24 +98,24 @@ class Scope:
         return Stage(title, self.sources, updates, batch, trained, chosen=False, **more)
 
     def budget(self, target: SizedTask) -> TargetBudget | None:
-        """None: it follows from rows that are not known."""
+        """The target's budget; None if it depends on rows that are not known yet."""
         return None if target.train is None else target_budget(self.config.for_task(target.name), target.train)
 
     def parts(self, target: SizedTask, fraction: float) -> tuple[int | None, int | None]:
-        """The updates of a target's budget in two parts, the first one a fraction."""
+        """Split a target's updates into two parts; the first gets the given fraction."""
         budget = self.budget(target)
         return (None, None) if budget is None else split_updates(budget.total, fraction)
 
     def tuning(self, target: SizedTask, title: str, trained: int, **more: Any) -> Stage:
-        """A stage on a target with all of its budget, where `more` does not say otherwise."""
+        """A stage on a target with its whole budget. `more` overrides fields of the stage."""
         budget, batch = self.budget(target), self.config.for_task(target.name).batch_size
         if budget is not None and budget.own:
             batch = round((budget.own * budget.own_rows + budget.transfer * batch) / budget.total)
-        given = {"updates": None if budget is None else budget.total, "batch": batch} | more
-        return Stage(f"{target.name}: {title}", (target,), trained=trained, **given)
+        fields = {"updates": None if budget is None else budget.total, "batch": batch} | more
+        return Stage(f"{target.name}: {title}", (target,), trained=trained, **fields)
 
     def together(self, title: str, trained: int) -> Stage:
-        """A stage on all targets together, each with all of its budget; see `shared.train_together`."""
+        """A stage on all targets together, each with its whole budget; see `shared.train_together`."""
         budgets, count = [self.budget(task) for task in self.targets], len(self.targets)
         updates = None if None in budgets else max(budget.total for budget in budgets if budget)
         batch = sum(self.config.for_task(task.name).batch_size for task in self.targets)
@@ -123,12 +123,12 @@ class Scope:
 
 
 class Method(ABC):
-    """A way to make a target's prompt. A subclass that is registered takes part in all that a run's methods do.
+    """A way to train a target's prompt. Subclass it and register the subclass to use it in runs.
 
     Attributes:
-        name: as in `RunConfig.methods`, and the name of its folder of prompts.
-        settings: the blocks of settings that it brings; each names its own `block`.
-        transfers: it learns from source tasks; else it runs without any.
+        name: name in `RunConfig.methods`, and of the folder of its prompts.
+        settings: settings classes of the method; each names its own `block`.
+        transfers: whether it learns from source tasks. If false, it also runs without sources.
     """
 
     name: str
@@ -136,59 +136,59 @@ class Method(ABC):
     transfers: bool = True
 
     def source_prompts(self, config: RunConfig) -> bool:
-        """Whether it asks for a prompt of each source, which a run then trains, scores and saves."""
+        """Whether the method needs a prompt for each source. The run trains, scores and saves them."""
         return self.transfers
 
     def check(self, config: RunConfig) -> None:  # noqa: B027  most have nothing to check
-        """Raise a ValueError that names the settings which do not fit together."""
+        """Raise a ValueError that names settings which do not fit together."""
 
     def validation_setting(self, config: RunConfig) -> str | None:
-        """The setting that makes it look at a target's validation rows, if one does."""
+        """The setting that makes the method read a target's validation rows, or None."""
         return None
 
     def disk(self, config: RunConfig) -> int:
-        """Bytes that it may keep beside its stages."""
+        """Bytes that the method may write to disk in addition to its stages."""
         return 0
 
     def own_budget(self, config: RunConfig, rows: int) -> tuple[int, int]:
-        """Updates, and rows of each, that it adds to the budget of every method on a target with so many rows."""
+        """Extra updates on a target with this many rows, and rows per update. Every method's budget grows by them."""
         return 0, config.batch_size
 
     def source_stages(self, scope: Scope) -> Iterable[Stage]:
-        """Its stages on the sources, without the prompts of each source."""
+        """Stages on the sources, except for the prompt of each source."""
         return ()
 
     def target_stages(self, scope: Scope, target: SizedTask) -> Iterable[Stage]:
-        """Its stages on a target; of several targets together, the same one for each."""
+        """Stages on a target. A stage on several targets together is yielded for each of them."""
         return (scope.tuning(target, self.name, scope.prompt),)
 
     @abstractmethod
     def run(self, ctx: Context, target: EncodedTask) -> MethodResult:
-        """Train a target's prompt; called once for each target and seed."""
+        """Train a target's prompt. Called once per target and seed."""
 
 
 def check_fraction(config: RunConfig, method: str, name: str, fraction: float) -> None:
-    """Raise a ValueError where a fraction of the target's budget leaves no updates to one of two stages.
+    """Raise a ValueError if a fraction of the target's budget leaves one of two stages without updates.
 
-    A budget in epochs depends on the rows, and is checked when they are there.
+    A budget in epochs depends on the rows and is checked once they are loaded.
     """
     budgets = {"target_updates": config.target_updates if config.target_epochs is None else None}
     budgets["max_updates"] = config.max_updates
-    for given, budget in budgets.items():
+    for setting, budget in budgets.items():
         if budget is not None and not 0 < round(fraction * budget) < budget:
-            raise ValueError(f"{given}={budget} with {name}={fraction} leaves no updates to a stage of {method}")
+            raise ValueError(f"{setting}={budget} with {name}={fraction} leaves a stage of {method} without updates")
 
 
 def check_one_rate(config: RunConfig, method: str) -> None:
-    """Raise a ValueError where targets that a method trains together have different rates."""
+    """Raise a ValueError if targets that a method trains together have different learning rates."""
     rates = {name: config.for_task(name, method).target_rate for name in config.targets}
     if len(set(rates.values())) > 1:
-        told = ", ".join(f"{rate} for {name}" for name, rate in rates.items())
-        raise ValueError(f"{method} trains its targets together: want one rate for all of them, got {told}")
+        listed = ", ".join(f"{rate} for {name}" for name, rate in rates.items())
+        raise ValueError(f"{method} trains its targets together: want one rate for all of them, got {listed}")
 
 
 def all_stages(methods: Sequence[Method], scope: Scope) -> Iterator[tuple[Stage, bool]]:
-    """Every stage of a run once, in the order in which a run comes to them; and whether it is on sources."""
+    """Yield every stage of a run once, in the order of the run, with whether it is on sources."""
     seen: set[Stage] = set()
 
     def new(stages: Iterable[Stage]) -> Iterator[Stage]:

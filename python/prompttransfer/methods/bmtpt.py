@@ -1,10 +1,11 @@
-"""BMTPT (Lee et al. 2023): SVGD particles of the sources' posterior are the start and the prior of the target.
+"""BMTPT (Lee et al. 2023): SVGD particles of the source posterior give the target its start and its prior.
 
-We have read the paper's abstract and secondary sources, not the paper, and its official repository holds no code; the
+We know the paper's abstract and secondary sources, not the paper itself, and the official repository has no code. The
 choices made here are settings of `BMTPTConfig`.
+
 Source stage: M prompts follow SVGD on log p(theta | sources). Target stage: training from an aggregate of the
 particles, as one full-rank matrix or with low-rank factors at a rate of their own, under a prior fitted to the
-particles. Without it (prior "none" or beta 0) and with a full-rank prompt, it is prompt tuning from the aggregate.
+particles. Without a prior ("none" or beta 0) and with a full-rank prompt, this is prompt tuning from the aggregate.
 """
 
 from __future__ import annotations
@@ -138,11 +139,11 @@ def start_particles(start: Tensor, count: int, spread: float, seed: int) -> Tens
 def source_batches(
     sizes: list[int], batch_size: int, updates: int, seed: int, sources: int | None = None
 ) -> list[list[int]]:
-    """Batches with equally many rows of every source that takes part; the remainder goes around.
+    """Batches with the same number of rows from every participating source. Sources take turns with the remainder.
 
     Args:
-        sources: how many take part in an update, drawn without replacement; None: all, or as many as a batch has rows,
-            one after the other.
+        sources: number of sources per update, drawn without replacement. None: all of them; if a batch has fewer rows
+            than there are sources, they take turns.
     """
     rng = np.random.default_rng(seed)
     cursors = [Cursor(size, rng) for size in sizes]
@@ -159,10 +160,10 @@ def source_batches(
 
 
 def source_stage(ctx: Context) -> tuple[ParticlePrompts, dict]:
-    """SVGD on the sources: the particles and the stage's facts."""
+    """Run SVGD on the sources; return the particles and the stage's facts."""
     config, bmtpt = ctx.config, ctx.config.of(BMTPTConfig)
     rows, sizes = joined_rows(ctx.sources)
-    # For every target the same, whatever rows an update on it has.
+    # The same for every target, whatever batch size its updates use.
     batch_size = svgd_rows(ctx.run_config or config)
     updates = joint_updates(config, bmtpt, len(rows), batch_size)
     batches = source_batches(sizes, batch_size, updates, ctx.source_seed, bmtpt.sources_per_update)
@@ -178,7 +179,7 @@ def source_stage(ctx: Context) -> tuple[ParticlePrompts, dict]:
     )
 
     def follow_svgd() -> None:
-        # The loss is a mean over particles: its gradient is 1/M of each particle's.
+        # The loss is a mean over particles, so its gradient is 1/M of each particle's.
         prompt.particles.grad.mul_(prompt.count)
         prompt.turn_gradient(evidence)
         if config.max_grad_norm:
@@ -192,7 +193,7 @@ def source_stage(ctx: Context) -> tuple[ParticlePrompts, dict]:
         rows,
         batches,
         config.learning_rate,
-        max_grad_norm=0.0,  # clipping all particles together would couple them: each is clipped by itself, after SVGD
+        max_grad_norm=0.0,  # clipping all particles together would couple them; each is clipped on its own after SVGD
         before_step=follow_svgd,
         whole_batches=bmtpt.parallel == "particles",
     )
@@ -210,21 +211,21 @@ def source_stage(ctx: Context) -> tuple[ParticlePrompts, dict]:
 
 
 def particle_scores(ctx: Context, particles: Tensor, target: EncodedTask) -> list[float]:
-    """Mean of the metrics of every particle (M, L, H) on the target's validation rows.
+    """Mean metric of every particle (M, L, H) on the target's validation rows.
 
     Raises:
-        ValueError: it has none.
+        ValueError: the target has no validation rows.
     """
     held_out = target.validation
     if held_out is None:
-        raise ValueError(f"task {target.name!r} has no validation rows for bmtpt.aggregation to look at")
+        raise ValueError(f"task {target.name!r} has no validation rows, which bmtpt.aggregation needs")
     title = f"{target.name}: validation of particle"
-    found = [ctx.evaluate(f"{title} {index}", held_out, particle) for index, particle in enumerate(particles)]
-    return [mean_score(held_out, each) for each in found]
+    evaluations = [ctx.evaluate(f"{title} {index}", held_out, particle) for index, particle in enumerate(particles)]
+    return [mean_score(held_out, evaluation) for evaluation in evaluations]
 
 
 def aggregate(ctx: Context, posterior: ParticlePrompts, target: EncodedTask) -> Tensor:
-    """Start of the target prompt (L, H): mean, kernel-weighted mean, or the particle best on the target's rows."""
+    """Start of the target prompt (L, H): mean, kernel-weighted mean, or best particle on the target's rows."""
     particles, aggregation = posterior.particles.detach(), ctx.config.of(BMTPTConfig).aggregation
     if aggregation == "best":
         losses = training_losses(ctx, particles, target, "particles")
@@ -236,7 +237,7 @@ def aggregate(ctx: Context, posterior: ParticlePrompts, target: EncodedTask) -> 
 
 
 def target_prompt(start: Tensor, bmtpt: BMTPTConfig, rate: float) -> tuple[PromptModule, list[dict]]:
-    """The target's prompt and its parameter groups: the start, times low-rank factors of one when "factored"."""
+    """The target's prompt and its parameter groups. If "factored", low-rank factors of one multiply the start."""
     rate = bmtpt.full_rank_learning_rate or rate
     if bmtpt.parametrisation == "full":
         full = SoftPrompt(start)
@@ -268,7 +269,7 @@ def _adapt(ctx: Context, target: EncodedTask) -> MethodResult:
     loss, settings = task_loss, {}
     if bmtpt.prior != "none" and bmtpt.beta > 0:
         fit = gaussian_penalty if bmtpt.prior == "gaussian" else mixture_penalty
-        # The task loss is a mean over answer tokens, the log posterior a sum over those of all rows.
+        # The task loss is a mean over answer tokens; the log posterior is a sum over the answer tokens of all rows.
         strength = bmtpt.beta / EncodedRows.of(target.train).answer_tokens
         loss = PriorLoss(fit(particles.to(ctx.backbone.device), bmtpt.prior_std_floor), strength)
         settings = {
@@ -335,5 +336,5 @@ class BMTPT(Method):
 
 
 def svgd_rows(config: RunConfig) -> int:
-    """Rows of an SVGD update, each read by every particle."""
+    """Rows per SVGD update. Every particle reads each of them."""
     return config.of(BMTPTConfig).rows or max(1, config.batch_size // 2)

@@ -1,7 +1,7 @@
-"""How many updates every stage makes: what the settings say in updates or in epochs, for so many rows.
+"""Number of updates of every stage, from settings in updates or epochs, for a given number of rows.
 
-Epochs are counted in rows: E epochs over N rows in batches of B are ceil(E N / B) updates; on a mixture of sources,
-whose batches are drawn, an epoch is floor(N / B) batches, as in the sampler of MPT. `max_updates` ends any stage.
+Epochs are counted in rows: E epochs over N rows in batches of B are ceil(E N / B) updates. On a mixture of sources,
+whose batches are drawn at random, an epoch is floor(N / B) batches, as in MPT's sampler. `max_updates` limits a stage.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class TargetBudget(NamedTuple):
     """Updates on target rows.
 
     Attributes:
-        own: what a method asks for on top of the settings of the run (`Method.own_budget`); every method gets as much.
-        transfer: the rest.
-        own_rows: rows of an update of own.
+        own: updates that a method adds to the run's settings (`Method.own_budget`). Every method gets as many.
+        transfer: the other updates.
+        own_rows: rows per update of `own`.
     """
 
     own: int
@@ -34,37 +34,37 @@ class TargetBudget(NamedTuple):
 
     @property
     def total(self) -> int:
-        """What every method spends on the target."""
+        """Updates that every method spends on the target."""
         return self.own + self.transfer
 
 
 def source_updates(config: RunConfig, rows: int) -> int:
-    """Updates of prompt tuning on one source with so many training rows."""
+    """Updates of prompt tuning on one source with this many training rows."""
     return _capped(
         config, updates_of_epochs(config.source_epochs, rows, config.source_batch_size) or config.source_updates
     )
 
 
 def joint_updates(config: RunConfig, block: JointBudget, rows: int, batch_size: int | None = None) -> int:
-    """Updates of a stage on all sources together, with so many training rows in all.
+    """Updates of a stage on all sources together, with this many training rows in total.
 
-    The block's own settings go before those of the run, and epochs before updates.
+    The block's settings override the run's, and epochs override updates.
 
     Args:
-        batch_size: rows per update; none: source_batch_size.
+        batch_size: rows per update; None: source_batch_size.
     """
     size = batch_size or config.source_batch_size
-    found = (
+    updates = (
         _drawn(block.source_epochs, rows, size)
         or block.source_updates
         or _drawn(config.source_epochs, rows, size)
         or config.source_updates
     )
-    return _capped(config, found)
+    return _capped(config, updates)
 
 
 def target_budget(config: RunConfig, rows: int) -> TargetBudget:
-    """The budget of every method on a target with so many rows; `config` is that of the target (`for_task`)."""
+    """The budget of every method on a target with this many rows. `config` is the target's own (`for_task`)."""
     epochs = config.target_epochs
     if isinstance(epochs, dict):
         reached = [least for least in epochs if least <= rows]
@@ -78,12 +78,12 @@ def target_budget(config: RunConfig, rows: int) -> TargetBudget:
 
 
 def warmup_updates(config: RunConfig, updates: int) -> int:
-    """Updates with rising rate in a stage of so many; more than the stage has when `warmup_updates` says so."""
+    """Warm-up updates of a stage with this many updates. A `warmup_updates` setting may exceed the stage."""
     return math.ceil(config.warmup * updates) if config.warmup_updates is None else config.warmup_updates
 
 
 def updates_of_epochs(epochs: float | None, rows: int, batch_size: int) -> int | None:
-    """None where no epochs are given."""
+    """Updates in this many epochs; None if `epochs` is None."""
     return None if epochs is None else max(1, math.ceil(epochs * rows / batch_size))
 
 

@@ -1,6 +1,6 @@
-"""Prompts judged on a target before it is trained on: the loss of each on the target's training rows.
+"""Loss of candidate prompts on a target's training rows, before any training on it.
 
-Forward passes only, which are no updates of the target's budget.
+These are forward passes only; they do not count as updates of the target's budget.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from prompttransfer.methods.objectives import cross_entropy
 from prompttransfer.models.rows import EncodedRows
 from prompttransfer.prompts import FrozenPrompts
 
-_ROWS = 256  # that prompts are judged on at most
+_ROWS = 256  # largest number of rows to score prompts on
 
 
 def training_losses(ctx: Context, prompts: Tensor, target: EncodedTask, title: str) -> list[float]:
-    """Mean of -log p(y | x) of every prompt (N, L, H) over the target's training rows, 256 of them at most."""
+    """Mean of -log p(y | x) of every prompt (N, L, H) over at most 256 of the target's training rows."""
     rows, size, device = target.train[:_ROWS], ctx.config.eval_batch_size, ctx.backbone.device
     key = {
         "stage": "training losses",

@@ -1,4 +1,4 @@
-"""What every method works with: the model, the encoded tasks, the budget, and stages that are computed once."""
+"""Model, encoded tasks, budget and cached stages that every method works with."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ from prompttransfer.training.plan import Objective, Plan
 from prompttransfer.training.selection import Selection
 from prompttransfer.training.trainer import train
 
-# Part of every stage's key: raise it when a change of the code changes what a stage computes.
+# Part of every stage's key. Raise it when a code change alters what a stage computes.
 CODE_VERSION = 5
 
 
 @dataclass
 class MethodResult:
-    """A trained target prompt (L, H) and what it cost.
+    """A trained target prompt (L, H) and its cost.
 
-    other_prompts: prompts (L, H) that were trained on the way, by name.
-    module: evaluated in place of prompt where the prompt depends on the row; prompt is then its mean over the
-        training rows.
-    factors: what prompt is composed of, in MPT.
+    other_prompts: intermediate prompts (L, H), by name.
+    module: scored in place of `prompt` if the prompt depends on the row; `prompt` is then its mean over the training
+        rows.
+    factors: MPT's factors of `prompt`.
     """
 
     prompt: Tensor
@@ -58,10 +58,10 @@ class MethodResult:
     def of(
         cls, prompt: Tensor, *stages: StageResult, source_updates: int = 0, history: History | None = None, **more: Any
     ) -> MethodResult:
-        """The result of stages on a target, in their order; the last one trained the prompt.
+        """Build the result of consecutive stages on a target. The last one trained the prompt.
 
         Args:
-            history: beside the loss, which is the curve of all stages.
+            history: curves to add to the loss curve, which covers all stages.
             more: other fields, by name.
         """
         loss: Curve = []
@@ -82,7 +82,7 @@ class MethodResult:
 
     @property
     def evaluated(self) -> Tensor | PromptModule:
-        """What is scored on the test rows."""
+        """The prompt or module to score on the test rows."""
         return self.prompt if self.module is None else self.module
 
 
@@ -91,11 +91,11 @@ class Context:
     """Model, settings and sources of a run, for one seed.
 
     Args:
-        start: P_init (L, H), common to all tasks.
-        seed: few-shot rows and batches of the targets.
-        source_seed: batches of the sources.
-        targets: all targets of the run with their few-shot rows of this seed, for methods that adapt them together.
-        run_config: settings of the run where `config` has the exceptions of a target, see `of`.
+        start: P_init (L, H), shared by all tasks.
+        seed: seed of the targets' few-shot rows and batches.
+        source_seed: seed of the sources' batches.
+        targets: all targets of the run with this seed's few-shot rows, for methods that adapt them together.
+        run_config: settings of the run, where `config` holds those of a target; see `of`.
     """
 
     backbone: Backbone
@@ -126,8 +126,8 @@ class Context:
         """A plan with the run's optimizer settings.
 
         Args:
-            judged: tasks whose validation rows choose the prompt that is kept, if the settings say so; one for each
-                prompt of the module.
+            judged: tasks whose validation rows choose the prompt to keep, if the settings ask for it; one per prompt
+                of the module.
         """
         config = self.config
         settings: dict[str, Any] = {
@@ -143,9 +143,9 @@ class Context:
         )
 
     def target_batches(self, target: EncodedTask) -> list[list[int]]:
-        """The batches of the whole target budget: the same for every method.
+        """Batches of the whole target budget, the same for every method.
 
-        The updates that a method adds to every budget may have batches of another size.
+        Updates that a method adds to every budget may have a different batch size.
         """
         config = self.of(target).config
         budget, size = target_budget(config, len(target.train)), config.batch_size
@@ -156,22 +156,22 @@ class Context:
 
     def _batches(self, target: EncodedTask, size: int, updates: int, seed: int | tuple[int, ...]) -> list[list[int]]:
         lengths = target.train.lengths
-        # Few rows: short pools, or the same rows would meet in every batch.
+        # With few rows, long pools would put the same rows together in every batch.
         return row_batches(len(lengths), size, updates, seed, lengths=lengths, pool=2)
 
     def of(self, target: EncodedTask, method: str = "") -> Context:
-        """With the settings of a target and of a method on it."""
+        """This context with the settings of a target, and of a method on that target."""
         common = self.run_config or self.config
         return replace(self, config=common.for_task(target.name, method), run_config=common)
 
     def run(
         self, title: str, plan: Plan, settings: dict[str, Any] | None = None, *, seed: int | None = None
     ) -> StageResult:
-        """Train plan.prompt in place, or load it when a stage with equal inputs is in the store.
+        """Train plan.prompt in place, or load it if the store has a stage with equal inputs.
 
         Args:
-            settings: what the objective (and before_step) depend on beyond the plan, as JSON values.
-            seed: named beside the title where the curve is logged; None: that of the targets.
+            settings: JSON values that the objective and before_step depend on in addition to the plan.
+            seed: shown next to the title where the curve is logged; None: the seed of the targets.
 
         Returns:
             tensors: the prompt's state; facts: updates, examples, seconds, loss, history, trainable_parameters.
@@ -207,12 +207,12 @@ class Context:
                 self.progress.note(f"{title}: reused from the store")
             plan.prompt.load_state_dict(result.tensors)
             plan.prompt.restore_history(result.facts["history"])
-        # What follows from a prompt is computed on the CPU, whether it was trained now or found in the store.
+        # Later steps compute on the CPU, whether the prompt was trained now or loaded from the store.
         plan.prompt.cpu()
         return result
 
     def evaluate(self, title: str, task: EncodedTask, prompt: Tensor | PromptModule | None) -> Evaluation:
-        """Score a prompt (None: zero-shot) on the task's test rows, once."""
+        """Score a prompt (None: zero-shot) on the task's test rows, or load its score from the store."""
         key = {
             "stage": "evaluate",
             "version": CODE_VERSION,
@@ -225,8 +225,8 @@ class Context:
         def compute(work: Path) -> StageResult:
             size = self.config.eval_batch_size
             with closing(self.progress.stage(title, len(task.test))) as handle:
-                found = evaluate(self.backbone, prompt, task, batch_size=size, advance=handle.advance)
-            return StageResult({}, vars(found))
+                evaluation = evaluate(self.backbone, prompt, task, batch_size=size, advance=handle.advance)
+            return StageResult({}, vars(evaluation))
 
         return Evaluation(**self.store.cached(key, compute, title).facts)
 
@@ -247,11 +247,11 @@ def _prompt_key(prompt: Tensor | PromptModule | None) -> str | None:
 
 
 def _plan_hash(plan: Plan) -> str:
-    """Hash of everything a plan holds, so that no setting can be forgotten in a stage's key."""
+    """Hash every field of a plan, so that no setting is missing from a stage's key."""
     names = {id(parameter): name for name, parameter in plan.prompt.named_parameters()}
     groups = plan.groups or plan.prompt.parameter_groups(plan.learning_rate)
     rates = [(group["lr"], [names[id(parameter)] for parameter in group["params"]]) for group in groups]
-    # Not the seed of dropout, which follows from the key of the stage.
+    # Without the seed of dropout, which is derived from the stage's key.
     rest: tuple[Any, ...] = (plan.learning_rate, plan.schedule, plan.warmup_updates)
     rest += (plan.weight_decay, plan.max_grad_norm)
     rest += (("horizon", plan.horizon),) if plan.horizon else ()

@@ -1,9 +1,9 @@
 """CrossPT (Pouramini, Faili 2025): every target weighs shared source prompts and adds a private one.
 
-Stage 1: a prompt of each source. Stage 2: the targets of a run together; the sources' prompts, common to all of them,
-train on with each target's attention and private prompt. The finished prompts are plain matrices.
+Stage 1: one prompt per source. Stage 2: all targets of the run together. The source prompts, shared by the targets,
+continue to train along with each target's attention and private prompt. The finished prompts are plain matrices.
 
-What is the authors' and what is ours: docs/methods/crosspt.md.
+docs/methods/crosspt.md says what comes from the authors and what is our choice.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ class CrossPTConfig(Settings):
 class CrossTaskPrompt(PromptModule):
     """P_t = sum_s a_ts P_s + V_t, a_t = softmax_s(w_t); attended: P_t = sum_s a_ts P_s + a_tt V_t, softmax over both.
 
-    P_s (K, L, H) are shared by the targets; w_t and V_t (L, H) are a target's own. All w_t start at 0.
+    The targets share P_s (K, L, H). Each has its own w_t and V_t (L, H). All w_t start at 0.
 
     Args:
-        sources: (K, L, H), where the P_s start.
-        private: (T, L, H), where the V_t start.
-        attended: the softmax is also over V_t.
-        train_sources: else the P_s are frozen.
+        sources: start of the P_s, (K, L, H).
+        private: start of the V_t, (T, L, H).
+        attended: whether the softmax includes V_t.
+        train_sources: whether to train the P_s; if false, they are frozen.
     """
 
     def __init__(self, sources: Tensor, private: Tensor, *, attended: bool = False, train_sources: bool = True) -> None:
@@ -67,7 +67,7 @@ class CrossTaskPrompt(PromptModule):
         return len(self.private)
 
     def attention(self) -> Tensor:
-        """(T, K), or (T, K+1) where V_t is attended: it comes last."""
+        """Attention (T, K), or (T, K+1) with V_t last if it is attended."""
         return self.logits.softmax(dim=-1)
 
     def _prompt(self, task: int) -> Tensor:
@@ -89,13 +89,13 @@ class CrossTaskPrompt(PromptModule):
     def parameter_groups(
         self, learning_rate: float, source_rate: float | None = None, attention_rate: float | None = None
     ) -> list[dict[str, Any]]:
-        """Three speeds: V_t, P_s unless frozen, w_t (each learning_rate when not given)."""
+        """Groups of V_t, P_s (unless frozen) and w_t, each at its own rate. Default: learning_rate."""
         shared = (([self.sources], source_rate), ([self.logits], attention_rate))
         return speeds(learning_rate, ([self.private], None), *shared)
 
 
 class CrossPT(Method):
-    """Attention of every target over source prompts that all targets share and train."""
+    """Attention of every target over shared, trainable source prompts."""
 
     name = "CrossPT"
     settings = (CrossPTConfig,)

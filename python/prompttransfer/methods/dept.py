@@ -1,6 +1,6 @@
-"""DePT (Shi, Lipani 2024): a shorter prompt, and for the parameters saved a low-rank offset of the text's embeddings.
+"""DePT (Shi, Lipani 2024): a shorter prompt; the saved parameters go to a low-rank offset of the text's embeddings.
 
-One stage, on the target alone. What is the authors' and what is ours: docs/methods/dept.md.
+One stage, on the target alone. docs/methods/dept.md says what comes from the authors and what is our choice.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class DePTConfig(Settings):
     rank: int | None = Field(
         None,
         ge=1,
-        description="Rank r of the offset. Default: the largest one, at least 1, with which no more parameters train "
-        "than in prompt tuning.",
+        description="Rank r of the offset. Default: the largest one, at least 1, that trains no more parameters "
+        "than prompt tuning.",
     )
     offset_learning_rate: float | None = Field(
         None,
@@ -40,16 +40,16 @@ class DePTConfig(Settings):
     )
 
     def short(self, length: int) -> int:
-        """m, in place of a prompt of so many tokens."""
+        """Length m of the short prompt that replaces one of `length` tokens."""
         return self.length if isinstance(self.length, int) else max(1, round(self.length * length))
 
     def rank_of(self, length: int, hidden: int, positions: int) -> int:
-        """r: m H + r (S + H) <= L H."""
+        """Rank r such that m H + r (S + H) <= L H."""
         return self.rank or max(1, (length - self.short(length)) * hidden // (positions + hidden))
 
 
 class DePT(Method):
-    """Prompt tuning with a shorter prompt and an offset of the text."""
+    """Prompt tuning with a shorter prompt and an offset of the text's embeddings."""
 
     name = "DePT"
     settings = (DePTConfig,)
@@ -58,7 +58,7 @@ class DePT(Method):
     def check(self, config: RunConfig) -> None:
         short = config.of(DePTConfig).short(config.prompt_length)
         if short > config.prompt_length:
-            raise ValueError(f"dept.length={short} is above prompt_length={config.prompt_length}; give a smaller one")
+            raise ValueError(f"dept.length={short} is above prompt_length={config.prompt_length}; use a smaller length")
 
     def target_stages(self, scope: Scope, target: SizedTask) -> Iterator[Stage]:
         dept, positions = scope.config.of(DePTConfig), target.max_length or scope.config.max_length

@@ -14,13 +14,13 @@ from prompttransfer.methods.objectives import cross_entropy, task_loss
 from prompttransfer.models import Backbone, Batch, Output
 from prompttransfer.prompts import FrozenPrompts, PromptModule
 
-# (backbone, batch) -> a function of the student's output: the teachers' for the same rows, in its layout. Two steps, so
-# that what the teachers' forward takes is free again before the student's graph is there.
+# (backbone, batch) -> a function that lays out the teachers' output for the same rows as the student's output. Two
+# steps, so that the teachers' forward frees its memory before the student's graph exists.
 Teacher = Callable[[Backbone, Batch], Callable[[Output], Output]]
 
 
 def logit_distillation(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
-    """KL(teacher || student) of logits (N, V) softened by the temperature, mean over answer tokens (MPT eq. 3)."""
+    """KL(teacher || student) of logits (N, V) softened by the temperature; mean over answer tokens (MPT eq. 3)."""
     target = F.log_softmax(teacher / temperature, dim=-1)
     mean = F.kl_div(F.log_softmax(student / temperature, dim=-1), target, reduction="batchmean", log_target=True)
     return whole_mean(mean, len(student))
@@ -38,7 +38,7 @@ def hidden_distillation(student: Output, teacher: Output) -> Tensor:
 
 @dataclass
 class TeacherForward:
-    """The teachers' output, computed again for every batch; task ids choose the teacher."""
+    """The teachers' output, recomputed for every batch. Task ids choose the teacher."""
 
     prompts: FrozenPrompts
     hidden: str = "last"
@@ -46,7 +46,7 @@ class TeacherForward:
 
     def __call__(self, backbone: Backbone, batch: Batch) -> Callable[[Output], Output]:
         output = self.output(backbone, batch)
-        return lambda student: output  # it has the student's layout: the same forward of the same batch
+        return lambda student: output  # already in the student's layout: same forward, same batch
 
     @torch.no_grad()
     def output(self, backbone: Backbone, batch: Batch) -> Output:
@@ -59,9 +59,10 @@ class DistillationLoss:
     """MPT's source loss (eq. 5): task loss + weight * (logit distillation + hidden-state distillation).
 
     Args:
-        teacher: where the teachers' outputs come from.
-        temperature_squared: multiply the logit part by temperature^2.
-        hidden: "none", "last" or "all" layers; hidden_positions: "text" or "all".
+        teacher: source of the teachers' outputs.
+        temperature_squared: whether to multiply the logit part by temperature^2.
+        hidden: "none", "last" or "all" layers.
+        hidden_positions: "text" or "all".
     """
 
     teacher: Teacher
@@ -89,7 +90,7 @@ class DistillationLoss:
 
 @dataclass
 class PromptDistance:
-    """The ablation without outputs: task loss + weight * mean squared distance of each row's prompt to its teacher."""
+    """Ablation without outputs: task loss + weight * mean squared distance of each row's prompt to its teacher."""
 
     teachers: FrozenPrompts
     weight: float = 0.9

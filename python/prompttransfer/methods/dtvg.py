@@ -1,10 +1,10 @@
-"""DTVG (2025): merge the target's task vector with those of a group of sources, chosen again at every forward.
+"""DTVG (2025): merge the target's task vector with those of a source group, regrouped at every forward.
 
-Stage 1: prompts of all sources and of the target, from one P_init. Stage 2: per-token scales of all vectors and the
-target's prompt train on the merged prompt; the source vectors stay frozen. The final prompt is the merged one.
+Stage 1: prompts of all sources and of the target, from one P_init. Stage 2: train the target's prompt and per-token
+scales of all vectors through the merged prompt. The source vectors stay frozen. The final prompt is the merged one.
 
-The published code chooses among the prefixes of a ranking by their consistency alone; the paper's objective adds the
-similarity to the target. Both, the exact search, and the code's ablations are settings of `DTVGConfig`.
+The published code chooses among the prefixes of a ranking by consistency alone; the paper's objective adds similarity
+to the target. `DTVGConfig` has settings for both, for the exact search and for the code's ablations.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from prompttransfer.settings.run import RunConfig
 
 
 class DTVGConfig(Presets):
-    """DTVG (2025): task vectors from one start, per-token scales, group chosen again at every forward."""
+    """DTVG (2025): task vectors from one start, per-token scales, regrouping at every forward."""
 
     block: ClassVar[str] = "dtvg"
     variants: ClassVar[dict[str, dict[str, Any]]] = {"paper": {"rule": "best-prefix"}}
@@ -132,12 +132,12 @@ class DTVGConfig(Presets):
     @model_validator(mode="after")
     def _own_batches(self) -> DTVGConfig:
         if self.own_batch_size is not None and self.own_updates is None and self.own_epochs is None:
-            raise ValueError("own_batch_size is of own_updates or own_epochs; got neither, give one")
+            raise ValueError("own_batch_size applies to own_updates or own_epochs, and neither is set; set one of them")
         return self
 
 
 def _with_related(ctx: Context, target: EncodedTask) -> MethodResult:
-    """Prompt tuning that the vectors of related sources join, at the method's rates."""
+    """Prompt tuning, joined by the vectors of related sources at the method's rates."""
     first = first_updates(ctx, target)
     if not first.test.related:
         return without_transfer(ctx, target, first)
@@ -170,7 +170,7 @@ class DTVG(Method):
         if config.transfer_from == "related":
             if dtvg.scaling == "none":
                 raise ValueError(
-                    "dtvg.scaling='none' leaves nothing to train where transfer_from is 'related'; give per-token or "
+                    "dtvg.scaling='none' leaves nothing to train if transfer_from is 'related'; use per-token or "
                     "scalar, or set transfer_from to 'all'"
                 )
             return
@@ -221,7 +221,7 @@ class DTVG(Method):
         plan = ctx.plan(prompt, task_loss, target.train, batches, config.target_rate, [target], groups=groups, **decay)
         key = {"rule": dtvg.rule} | rule | settings
         if dtvg.rule == "consistent-subset":
-            key["no agreeing pair"] = "no source"  # stages of version 0.1 merged some then
+            key["no agreeing pair"] = "no source"  # version 0.1 merged some in that case
         second = ctx.run(f"{target.name}: DTVG", plan, key)
         names = [source.name for source in ctx.sources]
         offset = first.facts["updates"]
@@ -235,5 +235,5 @@ class DTVG(Method):
 
 
 def _scale_numbers(scope: Scope) -> int:
-    """Scales of one vector."""
+    """Number of scales per vector."""
     return {"per-token": scope.length, "scalar": 1, "none": 0}[scope.config.of(DTVGConfig).scaling]

@@ -1,7 +1,7 @@
 """MPT (Wang et al. 2023): decompose source prompts into a shared one and rank-R factors, distilled from teachers.
 
 Stage 0: teachers, one prompt per source. Stage 1: joint source training with stochastic task sampling and distillation.
-Stage 2: one target, or a group of them that share P*, starts at the shared prompt and the average factors; two-speed
+Stage 2: one target, or a group that shares P*, starts from the shared prompt and the average factors, at two learning
 rates. The finished prompts are plain matrices P* o (u_t v_t).
 """
 
@@ -51,7 +51,7 @@ class MPTConfig(Presets):
 
     block: ClassVar[str] = "mpt"
 
-    # What the published code does where the paper leaves it open or says otherwise: PEFT's parametrisation.
+    # The published code where the paper is silent or differs: PEFT's parametrisation.
     variants: ClassVar[dict[str, dict[str, Any]]] = {"code": {"average": "means", "factor_start": "normal"}}
     ablations: ClassVar[dict[str, dict[str, Any]]] = {
         "no-distillation": {"distillation": 0.0},
@@ -161,7 +161,7 @@ JointPrompt = MultitaskPrompt | SoftPrompt
 
 
 def source_stage(ctx: Context) -> tuple[JointPrompt, StageResult, int]:
-    """Stages 0 and 1: the prompt of all sources, the joint stage's facts, and the source updates of both stages."""
+    """Run stages 0 and 1; return the prompt of all sources, the joint stage's result and the updates of both stages."""
     config, mpt = ctx.config, ctx.config.of(MPTConfig)
     rows, sizes = joined_rows(ctx.sources)
     updates = joint_updates(config, mpt, len(rows))
@@ -187,7 +187,7 @@ def source_stage(ctx: Context) -> tuple[JointPrompt, StageResult, int]:
 def _distillation(
     ctx: Context, teachers: Tensor, rows: Sequence[EncodedRow], uses: int
 ) -> tuple[Objective, dict[str, Any]]:
-    """The loss that the settings name, and what it depends on."""
+    """The loss that the settings ask for, and the settings it depends on."""
     mpt = ctx.config.of(MPTConfig)
     prompts = FrozenPrompts(teachers).to(ctx.backbone.device)
     key = {"loss": "distillation", "teachers": tensor_hash(teachers), "weight": mpt.distillation}
@@ -210,10 +210,10 @@ def _distillation(
 def target_prompt(
     ctx: Context, joint: JointPrompt, targets: int, sources: Sequence[int] | None = None
 ) -> tuple[PromptModule, list[dict[str, Any]]]:
-    """The start of stage 2 for so many targets, and its parameter groups with their rates.
+    """Start of stage 2 for this many targets, and its parameter groups with their rates.
 
     Args:
-        sources: places of those whose factors are averaged; None: all.
+        sources: indices of the sources whose factors are averaged; None: all.
     """
     mpt = ctx.config.of(MPTConfig)
     rate = mpt.shared_learning_rate or ctx.config.target_rate
@@ -245,7 +245,7 @@ def _shared(joint: JointPrompt) -> dict[str, Tensor]:
 
 
 def _factors(prompt: PromptModule, task: int) -> Factors | None:
-    """Those of one task; none of a prompt without decomposition."""
+    """Factors of one task; None if the prompt is not decomposed."""
     if not isinstance(prompt, MultitaskPrompt):
         return None
     return Factors(prompt.shared.detach(), prompt.u[task].detach(), prompt.v[task].detach())
@@ -288,7 +288,7 @@ class MPT(Method):
         result, _ = joined(ctx, target, first, prompt.composed()[None], f"{target.name}: MPT from related sources")
         result.other_prompts |= _shared(joint)
         result.history["source_loss"] = source.facts["loss"]
-        # The test's prompts are the teachers.
+        # The source prompts of the sign test are also the teachers.
         result.source_updates = (
             source_updates if ctx.config.of(MPTConfig).teaches else source_updates + result.source_updates
         )
@@ -312,12 +312,12 @@ class MPTGroup(MPT):
 
 
 def _factor_numbers(scope: Scope) -> int:
-    """Of u and v of a task, R (L + H)."""
+    """Number of values in a task's u and v, R (L + H)."""
     return scope.config.of(MPTConfig).rank * (scope.length + scope.hidden)
 
 
 def _target_numbers(scope: Scope, targets: int) -> int:
-    """Numbers that train on so many targets together."""
+    """Number of trainable parameters on this many targets together."""
     mpt, factors = scope.config.of(MPTConfig), targets * _factor_numbers(scope)
     if not mpt.decomposition:
         return scope.prompt

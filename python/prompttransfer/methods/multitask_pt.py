@@ -1,6 +1,6 @@
 """Multi-task prompt tuning: one prompt on a mixture of all sources, then on the target.
 
-The simplest way to share: no decomposition, no teachers, no choice of sources.
+The simplest way to share: no decomposition, no teachers, no source selection.
 """
 
 from __future__ import annotations

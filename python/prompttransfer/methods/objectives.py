@@ -17,12 +17,12 @@ def task_loss(backbone: Backbone, prompt: PromptModule, batch: Batch) -> Tensor:
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
-    """Cross-entropy of logits (N, V) of the answer tokens that labels (B, A) hold, row after row.
+    """Cross-entropy of logits (N, V) against labels (B, A). The N logits are those of the answer tokens, row by row.
 
     Args:
-        reduction: "mean" over all tokens, or "rows": -log p(y | x) of each row, the sum over its tokens, (B,).
+        reduction: "mean" over all tokens, or "rows" for -log p(y | x) of each row, summed over its tokens, (B,).
     """
-    if labels.shape[1] == 1:  # one token for every row: no look at the labels, which would wait for a GPU
+    if labels.shape[1] == 1:  # one token per row: reading the labels would wait for the GPU
         return F.cross_entropy(logits, labels[:, 0], reduction="none" if reduction == "rows" else reduction)
     real = labels != IGNORED
     if reduction == "mean":

@@ -1,7 +1,7 @@
 """PANDA (Zhong et al. 2022): the most similar source prompt teaches on the target, weighted by the similarity.
 
-The target's own prompt takes a share of the target budget and says which source is most similar; the stage that is
-taught takes the rest. What is the authors' and what is ours: docs/methods/panda.md.
+The target's own prompt takes a share of the target budget and determines which source is most similar. The taught
+stage takes the rest. docs/methods/panda.md says what comes from the authors and what is our choice.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ class PANDAConfig(Settings):
     distillation: float = Field(
         1.0,
         ge=0,
-        description="Weight of the distillation where the similarity is 1; it is multiplied by the similarity.",
+        description="Weight of the distillation at similarity 1; it is multiplied by the similarity.",
     )
     temperature: float = Field(1.0, gt=0, description="Temperature of both distributions.")
 
 
 class PANDA(Method):
-    """Prompt tuning that the most similar source prompt teaches."""
+    """Prompt tuning with distillation from the most similar source prompt."""
 
     name = "PANDA"
     settings = (PANDAConfig,)
@@ -73,7 +73,7 @@ class PANDA(Method):
         prompt = SoftPrompt(ctx.start if panda.start == "p_init" else sources[nearest])
         loss: Objective = task_loss
         key: dict[str, Any] = {}
-        if weight:  # else no teacher is read
+        if weight:  # a weight of 0 needs no teacher
             teacher = FrozenPrompts(sources[nearest][None]).to(ctx.backbone.device)
             settings = {"weight": weight, "temperature": panda.temperature, "hidden": "none"}
             loss = DistillationLoss(TeacherForward(teacher, hidden="none"), **settings)

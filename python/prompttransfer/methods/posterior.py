@@ -1,4 +1,4 @@
-"""BMTPT's objectives: the sources' posterior at every particle, and the target's loss under a prior fitted to them."""
+"""BMTPT's objectives: the source posterior at every particle, and the target's loss under a prior fitted to them."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from prompttransfer.methods.objectives import cross_entropy, task_loss
 from prompttransfer.models import Backbone, Batch
 from prompttransfer.prompts import ParticlePrompts, PromptModule
 
-_CPU_ROWS = 64  # read in one forward
+_CPU_ROWS = 64  # rows per forward on a CPU
 
 
 @dataclass
 class ParticleLoss:
-    """-log p(theta_m | sources) / evidence, mean over the M particles; every particle reads all rows of the batch.
+    """-log p(theta_m | sources) / evidence, mean over the M particles. Every particle reads all rows of the batch.
 
     log p(theta | sources) = evidence * sum_k w_k * mean log-likelihood of source k + log p(theta): the likelihood is
-    tempered to `evidence` rows, and the prior is counted once. A row's log-likelihood is the sum over its answer's
-    tokens. A batch that holds P of the K sources stands for all of them: the weights are multiplied by K / P, the
-    inverse of the chance to be in it.
+    tempered to `evidence` rows, and the prior is counted once. A row's log-likelihood is the sum over its answer
+    tokens. A batch with P of the K sources stands for all of them: the weights are multiplied by K / P, the inverse of
+    a source's probability of being in the batch.
 
-    The particles are independent given the batch, so they can be read in slices: the gradient of a slice is taken
-    before the next one is read, and only one slice's activations are alive.
+    The particles are independent given the batch, so they can be processed in slices. The gradient of a slice is taken
+    before the next slice is read, and only one slice's activations are in memory.
 
     Args:
-        weights: w_k, one per source, of sum 1.
+        weights: w_k, one per source; they sum to 1.
         evidence: rows of evidence that the mean loss stands for.
-        prior_std: the prior is N(P_init, prior_std^2); None: flat.
-        slice_size: particles per forward; None: all of them, but on a CPU, which does not say when its memory runs out,
-            no more than read 64 rows together. Halved when the device's memory runs out.
-        parallel: what several processes share: the "rows" of a batch, or the "particles", each of which then reads
+        prior_std: standard deviation of the prior N(P_init, prior_std^2); None: flat prior.
+        slice_size: particles per forward; None: all of them. A CPU does not report that its memory runs out, so there
+            the default is at most as many as read 64 rows together. Halved when the device runs out of memory.
+        parallel: what several processes split: the "rows" of a batch, or the "particles", each of which then reads
             the whole batch in one process.
     """
 
@@ -59,10 +59,10 @@ class ParticleLoss:
                 ]
                 break
             except torch.OutOfMemoryError:
-                if size == 1 or backbone.sharded:  # the others wait for this process at every layer
+                if size == 1 or backbone.sharded:  # the other processes wait for this one at every layer
                     raise
                 self.slice_size = (size + 1) // 2
-        # Of fewer particles than processes, some read none.
+        # With fewer particles than processes, some processes read none.
         nothing = prompt.particles.new_zeros(()), torch.zeros_like(prompt.particles)
         losses, gradients = zip(*(parts or [nothing]), strict=True)
         loss = _WithGradient.apply(prompt.particles, torch.stack(losses).sum(), torch.stack(gradients).sum(dim=0))
@@ -73,7 +73,7 @@ class ParticleLoss:
         return loss
 
     def own_particles(self, count: int) -> range:
-        """The particles that this process reads."""
+        """Particles that this process reads."""
         if self.parallel == "rows":
             return range(count)
         rank, readers = processes.rank(), processes.count()
@@ -82,7 +82,7 @@ class ParticleLoss:
     def _slice(
         self, backbone: Backbone, prompt: ParticlePrompts, batch: Batch, per_row: Tensor, which: range
     ) -> tuple[Tensor, Tensor]:
-        """A slice's share of the mean over particles, and its gradient in all of them."""
+        """A slice's share of the mean over particles, and its gradient with respect to all of them."""
         rows, count = len(per_row), len(which)
         repeated = {name: batch[name].repeat(count, 1) for name in ("input_ids", "attention_mask", "labels")}
         particle = torch.arange(which.start, which.stop, device=per_row.device).repeat_interleave(rows)
@@ -94,7 +94,7 @@ class ParticleLoss:
         return loss.detach(), gradient
 
     def row_weights(self, task_ids: Tensor) -> Tensor:
-        """(B,): a source's weight, shared by its rows."""
+        """Row weights (B,): the rows of a source share its weight."""
         weights = torch.tensor(self.weights, dtype=torch.float32, device=task_ids.device)
         counts = torch.zeros_like(weights).index_add_(0, task_ids, torch.ones_like(task_ids, dtype=weights.dtype))
         counts, times = (counts, 1.0) if self.parallel == "particles" else whole_counts(counts)
@@ -103,7 +103,7 @@ class ParticleLoss:
 
 
 class _WithGradient(torch.autograd.Function):
-    """A scalar of x whose gradient is known already."""
+    """A scalar function of x whose gradient is already known."""
 
     @staticmethod
     def forward(ctx, x, value, gradient):
@@ -124,7 +124,7 @@ class PriorLoss:
     strength: float
 
     def __call__(self, backbone: Backbone, prompt: PromptModule, batch: Batch) -> Tensor:
-        # In front of a text of no tokens stands the prompt alone, with its gradient, however it is parametrised.
+        # Prepending to a text of no tokens returns the prompt alone, with its gradient, for every parametrisation.
         no_text = torch.empty(1, 0, prompt.hidden_size, device=batch["input_ids"].device)
         return task_loss(backbone, prompt, batch) + self.strength * self.penalty(prompt.prepend(no_text)[0])
 

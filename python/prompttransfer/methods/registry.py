@@ -1,4 +1,4 @@
-"""The methods by name, in the order of the documentation; importing this declares them to `RunConfig`."""
+"""The methods by name, in the order of the documentation. Importing this module declares them to `RunConfig`."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ RunConfig.declare(METHODS.values())
 
 
 def register_method(method: type[Method]) -> type[Method]:
-    """Let runs of this process name a method of your own, with its settings; may stand above a class as a decorator.
+    """Register your own method and its settings for runs in this process. Also works as a class decorator.
 
-    Registered again, a name gets the new class.
+    Registering a name again replaces its class.
 
     Raises:
-        ValueError: the name of a method of the package, or one that cannot be the name of a folder; a block of settings
-            that is a setting of the run already.
+        ValueError: the name belongs to a method of the package or cannot be a folder name, or the name of a settings
+            block is already a setting of the run.
     """
     name = method.name
     if name in {built_in.name for built_in in _BUILT_IN}:
-        raise ValueError(f"name must not be that of a method of the package, got {name!r}")
+        raise ValueError(f"name must differ from the names of the package's methods, got {name!r}")
     if not re.fullmatch(r"\w[\w.+-]*", name):
-        raise ValueError(f"name must be letters, digits, '.', '+', '-' and '_', got {name!r}")
+        raise ValueError(f"name must consist of letters, digits, '.', '+', '-' and '_', got {name!r}")
     METHODS[name] = method()
     RunConfig.declare([METHODS[name]])
     return method

@@ -1,10 +1,10 @@
-"""Transfer from related sources only: prompt tuning of the target, which what they have learned joins on the way.
+"""Transfer from related sources only: prompt tuning of the target, with related source prompts joining midway.
 
-The first updates of the target's prompt tuning, paid from its budget, show which sources are related (`sign_test`).
-What a method makes of these, one prompt or several, then joins: as much of it as does not raise the loss. The schedule
-and the order of the batches continue. From then on one scale for each token trains. The target's own prompt trains only
-if asked for: on a few rows it soon undoes what the sources have learned from thousands. Without a related source this
-is prompt tuning, bit for bit.
+The first updates of the target's prompt tuning, taken from its budget, show which sources are related (`sign_test`).
+The method then makes one or more prompts from these sources, and they join with the largest weight that does not raise
+the loss. The schedule and the order of the batches continue. From then on, one scale per token trains. The target's own
+prompt trains only on request: on a few rows it soon undoes what the sources learned from thousands. Without a related
+source, this is prompt tuning, bit for bit.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from prompttransfer.training.history import Related
 
 
 class RelatedConfig(Settings):
-    """Which sources count as related to a target, for methods that transfer from these only."""
+    """Which sources count as related to a target, for methods that transfer from related sources only."""
 
     block: ClassVar[str] = "related"
 
@@ -71,11 +71,11 @@ class RelatedConfig(Settings):
 
 @dataclass(frozen=True)
 class FirstUpdates:
-    """What the first updates of a target's prompt tuning showed.
+    """Result of the first updates of a target's prompt tuning.
 
     Attributes:
-        test: of all sources; names: theirs.
-        prompt: (L, H), as they left it; stage: the updates.
+        test: sign test of all sources; names: names of the sources.
+        prompt: the target's prompt (L, H) after these updates; stage: result of the stage.
         batches: the rest of the target's budget.
     """
 
@@ -94,7 +94,7 @@ class FirstUpdates:
 
 
 def first_updates(ctx: Context, target: EncodedTask) -> FirstUpdates:
-    """Begin to tune the target's prompt, and test all sources against it."""
+    """Run the first updates of the target's prompt and test all sources against it."""
     tuning, settings = ctx.of(target, "PT"), ctx.config.of(RelatedConfig)
     updates = own_share(tuning, target, settings.own_fraction)
     batches = ctx.target_batches(target)
@@ -124,15 +124,15 @@ def joined(
     scaling: str = "per-token",
     scale_rate: float | None = None,
 ) -> tuple[MethodResult, float]:
-    """Let the transferred prompts (K, L, H) join after the target's first updates, and train on.
+    """Add the transferred prompts (K, L, H) to the target's after its first updates, and continue training.
 
     Args:
-        title: of the stage.
-        scaling: of the scales that are trained, see `JoinedPrompt`.
-        scale_rate: their peak learning rate; none: as `RelatedConfig` says.
+        title: title of the stage.
+        scaling: kind of trained scales, see `JoinedPrompt`.
+        scale_rate: peak learning rate of the scales; None: as in `RelatedConfig`.
 
     Returns:
-        the target's prompt, and the share of the prompts that joined it.
+        the target's result, and the weight with which the prompts joined.
     """
     tuning, related = ctx.of(target, "PT"), ctx.config.of(RelatedConfig)
     weight, spent = join_weight(ctx, target, first, prompts)
@@ -161,7 +161,7 @@ def joined(
 
 
 def _none_joined(ctx: Context, target: EncodedTask, first: FirstUpdates, spent: int, title: str) -> MethodResult:
-    """Prompt tuning without the batches that the search has spent; in one stage, as optimizers do not like a break."""
+    """Prompt tuning without the batches that the search used. One stage, so that the optimizer keeps its state."""
     tuning = ctx.of(target, "PT")
     batches, done = tuning.target_batches(target), first.stage.facts["updates"]
     prompt, plan = tuning_plan(tuning, target, [*batches[:done], *batches[done + spent :]], horizon=len(batches))
@@ -172,11 +172,11 @@ def _none_joined(ctx: Context, target: EncodedTask, first: FirstUpdates, spent: 
 def _result(
     ctx: Context, first: FirstUpdates, prompt: PromptModule, stages: Sequence[StageResult], spent: int, weight: float
 ) -> MethodResult:
-    """spent: updates that the search for the weight cost."""
+    """Build the result; `spent` is the number of updates that the weight search used."""
     result = MethodResult.of(
         prompt.composed(),
         *stages,
-        source_updates=source_cost(ctx),  # of the prompts that the test compares with
+        source_updates=source_cost(ctx),  # updates of the prompts that the sign test compares with
         history={"related": first.history()},
         notes=f"{first.note}; joined at {weight:g}",
     )
@@ -186,14 +186,14 @@ def _result(
 
 
 def join_weight(ctx: Context, target: EncodedTask, first: FirstUpdates, prompts: Tensor) -> tuple[float, int]:
-    """The largest share of the prompts (K, L, H) that does not raise the loss on the next two batches, and its cost.
+    """Largest weight of the prompts (K, L, H) that does not raise the loss on the next two batches, and its cost.
 
-    Not the share of least loss: the first updates may have read these rows, which favours the target's own prompt. The
-    cost is in updates. One reads a batch forward and backward, which takes as long as three passes forward.
+    The weight with the lowest loss would favour the target's own prompt, which may have trained on these rows. The cost
+    is in updates; an update takes as long as three forward passes.
     """
     weights, rows = ctx.config.of(RelatedConfig).join_weights, [row for batch in first.batches[:2] for row in batch]
     spent = math.ceil((1 + len(weights)) * 2 / 3)
-    if spent >= len(first.batches):  # nothing would be left to train with
+    if spent >= len(first.batches):  # no batches would be left for training
         return 0.0, 0
     mean = prompts.mean(dim=0)
     tried = torch.stack([torch.lerp(first.prompt, mean, weight) for weight in (0.0, *weights)])
@@ -203,17 +203,17 @@ def join_weight(ctx: Context, target: EncodedTask, first: FirstUpdates, prompts:
 
 
 def check_unused(config: RunConfig, settings: Settings, names: Iterable[str]) -> None:
-    """Raise a ValueError where a setting that only transfer from all sources looks at is not as it is by default."""
+    """Raise a ValueError if a setting that only applies to transfer from all sources differs from its default."""
     if config.transfer_from == "all":
         return
     changed = [name for name in names if getattr(settings, name) != type(settings).model_fields[name].default]
     if changed:
-        told = ", ".join(f"{settings.block}.{name}={getattr(settings, name)!r}" for name in changed)
-        raise ValueError(f"{told}: has no effect where transfer_from is 'related'; set transfer_from to 'all'")
+        listed = ", ".join(f"{settings.block}.{name}={getattr(settings, name)!r}" for name in changed)
+        raise ValueError(f"{listed}: has no effect if transfer_from is 'related'; set transfer_from to 'all'")
 
 
 def related_stages(scope: Scope, target: SizedTask, title: str, scales: int) -> Iterator[Stage]:
-    """The first updates, and the stage that what related sources have learned joins; scales: their number at most."""
+    """The first updates, and the stage that related source prompts join. `scales` is the largest number of scales."""
     config = scope.config.for_task(target.name)
     first, rest = scope.parts(target, config.of(RelatedConfig).own_fraction)
     yield scope.tuning(target, "first updates", scope.prompt, updates=first, batch=config.batch_size)

@@ -1,4 +1,4 @@
-"""Which rows every update sees: plain batches of one task, and MPT's stochastic task sampling."""
+"""Batches of row indices: plain batches of one task, and MPT's stochastic task sampling."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Literal
 
 import numpy as np
 
-# Probability of each of several tasks: by its number of rows, limited (t5) or not, by its logarithm, or equal.
+# Task probabilities: by number of rows, capped (t5) or not, by its logarithm, or equal.
 Mixing = Literal["t5", "proportional", "log", "equal"]
-_T5_CAP = 2**18  # examples-proportional mixing limits the weight of large tasks (T5)
+_T5_CAP = 2**18  # T5's examples-proportional mixing caps the size of large tasks
 
 
 class Cursor:
-    """Row indices in shuffled order, reshuffled whenever they run out."""
+    """Row indices in random order, reshuffled whenever they run out."""
 
     def __init__(self, size: int, rng: np.random.Generator) -> None:
         self._size = size
@@ -22,14 +22,14 @@ class Cursor:
         self._left: list[int] = []
 
     def take(self, count: int) -> list[int]:
-        taken: list[int] = []
-        while len(taken) < count:
+        indices: list[int] = []
+        while len(indices) < count:
             if not self._left:
                 self._left = self._rng.permutation(self._size).tolist()
-            missing = count - len(taken)
-            taken += self._left[:missing]
+            missing = count - len(indices)
+            indices += self._left[:missing]
             self._left = self._left[missing:]
-        return taken
+        return indices
 
 
 def row_batches(
@@ -41,10 +41,10 @@ def row_batches(
     lengths: Sequence[int] | None = None,
     pool: int = 8,
 ) -> list[list[int]]:
-    """Batches of row indices; every row is used once before any is used again.
+    """Batches of row indices. Every row is used once before any is used again.
 
-    With `lengths`, each run of `pool` batches is sorted by length before it is cut, and its batches shuffled, which
-    saves padding where rows are plenty.
+    With `lengths`, the rows of every `pool` batches are sorted by length before they are cut into batches, and these
+    batches are shuffled. This saves padding.
     """
     rng = np.random.default_rng(seed)
     cursor = Cursor(size, rng)
@@ -79,9 +79,9 @@ def task_batches(
 ) -> list[list[tuple[int, int]]]:
     """MPT's stochastic task sampling (Wang et al. 2023, section 3.2): batches of (task, row of the task).
 
-    Per batch K ~ Uniform{2..T} tasks are drawn (with replacement the distinct ones can be fewer). Each supplies
-    floor(B / K) rows, one of them the remainder; when B <= K, B single-row draws. Every task keeps its own shuffled
-    cursor.
+    For each batch, K ~ Uniform{2..T} tasks are drawn (with replacement, so fewer may be distinct). Each supplies
+    floor(B / K) rows, and one of them also the remainder. If B <= K, there are B draws of one row. Every task keeps its
+    own shuffled cursor.
     """
     rng = np.random.default_rng(seed)
     tasks = len(sizes)
@@ -104,7 +104,7 @@ def task_batches(
 def mixed_batches(
     sizes: Sequence[int], batch_size: int, updates: int, seed: int, *, mixing: str = "t5"
 ) -> list[list[tuple[int, int]]]:
-    """A plain mixture: the task of every row is drawn by itself. Batches of (task, row of the task)."""
+    """Batches of (task, row of the task) from a plain mixture: the task of every row is drawn independently."""
     rng = np.random.default_rng(seed)
     odds = mixing_probabilities(sizes, mixing)
     cursors = [Cursor(size, rng) for size in sizes]
@@ -113,14 +113,14 @@ def mixed_batches(
 
 
 def flatten(batches: list[list[tuple[int, int]]], sizes: Sequence[int]) -> list[list[int]]:
-    """(task, row) -> index into the rows of all tasks, one task after the other."""
+    """Convert (task, row) to an index into the concatenated rows of all tasks."""
     offsets = [0, *np.cumsum(sizes).tolist()]
     return [[offsets[task] + row for task, row in batch] for batch in batches]
 
 
 def split_updates(total: int, fraction: float) -> tuple[int, int]:
-    """Share a budget of updates between a first and a second stage; both get at least one."""
+    """Split a budget of updates between two stages. Each gets at least one."""
     if total < 2:
-        raise ValueError(f"a budget of {total} updates cannot be shared by two stages")
+        raise ValueError(f"cannot split a budget of {total} updates between two stages; it takes at least 2")
     first = min(max(1, math.floor(fraction * total + 0.5)), total - 1)
     return first, total - first

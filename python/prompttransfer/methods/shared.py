@@ -1,4 +1,4 @@
-"""Stages that several methods share: source prompts (also MPT's teachers), a target's own prompt, targets together."""
+"""Stages shared by several methods: source prompts (also MPT's teachers), a target's own prompt, joint targets."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from prompttransfer.prompts import PromptModule, SoftPrompt
 from prompttransfer.training.history import History, Similarity
 from prompttransfer.training.plan import Plan
 
-_SHOWN = 64  # a picture of more pairs shows nothing, and its numbers fill megabytes for every row of the results
+_SHOWN = 64  # a larger matrix is unreadable as a picture and takes megabytes per row of the results
 
 
 def source_prompt(ctx: Context, source: EncodedTask) -> tuple[Tensor, StageResult]:
-    """Prompt tuning of one source from P_init: its prompt (L, H) and the stage's facts."""
+    """Tune a prompt on one source from P_init; return the prompt (L, H) and the stage's result."""
     config = ctx.config
     lengths = source.train.lengths
     updates = source_updates(config, len(source.train))
@@ -36,30 +36,30 @@ def source_prompt(ctx: Context, source: EncodedTask) -> tuple[Tensor, StageResul
 
 
 def source_prompts(ctx: Context) -> list[Tensor]:
-    """The prompts of all sources, in order; trained once and then found in the store."""
+    """Prompts of all sources, in order; trained once, then loaded from the store."""
     return [source_prompt(ctx, source)[0] for source in ctx.sources]
 
 
 def source_cost(ctx: Context) -> int:
-    """Updates that the prompts of all sources take."""
+    """Number of updates that the prompts of all sources take."""
     return sum(source_updates(ctx.config, len(source.train)) for source in ctx.sources)
 
 
 def joined_rows(tasks: Sequence[EncodedTask]) -> tuple[EncodedRows, list[int]]:
-    """Training rows of several tasks, one after the other, with their place as task id; and their numbers."""
+    """Concatenate the training rows of several tasks, with the task's index as task id; also return the row counts."""
     return EncodedRows.one_task_each(task.train for task in tasks), [len(task.train) for task in tasks]
 
 
 def own_prompt(
     ctx: Context, target: EncodedTask, updates: int, rate: float | None = None
 ) -> tuple[Tensor, StageResult, list[list[int]]]:
-    """Prompt tuning of the target from P_init with the first updates of its budget.
+    """Tune the target's prompt from P_init with the first updates of its budget.
 
     Args:
-        rate: peak learning rate; none: that of the target.
+        rate: peak learning rate; None: the target's.
 
     Returns:
-        the prompt (L, H), the stage's facts, and the batches that are left for the transfer stage.
+        the prompt (L, H), the stage's result, and the batches left for the transfer stage.
     """
     batches = ctx.target_batches(target)
     prompt, plan = tuning_plan(ctx, target, batches[:updates], rate)
@@ -70,11 +70,11 @@ def own_prompt(
 def tuning_plan(
     ctx: Context, target: EncodedTask, batches: Sequence[Sequence[int]], rate: float | None = None, **more: Any
 ) -> tuple[SoftPrompt, Plan]:
-    """Prompt tuning of the target from P_init with these batches.
+    """Plan prompt tuning of the target from P_init with these batches.
 
     Args:
-        rate: peak learning rate; none: that of the target.
-        more: fields of the plan.
+        rate: peak learning rate; None: the target's.
+        more: other fields of the plan.
     """
     prompt = SoftPrompt(ctx.start)
     rate = rate or ctx.config.target_rate
@@ -90,16 +90,16 @@ def train_together(
     title: str,
     source_updates: int,
 ) -> MethodResult:
-    """Train a prompt of several targets; the result of the one at `place`, with its share of the parameters and time.
+    """Train a prompt of several targets; return the result of target `place`, with its share of parameters and time.
 
-    An update reads the batches that every target would read alone, so each spends the same budget as by itself.
+    An update reads the batch that every target would read alone, so each target spends its usual budget.
 
     Args:
-        group: the targets, in the order of the prompts of the module.
-        parameters: groups with their rates; that of the first is the plan's.
+        group: the targets, in the order of the module's prompts.
+        parameters: parameter groups with their rates. The plan's rate is that of the first.
     """
     rows, sizes = joined_rows(group)
-    # A target whose budget is spent has no rows in the updates that are left to others.
+    # Once a target's budget is spent, the remaining updates have no rows of it.
     alone = [ctx.target_batches(task) for task in group]
     updates = zip_longest(*alone, fillvalue=[])
     batches = flatten([[(task, row) for task, own in enumerate(update) for row in own] for update in updates], sizes)
@@ -117,7 +117,7 @@ def train_together(
 
 
 def own_share(ctx: Context, target: EncodedTask, fraction: float) -> int:
-    """A share of the target's budget, in updates."""
+    """A fraction of the target's budget, in updates."""
     return split_updates(target_budget(ctx.config, len(target.train)).total, fraction)[0]
 
 
@@ -131,7 +131,7 @@ def after_own(
     notes: str,
     history: History | None = None,
 ) -> MethodResult:
-    """The result of a prompt that was trained after the target's own, which was compared with sources (K, L, H)."""
+    """Result of a prompt trained after the target's own prompt, which was compared with sources (K, L, H)."""
     names = [*(source.name for source in ctx.sources), target.name]
     similarity = similarity_history(names, torch.cat([sources, own[None]]), ctx.start)
     return MethodResult.of(
@@ -145,7 +145,7 @@ def after_own(
 
 
 def similarity_history(names: list[str], prompts: Tensor, start: Tensor) -> Similarity:
-    """Cosines of the task vectors, prompts (T, L, H), for the report; of more than 64 the first ones and the last."""
+    """Cosines of task vectors, prompts (T, L, H), for the report. Beyond 64 prompts: the first 63 and the last."""
     if len(names) > _SHOWN:
         names, prompts = [*names[: _SHOWN - 1], names[-1]], torch.cat([prompts[: _SHOWN - 1], prompts[-1:]])
     return {"names": names, "matrix": pk.task_similarity(prompts, start).tolist()}

@@ -1,7 +1,7 @@
-"""SPoT (Vu et al. 2022): go on from the source prompt most similar to the target's own, or from a mean of several.
+"""SPoT (Vu et al. 2022): start from the source prompt most similar to the target's own, or from a mean of several.
 
-Task embedding: the prompt averaged over its tokens; similarity: cosine. The target's own prompt takes a share of the
-target budget, the transfer stage the rest.
+Task embedding: the prompt averaged over its tokens. Similarity: cosine. The target's own prompt takes a share of the
+target budget; the transfer stage takes the rest.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ class SPoTConfig(Settings):
 def from_nearest(
     ctx: Context, target: EncodedTask, own: tuple[Tensor, StageResult, list[list[int]]], title: str, top: int = 1
 ) -> MethodResult:
-    """Prompt tuning on the batches that are left, from the source prompts nearest to the target's own.
+    """Prompt tuning on the remaining batches, from the source prompts nearest to the target's own.
 
     Args:
-        own: what `own_prompt` returned.
-        top: how many of them.
+        own: the return value of `own_prompt`.
+        top: number of source prompts to average.
     """
     sources = torch.stack(source_prompts(ctx))
     prompt_of_target, first, batches = own
@@ -63,9 +63,9 @@ def from_nearest(
 
 
 def nearest_weights(similarity: Tensor, top: int) -> Tensor:
-    """Weights (K,) of sum 1, of the `top` largest of K cosines in proportion to them; of the rest 0.
+    """Weights (K,) that sum to 1: proportional to the `top` largest of K cosines, 0 for the others.
 
-    A cosine below 0 counts as 0; where none is above 0 the nearest source stands alone.
+    A negative cosine counts as 0. If no cosine is positive, the nearest source gets weight 1.
     """
     largest = similarity.argsort(descending=True, stable=True)[:top]
     weights = torch.zeros_like(similarity)

@@ -1,11 +1,11 @@
-"""Teachers' outputs that are computed once and kept on disk, where that is cheaper than computing them again.
+"""Teacher outputs, computed once and kept on disk if that is cheaper than recomputing them.
 
-Kept are the logits of the answer tokens and the hidden states that are distilled, without padding and without loss
-(in bfloat16 where they have no more digits). A file holds the outputs for all rows of the sources; every stage with
-the same teachers, rows and hidden states shares it.
+The file holds the logits of the answer tokens and the distilled hidden states for all rows of the sources, without
+padding and without loss of precision (bfloat16 if the values fit it). Every stage with the same teachers, rows and
+hidden states shares it.
 
-The rule of "auto": with N rows that are read U times in the stage, keep when U > N, the file has at most the allowed
-size, and N (forward + write) + U read < U forward, each measured per row on the stage's first batch.
+The rule of "auto": the stage reads U rows in all, from N different ones. Keep the outputs if U > N, the file is within
+the size limit, and N (forward + write) + U read < U forward, with times per row measured on the stage's first batch.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from prompttransfer.models import IGNORED, Backbone, Batch, Output
 from prompttransfer.models.rows import EncodedRow, EncodedRows
 
 _GIB = 2**30
-_Key = tuple[int, tuple[int, ...], tuple[int, ...]]  # task, token ids and answer of a row
+_Key = tuple[int, tuple[int, ...], tuple[int, ...]]  # a row's task, token ids and answer
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds per row, and bytes per row in the file."""
+    """Seconds per row, and bytes per row of the file."""
 
     forward: float
     write: float
@@ -46,20 +46,20 @@ class Cost:
 
 
 def worth_keeping(cost: Cost, rows: int, uses: int, limit: float) -> bool:
-    """The rule at the head of this file; limit in bytes."""
+    """The rule of "auto" above; limit in bytes."""
     if uses <= rows or rows * cost.size > limit:
         return False
     return rows * (cost.forward + cost.write) + uses * cost.read < uses * cost.forward
 
 
 class KeptTeacher:
-    """`TeacherForward`, or its outputs from a file; decided at the first batch, so a finished stage asks nothing.
+    """`TeacherForward`, or its outputs from a file. Decided at the first batch, so a stored stage measures nothing.
 
     Args:
         rows: all rows of the sources, each with its task.
-        uses: how many rows the stage reads in all its batches.
+        uses: number of rows in all batches of the stage.
         keep: "auto", "always" or "never".
-        limit_gb: largest file that auto writes.
+        limit_gb: largest file that auto writes, in GB.
     """
 
     def __init__(
@@ -74,13 +74,13 @@ class KeptTeacher:
         self._source: Teacher | None = None
 
     def __call__(self, backbone: Backbone, batch: Batch) -> Callable[[Output], Output]:
-        if self._source is None:  # what one process measured holds for all
+        if self._source is None:  # all processes follow the decision of one
             self._source = self._outputs() if processes.broadcast(self._worth(batch)) else self.teacher
         return self._source(backbone, batch)
 
     @cached_property
     def _order(self) -> list[_Key]:
-        """The rows of the file: rows of like length share a batch."""
+        """Rows in the order of the file, in which rows of similar length share a batch."""
         return sorted(dict.fromkeys((row.task, row.ids, row.answer) for row in self.rows), key=lambda row: len(row[1]))
 
     @cached_property
@@ -124,19 +124,19 @@ class KeptTeacher:
 
 
 class TeacherOutputs:
-    """The outputs in a file, as a teacher.
+    """A teacher that reads its outputs from a file.
 
     Args:
-        order: task, token ids and answer of the rows in the order of the file.
-        size: rows per batch in it.
-        tensors: `pack` of every batch, each name followed by the index of the batch's first row.
+        order: task, token ids and answer of the rows, in the order of the file.
+        size: rows per batch of the file.
+        tensors: `pack` of every batch; each name ends in the index of the batch's first row.
     """
 
     def __init__(self, order: Sequence[_Key], size: int, tensors: dict[str, Tensor]) -> None:
         self._place = {row: index for index, row in enumerate(order)}
         self._size = size
         self._tensors = tensors
-        # First logits of each row of a batch, and its first row of hidden states.
+        # Where each row's logits and hidden states begin within its batch.
         self._answers = {
             first: [0, *accumulate(len(answer) for _, _, answer in order[first : first + size])]
             for first in range(0, len(order), size)
@@ -173,10 +173,10 @@ class TeacherOutputs:
 
 
 def pack(output: Output) -> dict[str, Tensor]:
-    """An output of B rows on the CPU, without padding.
+    """Copy the output of B rows to the CPU, without padding.
 
-    logits (N, V) of all answer tokens; of hidden states also positions (B, states), how many each row has in each
-    state, and hidden (P, H): row after row, and in a row state after state.
+    logits: (N, V), of all answer tokens. With hidden states, also positions (B, states), the number of positions per
+    row and state, and hidden (P, H), ordered by row, then by state.
     """
     logits = _shortest(output.logits.cpu())
     if not output.hidden:
@@ -188,7 +188,7 @@ def pack(output: Output) -> dict[str, Tensor]:
 
 
 def measure(backbone: Backbone, teacher: TeacherForward, batch: Batch, folder: Path) -> Cost:
-    """Cost of one row of a batch: the teachers' forward, and writing and reading its output in a folder."""
+    """Measure the cost of one row of a batch: the teachers' forward, and writing and reading its output in a folder."""
     rows = len(batch["input_ids"])
 
     def timed(work: Callable[[], Any]) -> tuple[float, Any]:
@@ -217,13 +217,13 @@ def _batch(backbone: Backbone, rows: Sequence[_Key]) -> Batch:
 
 
 def _shortest(tensor: Tensor) -> Tensor:
-    """In bfloat16 where that loses nothing: the values of a model that computes in it."""
+    """Convert to bfloat16 if that loses nothing, as for a model that computes in bfloat16."""
     short = tensor.bfloat16()
     return short if torch.equal(short.float(), tensor) else tensor
 
 
 def _spread(state: Tensor, mask: Tensor, parts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """The rows' positions (n_b, H) in the layout of the student's state (B, N, H) with mask (B, N); 0 elsewhere."""
+    """Place each row's positions (n_b, H) as in the student's state (B, N, H) with mask (B, N); 0 elsewhere."""
     spread = torch.zeros_like(state, dtype=torch.float32)
     spread[mask.bool()] = torch.cat(list(parts)).float().to(state.device)
     return spread, mask

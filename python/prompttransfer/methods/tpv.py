@@ -1,8 +1,8 @@
 """Task prompt vectors (Belanec et al. 2024): start from P_init + scale * sum of (P_source - P_init) over some sources.
 
-Published code adds the vectors of every pair of tasks; how one pair is chosen for a new target is open. Here each sum
-is scored by its loss on the target's training rows, and the best one is trained on with the target's budget (with
-`tune` off it is the result).
+The published code adds the vectors of every pair of tasks; how to choose a pair for a new target is open. Here each sum
+is scored by its loss on the target's training rows. The best one is trained with the target's budget, or is the result
+if `tune` is off.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class TPVConfig(Settings):
 
 
 def added_sources(ctx: Context, target: EncodedTask, sources: Tensor) -> tuple[int, ...]:
-    """Which of the sources (K, L, H) are added, as `tpv.combine` says."""
+    """Indices of the sources (K, L, H) to add, according to `tpv.combine`."""
     tpv, every = ctx.config.of(TPVConfig), range(len(sources))
     size = {"pair": 2, "top": 1, "all": len(sources)}[tpv.combine]
     groups = list(combinations(every, min(size, len(sources))))
@@ -57,7 +57,7 @@ def added_sources(ctx: Context, target: EncodedTask, sources: Tensor) -> tuple[i
 
 
 def vector_sum(ctx: Context, sources: Tensor, group: tuple[int, ...]) -> Tensor:
-    """P_init + scale * the sum of some task vectors, (L, H)."""
+    """P_init + scale * the sum of a group of task vectors, (L, H)."""
     weights = torch.zeros(len(sources))
     weights[list(group)] = ctx.config.of(TPVConfig).scale
     return pk.merge_task_vectors(ctx.start, sources, weights=weights)

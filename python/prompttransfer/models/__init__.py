@@ -1,4 +1,4 @@
-"""A frozen language model (frozen.py) that reads a soft prompt (backbone.py); how it gets into memory (loading.py)."""
+"""The frozen language model (frozen.py), soft prompts before its text (backbone.py), and loading (loading.py)."""
 
 from prompttransfer.models.backbone import IGNORED, Backbone, Batch, Output, Prompt
 from prompttransfer.models.frozen import PlacedInput, native_bfloat16

@@ -1,8 +1,8 @@
-"""How a model with a prompt answers rows: the scores of given answers, or text that it writes.
+"""Answer rows with a prompted model: score candidate answers, or generate text.
 
-Rows of like length share a batch, which costs little padding; padded positions are masked, so their order has no
-effect. What rows share is read once: the prompt by all rows (`Backbone.read`), the text by all answers. Several
-processes read a part of the batches each, and all of them get all answers.
+Rows of similar length share a batch, to save padding. Padded positions are masked, so the order of the rows has no
+effect. Shared input is read once: the prompt for all rows (`Backbone.read`), the text for all its candidate answers.
+With several processes, each reads a part of the batches, and all get every answer.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from prompttransfer.prompts import FrozenPrompts, PromptModule
 Tokens = Sequence[Sequence[int]]
 Advance = Callable[[int], None] | None
 
-# Logits of so many positions at most are held at once when whole answers are scored.
+# Largest number of positions whose logits are held at once when scoring whole answers.
 _POSITIONS = 2048
 
 
@@ -34,8 +34,8 @@ class Reader:
     """A backbone with one prompt that reads many rows.
 
     Args:
-        prompt: (L, H); a module whose prompt depends on the row; or None for the model alone (zero-shot).
-        advance: told how many rows are done.
+        prompt: (L, H), a module whose prompt depends on the row, or None for the model alone (zero-shot).
+        advance: called with the number of rows just finished.
     """
 
     backbone: Backbone
@@ -53,7 +53,7 @@ class Reader:
 
     @torch.no_grad()
     def first_token_scores(self, rows: Tokens, answers: Sequence[int]) -> Tensor:
-        """Logits (rows, C) of the C tokens that answers start with."""
+        """Logits (rows, C) of the first tokens of C answers."""
         columns = torch.tensor(answers, device=self.backbone.device)
         scores = torch.zeros(len(rows), len(answers))
         prefix = self._prefix()
@@ -72,11 +72,11 @@ class Reader:
 
     @torch.no_grad()
     def write(self, rows: Tokens, max_tokens: int) -> list[str]:
-        """What the model writes after each row, token by token the likeliest one, at most so many."""
+        """Text that the model generates greedily after each row, at most max_tokens tokens."""
         texts = [""] * len(rows)
         prefix = self._prefix()
         for chosen, batch in self._batches(rows):
-            written = self._written(batch, max_tokens + 1, prefix)  # the end token is one of them
+            written = self._written(batch, max_tokens + 1, prefix)  # one more for the end token
             decoded = self.backbone.tokenizer.batch_decode(written, skip_special_tokens=True)
             for place, text in zip(chosen, decoded, strict=True):
                 texts[place] = text.strip()
@@ -104,7 +104,7 @@ class Reader:
             prefix = None
         read = self._text_once(batch, prefix)
         scores = []
-        # All rows with some of the answers at a time.
+        # All rows, with some of the answers at a time.
         step = max(1, _POSITIONS // (rows * labels.shape[1]))
         for part in labels.split(step):
             index = torch.arange(rows, device=part.device).repeat_interleave(len(part))
@@ -116,9 +116,10 @@ class Reader:
         return torch.cat(scores, dim=1)
 
     def _text_once(self, batch: Batch, prefix: Prefix | None) -> Callable[[Tensor, Tensor], Tensor] | None:
-        """Logits (N, A, V) of answers behind texts that have been read already; None where the model cannot do it.
+        """Read the texts once; return a function for the logits (N, A, V) of answers after them.
 
-        The function takes which text each answer follows (N,), and the answers' tokens (N, A).
+        The function takes the index of each answer's text (N,) and the answers' tokens (N, A). None if the model cannot
+        continue from texts it has read.
         """
         backbone = self.backbone
         placed = backbone.place(
@@ -128,10 +129,10 @@ class Reader:
             with backbone.autocast():
                 state = backbone.encoder(placed)
 
-            def behind(index: Tensor, wanted: Tensor) -> Tensor:
+            def after(index: Tensor, wanted: Tensor) -> Tensor:
                 return backbone.decode(state[index], placed.select(index), wanted[:, :-1].clamp(min=0)).float()
 
-            return behind
+            return after
         if not backbone.reads_prompts_once:
             return None
         cache = prefix.cache(grows=True) if prefix is not None else DynamicCache()
@@ -139,7 +140,7 @@ class Reader:
             first = backbone.run(placed, cache=cache).logits[:, -1:].float()
         read = Prefix.of(cache, backbone.layers)
 
-        def behind(index: Tensor, wanted: Tensor) -> Tensor:
+        def after(index: Tensor, wanted: Tensor) -> Tensor:
             if wanted.shape[1] == 1:
                 return first[index]
             written = backbone.embedding(wanted[:, :-1].clamp(min=0))
@@ -154,10 +155,10 @@ class Reader:
                 later = backbone.run(rows, keep=written.shape[1]).logits[:, -written.shape[1] :]
             return torch.cat([first[index], later.float()], dim=1)
 
-        return behind
+        return after
 
     def _again(self, batch: Batch, index: Tensor, wanted: Tensor) -> Tensor:
-        """The same with the whole text read again for every answer."""
+        """The same logits, reading the text again for every answer."""
         repeated = {name: tensor[index] for name, tensor in batch.items()}
         flat = self.backbone(self.module, repeated | {"labels": wanted}).logits
         logits = flat.new_zeros(*wanted.shape, flat.shape[-1])
@@ -165,7 +166,7 @@ class Reader:
         return logits
 
     def _written(self, batch: Batch, max_tokens: int, prefix: Prefix | None) -> Tensor:
-        """Token ids (B, at most max_tokens) that the model writes, an end token among them."""
+        """Generated token ids (B, at most max_tokens), including an end token."""
         backbone = self.backbone
         rows, length = batch["input_ids"].shape
         if prefix is not None and not backbone.sees(prefix.length + length + max_tokens):
@@ -176,7 +177,7 @@ class Reader:
         own = backbone.model.generation_config
         model_ends = own.eos_token_id if isinstance(own.eos_token_id, list) else [own.eos_token_id]
         ends = sorted({backbone.tokenizer.eos_token_id, *model_ends} - {None})
-        # A copy of a model that is spread over processes, as `generate` gets below, would lose their common state.
+        # The copy of the model that `generate` gets below would lose the shared state of a sharded model.
         by_hand = prefix is not None or placed.decoder is not None or backbone.sharded
         if by_hand or not _generates_from_embeddings(backbone):
             read = self._behind_a_prefix(placed) if prefix is not None else self._behind_the_start(placed)
@@ -189,8 +190,8 @@ class Reader:
             pad_token_id=backbone.pad,
             decoder_start_token_id=int(backbone.decoder_lead[0, 0]) if backbone.seq2seq else None,
         )
-        # A copy that shares all layers: the model's own settings (least lengths, penalties) would fill those not named
-        # here, and other threads may be reading with the model itself.
+        # A copy that shares all layers. `generate` would take settings not named here (minimum length, penalties) from
+        # the model itself, and other threads may be using that.
         model = copy.copy(backbone.model)
         model.generation_config = settings
         lead = {}
@@ -203,10 +204,11 @@ class Reader:
         return written[:, lead["decoder_input_ids"].shape[1] :] if lead else written
 
     def _written_by_hand(self, rows: int, max_tokens: int, ends: list[int], read: Callable[[Tensor], Tensor]) -> Tensor:
-        """The same where `generate` cannot: behind a prefix, of embeddings before a decoder's input, some families.
+        """Greedy generation where `generate` does not work: after a prefix, with a decoder prompt, for some families.
 
         Args:
-            read: logits (B, n, V), the last ones after what is written so far (B, n); asked for every token in turn.
+            read: maps the tokens so far (B, n) to logits (B, n, V), the last of which predict the next token. Called
+                once per token.
         """
         written = torch.empty(rows, 0, dtype=torch.int64, device=self.backbone.device)
         ended = torch.zeros(rows, dtype=torch.bool, device=written.device)
@@ -219,7 +221,7 @@ class Reader:
         return written
 
     def _behind_a_prefix(self, placed: PlacedInput) -> Callable[[Tensor], Tensor]:
-        """Placed rows are read at the first call, of what is written only the last token."""
+        """Reader for `_written_by_hand` that reads the placed rows once, then only the last token."""
         backbone, prefix = self.backbone, placed.prefix
         assert prefix is not None
         cache = prefix.cache(grows=True)
@@ -237,7 +239,7 @@ class Reader:
         return read
 
     def _behind_the_start(self, placed: PlacedInput) -> Callable[[Tensor], Tensor]:
-        """All that is written is read again for every token: by a decoder, or with the placed rows before it."""
+        """Reader for `_written_by_hand` that rereads all tokens: by a decoder, or after the placed rows."""
         backbone = self.backbone
         with backbone.autocast():
             state = backbone.encoder(placed) if backbone.seq2seq else None
@@ -255,6 +257,6 @@ class Reader:
 
 
 def _generates_from_embeddings(backbone: Backbone) -> bool:
-    """Whether `generate` takes embeddings, asked as transformers asks it."""
-    taken = inspect.signature(backbone.model.prepare_inputs_for_generation).parameters
-    return backbone.seq2seq or "inputs_embeds" in taken
+    """Whether `generate` accepts embeddings, by the same check as in transformers."""
+    parameters = inspect.signature(backbone.model.prepare_inputs_for_generation).parameters
+    return backbone.seq2seq or "inputs_embeds" in parameters

@@ -1,10 +1,10 @@
-"""A soft prompt in front of a frozen model's text: where it is placed, when it is read once, what comes out.
+"""A frozen model with a soft prompt before its text: placement, prompts that are read once, and the output.
 
-The prompt stands before the input embeddings: of a causal model, or of the encoder, as in the papers; the attention
-mask is extended over it. With placement "encoder-decoder" its first half stands before the encoder's input and its
-second half before the decoder's. Text is padded on the left for a causal model, so that the answer follows directly;
-answers are padded on the right. Nothing is between prompt and text: padding stands before both, but for prompts that
-are read once for many rows. Where that saves work, the rows of a batch are packed instead, see `packing`.
+The prompt comes before the input embeddings of a causal model or of the encoder, as in the papers, and the attention
+mask is extended over it. With placement "encoder-decoder", its first half comes before the encoder's input and its
+second half before the decoder's. A causal model's text is padded on the left, so that the answer follows directly;
+answers are padded on the right. Padding comes before prompt and text, never between them, except for prompts that are
+read once for many rows. Where that saves work, the rows of a batch are packed instead, see `packing`.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from prompttransfer.models.padding import extended, padded, without_gap
 from prompttransfer.models.prefix import Prefix
 
 Batch = dict[str, Tensor]
-IGNORED = -100  # a label that is no token
+IGNORED = -100  # label of positions without a token
 
-# A GPU waits for the launches of a second pass over the layers about as long as it takes to multiply so many numbers;
-# where fewer are saved, reading a prompt once is slower than reading it with every row.
+# The launches of a second pass over the layers cost a GPU about as much time as this many multiplications. If fewer are
+# saved, reading a prompt once is slower than reading it with every row.
 _PRODUCTS_PER_LAYER_PASS = 1e10
 
 
 class Prompt(Protocol):
-    """What `Backbone` needs of a prompt; see `prompttransfer.prompts`."""
+    """Interface of a prompt for `Backbone`; see `prompttransfer.prompts`."""
 
     length: int
     hidden_size: int
@@ -44,9 +44,9 @@ class Prompt(Protocol):
 
 @dataclass
 class Output:
-    """Logits (N, V) float32 of the N answer tokens of all rows, row after row, and hidden states when asked for.
+    """Logits (N, V) float32 of the N answer tokens of all rows, row by row, and the requested hidden states.
 
-    hidden: each (B, N, H) with its mask (B, N); N are the positions of the text, or of prompt and text.
+    hidden: pairs of a state (B, N, H) and its mask (B, N). N counts the positions of the text, or of prompt and text.
     """
 
     logits: Tensor
@@ -54,13 +54,13 @@ class Output:
 
 
 class Backbone(FrozenModel):
-    """A frozen model that reads prompts; made and described as `FrozenModel`."""
+    """A frozen model that reads prompts. See `FrozenModel` for its arguments."""
 
     def collate(self, rows: Sequence[Sequence[int]], answers: Sequence[Sequence[int]] | None = None) -> Batch:
-        """Pad rows of token ids to input_ids and attention_mask (B, S) int64, on the left for a causal model.
+        """Pad rows of token ids to input_ids and attention_mask (B, S) int64; on the left for a causal model.
 
         Args:
-            answers: token ids of each row's answer; they become labels (B, A) int64, filled up with -100.
+            answers: token ids of each row's answer. They become labels (B, A) int64, padded with -100.
         """
         ids, mask = padded(rows, self.pad, left=not self.seq2seq)
         batch = {"input_ids": ids, "attention_mask": mask}
@@ -78,17 +78,18 @@ class Backbone(FrozenModel):
         hidden_positions: str = "all",
         prefix: Prefix | None = None,
     ) -> Output:
-        """Logits for the answer tokens of every row; of an answer's later tokens, given the earlier ones.
+        """Compute the logits of every row's answer tokens, each given the answer's earlier tokens.
 
         Args:
-            prompt: put in front of the text; None is the model without a prompt (zero-shot).
-            batch: of `collate`, on this device. Without labels, the logits are those of the first answer token.
-            task_ids: (B,), the row of a multi-task prompt that each text belongs to.
-            hidden: "none", "last" or "all": hidden states to return (encoder and decoder, for an encoder-decoder).
-            hidden_positions: those of the "text" and the answer, or "all" with those of the prompt.
-            prefix: what `read` made of the prompt, if that is known already.
+            prompt: prompt before the text; None for the model without a prompt (zero-shot).
+            batch: batch from `collate`, on the model's device. Without labels, the logits are those of the first answer
+                token.
+            task_ids: (B,), index of each row's prompt in a multi-task prompt.
+            hidden: hidden states to return: "none", "last" or "all" (of encoder and decoder, for an encoder-decoder).
+            hidden_positions: positions of these states: "text" for text and answer, "all" to include the prompt.
+            prefix: the prompt as returned by `read`, if it has been read already.
         """
-        if self.model.training and not torch.is_grad_enabled():  # a teacher: it has no dropout
+        if self.model.training and not torch.is_grad_enabled():  # a teacher runs without dropout
             self.model.eval()
             wanted: dict[str, Any] = {"hidden": hidden, "hidden_positions": hidden_positions, "prefix": prefix}
             try:
@@ -98,7 +99,7 @@ class Backbone(FrozenModel):
         mask, labels = batch["attention_mask"], batch.get("labels")
         if labels is None:
             labels = mask.new_zeros(len(mask), 1)
-        # What is read of an answer: all but its last token.
+        # The model reads all answer tokens but the last.
         written, written_mask = labels[:, :-1].clamp(min=0), (labels[:, 1:] != IGNORED).to(mask.dtype)
         text = self.embedding(batch["input_ids"])
         if not self.seq2seq and written.shape[1]:
@@ -110,7 +111,7 @@ class Backbone(FrozenModel):
                 return Output(packed)
         whole = hidden != "none" and hidden_positions == "all"
         if prompt is not None and (whole or not self.sees(prompt.length + text.shape[1])):
-            prefix = None  # it holds no hidden states of the prompt, and rows behind it are padded in between
+            prefix = None  # a prefix has no hidden states, and rows after it are padded between prompt and text
         elif prompt is not None and prefix is None:
             prefix = self.read(prompt, task_ids, rows=len(mask))
         placed = self.place(prompt, text, mask, task_ids, prefix, seen=batch["input_ids"].shape[1])
@@ -121,7 +122,7 @@ class Backbone(FrozenModel):
         with self.autocast():
             result = self.run(placed, keep=labels.shape[1], **options)
         logits = result.logits[:, -labels.shape[1] :]
-        # One token for every row needs no look at the labels, which would wait for a GPU.
+        # With one token per row there is no need to read the labels, which would wait for the GPU.
         logits = logits[:, 0] if labels.shape[1] == 1 else logits[labels != IGNORED]
         return Output(logits.float(), self._hidden_states(result, placed, written_mask, hidden, whole))
 
@@ -134,14 +135,14 @@ class Backbone(FrozenModel):
         prefix: Prefix | None = None,
         seen: int | None = None,
     ) -> PlacedInput:
-        """Put a prompt in front of embedded rows (B, S, H) with their mask (B, S).
+        """Place a prompt before embedded rows (B, S, H) with their mask (B, S).
 
         Args:
-            seen: positions that a prompt that depends on the row may look at, all by default; the others are those of
-                the answer.
+            seen: number of text positions, which a prompt that depends on the row may read; the rest belong to the
+                answer. Default: all.
 
         Raises:
-            ValueError: rows are longer than the model's table of positions.
+            ValueError: prompt and rows are longer than the model's position table.
         """
         self._check_positions(text.shape[1] + (prompt.length if prompt is not None else 0))
         if prompt is None:
@@ -164,17 +165,17 @@ class Backbone(FrozenModel):
         return PlacedInput(encoder, extended(mask, half), mask, decoder=embeds[:, half : prompt.length])
 
     def read(self, prompt: Prompt, task_ids: Tensor | None = None, *, rows: int | None = None) -> Prefix | None:
-        """Keys and values of a prompt, to be read by many rows; None where rows cannot share them, or too few would.
+        """Compute a prompt's keys and values once for many rows; None if rows cannot share them or it does not pay.
 
         Args:
-            task_ids: (B,), of the rows that will read them; not needed for a prompt that all rows share.
-            rows: how many rows will read them, if that is known.
+            task_ids: (B,), of the rows that will use them; not needed for a prompt that all rows share.
+            rows: number of rows that will use them, if known.
         """
-        # Computing again in the backward pass would write into the cache a second time; and sharded layers are only
-        # gathered again for gradients that arrive at their outputs, not at their keys and values.
+        # Recomputation in the backward pass would write into the cache a second time. Sharded layers are gathered again
+        # only for gradients that arrive at their outputs, not at their keys and values.
         if prompt.per_instance or self.checkpointing or (self.sharded and torch.is_grad_enabled()):
             return None
-        if self.model.training:  # dropout: every row has masks of its own, over the prompt too
+        if self.model.training:  # dropout masks differ by row, over the prompt too
             return None
         if not self.reads_prompts_once:
             return None
@@ -231,10 +232,10 @@ class Backbone(FrozenModel):
 
     @cached_property
     def reads_prompts_once(self) -> bool:
-        """Whether rows that continue from the keys and values of a prompt get the logits of the plain forward.
+        """Whether rows that continue from a prompt's keys and values get the same logits as in the plain forward.
 
-        The model is asked, on two short rows: attention that looks ahead, recurrent layers, distances that count
-        padding and caches of another form rule it out, and new families bring new reasons. See also `sees`.
+        Tested by running the model on two short rows, because there are many reasons why they may not: bidirectional
+        attention, recurrent layers, relative distances that count padding, other kinds of caches. See also `sees`.
         """
         if self.seq2seq:
             return False
@@ -259,9 +260,9 @@ class Backbone(FrozenModel):
             plain = self.run(PlacedInput(*without_gap(rows, mask, 4), mask)).logits[:, -1]
             try:
                 other = logits(prompt, text, mask)
-            except Exception:  # every family refuses in its own way
+            except Exception:  # each model family raises a different error
                 return False
-        # A computation that differs is off by the size of the logits; rounding is not, be it that of TF32 or bfloat16.
+        # A different computation is off by the size of the logits; rounding (TF32, bfloat16) is not.
         inside = torch.bfloat16 if self.precision == "bfloat16" else plain.dtype
         tolerance = max(1e-2, torch.finfo(inside).eps ** 0.5)
         return bool((other - plain).abs().max() <= tolerance * plain.std())
@@ -297,9 +298,9 @@ class Backbone(FrozenModel):
         return prompt.prepend(self.embedding.weight.new_empty(prompts, 0, self.hidden_size), tasks)
 
     def _prefix(self, embeds: Tensor, index: Tensor | None = None) -> Prefix:
-        """Prompts (G, L, H) through the model, see `Prefix`."""
-        # Not the model's own kind of cache: layers with a sliding window must keep the whole prompt as well, because
-        # rows that start behind it see different parts of it. Their masks hide the rest.
+        """Run prompts (G, L, H) through the model, see `Prefix`."""
+        # Not the model's own kind of cache: sliding-window layers must keep the whole prompt too, because rows after it
+        # see different parts of it. Their masks hide the rest.
         cache = DynamicCache()
         self.model(inputs_embeds=embeds, past_key_values=cache, use_cache=True, **self._kept_logits(1))
         return Prefix.of(cache, self.layers, index)
@@ -307,7 +308,7 @@ class Backbone(FrozenModel):
     def _hidden_states(
         self, result: Any, placed: PlacedInput, written: Tensor, which: str, whole: bool
     ) -> tuple[tuple[Tensor, Tensor], ...]:
-        """Hidden states with their masks; `whole`: with those of the prompt. written: mask of decoder inputs."""
+        """Hidden states with their masks. whole: include the prompt's; written: mask of the decoder inputs."""
         if which == "none":
             return ()
         chosen = slice(-1, None) if which == "last" else slice(1, None)

@@ -1,7 +1,7 @@
 """Dropout inside the frozen model while a prompt trains, as in the published training loops.
 
-The masks of an update follow from its seeds alone, so that a resumed run draws the same ones, and nothing else is drawn
-from another state of the random numbers because of them.
+The masks of an update depend on its seeds alone. A resumed run draws the same masks, and they do not change the state
+of any other random numbers.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from prompttransfer.distributed import processes
 
 
 def has_dropout(model: nn.Module) -> bool:
-    """Whether a transformers model in training mode drops anything: by its modules, or by its configuration."""
+    """Whether a transformers model uses dropout in training mode, in its modules or by its configuration."""
     if any(isinstance(module, _DropoutNd) and module.p > 0 for module in model.modules()):
         return True
     settings = model.config.get_text_config().to_dict().items()
@@ -27,10 +27,10 @@ def has_dropout(model: nn.Module) -> bool:
 
 @contextmanager
 def dropping(model: nn.Module, device: torch.device, seeds: Sequence[int]) -> Iterator[None]:
-    """Training mode of a model inside, for a forward and its backward.
+    """Put a model into training mode for a forward and its backward.
 
     Args:
-        seeds: of the masks, such as those of a stage and of an update; each process of a run draws its own.
+        seeds: seeds of the masks, such as the stage's and the update's. Each process of a run draws its own masks.
     """
     seed = np.random.SeedSequence([*seeds, processes.rank()]).generate_state(1, np.uint64)
     with torch.random.fork_rng([device] if device.type == "cuda" else []):

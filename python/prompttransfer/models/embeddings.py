@@ -1,4 +1,4 @@
-"""A causal model's tokenizer and input embeddings, without its layers: enough to prepare what a server reads."""
+"""A causal model's tokenizer and input embeddings, without its layers: enough to prepare the input of a server."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _WEIGHTS, _SHARDS = "model.safetensors", "model.safetensors.index.json"
 
 @dataclass(frozen=True)
 class Embeddings:
-    """What `Backbone` does with a text before its first layer.
+    """Tokenize and embed texts as `Backbone` does before its first layer.
 
     Attributes:
-        name: of the model.
-        table: (V, H), as stored.
-        layer: the module that looks rows up, without weights; some families (Gemma) scale them there.
-        max_length: text tokens kept of a row.
-        fingerprint: unknown, since the weights are not read.
+        name: name of the model.
+        table: embedding table (V, H), in its stored type.
+        layer: the module that looks up rows, without weights. Some families (Gemma) scale the embeddings in it.
+        max_length: text tokens to keep per row.
+        fingerprint: empty, because the weights are not read.
     """
 
     name: str
@@ -41,21 +41,21 @@ class Embeddings:
 
     @classmethod
     def load(cls, name: str | Path, *, max_length: int = 256) -> Embeddings:
-        """Read the tokenizer and one tensor of a hub id or a local folder.
+        """Load the tokenizer and the embedding table of a hub id or a local folder.
 
         Raises:
-            ValueError: no such model, an encoder-decoder, or no safetensors file that holds its input embeddings.
-            ConnectionError: it is not on this machine, and the hub does not answer.
+            ValueError: there is no such model, it is an encoder-decoder, or no safetensors file has its embeddings.
+            ConnectionError: the model is not on this machine, and the hub does not answer.
         """
         config = read_configuration(str(name))
         if config.is_encoder_decoder:
             raise ValueError(
-                f"model {str(name)!r} is an encoder-decoder; only causal models read embeddings on a server"
+                f"model {str(name)!r} is an encoder-decoder; servers read embeddings for causal models only"
             )
-        with init_empty_weights():  # buffers are real: the scale of the embeddings is one
+        with init_empty_weights():  # keeps buffers, such as the scale of the embeddings
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
         layer = model.get_input_embeddings()
-        layer.padding_idx = None  # only matters for gradients, and may lie beyond the rows that are looked up
+        layer.padding_idx = None  # matters for gradients only, and may exceed the rows of the lookup
         place = next(place for place, module in model.named_modules() if module is layer)
         table = _tensor(str(name), f"{place}.weight", tuple(layer.weight.shape))
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
@@ -67,24 +67,24 @@ class Embeddings:
 
     @torch.no_grad()
     def embed(self, ids: tuple[int, ...]) -> Tensor:
-        """Token ids (N) as the first layer reads them, (N, H) float32."""
+        """Embed token ids (N) as the first layer reads them, (N, H) float32."""
         rows = self.table[torch.tensor(ids, dtype=torch.int64)].float()
         embedded: Tensor = functional_call(self.layer, {"weight": rows}, (torch.arange(len(ids)),))
         return embedded
 
 
 def _tensor(name: str, key: str, shape: tuple[int, ...]) -> Tensor:
-    """A tensor of a model's files; a file may call it by less or more of its path than the model does."""
+    """Read a tensor from a model's files. Its name may have fewer or more path components than in the model."""
     for file in _files(name, key):
         with safe_open(file, framework="pt") as content:
             for stored in content.keys():  # noqa: SIM118
                 if _same(stored, key) and tuple(content.get_slice(stored).get_shape()) == shape:
                     return content.get_tensor(stored)
-    raise ValueError(f"model {name!r}: no safetensors file holds its input embeddings {key} {shape}")
+    raise ValueError(f"model {name!r}: no safetensors file has its input embeddings {key} {shape}")
 
 
 def _files(name: str, key: str) -> list[str]:
-    """The files that may hold a tensor; those of the hub are fetched if they are not here."""
+    """Files that may have a tensor. Files of the hub are downloaded if necessary."""
     options = {"_raise_exceptions_for_missing_entries": False}
     single = cached_file(name, _WEIGHTS, **options)
     if single is not None:

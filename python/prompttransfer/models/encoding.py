@@ -1,4 +1,4 @@
-"""A task in a model's tokens: what is trained on, and what is asked when a prompt is scored."""
+"""Encode a task in a model's tokens: its training rows, and the rows on which prompts are scored."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from prompttransfer.models.tokens import Tokens
 from prompttransfer.settings.joins import Join, natural_join
 from prompttransfer.tasks.task import Task, Wording
 
-_ROWS_AT_ONCE = 2000  # texts that are tokenized together
-_WORTH_KEEPING = 20_000  # rows whose tokens are read from a file sooner than made again
+_ROWS_AT_ONCE = 2000  # texts per call of the tokenizer
+_WORTH_KEEPING = 20_000  # from this many rows on, reading tokens from a file is faster than tokenizing
 SCORINGS = ("auto", "first-token", "full", "generate")
 
 
 class ReadsText(Protocol):
-    """What encoding asks of a model: `Backbone`, or `models.embeddings.Embeddings` where the model runs elsewhere."""
+    """Interface of a model for encoding: `Backbone`, or `models.embeddings.Embeddings` if the model runs elsewhere."""
 
     @property
     def tokens(self) -> Tokens: ...
@@ -39,19 +39,19 @@ class EncodedTask:
 
     Attributes:
         train: training rows.
-        test: token ids of the rows that are scored.
-        scoring: "first-token" (the first one that tells the answers apart, which is then all that is trained on),
-            "full" (mean log-probability of all tokens) or "generate" (what the model writes).
-        labels, answers: index of the right choice of every test row, and the token ids of each choice; of a task with
-            choices.
-        scale: the choices are numbers, see `Task`.
-        choices, references: the choices as text, and all right answers of every test row, for what the model writes.
-        wording, max_length, cut, cue: how its texts are made and shortened, see `Task`.
-        join: how an answer joins its text (`settings.joins`); None: of an encoder-decoder, or as prompt files of before
-            read it, see `Task`.
-        leaked, skipped: rows left out, see `Task`.
-        unknown: training and test rows whose text is mostly characters that the model's vocabulary lacks.
-        validation: the same task with its validation rows in place of the test rows, where training looks at them.
+        test: token ids of the rows to score.
+        scoring: "first-token" (the first token that distinguishes the answers, which is then the only trained token),
+            "full" (mean log-probability of all tokens) or "generate" (generated text).
+        labels, answers: for a task with choices, index of the right choice of every test row, and token ids of each
+            choice.
+        scale: whether the choices are numbers, see `Task`.
+        choices, references: for generated text, the choices as text, and all right answers of every test row.
+        wording, max_length, cut, cue: how to build and truncate the texts, see `Task`.
+        join: how an answer joins its text (`settings.joins`). None: an encoder-decoder, or a prompt file without this
+            entry, see `Task`.
+        leaked, skipped: numbers of omitted rows, see `Task`.
+        unknown: number of training and test rows whose text is mostly characters that the model's vocabulary lacks.
+        validation: the same task with validation rows in place of test rows, if training uses them.
     """
 
     name: str
@@ -77,12 +77,12 @@ class EncodedTask:
 
     @property
     def metric(self) -> str:
-        """The score that is reported."""
+        """The metric to report."""
         return self.metrics[0]
 
     @property
     def unknown_note(self) -> str:
-        """Such as "12 of 40 texts of reviews are mostly characters that this model's vocabulary lacks", or empty."""
+        """A note on texts that are mostly unknown characters, or ""."""
         if not self.unknown:
             return ""
         texts = f"{self.unknown} of {len(self.train) + len(self.test)} texts of {self.name}"
@@ -90,7 +90,7 @@ class EncodedTask:
 
     @cached_property
     def digest(self) -> str:
-        """Hash of all that training and scoring depend on."""
+        """Hash of everything that training and scoring depend on."""
         state = hashlib.sha256(self.train.digest.encode())
         judged = (self.test, self.labels, self.answers, self.choices, self.references)
         state.update(repr((*judged, self.metrics, self.scoring, self.max_answer)).encode())
@@ -111,13 +111,13 @@ class EncodedTask:
         """Encode all training and test rows of a task.
 
         Args:
-            scoring: how answers are chosen; "auto": first-token where that tells the choices apart, else full. Free
-                text is always written.
-            trains: the task is trained on, not only scored.
-            store: keeps the tokens of many training rows.
+            scoring: how to choose answers. "auto": first-token if first tokens distinguish the choices, else full. Free
+                text is always generated.
+            trains: whether to train on the task, not only score it.
+            store: store for the tokens of large tasks.
 
         Raises:
-            ValueError: rows are missing, or the answers cannot be told apart as asked; or a cue for an encoder-decoder.
+            ValueError: rows are missing, `scoring` cannot distinguish the answers, or an encoder-decoder got a cue.
         """
         tokens = backbone.tokens
         if task.cue and tokens.seq2seq:
@@ -162,8 +162,8 @@ class EncodedTask:
 
 
 def shared_lead(answers: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
-    """Tokens that all answers start with, but for the last of any: such as the space that a tokenizer writes before a
-    digit. They tell nothing, so a causal model reads them as the end of the text."""
+    """Tokens that all answers start with, such as the space that a tokenizer puts before a digit. Every answer keeps at
+    least its last token. The shared ones carry no information, so a causal model reads them as the end of the text."""
     lead = []
     for tokens in zip(*(answer[:-1] for answer in answers), strict=False):
         if len(set(tokens)) > 1:
@@ -179,7 +179,7 @@ def _join_of(task: Task) -> Join | None:
 
 
 def _as_read(task: Task, join: Join | None) -> Wording | None:
-    """The wording without the spaces at its end that give way to that of the answer."""
+    """The wording without trailing spaces if the answer brings its own."""
     if task.wording is None or task.cue or join != "space":
         return task.wording
     return replace(task.wording, template=task.wording.template.rstrip(" "))
@@ -187,7 +187,7 @@ def _as_read(task: Task, join: Join | None) -> Wording | None:
 
 @dataclass(frozen=True)
 class _Texts:
-    """The rows of a task as tokens; lead: tokens behind every text and its cue."""
+    """The rows of a task as tokens. lead: tokens to add after every text and its cue."""
 
     task: Task
     backbone: ReadsText
@@ -195,13 +195,13 @@ class _Texts:
     lead: tuple[int, ...] = ()
 
     def encoded(self, answers: Sequence[tuple[int, ...]], store: Store | None) -> dict[str, Any]:
-        """Training and test rows; answers: of each choice, none for free text."""
+        """Encode training and test rows. answers: tokens of each choice; empty for free text."""
         test = tuple(self._ids(self.task.test["text"]))
         train = self._train(answers, store)
         return {"train": train, "test": test, "unknown": self._unknown(train, test)}
 
     def _unknown(self, train: EncodedRows, test: Sequence[tuple[int, ...]]) -> int:
-        """Of how many texts the vocabulary lacks most; only those with an unknown token are looked at."""
+        """Number of texts that the vocabulary mostly lacks. Only texts with an unknown token are checked."""
         token = self.backbone.tokens.unknown
         if token is None:
             return 0
@@ -264,10 +264,10 @@ class _Texts:
 
 
 def scoring_of(task: Task, answers: list[tuple[int, ...]], scoring: str = "auto") -> str:
-    """How the choices of a task are told apart.
+    """Resolve the scoring of a task with choices.
 
     Raises:
-        ValueError: unknown scoring, or answers that it cannot tell apart.
+        ValueError: the scoring is unknown or cannot distinguish the answers.
     """
     if scoring not in SCORINGS:
         raise ValueError(f"scoring: got {scoring!r}, want one of {', '.join(SCORINGS)}")
@@ -275,7 +275,7 @@ def scoring_of(task: Task, answers: list[tuple[int, ...]], scoring: str = "auto"
     if scoring == "first-token" and same:
         first, second = (task.choices[place] for place in same)
         raise ValueError(
-            f"task {task.name!r}: answers {first!r} and {second!r} start with the same token; want scoring 'full'"
+            f"task {task.name!r}: answers {first!r} and {second!r} start with the same token; use scoring 'full'"
         )
     same_whole = _first_repeated(answers)
     if same_whole:
@@ -287,7 +287,7 @@ def scoring_of(task: Task, answers: list[tuple[int, ...]], scoring: str = "auto"
 
 
 def _first_repeated(items: list[tuple[int, ...]]) -> tuple[int, int] | None:
-    """Places of the first two equal items."""
+    """Indices of the first two equal items."""
     places: dict[tuple[int, ...], int] = {}
     for place, item in enumerate(items):
         if item in places:

@@ -1,4 +1,4 @@
-"""Whether prompts can be trained for a model at all: the model itself is asked, as new families bring new reasons."""
+"""Test whether a model can be trained with prompts at all, by running it: reasons differ from family to family."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ _LONG, _SHORT, _ANSWER = [3, 4, 5, 6, 7, 8, 9, 10], [11], [3, 4, 5]
 
 @torch.no_grad()
 def check_fitness(backbone: Backbone) -> None:
-    """Compare what a model computes for a few tokens in several ways.
+    """Run a model on a few tokens in several ways and compare the logits.
 
     Raises:
-        ValueError: it computes something else from embeddings than from the tokens they belong to (scaled outside their
-            table: Pegasus; looked up in every layer: Gemma 3n), for a row beside padding than for the row alone (RWKV,
-            RecurrentGemma), or for a token than what it will compute once later ones are written (ProphetNet).
+        ValueError: the logits differ between tokens and their embeddings (scaled outside the table: Pegasus; looked up
+            in every layer: Gemma 3n), between a row with and without padding (RWKV, RecurrentGemma), or between a token
+            with and without later tokens (ProphetNet).
     """
     name = type(backbone.model).__name__
     if not _reads_embeddings(backbone):
         raise ValueError(
-            f"{name} computes something else from embeddings than from the tokens they belong to, so no prompt can "
-            "stand before its text"
+            f"{name} gives different results for embeddings than for the tokens they belong to, so it cannot read a "
+            "prompt before its text; use another model"
         )
     alone = _first_logits(backbone, [_SHORT], _ANSWER[:1])
     if not _alike(_first_logits(backbone, [_SHORT, _LONG], _ANSWER[:1]), alone):
         raise ValueError(
-            f"{name} computes something else for a row with padding than for the row alone, so rows of different "
-            "lengths cannot share a batch"
+            f"{name} gives different results for a row with padding than for the row alone, so rows of different "
+            "lengths cannot share a batch; use another model"
         )
     if not _alike(_first_logits(backbone, [_SHORT], _ANSWER), alone):
         raise ValueError(
-            f"{name} computes something else for a token once later ones are there, so it cannot learn answers of "
-            "several tokens"
+            f"{name} gives different results for a token once later tokens follow, so it cannot learn answers of "
+            "several tokens; use another model"
         )
 
 
@@ -55,5 +55,5 @@ def _first_logits(backbone: Backbone, rows: list[list[int]], answer: list[int]) 
 
 
 def _alike(logits: Tensor, others: Tensor) -> bool:
-    """But for rounding, be it that of 8-bit weights, or of bfloat16 where it changes the choice of experts."""
+    """Whether logits agree up to rounding, including that of 8-bit weights and of bfloat16 in the choice of experts."""
     return bool((logits - others).abs().mean() <= 0.05 * others.std())

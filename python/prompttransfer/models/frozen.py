@@ -1,8 +1,8 @@
-"""A frozen transformers model and its tokenizer: what it is, what it reads, and how it runs.
+"""A frozen transformers model and its tokenizer.
 
-The two kinds of models meet here. A causal model reads a row and goes on with it; an encoder-decoder reads it with its
-encoder, and its decoder writes the answer. Text is padded on the left for a causal model, so that the answer follows
-directly.
+This module handles the difference between the two kinds of models. A causal model reads a row and continues it. An
+encoder-decoder reads it with its encoder and writes the answer with its decoder. A causal model's text is padded on
+the left, so that the answer follows directly.
 """
 
 from __future__ import annotations
@@ -38,9 +38,10 @@ T = TypeVar("T")
 class PlacedInput:
     """Rows with a prompt, as a model reads them.
 
-    embeds: (B, N, H); mask: (B, N), or (B, L+N) behind a prefix of L tokens that is known already; text: (B, S), what
-    of the last S positions is no prompt and no padding; decoder: (B, L/2, H), the part of the prompt before a
-    decoder's input.
+    embeds: (B, N, H).
+    mask: (B, N), or (B, L+N) after a prefix of L tokens.
+    text: (B, S), 1 for those of the last S positions that are neither prompt nor padding.
+    decoder: (B, L/2, H), the part of the prompt before a decoder's input.
     """
 
     embeds: Tensor
@@ -50,25 +51,25 @@ class PlacedInput:
     prefix: Prefix | None = None
 
     def select(self, index: Tensor) -> PlacedInput:
-        """Some rows, or rows several times."""
+        """Rows by index; an index may occur several times."""
         decoder = None if self.decoder is None else self.decoder[index]
         return PlacedInput(self.embeds[index], self.mask[index], self.text[index], decoder, self.prefix)
 
 
 class FrozenModel(nn.Module):
-    """What a model and its tokenizer are to the rest, and how they run.
+    """A frozen model with its tokenizer.
 
     Args:
-        model: a transformers causal or encoder-decoder model; frozen and kept in evaluation mode here.
-        tokenizer: its tokenizer.
-        precision: "float32", "bfloat16" (autocast; weights, prompts and logits stay float32) or "auto": bfloat16 where
-            the device multiplies it natively. Never float16: prompts and some models (T5) overflow in it.
-        max_length: text tokens kept of a row; the last ones, because templates end in the question to be answered.
-        placement: "encoder", or "encoder-decoder" (for models that have both): half of the prompt before each.
-        checkpointing: compute activations again in the backward pass: less memory, more time.
+        model: a transformers causal or encoder-decoder model. It is frozen and kept in evaluation mode.
+        tokenizer: the model's tokenizer.
+        precision: "float32", "bfloat16" (autocast; weights, prompts and logits stay float32) or "auto": bfloat16 if
+            the device supports it natively. Never float16: prompts and some models (T5) overflow in it.
+        max_length: text tokens to keep per row; the last ones, because templates end with the question.
+        placement: "encoder", or "encoder-decoder" (for models that have both) to put half of the prompt before each.
+        checkpointing: recompute activations in the backward pass: less memory, more time.
 
     Attributes:
-        sharded: every forward takes all processes, see `prompttransfer.models.loading`.
+        sharded: whether every forward needs all processes, see `prompttransfer.models.loading`.
     """
 
     def __init__(
@@ -91,7 +92,7 @@ class FrozenModel(nn.Module):
         self.max_length = max_length
         self.seq2seq = bool(model.config.is_encoder_decoder)
         if placement == "encoder-decoder" and not self.seq2seq:
-            raise ValueError("placement 'encoder-decoder' wants an encoder-decoder model, got a causal one")
+            raise ValueError("placement 'encoder-decoder' needs an encoder-decoder model, got a causal one")
         self.placement = placement
         self.checkpointing = checkpointing
         self.sharded = False
@@ -104,7 +105,7 @@ class FrozenModel(nn.Module):
         accepted = set(inspect.signature(model.forward).parameters)
         self._keeps_logits = "logits_to_keep" in accepted
         self._takes_positions = "position_ids" in accepted
-        if self._keeps_logits or self.seq2seq:  # of other models they are computed for all positions, which costs more
+        if self._keeps_logits or self.seq2seq:  # other models compute them for all positions, which costs more
             keep_float32(model)
         pad = tokenizer.pad_token_id
         self.pad = pad if pad is not None else (tokenizer.eos_token_id or 0)
@@ -124,47 +125,47 @@ class FrozenModel(nn.Module):
 
     @property
     def identity(self) -> dict[str, str]:
-        """What the results of a stage depend on, for its key in the store."""
+        """Facts about the model that the results of a stage depend on, for its key in the store."""
         return {"model": self.fingerprint, "precision": self.precision, "placement": self.placement}
 
     def share(self, batches: Sequence[T]) -> Sequence[T]:
-        """Of many batches to be read, those for this process; all of them where every forward takes all processes."""
+        """Batches for this process to read; all of them if every forward needs all processes."""
         return batches if self.sharded else processes.mine(batches)
 
     def joined(self, part: Tensor) -> Tensor:
-        """The results of all processes, each of which left those of the others at 0; shape and type stay."""
+        """Sum the results of all processes, each of which left the others' at 0. Keeps shape and type."""
         return part if self.sharded else processes.total(part)
 
     def collected(self, part: T) -> list[T]:
-        """The results of all processes, one by one."""
+        """The results of all processes, as a list."""
         return [part] if self.sharded else processes.gather(part)
 
     def train(self, mode: bool = True) -> FrozenModel:
-        """Stays in evaluation mode; see `dropping`."""
+        """Keep evaluation mode in any case; see `dropping`."""
         return super().train(False)
 
     @cached_property
     def tokens(self) -> Tokens:
-        """The tokenizer as this model reads with it."""
+        """The tokenizer, as this model uses it."""
         return Tokens(self.tokenizer, seq2seq=self.seq2seq)
 
     @cached_property
     def has_dropout(self) -> bool:
-        """Whether the model has dropout of its own."""
+        """Whether the model itself has dropout."""
         return has_dropout(self.model)
 
     def dropping(self, *seeds: int) -> AbstractContextManager:
-        """The model's own dropout inside, for what is read with gradients; see `prompttransfer.models.dropout`."""
+        """Context in which the model applies its own dropout; see `prompttransfer.models.dropout`."""
         return dropping(self.model, self.device, seeds)
 
     def encode(
         self, texts: Sequence[str], max_length: int | None = None, cut: str = "start", cue: str = ""
     ) -> list[list[int]]:
-        """Token ids of each text, at most max_length, with what the tokenizer writes before and behind every text.
+        """Token ids of each text, at most max_length, with the tokenizer's special tokens around it.
 
         Args:
-            cut: where a text is too long, its "start" or its "end" is cut off; at least one token of it stays.
-            cue: written behind every text; never cut.
+            cut: end of a long text to cut off, "start" or "end". At least one of its tokens stays.
+            cue: string to append to every text; never cut.
         """
         return self.tokens.texts(texts, max_length or self.max_length, cut, cue)
 
@@ -174,20 +175,20 @@ class FrozenModel(nn.Module):
         """Token ids of each answer as the model would write it after a text, at most max_length, and the end token.
 
         Args:
-            join: how it joins the text of a causal model; None: behind a space.
+            join: how an answer joins the text of a causal model; None: after a space.
 
         Raises:
-            ValueError: an answer has no token of its own: it is empty, or all of it is unknown to the vocabulary.
+            ValueError: an answer has no tokens, because it is empty or none of it is in the vocabulary.
         """
         return self.tokens.answers(answers, max_length, end, join)
 
     @cached_property
     def positions(self) -> int | None:
-        """Positions of prompt and text that the model has a place for; None: any number."""
+        """Largest number of positions of prompt and text; None: no limit."""
         return learned_positions(self.model)
 
     def sees(self, positions: int) -> bool:
-        """Whether all layers look back over so many positions; those with a window count the padding in between."""
+        """Whether all layers attend over this many positions. Layers with a window also count padding."""
         reach = window(self.model)
         return reach is None or positions <= reach
 
@@ -196,10 +197,10 @@ class FrozenModel(nn.Module):
         return self.model.config.get_text_config(decoder=True).num_hidden_layers
 
     def run(self, placed: PlacedInput, *, keep: int = 1, cache: DynamicCache | None = None, **options: Any) -> Any:
-        """The model on placed rows; the logits are those of the last `keep` positions at least.
+        """Run the model on placed rows. The logits cover at least the last `keep` positions.
 
         Args:
-            cache: an empty one for the keys and values of all positions, or one of a prefix; causal models only.
+            cache: an empty cache for the keys and values of all positions, or a prefix's cache; causal models only.
         """
         mask = placed.mask
         if self.seq2seq:
@@ -222,11 +223,11 @@ class FrozenModel(nn.Module):
         return self.model(inputs_embeds=embeds, attention_mask=mask, **options).logits
 
     def encoder(self, placed: PlacedInput) -> Tensor:
-        """What an encoder makes of placed rows, (B, N, H)."""
+        """Output (B, N, H) of the encoder for placed rows."""
         return self.model.get_encoder()(inputs_embeds=placed.embeds, attention_mask=placed.mask).last_hidden_state
 
     def decode(self, state: Tensor, placed: PlacedInput, written: Tensor) -> Tensor:
-        """Logits (B, A, V) of a decoder that has written (B, A-1) token ids, after an encoder's output (B, N, H)."""
+        """Logits (B, A, V) of the decoder after (B, A-1) written token ids, given the encoder's output (B, N, H)."""
         lead = self.decoder_lead.to(written.device).expand(len(written), -1)
         inputs = self._decoder_inputs(placed, torch.cat([lead, written], dim=1))
         with self.autocast():
@@ -238,17 +239,17 @@ class FrozenModel(nn.Module):
     def decoder_lead(self) -> Tensor:
         """Token ids (1, 1 or 2) that a decoder reads before it writes an answer.
 
-        If the tokenizer starts every text with a token (BART), the decoder has learned to read that before an answer.
+        If the tokenizer starts every text with a special token (BART), the decoder has learned to read it first.
 
         Raises:
-            ValueError: the model does not say which token its decoder starts with.
+            ValueError: the model's configuration has no start token for its decoder.
         """
         start = decoder_start(self.model)
         if start is None:
             likely = next(iter(self.tokens.start), None)
             hint = f"; usually {likely} for this tokenizer" if likely is not None else ""
             raise ValueError(
-                f"{type(self.model).__name__} does not say which token its decoder starts with; "
+                f"the configuration of {type(self.model).__name__} has no start token for its decoder; "
                 f"set decoder_start_token_id in its config.json{hint}"
             )
         second = getattr(getattr(self.model, "generation_config", None), "forced_bos_token_id", None)
@@ -266,7 +267,7 @@ class FrozenModel(nn.Module):
         return {"logits_to_keep": keep} if self._keeps_logits else {}
 
     def autocast(self) -> AbstractContextManager:
-        """What a forward of the model has to run in."""
+        """Context for forward passes of the model."""
         if self.precision == "float32":
             return nullcontext()
         return torch.autocast(self.device.type, torch.bfloat16)
@@ -276,12 +277,12 @@ def native_bfloat16(device: torch.device) -> bool:
     """Whether the device multiplies bfloat16 in hardware."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    # Without these instructions bfloat16 products are emulated and slower than float32.
+    # Without these instructions, bfloat16 products are emulated and slower than float32.
     return device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def fingerprint(model: nn.Module, tokenizer: Any) -> str:
-    """16 hex digits of what a model computes: its type, its weights, its vocabulary."""
+    """Hash (16 hex digits) of everything a model computes with: type, weights and vocabulary."""
     digest = hashlib.sha256(type(model).__name__.encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
@@ -295,16 +296,18 @@ def fingerprint(model: nn.Module, tokenizer: Any) -> str:
 
 
 def recompute_layers(model: nn.Module) -> int:
-    """Make every layer of a transformers model keep its input only; returns how many layers there are.
+    """Make every layer of a transformers model keep only its input, and recompute the rest; return the layer count.
 
-    transformers does this for models in training mode alone; a frozen model is mostly in evaluation mode.
+    transformers does this in training mode only, and a frozen model is mostly in evaluation mode.
 
     Raises:
-        ValueError: the model has no layers that are known to be safe to compute twice.
+        ValueError: the model has no layers that are known to be safe to recompute.
     """
     layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
     if not layers:
-        raise ValueError(f"checkpointing: {type(model).__name__} has no layers that transformers can compute again")
+        raise ValueError(
+            f"checkpointing: {type(model).__name__} has no layers that transformers can recompute; set it to false"
+        )
     for layer in layers:
         layer.forward = partial(_recomputed, layer.forward)
     return len(layers)

@@ -1,4 +1,4 @@
-"""The layer that makes logits, kept out of bfloat16: near 20 its steps are an eighth, and choices would tie."""
+"""Keep the output layer out of bfloat16: logits near 20 are an eighth apart in bfloat16, so choices would tie."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 
 def keep_float32(model: nn.Module) -> None:
-    """Compute a model's logits in float32 under autocast as well, where its output layer holds float32 weights."""
+    """Compute a model's logits in float32 even under autocast, if its output layer has float32 weights."""
     head = model.get_output_embeddings()
     if isinstance(head, nn.Linear) and head.weight.dtype == torch.float32 and not is_kept(head):
         head.forward = partial(_in_float32, head.forward)
 
 
 def is_kept(module: nn.Module) -> bool:
-    """Whether this is an output layer whose weights have to stay in float32."""
+    """Whether a module is an output layer whose weights must stay float32."""
     forward = vars(module).get("forward")
     return isinstance(forward, partial) and forward.func is _in_float32
 

@@ -1,4 +1,4 @@
-"""A frozen model from a hub id or a local folder, in the form that trains prompts fastest."""
+"""Load a frozen model from a hub id or a local folder, in the form that trains prompts fastest."""
 
 from __future__ import annotations
 
@@ -46,30 +46,30 @@ def load_model(
     quantization: str = "none",
     sharded: bool = False,
 ) -> Backbone:
-    """Load a hub id or a local folder onto the accelerator if there is one; safetensors only, no code of the model's.
+    """Load a hub id or a local folder, onto the accelerator if there is one. Reads safetensors and runs no remote code.
 
-    Weights become float32 whatever they were stored in; with bfloat16 products, those of the products become bfloat16.
+    Weights are converted to float32. With precision bfloat16, the weights of matrix products are stored in bfloat16.
 
     Args:
-        precision, max_length, placement, checkpointing: of `Backbone`.
-        quantization: "8bit" or "4bit" (NF4) weights through bitsandbytes, on a GPU.
+        precision, max_length, placement, checkpointing: as in `Backbone`.
+        quantization: "8bit" or "4bit" (NF4) weights by bitsandbytes, on a GPU.
         sharded: spread the layers over the processes of the launcher, see `shard_layers`. The processes of a machine
-            load the model in turn, so that its memory has to hold it once.
+            load the model in turn, so its memory needs to hold it only once.
 
     Raises:
-        ValueError: there is no such model, it is not fit for prompts, or this machine cannot quantize or shard it.
-        ConnectionError: it is not on this machine, and the hub does not answer.
+        ValueError: there is no such model, it cannot read prompts, or this machine cannot quantize or shard it.
+        ConnectionError: the model is not on this machine, and the hub does not answer.
     """
     processes.start()
     config = read_configuration(str(name))
     if sharded and (quantization != "none" or processes.count() == 1):
         raise ValueError(
-            "shard_model spreads the layers of a model that is not quantized over several processes; start them with "
-            f"torchrun or accelerate launch; got quantization {quantization!r} and {processes.count()} process(es)"
+            "shard_model spreads an unquantized model over several processes, which torchrun or accelerate launch "
+            f"starts; got quantization {quantization!r} and {processes.count()} process(es)"
         )
     kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    # On the CPU the fused attention's backward is slower than plain products for the short rows of prompt tuning.
+    # On a CPU, the backward of fused attention is slower than plain products for the short rows of prompt tuning.
     options: dict[str, Any] = {"attn_implementation": "eager"} if device.type == "cpu" else {}
     options |= _quantized(quantization, device)
     if precision == "auto":
@@ -82,7 +82,7 @@ def load_model(
                 name, dtype=torch.float32, use_safetensors=True, **options, trust_remote_code=False
             )
         if quantization == "none" and not sharded:
-            model = model.to(device)  # a quantized one is where it belongs already
+            model = model.to(device)  # a quantized model is already on its device
         backbone = Backbone(
             model,
             tokenizer,
@@ -101,15 +101,15 @@ def load_model(
 
 
 def read_configuration(name: str) -> Any:
-    """The configuration of a hub id or a local folder: a few kilobytes, which tell whether there is such a model.
+    """Read the configuration of a hub id or a local folder, a few kilobytes, to check that the model exists.
 
     Raises:
         ValueError: there is no such model.
-        ConnectionError: it is not on this machine, and the hub does not answer.
-        NoHome: it can only be one of the hub, whose files have no place on this machine.
+        ConnectionError: the model is not on this machine, and the hub does not answer.
+        NoHome: the name is a hub id, and this machine has no folder for the hub's files.
     """
     if not _is_path(name):
-        hub_folder()  # without a home folder the hub would make one in the current folder, named ~
+        hub_folder()  # without a home folder, the hub would create a folder named ~ in the current one
     try:
         with quiet_hub():
             return AutoConfig.from_pretrained(name, trust_remote_code=False)
@@ -118,21 +118,21 @@ def read_configuration(name: str) -> Any:
 
 
 def _is_path(name: str) -> bool:
-    """Whether a model's name is that of a folder, there or not, and none of the hub's."""
+    """Whether a model's name is a path, existing or not, rather than a hub id."""
     return os.path.isdir(name) or name.startswith(("/", ".", "~")) or name.count("/") > 1
 
 
 def _no_model(name: str, error: Exception) -> Exception:
-    """What it means that a model's configuration cannot be had, and the way out."""
+    """Explain why a model's configuration cannot be read, and what to do."""
     near = suggestion(name)
     hint = f"; did you mean {near!r}?" if near else ""
     folder = Path(name)
     if folder.is_dir():
         lacks = first_line(error) if (folder / "config.json").is_file() else "it has no config.json"
-        return ValueError(f"model {name!r} is no folder of a transformers model: {lacks}")
+        return ValueError(f"model {name!r} is not a folder of a transformers model: {lacks}")
     if _is_path(name):
         return ValueError(
-            f"model {name!r}: no such folder{hint or '; want one that save_pretrained wrote, or a hub id'}"
+            f"model {name!r}: no such folder{hint or '; want a folder written by save_pretrained, or a hub id'}"
         )
     causes = {type(cause) for cause in (error, error.__cause__, error.__context__)}
     if causes & {GatedRepoError}:
@@ -142,7 +142,7 @@ def _no_model(name: str, error: Exception) -> Exception:
     if causes & {LocalEntryNotFoundError, OfflineModeIsEnabled}:
         return ConnectionError(
             f"model {name!r} is neither a folder nor in the hub's cache, and {ENDPOINT} does not answer{hint}\n"
-            f"Fetch it where there is a connection (hf download {name}), or name a local folder."
+            f"Download it on a machine with a connection (hf download {name}), or give a local folder."
         )
     return ValueError(f"model {name!r}: {first_line(error)}{hint}")
 
@@ -154,13 +154,13 @@ def _quantized(quantization: str, device: torch.device) -> dict[str, Any]:
     if quantization == "none":
         return {}
     if device.type != "cuda":
-        raise ValueError(f"quantization {quantization!r} wants a CUDA GPU, and this machine has none")
+        raise ValueError(f"quantization {quantization!r} needs a CUDA GPU, and this machine has none")
     if find_spec("bitsandbytes") is None:
-        raise ValueError(f"quantization {quantization!r} wants bitsandbytes: pip install bitsandbytes")
+        raise ValueError(f"quantization {quantization!r} needs bitsandbytes: pip install bitsandbytes")
     from transformers import BitsAndBytesConfig
 
     if quantization == "8bit":
-        # A warning at every product: that float32 becomes float16 in it.
+        # It warns at every product that float32 becomes float16.
         logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
         config = BitsAndBytesConfig(load_in_8bit=True)
     else:
@@ -169,36 +169,40 @@ def _quantized(quantization: str, device: torch.device) -> dict[str, Any]:
 
 
 def narrow_products(model: nn.Module) -> None:
-    """Store in bfloat16 what autocast would narrow at every call: the same products, in less time and memory.
+    """Store weights in bfloat16 that autocast would convert at every call: the same products, in less time and memory.
 
-    Not the layer that makes logits, see `prompttransfer.models.head`.
+    The output layer stays as it is, see `prompttransfer.models.head`.
     """
     for module in model.modules():
         if isinstance(module, (nn.Linear, Conv1D)) and not is_kept(module):
             for name, parameter in module.named_parameters(recurse=False):
-                # A new parameter: an embedding that is tied to this one keeps its own.
+                # A new parameter, so that an embedding tied to this one keeps its own.
                 setattr(module, name, nn.Parameter(parameter.detach().bfloat16(), requires_grad=False))
 
 
 def shard_layers(model: nn.Module, mesh: DeviceMesh) -> None:
-    """Spread the layers of a transformers model on the CPU over the devices of a mesh (FSDP2); the rest goes to each.
+    """Spread the layers of a transformers model on the CPU over the devices of a mesh (FSDP2).
 
-    Every process keeps a part of each layer; whoever computes a layer gathers it first and drops it behind. Embeddings,
-    the last norm and the output layer stay whole: prompts and labels meet them outside of the model's own forward.
-    No process sends another its weights, so all must have loaded the same ones, but they may do so in turn.
+    Every process keeps a part of each layer, gathers a layer before computing it and frees it afterwards. Embeddings,
+    the last norm and the output layer are copied to every device, because prompts and labels use them outside the
+    model's own forward. Processes do not send each other weights, so all must have loaded the same model; they may do
+    so in turn.
+
 
     Raises:
-        ValueError: the model has no layers that are known to be called as a whole.
+        ValueError: the model has no layers that can be sharded one by one.
     """
     layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
     if not layers:
-        raise ValueError(f"shard_model: {type(model).__name__} has no layers that could be spread over processes")
+        raise ValueError(
+            f"shard_model: {type(model).__name__} has no layers that can be spread over processes; set it to false"
+        )
     inside = {id(parameter) for layer in layers for parameter in layer.parameters()}
     outside = {parameter for parameter in model.parameters() if id(parameter) not in inside}
     for layer in layers:
         fully_shard(layer, mesh=mesh)
-    # The whole model knows the order of its layers: one is gathered while the one before it computes.
+    # Wrapping the whole model tells FSDP the order of the layers, so it gathers one while the previous one computes.
     fully_shard(model, mesh=mesh, ignored_params=outside)
     model.to(torch.device(mesh.device_type))
-    # That outputs must not be changed in place: they are not.
+    # It warns against in-place changes of outputs, and there are none.
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view")

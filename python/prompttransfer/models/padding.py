@@ -1,4 +1,4 @@
-"""Rows of different lengths in one tensor, and where their padding goes."""
+"""Pad rows of different lengths into one tensor."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def padded(rows: Sequence[Sequence[int]], filling: int, *, left: bool = False) -> tuple[Tensor, Tensor]:
-    """Rows of numbers as (B, longest) int64, and the mask of what is not filling."""
+    """Pad rows of numbers to (B, longest) int64; also return the mask, 1 where a value is not padding."""
     longest = max(map(len, rows), default=0)
     ids = torch.full((len(rows), longest), filling, dtype=torch.int64)
     mask = torch.zeros_like(ids)
@@ -21,19 +21,19 @@ def padded(rows: Sequence[Sequence[int]], filling: int, *, left: bool = False) -
 
 
 def extended(mask: Tensor, length: int) -> Tensor:
-    """A mask (B, N) over so many more positions in front."""
+    """Extend a mask (B, N) by `length` ones at the front."""
     return torch.cat([mask.new_ones(len(mask), length), mask], dim=1)
 
 
 def without_gap(embeds: Tensor, mask: Tensor, length: int) -> tuple[Tensor, Tensor]:
-    """Rows (B, L+S, H) of a prompt and a text that is padded on the left, with the padding moved before the prompt.
+    """Move the padding between prompt and text before the prompt, in rows (B, L+S, H) padded on the left.
 
     Args:
-        mask: (B, S), of the text.
+        mask: mask of the text, (B, S).
         length: prompt tokens L.
 
     Returns:
-        The rows and their mask (B, L+S). Windows, recurrent layers and distances between positions are those of the
+        The rows and their mask (B, L+S). Windows, recurrent layers and distances between positions are then as for the
         row alone.
     """
     rows, positions, width = embeds.shape

@@ -1,8 +1,8 @@
-"""Prompts read once: their keys and values in every layer, which all rows of a batch attend to.
+"""Prompts read once: their keys and values in every layer, shared by the rows of a batch.
 
-In a causal model nothing that a prompt token computes depends on the text behind it. So a prompt that many rows share
-goes through the model once, as a batch of its own, and the rows continue from its keys and values. This is the same
-computation in another order; the gradient of the prompt arrives through its keys and values.
+In a causal model, a prompt token does not depend on the text after it. So a prompt shared by many rows goes through
+the model once, as its own batch, and the rows continue from its keys and values. This is the same computation in
+another order; the prompt gets its gradient through the keys and values.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ class Prefix:
     """Keys and values of G prompts.
 
     Args:
-        layers: per layer the keys and values, each (G, heads, L, head size).
-        index: (B,), the prompt that each row reads; None: all rows read the only one, or each its own.
+        layers: keys and values of each layer, both (G, heads, L, head size).
+        index: (B,), prompt of each row. None: all rows share a single prompt, or row b reads prompt b.
     """
 
     layers: tuple[tuple[Tensor, Tensor], ...]
@@ -29,10 +29,10 @@ class Prefix:
 
     @classmethod
     def of(cls, cache: DynamicCache, layers: int, index: Tensor | None = None) -> Prefix:
-        """What a model with so many layers wrote into an empty cache.
+        """Take the keys and values that a model with this many layers wrote into an empty cache.
 
         Raises:
-            ValueError: a layer left nothing there, so it keeps its state in another form.
+            ValueError: a layer wrote none, because it keeps its state in another form.
         """
         states = [(layer.keys, layer.values) for layer in cache.layers]
         if len(states) != layers or any(keys is None or values is None for keys, values in states):
@@ -45,7 +45,7 @@ class Prefix:
         return self.layers[0][0].shape[-2]
 
     def cache(self, *, grows: bool = False) -> DynamicCache:
-        """A cache for any number of batches: it is never written to, unless it `grows` by what one batch reads."""
+        """A read-only cache for any number of batches; with `grows`, a cache that one batch extends."""
         cache = DynamicCache()
         kind = _GrowingLayer if grows else _PrefixLayer
         cache.layers = [kind(keys, values, self.index) for keys, values in self.layers]
@@ -53,9 +53,9 @@ class Prefix:
 
 
 class _PrefixLayer(DynamicLayer):
-    """A layer whose new keys and values are put behind the prefix and not kept.
+    """A cache layer that appends new keys and values to the prefix without keeping them.
 
-    The prefix is repeated over the rows only while it is being joined with them.
+    The prefix is expanded to the rows only while it is concatenated with them.
     """
 
     def __init__(self, keys: Tensor, values: Tensor, index: Tensor | None) -> None:
@@ -78,11 +78,11 @@ class _PrefixLayer(DynamicLayer):
 
 
 class _GrowingLayer(_PrefixLayer):
-    """A layer that keeps the prefix joined with the rows that have read it, and with what they read later."""
+    """A cache layer that keeps the prefix concatenated with everything its rows have read so far."""
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
     ) -> tuple[Tensor, Tensor]:
         self.keys, self.values = super().update(key_states, value_states)
-        self._index = None  # every row has its own from now on
+        self._index = None  # every row has its own copy from now on
         return self.keys, self.values

@@ -1,4 +1,4 @@
-"""Silence of transformers: progress is shown in one place only."""
+"""Silence transformers: this project shows progress in one place only."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from contextlib import contextmanager
 from transformers.utils import logging
 
 _QUIET = threading.Lock()
-_quieted: list[tuple[int, bool]] = []  # for every block that is open, what was before the first one
+_quieted: list[tuple[int, bool]] = []  # one entry per open block: the state before the first one
 
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """No bars and no advice from transformers inside.
+    """Suppress progress bars and advice from transformers.
 
-    Blocks of several threads may overlap; the last one to end puts back what was before the first.
+    Blocks of several threads may overlap; the last one to end restores the state before the first.
     """
     with _QUIET:
         _quieted.append(_quieted[0] if _quieted else (logging.get_verbosity(), logging.is_progress_bar_enabled()))

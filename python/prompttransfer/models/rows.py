@@ -1,4 +1,4 @@
-"""Training rows in tokens, a million of them in a few hundred megabytes."""
+"""Tokenized training rows, packed: a million rows take a few hundred megabytes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class EncodedRow:
-    """One training example: token ids of the text, those of the answer, index of its task."""
+    """One training example: token ids of its text and answer, and index of its task."""
 
     ids: tuple[int, ...]
     answer: tuple[int, ...]
@@ -24,11 +24,11 @@ class EncodedRow:
 
 
 class EncodedRows(Sequence[EncodedRow]):
-    """Rows in flat arrays; each becomes an `EncodedRow` when it is asked for.
+    """Rows in flat arrays, converted to an `EncodedRow` on access.
 
     Args:
-        ids: token ids of all texts, one after the other; answers: those of all answers.
-        ends: where each row's text ends in ids; answer_ends: and its answer in answers.
+        ids: concatenated token ids of all texts; answers: of all answers.
+        ends: end of each row's text in `ids`; answer_ends: end of its answer in `answers`.
         tasks: index of each row's task.
     """
 
@@ -41,7 +41,7 @@ class EncodedRows(Sequence[EncodedRow]):
 
     @classmethod
     def of(cls, rows: Iterable[EncodedRow]) -> EncodedRows:
-        """From single rows; rows that are arrays already are returned as they are."""
+        """Pack single rows. Rows that are already packed are returned as they are."""
         if isinstance(rows, EncodedRows):
             return rows
         ids, ends, answers, answer_ends, tasks = (array(kind) for kind in "iqiqi")
@@ -55,7 +55,7 @@ class EncodedRows(Sequence[EncodedRow]):
 
     @classmethod
     def one_task_each(cls, parts: Iterable[Iterable[EncodedRow]]) -> EncodedRows:
-        """The rows of several tasks, one after the other; a row's task becomes the place of its part."""
+        """Concatenate the rows of several tasks. A row's task becomes the index of its part."""
         each = [cls.of(part) for part in parts]
         return cls(
             np.concatenate([part._ids for part in each]),
@@ -71,7 +71,7 @@ class EncodedRows(Sequence[EncodedRow]):
         return cls(*(tensors[name].numpy() for name in ("ids", "ends", "answers", "answer_ends", "tasks")))
 
     def tensors(self) -> dict[str, Tensor]:
-        """All arrays, for a file."""
+        """All arrays, to save in a file."""
         names = ("ids", "ends", "answers", "answer_ends", "tasks")
         arrays = (self._ids, self._ends, self._answers, self._answer_ends, self._tasks)
         return {name: torch.from_numpy(flat) for name, flat in zip(names, arrays, strict=True)}
@@ -88,26 +88,26 @@ class EncodedRows(Sequence[EncodedRow]):
     def __getitem__(self, index: int | slice) -> EncodedRow | list[EncodedRow]:
         if isinstance(index, slice):
             return [self[place] for place in range(*index.indices(len(self)))]
-        place = range(len(self))[index]  # negative places, and an IndexError beyond the end
+        place = range(len(self))[index]  # handles negative indices, and raises IndexError past the end
         ids = self._ids[self._ends[place - 1] if place else 0 : self._ends[place]]
         answer = self._answers[self._answer_ends[place - 1] if place else 0 : self._answer_ends[place]]
         return EncodedRow(tuple(ids.tolist()), tuple(answer.tolist()), int(self._tasks[place]))
 
     @property
     def lengths(self) -> list[int]:
-        """Text tokens of each row."""
+        """Number of text tokens of each row."""
         lengths: list[int] = np.diff(self._ends, prepend=0).tolist()
         return lengths
 
     def holding(self, token: int) -> list[int]:
-        """Places of the rows whose text holds a token."""
-        found = np.flatnonzero(self._ids == token)
-        places: list[int] = np.unique(np.searchsorted(self._ends, found, side="right")).tolist()
+        """Indices of the rows whose text contains a token."""
+        positions = np.flatnonzero(self._ids == token)
+        places: list[int] = np.unique(np.searchsorted(self._ends, positions, side="right")).tolist()
         return places
 
     @property
     def answer_tokens(self) -> int:
-        """Tokens of all answers together."""
+        """Number of tokens in all answers together."""
         return len(self._answers)
 
     @cached_property
@@ -120,7 +120,7 @@ class EncodedRows(Sequence[EncodedRow]):
 
 
 def _joined_ends(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """Ends of several flat arrays that are put one after the other."""
+    """Ends within the concatenation of several flat arrays."""
     sizes = [int(part[-1]) if len(part) else 0 for part in parts]
     offsets = np.cumsum([0, *sizes[:-1]])
     return np.concatenate([part + offset for part, offset in zip(parts, offsets, strict=True)])

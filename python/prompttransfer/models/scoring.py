@@ -21,11 +21,12 @@ class Evaluation:
     """Scores in percent.
 
     Attributes:
-        score: of the task's reported metric; majority: of its most frequent answer given to every row.
-        collapsed: (nearly) all rows got one answer.
-        predictions: index of the choice of every row, -1 where what was written is none; the number that was written,
-            -1.0 where it is none; or the text.
-        more: scores of the task's other metrics.
+        score: score by the task's reported metric.
+        majority: score of giving every row the most frequent answer.
+        collapsed: whether (nearly) all rows got the same answer.
+        predictions: for every row, the index of a choice (-1 if the generated text is none of them), the generated
+            number (-1.0 if the text is not a number), or the text.
+        more: scores by the task's other metrics.
     """
 
     score: float
@@ -44,13 +45,13 @@ def predict(
     batch_size: int = 32,
     advance: Callable[[int], None] | None = None,
 ) -> list[int] | list[float] | list[str]:
-    """The answer to every test row: the index of a choice (-1: none of them), a number of a scale, or free text.
+    """Answer every test row: with the index of a choice (-1: none of them), a number of a scale, or free text.
 
     Args:
-        prompt: (L, H); a module whose prompt depends on the row; or None for the model alone (zero-shot).
+        prompt: (L, H), a module whose prompt depends on the row, or None for the model alone (zero-shot).
 
     Raises:
-        ValueError: the prompt has another width than the model.
+        ValueError: the prompt's width differs from the model's.
     """
     reader = Reader(backbone, prompt, batch_size, advance)
     if task.scoring != "generate":
@@ -58,7 +59,7 @@ def predict(
     written = written_answers(reader, task)
     if task.scale:
         return [number_of(text) for text in written]
-    # Also as this model writes them: its tokenizer may know small letters only.
+    # Also compare with the choices as this model writes them; its tokenizer may be lower-case only.
     decoded = backbone.tokenizer.batch_decode([list(ids) for ids in task.answers], skip_special_tokens=True)
     named = (*decoded, *task.choices)
     places = {choice.strip(): place % len(task.choices) for place, choice in enumerate(named)} if task.choices else {}
@@ -66,7 +67,7 @@ def predict(
 
 
 def number_of(text: str) -> float:
-    """The number that a text is; -1 for any other text."""
+    """Parse a text as a number; -1 for any other text."""
     try:
         number = float(text)
     except ValueError:
@@ -75,21 +76,21 @@ def number_of(text: str) -> float:
 
 
 def choice_scores(reader: Reader, task: EncodedTask) -> Tensor:
-    """(rows, C): logits of the first tokens of the task's C choices after every test row, or mean log-probabilities of
-    all their tokens, as its scoring says; the largest one is the answer."""
+    """Scores (rows, C) of the task's C choices after every test row. Depending on its scoring, they are logits of the
+    first tokens or mean log-probabilities of all tokens. The largest one is the answer."""
     if task.scoring == "first-token":
         return reader.first_token_scores(task.test, [answer[0] for answer in task.answers])
     return reader.answer_scores(task.test, task.answers)
 
 
 def written_answers(reader: Reader, task: EncodedTask) -> list[str]:
-    """What the model writes after every test row."""
+    """Text that the model generates after every test row."""
     return reader.write(task.test, longest_answer(task))
 
 
 def longest_answer(task: EncodedTask) -> int:
-    """Tokens that are written at most, without an end token."""
-    # A token more than the longest choice: what goes on after a choice is another answer.
+    """Largest number of tokens to generate, without an end token."""
+    # One token more than the longest choice: text that continues after a choice is a different answer.
     return max(map(len, task.answers)) if task.choices else task.max_answer
 
 
@@ -105,8 +106,8 @@ def evaluate(
     predictions = predict(backbone, prompt, task, batch_size=batch_size, advance=advance)
     if task.scale:
         numbers = [float(choice) for choice in task.choices]
-        given = predictions if task.scoring == "generate" else [numbers[place] for place in predictions]
-        scores = [correlation(metric, [numbers[label] for label in task.labels], given) for metric in task.metrics]
+        answers = predictions if task.scoring == "generate" else [numbers[place] for place in predictions]
+        scores = [correlation(metric, [numbers[label] for label in task.labels], answers) for metric in task.metrics]
         majority = majority_score(task.metric, task.labels)
     elif task.choices:
         scores = [score(metric, task.labels, predictions) for metric in task.metrics]

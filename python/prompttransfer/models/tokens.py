@@ -10,10 +10,10 @@ from prompttransfer.settings.joins import Join
 
 
 class Tokens:
-    """A tokenizer as a model reads with it.
+    """A tokenizer, as a model uses it.
 
     Args:
-        seq2seq: of an encoder-decoder, whose answers stand apart from the text.
+        seq2seq: whether the model is an encoder-decoder, whose answers are separate from the text.
     """
 
     def __init__(self, tokenizer: Any, *, seq2seq: bool) -> None:
@@ -25,15 +25,15 @@ class Tokens:
         """Token ids of each text; arguments of `Backbone.encode`."""
         rows = self.tokenizer(list(texts), add_special_tokens=True)["input_ids"] if len(texts) else []
         before, behind = self._frame
-        # Some tokenizers write a space of their own before a text, so a cue that has one is read behind a letter.
+        # Some tokenizers add a space before a text, so a cue that starts with one is tokenized after a letter.
         cued = self._continued("a" if cue[:1].isspace() else "", [cue])[0] if cue else []
         room = max(1, max_length - before - behind - len(cued))
-        found = []
+        encoded = []
         for row in rows:
             end = len(row) - behind
             first, last = (max(before, end - room), end) if cut == "start" else (before, min(end, before + room))
-            found.append([*row[:before], *row[first:last], *cued, *row[end:]])
-        return found
+            encoded.append([*row[:before], *row[first:last], *cued, *row[end:]])
+        return encoded
 
     def answers(self, answers: Sequence[str], max_length: int | None, end: bool, join: Join | None) -> list[list[int]]:
         """Token ids of each answer; arguments and errors of `Backbone.encode_answers`."""
@@ -45,27 +45,27 @@ class Tokens:
         else:
             rows = self._continued("Answer:", [f" {text}".rstrip() for text in texts])
         last = [self.tokenizer.eos_token_id] if end and self.tokenizer.eos_token_id is not None else []
-        found = []
+        encoded = []
         for answer, ids in zip(answers, rows, strict=True):
             if all(token == self.unknown or self._writes_space(token) for token in ids):
-                raise ValueError(f"answer {answer!r} has no token of its own in this model's vocabulary")
-            found.append([*ids[:max_length], *last])
-        return found
+                raise ValueError(f"answer {answer!r} has no tokens in this model's vocabulary")
+            encoded.append([*ids[:max_length], *last])
+        return encoded
 
     @property
     def start(self) -> tuple[int, ...]:
-        """Token ids that the tokenizer writes before every text."""
+        """Token ids that the tokenizer puts before every text."""
         return tuple(self.tokenizer("a", add_special_tokens=True)["input_ids"][: self._frame[0]])
 
     @property
     def unknown(self) -> int | None:
-        """The token that stands for what the vocabulary lacks; None where the vocabulary has any text."""
+        """The unknown token; None if the vocabulary covers any text."""
         token: int | None = self.tokenizer.unk_token_id
-        # Tokenizers of bytes name one as well, mostly the end token, and never write it.
+        # Byte-level tokenizers name one too, mostly the end token, but never produce it.
         return None if token in (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id) else token
 
     def mostly_unknown(self, texts: Sequence[str]) -> int:
-        """How many texts the vocabulary lacks more than half of the characters of, white space aside."""
+        """Number of texts of which the vocabulary lacks more than half of the characters, ignoring white space."""
         if self.unknown is None or not len(texts):
             return 0
         rows = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
@@ -77,14 +77,14 @@ class Tokens:
 
     @cached_property
     def _frame(self) -> tuple[int, int]:
-        """How many tokens the tokenizer writes before and behind every text."""
+        """Number of tokens that the tokenizer puts before and after every text."""
         framed, alone = (self.tokenizer("a", add_special_tokens=special)["input_ids"] for special in (True, False))
         more = len(framed) - len(alone)
         before = next((n for n in range(more, 0, -1) if framed[n : n + len(alone)] == alone), 0)
         return before, max(0, more - before)
 
     def _continued(self, context: str, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text behind a context, without those of the context."""
+        """Token ids of each text after a context, without those of the context."""
         lead = self.tokenizer(context, add_special_tokens=False)["input_ids"] if context else []
         rows = self.tokenizer([context + text for text in texts], add_special_tokens=False)["input_ids"]
         return [ids[_common_prefix(lead, ids) :] for ids in rows]
@@ -96,7 +96,7 @@ class Tokens:
 
 
 def _characters(text: str) -> int:
-    """How many there are besides white space, and besides the mark that stands for a space in some vocabularies."""
+    """Number of characters, without white space and the mark for a space in some vocabularies."""
     return sum(not letter.isspace() and letter != "▁" for letter in text)
 
 

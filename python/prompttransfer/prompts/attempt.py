@@ -12,20 +12,20 @@ from prompttransfer.prompts.base import PromptModule, linear_start, put_first, s
 
 
 class InstancePrompt(PromptModule):
-    """P(x) = P_t + sum_j a_j(x) P_j over the frozen sources and P_t, which so enters twice.
+    """P(x) = P_t + sum_j a_j(x) P_j. The sum is over the frozen sources and P_t, so P_t enters twice.
 
-    a = softmax_j(p_j . h / tau) with p_j the maximum of prompt j over its tokens and
-    h = LayerNorm(W_up SiLU(W_down x)), x the maximum of the row's input embeddings over its tokens. W_down, W_up,
-    LayerNorm and P_t train.
+    a = softmax_j(p_j . h / tau), where p_j is the maximum of prompt j over its tokens,
+    h = LayerNorm(W_up SiLU(W_down x)), and x is the maximum of the row's input embeddings over its tokens. W_down,
+    W_up, LayerNorm and P_t train.
 
     Args:
         sources: (K, L, H), frozen.
         target: (L, H), start of P_t.
         projection: width between W_down and W_up.
-        temperature: tau; e * H when not given.
+        temperature: tau; None: e * H.
         mask_padding: leave padding out of the maximum over the text (the published code does not).
         train_norm: train the weights of LayerNorm (the published code freezes them).
-        seed: start of W_down and W_up.
+        seed: seed of the start of W_down and W_up.
     """
 
     per_instance: ClassVar[bool] = True
@@ -46,7 +46,7 @@ class InstancePrompt(PromptModule):
     ) -> None:
         super().__init__(*target.shape)
         width = self.hidden_size
-        # All that a row's prompt depends on is a parameter or a buffer: a stage is known by these.
+        # Everything that a row's prompt depends on is a parameter or a buffer, because a stage's key covers only these.
         self.register_buffer("sources", sources.detach().float().clone(), persistent=False)
         self.register_buffer("temperature", torch.tensor(temperature or math.e * width), persistent=False)
         self.register_buffer("mask_padding", torch.tensor(mask_padding), persistent=False)
@@ -58,10 +58,10 @@ class InstancePrompt(PromptModule):
 
     @classmethod
     def of(cls, tensors: dict[str, Tensor]) -> InstancePrompt:
-        """The prompt of a file with its `tensors`.
+        """Build the prompt from the tensors of its file.
 
         Raises:
-            ValueError: tensors that do not fit together.
+            ValueError: the shapes of the tensors do not fit together.
         """
         if tensors["sources"].dim() != 3 or tensors["target"].dim() != 2 or tensors["down"].dim() != 2:
             raise ValueError("sources, target and down: want (K, L, H), (L, H) and (projection, H)")
@@ -70,7 +70,7 @@ class InstancePrompt(PromptModule):
         return prompt
 
     def attention(self, input_embeds: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Weights (B, K+1) of the prompts for rows of embeddings (B, S, H), mask (B, S); the target's own last."""
+        """Attention weights (B, K+1) for rows of embeddings (B, S, H) with mask (B, S); the target's own is last."""
         text = input_embeds.float()
         if mask is not None:
             padding = (mask == 0) & self.mask_padding
@@ -81,7 +81,7 @@ class InstancePrompt(PromptModule):
         return scores.softmax(dim=-1)
 
     def of_rows(self, input_embeds: Tensor, mask: Tensor | None = None) -> Tensor:
-        """The prompts (B, L, H), float32, of rows of embeddings (B, S, H) with their mask (B, S)."""
+        """Prompts (B, L, H), float32, for rows of embeddings (B, S, H) with mask (B, S)."""
         with torch.autocast(input_embeds.device.type, enabled=False):
             mixed = torch.einsum("bk,klh->blh", self.attention(input_embeds, mask), self._prompts())
             return self.target + mixed
@@ -90,10 +90,10 @@ class InstancePrompt(PromptModule):
         return put_first(self.of_rows(input_embeds, mask), input_embeds)
 
     def composed(self, task: int = 0) -> Tensor:
-        raise TypeError("an InstancePrompt depends on the row: it has no finished prompt; see of_rows")
+        raise TypeError("an InstancePrompt depends on the row, so it has no finished prompt; use of_rows")
 
     def parameter_groups(self, learning_rate: float, attention_rate: float | None = None) -> list[dict[str, Any]]:
-        """P_t at learning_rate, the attention's weights at attention_rate (the same when not given)."""
+        """Groups of P_t at learning_rate and the attention's weights at attention_rate. Default: learning_rate."""
         attention = [self.down, self.up, *self.norm.parameters()]
         return speeds(learning_rate, ([self.target], None), (attention, attention_rate))
 

@@ -1,4 +1,4 @@
-"""DTVG's prompt: P_init + alpha_t T_t + the scaled vectors of a group of sources, chosen again at every forward."""
+"""DTVG's prompt: P_init + alpha_t T_t + the scaled vectors of a source group, regrouped at every forward."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ SCALE_STARTS = ("one", "mean")
 
 
 class GroupedPrompt(PromptModule):
-    """Merged task vectors with trained scales alpha, all starting at the same number.
+    """Merged task vectors with trained scales alpha, which all start at the same number.
 
-    Scaling, similarity, choice of the group and merging stay on the device; so does the log of the groups, until
-    `history` is asked for.
+    Scaling, similarity, grouping and merging stay on the device. So does the log of the groups, until `history` reads
+    it.
 
     Args:
-        start: P_init (L, H), common to all prompts here.
+        start: P_init (L, H) of all these prompts.
         sources: frozen source prompts (K, L, H).
-        target: the target's own prompt (L, H), trained further.
+        target: the target's own prompt (L, H), which trains further.
         grouping: "dynamic" (chosen at every forward), "fixed" (chosen at the first), "all" or "none" of the sources.
-        rule: how a group is chosen, see `prompttransfer.prompts.grouping`; None: the published rule.
-        metric: of `promptkernels.task_similarity`.
-        scaling: one alpha per prompt and token, one per prompt ("scalar"), or "none" (all stay as they start).
-        scale_start: "one", or "mean": 1 over the size of the first group, so that training starts at the mean of its
-            vectors and not at their sum, which may lie far from every prompt.
+        rule: how to choose a group, see `prompttransfer.prompts.grouping`; None: the published rule.
+        metric: metric of `promptkernels.task_similarity`.
+        scaling: one alpha per prompt and token ("per-token"), one per prompt ("scalar"), or fixed alphas ("none").
+        scale_start: "one", or "mean" for 1 / size of the first group. Training then starts at the mean of the group's
+            vectors and not at their sum, which may be far from every prompt.
     """
 
     start: Tensor
@@ -53,13 +53,13 @@ class GroupedPrompt(PromptModule):
         scale_start: str = "one",
     ) -> None:
         super().__init__(*start.shape)
-        for name, given, known in (
+        for name, value, known in (
             ("grouping", grouping, GROUPINGS),
             ("scaling", scaling, SCALINGS),
             ("scale_start", scale_start, SCALE_STARTS),
         ):
-            if given not in known:
-                raise ValueError(f"{name}: got {given!r}, want one of {', '.join(known)}")
+            if value not in known:
+                raise ValueError(f"{name}: got {value!r}, want one of {', '.join(known)}")
         self.register_buffer("start", start.detach().float().clone(), persistent=False)
         self.register_buffer("sources", sources.detach().float().clone(), persistent=False)
         self.prompt = nn.Parameter(target.detach().float().clone())
@@ -73,9 +73,9 @@ class GroupedPrompt(PromptModule):
         self.scaling = scaling
         self.metric = metric
         self.rule = rule or group_rule("consistent-prefix")
-        # One bool row per forward with gradient, left on the device: reading it there would stall a GPU at every step.
+        # One bool row per forward with gradient. It stays on the device: reading it would stall a GPU at every step.
         self.group_log: list[Tensor] = []
-        # The group of "fixed", found at the first forward; saved with the parameters, so that a resumed run keeps it.
+        # The group of "fixed", set at the first forward; saved with the parameters, so that a resumed run keeps it.
         self.register_buffer("fixed_group", torch.zeros(sources.shape[0] + 1, dtype=torch.bool, device=start.device))
         if scale_start == "mean":
             with torch.no_grad():
@@ -84,18 +84,18 @@ class GroupedPrompt(PromptModule):
                 self.target_scale.mul_(share)
 
     def _stacked(self) -> tuple[Tensor, Tensor]:
-        """Prompts (K+1, L, H) and their scales (K+1, L); the target is the last row."""
+        """Prompts (K+1, L, H) and their scales (K+1, L). The last row is the target."""
         scale = torch.cat([self.source_scale, self.target_scale[None]])
         return torch.cat([self.sources, self.prompt[None]]), scale.expand(-1, self.length)
 
     @torch.no_grad()
     def similarity(self) -> Tensor:
-        """(K+1, K+1): the metric between the scaled task vectors; the target is the last row."""
+        """Similarity (K+1, K+1) of the scaled task vectors. The last row is the target."""
         return self._similarity(*self._stacked())
 
     @torch.no_grad()
     def group(self) -> Tensor:
-        """(K+1,) bool: the sources merged now, and the target itself (last)."""
+        """Current group, (K+1,) bool: the merged sources, and the target itself (last)."""
         return self._group(*self._stacked())
 
     def _similarity(self, prompts: Tensor, scale: Tensor) -> Tensor:
@@ -110,13 +110,13 @@ class GroupedPrompt(PromptModule):
             return mask
         chosen = self.rule(self._similarity(prompts, scale), count)
         if self.grouping == "fixed":
-            # The target is always in a group, so its entry tells whether the group has been found.
+            # The target is in every group, so its entry tells whether the group has been set.
             chosen = torch.where(self.fixed_group[count], self.fixed_group, chosen)
             self.fixed_group.copy_(chosen)
         return chosen
 
     def _merged(self) -> tuple[Tensor, Tensor]:
-        """P_mix (L, H) and its group."""
+        """Merged prompt P_mix (L, H) and its group."""
         prompts, scale = self._stacked()
         group = self._group(prompts, scale)
         return pk.merge_task_vectors(self.start, prompts, scale, group.float()), group
@@ -140,6 +140,6 @@ class GroupedPrompt(PromptModule):
     def parameter_groups(
         self, learning_rate: float, target_rate: float | None = None, source_rate: float | None = None
     ) -> list[dict[str, Any]]:
-        """Three speeds: prompt, target scale, source scales (each learning_rate when not given)."""
+        """Groups of prompt, target scale and source scales, each at its own rate. Default: learning_rate."""
         scales = (([self.target_scale], target_rate), ([self.source_scale], source_rate))
-        return speeds(learning_rate, ([self.prompt], None), *scales)  # scales that do not train are left out
+        return speeds(learning_rate, ([self.prompt], None), *scales)  # without scales that do not train

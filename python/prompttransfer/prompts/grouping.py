@@ -1,14 +1,14 @@
-"""Which source vectors are merged with the target's: the published rule and its alternatives, all on the device.
+"""Choose the source vectors to merge with the target's: the published rule and its alternatives, all on the device.
 
-A group S of sources is judged by two means over the similarities: target similarity TS(S), of its members to the
-target, and knowledge consistency KC(S), over its ordered pairs (0 for a single source).
+A group S of sources has two values, both mean similarities: target similarity TS(S), of its members to the target, and
+knowledge consistency KC(S), over its ordered pairs (0 for a single source).
 
 =====================  =========================================================================================
-consistent-prefix      published code: sources ranked by similarity to the target; the prefix of largest KC
-best-prefix            paper's objective, greedily: the prefix of largest TS + lambda KC
-best-subset            paper's objective, exactly: the subset of largest TS + lambda KC
-consistent-subset      the subset of largest KC, if that is above 0; else no source
-positive               all sources of similarity >= 0 to the target
+consistent-prefix      published code: sources ranked by similarity to the target; the prefix with the largest KC
+best-prefix            paper's objective, greedy: the prefix with the largest TS + lambda KC
+best-subset            paper's objective, exact: the subset with the largest TS + lambda KC
+consistent-subset      the subset with the largest KC, if that is above 0; else no source
+positive               all sources with similarity >= 0 to the target
 nearest                the one source most similar to the target
 =====================  =========================================================================================
 """
@@ -23,21 +23,21 @@ from torch import Tensor
 import promptkernels as pk
 
 RULES = ("consistent-prefix", "best-prefix", "best-subset", "consistent-subset", "positive", "nearest")
-MAX_SOURCES = 16  # of a search over all 2^K subsets
+MAX_SOURCES = 16  # limit of the search over all 2^K subsets
 
 Rule = Callable[[Tensor, int], Tensor]
 
 
 def group_rule(name: str, *, consistency_weight: float = 1.0, positive_only: bool = True) -> Rule:
-    """A rule by name: (similarity (T+1, T+1), index of the target) -> bool (T+1,), the target and its group.
+    """Return a rule by name: (similarity (T+1, T+1), index of the target) -> bool (T+1,), the target and its group.
 
     Args:
-        consistency_weight: lambda of TS + lambda KC.
-        positive_only: only sources of similarity >= 0 to the target may be merged. Without it they all may, and the
-            target stands alone when the best group is worth less than 0.
+        consistency_weight: lambda in TS + lambda KC.
+        positive_only: merge only sources with similarity >= 0 to the target. If false, all sources are candidates, and
+            the target stays alone if the value of the best group is below 0.
 
     Raises:
-        ValueError: an unknown name.
+        ValueError: the name is unknown.
     """
     if name not in RULES:
         raise ValueError(f"group rule: got {name!r}, want one of {', '.join(RULES)}")
@@ -82,18 +82,18 @@ def best_group(
     positive_only: bool = True,
     agreeing: bool = False,
 ) -> Tensor:
-    """The target and the group of largest similarity_weight * TS + consistency_weight * KC; see `group_rule`.
+    """The target and the group with the largest similarity_weight * TS + consistency_weight * KC; see `group_rule`.
 
-    Equal groups: the one that ends earlier in the ranking by similarity to the target. Sources or pairs whose
-    similarity is not finite are left out. All candidates are judged at once, without a copy to the host.
+    On a tie, the group that ends earlier in the ranking by similarity to the target wins. Sources or pairs whose
+    similarity is not finite are left out. All candidates are evaluated at once, without a copy to the host.
 
     Args:
         similarity: (T+1, T+1).
-        subsets: search all 2^T - 1 subsets of the sources; else the T prefixes of their ranking.
-        agreeing: only a group of value above 0 is merged; by consistency alone, a single source has 0.
+        subsets: search all 2^T - 1 subsets of the sources; if false, the T prefixes of their ranking.
+        agreeing: merge only a group whose value is above 0. By consistency alone, a single source has value 0.
 
     Raises:
-        ValueError: a search over the subsets of more than 16 sources.
+        ValueError: `subsets` with more than 16 sources.
     """
     count, device = similarity.shape[0] - 1, similarity.device
     if subsets and count > MAX_SOURCES:
@@ -124,7 +124,7 @@ def best_group(
 
 
 def _candidates(count: int, subsets: bool, device: torch.device) -> Tensor:
-    """(N, count) of 0 and 1, float64: every subset of the ranking but the empty one, or its prefixes."""
+    """Candidate groups (N, count) as 0 and 1, float64: all nonempty subsets of the ranking, or its prefixes."""
     if not subsets:
         return torch.ones(count, count, dtype=torch.float64, device=device).tril()
     number = torch.arange(1, 2**count, device=device)

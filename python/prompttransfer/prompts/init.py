@@ -1,4 +1,4 @@
-"""The common start P_init of all task prompts."""
+"""P_init, the common start of all task prompts."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ def initial_prompt(
     text: str = "",
     labels: Sequence[str] = (),
 ) -> Tensor:
-    """P_init (L, H) float32 on the CPU, from what the model reads of its own tokens.
+    """P_init (L, H), float32, on the CPU, mostly from the model's own token embeddings.
 
     Args:
-        kind: "vocabulary": tokens drawn from the first 5,000, as in the papers; never special or added ones, ids that
-            the tokenizer does not use, or tokens embedded as zeros (padding often is), from which no normalisation
-            recovers. "text": the tokens of a text, cut or repeated to L. "labels": one prompt token per label, the
-            mean of the label's tokens, and drawn tokens behind them (Lester et al. 2021, section 3.2); labels beyond
-            L are left out. "uniform": U(-0.5, 0.5).
-        seed: of what is drawn.
-        text: for "text".
-        labels: for "labels"; those named twice count once.
+        kind: "vocabulary": random tokens from the first 5,000, as in the papers; no special or added tokens, ids that
+            the tokenizer does not use, or tokens embedded as zeros (often padding), which normalisation cannot rescale.
+            "text": the tokens of a text, cut or repeated to L. "labels": one prompt token per label, the mean of the
+            label's tokens, then random tokens (Lester et al. 2021, section 3.2); labels beyond L are dropped.
+            "uniform": U(-0.5, 0.5).
+        seed: seed of the random tokens or numbers.
+        text: text for "text".
+        labels: labels for "labels"; duplicates count once.
 
     Raises:
-        ValueError: unknown kind, no text or label, or a prompt longer than the tokens to draw from.
+        ValueError: the kind is unknown, text or labels are missing, or there are too few tokens to draw from.
     """
     if kind == "vocabulary":
         return _embedded(backbone, _drawn(backbone, length, seed))
@@ -48,7 +48,7 @@ def initial_prompt(
     if kind == "labels":
         named = list(dict.fromkeys(labels))[:length]
         if not named:
-            raise ValueError("init 'labels' wants a task with choices, got none")
+            raise ValueError("init 'labels' needs a task with choices, got none")
         rows = [_embedded(backbone, ids).mean(dim=0) for ids in backbone.encode_answers(named, end=False)]
         drawn = _embedded(backbone, _drawn(backbone, length - len(rows), seed))
         return torch.cat([torch.stack(rows), drawn])
@@ -59,7 +59,7 @@ def initial_prompt(
 
 
 def _drawn(backbone: Backbone, length: int, seed: int) -> list[int]:
-    """The first token ids of a random permutation that stand for a piece of text."""
+    """The first ids of a random permutation of the tokens that stand for text."""
     table, tokenizer = backbone.embedding.weight, backbone.tokenizer
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(min(_VOCABULARY, table.shape[0]), generator=generator)
@@ -73,13 +73,13 @@ def _drawn(backbone: Backbone, length: int, seed: int) -> list[int]:
 
 
 def _embedded(backbone: Backbone, ids: Sequence[int]) -> Tensor:
-    """(N, H), scaled where the model scales its embeddings (Gemma, some BART)."""
+    """Embeddings (N, H), scaled if the model scales its embeddings (Gemma, some BART)."""
     with torch.no_grad():
         rows: Tensor = backbone.embedding(torch.tensor(ids, dtype=torch.int64, device=backbone.device))
     return rows.float().cpu()
 
 
 def init_hash(start: Tensor) -> str:
-    """Content hash of a start prompt; task vectors from different starts do not belong together."""
+    """Content hash of a start prompt. Task vectors from different starts cannot be combined."""
     content = start.detach().cpu().float().contiguous()
     return hashlib.sha256(repr(tuple(content.shape)).encode() + content.numpy().tobytes()).hexdigest()[:16]

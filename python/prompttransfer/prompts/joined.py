@@ -1,4 +1,4 @@
-"""A target's prompt and the task vectors of sources that have joined it: P_t + sum_s alpha_s T_s."""
+"""A target's prompt plus the scaled task vectors of related sources: P_t + sum_s alpha_s T_s."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class JoinedPrompt(PromptModule):
         start: P_init (L, H).
         own: the target's prompt (L, H) so far.
         sources: prompts of the sources (K, L, H).
-        weight: share of the sources, 0 to 1; at 0 they leave the prompt where it is.
+        weight: weight of the sources, 0 to 1; at 0 the prompt starts at `own`.
         scaling: one alpha per source and token ("per-token"), or one per source ("scalar").
     """
 
@@ -49,5 +49,5 @@ class JoinedPrompt(PromptModule):
         return self._merged().float()
 
     def parameter_groups(self, learning_rate: float, source_rate: float | None = None) -> list[dict[str, Any]]:
-        """Two speeds: P_t, and the scales of the sources (the same when not given)."""
+        """Groups of P_t at learning_rate and the sources' scales at source_rate. Default: learning_rate."""
         return speeds(learning_rate, ([self.prompt], None), ([self.source_scale], source_rate))

@@ -1,4 +1,4 @@
-"""MPT's decomposition: one shared prompt, and a low-rank factor per task."""
+"""MPT's decomposition: one shared prompt, and low-rank factors per task."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class MultitaskPrompt(PromptModule):
 
     Args:
         shared: P*.
-        tasks, rank, start: T, R and kind of `starting_factors`, for u and v that are not given.
-        u, v: the factors of all tasks.
+        tasks, rank, start: T, R and kind of `starting_factors`; used if u and v are None.
+        u, v: factors of all tasks.
     """
 
     def __init__(
@@ -49,10 +49,10 @@ class MultitaskPrompt(PromptModule):
         return pk.compose_prompts(self.shared, self.u, self.v, ids)[0]
 
     def train_only(self, part: str) -> None:
-        """Freeze the rest: "both" (nothing is frozen), "shared" (u and v are) or "factors" (P* is).
+        """Freeze everything but a part: "both" (freezes nothing), "shared" (freezes u and v) or "factors" (freezes P*).
 
         Raises:
-            ValueError: another part.
+            ValueError: the part is unknown.
         """
         if part not in ("both", "shared", "factors"):
             raise ValueError(f"part: got {part!r}, want both, shared or factors")
@@ -61,21 +61,21 @@ class MultitaskPrompt(PromptModule):
         self.v.requires_grad_(part != "shared")
 
     def parameter_groups(self, learning_rate: float, factor_learning_rate: float | None = None) -> list[dict[str, Any]]:
-        """Two speeds: P* at learning_rate, u and v at factor_learning_rate (the same when not given)."""
+        """Groups of P* at learning_rate, and of u and v at factor_learning_rate. Default: learning_rate."""
         return speeds(learning_rate, ([self.shared], None), ([self.u, self.v], factor_learning_rate))
 
 
 def _copy(factor: Tensor) -> Tensor:
-    # Contiguous, whatever it is a view of: gradients are, and processes exchange them in the layout of the parameter.
+    # Contiguous even for a view: gradients are contiguous, and processes exchange them in the parameter's layout.
     return factor.detach().float().clone(memory_format=torch.contiguous_format)
 
 
 def starting_factors(
     tasks: int, length: int, hidden: int, rank: int = 1, *, kind: str = "ones"
 ) -> tuple[Tensor, Tensor]:
-    """u (T, L, R) and v (T, R, H) of untrained tasks.
+    """Initial u (T, L, R) and v (T, R, H).
 
-    "ones": 1 / sqrt(R), so that every P_k starts at P*; "normal": N(0, 0.02^2), as PEFT, where P_k starts near 0.
+    "ones": 1 / sqrt(R), so that every P_k starts at P*. "normal": N(0, 0.02^2) as in PEFT, so that P_k starts near 0.
     """
     generator = torch.Generator().manual_seed(0)
     u_noise = torch.randn(tasks, length, rank, generator=generator)
@@ -84,20 +84,20 @@ def starting_factors(
     if kind != "ones":
         raise ValueError(f"kind: got {kind!r}, want ones or normal")
     u = torch.full((tasks, length, rank), rank**-0.5)
-    # Equal columns would receive equal gradients for ever: the rank would stay one.
+    # Equal columns would always get equal gradients, so the rank would stay one.
     return u + (0.01 * u * u_noise if rank > 1 else 0), torch.full((tasks, rank, hidden), rank**-0.5)
 
 
 def mean_factors(u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """Means of u (T, L, R) and of v (T, R, H) over the tasks, as PEFT: (1, L, R), (1, R, H)."""
+    """Means of u (T, L, R) and of v (T, R, H) over the tasks, as in PEFT: (1, L, R), (1, R, H)."""
     return u.mean(dim=0, keepdim=True), v.mean(dim=0, keepdim=True)
 
 
 def average_factors(u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """Best rank-R fit of the mean task matrix: u (T, L, R), v (T, R, H) -> (1, L, R), (1, R, H).
 
-    Means of u and of v would cancel, because (u, v) and (-u, -v) are the same task; so the mean of W_k = u_k v_k is
-    fitted (truncated SVD). Every component gets factors of equal root mean square and a u of non-negative sum.
+    Separate means of u and v may cancel, because (u, v) and (-u, -v) are the same task. So the fit is to the mean of
+    W_k = u_k v_k, by truncated SVD. Each component has factors of equal root mean square and a u with sum >= 0.
     """
     rank = u.shape[2]
     left, values, right = torch.linalg.svd((u.double() @ v.double()).mean(dim=0), full_matrices=False)

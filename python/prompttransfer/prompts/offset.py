@@ -1,4 +1,4 @@
-"""DePT's prompt (Shi, Lipani 2024): a short matrix, and a low-rank offset of the embeddings of the text behind it."""
+"""DePT's prompt (Shi, Lipani 2024): a short matrix, and a low-rank offset of the embeddings of the text after it."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from prompttransfer.prompts.base import PromptModule, linear_start, put_first, s
 
 
 class OffsetPrompt(PromptModule):
-    """A matrix P (m, H), and A (S, r), B (r, H): token i of a row, of embedding e_i, is read as e_i + (A B)_i.
+    """Prompt P (m, H) and offset A (S, r) B (r, H): the embedding e_i of token i of a row becomes e_i + (A B)_i.
 
-    Positions count the tokens of the row, from 0, whichever side the padding is on. Tokens from position S on are read
-    as they are. A starts at random, B at 0, so that the text is first read as it is.
+    Positions count the tokens of the row from 0, on whichever side the padding is. Tokens from position S on stay
+    unchanged. A starts at random and B at 0, so the text starts unchanged.
 
     Args:
-        start: (m, H), where P starts.
+        start: start of P, (m, H).
         positions: S.
         rank: r.
-        seed: start of A.
+        seed: seed of the start of A.
     """
 
     per_instance: ClassVar[bool] = True
@@ -34,10 +34,10 @@ class OffsetPrompt(PromptModule):
 
     @classmethod
     def of(cls, tensors: dict[str, Tensor]) -> OffsetPrompt:
-        """The prompt of a file with its `tensors`.
+        """Build the prompt from the tensors of its file.
 
         Raises:
-            ValueError: tensors that do not fit together.
+            ValueError: the shapes of the tensors do not fit together.
         """
         if any(tensors[name].dim() != 2 for name in ("short", "offset_a", "offset_b")):
             raise ValueError("short, offset_a and offset_b: want (m, H), (S, r) and (r, H)")
@@ -46,10 +46,10 @@ class OffsetPrompt(PromptModule):
         return prompt
 
     def offset_of_rows(self, mask: Tensor) -> Tensor:
-        """What is added to the embeddings of rows with mask (B, S'): (B, S', H) float32, 0 for padding."""
+        """Offsets (B, S', H), float32, of the embeddings of rows with mask (B, S'); 0 for padding."""
         positions = len(self.offset_a)
         with torch.autocast(mask.device.type, enabled=False):
-            offset = F.pad(self.offset_a @ self.offset_b, (0, 0, 0, 1))  # the last row is for all that has no offset
+            offset = F.pad(self.offset_a @ self.offset_b, (0, 0, 0, 1))  # the last row is for tokens without an offset
         places = (mask.cumsum(dim=1) - 1).clamp(max=positions).masked_fill(mask == 0, positions)
         return F.embedding(places, offset)
 
@@ -59,8 +59,8 @@ class OffsetPrompt(PromptModule):
         return put_first(self.short, input_embeds + self.offset_of_rows(mask).to(input_embeds.dtype))
 
     def composed(self, task: int = 0) -> Tensor:
-        raise TypeError("an OffsetPrompt changes the text of the row: no matrix alone has its effect")
+        raise TypeError("an OffsetPrompt changes the text of the row, so it has no finished prompt; use prepend")
 
     def parameter_groups(self, learning_rate: float, offset_rate: float | None = None) -> list[dict[str, Any]]:
-        """Two speeds: P, and A with B (the same when not given)."""
+        """Groups of P at learning_rate, and of A and B at offset_rate. Default: learning_rate."""
         return speeds(learning_rate, ([self.short], None), ([self.offset_a, self.offset_b], offset_rate))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 import promptkernels as pk
 from prompttransfer.prompts.base import PromptModule, put_first
 
-# Logged at every update, over the pairs of particles (and over tokens, with a kernel per token).
+# Values logged at every update, over the pairs of particles (and over tokens, with a kernel per token).
 LOGGED = (
     "mean_distance",
     "min_distance",
@@ -26,10 +26,10 @@ class ParticlePrompts(PromptModule):
     """M particles (M, L, H); row b of a batch reads particle task_ids[b].
 
     Args:
-        particles: start, (M, L, H).
-        reference: (L, H), P_init: the centre of a Gaussian prior.
+        particles: start of the particles, (M, L, H).
+        reference: P_init (L, H), the centre of a Gaussian prior.
         bandwidth: a number or a convention, see `promptkernels.svgd_direction`.
-        per_token: one kernel per prompt token.
+        per_token: whether to use one kernel per prompt token.
     """
 
     reference: Tensor
@@ -47,7 +47,7 @@ class ParticlePrompts(PromptModule):
         self.register_buffer("reference", reference.detach().float().clone(), persistent=False)
         self.bandwidth = bandwidth
         self.per_token = per_token
-        # The values of LOGGED per update, left on the device.
+        # The values of LOGGED per update, kept on the device.
         self.log: list[Tensor] = []
 
     @property
@@ -64,9 +64,9 @@ class ParticlePrompts(PromptModule):
 
     @torch.no_grad()
     def turn_gradient(self, evidence: float = 1.0) -> None:
-        """Make an optimizer that descends follow SVGD: .grad = g becomes -phi(score = -evidence * g) / evidence.
+        """Make a gradient-descent optimizer follow SVGD: .grad = g becomes -phi(score = -evidence * g) / evidence.
 
-        Any optimizer of torch.optim takes it from there; plain SGD makes the published update.
+        Works with any optimizer of torch.optim; plain SGD gives the published update.
         """
         gradient = self.particles.grad
         assert gradient is not None  # called after a backward pass
@@ -81,15 +81,15 @@ class ParticlePrompts(PromptModule):
 
     @torch.no_grad()
     def distances(self) -> Tensor:
-        """(M (M-1) / 2,): Euclidean distances of the pairs of whole particles."""
+        """Euclidean distances of all pairs of particles, (M (M-1) / 2,)."""
         return torch.pdist((self.particles - self.reference).flatten(1))
 
     @torch.no_grad()
     def kernel_mean(self) -> Tensor:
-        """(L, H): mean of the particles weighted by their kernel density sum_j k(theta_i, theta_j).
+        """Mean of the particles (L, H), weighted by their kernel density sum_j k(theta_i, theta_j).
 
-        An outlier counts less than a particle among others; per token, where the kernel is. One particle, identical
-        ones, or two of them: the plain mean.
+        An outlier counts less than a particle close to others; per token, if the kernel is per token. For one particle,
+        two particles or identical ones, this is the plain mean.
         """
         kernel, _ = self._direction(torch.zeros_like(self.particles))[1]
         density = kernel.sum(dim=-1)  # (M,), or (L, M)
@@ -112,7 +112,7 @@ def _pairs(kernel: Tensor) -> Tensor:
 
 
 def _spread(values: Tensor, alone: float) -> Tensor:
-    """Mean, least and largest value; `alone` where there is no pair."""
+    """Mean, smallest and largest value; `alone` if there are no pairs."""
     if not len(values):
         return values.new_full((3,), alone)
     return torch.stack([values.mean(), values.min(), values.max()])

@@ -1,4 +1,4 @@
-"""What a run found: one self-contained HTML page, pictures as SVG, and tables for the terminal."""
+"""Report of a run: one self-contained HTML page, pictures as SVG, and tables for the terminal."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ __all__ = ["Picture", "Results", "pictures", "read_results", "write_comparison",
 
 
 def write_report(run_folder: str | Path, path: str | Path | None = None) -> Path:
-    """Write the report of a run, from the files of its folder alone; returns the page's path.
+    """Write the report of a run, using only the files in its folder, and return the page's path.
 
     Args:
-        path: of the page; report.html in the run folder by default.
+        path: path of the page. Default: report.html in the run folder.
 
     Raises:
-        FileNotFoundError, ValueError: it is not a run folder.
+        FileNotFoundError, ValueError: the folder is not a run folder.
     """
     from prompttransfer.report.page import page
 
@@ -30,10 +30,10 @@ def write_report(run_folder: str | Path, path: str | Path | None = None) -> Path
 
 
 def write_comparison(run_folders: Sequence[str | Path], path: str | Path) -> Path:
-    """Write a page with several runs side by side, all compared with the first; returns its path.
+    """Write a page with several runs side by side, compared with the first, and return its path.
 
     Raises:
-        FileNotFoundError, ValueError: fewer than two folders, one of them twice, or one is not a run folder.
+        FileNotFoundError, ValueError: there are fewer than two folders, a duplicate, or one that is not a run folder.
     """
     from prompttransfer.report.runs_page import runs_page
     from prompttransfer.report.side_by_side import read_runs

@@ -1,4 +1,4 @@
-"""The pictures of a run: small multiples, a panel for every target. No panels where the run holds nothing to draw."""
+"""The pictures of a run: small multiples, one panel per target. A picture without data has no panels."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from prompttransfer.tasks.scales import PERCENT
 Traces = Mapping[tuple[str, str], Trace]
 
 _WIDTH, _HEIGHT = 350.0, 220.0
-_NUMBERS = 14  # columns of a heat map at most, so that its cells have room for numbers
+_NUMBERS = 14  # largest number of columns of a heat map with numbers in its cells
 SCORE_KEYS = (Key("ink dash", "majority class"), Key("ink dots", "zero-shot"))
 DIFFERENCE_KEYS = (
     Key("ink", "mean over the targets, 95 % CI over seeds"),
@@ -28,7 +28,7 @@ DIFFERENCE_KEYS = (
 
 
 def scores(results: Results) -> list[Panel]:
-    """Bars of every method, a panel per target, with the lines of the majority class and of the model alone."""
+    """Bars of every method, one panel per target, with lines for the majority class and the zero-shot model."""
     return [_score_panel(results, target) for target in results.targets]
 
 
@@ -37,7 +37,7 @@ def _score_panel(results: Results, target: str) -> Panel:
     scale = cells[0][1].scale
     majority, zero_shot = (results.baseline(target, name) for name in ("majority", "zero_shot"))
     reach = [cell.score + way * (cell.std or 0) for _, cell in cells for way in (-1, 1)] + [majority, zero_shot]
-    # A cut axis would exaggerate the differences, unless scores may be negative (correlations).
+    # A truncated axis would exaggerate differences. Correlations may be negative.
     low, high = min(0.0, *reach), max(100.0 if scale == PERCENT else 0.0, *reach)
     left = min(120.0, max(text_width(method) for method in results.methods) + 10)
     title, height = f"{target} ({metric_name(results.metrics[target])})", 50 + 19 * len(cells)
@@ -46,35 +46,40 @@ def _score_panel(results: Results, target: str) -> Panel:
     chart.x_axis()
     for place, (turn, cell) in enumerate(cells):
         method, y = cell.first.method, chart.y(place)
-        said = (
+        tip = (
             f"{method} on {target}: {score_text(cell)}, {len(cell.rows)} seed(s), {cell.first.test_rows} rows; "
             f"majority {scale.text(majority)}, zero-shot {scale.text(zero_shot)}"
         )
         chart.text(left - 6, y + 4, shortened(method, left - 6), anchor="end", tip=method)
-        chart.bar(0, cell.score, place, 12, f"f{turn % SERIES}", said, 0.35 if cell.collapsed else 1)
+        chart.bar(0, cell.score, place, 12, f"f{turn % SERIES}", tip, 0.35 if cell.collapsed else 1)
         if cell.std:
             chart.segment(chart.x(cell.score - cell.std), y, chart.x(cell.score + cell.std), y, "ink")
-        chart.text(_WIDTH - 88, y + 4, score_text(cell), tip=said)
+        chart.text(_WIDTH - 88, y + 4, score_text(cell), tip=tip)
     for value, classes in ((majority, "ink dash"), (zero_shot, "ink dots")):
         chart.segment(chart.x(value), chart.y(-0.5), chart.x(value), chart.y(len(cells) - 0.5), classes)
     return chart.panel()
 
 
-def differences(found: Sequence[Comparison], against: str) -> list[Panel]:
-    """Mean differences with both intervals, and those of the targets as dots; none where no target has a mean."""
-    found = [comparison for comparison in found if comparison.over_targets]
-    if not found:
+def differences(comparisons: Sequence[Comparison], against: str) -> list[Panel]:
+    """Mean differences with both intervals, and the targets' differences as dots. Empty if there are no means."""
+    comparisons = [comparison for comparison in comparisons if comparison.over_targets]
+    if not comparisons:
         return []
-    dots = [comparison.targets[name].mean for comparison in found for name in comparison.averaged]
-    # Intervals of two seeds are far wider than what there is to see: those that leave the frame are cut.
+    dots = [comparison.targets[name].mean for comparison in comparisons for name in comparison.averaged]
+    # Intervals over two seeds are far wider than the differences, so those that leave the frame are cut.
     reach = (max(abs(value) for value in dots) or 1.0) * 1.5
-    left = min(150.0, max(text_width(comparison.method) for comparison in found) + 10)
+    left = min(150.0, max(text_width(comparison.method) for comparison in comparisons) + 10)
     chart = Chart(
-        f"Difference to {against}", 460, 66 + 34 * len(found), (-reach, reach), (len(found) - 0.5, -0.5), left=left
+        f"Difference to {against}",
+        460,
+        66 + 34 * len(comparisons),
+        (-reach, reach),
+        (len(comparisons) - 0.5, -0.5),
+        left=left,
     )
     chart.x_axis(f"points above (+) or below (-) {against}")
-    chart.segment(chart.x(0), chart.y(-0.5), chart.x(0), chart.y(len(found) - 0.5), "axis")
-    for place, comparison in enumerate(found):
+    chart.segment(chart.x(0), chart.y(-0.5), chart.x(0), chart.y(len(comparisons) - 0.5), "axis")
+    for place, comparison in enumerate(comparisons):
         chart.text(left - 6, chart.y(place) + 4, shortened(comparison.method, left - 6), anchor="end")
         for shift, interval, classes, name in (
             (-0.24, comparison.over_seeds, "ink", "mean, 95 % CI over seeds"),
@@ -86,16 +91,16 @@ def differences(found: Sequence[Comparison], against: str) -> list[Panel]:
             if interval.low is not None and interval.high is not None:
                 start, end = (chart.x(min(reach, max(-reach, value))) for value in (interval.low, interval.high))
                 chart.segment(start, chart.y(y), end, chart.y(y), classes)
-            said = f"{comparison.method}, {name}: {interval_text(interval, comparison.scale.digits)}"
-            chart.dot(interval.mean, y, f"{classes}fill", said, radius=3.6)
+            tip = f"{comparison.method}, {name}: {interval_text(interval, comparison.scale.digits)}"
+            chart.dot(interval.mean, y, f"{classes}fill", tip, radius=3.6)
         for target in comparison.averaged:
-            said = f"{comparison.method} on {target}: {comparison.text(target)}"
-            chart.dot(comparison.targets[target].mean, place, "f0", said, radius=3, opacity=0.75)
+            tip = f"{comparison.method} on {target}: {comparison.text(target)}"
+            chart.dot(comparison.targets[target].mean, place, "f0", tip, radius=3, opacity=0.75)
     return [chart.panel()]
 
 
 def learning_curves(results: Results, traces: Traces) -> list[Panel]:
-    """Training loss of every method on the target's rows, a panel per target."""
+    """Training loss of every method on the target's rows, one panel per target."""
     panels = []
     for target in results.targets:
         lines = {method: traces[method, target].loss for method in results.methods}
@@ -104,18 +109,20 @@ def learning_curves(results: Results, traces: Traces) -> list[Panel]:
 
 
 def particles(results: Results, traces: Traces) -> list[Panel]:
-    """How far BMTPT's particles are apart and how wide their kernel is, by update of the source stage."""
+    """Distance between BMTPT's particles and bandwidth of their kernel, by update of the source stage."""
     panels = []
     for method in results.methods:
         # The source stage is the same for all targets, so one of them is enough.
-        found = next((trace.particles for target in results.targets if (trace := traces[method, target]).particles), {})
+        series = next(
+            (trace.particles for target in results.targets if (trace := traces[method, target]).particles), {}
+        )
         for name, label in (("mean_distance", "mean distance"), ("bandwidth", "bandwidth of the kernel")):
-            panels += _curves(results, f"{method}: {label}", {method: found.get(name, [])}, "source update")
+            panels += _curves(results, f"{method}: {label}", {method: series.get(name, [])}, "source update")
     return panels
 
 
 def _curves(results: Results, title: str, lines: Mapping[str, Series], label: str) -> list[Panel]:
-    """A panel with a line for every method that has points; none without any."""
+    """A panel with a line for every method that has points; no panel if none has."""
     lines = {method: points for method, points in lines.items() if points}
     if not lines:
         return []
@@ -125,8 +132,8 @@ def _curves(results: Results, title: str, lines: Mapping[str, Series], label: st
     chart.x_axis(label, integer=True)
     chart.y_axis()
     for method, points in lines.items():
-        said = f"{method}: {points[0][1]:.3g} at first, {points[-1][1]:.3g} last"
-        chart.line(points, line_class(results.methods.index(method)), said)
+        tip = f"{method}: {points[0][1]:.3g} at first, {points[-1][1]:.3g} last"
+        chart.line(points, line_class(results.methods.index(method)), tip)
     return [chart.panel()]
 
 
@@ -136,22 +143,22 @@ def method_keys(results: Results) -> tuple[Key, ...]:
 
 
 def similarity(results: Results, traces: Traces) -> list[Panel]:
-    """Cosines of task vectors: the sources among themselves, and every target with every source."""
+    """Cosines of task vectors: between sources, and between every target and every source."""
     known = list(dict.fromkeys(row.source for row in results.sources))
     among: dict[tuple[str, str], float] = {}
     with_target: dict[tuple[str, str], float] = {}
     for target in results.targets:
         for method in results.methods:
-            found = traces[method, target].similarity
-            if found is None:
+            logged = traces[method, target].similarity
+            if logged is None:
                 continue
-            names, matrix = found
-            # Some methods log the target's own prompt, last. A source may bear the target's name.
+            names, matrix = logged
+            # Some methods log the target's own prompt, last. A source may have the target's name.
             own = len(names) - 1 if names[-1] == target and len(names) > len(known) else len(names)
             for one, a in enumerate(names):
                 kind, row = (with_target, target) if one == own else (among, a)
                 for other, b in enumerate(names[:own]):
-                    # Of the first method that has it: all of them start from the same prompts.
+                    # From the first method that has it, because all methods use the same prompts.
                     kind.setdefault((row, b), float(matrix[one, other]))
     if not among:
         return []
@@ -162,7 +169,7 @@ def similarity(results: Results, traces: Traces) -> list[Panel]:
 
 
 def attention(results: Results, traces: Traces) -> list[Panel]:
-    """Weight of every prompt in that of a target, by methods that learn it; the mean where it depends on the row."""
+    """Weight of every prompt in a target's prompt, for methods that learn it; the mean if it depends on the row."""
     panels = []
     for method in results.methods:
         values = {
@@ -176,13 +183,13 @@ def attention(results: Results, traces: Traces) -> list[Panel]:
 
 
 def _heat_map(title: str, values: Mapping[tuple[str, str], float], limit: float, unit: str) -> Panel:
-    """Cells by row and column, as strong as their value's share of the limit, blue above 0 and red below."""
+    """Cells by row and column, coloured by value / limit: blue above 0, red below."""
     rows, columns = (list(dict.fromkeys(names[side] for names in values)) for side in (0, 1))
     numbers = len(columns) <= _NUMBERS
     wide, high = (40.0, 24.0) if numbers else (20.0, 20.0)
     left = min(130.0, max(map(text_width, rows)) + 10)
     top = 38 + min(100.0, max(map(text_width, columns))) * 0.72
-    # The last name leans out to the right.
+    # The last slanted name extends to the right.
     width = max(1.2 * text_width(title) + 6, left + wide * len(columns) + min(100.0, text_width(columns[-1])) * 0.72)
     chart = Chart(title, width, top + high * len(rows) + 8, (0, 1), (0, 1))
     for place, name in enumerate(columns):
@@ -195,15 +202,15 @@ def _heat_map(title: str, values: Mapping[tuple[str, str], float], limit: float,
             if value is None:
                 continue
             shade = min(1.0, abs(value) / limit) * 0.75
-            x, said = left + wide * place, f"{name}, {other}: {unit} {value:.3f}"
-            chart.box(x, y, wide - 1, high - 1, "up" if value >= 0 else "down", said, shade)
+            x, tip = left + wide * place, f"{name}, {other}: {unit} {value:.3f}"
+            chart.box(x, y, wide - 1, high - 1, "up" if value >= 0 else "down", tip, shade)
             if numbers:
                 chart.text(x + wide / 2, y + high / 2 + 4, f"{value:.2f}", anchor="middle")
     return chart.panel()
 
 
 def groups(results: Results, traces: Traces) -> list[Panel]:
-    """Which sources DTVG merges with the target, update by update: the share of seeds."""
+    """Sources that DTVG merges with the target at each update, as a fraction of the seeds."""
     known = list(dict.fromkeys(row.source for row in results.sources))
     panels = []
     for target in results.targets:
@@ -229,6 +236,6 @@ def _timeline(title: str, names: Sequence[str], edges: Sequence[float], shares: 
         for share, same in groupby(columns, key=lambda column: round(column[2], 9)):
             start, *_, end = (edge for column in same for edge in column[:2])
             if share > 0:
-                said = f"{name}: updates {start:g} to {end - 1:g}, {100 * share:.0f} % of the seeds"
-                chart.bar(start, end, line, 13, "up", said, max(0.1, share * 0.85))
+                tip = f"{name}: updates {start:g} to {end - 1:g}, {100 * share:.0f} % of the seeds"
+                chart.bar(start, end, line, 13, "up", tip, max(0.1, share * 0.85))
     return chart.panel()

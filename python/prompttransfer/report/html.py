@@ -1,4 +1,4 @@
-"""A page that needs nothing else and has no scripts, laid out by templates/page.html."""
+"""A self-contained HTML page without scripts, from templates/page.html."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ _LONG_WORD = 18
 
 
 class Link(str):
-    """Words that lead to a file below or beside the page. Nothing in the path can name another scheme or host."""
+    """Text that links to a file relative to the page. The path cannot contain a scheme or host."""
 
     path: str
 
     def __new__(cls, words: str, path: str) -> Link:
-        made = super().__new__(cls, words)
-        made.path = quote(path, errors="replace")
-        return made
+        link = super().__new__(cls, words)
+        link.path = quote(path, errors="replace")
+        return link
 
 
-Shown = str | Sequence[str]  # in a cell of a table: words, or several, each of which may be a link
+Shown = str | Sequence[str]  # content of a table cell: one or more texts, each of which may be a link
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a page.
+    """A section of a page.
 
     Attributes:
-        table: head and rows. All words of the head empty: no such line; no rows: no such section.
-        words: so many first columns of the table are set left, the others right.
-        wrap: all cells hold words that may wrap.
-        base: rows and columns named here are set back: what scores are compared with.
-        code: waits to be opened.
+        table: head and rows. An empty head is not shown; a section without rows is left out.
+        words: number of leading columns that are left-aligned; the others are right-aligned.
+        wrap: whether text in cells may wrap.
+        base: names of rows and columns to dim, because they are what scores are compared with.
+        code: preformatted text, collapsed at first.
     """
 
     title: str
@@ -60,13 +60,13 @@ class Section:
 
 
 def document(title: str, intro: str, warnings: Sequence[str], sections: Sequence[Section]) -> str:
-    """A page; its sections are reached from a list at the top."""
+    """A page with a list of its sections at the top."""
     kept = [section for section in sections if section.table is None or section.table[1]]
     return _templates().get_template("page.html").render(title=title, intro=intro, warnings=warnings, sections=kept)
 
 
 def fragment(intro: str, warnings: Sequence[str], section: Section) -> str:
-    """One table with what stands above it, to be part of a page of others."""
+    """One table with the text above it, to embed in another page."""
     return _templates().get_template("notebook.html").render(intro=intro, warnings=warnings, section=section)
 
 
@@ -87,7 +87,7 @@ def _templates() -> Environment:
 
 
 def _harmless(value: Any) -> Any:
-    """What a template is to show; markup is harmless already."""
+    """Sanitize a value for a template. Markup is already safe."""
     return harmless(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 

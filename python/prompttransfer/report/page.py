@@ -18,13 +18,13 @@ _ABOUT_SCORES = (
     "seeds. † collapsed: at least 98 % of the rows got the same answer."
 )
 _ABOUT_DIFFERENCES = (
-    "Differences are of pairs with the same target and seed. CI: Student's t confidence interval. Over seeds: what "
-    "another draw of training rows would give on the same targets; over targets and seeds: what other targets of this "
-    "kind would give. Intervals need two seeds (or targets) and are not corrected for the number of comparisons. An "
-    "interval of no width comes from equal values; of few values that is chance, not certainty."
+    "Differences are between pairs with the same target and seed. CI: Student's t confidence interval. Over seeds: for "
+    "another draw of training rows on the same targets; over targets and seeds: for other targets of this kind. "
+    "Intervals need two seeds (or targets) and are not corrected for the number of comparisons. An interval of width 0 "
+    "comes from equal values; with few values, that is chance, not certainty."
 )
 _ABOUT_COST = (
-    "For one target and seed. Source updates serve all targets. Seconds are of the target stage, medians over "
+    "For one target and seed. Source updates serve all targets. Seconds are medians of the target stage over "
     "targets and seeds; they depend on the load of the machine."
 )
 _ABOUT_RELATED = (
@@ -38,7 +38,7 @@ _ABOUT_LEFT_OUT = (
 
 
 def page(results: Results, pictures: Sequence[Picture], path: Path) -> str:
-    """The report as HTML, to stand at `path`: its links to prompts are relative to it."""
+    """The report as HTML, for a file at `path`. Links to prompts are relative to it."""
     drawn = {picture.name: picture for picture in pictures}
     sections: list[Section] = []
     if results.rows:
@@ -71,7 +71,7 @@ def page(results: Results, pictures: Sequence[Picture], path: Path) -> str:
 
 
 def leaderboard(results: Results) -> str:
-    """The leaderboard and its warnings as a piece of HTML."""
+    """The leaderboard and its warnings as an HTML fragment."""
     table = tables.leaderboard_rows(results)
     return fragment(_intro(results), _warnings(results), Section("Leaderboard", table, base=tables.BASELINES))
 
@@ -87,16 +87,16 @@ def _intro(results: Results) -> str:
 
 
 def _warnings(results: Results) -> list[str]:
-    found = []
+    warnings = []
     if results.judged_on != "test":
-        found.append(f"Scored on {results.judged_on} rows, which are for choosing settings: not a result to report.")
+        warnings.append(f"Scored on {results.judged_on} rows, which are for choosing settings: not a result to report.")
     if not results.content.get("finished", False):
-        found.append("This run is not finished: the tables hold only what is done so far.")
+        warnings.append("This run is not finished: the tables show only the rows so far.")
     if len({row.seed for row in results.rows}) == 1:
-        found.append("One seed: differences of a few points may be chance.")
+        warnings.append("One seed: differences of a few points may be chance.")
     if few := tables.few_rows(results):
-        found.append(f"{few}.")
-    return found
+        warnings.append(f"{few}.")
+    return warnings
 
 
 def _about_mean(results: Results) -> str:
@@ -106,7 +106,7 @@ def _about_mean(results: Results) -> str:
 
 
 def _linked(results: Results, path: Path) -> tuple[list[str], list[list[Shown]]]:
-    """Every score in detail; in place of the number of seeds, links to their prompts."""
+    """Every score in detail, with links to the prompts in place of the number of seeds."""
     cells = results.cells()
     head, rows = tables.fact_rows(cells)
     place = head.index("seeds")
@@ -116,14 +116,14 @@ def _linked(results: Results, path: Path) -> tuple[list[str], list[list[Shown]]]
 
 
 def _with_prompts(results: Results, path: Path) -> tuple[list[str], list[list[Shown]]]:
-    """The source prompts; their seeds lead to the files."""
+    """The source prompts, with links from their seeds to the files."""
     (name, _, *head), rows = tables.source_rows(results)
     linked = zip(rows, results.sources, strict=True)
     return [name, "prompt of seed", *head], [[row[0], _seed(results, path, it), *row[2:]] for row, it in linked]
 
 
 def _seed(results: Results, path: Path, row: TargetRow | SourceRow) -> str:
-    """The seed, as a link where the run keeps the prompt in a file."""
+    """The seed, as a link if the run has a file of the prompt."""
     seed = str(row.seed)
     if not row.prompt:
         return seed

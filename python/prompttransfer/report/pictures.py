@@ -1,4 +1,4 @@
-"""Which pictures a report has, with their words."""
+"""The pictures of a report, with their captions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ABOUT_INTERVALS = (
 
 @dataclass(frozen=True)
 class Picture:
-    """Panels that belong together; name: of its file, without the suffix."""
+    """Panels that belong together. name: name of its file, without the suffix."""
 
     name: str
     title: str
@@ -27,12 +27,12 @@ class Picture:
 
     @property
     def svg(self) -> str:
-        """All panels as an SVG file of its own."""
+        """All panels as one standalone SVG file."""
         return sheet(self.panels, self.legend)
 
 
 def pictures(results: Results) -> list[Picture]:
-    """All pictures that the results hold something to draw for."""
+    """All pictures for which the results have data."""
     traces = read_traces(results)
     drawn = [
         Picture(
@@ -53,7 +53,7 @@ def pictures(results: Results) -> list[Picture]:
             "learning",
             "Learning curves",
             "Training loss (nats) on the target's rows, mean over seeds; long runs averaged over neighbouring updates. "
-            "SPoT and DTVG spend their first updates on a prompt of the target's own, the rest on the transfer.",
+            "SPoT and DTVG spend their first updates on the target's own prompt and the rest on the transfer.",
             tuple(figures.learning_curves(results, traces)),
             figures.method_keys(results),
         ),

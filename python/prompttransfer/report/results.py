@@ -1,4 +1,4 @@
-"""A run folder read back: its rows, gathered by method and target, and the histories beside them."""
+"""Read a run folder: its rows, grouped by method and target, and their histories."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from prompttransfer.training.history import History, read_history
 
 @dataclass(frozen=True)
 class Cell:
-    """One method on one target: its rows, one for each seed, and their means on the scale of the metric."""
+    """One method on one target: its rows, one per seed, and their means on the metric's scale."""
 
     rows: list[TargetRow]
 
     @property
     def first(self) -> TargetRow:
-        """For all that does not depend on the seed."""
+        """The first row, for values that do not depend on the seed."""
         return self.rows[0]
 
     @property
@@ -47,19 +47,19 @@ class Cell:
 
     @property
     def other(self) -> dict[str, float]:
-        """Mean of each of the other metrics over the rows that have it."""
+        """Mean of each other metric over the rows that have it."""
         scores = [row.other_scores for row in self.rows]
-        metrics = dict.fromkeys(metric for found in scores for metric in found)
-        return {metric: fmean(found[metric] for found in scores if metric in found) for metric in metrics}
+        metrics = dict.fromkeys(metric for by_metric in scores for metric in by_metric)
+        return {metric: fmean(each[metric] for each in scores if metric in each) for metric in metrics}
 
     def mean(self, name: str) -> float:
-        """Mean of a number of the rows."""
+        """Mean of a numeric field over the rows."""
         return fmean(getattr(row, name) for row in self.rows)
 
 
 @dataclass(frozen=True)
 class Results:
-    """The rows of a run folder; content: its results.json as it stands, with model, machine and settings."""
+    """The rows of a run folder. content: its results.json, with model, machine and settings."""
 
     folder: Path
     rows: list[TargetRow]
@@ -68,37 +68,37 @@ class Results:
 
     @property
     def retrained(self) -> bool:
-        """Whether P_init and sources are new for each seed."""
+        """Whether each seed has its own P_init and source prompts."""
         return bool(self.content.get("settings", {}).get("retrain_sources", False))
 
     @cached_property
     def methods(self) -> list[str]:
-        """In the order of the run."""
+        """Names in the order of the run."""
         return list(dict.fromkeys(row.method for row in self.rows))
 
     @cached_property
     def targets(self) -> list[str]:
-        """In the order of the run."""
+        """Names in the order of the run."""
         return list(dict.fromkeys(row.target for row in self.rows))
 
     @cached_property
     def metrics(self) -> dict[str, str]:
-        """Metric by target."""
+        """Metric of each target."""
         return {row.target: row.metric for row in self.rows}
 
     @cached_property
     def averaged(self) -> tuple[str, ...]:
-        """The targets whose scores have a mean, see `prompttransfer.tasks.scales.averaged`."""
+        """Targets whose scores may be averaged, see `prompttransfer.tasks.scales.averaged`."""
         return averaged(self.metrics)
 
     @property
     def scale(self) -> Scale:
-        """Of the means."""
+        """Scale of the means."""
         return mean_scale(self.metrics)
 
     @cached_property
     def differences(self) -> list[Comparison]:
-        """Every other method against PT."""
+        """Comparison of every other method with PT."""
         return comparisons(self.rows, retrained=self.retrained)
 
     @cached_property
@@ -109,31 +109,31 @@ class Results:
         return {key: Cell(rows) for key, rows in gathered.items()}
 
     def cell(self, method: str, target: str) -> Cell | None:
-        """Mean over the seeds; None when nothing of it is finished."""
+        """Rows of a method on a target; None if there are no finished ones."""
         return self._cells.get((method, target))
 
     def cells(self) -> list[Cell]:
-        """All finished ones, target by target."""
-        found = [self.cell(method, target) for target in self.targets for method in self.methods]
-        return [cell for cell in found if cell]
+        """All cells with finished rows, target by target."""
+        cells = [self.cell(method, target) for target in self.targets for method in self.methods]
+        return [cell for cell in cells if cell]
 
     def mean(self, method: str) -> float | None:
-        """Mean score over the targets that have one; None unless the method has finished them all."""
-        found = [self.cell(method, target) for target in self.averaged]
-        return fmean(cell.score for cell in found if cell) if found and all(found) else None
+        """Mean score over the targets that may be averaged; None unless the method has finished them all."""
+        cells = [self.cell(method, target) for target in self.averaged]
+        return fmean(cell.score for cell in cells if cell) if cells and all(cells) else None
 
     def baseline(self, target: str, name: str) -> float:
-        """Mean over the rows of a target; name: majority or zero_shot."""
+        """Mean baseline over the rows of a target. name: majority or zero_shot."""
         return fmean(getattr(row, name) for row in self.rows if row.target == target)
 
     @property
     def judged_on(self) -> str:
-        """The split that was scored: test or validation."""
+        """The scored split: test or validation."""
         return str(self.content.get("settings", {}).get("evaluate_on", "test"))
 
     @property
     def environment(self) -> dict[str, str]:
-        """Model, commit, machine and versions, as far as they are known."""
+        """Model, commit, machine and versions, as far as known."""
         facts = {
             "model": self.content.get("model"),
             "weights (fingerprint)": self.content.get("model_fingerprint"),
@@ -144,8 +144,8 @@ class Results:
         return {name: str(value) for name, value in facts.items() if value not in (None, "")}
 
     def _repr_html_(self) -> str:
-        """In a notebook: the leaderboard."""
-        from prompttransfer.report.page import leaderboard  # which imports this module
+        """The leaderboard, for notebooks."""
+        from prompttransfer.report.page import leaderboard  # here, because it imports this module
 
         return leaderboard(self)
 
@@ -153,21 +153,21 @@ class Results:
         """Histories of the finished seeds that have one."""
         rows = [row for row in self.rows if (row.method, row.target) == (method, target)]
         paths = [self.folder / "history" / f"{row.name}.json" for row in rows]
-        found = [path for path in paths if os.path.isfile(path)]  # False, too, for no possible name
-        return [read_history(read_json(path), f"{path}: not the history of a run") for path in found]
+        existing = [path for path in paths if os.path.isfile(path)]  # also False for an invalid name
+        return [read_history(read_json(path), f"{path}: not the history of a run") for path in existing]
 
 
 def read_results(folder: str | Path) -> Results:
     """Read a run folder.
 
     Raises:
-        FileNotFoundError: no results.json there.
-        ValueError: it is not a result of `prompttransfer compare`.
+        FileNotFoundError: the folder has no results.json.
+        ValueError: the file is not a result of `prompttransfer compare`.
     """
     folder = Path(folder)
     path = folder / "results.json"
     if not path.is_file():
         raise FileNotFoundError(f"{folder} is not a run folder: it has no results.json")
     content = read_json(path)
-    found = read_rows(content, path)
-    return Results(folder, found.rows, found.sources, content)
+    parsed = read_rows(content, path)
+    return Results(folder, parsed.rows, parsed.sources, content)

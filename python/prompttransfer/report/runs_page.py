@@ -11,15 +11,15 @@ from prompttransfer.report.pictures import ABOUT_INTERVALS, Picture
 from prompttransfer.report.side_by_side import Runs, labelled_differences, mean_rows, score_rows, setting_rows
 
 _ABOUT = (
-    "Differences are of pairs with the same method, target and seed, scored by the same metric on the same number of "
-    "test rows. In brackets: 95 % confidence intervals of Student's t, not corrected for the number of comparisons; "
+    "Differences are between pairs with the same method, target and seed, scored by the same metric on the same number "
+    "of test rows. In brackets: 95 % confidence intervals of Student's t, not corrected for the number of comparisons; "
     "then the number of pairs. Scores are means over all seeds of a run. Equal seeds draw equal rows only where the "
     "data settings are equal."
 )
 
 
 def runs_page(runs: Runs, path: Path) -> str:
-    """The comparison as HTML, to stand at `path`: its links to the runs' own reports are relative to it."""
+    """The comparison as HTML, for a file at `path`. Links to the runs' own reports are relative to it."""
     lines = []
     for name, results in runs.results.items():
         report = results.folder / "report.html"

@@ -1,7 +1,7 @@
-"""Several runs side by side: what differs in their settings, and the differences of their scores, pair by pair.
+"""Several runs side by side: differences of their settings, and differences of their scores, pair by pair.
 
-All others are compared with the first run. A pair is a row of the first run and one of another with the same method,
-target and seed, scored by the same metric on as many test rows.
+Every run is compared with the first. A pair is a row of the first run and a row of another run with the same method,
+target and seed, scored by the same metric on the same number of test rows.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from prompttransfer.settings.run import WITHOUT_EFFECT
 
 @dataclass(frozen=True)
 class Runs:
-    """Run folders read back, by a short name that is theirs alone."""
+    """Results of several run folders, by a short unique name."""
 
     results: dict[str, Results]
 
@@ -44,14 +44,14 @@ class Runs:
         return next(results.metrics[target] for results in self.results.values() if target in results.metrics)
 
     def difference(self, name: str, method: str) -> Comparison | None:
-        """A run less the first one, of a method; None when there is no pair."""
+        """Comparison of a run with the first one, for a method; None if there are no pairs."""
         pairs = [pair for pair in self._pairs(name, method) if _comparable(*pair)]
         rows = [replace(row, method=run) for pair in pairs for run, row in zip((self.first, name), pair, strict=True)]
         retrained = any(self.results[run].retrained for run in (self.first, name))
         return paired(rows, name, self.first, retrained=retrained)
 
     def why_not(self, name: str, method: str, target: str) -> str:
-        """Why a run has no pair with the first one on a target; empty where it has, or lacks the method there."""
+        """Reason why a run has no pair with the first one on a target; empty if it has one or lacks the method."""
         pairs = [pair for pair in self._pairs(name, method) if pair[0].target == target]
         if any(_comparable(*pair) for pair in pairs):
             return ""
@@ -73,7 +73,7 @@ class Runs:
 
 
 def _comparable(one: TargetRow, other: TargetRow) -> bool:
-    """Whether two rows were scored alike."""
+    """Whether two rows were scored in the same way."""
     return (one.metric, one.test_rows) == (other.metric, other.test_rows)
 
 
@@ -81,7 +81,7 @@ def read_runs(folders: Sequence[str | Path]) -> Runs:
     """Read run folders.
 
     Raises:
-        FileNotFoundError, ValueError: fewer than two, one of them twice, or one is not a run folder.
+        FileNotFoundError, ValueError: there are fewer than two folders, a duplicate, or one that is not a run folder.
     """
     paths = [Path(folder) for folder in folders]
     if len(paths) < 2:
@@ -102,16 +102,16 @@ def mean_rows(runs: Runs) -> Table:
     for method in runs.methods:
         line = [method, *(mean_text(results, results.mean(method)) for results in runs.results.values())]
         for name in runs.others:
-            found = runs.difference(name, method)
-            line += found.mean_texts() if found else [""] * 3
+            comparison = runs.difference(name, method)
+            line += comparison.mean_texts() if comparison else [""] * 3
         lines.append(line)
     return head, lines
 
 
 def score_rows(runs: Runs) -> Table:
-    """Every method and target: the score of every run, and the differences to the first run."""
+    """The score of every run for every method and target, and the differences to the first run."""
     head = ["target", "method", "metric", *runs.results, *(f"{name} minus {runs.first}" for name in runs.others)]
-    found = {(name, method): runs.difference(name, method) for name in runs.others for method in runs.methods}
+    comparisons = {(name, method): runs.difference(name, method) for name in runs.others for method in runs.methods}
     lines = []
     for target in runs.targets:
         for method in runs.methods:
@@ -120,7 +120,7 @@ def score_rows(runs: Runs) -> Table:
                 continue
             differences = []
             for name in runs.others:
-                comparison, missing = found[name, method], runs.why_not(name, method, target)
+                comparison, missing = comparisons[name, method], runs.why_not(name, method, target)
                 if comparison and target in comparison.targets:
                     differences.append(f"{comparison.text(target)} ({comparison.targets[target].count})")
                 else:
@@ -130,7 +130,7 @@ def score_rows(runs: Runs) -> Table:
 
 
 def setting_rows(runs: Runs) -> Table:
-    """What differs: model, commit, machine, versions and settings."""
+    """Differences in model, commit, machine, versions and settings."""
     facts = [
         results.environment
         | {
@@ -146,14 +146,16 @@ def setting_rows(runs: Runs) -> Table:
 
 
 def labelled_differences(runs: Runs) -> list[Comparison]:
-    """Mean differences to the first run for a picture: by method, with the run where there are several."""
-    found = [(method, name, runs.difference(name, method)) for method in runs.methods for name in runs.others]
+    """Mean differences to the first run, for a picture: by method, and by run if there are several."""
+    differences = [(method, name, runs.difference(name, method)) for method in runs.methods for name in runs.others]
     several = len(runs.others) > 1
-    return [replace(each, method=f"{method}: {name}" if several else method) for method, name, each in found if each]
+    return [
+        replace(each, method=f"{method}: {name}" if several else method) for method, name, each in differences if each
+    ]
 
 
 def comparison_facts(runs: Runs) -> dict[str, Any]:
-    """All tables as one object for machines."""
+    """All tables as one JSON object."""
     head, rows = setting_rows(runs)
     return {
         "runs": {name: str(results.folder) for name, results in runs.results.items()},
@@ -163,32 +165,32 @@ def comparison_facts(runs: Runs) -> dict[str, Any]:
                 "run": name,
                 "to": runs.first,
                 "method": method,
-                "targets": {target: asdict(interval) for target, interval in found.targets.items()},
-                "averaged": list(found.averaged),
-                "over_seeds": asdict(found.over_seeds) if found.over_seeds else None,
-                "over_targets": asdict(found.over_targets) if found.over_targets else None,
-                "won_tied_lost": [found.wins, found.ties, found.losses],
+                "targets": {target: asdict(interval) for target, interval in comparison.targets.items()},
+                "averaged": list(comparison.averaged),
+                "over_seeds": asdict(comparison.over_seeds) if comparison.over_seeds else None,
+                "over_targets": asdict(comparison.over_targets) if comparison.over_targets else None,
+                "won_tied_lost": [comparison.wins, comparison.ties, comparison.losses],
             }
             for name in runs.others
             for method in runs.methods
-            if (found := runs.difference(name, method))
+            if (comparison := runs.difference(name, method))
         ],
     }
 
 
 def _flat(settings: dict[str, Any], before: str = "") -> dict[str, str]:
-    """Settings by their path: "mpt.rank"."""
-    found: dict[str, str] = {}
+    """Settings by their path, such as "mpt.rank"."""
+    flat: dict[str, str] = {}
     for name, value in settings.items():
         if isinstance(value, dict):
-            found |= _flat(value, f"{before}{name}.")
+            flat |= _flat(value, f"{before}{name}.")
         else:
-            found[before + name] = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-    return found
+            flat[before + name] = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return flat
 
 
 def _short_names(paths: Sequence[Path]) -> list[str]:
-    """The ends of the paths, as long as it takes to tell them apart."""
+    """The shortest ends of the paths that are unique."""
     whole = [path.resolve().parts for path in paths]
     lengths = range(1, max(map(len, whole)) + 1)
     tries = (["/".join(parts[-length:]) for parts in whole] for length in lengths)

@@ -1,20 +1,20 @@
 """Paired differences between two methods, with confidence intervals.
 
-Two methods on the same target and seed have seen the same rows and are scored on the same rows, so their difference is
-free of what both share. A pair is one (target, seed). Intervals are Student's t, at 95 %:
+Two methods on the same target and seed train and are scored on the same rows, so these rows do not affect their
+difference. A pair is one (target, seed). Intervals are Student's t, at 95 %:
 
 - per target: over the seeds, n - 1 degrees of freedom;
-- mean over the targets, over seeds: what another draw of training rows would give on the same targets. The standard
-  error comes from the spread of each target over its own seeds, the degrees of freedom from Welch and Satterthwaite.
-  Every target draws its rows independently of the others. Where P_init and sources are new for each seed
-  (`retrain_sources`), a seed ties the targets together: each seed's differences are averaged over the targets, and
-  these means are the sample;
-- mean over the targets, over targets and seeds: what other targets of this kind would give. The sample is the targets'
-  mean differences. For a balanced grid this is the interval of the grand mean in a model with random targets and random
+- mean over the targets, over seeds: for another draw of training rows on the same targets. The standard error comes
+  from the spread of each target over its own seeds, the degrees of freedom from Welch and Satterthwaite. Every target
+  draws its rows independently of the others. If each seed has its own P_init and sources (`retrain_sources`), targets
+  with the same seed are not independent. Then each seed's differences are averaged over the targets, and these means
+  are the sample;
+- mean over the targets, over targets and seeds: for other targets of this kind. The sample is the targets' mean
+  differences. For a balanced grid, this is the interval of the grand mean in a model with random targets and random
   seeds within them.
 
-Means over targets are of scores on one scale alone (`prompttransfer.tasks.scales.averaged`). No interval is corrected
-for the number of comparisons.
+Means over targets only use scores on one scale (`prompttransfer.tasks.scales.averaged`). No interval is corrected for
+the number of comparisons.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from prompttransfer.tasks.scales import Scale, averaged, mean_scale, scale_of
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean with its 95 % confidence interval; low and high are None where a sample has fewer than two values."""
+    """A mean with its 95 % confidence interval. low and high are None if a sample has fewer than two values."""
 
     mean: float
     low: float | None
@@ -41,15 +41,15 @@ class Interval:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A method against a baseline, in points of the score.
+    """Comparison of a method with a baseline, in points of the score.
 
     Args:
         targets: interval over seeds, by target.
         metrics: metric, by target.
-        averaged: the targets that the means are of.
-        over_seeds, over_targets: intervals of the mean over targets, see the head of this file. None where no target
-            has a mean; of retrained sources, for the first also where no seed has all targets.
-        wins, ties, losses: numbers of pairs; of an error rate, the lower one wins.
+        averaged: targets in the means.
+        over_seeds, over_targets: intervals of the mean over targets, see the module docstring. None if there are no
+            targets to average. With retrained sources, over_seeds is also None if no seed has all targets.
+        wins, ties, losses: numbers of pairs. For an error rate, the lower score wins.
     """
 
     method: str
@@ -64,30 +64,30 @@ class Comparison:
 
     @property
     def scale(self) -> Scale:
-        """Of the means."""
+        """Scale of the means."""
         return mean_scale(self.metrics)
 
     def text(self, target: str) -> str:
-        """The difference on a target in words; "-" where there is no pair."""
+        """The difference on a target as text; "-" if there are no pairs."""
         return interval_text(self.targets.get(target), scale_of(self.metrics.get(target, "")).digits)
 
     def mean_texts(self) -> list[str]:
-        """Cells below `mean_heads`."""
+        """Cells for the columns of `mean_heads`."""
         digits = self.scale.digits
         pairs = f"{self.wins}/{self.ties}/{self.losses}"
         return [interval_text(self.over_seeds, digits), interval_text(self.over_targets, digits), pairs]
 
 
 def mean_heads(what: str) -> list[str]:
-    """Heads of the columns with both intervals of a mean and the numbers of pairs."""
+    """Headers of the columns with both intervals of a mean and the numbers of pairs."""
     return [f"{what}, 95 % CI over seeds", f"{what}, 95 % CI over targets and seeds", "won/tied/lost"]
 
 
 def mean_interval(*samples: Sequence[float]) -> Interval:
-    """Student's t interval of the mean of the samples' means, each sample independent of the others.
+    """Student's t interval of the mean of the means of independent samples.
 
-    Standard error: sqrt(sum_t s_t^2 / n_t) / T; degrees of freedom: Welch (1947), Satterthwaite (1946), for a single
-    sample n - 1. count: the number of all values.
+    Standard error: sqrt(sum_t s_t^2 / n_t) / T. Degrees of freedom: Welch (1947) and Satterthwaite (1946); n - 1 for a
+    single sample. count: number of all values.
     """
     mean, count = fmean(map(fmean, samples)), sum(map(len, samples))
     if any(len(values) < 2 for values in samples):
@@ -103,10 +103,10 @@ def mean_interval(*samples: Sequence[float]) -> Interval:
 def paired(
     rows: Sequence[TargetRow], method: str, baseline: str = "PT", *, retrained: bool = False
 ) -> Comparison | None:
-    """A method against a baseline over all pairs that both have finished; None when there is no pair.
+    """Compare a method with a baseline over all pairs that both have finished; None if there are none.
 
     Args:
-        retrained: P_init and sources are new for each seed.
+        retrained: whether each seed has its own P_init and sources.
     """
     scores = {(row.method, row.target, row.seed): row.score for row in rows}
     pairs = {
@@ -144,14 +144,14 @@ def paired(
 
 
 def comparisons(rows: Sequence[TargetRow], baseline: str = "PT", *, retrained: bool = False) -> list[Comparison]:
-    """Every other method against the baseline, in the order of the rows."""
+    """Compare every other method with the baseline, in the order of the rows."""
     methods = dict.fromkeys(row.method for row in rows)
-    found = (paired(rows, method, baseline, retrained=retrained) for method in methods if method != baseline)
-    return [comparison for comparison in found if comparison]
+    compared = (paired(rows, method, baseline, retrained=retrained) for method in methods if method != baseline)
+    return [comparison for comparison in compared if comparison]
 
 
 def interval_text(interval: Interval | None, digits: int = 1) -> str:
-    """Such as "+3.2 [+0.4, +6.0]"; without an interval the mean alone."""
+    """Format an interval as "+3.2 [+0.4, +6.0]"; only the mean if there is no interval."""
     if interval is None:
         return "-"
     mean = f"{interval.mean:+.{digits}f}"

@@ -1,5 +1,5 @@
-"""Small pictures as SVG, drawn here: text stays text, colours follow the light or dark theme of the page, every mark
-says its numbers when pointed at, and a panel is a few kilobytes: many of them flow into the columns of a window."""
+"""Draw small pictures as SVG. Text stays text, colours follow the light or dark theme of the page, and every mark has a
+tooltip with its numbers. A panel takes a few kilobytes, so a page can have many of them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from prompttransfer.report.theme import CLASSES, LIGHT, SERIES
 
 @dataclass(frozen=True)
 class Panel:
-    """One drawing; body: SVG elements of the classes above, in a box of this size."""
+    """One drawing. body: SVG elements with the classes above, in a box of this size."""
 
     title: str
     width: float
@@ -25,29 +25,29 @@ class Panel:
 
 @dataclass(frozen=True)
 class Key:
-    """An entry of a legend: the classes of its mark, and its words."""
+    """An entry of a legend: the classes of its mark, and its label."""
 
     classes: str
     label: str
 
 
 def key_mark(key: Key, x: float, y: float) -> str:
-    """The mark of a legend's entry, 24 wide: a line, or a dot for a filled class."""
+    """The mark of a legend entry, 24 wide: a line, or a dot for a filled class."""
     if key.classes.startswith("f"):
         return f'<circle class="{key.classes}" cx="{x + 12:g}" cy="{y:g}" r="3.5"/>'
     return f'<line class="{key.classes}" x1="{x:g}" y1="{y:g}" x2="{x + 24:g}" y2="{y:g}"/>'
 
 
 def line_class(series: int) -> str:
-    """Colour of the n-th series; further rounds through the colours are dashed, then dotted."""
+    """Class of the n-th series. Once the colours are used up, lines are dashed, then dotted."""
     return f"l{series % SERIES}{('', ' dash', ' dots')[series // SERIES % 3]}"
 
 
 class Chart:
-    """A panel in the making: a plot area with two linear scales.
+    """Builder of a panel: a plot area with two linear scales.
 
     Args:
-        x, y: ranges (low, high); y grows upwards unless high < low.
+        x, y: ranges (low, high). y grows upwards unless high < low.
         left, right, bottom: margins around the plot area.
     """
 
@@ -87,14 +87,14 @@ class Chart:
             self.text((left + right) / 2, bottom + 28, label, "faint", "middle")
 
     def y_axis(self) -> None:
-        """Ticks with grid lines at the left of the plot area."""
+        """Ticks with grid lines to the left of the plot area."""
         left, top, right, bottom = self._box
         for value in ticks(*self._y, count=max(2, int((bottom - top) / 40))):
             self.segment(left, self.y(value), right, self.y(value), "rule")
             self.text(left - 5, self.y(value) + 4, f"{value:,g}", "faint", "end")
 
     def line(self, points: Sequence[tuple[float, float]], classes: str, tip: str) -> None:
-        """A curve in units of the scales; one point alone is a dot."""
+        """A curve in units of the scales; a dot for a single point."""
         if len(points) == 1:
             self.dot(*points[0], classes.split()[0].replace("l", "f"), tip)
             return
@@ -108,7 +108,7 @@ class Chart:
         )
 
     def bar(self, low: float, high: float, y: float, thick: float, classes: str, tip: str, opacity: float = 1) -> None:
-        """A horizontal bar from low to high on the x scale, around y; thick: in units of the picture."""
+        """A horizontal bar from low to high on the x scale, centred at y. thick: in units of the picture."""
         start, end = sorted((self.x(low), self.x(high)))
         self.box(start, self.y(y) - thick / 2, end - start, thick, classes, tip, opacity)
 
@@ -134,7 +134,7 @@ class Chart:
         turn: float = 0,
         tip: str = "",
     ) -> None:
-        """Words in units of the picture; turn: degrees; tip: said when pointed at, where it differs."""
+        """Text at a position in units of the picture. turn: degrees; tip: tooltip, if it differs from the text."""
         style = f' class="{classes}"' if classes else ""
         place = f' transform="rotate({turn:g} {x:.1f} {y:.1f})"' if turn else ""
         more = _tip(tip) if tip and tip != words else ""
@@ -147,7 +147,7 @@ class Chart:
 
 
 def ticks(low: float, high: float, count: int = 5, integer: bool = False) -> list[float]:
-    """Round numbers (1, 2 or 5 times a power of ten) within low and high, about `count` of them."""
+    """About `count` round numbers (multiples of 1, 2 or 5 times a power of ten) between low and high."""
     low, high = sorted((low, high))
     if high <= low:
         return [low]
@@ -159,7 +159,7 @@ def ticks(low: float, high: float, count: int = 5, integer: bool = False) -> lis
 
 
 def text_width(words: str) -> float:
-    """About how wide words are drawn: no font is at hand here, so the estimate is that of a wide one."""
+    """Estimated width of text. There is no font to measure, so the estimate is for a wide one."""
     return sum(map(_letter_width, words))
 
 
@@ -174,7 +174,7 @@ def _letter_width(letter: str) -> float:
 
 
 def shortened(words: str, width: float) -> str:
-    """Words cut to about this width: from the middle, since names often differ at their ends."""
+    """Shorten text to about this width, in the middle, because names often differ at their ends."""
     for kept in range(len(words), 0, -1):
         end = kept * 2 // 5
         cut = words if kept == len(words) else f"{words[: kept - end]}…{words[len(words) - end :]}"
@@ -184,7 +184,7 @@ def shortened(words: str, width: float) -> str:
 
 
 def inline(panel: Panel) -> str:
-    """A panel for a page, which holds `CLASSES` and the colours."""
+    """A panel for a page that contains `CLASSES` and the colours."""
     return (
         f'<svg class="panel" role="img" aria-label="{escape(panel.title)}" '
         f'viewBox="0 0 {panel.width:g} {panel.height:g}" style="--w:{panel.width:g}">\n{panel.body}\n</svg>'
@@ -192,7 +192,7 @@ def inline(panel: Panel) -> str:
 
 
 def sheet(panels: Sequence[Panel], legend: Sequence[Key]) -> str:
-    """All panels of a picture as an SVG file of its own, in light colours."""
+    """All panels of a picture as a standalone SVG file, in light colours."""
     columns = min(3, len(panels))
     wide = max(panel.width for panel in panels) + 14
     right = wide * columns
@@ -210,7 +210,7 @@ def sheet(panels: Sequence[Panel], legend: Sequence[Key]) -> str:
         for place, panel in enumerate(line):
             parts.append(f'<g transform="translate({place * wide + 4:g} {bottom:g})">\n{panel.body}\n</g>')
         bottom += max(panel.height for panel in line) + 12
-    style = re.sub(r"var\(--(\w+)\)", lambda found: LIGHT[found[1]], CLASSES)
+    style = re.sub(r"var\(--(\w+)\)", lambda variable: LIGHT[variable[1]], CLASSES)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="panel" width="{right:g}" height="{bottom:g}" '
         f'viewBox="0 0 {right:g} {bottom:g}">\n<style>{style}</style>\n'
@@ -219,7 +219,7 @@ def sheet(panels: Sequence[Panel], legend: Sequence[Key]) -> str:
 
 
 def _open(scale: tuple[float, float]) -> tuple[float, float]:
-    """A range that has a length."""
+    """A range of nonzero length."""
     return scale if scale[0] != scale[1] else (scale[0], scale[0] + 1)
 
 

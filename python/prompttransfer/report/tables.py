@@ -1,4 +1,4 @@
-"""The tables of a run as words: a head and rows of strings, for pages, Markdown and the terminal."""
+"""The tables of a run as text: a head and rows of strings, for pages, Markdown and the terminal."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from prompttransfer.training.history import Related
 
 Table = tuple[list[str], list[list[str]]]
 BASELINES = ("zero-shot", "majority")
-_FEW = 50  # test rows; of fewer, one weighs more than 2 %
+_FEW = 50  # test rows; with fewer, each counts more than 2 %
 
 
 def few_rows(results: Results) -> str:
-    """A warning where a target is scored on few rows; else empty."""
+    """A warning if a target is scored on few rows; else empty."""
     fewest = min((row.test_rows for row in results.rows if row.test_rows), default=_FEW)
     return "" if fewest >= _FEW else f"Few {results.judged_on} rows: each of {fewest} counts {100 / fewest:.3g} %"
 
 
 def score_text(cell: Cell | None) -> str:
-    """Such as "87.5", "87.5 ± 0.8" over seeds; a dagger marks a collapsed prediction."""
+    """Format a score as "87.5", or "87.5 ± 0.8" over seeds. A dagger marks a collapsed prediction."""
     if cell is None:
         return "-"
     spread = "" if cell.std is None else f" ± {cell.scale.text(cell.std)}"
@@ -31,7 +31,7 @@ def score_text(cell: Cell | None) -> str:
 
 
 def mean_name(results: Results) -> str:
-    """Such as "mean"; of several metrics "mean of accuracy, f1"; of some targets "mean (2 of 3 targets)"."""
+    """Name of the mean: "mean", "mean of accuracy, f1", or "mean (2 of 3 targets)"."""
     metrics = dict.fromkeys(results.metrics[target] for target in results.averaged)
     name = "mean" if len(metrics) <= 1 else f"mean of {', '.join(metrics)}"
     all_of_them = len(results.averaged) == len(results.targets)
@@ -39,12 +39,12 @@ def mean_name(results: Results) -> str:
 
 
 def mean_text(results: Results, value: float | None) -> str:
-    """A mean over targets on their scale."""
+    """Format a mean over targets on their scale."""
     return "-" if value is None else results.scale.text(value)
 
 
 def overview_rows(results: Results) -> Table:
-    """Method by target, with the two lines everything is measured against."""
+    """Scores by method and target, with the two baselines."""
     several = len(set(results.metrics.values())) > 1
     names = [f"{name} ({metric_name(metric)})" if several else name for name, metric in results.metrics.items()]
     grid = [["method", *names, mean_name(results)]]
@@ -58,16 +58,16 @@ def overview_rows(results: Results) -> Table:
     return _by_target(grid, len(results.targets), len(results.methods))
 
 
-def difference_rows(found: Sequence[Comparison]) -> Table:
+def difference_rows(comparisons: Sequence[Comparison]) -> Table:
     """Differences to the baseline by target, their means, and won/tied/lost pairs."""
-    targets = list(dict.fromkeys(target for comparison in found for target in comparison.targets))
+    targets = list(dict.fromkeys(target for comparison in comparisons for target in comparison.targets))
     grid = [["method", *targets, *mean_heads("mean")]]
-    grid += [[each.method, *map(each.text, targets), *each.mean_texts()] for each in found]
-    return _by_target(grid, len(targets), len(found))
+    grid += [[each.method, *map(each.text, targets), *each.mean_texts()] for each in comparisons]
+    return _by_target(grid, len(targets), len(comparisons))
 
 
 def _by_target(grid: list[list[str]], targets: int, methods: int) -> Table:
-    """Head and rows of a table of methods; a line for each target where there are many more targets than methods."""
+    """Head and rows of a table of methods, transposed if there are many more targets than methods."""
     if methods and targets > max(6, methods):
         grid = [list(line) for line in zip(*grid, strict=True)]
         grid[0][0] = "target"
@@ -75,36 +75,35 @@ def _by_target(grid: list[list[str]], targets: int, methods: int) -> Table:
 
 
 def in_short(results: Results) -> str:
-    """A line on which methods are above or below PT; empty where no interval tells."""
-    groups: dict[str, list[str]] = {"better than PT": [], "worse than PT": [], "not told apart from PT": []}
-    for found in results.differences:
-        mean = found.over_seeds
+    """One line that lists the methods above and below PT; empty if there are no intervals."""
+    groups: dict[str, list[str]] = {"better than PT": [], "worse than PT": [], "no clear difference from PT": []}
+    for comparison in results.differences:
+        mean = comparison.over_seeds
         if mean is None or mean.low is None or mean.high is None:
             continue
-        low, high = (-mean.high, -mean.low) if found.scale.lower_is_better else (mean.low, mean.high)
-        group = "better than PT" if low > 0 else "worse than PT" if high < 0 else "not told apart from PT"
-        groups[group].append(f"{found.method} {interval_text(mean, found.scale.digits)}")
-    said = "; ".join(f"{what}: {', '.join(methods)}" for what, methods in groups.items() if methods)
-    return f"Mean over the targets, 95 % CI over seeds: {said}" if said else ""
+        low, high = (-mean.high, -mean.low) if comparison.scale.lower_is_better else (mean.low, mean.high)
+        group = "better than PT" if low > 0 else "worse than PT" if high < 0 else "no clear difference from PT"
+        groups[group].append(f"{comparison.method} {interval_text(mean, comparison.scale.digits)}")
+    summary = "; ".join(f"{what}: {', '.join(methods)}" for what, methods in groups.items() if methods)
+    return f"Mean over the targets, 95 % CI over seeds: {summary}" if summary else ""
 
 
 def leaderboard_rows(results: Results) -> Table:
-    """Methods, the best mean first: score, difference to PT, and collapsed runs."""
-    differences = {found.method: found.mean_texts() for found in results.differences}
+    """Methods by mean score, starting with the best: score, difference to PT, and collapsed runs."""
+    differences = {comparison.method: comparison.mean_texts() for comparison in results.differences}
     sign = 1 if results.scale.lower_is_better else -1
     means = {method: results.mean(method) for method in results.methods}
     rows = []
     for method, mean in sorted(means.items(), key=lambda item: (item[1] is None, sign * (item[1] or 0.0))):
         collapsed = [row.collapsed for row in results.rows if row.method == method]
-        said = f"{sum(collapsed)} of {len(collapsed)}" if any(collapsed) else "no"
-        rows.append([method, mean_text(results, mean), *differences.get(method, [""] * 3), said])
+        collapse = f"{sum(collapsed)} of {len(collapsed)}" if any(collapsed) else "no"
+        rows.append([method, mean_text(results, mean), *differences.get(method, [""] * 3), collapse])
     rows += [[name, baseline_texts(results, name)[-1], *[""] * 4] for name in BASELINES]
     return ["method", mean_name(results), *mean_heads("difference to PT"), "collapsed"], rows
 
 
 def fact_rows(cells: Sequence[Cell]) -> Table:
-    """The honest table: every score with what it has to be compared with and what it cost; other metrics where there
-    are any."""
+    """Every score with its baselines and its cost, and other metrics if there are any."""
     head = ["target", "method", "score", "majority", "zero-shot", "collapsed", "metric", "other metrics", "scoring"]
     head += ["test rows", "train rows", "seeds", "updates", "parameters", "seconds"]
     rows = [
@@ -134,7 +133,7 @@ def fact_rows(cells: Sequence[Cell]) -> Table:
 
 
 def cost_rows(results: Results) -> Table:
-    """What a method costs for one target and seed."""
+    """Cost of every method for one target and seed."""
     head = ["method", "parameters", "target updates", "target rows read", "source updates", "seconds on the target"]
     lines = []
     for method in results.methods:
@@ -168,14 +167,14 @@ def source_rows(results: Results) -> Table:
 
 
 def left_out_rows(results: Results) -> Table:
-    """Tasks of which rows were left out: leaked into the rows that are scored, or not fitting the task."""
-    found: dict[tuple[str, str], list[ScoredRow]] = {}
+    """Tasks with omitted rows, which overlap with scored rows or do not fit the task."""
+    rows_of: dict[tuple[str, str], list[ScoredRow]] = {}
     for row in results.rows:
-        found.setdefault((row.target, "target"), []).append(row)
+        rows_of.setdefault((row.target, "target"), []).append(row)
     for source in results.sources:
-        found.setdefault((source.source, "source"), []).append(source)
+        rows_of.setdefault((source.source, "source"), []).append(source)
     lines = []
-    for names, rows in found.items():
+    for names, rows in rows_of.items():
         counts = [row.leaked_rows for row in rows], [row.skipped_rows for row in rows]
         if any(map(any, counts)):
             lines.append([*names, *map(_range, counts)])
@@ -183,7 +182,7 @@ def left_out_rows(results: Results) -> Table:
 
 
 def related_rows(results: Results) -> Table:
-    """The sign-flip test of every source against every target: means over the seeds, and in how many it passed."""
+    """The sign-flip test of every source against every target: means over the seeds, and the number of seeds passed."""
     lines = []
     for target in results.targets:
         tests = next(filter(None, (_tests(results, method, target) for method in results.methods)), [])
@@ -199,26 +198,26 @@ def related_rows(results: Results) -> Table:
 
 
 def _tests(results: Results, method: str, target: str) -> list[Related]:
-    """One for each seed. All methods of a run test the same prompts."""
+    """Tests of one target, one per seed. All methods of a run test the same prompts."""
     return [history["related"] for history in results.histories(method, target) if "related" in history]
 
 
 def note_rows(results: Results) -> Table:
-    """What the methods said about their runs; equal notes of several seeds in one line."""
+    """Notes of the methods about their runs. Equal notes of several seeds share a line."""
     seeds: dict[tuple[str, str, str], list[str]] = {}
     for row in results.rows:
         if row.notes:
             seeds.setdefault((row.target, row.method, row.notes), []).append(str(row.seed))
-    return ["target", "method", "note", "seeds"], [[*key, ", ".join(found)] for key, found in seeds.items()]
+    return ["target", "method", "note", "seeds"], [[*key, ", ".join(numbers)] for key, numbers in seeds.items()]
 
 
 def metric_name(metric: str) -> str:
-    """With an arrow where lower is better."""
+    """Name of a metric, with an arrow if lower is better."""
     return f"{metric} ↓" if scale_of(metric).lower_is_better else metric
 
 
 def baseline_texts(results: Results, name: str) -> list[str]:
-    """ "zero-shot" or "majority" of every target, then its mean."""
+    """A baseline ("zero-shot" or "majority") on every target, then its mean."""
     values = {target: results.baseline(target, name.replace("-", "_")) for target in results.targets}
     texts = [scale_of(results.metrics[target]).text(value) for target, value in values.items()]
     mean = fmean(values[target] for target in results.averaged) if results.averaged else None
@@ -226,6 +225,6 @@ def baseline_texts(results: Results, name: str) -> list[str]:
 
 
 def _range(values: Sequence[int]) -> str:
-    """Such as "9,216", or "3 to 5" where they differ."""
+    """Format numbers as "9,216", or "3 to 5" if they differ."""
     low, high = min(values), max(values)
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"

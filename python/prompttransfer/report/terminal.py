@@ -13,7 +13,7 @@ from prompttransfer.report.tables import BASELINES, fact_rows, few_rows, in_shor
 from prompttransfer.tasks.scales import scale_of
 
 _LINES = 40
-# Broken so that the table fits into 80 columns.
+# With line breaks, so that the table fits into 80 columns.
 _HEADS = {
     "zero-shot": "zero-\nshot",
     "majority": "major-\nity",
@@ -36,7 +36,7 @@ def print_results(results: Results, console: Console) -> None:
     title = f"Score on {results.judged_on} rows ({scale})"
     console.print(_table(title, head, rows, text=1, wide=wide))
     head, rows = fact_rows(results.cells())
-    # Columns that say the same in every row cost width; so do further metrics, which the report has.
+    # To save width, leave out columns with the same value in every row, and other metrics, which are in the report.
     constant = {name for place, name in enumerate(head) if len({row[place] for row in rows}) == 1}
     dropped = constant & {"seeds", "metric", "scoring", "other metrics"} | (set() if wide else {"other metrics"})
     kept = [place for place, name in enumerate(head) if name not in dropped]
@@ -46,12 +46,12 @@ def print_results(results: Results, console: Console) -> None:
         console.print("† collapsed: at least 98 % of the test rows got the same answer", style="dim")
     if few := few_rows(results):
         console.print(few, style="dim")
-    if said := in_short(results):
-        console.print(said, highlight=False, markup=False)
+    if summary := in_short(results):
+        console.print(summary, highlight=False, markup=False)
 
 
 def print_runs(runs: Runs, console: Console) -> None:
-    """What differs between runs, and the mean differences; every score where they are few."""
+    """Differences between runs and mean differences of scores; every score if there are few."""
     wide = console.width >= 100
     head, rows = setting_rows(runs)
     if rows:
@@ -64,7 +64,7 @@ def print_runs(runs: Runs, console: Console) -> None:
 
 
 def _table(title: str, head: list[str], rows: list[list[str]], *, text: int, wide: bool) -> Table:
-    """The first `text` columns are words; of two, the first one groups the rows."""
+    """Build a table. The first `text` columns are left-aligned; with two of them, the first groups the rows."""
     gap = 1 if wide else 0
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, gap, 0, 0))
     for place, name in enumerate(head):

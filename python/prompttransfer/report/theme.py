@@ -1,8 +1,8 @@
-"""Colours, light and dark, of pages and pictures, and the styles of what a picture is drawn with."""
+"""Light and dark colours of pages and pictures, and the styles of the marks in a picture."""
 
 from __future__ import annotations
 
-# Okabe and Ito's colours, told apart by colour-blind readers too; the last two stand in for black and yellow.
+# Okabe and Ito's colours, which colour-blind readers can distinguish; the last two replace black and yellow.
 _LIGHT = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#8c8c8c", "#5a3d8a", "#a08c00")
 _DARK = ("#4aa3df", "#f0b429", "#2cc295", "#f08040", "#e39bc3", "#8fd0f5", "#9a9a9a", "#a98be0", "#d6c64a")
 SERIES = len(_LIGHT)
@@ -19,7 +19,7 @@ _COLOURS = {  # light and dark
 }
 LIGHT, DARK = ({name: pair[side] for name, pair in _COLOURS.items()} for side in (0, 1))
 
-# What a panel is drawn with. ink, ghost, l0 and on: lines; inkfill, ghostfill, up, down, f0 and on: areas.
+# Classes of the marks in a panel. ink, ghost, l0, l1, ...: lines; inkfill, ghostfill, up, down, f0, f1, ...: areas.
 CLASSES = """\
 .panel text{font:11px system-ui,-apple-system,'Segoe UI',sans-serif;fill:var(--ink)}
 .panel text.name{font-weight:600;font-size:12px}

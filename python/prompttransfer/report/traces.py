@@ -1,4 +1,4 @@
-"""What the histories of a run hold for its pictures: read once, mean over seeds, thinned to what a picture can show."""
+"""Data for the pictures of a run, from its histories: mean over seeds, thinned to what a picture can show."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ Series = list[tuple[float, float]]
 
 @dataclass(frozen=True)
 class GroupLog:
-    """Which sources were merged, by update.
+    """The merged sources, by update.
 
     Attributes:
         edges: first update of every column, and the update after the last one.
-        shares: of the seeds, by source, one for every column.
+        shares: fraction of the seeds in every column, by source.
     """
 
     edges: list[float]
@@ -35,8 +35,10 @@ class Trace:
     """The histories of one method on one target.
 
     Attributes:
-        loss: on the target's rows, by update; particles: mean_distance and bandwidth, by update of the source stage.
-        similarity: names and cosines (T, T) of their task vectors; attention: weight by source.
+        loss: loss on the target's rows, by update.
+        particles: mean_distance and bandwidth, by update of the source stage.
+        similarity: names of tasks and cosines (T, T) of their task vectors.
+        attention: weight by source.
     """
 
     loss: Series = field(default_factory=list)
@@ -80,12 +82,12 @@ def trace_of(histories: Sequence[History]) -> Trace:
 
 
 def mean_series(logs: Sequence[Sequence[Sequence[float]]], points: int = _POINTS) -> Series:
-    """Mean over logs of (update, value), at most so many points: of more, neighbours are averaged."""
+    """Mean over logs of (update, value), with neighbours averaged to get at most `points` points."""
     values: dict[float, list[float]] = {}
     for log in logs:
         for update, value in log:
             values.setdefault(update, []).append(value)
-    series = [(update, fmean(found)) for update, found in sorted(values.items())]
+    series = [(update, fmean(sample)) for update, sample in sorted(values.items())]
     width = -(-len(series) // points)
     if width <= 1:
         return series

@@ -1,6 +1,6 @@
-"""`compare`: every method on every target and seed, at one target budget, into a run folder.
+"""`compare`: run every method on every target and seed, at one target budget, into a run folder.
 
-The rows are jobs that an executor does. Finished stages come from the store, so a comparison that was interrupted
+Every row of the results is a job for an executor. Finished stages come from the store, so an interrupted comparison
 resumes where it stopped.
 """
 
@@ -27,13 +27,13 @@ def compare(
 ) -> Path:
     """Run the comparison and return its folder: the run folder, or that of a shard.
 
-    Processes of a launcher share every batch; only the main one writes and shows progress.
+    With several processes of a launcher, which share every batch, only the main one writes and shows progress.
 
     Args:
         config: all settings.
-        progress: an open `prompttransfer.files.progress.Progress`; None: nothing is shown.
-        executor: does the jobs; None: this process.
-        shard: the part of the jobs to do, see `runs.shards`; None: all.
+        progress: an open `prompttransfer.files.progress.Progress`; None: show nothing.
+        executor: executor of the jobs; None: this process.
+        shard: part of the jobs to do, see `runs.shards`; None: all.
 
     Raises:
         ImportError: the logger that report_to names is not installed.
@@ -55,8 +55,8 @@ def compare(
                 run.save_prompt(path, start)
             left = run.left(job for job in plan.order if job in keys)
             whole = progress.stage("whole run", len(left)) if left else None
-            for job, made in session.results(left):
-                run.add(job, made)
+            for job, output in session.results(left):
+                run.add(job, output)
                 if whole:
                     whole.advance()
             if whole:

@@ -1,4 +1,4 @@
-"""The jobs of a run: a row of the results each, with the files that belong to it."""
+"""The jobs of a run. Each produces a row of the results, with its files."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from prompttransfer.methods.context import CODE_VERSION
 from prompttransfer.methods.shared import source_prompt
 from prompttransfer.models.encoding import EncodedTask
 from prompttransfer.runs.rows import SourceRow, TargetRow, source_name, target_name
-from prompttransfer.runs.run_folder import Made, PromptFile
+from prompttransfer.runs.run_folder import JobOutput, PromptFile
 from prompttransfer.settings.run import WITHOUT_EFFECT, RunConfig
 
 
 @dataclass(frozen=True)
 class SourceJob:
-    """The prompt of a source, judged on the source itself."""
+    """The prompt of a source, scored on the source itself."""
 
     ctx: Context
     source: EncodedTask
@@ -44,21 +44,21 @@ class SourceJob:
     def key(self) -> str:
         return key_hash({**_common_key(self.ctx), "source": self.source.digest})
 
-    def do(self) -> Made:
-        row, prompt = made_source(self.ctx, self.source)
+    def do(self) -> JobOutput:
+        row, prompt = score_source(self.ctx, self.source)
         path = f"prompts/{self.name}.safetensors"
         card = card_of(
             self.ctx, self.source, method="PT", seed=self.ctx.source_seed, score=row.score, scores=row.baselines
         )
-        return Made(replace(row, prompt=path), {path: PromptFile(prompt, card)})
+        return JobOutput(replace(row, prompt=path), {path: PromptFile(prompt, card)})
 
 
-def made_source(ctx: Context, source: EncodedTask) -> tuple[SourceRow, Tensor]:
-    """How a source prompt does on its own task, and that prompt (L, H)."""
+def score_source(ctx: Context, source: EncodedTask) -> tuple[SourceRow, Tensor]:
+    """Train a source prompt and score it on its own task; return the row and the prompt (L, H)."""
     prompt, stage = source_prompt(ctx, source)
-    found = ctx.evaluate(f"source {source.name}: test", source, prompt)
+    evaluation = ctx.evaluate(f"source {source.name}: test", source, prompt)
     zero_shot = ctx.evaluate(f"source {source.name}: zero-shot", source, None)
-    return SourceRow.of(source, ctx.source_seed, stage, found, zero_shot), prompt
+    return SourceRow.of(source, ctx.source_seed, stage, evaluation, zero_shot), prompt
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class TargetJob:
 
     @property
     def group(self) -> str:
-        """What it shares its first stages with: the other methods on this target and seed."""
+        """Group of jobs that share their first stages: all methods on this target and seed."""
         return f"{self.target.name}-seed{self.ctx.seed}"
 
     @property
@@ -91,14 +91,14 @@ class TargetJob:
         tasks = {"target": self.target.digest, "all": [task.digest for task in (*ctx.sources, *ctx.targets)]}
         return key_hash({**_common_key(ctx), "method": self.method, "code": code, "seed": ctx.seed, **tasks})
 
-    def do(self) -> Made:
+    def do(self) -> JobOutput:
         ctx, target, method = self.ctx, self.target, self.method
         zero_shot = ctx.evaluate(f"{target.name}: zero-shot", target, None)
         result = METHODS[method].run(ctx.of(target, method), target)
-        found = ctx.evaluate(f"{target.name}: test of {method}", target, result.evaluated)
+        evaluation = ctx.evaluate(f"{target.name}: test of {method}", target, result.evaluated)
         stem = f"prompts/{method}/{target.name}-seed{ctx.seed}"
         path = f"{stem}.safetensors"
-        row = TargetRow.of(method, target, ctx.seed, result, found, zero_shot, prompt=path)
+        row = TargetRow.of(method, target, ctx.seed, result, evaluation, zero_shot, prompt=path)
         card = card_of(ctx, target, method=method, seed=ctx.seed)
         scored = card_of(ctx, target, method=method, seed=ctx.seed, score=row.score, scores=row.baselines)
         files = {
@@ -109,11 +109,11 @@ class TargetJob:
         else:
             files[path] = PromptFile(result.prompt, card)
             files[f"{stem}-module.safetensors"] = PromptFile(result.module.tensors(), scored)
-        return Made(row, files, {f"history/{row.name}.json": result.history})
+        return JobOutput(row, files, {f"history/{row.name}.json": result.history})
 
 
 def jobs_of(config: RunConfig, contexts: list[Context]) -> Iterator[SourceJob | TargetJob]:
-    """The sources first: what others wait for. A source seed that contexts share comes once for each, equal."""
+    """All jobs, sources first, because others wait for them. Contexts that share a source seed repeat its jobs."""
     if config.source_prompts:
         for ctx in contexts:
             yield from (SourceJob(ctx, source) for source in ctx.sources)
@@ -123,7 +123,7 @@ def jobs_of(config: RunConfig, contexts: list[Context]) -> Iterator[SourceJob | 
 
 
 def shared_jobs(jobs: Iterable[SourceJob | TargetJob]) -> list[str]:
-    """Jobs that train what others need: the sources, and the first job of each method with a stage on all sources."""
+    """Jobs that other jobs depend on: the sources, and the first job of each method with a stage on all sources."""
     shared, begun = [], set()
     for job in jobs:
         if isinstance(job, TargetJob):
@@ -136,14 +136,14 @@ def shared_jobs(jobs: Iterable[SourceJob | TargetJob]) -> list[str]:
 
 
 def working_order(jobs: Sequence[SourceJob | TargetJob]) -> list[str]:
-    """First what others need, then what may train on the sources once more, such as on the related ones only: a long
-    stage at the end would have one worker busy and the others idle."""
+    """Order jobs: first those that others need, then those that may train on (related) sources again. A long stage at
+    the end would keep one worker busy and the others idle."""
     long = (job.name for job in jobs if isinstance(job, TargetJob) and job.trains_sources)
     return list(dict.fromkeys((*shared_jobs(jobs), *long, *(job.name for job in jobs))))
 
 
 def card_of(ctx: Context, task: EncodedTask | None = None, **facts: Any) -> Card:
-    """Where a prompt of a run comes from: its model and P_init, how its task reads and answers a text, and `facts`."""
+    """Card of a prompt: its model and P_init, how its task reads and answers a text, and `facts`."""
     backbone, config = ctx.backbone, ctx.config
     return Card(
         model=anywhere(config.model),
@@ -157,7 +157,7 @@ def card_of(ctx: Context, task: EncodedTask | None = None, **facts: Any) -> Card
 
 
 def task_facts(task: EncodedTask) -> dict[str, Any]:
-    """How a prompt's task reads and answers a text: fields of `Card`."""
+    """Fields of `Card` that say how a task reads and answers a text."""
     facts: dict[str, Any] = {
         "task": task.name,
         "metric": task.metric,
@@ -174,7 +174,7 @@ def task_facts(task: EncodedTask) -> dict[str, Any]:
 
 
 def _common_key(ctx: Context) -> dict[str, Any]:
-    """What every row depends on."""
+    """Part of the key that every row depends on."""
     return {
         "version": CODE_VERSION,
         **ctx.backbone.identity,
@@ -184,6 +184,6 @@ def _common_key(ctx: Context) -> dict[str, Any]:
 
 
 def _code_hash(method: Any) -> str:
-    """Of the file of a method that is not the package's: it may change while settings and data stay."""
+    """Hash of the file of a user's own method, which may change while settings and data stay the same."""
     file = inspect.getsourcefile(method)
     return file_hash(Path(file)) if file else ""

@@ -1,6 +1,6 @@
-"""Rows of the results: what a run says of a target's prompt and of a source's prompt, made, written and read back.
+"""Rows of the results, for the prompts of targets and sources: built, written and read back.
 
-The fields of a row, in their order, are those of results.json and the columns of results.csv.
+The fields of a row, in their order, are those in results.json and the columns of results.csv.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
     from prompttransfer.models.encoding import EncodedTask
     from prompttransfer.models.scoring import Evaluation
 
-FORMAT = 1  # of results.json; raised by a change that is not a new field
+FORMAT = 1  # format of results.json; raise it for any change other than a new field
 
-# A run folder may be anybody's: types are as they are written, no text for a number. What else is there is passed over.
+# A run folder may be untrusted, so types are strict: no text for a number. Unknown fields are ignored.
 Whole = Annotated[int, Field(strict=True)]
 Count = Annotated[int, Field(strict=True, ge=0)]
 Flag = Annotated[bool, Field(strict=True)]
 
 
-def _by_metric(given: Any) -> Any:
-    """Scores by metric; also of a run of version 0.1, which has them as text, rounded: "f1 81.2, macro-f1 79.0"."""
-    if not isinstance(given, str):
-        return given
-    parts = [part.rpartition(" ") for part in given.split(", ") if part]
+def _by_metric(scores: Any) -> Any:
+    """Scores by metric. Version 0.1 wrote them as rounded text: "f1 81.2, macro-f1 79.0"."""
+    if not isinstance(scores, str):
+        return scores
+    parts = [part.rpartition(" ") for part in scores.split(", ") if part]
     return {metric: float(value) for metric, _, value in parts}
 
 
@@ -49,20 +49,22 @@ def source_name(source: str, seed: int) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class ScoredRow:
-    """A prompt's score on its task with what it has to be compared with: what rows of targets and sources share.
+    """A prompt's score on its task, with its baselines: the common fields of target rows and source rows.
 
     Attributes:
-        seed: of the rows and batches.
+        seed: seed of the rows and batches.
         scoring: how answers were chosen: first-token, full or generate.
-        score: on the scale of the metric, see `prompttransfer.tasks.scales`; so are majority and zero_shot.
-        other_scores: by metric.
-        majority: score of the most frequent answer; zero_shot: of the model without a prompt.
-        collapsed: nearly all rows got one answer.
-        test_rows: rows that were scored.
-        leaked_rows, skipped_rows: rows left out: they overlap with rows that are scored, or do not fit the task.
+        score: score on the scale of the metric, see `prompttransfer.tasks.scales`.
+        other_scores: scores by the other metrics.
+        majority: score of the most frequent answer.
+        zero_shot: score of the model without a prompt.
+        collapsed: whether nearly all rows got the same answer.
+        test_rows: number of scored rows.
+        leaked_rows: number of rows left out because they overlap with scored rows.
+        skipped_rows: number of rows left out because they do not fit the task.
     """
 
-    _first: ClassVar[tuple[str, ...]]  # fields that stand before these
+    _first: ClassVar[tuple[str, ...]]  # fields that come before these
 
     seed: Whole
     metric: str
@@ -83,7 +85,7 @@ class ScoredRow:
         return {"majority": self.majority, "zero_shot": self.zero_shot}
 
     def facts(self) -> dict[str, Any]:
-        """As JSON values, in their order; without `prompt` where no file holds it."""
+        """The fields as JSON data, in order; without `prompt` if there is no file of it."""
         facts = dict.fromkeys(self._first) | vars(self)
         return {name: value for name, value in facts.items() if (name, value) != ("prompt", None)}
 
@@ -93,10 +95,11 @@ class TargetRow(ScoredRow):
     """A method on a target, for one seed.
 
     Attributes:
-        target_updates, target_examples: spent on the target's rows; source_updates: on those of all sources.
-        seconds: of the target stage.
-        notes: what the method says of its run.
-        prompt: path of the prompt file in the run folder; None where it was not kept.
+        target_updates, target_examples: updates and rows spent on the target.
+        source_updates: updates on the rows of all sources.
+        seconds: time of the target stage.
+        notes: notes of the method on its run.
+        prompt: path of the prompt file in the run folder; None: not kept.
     """
 
     _first = ("method", "target")
@@ -123,16 +126,16 @@ class TargetRow(ScoredRow):
         target: EncodedTask,
         seed: int,
         result: MethodResult,
-        found: Evaluation,
+        evaluation: Evaluation,
         zero_shot: Evaluation,
         prompt: str | None = None,
     ) -> TargetRow:
-        """From what the method returned and its score; method: its name, or that of a variant of it."""
+        """Build a row from a method's result and its score. method: name of the method, or of a variant of it."""
         return cls(
             method=method,
             target=target.name,
             seed=seed,
-            **_scored(target, found, zero_shot),
+            **_scored(target, evaluation, zero_shot),
             trainable_parameters=result.trainable_parameters,
             target_updates=result.target_updates,
             target_examples=result.target_examples,
@@ -145,7 +148,7 @@ class TargetRow(ScoredRow):
 
 @dataclass(frozen=True, kw_only=True)
 class SourceRow(ScoredRow):
-    """A source's prompt on the source itself; updates, seconds: of its training. prompt: as in `TargetRow`."""
+    """A source's prompt on the source itself. updates, seconds: of its training; prompt: as in `TargetRow`."""
 
     _first = ("source",)
 
@@ -165,32 +168,32 @@ class SourceRow(ScoredRow):
         source: EncodedTask,
         seed: int,
         stage: StageResult,
-        found: Evaluation,
+        evaluation: Evaluation,
         zero_shot: Evaluation,
         prompt: str | None = None,
     ) -> SourceRow:
-        """From the stage that trained the prompt and its score."""
+        """Build a row from the stage that trained the prompt, and its score."""
         return cls(
             source=source.name,
             seed=seed,
-            **_scored(source, found, zero_shot),
+            **_scored(source, evaluation, zero_shot),
             updates=stage.facts["updates"],
             seconds=round(stage.facts["seconds"], 3),
             prompt=prompt,
         )
 
 
-def _scored(task: EncodedTask, found: Evaluation, zero_shot: Evaluation) -> dict[str, Any]:
-    """The fields of `ScoredRow` but for the seed."""
+def _scored(task: EncodedTask, evaluation: Evaluation, zero_shot: Evaluation) -> dict[str, Any]:
+    """The fields of `ScoredRow` except for the seed."""
     return {
         "metric": task.metric,
         "scoring": task.scoring,
-        "score": found.score,
-        "other_scores": found.more,
-        "majority": found.majority,
+        "score": evaluation.score,
+        "other_scores": evaluation.more,
+        "majority": evaluation.majority,
         "zero_shot": zero_shot.score,
-        "collapsed": found.collapsed,
-        "test_rows": found.rows,
+        "collapsed": evaluation.collapsed,
+        "test_rows": evaluation.rows,
         "train_rows": len(task.train),
         "leaked_rows": task.leaked,
         "skipped_rows": task.skipped,
@@ -199,7 +202,7 @@ def _scored(task: EncodedTask, found: Evaluation, zero_shot: Evaluation) -> dict
 
 @dataclass(frozen=True)
 class ResultsFile:
-    """results.json, as far as others read it."""
+    """The parts of results.json that other code reads."""
 
     rows: list[TargetRow]
     sources: list[SourceRow] = field(default_factory=list)
@@ -212,26 +215,26 @@ _RESULTS, _TARGET, _SOURCE = TypeAdapter(ResultsFile), TypeAdapter(TargetRow), T
 
 
 def read_rows(content: Any, path: Path) -> ResultsFile:
-    """Rows from the content of results.json.
+    """Read rows from the content of results.json.
 
     Raises:
-        ValueError: names the file, and each field that is missing or not as it should be; or it is of a later format.
+        ValueError: fields are missing or invalid, or the format is too new. Names the file and each field.
     """
     what = f"{path}: not a result of `prompttransfer compare`"
     if not isinstance(content, dict) or not isinstance(content.get("rows"), list):
         raise ValueError(f"{what}: it has no list of rows")
     if isinstance(number := content.get("format"), int) and number > FORMAT:
         raise ValueError(
-            f"{path}: format {number} of a later version, this one reads up to {FORMAT}; update promptkernels"
+            f"{path}: has format {number} of a later version, and this one reads up to {FORMAT}; update promptkernels"
         )
     return checked(_RESULTS, content, what)
 
 
 def read_row(facts: Mapping[str, Any], what: Path | str) -> TargetRow | SourceRow:
-    """One row, of a source if it names one.
+    """Read one row: a source row if it has a source.
 
     Raises:
-        ValueError: begins with `what`; as `read_rows`.
+        ValueError: as in `read_rows`; the message starts with `what`.
     """
     if "source" in facts:
         return checked(_SOURCE, facts, what)
@@ -239,12 +242,12 @@ def read_row(facts: Mapping[str, Any], what: Path | str) -> TargetRow | SourceRo
 
 
 def row_of_csv(cells: Mapping[str, str]) -> TargetRow:
-    """A line of results.csv; without the other scores, which have columns of their own."""
+    """Read a line of results.csv, without the other scores, which have their own columns."""
     return _TARGET.validate_strings({"other_scores": {}} | dict(cells), strict=False)
 
 
 def csv_rows(rows: Sequence[TargetRow]) -> list[dict[str, Any]]:
-    """Rows with a column for each of the other metrics, such as score:f1; empty where a row has no such score."""
+    """Rows with a column for each other metric, such as score:f1; empty if a row does not have it."""
     metrics = dict.fromkeys(metric for row in rows for metric in row.other_scores)
     flat = []
     for row in rows:

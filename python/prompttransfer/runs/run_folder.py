@@ -1,8 +1,8 @@
-"""The folder of a run: the rows that are finished, and the results collected from them.
+"""The folder of a run: finished rows, and the results collected from them.
 
-A finished row is a file of its own, written last, with the hashes of the files that belong to it and with the hash of
-everything it was computed from. So a row is there or not, whatever was killed when. A row that is damaged, or that was
-made from other data, is made again.
+Every finished row is a file, written after all its other files. It contains their hashes and the hash of everything it
+was computed from, so a row is complete or absent after a crash. A row that is damaged, or was computed from other data,
+is computed again.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ from prompttransfer.tasks.scales import scale_of
 from prompttransfer.training.history import History
 
 _ASIDE, _LOCK = ".aside", ".lock"
-_COLLECTING = 20  # how much longer a run goes on before it collects its rows again than the last collection took
+_COLLECTING = 20  # wait this many times the duration of the last collection before the next one
 
 
 @dataclass(frozen=True)
 class PromptFile:
-    """A prompt (L, H), or the named tensors of one that depends on the row, with its card."""
+    """A prompt (L, H), or the named tensors of a prompt that depends on the row, with its card."""
 
     content: Tensor | Mapping[str, Tensor]
     card: Card
@@ -56,8 +56,8 @@ class PromptFile:
 
 
 @dataclass(frozen=True)
-class Made:
-    """What a job leaves: a row, and the files of the run folder that belong to it, by their path there."""
+class JobOutput:
+    """Output of a job: a row, and its files by their path in the run folder."""
 
     row: TargetRow | SourceRow
     prompts: dict[str, PromptFile]
@@ -65,15 +65,15 @@ class Made:
 
 
 class RunFolder:
-    """config.json, rows/, prompts/, history/, results.json and results.csv of a run. One run at a time writes to it.
+    """config.json, rows/, prompts/, history/, results.json and results.csv of a run. One run at a time may write to it.
 
     Args:
-        folder: of the run.
-        facts: what stands in results.json beside the rows.
+        folder: folder of the run.
+        facts: content of results.json in addition to the rows.
         keys: the jobs, in the order of the results, each with the hash of everything it is computed from.
 
     Raises:
-        ValueError: on entering, when another run is writing to the folder.
+        ValueError: on entering, if another run is writing to the folder.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class RunFolder:
             self._lock.acquire(timeout=0)
         except Timeout:
             raise ValueError(
-                f"another run is writing to {self.folder}; wait for its end, or give this run an --output of its own"
+                f"another run is writing to {self.folder}; wait until it ends, or give this run another --output"
             ) from None
         try:
             remove_leftovers(self.folder)
@@ -108,7 +108,7 @@ class RunFolder:
             write_json(self.folder / "config.json", self._settings)
             finished = sum(map(self._read, self._keys))
             if finished:
-                self._progress.note(f"{finished} of {len(self._keys)} rows are there already")
+                self._progress.note(f"{finished} of {len(self._keys)} rows are already finished")
             self.collect()
         except BaseException:
             self._lock.release()
@@ -119,25 +119,25 @@ class RunFolder:
         self._lock.release()
 
     def left(self, order: Iterable[str]) -> list[str]:
-        """The jobs whose rows are not there."""
+        """The jobs without a finished row."""
         return [job for job in order if job not in self._rows]
 
-    def add(self, job: str, made: Made) -> None:
-        """Write what a job left, its row last: from then on it is done."""
-        for path, file in made.prompts.items():
+    def add(self, job: str, output: JobOutput) -> None:
+        """Write the output of a job. Its row comes last and marks the job as done."""
+        for path, file in output.prompts.items():
             self.save_prompt(path, file)
-        for path, history in made.histories.items():
+        for path, history in output.histories.items():
             write_json(self.folder / path, history)
-        files = {path: file_hash(self.folder / path) for path in (*made.prompts, *made.histories)}
-        write_record(self._path(job), {"job": job, "key": self._keys[job], "row": made.row.facts(), "files": files})
-        self._rows[job] = made.row
-        score = f"{made.row.metric} {scale_of(made.row.metric).text(made.row.score)}"
+        files = {path: file_hash(self.folder / path) for path in (*output.prompts, *output.histories)}
+        write_record(self._path(job), {"job": job, "key": self._keys[job], "row": output.row.facts(), "files": files})
+        self._rows[job] = output.row
+        score = f"{output.row.metric} {scale_of(output.row.metric).text(output.row.score)}"
         self._progress.note(f"row {len(self._rows)} of {len(self._keys)}: {job}, {score}")
         if time.monotonic() >= self._next_collection:
             self.collect()
 
     def take(self, other: Path) -> None:
-        """Copy the finished rows of another folder of this run, with their files."""
+        """Copy finished rows and their files from another folder of this run."""
 
         def copy(path: Path) -> None:
             place = self.folder / path.relative_to(other)
@@ -155,7 +155,7 @@ class RunFolder:
                 self._read(job)
 
     def collect(self) -> None:
-        """Write results.json and results.csv from the rows that are there."""
+        """Write results.json and results.csv from the finished rows."""
         began = time.monotonic()
         rows = [self._rows[job] for job in self._keys if job in self._rows]
         targets = [row for row in rows if isinstance(row, TargetRow)]
@@ -169,7 +169,7 @@ class RunFolder:
         }
         write_json(self.folder / "results.json", results)
         write_csv(self.folder / "results.csv", csv_rows(targets))
-        # Every row is a file already. Collecting all of them after each one would take time quadratic in their number.
+        # Every row already has a file. Collecting all after each new one would take quadratic time.
         now = time.monotonic()
         self._next_collection = now + _COLLECTING * (now - began)
 
@@ -184,7 +184,7 @@ class RunFolder:
         return self.folder / "rows" / f"{job}.json"
 
     def _read(self, job: str) -> bool:
-        """Whether a job's row is there, as it was written and from the same data, with its files."""
+        """Load a job's row; False unless it is undamaged, computed from the same data, and has its files."""
         try:
             record = read_record(self._path(job))
             if record["key"] != self._keys[job]:
@@ -195,12 +195,12 @@ class RunFolder:
         except FileNotFoundError:
             return False
         except ValueError as error:  # damaged, or not a row
-            self._progress.warn(f"{job}: made again ({error})")
+            self._progress.warn(f"{job}: computing it again ({error})")
             return False
         return True
 
     def _has_other_settings(self) -> bool:
-        """Whether results of other settings are in the folder."""
+        """Whether the folder has results of other settings."""
         try:
             before = json.loads((self.folder / "config.json").read_bytes())
         except (FileNotFoundError, ValueError):
@@ -211,19 +211,21 @@ class RunFolder:
         return any(before.get(name) != self._settings.get(name) for name in names)
 
     def _move_aside(self) -> None:
-        """Results of other settings move out, so that no folder mixes two runs and none is lost."""
+        """Move results of other settings to another folder, so that runs are neither mixed nor lost."""
         free = next(n for n in count(1) if not self.folder.with_name(f"{self.folder.name}-{n}").exists())
         aside, inside = self.folder.with_name(f"{self.folder.name}-{free}"), self.folder / _ASIDE
         inside.mkdir(exist_ok=True)
         names = [path.name for path in self.folder.iterdir() if path.name not in (_LOCK, _ASIDE)]
-        for name in sorted(names, key=lambda name: name == "config.json"):  # last: until then this is to be done
+        for name in sorted(
+            names, key=lambda name: name == "config.json"
+        ):  # last, so that an interrupted move is repeated
             (self.folder / name).rename(inside / name)
         inside.rename(aside)
-        self._progress.warn(f"{self.folder} holds results of other settings: moved to {aside}")
+        self._progress.warn(f"{self.folder} has results of other settings: moved them to {aside}")
 
 
 def machine_facts(backbone: Backbone) -> dict[str, Any]:
-    """Commit, machine and versions, as they stand in results.json."""
+    """Commit, machine and versions, for results.json."""
     packages = ("torch", "transformers", "datasets", "accelerate", "safetensors")
     device = backbone.device
     return {
@@ -242,7 +244,7 @@ def machine_facts(backbone: Backbone) -> dict[str, Any]:
 
 
 def _commit() -> str:
-    """Commit of the checkout this file stands in; empty for an installed copy."""
+    """Commit of the checkout that contains this file; empty for an installed package."""
     folder = Path(__file__).resolve().parent
     try:
         inside = subprocess.run(

@@ -1,4 +1,4 @@
-"""A static share of a run's jobs in a folder of its own, and the folders of all shares joined: for arrays of jobs."""
+"""Split a run's jobs into static shards with their own folders, and join them; for job arrays of a cluster."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ JOBS = "jobs.json"
 
 @dataclass(frozen=True)
 class Shard:
-    """A share of the jobs: all methods of every count-th pair of target and seed; or, of number 0, the sources."""
+    """A part of the jobs: all methods on every count-th pair of target and seed. Number 0 is the sources."""
 
     number: int
     count: int
 
     @classmethod
     def parse(cls, text: str) -> Shard:
-        """From "sources", or "2/8", the second of eight."""
+        """Parse "sources", or for example "2/8", the second of eight."""
         if text == "sources":
             return cls(0, 1)
         match = re.fullmatch(r"(\d+)/(\d+)", text)
@@ -34,7 +34,7 @@ class Shard:
         return cls(number, count)
 
     def folder(self, output: Path) -> Path:
-        """Where it writes, below the run folder."""
+        """Folder of the shard, below the run folder."""
         return output / "shards" / (f"{self.number}-of-{self.count}" if self.number else "sources")
 
     def jobs(self, plan: RunPlan) -> dict[str, str]:
@@ -45,35 +45,35 @@ class Shard:
 
 
 def collect(output: Path, progress: ProgressReporter | None = None) -> Path:
-    """Join what the shards of a run have finished into its run folder.
+    """Join the finished rows of a run's shards into its run folder.
 
     Args:
-        output: the run folder; the shards are in its folder `shards`.
+        output: the run folder; its folder `shards` has the shards.
 
     Raises:
-        ValueError: there are no shards, or they are not of one run.
+        ValueError: there are no shards, or they belong to different runs.
     """
     progress = progress or NullProgress()
     shards = sorted(path.parent for path in (output / "shards").glob(f"*/{JOBS}"))
     if not shards:
-        raise ValueError(f"{output} holds no shards; want the --output of `prompttransfer compare --shard`")
+        raise ValueError(f"{output} has no shards; want the --output of `prompttransfer compare --shard`")
     settings, keys, results = (
         [read_json(shard / name) for shard in shards] for name in ("config.json", JOBS, "results.json")
     )
-    for shard, found in zip(shards, keys, strict=True):
-        if found != keys[0]:
+    for shard, shard_keys in zip(shards, keys, strict=True):
+        if shard_keys != keys[0]:
             raise ValueError(
-                f"{shard} and {shards[0]} are of different runs: their settings, data or models differ; delete the one "
-                "that does not belong here"
+                f"{shard} and {shards[0]} belong to different runs: their settings, data or models differ; delete the "
+                "one that does not belong here"
             )
     parts = {int(shard.name.rpartition("-")[2]) for shard in shards if shard.name != "sources"}
     if len(parts) > 1:
         raise ValueError(
-            f"{output / 'shards'}: got shards of {' and '.join(map(str, sorted(parts)))}; want one division"
+            f"{output / 'shards'}: got shards of {' and '.join(map(str, sorted(parts)))}; want shards of one division"
         )
     missing = [str(n) for count in parts for n in range(1, count + 1) if not Shard(n, count).folder(output).is_dir()]
     if missing:
-        progress.warn(f"shards that have not begun: {', '.join(missing)} of {max(parts)}")
+        progress.warn(f"shards that have not started: {', '.join(missing)} of {max(parts)}")
     for shard, result in zip(shards, results, strict=True):
         if not result["finished"]:
             progress.warn(f"{shard} is not finished")

@@ -1,4 +1,4 @@
-"""The loaded model and tasks of a run, and what each seed draws of them."""
+"""The loaded model and tasks of a run, and the rows that each seed draws."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from prompttransfer.tasks.task import Task
 
 @dataclass(frozen=True)
 class RunTasks:
-    """The tasks of a run, without rows of sources that targets are judged on."""
+    """The tasks of a run. Sources have no rows that overlap with scored rows of targets."""
 
     sources: tuple[Task, ...]
     targets: Mapping[str, Task]
@@ -35,7 +35,7 @@ def read_tasks(config: RunConfig, progress: ProgressReporter) -> RunTasks:
     """
     options = task_options(config) | {"progress": progress}
     targets = {name: load_task(name, **options) for name in config.targets}
-    # What a source teaches must not hold the rows that a target is judged on.
+    # A source must not contain rows on which a target is scored.
     sources = [load_task(name, **options) for name in (config.sources if config.transfers else ())]
     sources = [task.limit(config.source_rows) for task in drop_leaks_of(sources, targets.values())]
 
@@ -46,7 +46,7 @@ def read_tasks(config: RunConfig, progress: ProgressReporter) -> RunTasks:
 
     targets = {name: judged(task) for name, task in targets.items()}
     sources = [judged(task) for task in sources]
-    # A source may be a target as well: its own test rows are then no training rows of it.
+    # A source may also be a target. Its own test rows must not be training rows then.
     for kind, tasks in (("sources", sources), ("targets", targets.values())):
         names = [task.name for task in tasks]
         if len(set(names)) < len(names):
@@ -77,16 +77,16 @@ class Workbench:
         store: Store | None = None,
         model: Path | None = None,
     ) -> Workbench:
-        """Load the tasks, where they are not given, and the model, last, since mistakes in tables show sooner.
+        """Load the tasks, unless they are given, then the model, because errors in tables should show first.
 
         Args:
-            store: of finished stages; None: in the folder that the settings name.
-            model: folder to load the model from, where it is not the one that the settings name.
+            store: store of finished stages; None: the one in the settings.
+            model: folder to load the model from, if it differs from the settings.
         """
         tasks = tasks or read_tasks(config, progress)
         backbone = load_backbone(model or config.model, progress, **model_options(config))
         if config.dropout == "model" and not backbone.has_dropout:
-            progress.note("dropout: the model has none of its own, so there is none in training")
+            progress.note("dropout: the model has none, so training uses none")
         store = store or Store(config.cache or default_folder(), progress.note)
         return cls(config, backbone, store, progress, tasks)
 
@@ -115,42 +115,42 @@ class Workbench:
         return self._encoded(few, next(filter(None, settings), None))
 
     def _encoded(self, task: Task, setting: str | None = None) -> EncodedTask:
-        """A task in the model's tokens, with its validation rows where a setting wants to look at them."""
+        """Encode a task, with its validation rows if a setting needs them."""
         encoded = EncodedTask.of(task, self.backbone, self.config.scoring, store=self.store)
-        tell_unknown(encoded, self.progress)
+        warn_unknown(encoded, self.progress)
         setting = setting or ("select_updates" if self.config.select_updates is not None else None)
         if setting is None:
             return encoded
         if not len(task.validation):
             raise ValueError(
-                f"task {task.name!r} has no validation rows for {setting} to look at; evaluate_on 'validation' "
-                "scores on them, and a table needs 10 rows to be split"
+                f"task {task.name!r} has no validation rows, which {setting} needs; evaluate_on 'validation' scores on "
+                "them instead, and a table needs 10 rows to be split"
             )
         held_out = replace(task, train=task.train.select([])).on_validation().limit(test_rows=self.config.test_rows)
         return replace(encoded, validation=EncodedTask.of(held_out, self.backbone, self.config.scoring, trains=False))
 
 
 def task_options(config: RunConfig) -> dict[str, Any]:
-    """How a run's tasks are to be read."""
+    """Options of `load_task` from a run's settings."""
     names = ("text_column", "label_column", "answers", "cue", "join", "data_dir", "bad_rows")
     return {name: getattr(config, name) for name in names}
 
 
 def model_options(config: RunConfig) -> dict[str, Any]:
-    """How a run's model is to be loaded: options of `load_model`."""
+    """Options of `load_model` from a run's settings."""
     names = ("precision", "max_length", "placement", "checkpointing", "quantization")
     return {name: getattr(config, name) for name in names} | {"sharded": config.shard_model}
 
 
 def load_backbone(name: str | Path, progress: ProgressReporter, **options: Any) -> Backbone:
-    """The model of a run or of a prompt. options: of `load_model`."""
+    """Load the model of a run or of a prompt. options: options of `load_model`."""
     folder = model_source(name, progress)
     progress.note(f"model: {name}")
     return load_model(folder, **options)
 
 
 def model_source(name: str | Path, progress: ProgressReporter) -> str | Path:
-    """The hub id or folder that a model's name stands for; "demo" is fetched and converted once."""
+    """Hub id or folder for a model's name. "demo" is downloaded and converted if necessary."""
     if name != "demo":
         return name
     from prompttransfer.files.assets import demo_model
@@ -158,7 +158,7 @@ def model_source(name: str | Path, progress: ProgressReporter) -> str | Path:
     return demo_model(progress)
 
 
-def tell_unknown(task: EncodedTask, progress: ProgressReporter) -> None:
-    """A warning where texts of a task say nothing to the model."""
+def warn_unknown(task: EncodedTask, progress: ProgressReporter) -> None:
+    """Warn if texts of a task are mostly unknown to the model's vocabulary."""
     if task.unknown:
         progress.warn(f"note: {task.unknown_note}")

@@ -1,4 +1,4 @@
-"""A worker: the loaded model and tasks of a run in one process, and the jobs that it does."""
+"""A worker: the loaded model and tasks of a run in one process, and its jobs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from prompttransfer.files.progress import ProgressReporter
 from prompttransfer.files.store import Store
 from prompttransfer.runs.jobs import card_of, jobs_of, shared_jobs, working_order
-from prompttransfer.runs.run_folder import Made, PromptFile, machine_facts
+from prompttransfer.runs.run_folder import JobOutput, PromptFile, machine_facts
 from prompttransfer.runs.workbench import RunTasks, Workbench
 from prompttransfer.settings.run import RunConfig
 
@@ -19,14 +19,14 @@ SOURCES = "sources"
 
 @dataclass(frozen=True)
 class RunPlan:
-    """The jobs of a run, and what its folder says about them.
+    """The jobs of a run, and the contents of its folder that do not depend on them.
 
     Attributes:
-        order: names of the jobs as they are done.
-        groups: for each job, its target and seed, which its first stages are shared within; `SOURCES` for those that
-            train what others need.
+        order: names of the jobs, in the order in which they are done.
+        groups: group of each job: its target and seed, whose jobs share their first stages, or `SOURCES` for jobs that
+            others depend on.
         keys: for each job, in the order of the results, the hash of everything it depends on.
-        facts: for results.json: model, commit, machine and versions.
+        facts: model, commit, machine and versions, for results.json.
         starts: P_init of each source seed, by its path in the run folder.
     """
 
@@ -41,9 +41,9 @@ class Worker:
     """The loaded model and tasks of a run.
 
     Args:
-        tasks: of `read_tasks`.
-        store: of finished stages; None: the one that the settings name.
-        model: folder to load the model from, where it is not the one that the settings name.
+        tasks: return value of `read_tasks`.
+        store: store of finished stages; None: the one in the settings.
+        model: folder to load the model from, if it differs from the settings.
     """
 
     def __init__(
@@ -74,18 +74,18 @@ class Worker:
         facts = {"model": self._model_name, "model_fingerprint": self._backbone.fingerprint}
         return RunPlan(tuple(working_order(jobs)), groups, keys, facts | machine_facts(self._backbone), starts)
 
-    def do(self, job: str, *, wait: bool = True) -> Made:
+    def do(self, job: str, *, wait: bool = True) -> JobOutput:
         """Do a job.
 
         Raises:
-            StageBusy: another worker is computing a stage that the job needs, and `wait` is false. What the job has
-                computed so far is in the store.
+            StageBusy: another worker is computing a stage that the job needs, and `wait` is false. The job's stages so
+                far are in the store.
         """
         self.store.waits = wait
         return self._jobs[job].do()
 
 
 def keep_loaded() -> None:
-    """Take what is loaded out of garbage collection: every stage ends with one, which would look through all tasks."""
+    """Exclude everything loaded from garbage collection, which runs after every stage and would scan all tasks."""
     gc.collect()
     gc.freeze()

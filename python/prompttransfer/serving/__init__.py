@@ -1,1 +1,1 @@
-"""A trained prompt at work: texts in, answers out; a prompt file scored on a task."""
+"""Use a trained prompt: answer texts, or score a prompt file on a task."""

@@ -1,4 +1,4 @@
-"""A prompt file scored on a task."""
+"""Score a prompt file on a task."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from prompttransfer.models.embeddings import Embeddings
 from prompttransfer.models.encoding import EncodedTask
 from prompttransfer.models.scoring import evaluate
 from prompttransfer.prompts import PromptModule
-from prompttransfer.runs.workbench import load_backbone, model_options, task_options, tell_unknown
+from prompttransfer.runs.workbench import load_backbone, model_options, task_options, warn_unknown
 from prompttransfer.settings.run import RunConfig
 from prompttransfer.tasks import DEMO_TASKS, load_task
 
@@ -25,28 +25,28 @@ from prompttransfer.tasks import DEMO_TASKS, load_task
 def evaluate_file(
     path: Place, config: RunConfig, progress: ProgressReporter, *, given: Container[str] = ()
 ) -> dict[str, Any]:
-    """Score of a prompt file on the task config.targets[0], with the scores it has to be compared with.
+    """Score a prompt file on the task config.targets[0], next to its baselines.
 
     Args:
         path: of the prompt file, or its hub id.
-        config: model, rows, columns, precision and max_length are used.
-        given: names of the settings that were asked for. Of the others, model, precision and max_length are those
-            that the prompt was trained with, and the rows of a file are not limited. A single file is scored as a
-            whole, of two files the second.
+        config: settings, of which model, rows, columns, precision and max_length are used.
+        given: names of the settings that were set explicitly. Otherwise, model, precision and max_length are those of
+            the prompt's training, and the rows of a file are not limited. All rows of a single file are scored; with
+            two files, the rows of the second.
     """
     prompt, card = read_trained_prompt(path)
     config = as_trained(config, card, given)
     name = config.targets[0]
     limit = config.test_rows if name in DEMO_TASKS or "test_rows" in given else None
     task = load_task(name, test_rows=limit, progress=progress, whole=True, **task_options(config))
-    task = replace(task, join=card.join)  # as the prompt has learned it
+    task = replace(task, join=card.join)  # as in the prompt's training
     progress.note(f"{task.name}: {len(task.test)} rows are scored")
     if not len(task.train) and card.task == task.name:
         progress.warn("note: this prompt was trained on a task of that name; rows it has seen count as well")
     backbone = load_trained(path, config.model, progress, named="model" in given, **model_options(config))
     check_model(path, prompt, card, backbone, progress)
     encoded = EncodedTask.of(task, backbone, config.scoring, trains=False)
-    tell_unknown(encoded, progress)
+    warn_unknown(encoded, progress)
 
     def scored(title: str, tensor: Any) -> Any:
         handle = progress.stage(title, len(encoded.test))
@@ -61,48 +61,49 @@ def evaluate_file(
         finally:
             handle.close()
 
-    found, zero_shot = scored("prompt", prompt), scored("zero-shot", None)
+    evaluation, zero_shot = scored("prompt", prompt), scored("zero-shot", None)
     return {
         "task": task.name,
         "model": config.model,
         "metric": task.metric,
         "scoring": encoded.scoring,
-        "score": found.score,
-        "other_scores": found.more,
-        "majority": found.majority,
+        "score": evaluation.score,
+        "other_scores": evaluation.more,
+        "majority": evaluation.majority,
         "zero_shot": zero_shot.score,
-        "collapsed": found.collapsed,
-        "test_rows": found.rows,
+        "collapsed": evaluation.collapsed,
+        "test_rows": evaluation.rows,
         "prompt_tokens": prompt.length if isinstance(prompt, PromptModule) else len(prompt),
     }
 
 
 def read_trained_prompt(path: Place) -> tuple[Tensor | PromptModule, Card]:
-    """A prompt (L, H), or one that depends on the row, and its card.
+    """Read a prompt (L, H), or one that depends on the row, and its card.
 
     Raises:
-        ValueError: no such file, or not of a trained prompt.
+        ValueError: the file does not exist, or is not a trained prompt.
     """
     prompt, metadata = read_trained(path)
     return prompt, Card.of(metadata, path)
 
 
 def as_trained(config: RunConfig, card: Card, given: Container[str] = ()) -> RunConfig:
-    """Settings with what the prompt was trained with, where no other value was asked for by name."""
+    """The settings with those of the prompt's training, except for settings named in `given`."""
     names = ("model", "precision", "max_length", "placement", "cue")
     own = {name: getattr(card, name) for name in names if name not in given and getattr(card, name)}
     return RunConfig(**{**config.model_dump(), **own})
 
 
 def load_trained(path: Place, name: str, progress: ProgressReporter, *, named: bool, **options: Any) -> Backbone:
-    """The model of a prompt file.
+    """Load the model of a prompt file.
 
     Args:
-        named: the user has named it; else the card of the file does.
-        options: of `load_model`.
+        named: whether the user named the model; if false, the name is from the file's card.
+        options: options of `load_model`.
 
     Raises:
-        ValueError, ConnectionError: as `load_model`; where the card names it, with the way to name another.
+        ValueError, ConnectionError: as in `load_model`. If the name is from the card, the message says how to name
+            another model.
     """
     with naming_the_way_out(path, named=named):
         return load_backbone(name, progress, **options)
@@ -110,7 +111,7 @@ def load_trained(path: Place, name: str, progress: ProgressReporter, *, named: b
 
 @contextmanager
 def naming_the_way_out(path: Place, *, named: bool) -> Iterator[None]:
-    """An error about the model of a prompt file says how to name another, where the file has named it."""
+    """Extend errors about the model of a prompt file: if its name is from the file, say how to name another."""
     try:
         yield
     except (ValueError, ConnectionError) as error:
@@ -123,10 +124,10 @@ def naming_the_way_out(path: Place, *, named: bool) -> Iterator[None]:
 def check_model(
     path: Place, prompt: Tensor | PromptModule, card: Card, backbone: Backbone | Embeddings, progress: ProgressReporter
 ) -> None:
-    """Whether the model is the one that the prompt belongs to; other weights are told, where they were read.
+    """Check that a prompt fits a model. Warns if the prompt was trained with other weights, if these are known.
 
     Raises:
-        ValueError: its embeddings have another width.
+        ValueError: the widths of prompt and model differ.
     """
     width = prompt.hidden_size if isinstance(prompt, PromptModule) else prompt.shape[1]
     if width != backbone.hidden_size:

@@ -1,4 +1,4 @@
-"""Texts in, answers out: a trained prompt at work."""
+"""Answer texts with a trained prompt."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from prompttransfer.models.answering import Reader
 from prompttransfer.models.encoding import EncodedTask, ReadsText
 from prompttransfer.models.scoring import choice_scores, written_answers
 from prompttransfer.prompts import PromptModule
-from prompttransfer.runs.workbench import tell_unknown
+from prompttransfer.runs.workbench import warn_unknown
 from prompttransfer.serving.evaluate import check_model, load_trained, read_trained_prompt
 from prompttransfer.settings.joins import literal_join
 from prompttransfer.settings.run import RunConfig
@@ -31,8 +31,8 @@ Fields = Mapping[str, str]
 
 @dataclass(frozen=True)
 class Prediction:
-    """An answer. scores: share of each choice, sum 1 (softmax of what the choices are compared by); none where the
-    answer is written, and label is then what the model wrote."""
+    """An answer. scores: probability of each choice, with sum 1 (softmax of the scores of the choices); empty for
+    generated text, which is then the label."""
 
     label: str
     scores: dict[str, float]
@@ -40,7 +40,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Predictor:
-    """A prompt with its model and the card that says how text is read and answered."""
+    """A prompt with its model, and the card that says how to read and answer texts."""
 
     backbone: Backbone
     prompt: Tensor | PromptModule
@@ -50,19 +50,19 @@ class Predictor:
 
     @classmethod
     def open(
-        cls, path: Place, *, progress: ProgressReporter | None = None, batch_size: int = 32, **given: Any
+        cls, path: Place, *, progress: ProgressReporter | None = None, batch_size: int = 32, **overrides: Any
     ) -> Predictor:
         """Read a prompt file, or the hub id of one, and load its model.
 
         Args:
-            given: goes before what the card says: model, template, choices, scoring, join, max_length, precision.
+            overrides: values that override the card: model, template, choices, scoring, join, max_length, precision.
 
         Raises:
-            ValueError: not a prompt file, it does not say enough, or it does not fit the model.
+            ValueError: the file is not a prompt file, its card lacks information, or it does not fit the model.
             ConnectionError: prompt or model are not on this machine, and the hub does not answer.
         """
-        prompt, card = read_answering_prompt(path, **given)
-        named = given.get("model") is not None
+        prompt, card = read_answering_prompt(path, **overrides)
+        named = overrides.get("model") is not None
         return cls.of(path, prompt, card, named=named, progress=progress or NullProgress(), batch_size=batch_size)
 
     @classmethod
@@ -76,10 +76,10 @@ class Predictor:
         progress: ProgressReporter,
         batch_size: int = 32,
     ) -> Predictor:
-        """Load the model of a prompt that `read_answering_prompt` has read.
+        """Load the model of a prompt from `read_answering_prompt`.
 
         Args:
-            named: the user has named the model; else the file does.
+            named: whether the user named the model; if false, the name is from the file.
 
         Raises:
             ValueError: the prompt does not fit the model.
@@ -110,13 +110,13 @@ class Predictor:
         return f"<table>{''.join(f'<tr>{line}</tr>' for line in cells)}</table>"
 
     def __call__(self, rows: Sequence[Fields | str]) -> list[Prediction]:
-        """Answer rows, each the values of the template's fields, or the text itself where it has one field.
+        """Answer rows. A row has the values of the template's fields, or is just the text if there is one field.
 
         Raises:
-            ValueError: a row lacks a field, or holds a lone surrogate.
+            ValueError: a row lacks a field, or has a lone surrogate.
         """
         task = encoded(self.card, rows, self.backbone)
-        tell_unknown(task, self.progress)
+        warn_unknown(task, self.progress)
         reader = Reader(self.backbone, self.prompt, self.batch_size)
         if task.scoring == "generate":
             return [Prediction(text, {}) for text in written_answers(reader, task)]
@@ -124,21 +124,21 @@ class Predictor:
 
 
 def max_length(card: Card) -> int:
-    """Text tokens that are kept of a row."""
+    """Number of text tokens to keep per row."""
     return card.max_length or RunConfig.model_fields["max_length"].default
 
 
 def note_reading(card: Card, progress: ProgressReporter) -> None:
-    """Tell how a causal model reads texts, where the card says so."""
+    """Report how a causal model reads texts, if the card has this information."""
     if card.join:
         progress.note(f"template: {card.template!r}, join: {card.join}")
 
 
 def encoded(card: Card, rows: Sequence[Fields | str], model: ReadsText) -> EncodedTask:
-    """Rows as the test rows of a task, in the tokens that a model reads.
+    """Encode rows as the test rows of a task.
 
     Raises:
-        ValueError: a row lacks a field, or holds a lone surrogate.
+        ValueError: a row lacks a field, or has a lone surrogate.
     """
     nothing = to_dataset([])
     task = Task(
@@ -169,7 +169,7 @@ def _fields(card: Card, row: Fields | str) -> Fields:
 
 
 def chosen(card: Card, scores: Tensor) -> list[Prediction]:
-    """The best choice of each row, with the shares of all; scores: (rows, C) logits or mean log-probabilities."""
+    """The best choice of each row, and the probabilities of all. scores: (rows, C) logits or mean log-probabilities."""
     shares = scores.softmax(dim=1).tolist()
     return [
         Prediction(card.choices[max(range(len(row)), key=row.__getitem__)], dict(zip(card.choices, row, strict=True)))
@@ -177,32 +177,32 @@ def chosen(card: Card, scores: Tensor) -> list[Prediction]:
     ]
 
 
-def read_answering_prompt(path: Place, **given: Any) -> tuple[Tensor | PromptModule, Card]:
-    """A prompt (L, H), or one that depends on the row, and the card that says how texts are read and answered.
+def read_answering_prompt(path: Place, **overrides: Any) -> tuple[Tensor | PromptModule, Card]:
+    """Read a prompt (L, H), or one that depends on the row, and the card that says how to read and answer texts.
 
     Args:
-        given: as in `Predictor.open`.
+        overrides: as in `Predictor.open`.
 
     Raises:
-        ValueError: not a prompt file, or it does not say enough.
+        ValueError: the file is not a prompt file, or its card lacks information.
     """
     prompt, card = read_trained_prompt(path)
-    given = {name: value for name, value in given.items() if value is not None}
-    # Facts measured with other answers, or for other fields, no longer hold.
+    overrides = {name: value for name, value in overrides.items() if value is not None}
+    # Drop facts that no longer hold with other answers or other fields.
     stale = {"choices": "scoring", "template": "columns"}
-    known = card.model_dump(exclude={stale[name] for name in given.keys() & stale.keys()})
-    if "template" in given and not card.template:  # of an adapter that came without a card: as in PEFT
-        known["join"] = known["join"] or literal_join(given["template"])
-    card = Card.checked(known | given, path)
+    known = card.model_dump(exclude={stale[name] for name in overrides.keys() & stale.keys()})
+    if "template" in overrides and not card.template:  # from an adapter without a card: as in PEFT
+        known["join"] = known["join"] or literal_join(overrides["template"])
+    card = Card.checked(known | overrides, path)
     check_card(card, path)
     return prompt, card
 
 
 def check_card(card: Card, path: Place) -> None:
-    """Whether a card says enough to read text and to answer it.
+    """Check that a card has enough information to read and answer texts.
 
     Raises:
-        ValueError: with what is missing, and the option that gives it.
+        ValueError: names what is missing, and the option that sets it.
     """
     if not card.model:
         raise ValueError(f"{path} does not say which model it belongs to; want --model NAME")

@@ -1,7 +1,7 @@
-"""Trained prompts as requests to an engine that reads embeddings, such as vLLM: texts to requests, replies to answers.
+"""Use trained prompts with an engine that reads embeddings, such as vLLM: texts to requests, replies to answers.
 
-A request is what the first layer of the model reads: the prompt, then the text, placed as `Predictor` places them. The
-model itself is not loaded, only its tokenizer and its table of input embeddings.
+A request has the input of the model's first layer: the prompt, then the text, placed as in `Predictor`. The model
+itself is not loaded, only its tokenizer and its input embeddings.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from prompttransfer.models.embeddings import Embeddings
 from prompttransfer.models.encoding import EncodedTask
 from prompttransfer.models.scoring import longest_answer
 from prompttransfer.prompts import FrozenPrompts, PromptModule
-from prompttransfer.runs.workbench import model_source, tell_unknown
+from prompttransfer.runs.workbench import model_source, warn_unknown
 from prompttransfer.serving.evaluate import check_model, naming_the_way_out
 from prompttransfer.serving.predict import (
     Fields,
@@ -33,21 +33,21 @@ from prompttransfer.serving.predict import (
     read_answering_prompt,
 )
 
-SCORED_AT_ONCE = 128  # tokens whose log-probabilities vLLM gives for one request
+SCORED_AT_ONCE = 128  # largest number of tokens whose log-probabilities vLLM returns per request
 _PROBE = tuple(range(3, 11))  # any text
 _SAME = 0.5  # log-probabilities from tokens and from their embeddings differ by rounding, if the model is the same
 
-Step = tuple[tuple[int, ...], tuple[int, ...]]  # what of an answer is written, and tokens that may come next
+Step = tuple[tuple[int, ...], tuple[int, ...]]  # tokens of an answer written so far, and possible next tokens
 
 
 @dataclass(frozen=True)
 class Request:
-    """What an engine reads, and what it is asked.
+    """A request to an engine.
 
     Attributes:
         prompt: embeddings (N, H), or token ids.
-        scored: tokens whose log-probability as the next one is asked for, at most SCORED_AT_ONCE.
-        max_tokens: to be written, each the likeliest one.
+        scored: tokens to score as the next token, at most SCORED_AT_ONCE.
+        max_tokens: largest number of tokens to generate greedily.
     """
 
     prompt: Tensor | tuple[int, ...]
@@ -57,14 +57,19 @@ class Request:
 
 @dataclass(frozen=True)
 class Reply:
-    """written: token ids; log_probabilities: of the tokens that were asked for, as the first one written."""
+    """A reply of an engine.
+
+    Attributes:
+        written: generated token ids.
+        log_probabilities: log-probabilities of the scored tokens as the first generated one.
+    """
 
     written: Sequence[int]
     log_probabilities: Mapping[int, float]
 
 
 class Engine(Protocol):
-    """Runs the model; checked: names of the models that it has been compared with."""
+    """Interface of an engine that runs the model. checked: names of the models with which it was compared."""
 
     checked: set[str]
 
@@ -73,7 +78,7 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class ServedPrompt:
-    """A prompt and its card, with what is needed of its model to ask an engine."""
+    """A prompt and its card, with the tokenizer and embeddings of its model, for requests to an engine."""
 
     prompt: PromptModule
     card: Card
@@ -81,24 +86,24 @@ class ServedPrompt:
     progress: ProgressReporter = field(default_factory=NullProgress)
 
     @classmethod
-    def open(cls, path: Place, *, progress: ProgressReporter | None = None, **given: Any) -> ServedPrompt:
-        """Read a prompt file, or the hub id of one, the tokenizer of its model, and its input embeddings.
+    def open(cls, path: Place, *, progress: ProgressReporter | None = None, **overrides: Any) -> ServedPrompt:
+        """Read a prompt file, or the hub id of one, and the tokenizer and input embeddings of its model.
 
         Args:
-            given: as in `Predictor.open`.
+            overrides: as in `Predictor.open`.
 
         Raises:
-            ValueError: as `Predictor.open`, or the model is an encoder-decoder, which vLLM does not give prompts to.
+            ValueError: as in `Predictor.open`, or the model is an encoder-decoder, for which vLLM takes no prompts.
             ConnectionError: prompt or model are not on this machine, and the hub does not answer.
         """
-        prompt, card = read_answering_prompt(path, **given)
-        return cls.of(path, prompt, card, named=given.get("model") is not None, progress=progress or NullProgress())
+        prompt, card = read_answering_prompt(path, **overrides)
+        return cls.of(path, prompt, card, named=overrides.get("model") is not None, progress=progress or NullProgress())
 
     @classmethod
     def of(
         cls, path: Place, prompt: Tensor | PromptModule, card: Card, *, named: bool, progress: ProgressReporter
     ) -> ServedPrompt:
-        """The same of a prompt that `read_answering_prompt` has read; arguments of `Predictor.of`."""
+        """The same for a prompt from `read_answering_prompt`. Arguments are as in `Predictor.of`."""
         with naming_the_way_out(path, named=named):
             embeddings = Embeddings.load(model_source(card.model, progress), max_length=max_length(card))
         check_model(path, prompt, card, embeddings, progress)
@@ -108,7 +113,7 @@ class ServedPrompt:
 
     @property
     def positions(self) -> int:
-        """Of prompt, text and answer at most."""
+        """Largest number of positions of prompt, text and answer."""
         longest = self.card.max_answer or EncodedTask.max_answer
         if self.card.choices:
             answers = self.embeddings.tokens.answers(self.card.choices, None, True, self.card.join)
@@ -117,22 +122,22 @@ class ServedPrompt:
         return self.prompt.length + self.embeddings.max_length + frame + longest + 1
 
     def encoded(self, rows: Sequence[Fields | str]) -> EncodedTask:
-        """Rows in tokens.
+        """Encode rows.
 
         Raises:
-            ValueError: a row lacks a field, or holds a lone surrogate.
+            ValueError: a row lacks a field, or has a lone surrogate.
         """
         task = encoded(self.card, rows, self.embeddings)
-        tell_unknown(task, self.progress)
+        warn_unknown(task, self.progress)
         return task
 
     def requests(self, task: EncodedTask) -> Iterator[Request]:
-        """Those of each encoded row in turn: for what it writes, or for every token of the choices where they part."""
+        """Requests for each encoded row in turn: to generate text, or to score the tokens where the choices differ."""
         steps = _steps(task.answers)
         for ids in task.test:
             text = self._placed(ids)
             if task.scoring == "generate":
-                yield Request(text, max_tokens=longest_answer(task) + 1)  # the end token is one of them
+                yield Request(text, max_tokens=longest_answer(task) + 1)  # one more for the end token
                 continue
             for written, scored in steps:
                 yield Request(torch.cat([text, self.embeddings.embed(written)]), scored)
@@ -151,7 +156,7 @@ class ServedPrompt:
 
     @torch.no_grad()
     def _placed(self, ids: tuple[int, ...]) -> Tensor:
-        """Prompt and text, (L+S, H) float32."""
+        """Embeddings of prompt and text, (L+S, H), float32."""
         return self.prompt.prepend(self.embeddings.embed(ids)[None])[0]
 
 
@@ -162,7 +167,7 @@ def answer(engine: Engine, asked: Sequence[tuple[ServedPrompt, Sequence[Fields |
         asked: prompts of one model, each with its rows as in a call of `Predictor`.
 
     Raises:
-        ValueError: a row lacks a field; or the engine serves another model.
+        ValueError: a row lacks a field, or the engine serves another model.
     """
     for served, _ in asked:
         check_engine(engine, served.embeddings)
@@ -172,10 +177,10 @@ def answer(engine: Engine, asked: Sequence[tuple[ServedPrompt, Sequence[Fields |
 
 
 def check_engine(engine: Engine, embeddings: Embeddings) -> None:
-    """Whether an engine computes from a model's embeddings what it computes from the tokens they belong to; once.
+    """Check, once per model, that an engine gives the same results for a model's embeddings as for their tokens.
 
     Raises:
-        ValueError: it serves another model, or one whose embeddings it reads in another way.
+        ValueError: it serves another model, or reads embeddings differently.
     """
     if embeddings.name in engine.checked:
         return
@@ -183,14 +188,14 @@ def check_engine(engine: Engine, embeddings: Embeddings) -> None:
     far = max(abs(tokens.log_probabilities[token] - embedded.log_probabilities[token]) for token in _PROBE)
     if far > _SAME:
         raise ValueError(
-            f"the engine computes something else from the embeddings of {embeddings.name} than from the tokens they "
+            f"the engine gives different results for the embeddings of {embeddings.name} than for the tokens they "
             f"belong to (log-probabilities differ by {far:.1f}); want an engine with that model"
         )
     engine.checked.add(embeddings.name)
 
 
 def _steps(answers: Sequence[tuple[int, ...]]) -> list[Step]:
-    """All that has to be asked to know the probability of every token of the answers."""
+    """All steps needed to get the probability of every token of the answers."""
     following: dict[tuple[int, ...], dict[int, None]] = {}
     for tokens in answers:
         for place, token in enumerate(tokens):

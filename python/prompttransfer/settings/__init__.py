@@ -1,1 +1,1 @@
-"""Settings of a run: what may be set, checked, with messages that name the setting and what is wanted."""
+"""Settings of a run, with checks and error messages that name the setting and the expected value."""

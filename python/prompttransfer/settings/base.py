@@ -1,4 +1,4 @@
-"""Blocks of settings: names are checked, and a preset may stand for several of them."""
+"""Blocks of settings with checked names, and presets for several settings at once."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]  # as a file holds it: no text, no NaN
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]  # strict: no text, no NaN
 
 
 class Settings(BaseModel):
-    """A block of settings that refuses a name it does not know and suggests the one that was meant."""
+    """A block of settings that rejects unknown names and suggests a similar one."""
 
-    # Its name in the settings of a run, where a method brings it.
+    # Name of a method's block in the settings of a run.
     block: ClassVar[str] = ""
 
     model_config = ConfigDict(extra="forbid", validate_default=True)
 
     @model_validator(mode="before")
     @classmethod
-    def _known_names(cls, given: Any) -> Any:
-        unknown = [name for name in given if name not in cls.model_fields] if isinstance(given, dict) else []
+    def _known_names(cls, values: Any) -> Any:
+        unknown = [name for name in values if name not in cls.model_fields] if isinstance(values, dict) else []
         if unknown:
-            # Located at the name itself, so that a message about a block inside another one has its whole path.
+            # The error's location is the name itself, so that a message about a nested block has the whole path.
             raise ValidationError.from_exception_data(cls.__name__, [cls._unknown(str(name)) for name in unknown])
-        return given
+        return values
 
     @classmethod
     def _unknown(cls, name: str) -> InitErrorDetails:
@@ -37,29 +37,29 @@ class Settings(BaseModel):
 
 
 class Presets(Settings):
-    """Settings with names for several at once: `variant` fills in what is not given, `ablation` fixes what it names."""
+    """Settings with presets: `variant` changes the defaults of several settings, `ablation` fixes their values."""
 
     variants: ClassVar[dict[str, dict[str, Any]]] = {}
     ablations: ClassVar[dict[str, dict[str, Any]]] = {}
 
     @model_validator(mode="before")
     @classmethod
-    def _presets(cls, given: Any) -> Any:
-        if not isinstance(given, dict):
-            return given
-        given = cls.variants.get(str(given.get("variant")), {}) | given
-        for name, value in cls.ablations.get(str(given.get("ablation")), {}).items():
-            if given.setdefault(name, value) != value:
-                raise ValueError(f"ablation {given['ablation']!r} sets {name}={value!r}, got {name}={given[name]!r}")
-        return given
+    def _presets(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        values = cls.variants.get(str(values.get("variant")), {}) | values
+        for name, value in cls.ablations.get(str(values.get("ablation")), {}).items():
+            if values.setdefault(name, value) != value:
+                raise ValueError(f"ablation {values['ablation']!r} sets {name}={value!r}, got {name}={values[name]!r}")
+        return values
 
 
-def _rows(given: Any) -> Any:
-    if given == "all":
+def _rows(rows: Any) -> Any:
+    if rows == "all":
         return None
-    if isinstance(given, str) and not given.strip().lstrip("+-").isdecimal():
+    if isinstance(rows, str) and not rows.strip().lstrip("+-").isdecimal():
         raise ValueError("want a whole number of rows, or all")
-    return given
+    return rows
 
 
 RowCount = Annotated[int | None, Field(ge=1), BeforeValidator(_rows)]

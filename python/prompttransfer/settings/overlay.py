@@ -1,7 +1,7 @@
-"""Settings over other settings, such as options over a recipe: what is given wins under every name it has.
+"""Overlay settings on other settings, such as options on a recipe.
 
-`target_updates` goes before `target_epochs`, a `variant` before the settings it stands for, a budget of the run before
-that of a method's block or of a task.
+An overlaid setting also overrides related settings below it: `target_updates` overrides `target_epochs`, a `variant`
+overrides the settings that it stands for, and a budget of the run overrides that of a method's block or of a task.
 """
 
 from __future__ import annotations
@@ -13,44 +13,44 @@ from prompttransfer.settings.base import Presets, Settings
 from prompttransfer.settings.overrides import MethodSettings, TaskSettings
 from prompttransfer.settings.run import RunConfig, block_of
 
-# One thing in several units: of each, at most one is given.
+# Groups of settings for the same quantity in different units. At most one of each may be set.
 _UNITS = (
     frozenset({"target_updates", "target_epochs"}),
     frozenset({"source_updates", "source_epochs"}),
     frozenset({"own_updates", "own_epochs", "own_fraction"}),
     frozenset({"warmup", "warmup_updates"}),
 )
-# What the run says for all methods, and a method's block may say for its own.
+# Settings of the run that a method's block may override.
 _FOR_ALL_BLOCKS = {"variant", "source_updates", "source_epochs"}
 _EXCEPTIONS: dict[str, type[Settings]] = {"per_task": TaskSettings, "per_method": MethodSettings}
 
 
 def overlaid(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of a run, nested as in a recipe, with those of `above`, which win.
+    """Overlay the settings `above` on `below`, both nested as in a recipe.
 
     Raises:
-        ValueError: `above` says one thing in two units.
+        ValueError: `above` sets the same quantity in two units.
     """
     _check_units(above)
     return merged(_rest(below, above, RunConfig), above)
 
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Two nested settings in one, name by name; `above` wins."""
+    """Merge two nested settings, name by name; `above` wins."""
     both = {name: merged(below[name], above[name]) for name in above if _are_blocks(below.get(name), above[name])}
     return {**below, **above, **both}
 
 
 def nested(path: str, value: Any) -> dict[str, Any]:
-    """{"mpt": {"rank": 2}} of "mpt.rank" and 2."""
+    """Nest a dotted path: "mpt.rank" and 2 become {"mpt": {"rank": 2}}."""
     for name in reversed(path.split(".")):
         value = {name: value}
-    found: dict[str, Any] = value
-    return found
+    settings: dict[str, Any] = value
+    return settings
 
 
 def _rest(below: Mapping[str, Any], above: Mapping[str, Any], kind: type[Settings]) -> dict[str, Any]:
-    """What of `below` stays in force beside `above`."""
+    """The part of `below` that `above` does not override."""
     gone = _overruled(below, above, kind)
     rest = {name: value for name, value in below.items() if name not in gone}
     for name, value in rest.items():
@@ -70,13 +70,13 @@ def _rest(below: Mapping[str, Any], above: Mapping[str, Any], kind: type[Setting
 
 
 def _overruled(below: Mapping[str, Any], above: Mapping[str, Any], kind: type[Settings]) -> set[str]:
-    """Names of `below` that `above` puts out of force."""
+    """Names in `below` that `above` overrides."""
     names = {name for name in above if not block_of(kind, name) and name not in _EXCEPTIONS}
     names = names.union(*(units for units in _UNITS if units & above.keys()))
     if kind is RunConfig and "variant" in above:
-        names.add("transfer_from")  # its default is another one beside a variant
+        names.add("transfer_from")  # a variant changes its default
     if "own_fraction" in above:
-        names.add("own_batch_size")  # of own updates or epochs, which are gone
+        names.add("own_batch_size")  # belongs to own updates or epochs, which are overridden
     if issubclass(kind, Presets):
         for preset, table in (("variant", kind.variants), ("ablation", kind.ablations)):
             if preset in above:
@@ -94,7 +94,7 @@ def _check_units(above: Mapping[str, Any], inside: str = "") -> None:
 
 
 def _known(settings: Mapping[str, Any], kind: type[Settings], names: set[str] | None = None) -> dict[str, Any]:
-    """Those of the settings that `kind` has too; only some names where they are given."""
+    """The settings that `kind` has as well; only those in `names`, if given."""
     return {
         name: value
         for name, value in settings.items()

@@ -1,4 +1,4 @@
-"""What single targets and single methods override in the settings of a run."""
+"""Settings of a run that can be overridden for single targets and methods."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Epochs = Annotated[float, Field(gt=0)]
 
 
 class TaskSettings(Settings):
-    """Settings of single tasks; null: as in the run."""
+    """Settings of a single task; null: as in the run."""
 
     target_epochs: Epochs | None = Field(None, description="Epochs over the training rows of the task.")
     target_updates: int | None = Field(None, ge=1, description="Number of updates. Replaces target_epochs.")
@@ -32,6 +32,6 @@ class TaskSettings(Settings):
 
 
 class MethodSettings(Settings):
-    """Settings of single methods; null: as in the run. Budgets are the same for all methods, so none is here."""
+    """Settings of a single method; null: as in the run. There are no budgets, which are the same for all methods."""
 
     target_learning_rate: float | None = Field(None, gt=0, description="Peak learning rate on target rows.")

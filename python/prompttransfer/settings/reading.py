@@ -1,4 +1,4 @@
-"""How the text files of a task are read: one group of settings, for a description, a card and the command line."""
+"""Settings for reading the text files of a task, shared by descriptions, cards and the command line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from prompttransfer.settings.base import Settings
 
 
 class Reading(Settings):
-    """How tables and lines of text are read. Parquet and Arrow files need none of it."""
+    """How to read tables and lines of text. Parquet and Arrow files do not use these settings."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -33,7 +33,7 @@ class Reading(Settings):
     @classmethod
     def _known_encoding(cls, encoding: str) -> str:
         try:
-            io.TextIOWrapper(io.BytesIO(), encoding)  # unlike codecs.lookup, of text encodings only
+            io.TextIOWrapper(io.BytesIO(), encoding)  # unlike codecs.lookup, accepts only text encodings
         except (LookupError, ValueError) as error:
             raise ValueError("want one that Python knows, such as utf-8 or latin-1") from error
         return encoding

@@ -1,13 +1,13 @@
-"""Settings of a run in a file: a built-in recipe, by name, or a YAML or JSON file of the user.
+"""Settings of a run in a file: a built-in recipe, by name, or your own YAML or JSON file.
 
-A file holds settings of `RunConfig` by name. Beside them it may say what they are:
+A file has settings of `RunConfig` by name. It may also have these entries about them:
 
     about       a line or two
-    base        another recipe, whose settings hold where this file says nothing else, with what it says about them
+    base        another recipe: its settings, and what it says about them, apply unless this file overrides them
     origin      setting -> where its value is stated: paper [P], authors' code [C], derived code [D], by section
-    unknown     setting -> why its value is our choice; a pattern (`*`, `bmtpt.*`) speaks for every setting that
-                nothing else is said about, the longest one that fits
-    departures  what a run of these settings does otherwise than the paper, and why
+    unknown     setting -> why its value is our choice; a pattern (`*`, `bmtpt.*`) covers every setting without an
+                entry of its own; the longest matching pattern applies
+    departures  how a run with these settings differs from the paper, and why
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from prompttransfer.settings.run import RunConfig, block_of
 Kind = TypeVar("Kind")
 FOLDER = Path(__file__).parent / "shipped"
 SUFFIXES = (".yaml", ".yml", ".json")
-_UNSAID = {"methods", "output"}  # what a recipe is for, and a folder: no values of a paper
+_UNSAID = {"methods", "output"}  # the subject of a recipe, and a folder: a paper states no values for them
 
 
 class About(Settings):
-    """What a file says about its settings; see the head of this module."""
+    """What a file says about its settings; see the module docstring."""
 
     about: str = ""
     base: str = ""
@@ -49,10 +49,10 @@ class About(Settings):
 
 @dataclass(frozen=True)
 class Recipe:
-    """Settings as they stand in a file, unchecked, and what it says about them.
+    """Unchecked settings from a file, and what it says about them.
 
     Attributes:
-        name: as it was asked for; the file's path in messages.
+        name: name or path of the recipe, as requested; used in messages.
     """
 
     name: str = ""
@@ -61,7 +61,7 @@ class Recipe:
 
 
 class SettingsError(ValueError):
-    """Settings that are refused: a line for each, with its file, its path and what is wanted."""
+    """Invalid settings. The message has a line for each, with its file, its path and the expected value."""
 
 
 def recipe_names() -> list[str]:
@@ -70,11 +70,11 @@ def recipe_names() -> list[str]:
 
 
 def read_recipe(name: str | Path | None, _above: tuple[Path, ...] = ()) -> Recipe:
-    """The recipe of that name, or of that file; an empty one for None.
+    """Read a built-in recipe by name, or a recipe file. None gives an empty recipe.
 
     Raises:
-        FileNotFoundError: there is none, with a suggestion.
-        ValueError: the file cannot be read, holds a key twice, says something about a setting that is not there, or is
+        FileNotFoundError: there is no such recipe (with a suggestion).
+        ValueError: the file cannot be read, has a duplicate key or an entry about a setting that it does not set, or is
             its own base.
     """
     if name is None:
@@ -97,24 +97,24 @@ def read_recipe(name: str | Path | None, _above: tuple[Path, ...] = ()) -> Recip
         kind = "nothing" if content is None else f"a {type(content).__name__}"
         raise ValueError(f"{path}: got {kind}, want settings by name, such as train_rows: 32")
     own = {str(key): value for key, value in content.items() if key not in About.model_fields}
-    said = _said(text, content)
-    if not said.base:
-        return Recipe(text, own, _complete(text, said, own))
-    beside = path.parent / said.base
-    base = read_recipe(beside if beside.is_file() else said.base, (*_above, path))
+    about = _about(text, content)
+    if not about.base:
+        return Recipe(text, own, _complete(text, about, own))
+    beside = path.parent / about.base
+    base = read_recipe(beside if beside.is_file() else about.base, (*_above, path))
     settings = overlaid(base.settings, own)
-    return Recipe(text, settings, _complete(text, _based(said, base.about, own, settings), settings))
+    return Recipe(text, settings, _complete(text, _based(about, base.about, own, settings), settings))
 
 
 def run_config(recipe: Recipe, given: Mapping[str, Any], *, limit: int | None = None) -> RunConfig:
-    """The settings of a recipe and those that are given beside it, which win.
+    """Check the settings of a recipe, overlaid with the `given` settings.
 
     Args:
-        limit: at most so many training, test and source rows of a task, and updates of a stage.
+        limit: largest number of training, test and source rows per task, and of updates per stage.
 
     Raises:
-        SettingsError: names file, path and what is wanted; what was given has no file.
-        ValueError: one thing is given in two units, such as updates and epochs.
+        SettingsError: settings are invalid. Names the file, except for `given` settings, the path and what is expected.
+        ValueError: `given` sets the same quantity in two units, such as updates and epochs.
     """
     merged = overlaid(recipe.settings, given)
     try:
@@ -129,7 +129,7 @@ def run_config(recipe: Recipe, given: Mapping[str, Any], *, limit: int | None = 
 
 
 def limited(config: RunConfig, most: int) -> dict[str, Any]:
-    """The settings of a run cut down for a quick try, as `run_config` says."""
+    """The settings that `limit` of `run_config` reduces."""
 
     def cut(value: int | None) -> int:
         return most if value is None else min(value, most)
@@ -139,39 +139,41 @@ def limited(config: RunConfig, most: int) -> dict[str, Any]:
 
 
 def explain(error: ValidationError, given: Mapping[str, Any] | None = None) -> Iterator[tuple[tuple[Any, ...], str]]:
-    """(path, message) of every setting that is refused; the message begins with the path and ends with what was given.
+    """Yield (path, message) for every invalid setting. A message starts with the path and ends with the given value.
 
-    A setting that may have one of several types is refused once for each: they become one message, when it is known
-    what was given.
+    A setting that may have one of several types has an error for each of them. They become one message if the given
+    settings are known.
     """
-    found: dict[tuple[Any, ...], list[str]] = {}
+    messages_of: dict[tuple[Any, ...], list[str]] = {}
     values: dict[tuple[Any, ...], Any] = {}
     meant: dict[tuple[Any, ...], str] = {}
     for item in error.errors():
         path = item["loc"]
         if given is not None and item["type"] != "unknown_setting":
             path = _in(given, path)
-        found.setdefault(path, []).append(item["msg"].removeprefix("Value error, "))
+        messages_of.setdefault(path, []).append(item["msg"].removeprefix("Value error, "))
         values[path] = item["input"]
         if item["type"] == "literal_error" and isinstance(item["input"], str):
             near = get_close_matches(item["input"], _quoted(item["msg"]), n=1)
             meant[path] = f"; did you mean {near[0]!r}?" if near else ""
-    blocks = {path[:size] for path in found for size in range(len(path))}
-    refused = {path: messages for path, messages in found.items() if path not in blocks}  # blocks: because of a part
+    blocks = {path[:size] for path in messages_of for size in range(len(path))}
+    refused = {
+        path: messages for path, messages in messages_of.items() if path not in blocks
+    }  # a block is invalid only because of a part of it
     for path, messages in islice(refused.items(), MOST):
         value = values[path]
         got = "" if not path or isinstance(value, dict) else f", got {shown(value)}"
         name = f"{'.'.join(map(str, path))}: " if path else ""
         yield path, f"{name}{'; or: '.join(dict.fromkeys(messages))}{got}{meant.get(path, '')}"
     if len(refused) > MOST:
-        yield (), f"and {len(refused) - MOST} more values are refused"
+        yield (), f"and {len(refused) - MOST} more values are invalid"
 
 
 def checked(form: TypeAdapter[Kind], content: Any, what: Path | str) -> Kind:
-    """What a file of others holds, in its form.
+    """Validate the content of an untrusted file.
 
     Raises:
-        ValueError: a line that begins with `what` for each place that is not as it should be.
+        ValueError: the content is invalid. The message has a line for each error, starting with `what`.
     """
     try:
         return form.validate_python(content)
@@ -180,12 +182,12 @@ def checked(form: TypeAdapter[Kind], content: Any, what: Path | str) -> Kind:
 
 
 def _quoted(message: str) -> list[str]:
-    """The values that a message names: Input should be 'auto', 'float32' or 'bfloat16'."""
+    """The values in a message such as: Input should be 'auto', 'float32' or 'bfloat16'."""
     return re.findall(r"'([^']*)'", message)
 
 
 def setting_paths(settings: Mapping[str, Any], inside: str = "") -> Iterator[str]:
-    """Dotted path of every single value of nested settings: train_rows, mpt.rank."""
+    """Dotted paths of all single values of nested settings, such as train_rows and mpt.rank."""
     for name, value in settings.items():
         path = f"{inside}{name}"
         if isinstance(value, dict) and block_of(RunConfig, path):
@@ -194,16 +196,16 @@ def setting_paths(settings: Mapping[str, Any], inside: str = "") -> Iterator[str
             yield path
 
 
-def _said(name: str, content: dict[str, Any]) -> About:
-    said = {key: content[key] for key in About.model_fields if key in content}
+def _about(name: str, content: dict[str, Any]) -> About:
+    entries = {key: content[key] for key in About.model_fields if key in content}
     try:
-        return About(**said)
+        return About(**entries)
     except ValidationError as error:
-        raise SettingsError("\n".join(f"{name}: {text}" for _, text in explain(error, said))) from error
+        raise SettingsError("\n".join(f"{name}: {text}" for _, text in explain(error, entries))) from error
 
 
 def _based(own: About, base: About, given: dict[str, Any], settings: dict[str, Any]) -> About:
-    """What is said about settings of which some are given in a file and the others are those of its base."""
+    """Combine what a file says about its settings with what its base says about the others."""
     left = set(setting_paths(settings)) - set(setting_paths(given)) - own.origin.keys() - own.unknown.keys()
 
     def kept(texts: dict[str, str]) -> dict[str, str]:
@@ -219,7 +221,7 @@ def _based(own: About, base: About, given: dict[str, Any], settings: dict[str, A
 
 
 def _complete(name: str, about: About, settings: dict[str, Any]) -> About:
-    """With an entry for every setting that a pattern speaks for."""
+    """Expand patterns to one entry per setting that they cover."""
     paths = list(setting_paths(settings))
     patterns = sorted((key for key in about.unknown if "*" in key), key=len, reverse=True)
     named = {path: text for path, text in about.unknown.items() if path not in patterns}
@@ -234,7 +236,7 @@ def _complete(name: str, about: About, settings: dict[str, Any]) -> About:
 
 
 def _in(given: Mapping[str, Any], loc: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The part of an error's place that is a path into what was given, without the tags of unions."""
+    """The part of an error's location that is a path into the given settings, without the tags of unions."""
     value: Any = given
     for depth, part in enumerate(loc):
         inside = (isinstance(value, dict) and part in value) or (

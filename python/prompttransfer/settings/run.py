@@ -23,7 +23,7 @@ WITHOUT_EFFECT = ("output", "cache", "shard_model", "report_to")  # settings tha
 
 
 class KnownMethod(Protocol):
-    """What a run's settings ask of a method."""
+    """Interface of a method for a run's settings."""
 
     name: str
     settings: tuple[type[Settings], ...]
@@ -43,7 +43,7 @@ def _method(name: str) -> str:
     in_any_case = {other.lower(): other for other in known}
     name = in_any_case.get(name.lower(), name)
     if name not in known:
-        # Swapped letters first: else MTP would be taken for BMTPT.
+        # Swapped letters first, otherwise BMTPT would be suggested for MTP.
         near = [other for other in known if sorted(other.lower()) == sorted(name.lower())]
         near = near or get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
@@ -60,10 +60,10 @@ EpochsBySize = Annotated[dict[Annotated[int, Field(ge=0)], Epochs], Field(min_le
 
 
 class RunConfig(Settings):
-    """Everything a comparison needs. Two runs with equal settings do the same work and share its results."""
+    """All settings of a comparison. Two runs with equal settings do the same work and share its results."""
 
-    # Options of the command line are made from these fields (cli/given.py). The first sentence of a description is the
-    # help of the option; "Default:" says what happens where the default is None.
+    # The command line has options for these fields (cli/setting_options.py). The first sentence of a description is the
+    # help of the option; "Default:" says what happens if the default is None.
     model: Annotated[str, AfterValidator(_model)] = Field(
         "demo",
         description="Frozen language model, causal or seq2seq: `demo`, a Hugging Face Hub ID, or a local folder.",
@@ -250,7 +250,7 @@ class RunConfig(Settings):
 
     @classmethod
     def declare(cls, methods: Iterable[KnownMethod]) -> None:
-        """Let runs name these methods, and add their blocks of settings to those of a run."""
+        """Make these methods available, and add their blocks of settings to a run's settings."""
         for method in methods:
             cls.known[method.name] = method
             for kind in method.settings:
@@ -261,21 +261,21 @@ class RunConfig(Settings):
         cls.model_rebuild(force=True)
 
     def of(self, kind: type[Block]) -> Block:
-        """The block of settings of that kind, such as `MPTConfig`."""
-        found: Block = getattr(self, kind.block)
-        return found
+        """The block of settings of a class, such as `MPTConfig`."""
+        block: Block = getattr(self, kind.block)
+        return block
 
     @model_validator(mode="before")
     @classmethod
-    def _variant_of_all(cls, given: Any) -> Any:
-        if not isinstance(given, dict) or given.get("variant") is None:
-            return given
+    def _variant_of_all(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("variant") is None:
+            return values
         named = {}
         for name in cls.model_fields:
-            kind, block = block_of(cls, name), given.get(name, {})
+            kind, block = block_of(cls, name), values.get(name, {})
             if kind and issubclass(kind, Presets) and "variant" in kind.model_fields and isinstance(block, dict):
-                named[name] = {"variant": given["variant"]} | block
-        return {"transfer_from": "all"} | given | named
+                named[name] = {"variant": values["variant"]} | block
+        return {"transfer_from": "all"} | values | named
 
     @field_validator("sources", "targets", "methods", "seeds")
     @classmethod
@@ -306,7 +306,7 @@ class RunConfig(Settings):
         return self
 
     def for_task(self, name: str, method: str = "") -> RunConfig:
-        """These settings with the exceptions of `per_method`, and before these of `per_task`, for a target."""
+        """These settings for one target, with its exceptions in `per_task`, which override those in `per_method`."""
         own = self.per_method.get(method)
         changes: dict[str, Any] = own.model_dump(exclude_none=True) if own else {}
         for settings in self._exceptions(name):
@@ -316,23 +316,23 @@ class RunConfig(Settings):
         return self.model_copy(update=changes) if changes else self
 
     def length_of(self, name: str) -> int | None:
-        """Text tokens kept of a task's rows, where `per_task` says so."""
+        """Text tokens to keep per row of a task, if `per_task` sets them."""
         named = [settings.max_length for settings in self._exceptions(name)]
         return next((length for length in reversed(named) if length is not None), None)
 
     def _exceptions(self, name: str) -> list[TaskSettings]:
-        """What `per_task` says of a task, by its name in the settings or in the run folder (glue/mnli, glue-mnli)."""
+        """Entries of `per_task` for a task, by its name in the settings or in the run folder (glue/mnli, glue-mnli)."""
         name = name.replace("/", "-")
-        return [given for pattern, given in self.per_task.items() if fnmatchcase(name, pattern.replace("/", "-"))]
+        return [settings for pattern, settings in self.per_task.items() if fnmatchcase(name, pattern.replace("/", "-"))]
 
     @property
     def transfers(self) -> bool:
-        """Whether a method learns from the sources at all; plain prompt tuning does not."""
+        """Whether any method learns from the sources. Plain prompt tuning does not."""
         return any(self.known[name].transfers for name in self.methods)
 
     @property
     def source_prompts(self) -> bool:
-        """Whether a prompt of each source is trained."""
+        """Whether to train a prompt for each source."""
         return any(self.known[name].source_prompts(self) for name in self.methods)
 
     @property
@@ -342,7 +342,7 @@ class RunConfig(Settings):
 
 
 def block_of(kind: type[Settings], name: str) -> type[Settings] | None:
-    """The settings below a name, such as MPTConfig below mpt; None where there is a single value."""
+    """The class of a block of settings, such as MPTConfig for mpt; None for a single value."""
     if kind is RunConfig and not RunConfig.known:
         raise RuntimeError("no method is declared, so no settings of one are: import prompttransfer.methods first")
     field = kind.model_fields.get(name)

@@ -1,4 +1,4 @@
-"""Tasks: demo data and the papers' data sets by name, your own tables by file name, templates, splits, metrics."""
+"""Tasks: demo and paper data sets by name, your own tables by file name, templates, splits and metrics."""
 
 from __future__ import annotations
 
@@ -36,25 +36,25 @@ def load_task(
     bad_rows: Literal["error", "skip"] = "error",
     **file_options: Any,
 ) -> Task:
-    """A task by demo name, by name of a data set of the papers, by file ("reviews.csv", or "train.csv:test.csv"), by a
-    folder with files of its splits, or by its YAML description ("reviews.yaml").
+    """Load a task by name or by file.
 
-    Training rows that overlap with test or validation rows are dropped (`drop_leaks`), then training and test rows are
-    cut to the asked number.
+    A task is the name of a demo task or of a data set of the papers, a file ("reviews.csv", or "train.csv:test.csv"), a
+    folder with files of its splits, or a YAML description ("reviews.yaml"). Training rows that overlap with test or
+    validation rows are dropped (`drop_leaks`), then training and test rows are cut to the requested number.
 
     Args:
-        train_rows, test_rows: at most so many rows; None: all.
-        seed: of the splits.
-        answers: digits or words, of a task with a name; None: as the papers have them, and words for the demo.
-        cue, data_dir: of `prompttransfer.tasks.papers.load_paper`; other tasks do without them.
-        join: of `Task`, where a description does not say.
-        bad_rows: error, or skip: rows that do not fit are left out and counted.
-        file_options: of `prompttransfer.tasks.files.load_files`; tasks with a name do without them, and to a
-            description only `whole` matters.
+        train_rows, test_rows: largest number of rows; None: all.
+        seed: seed of the splits.
+        answers: answers of a named task, as digits or words; None: as in the papers, and words for demo tasks.
+        cue, data_dir: as in `prompttransfer.tasks.papers.load_paper`; unused for other tasks.
+        join: as in `Task`; used if a description does not set it.
+        bad_rows: "error", or "skip" to omit and count invalid rows.
+        file_options: options of `prompttransfer.tasks.files.load_files`; unused for named tasks. A description uses
+            only `whole`.
 
     Raises:
-        FileNotFoundError, ValueError: no such task (with a suggestion), or rows that do not fit.
-        ConnectionError: the hub does not give a data set of the papers.
+        FileNotFoundError, ValueError: there is no such task (with a suggestion), or rows are invalid.
+        ConnectionError: a data set of the papers cannot be downloaded from the hub.
     """
     name = str(name_or_path)
     check_name(name)
@@ -80,17 +80,17 @@ def load_task(
         task = replace(task, join=join)
     task = drop_leaks(task)
     if task.leaked and progress is not None and name not in DEMO_TASKS:
-        rows = "row is left out, as it overlaps" if task.leaked == 1 else "rows are left out, as they overlap"
-        progress.note(f"{task.name}: {task.leaked} training {rows} with others")
+        rows = "row that overlaps" if task.leaked == 1 else "rows that overlap"
+        progress.note(f"{task.name}: left out {task.leaked} training {rows} with test or validation rows")
     return task.limit(train_rows, test_rows)
 
 
 def check_name(name: str) -> None:
-    """Check, before anything is loaded, that a task of that name exists.
+    """Check that a task exists, without loading it.
 
     Raises:
-        FileNotFoundError: it names a file that is not there.
-        ValueError: it is neither a file nor a task with a name, or its description is wrong; with a suggestion.
+        FileNotFoundError: the name is a file that does not exist.
+        ValueError: the name is neither a file nor a named task (with a suggestion), or its description is invalid.
     """
     if name in DEMO_TASKS or name in PAPER_TASKS:
         return

@@ -1,4 +1,4 @@
-"""Rows of Parquet and Arrow files and of folders of the `datasets` library, some thousand rows in memory at a time."""
+"""Rows of Parquet and Arrow files and of `datasets` folders, a few thousand rows in memory at a time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _BATCH = 1000
 
 
 def file_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
-    """Rows of a Parquet file, or of an Arrow file of either kind (file or stream)."""
+    """Rows of a Parquet file, or of an Arrow file in either format (file or stream)."""
     try:
         if path.suffix.lower() == ".parquet":
             with pq.ParquetFile(path, memory_map=True) as file:
@@ -37,7 +37,7 @@ def file_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
 
 
 def folder_rows(path: Path, columns: Sequence[str], split: str) -> Iterator[Row]:
-    """Rows of a folder that `save_to_disk` wrote: of a Dataset, or of the split of a DatasetDict."""
+    """Rows of a folder written by `save_to_disk`: of a Dataset, or of one split of a DatasetDict."""
     from datasets import DatasetDict, load_from_disk
 
     saved = load_from_disk(str(path))
@@ -53,7 +53,7 @@ def folder_rows(path: Path, columns: Sequence[str], split: str) -> Iterator[Row]
 
 
 def folder_splits(path: Path) -> tuple[str, ...]:
-    """Names of the splits of a DatasetDict folder; none for a Dataset."""
+    """Names of the splits of a DatasetDict folder; empty for a Dataset."""
     file = path / "dataset_dict.json"
     if not file.is_file():
         return ()
@@ -67,7 +67,7 @@ def folder_splits(path: Path) -> tuple[str, ...]:
 def _arrow_reader(source: pa.MemoryMappedFile) -> Any:
     try:
         return pa.ipc.open_file(source)
-    except pa.ArrowInvalid:  # what the datasets library caches is a stream
+    except pa.ArrowInvalid:  # cache files of the datasets library are streams
         source.seek(0)
         return pa.ipc.open_stream(source)
 
@@ -80,7 +80,7 @@ def _batches(reader: Any) -> Iterator[pa.RecordBatch]:
 
 
 def _tops(columns: Sequence[str], known: Sequence[str]) -> list[str]:
-    """The columns of the file that hold the asked ones: for "a.b" that is "a", unless there is a column "a.b"."""
+    """Top-level columns to read for the requested ones: "a" for "a.b", unless there is a column "a.b"."""
     asked = [column for column in columns if column in known]
     inner = [name for column in columns for name in known if column not in known and column.startswith(f"{name}.")]
     return list(dict.fromkeys([*asked, *inner]))
@@ -90,9 +90,9 @@ def _rows(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch], name
     classes = _class_names(schema)
     number = 0
     for whole in batches:
-        for start in range(0, len(whole), _BATCH):  # a file may be one batch
+        for start in range(0, len(whole), _BATCH):  # a file may be a single batch
             batch = whole.slice(start, _BATCH)
-            # Of a damaged file, offsets may point anywhere: reading its values unchecked could end the process.
+            # In a damaged file, offsets may point anywhere, and reading values unchecked could crash the process.
             batch.validate(full=True)
             columns = [_values(batch.column(name), classes.get(name)) for name in names]
             for values in zip(*columns, strict=True):
@@ -107,12 +107,12 @@ def _values(column: pa.Array, classes: Sequence[str] | None) -> list[Any]:
         column = column.cast(pa.timestamp("us", column.type.tz), safe=False)
     values = column.to_pylist()
     if pa.types.is_float32(column.type) or pa.types.is_float16(column.type):
-        # As short as they are written: 0.1, not 0.10000000149011612.
+        # The shortest form: 0.1, not 0.10000000149011612.
         number = column.type.to_pandas_dtype()
         values = [None if value is None else float(str(number(value))) for value in values]
     if classes is None:
         return values
-    # -1 stands for a label that is not told, as in the test rows of many public sets.
+    # -1 is a hidden label, as in the test rows of many public sets.
     return [
         ClassName(classes[value], value) if value is not None and 0 <= value < len(classes) else None
         for value in values
@@ -120,10 +120,10 @@ def _values(column: pa.Array, classes: Sequence[str] | None) -> list[Any]:
 
 
 def _class_names(schema: pa.Schema) -> dict[str, list[str]]:
-    """Names of the classes of each ClassLabel column, which the datasets library keeps in the schema."""
+    """Class names of each ClassLabel column, which the datasets library keeps in the schema."""
     try:
         features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
         kinds = {name: kind for name, kind in features.items() if isinstance(kind, dict)}
         return {name: list(kind["names"]) for name, kind in kinds.items() if kind.get("_type") == "ClassLabel"}
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
-        return {}  # another program's words, or none
+        return {}  # missing, or another program's metadata

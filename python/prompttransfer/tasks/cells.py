@@ -1,7 +1,7 @@
-"""What stands in a cell of a table: text for a template, a label, an answer.
+"""Convert a cell of a table to text for a template, a label or an answer.
 
-Tables of different formats write the same thing differently: 1, 1.0, "1" and the second name of a ClassLabel may all be
-one label. Here they become the same text.
+Table formats write the same label differently: 1, 1.0, "1" and the second name of a ClassLabel may all be one label.
+This module maps them to the same text.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,2})?
 _CODE = re.compile(r"[+-]?0[0-9]")
 _EXACT = Context(prec=200)
 _LONGEST_NUMBER = 40
-_INVISIBLE = dict.fromkeys(map(ord, "\u200b\ufeff"))  # a space of no width, a mark of byte order
+_INVISIBLE = dict.fromkeys(map(ord, "\u200b\ufeff"))  # zero-width space, byte order mark
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Misfit(ValueError):
-    """A row, or a cell of it, that does not fit the description of the task."""
+    """A row, or one of its cells, that does not fit the description of the task."""
 
 
 class ClassName(str):
-    """The name of a class, stored in the file as `number`."""
+    """The name of a class that the file stores as `number`."""
 
     number: int
 
     def __new__(cls, name: str, number: int) -> ClassName:
-        made = super().__new__(cls, name)
-        made.number = number
-        return made
+        instance = super().__new__(cls, name)
+        instance.number = number
+        return instance
 
 
 def pick(row: Any, column: str) -> Any:
-    """The cell of a column; "a.b" is also the field b of the struct a, of each one where a is a list of them.
+    """The cell of a column. "a.b" is also field b of the struct a, or of each struct in the list a.
 
     Raises:
         Misfit: there is no such column.
@@ -60,7 +60,7 @@ def pick(row: Any, column: str) -> Any:
 
 
 def is_missing(value: Any) -> bool:
-    """Nothing stands there: null, not a number, or white space only."""
+    """Whether a cell is empty: null, NaN or only white space."""
     if isinstance(value, float):
         return math.isnan(value)
     if isinstance(value, Decimal):
@@ -69,10 +69,10 @@ def is_missing(value: Any) -> bool:
 
 
 def text_of(value: Any) -> str:
-    """A cell as text: numbers and dates as they are written, the items of a list with commas between them.
+    """A cell as text: numbers and dates as written, the items of a list joined by commas.
 
     Raises:
-        Misfit: nothing stands there, or something that is not text: a struct, bytes.
+        Misfit: the cell is empty, or a struct or bytes.
     """
     if is_missing(value) or (isinstance(value, (list, tuple)) and not value):
         raise Misfit("got nothing, want a value")
@@ -87,21 +87,22 @@ def text_of(value: Any) -> str:
     if isinstance(value, (bytes, bytearray)):
         raise Misfit(f"got {len(value)} bytes, want text")
     text = str(value)
-    if not text.isascii() and _SURROGATE.search(text):  # JSON's "\\ud800" alone: no file can hold it
+    if not text.isascii() and _SURROGATE.search(text):  # a lone "\\ud800" in JSON: it cannot be written to a file
         raise Misfit("got half of a surrogate pair, want text")
     return text
 
 
 def label_of(value: Any) -> str:
-    """A label as text, the same for one label in all formats and spellings.
+    """A label as text, the same for all formats and spellings of a label.
 
-    - Numbers are compared by value: 1, 1.0, "1.00", "+1" and "1e0" are "1", "-0.0" is "0", ".50" is "0.5". With zeros
-      in front it is a code: "01" stays "01".
+    - Numbers are compared by value: 1, 1.0, "1.00", "+1" and "1e0" are "1", "-0.0" is "0", ".50" is "0.5". Numbers with
+      leading zeros are codes: "01" stays "01".
     - True and "TRUE" are "true".
-    - White space at the ends goes, any inside is one space, characters of no width go; accents are composed (NFC).
+    - Outer white space and zero-width characters are removed, inner white space becomes one space, and accents are
+      composed (NFC).
 
     Raises:
-        Misfit: nothing stands there, or a list or a struct.
+        Misfit: the cell is empty, or a list or a struct.
     """
     if isinstance(value, (list, tuple, Mapping)):
         raise Misfit(f"got a {_kind(value)}, want one label")
@@ -123,7 +124,7 @@ def _label(text: str) -> str:
 
 
 def answers_of(value: Any) -> tuple[str, ...]:
-    """All right answers of a cell, one or a list of them; raises Misfit where there is none."""
+    """Right answers of a cell, which holds one or a list of them. Raises Misfit if there is none."""
     values = value if isinstance(value, (list, tuple)) else [value]
     answers = dict.fromkeys(text_of(item).strip() for item in values if not is_missing(item))
     if not answers:

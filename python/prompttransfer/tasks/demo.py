@@ -1,7 +1,7 @@
 """The demo tasks: real data from the archives of `prompttransfer.files.assets`.
 
-Sources have thousands of rows. The evaluation sets that ship without their training rows (SST-2, MRPC, RTE, CB, BoolQ)
-are cut into a small training part and a large test part: enough for few-shot targets.
+Sources have thousands of rows. The evaluation sets that come without training rows (SST-2, MRPC, RTE, CB, BoolQ) are
+split into a small training part and a large test part, which is enough for few-shot targets.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from prompttransfer.files.progress import ProgressReporter
 from prompttransfer.tasks.task import SPLIT, Example, Task, Wording, shuffled, split_examples, to_dataset
 from prompttransfer.tasks.templates import render
 
-# Sentiment is a mean of human ratings from -4 to 4; rows nearer to 0 are left out.
+# Sentiment is a mean of human ratings from -4 to 4. Rows closer to 0 than this are left out.
 _CLEAR = 0.5
-# Shares of training and validation rows for sets of which only the evaluation rows are at hand. Half of them are test
-# rows, as in the published protocol.
+# Fractions of training and validation rows for sets with evaluation rows only. Half of the rows are test rows, as in
+# the published protocol.
 _FEW_SHOT = (0.3, 0.2)
-# Rows of two or three words say too little to be judged.
+# Rows of two or three words say too little to classify.
 _MIN_WORDS = 4
 
 Row = tuple[dict[str, str], int]
@@ -36,7 +36,7 @@ Row = tuple[dict[str, str], int]
 
 @dataclass(frozen=True)
 class DemoTask:
-    """How a demo task is made. rows(folder, split) yields fields and label; splits: what the asset itself separates."""
+    """Recipe of a demo task. rows(folder, split) yields fields and label; splits: splits of the asset itself."""
 
     asset: str
     content: str
@@ -49,17 +49,17 @@ class DemoTask:
 
 
 def load_demo(name: str, *, answers: str = "words", seed: int = 42, progress: ProgressReporter | None = None) -> Task:
-    """A demo task with all its rows; leaks are not removed yet.
+    """Load a demo task with all its rows, without removing leaks.
 
     Args:
-        answers: "words", or "digits": the number of the class, as in the papers.
+        answers: "words", or "digits" for the number of the class, as in the papers.
     """
     demo = DEMO_TASKS[name]
     folder = fetch(demo.asset, progress)
     parts = [_examples(demo, folder, split) for split in demo.splits]
     if len(parts) == 1:
         train, validation, test = split_examples(parts[0], seed, demo.shares)
-    else:  # training and test rows are given; a tenth of the training rows serves for validation
+    else:  # the asset has training and test rows; a tenth of the training rows becomes validation rows
         train, validation, rest = split_examples(parts[0], seed, (0.9, 0.1))
         train, test = train + rest, shuffled(parts[1], seed)
     asset = ASSETS[demo.asset]
@@ -105,7 +105,7 @@ _R8 = {
     "ship": "shipping",
     "grain": "grain",
 }
-# The largest topics of R52 that are not in R8: other classes, the same kind of text.
+# The largest topics of R52 that are not in R8: different classes, same kind of text.
 _R52_OTHER = {
     "money-supply": "money",
     "sugar": "sugar",
@@ -119,7 +119,7 @@ _R52_OTHER = {
 
 
 def _reuters(name: str, topics: Mapping[str, str]) -> Callable[[Path, str], Iterator[Row]]:
-    """Rows of an Orange table that are of these topics: three header lines, then class and text."""
+    """Rows of an Orange table with one of these topics. The table has three header lines, then class and text."""
     labels = {topic: index for index, topic in enumerate(topics)}
 
     def rows(folder: Path, split: str) -> Iterator[Row]:
@@ -132,19 +132,19 @@ def _reuters(name: str, topics: Mapping[str, str]) -> Callable[[Path, str], Iter
 
 
 def _subjectivity(folder: Path, split: str) -> Iterator[Row]:
-    """Reviews (0) and plots (1), as many of each; of a plot its first sentence, so that length tells nothing."""
+    """Reviews (0) and plots (1) in equal numbers. Only the first sentence of a plot, so that length tells nothing."""
     content = bz2.decompress((folder / "rotten_tomatoes.csv.bz2").read_bytes()).decode("utf-8")
     rows = [(row["category"] == "plot", row["text"]) for row in csv.DictReader(io.StringIO(content))]
     plots = [re.split(r"(?<=[.!?])\s", text.strip(), maxsplit=1)[0] for is_plot, text in rows if is_plot]
     reviews = [text for is_plot, text in rows if not is_plot]
-    step = len(reviews) // len(plots)  # evenly over the films, which the file is sorted by
+    step = len(reviews) // len(plots)  # evenly over the films, by which the file is sorted
     for plot, review in zip(plots, reviews[::step], strict=False):
         yield {"text": review}, 0
         yield {"text": plot}, 1
 
 
 def _arrow(file: str, *fields: str, label: str = "label", flip: bool = False) -> Callable[[Path, str], Iterator[Row]]:
-    """Rows of an Arrow table; flip turns a label (0, 1) around."""
+    """Rows of an Arrow table. flip: swap labels 0 and 1."""
 
     def rows(folder: Path, split: str) -> Iterator[Row]:
         for row in Dataset.from_file(str(folder / file), in_memory=True):

@@ -1,4 +1,4 @@
-"""A task of your own, described in a few lines of YAML."""
+"""A task described in a few lines of YAML."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _listed(value: Any) -> Any:
 
 
 def _as_texts(value: Any) -> Any:
-    """Answers and labels are text, also where YAML reads a number or true."""
+    """Convert answers and labels to text, also where YAML reads a number or true."""
 
     def text(item: Any) -> Any:
         return str(item).lower() if isinstance(item, bool) else str(item) if isinstance(item, (int, float)) else item
@@ -48,7 +48,7 @@ Files = Annotated[tuple[Path, ...], BeforeValidator(_listed)]
 
 
 class RowLimits(Settings):
-    """At most so many rows of each split."""
+    """Largest number of rows of each split."""
 
     train: int | None = Field(None, ge=1)
     validation: int | None = Field(None, ge=1)
@@ -56,42 +56,42 @@ class RowLimits(Settings):
 
 
 class Description(Reading):
-    """Which files hold a task, and how a row of them becomes a text with its answer."""
+    """The files of a task, and how a row becomes a text and its answer."""
 
-    name: str = Field("", description="name of the task; none: that of its file")
+    name: str = Field("", description="name of the task; default: name of its file")
     train: Files = Field((), description="training rows: a file, a list of files, a pattern with *")
-    validation: Files = Field((), description="validation rows; none: a tenth of the training rows")
-    test: Files = Field((), description="test rows; none: a tenth of the training rows")
-    template: str = Field("{text}\nLabel:", description="what the model reads, with fields in braces")
+    validation: Files = Field((), description="validation rows; default: a tenth of the training rows")
+    test: Files = Field((), description="test rows; default: a tenth of the training rows")
+    template: str = Field("{text}\nLabel:", description="text for the model, with fields in braces")
     fields: dict[str, str] = Field(
-        default_factory=dict, description="column of a field of the template, where their names differ"
+        default_factory=dict, description="column of a field of the template, if its name differs"
     )
     label: str | None = Field(None, description="column of the label; 'label' if there is no answer either")
-    answer: str | None = Field(None, description="column of the answer in free text, or of a list of right answers")
+    answer: str | None = Field(None, description="column of the free-text answer, or of a list of right answers")
     choices: Annotated[tuple[str, ...] | dict[str, str] | None, BeforeValidator(_as_texts)] = Field(
-        None, description="the answers, or the answer of each label; none: the labels themselves"
+        None, description="the answers, or the answer of each label; default: the labels themselves"
     )
-    metric: str | None = Field(None, description="the score that is reported; none: accuracy, or exact-match")
-    more_metrics: tuple[str, ...] = Field((), description="reported beside it")
-    max_length: int | None = Field(None, ge=1, description="text tokens kept of a row; none: as the run says")
-    cut: Literal["start", "end"] = Field("start", description="the end of a text that gives way where it is longer")
+    metric: str | None = Field(None, description="metric to report; default: accuracy, or exact-match for free text")
+    more_metrics: tuple[str, ...] = Field((), description="other metrics to report")
+    max_length: int | None = Field(None, ge=1, description="text tokens to keep per row; default: as in the run")
+    cut: Literal["start", "end"] = Field("start", description="end of a long text to cut off")
     join: Literal["auto", "space", "none", "separate"] = Field(
-        "auto", description="how a causal model's answer joins the text; auto: as the run says"
+        "auto", description="how a causal model's answer joins the text; auto: as in the run"
     )
-    max_words: int | None = Field(None, ge=1, description="words kept of each field; none: all")
-    max_answer: int = Field(128, ge=1, description="tokens of an answer in free text at most")
+    max_words: int | None = Field(None, ge=1, description="words to keep of each field; default: all")
+    max_answer: int = Field(128, ge=1, description="largest number of tokens of a free-text answer")
     bad_rows: Literal["error", "skip"] | None = Field(
-        None, description="rows that do not fit: stop, or leave them out and count them; none: as the run says"
+        None, description="invalid rows: stop, or omit and count them; default: as in the run"
     )
     streaming: bool = Field(False, description="draw the rows in one pass, without a copy of all of them on disk")
-    rows: RowLimits = Field(default_factory=RowLimits, description="at most so many rows, drawn at random")
-    seed: int | None = Field(None, ge=0, description="of the splits and draws; none: as the run says")
+    rows: RowLimits = Field(default_factory=RowLimits, description="largest number of rows, drawn at random")
+    seed: int | None = Field(None, ge=0, description="seed of the splits and draws; default: as in the run")
 
     @field_validator("name")
     @classmethod
     def _usable_name(cls, name: str) -> str:
         if name and not re.fullmatch(r"[\w-][\w.-]*", name):
-            raise ValueError("want letters, digits, '_', '-' and '.' only: result files are named by it")
+            raise ValueError("want letters, digits, '_', '-' and '.' only, because result files use the name")
         return name
 
     @model_validator(mode="after")
@@ -125,40 +125,40 @@ class Description(Reading):
 
     @property
     def target(self) -> str:
-        """Column of the label or of the answer."""
+        """Column of the label or the answer."""
         return self.answer or self.label or "label"
 
     @property
     def reading(self) -> Reading:
-        """How text files are read."""
+        """Options for reading text files."""
         return Reading(**{name: getattr(self, name) for name in Reading.model_fields})
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """All metrics, the reported one first."""
+        """All metrics, starting with the one to report."""
         default = "exact-match" if self.answer is not None else "accuracy"
         return (self.metric or default, *self.more_metrics)
 
 
 def read_description(path: Path) -> Description:
-    """A description from a YAML file, with the files it names: relative to it, patterns resolved."""
-    given = read_yaml(path)
-    if not isinstance(given, dict):
-        raise ValueError(f"{path}: got {type(given).__name__}, want settings such as 'train: reviews.csv'")
-    given = {str(name): value for name, value in given.items()}
+    """Read a description from a YAML file. Its file names are relative to it; patterns are resolved."""
+    settings = read_yaml(path)
+    if not isinstance(settings, dict):
+        raise ValueError(f"{path}: got {type(settings).__name__}, want settings such as 'train: reviews.csv'")
+    settings = {str(name): value for name, value in settings.items()}
     try:
-        described = Description(**given)
+        described = Description(**settings)
     except ValidationError as error:
-        raise ValueError("\n".join(f"{path}: {text}" for _, text in explain(error, given))) from error
-    found = {split: _found(path, split, getattr(described, split)) for split in SPLITS}
-    return described.model_copy(update={"name": described.name or task_name(path), **found})
+        raise ValueError("\n".join(f"{path}: {text}" for _, text in explain(error, settings))) from error
+    files = {split: _resolved(path, split, getattr(described, split)) for split in SPLITS}
+    return described.model_copy(update={"name": described.name or task_name(path), **files})
 
 
-def _found(description: Path, split: str, files: tuple[Path, ...]) -> tuple[Path, ...]:
+def _resolved(description: Path, split: str, files: tuple[Path, ...]) -> tuple[Path, ...]:
     paths: list[Path] = []
     for file in files:
         path = description.parent / expanded(file)
-        if os.path.exists(path):  # unlike the path's own method, False for a name that is too long
+        if os.path.exists(path):  # unlike path.exists(), returns False for a name that is too long
             paths.append(path)
             continue
         matches = sorted(map(Path, glob(str(path), recursive=True))) if has_magic(str(path)) else []

@@ -1,7 +1,7 @@
-"""A task from tables of your own, named by their files or by a YAML description.
+"""A task from your own tables, named by their files or by a YAML description.
 
-One table is split 80/10/10 at random; test rows of their own keep the two apart, and a tenth of the training rows
-serves for validation.
+A single table is split 80/10/10 at random. With a separate test table, a tenth of the training rows becomes validation
+rows.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from prompttransfer.tasks.task import Example, Task, Wording
 from prompttransfer.tasks.templates import render
 from prompttransfer.tasks.text_metrics import require
 
-# share of the training table that serves for validation, and for test, where they have no files
+# fraction of the training table for validation, and for test, if they have no files of their own
 _HELD_OUT = 0.1
 
 
@@ -45,22 +45,22 @@ def load_files(
     progress: ProgressReporter | None = None,
     **settings: Any,
 ) -> Task:
-    """A task from one file, or from "training file:test file"; leaks are not removed yet.
+    """Load a task from one file, or from "training file:test file", without removing leaks.
 
     Args:
         text_column, label_column: columns to read.
-        template: text for the model, naming columns in braces; the text column and "\\nLabel:" if not given.
-        whole: all rows of a single file are test rows, for scoring; two files stay what they are.
-        seed, bad_rows, progress: of `load_described`.
-        settings: others of a `Description`, such as choices, metric and max_words.
+        template: text for the model, with columns in braces. Default: the text column and "\\nLabel:".
+        whole: use all rows of a single file as test rows, for scoring. Has no effect on two files.
+        seed, bad_rows, progress: as in `load_described`.
+        settings: other fields of `Description`, such as choices, metric and max_words.
 
     Raises:
-        FileNotFoundError, ValueError: names the file, the row and the column.
+        FileNotFoundError, ValueError: a file is missing or invalid; names the file, the row and the column.
     """
     paths = file_paths(files)
     if len(paths) > 2:
         raise ValueError(f"{files}: got {len(paths)} files, want one, or two as training:test")
-    # A column may have any name, a field of a template may not.
+    # A column may have any name, but a field of a template may not.
     settings |= {"template": template} if template else {"fields": {"text": text_column}}
     description = Description(name=task_name(paths[0]), train=paths[:1], test=paths[1:], label=label_column, **settings)
     return load_described(description, whole=whole, seed=seed, bad_rows=bad_rows, progress=progress)
@@ -74,16 +74,15 @@ def load_described(
     bad_rows: str = "error",
     progress: ProgressReporter | None = None,
 ) -> Task:
-    """A task as described; leaks are not removed yet. Rendered rows are stored by content and read from there.
+    """Load a described task, without removing leaks. Rendered rows are stored by content and reused.
 
     Args:
-        whole: where there are no test rows of their own, all rows are test rows.
-        seed, bad_rows: where the description does not say; rows that do not fit are an error, or with "skip" left out
-            and counted.
-        progress: a `prompttransfer.files.progress.Progress` that is told how many rows were left out.
+        whole: if there are no separate test rows, use all rows as test rows.
+        seed, bad_rows: defaults for the description. Invalid rows are an error, or with "skip" omitted and counted.
+        progress: a `prompttransfer.files.progress.Progress` that reports the number of omitted rows.
 
     Raises:
-        FileNotFoundError, ValueError: names the file, the row and the column.
+        FileNotFoundError, ValueError: a file is missing or invalid; names the file, the row and the column.
         ImportError: a metric needs a library that is not installed.
     """
     if description.answer is not None:
@@ -113,8 +112,8 @@ def load_described(
         for note in facts["notes"]:
             progress.note(f"{description.name}: {note}")
     if facts["skipped"] and progress is not None:
-        left_out = f"{facts['skipped']}; the first: {facts['first']}"
-        progress.note(f"{description.name}: rows left out because they do not fit: {left_out}")
+        omitted = f"{facts['skipped']}; the first: {facts['first']}"
+        progress.note(f"{description.name}: rows left out because they do not fit: {omitted}")
     empty = next(iter(data.values())).select([])
     splits = {split: empty for split in SPLITS}
     for split, (table, order) in _cut(data, {} if drawn else shares, seed).items():
@@ -139,7 +138,7 @@ def load_described(
 
 
 def _files(description: Description) -> dict[str, tuple[Path, ...]]:
-    """Files of each split that has some; a folder as training file stands for all splits that it holds."""
+    """Files of each split that has any. A folder as the training file gives all splits in it."""
     files = {split: getattr(description, split) for split in SPLITS}
     if len(files["train"]) == 1 and (folder := files["train"][0]).is_dir():
         if not is_dataset_folder(folder):
@@ -150,7 +149,7 @@ def _files(description: Description) -> dict[str, tuple[Path, ...]]:
 
 
 def _shares(files: Mapping[str, Any], whole: bool) -> dict[str, float]:
-    """What share of the training table goes to which split."""
+    """Fraction of the training table for each split."""
     if "train" not in files:
         return {}
     if "test" not in files and whole:
@@ -160,7 +159,7 @@ def _shares(files: Mapping[str, Any], whole: bool) -> dict[str, float]:
 
 
 def _cut(data: Mapping[str, Dataset], shares: Mapping[str, float], seed: int) -> dict[str, tuple[Dataset, np.ndarray]]:
-    """Table and rows of each split, in random order; the training table is cut into shares, if there are any."""
+    """Table and row indices of each split, in random order. The training table is cut into shares, if there are any."""
     splits = {}
     for split, table in data.items():
         order = np.random.default_rng(seed).permutation(len(table))
@@ -179,8 +178,8 @@ def _write(
 ) -> None:
     """Write the rows of each table in one pass.
 
-    Where the training table has shares, each of its rows is assigned to a split at random; where a split has a cap,
-    reservoir sampling draws its rows.
+    If the training table has shares, each of its rows goes to a random split. If a split has a cap, reservoir sampling
+    draws its rows.
     """
     rng = np.random.default_rng(seed)
     for table in source.files:
@@ -199,7 +198,7 @@ def _write(
 
 @dataclass
 class _Source:
-    """The examples of a task, row by row from its files; counts the rows that do not fit."""
+    """The examples of a task, read row by row from its files. Counts the invalid rows."""
 
     description: Description
     files: Mapping[str, tuple[Path, ...]]
@@ -213,7 +212,7 @@ class _Source:
         return self.labels.choices if self.labels else ()
 
     def check(self) -> None:
-        """Look at the head of every file, and find out what the labels mean."""
+        """Read the head of every file and work out what the labels mean."""
         for split, paths in self.files.items():
             for path in paths:
                 columns = (*self.description.columns.values(), self.description.target)
@@ -231,7 +230,7 @@ class _Source:
             self.labels = Labels.of_values(self._label_cells(), f"{path}, column {column!r}")
 
     def examples(self, split: str) -> Iterator[Example]:
-        """The rows of a split as examples; raises Misfit for one that does not fit and is not skipped."""
+        """The rows of a split as examples. Raises Misfit for an invalid row, unless such rows are skipped."""
         paths, columns = self.files[split], (*self.description.columns.values(), self.description.target)
         bad, kept, first = 0, 0, ""
         for row in (row for path in paths for row in self._read(path, columns, split)):
@@ -258,7 +257,7 @@ class _Source:
         return render(described.template, fields, label, max_words=described.max_words)
 
     def _label_cells(self) -> Iterator[Any]:
-        """Labels of the first split that has files: the training rows, if there are any."""
+        """Label cells of the first split that has files, which is the training split if there is one."""
         split, paths = next(iter(self.files.items()))
         for path in paths:
             for row in self._read(path, (self.description.target,), split):
@@ -273,6 +272,6 @@ class _Source:
 
 
 def _label(value: Any) -> Any:
-    """The cell as it is, once it is known to be a label."""
+    """Return the cell unchanged after checking that it is a label."""
     label_of(value)
     return value

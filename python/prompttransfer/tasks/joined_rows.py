@@ -1,7 +1,7 @@
-"""Records that quotation marks have joined from several rows.
+"""Detect records in which stray quotation marks join several rows.
 
-A mark at the start of a text may find its pair many rows below, before a delimiter; RFC 4180 then reads all in between
-as one field. A text of several lines looks the same, so that only the rest of the file can tell them apart.
+A mark at the start of a text may be matched by one many rows below, before a delimiter. RFC 4180 then reads everything
+in between as one field. A text of several lines looks the same, so only the rest of the file can tell them apart.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ _SAMPLE = 1000
 
 
 class JoinedRows:
-    """Tells whether a record is several rows of `count` cells.
+    """Test whether a record is really several rows of `count` cells.
 
-    It is where each of its lines makes such a row, and
+    It is if each of its lines splits into `count` cells, and
 
-    - a cell that stands behind the opening mark or before the closing one, a label for instance, stands in the same
-      column of another row, or
-    - marks stand within fields that are not enclosed: the file does not use them to quote.
+    - a cell after the opening mark or before the closing one, such as a label, occurs in the same column of another
+      row, or
+    - marks occur inside unquoted fields, so the file does not use them to quote.
     """
 
     def __init__(self, dialect: Dialect, count: int, records: Callable[[], Iterable[Record]]) -> None:
-        """records: all of the file, from its start; the first thousand are read when they are needed."""
+        """records: iterates over the whole file. The first thousand records are read when needed."""
         self._dialect, self._count, self._records = dialect, count, records
 
     def __call__(self, record: Record) -> bool:
@@ -43,7 +43,7 @@ class JoinedRows:
 
     @cached_property
     def _sample(self) -> tuple[bool, set[tuple[int, str]]]:
-        """Whether marks stand within fields that are not enclosed; (column, cell) of the rows without marks."""
+        """Whether marks occur inside unquoted fields, and the (column, cell) pairs of rows without marks."""
         marks_are_text, usual = False, set[tuple[int, str]]()
         for record in islice(self._records(), _SAMPLE):
             if len(record.lines) == 1 and not record.problem and len(record.cells) == self._count:

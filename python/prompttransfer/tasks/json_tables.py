@@ -1,4 +1,4 @@
-"""Rows of JSON files: an object on every line, an array of objects, or an object of columns."""
+"""Rows of JSON files: one object per line, an array of objects, or an object of columns."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def json_lines(path: Path, encoding: str) -> Iterator[Row]:
 
 
 def json_objects(path: Path, columns: Sequence[str], encoding: str) -> Iterator[Row]:
-    """The objects of an array, or one object after the other. The file is read as a whole: large ones want JSON lines.
+    """The objects of an array, or consecutive objects. Reads the whole file into memory.
 
-    A file of one object may hold whole columns, or the array, see `_inside`.
+    A file with a single object may hold whole columns, or the array, see `_inside`.
     """
     with opened(path, encoding) as file:
         text = file.read()
@@ -50,14 +50,14 @@ def json_objects(path: Path, columns: Sequence[str], encoding: str) -> Iterator[
 
 
 def _inside(path: Path, item: Any, columns: Sequence[str]) -> list[Any]:
-    """The rows that a file of one object stands for.
+    """Rows of a file with a single object.
 
-    Those of its columns, where the needed ones are lists or, as pandas writes them, objects with a value for every row;
-    else those of its only list of objects; else those that pandas writes as "split", names of columns beside lists of
-    cells, or as "index", an object for every row; else itself.
+    In this order: its columns, if the needed ones are lists or, as pandas writes them, objects with a value for every
+    row; its only list of objects; pandas' "split" layout (column names and lists of cells) or "index" layout (an object
+    for every row); the object itself as the only row.
 
     Raises:
-        ValueError: the columns are not of one length, or not those that are needed.
+        ValueError: the columns differ in length, or needed columns are missing.
     """
     known = item if isinstance(item, dict) else {}
     names = [column if column in known else column.split(".")[0] for column in columns]
@@ -77,7 +77,7 @@ def _inside(path: Path, item: Any, columns: Sequence[str]) -> list[Any]:
         return _of_split(path, columns, known["columns"], known["data"])
     rows = list(known.values())
     are_rows = all(isinstance(row, dict) and row.keys() >= set(names) for row in rows)
-    if are_rows and any(not isinstance(rows[0][name], (list, dict)) for name in names):  # lists would be columns
+    if are_rows and any(not isinstance(rows[0][name], (list, dict)) for name in names):  # lists would mean columns
         return rows
     wanted = f"want an array of objects with {listed(names)}, or an object of such columns"
     raise ValueError(f"{path}: got an object of {listed(known)}, {wanted}")

@@ -1,4 +1,4 @@
-"""Which of the choices a label in a file stands for."""
+"""Map the labels in a file to the choices of a task."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ MAX_CHOICES = 100
 
 _NUMBER_OF_TRUTH = {"true": "1", "false": "0"}
 _TRUTHS = {*_NUMBER_OF_TRUTH, *_NUMBER_OF_TRUTH.values()}
-_SHOWN = 5  # notes of a kind, and spellings in one
+_SHOWN = 5  # largest number of notes of a kind, and of spellings in a note
 
 
 class Labels:
-    """The answers of a task, and what the labels in its files mean.
+    """The answers of a task, and the meaning of the labels in its files.
 
-    A label is found as it is written, else without regard to case, else, where the answers are known by their number,
-    by that of a ClassLabel, or by 1 and 0 for true and false.
+    A label is looked up as written, then ignoring case. If the labels are numbers, a ClassLabel is also looked up by
+    its number, and true and false as 1 and 0.
     """
 
     def __init__(self, choices: Sequence[str], index: Mapping[str, int], notes: Sequence[str] = ()) -> None:
-        """choices: the answers; index: label, as `cells.label_of` writes it -> which of them; notes: what is worth
-        telling about the labels."""
+        """choices: the answers; index: maps a label, as written by `cells.label_of`, to the index of its answer; notes:
+        notes on the labels for the user."""
         self.choices = tuple(choices)
         self.notes = tuple(notes)
         self._index = dict(index)
@@ -36,7 +36,7 @@ class Labels:
         self._folded = {label: numbers.pop() for label, numbers in folded.items() if len(numbers) == 1}
 
     def __call__(self, value: Any) -> int:
-        """Index of the choice that a cell stands for; raises Misfit for nothing and for an unknown label."""
+        """Index of the choice for a cell. Raises Misfit for an empty cell or an unknown label."""
         label = label_of(value)
         if label in self._index:
             return self._index[label]
@@ -50,31 +50,31 @@ class Labels:
 
     @classmethod
     def of_mapping(cls, meanings: Mapping[str, str]) -> Labels:
-        """From label -> answer; several labels may mean the same answer."""
+        """Build from a mapping of labels to answers. Several labels may have the same answer."""
         choices = list(dict.fromkeys(meanings.values()))
         return cls(choices, {label_of(label): choices.index(answer) for label, answer in meanings.items()})
 
     @classmethod
     def of_choices(cls, choices: Sequence[str], values: Iterable[Any]) -> Labels:
-        """From the answers; whether the labels in the files are their names or their numbers, the training rows tell:
-        what explains more different labels is meant."""
+        """Build from the answers. The labels in the files are their names or their numbers: whichever explains more of
+        the distinct labels in the training rows."""
         labels = [label_of(name) for name in choices]
-        # Two answers such as 1.1 and 1.10 are one label: it tells neither.
+        # Two answers such as 1.1 and 1.10 are the same label, which then identifies neither.
         names = {label: index for index, label in enumerate(labels) if labels.count(label) == 1}
         numbers = {str(index): index for index in range(len(choices))}
         by_name, by_number = cls(choices, names), cls(choices, numbers)
         named, numbered = set(), set()
         for value in values:
-            for known, found in ((by_name, named), (by_number, numbered)):
+            for known, explained in ((by_name, named), (by_number, numbered)):
                 try:
-                    found.add(known(value))
+                    explained.add(known(value))
                 except Misfit:
                     continue
         return by_number if len(numbered) > len(named) else by_name
 
     @classmethod
     def of_values(cls, values: Iterable[Any], place: str) -> Labels:
-        """The labels of the training rows are the answers: numbers by value, classes by number, else sorted."""
+        """Use the labels of the training rows as answers: numbers by value, classes by number, others sorted."""
         seen: dict[str, int | None] = {}
         spellings: dict[str, dict[str, None]] = {}
         for value in values:
@@ -89,7 +89,7 @@ class Labels:
             if len(ways) < _SHOWN:
                 ways[text_of(value).strip()] = None
         if len(seen) > 2 and seen.keys() <= _TRUTHS:
-            seen = {"0": None, "1": None}  # `Labels` finds true and false by them
+            seen = {"0": None, "1": None}  # the names under which `Labels` looks up true and false
         if not 2 <= len(seen) <= MAX_CHOICES:
             only = f"only the label {shown(next(iter(seen)))}" if len(seen) == 1 else "no label"
             got = f"more than {MAX_CHOICES} labels" if seen and len(seen) > 1 else only
@@ -104,14 +104,14 @@ class Labels:
 
 
 def _notes(spellings: Mapping[str, Mapping[str, None]]) -> list[str]:
-    """What a user may not expect: spellings that count as one label, and labels that differ in case only."""
+    """Notes on what you may not expect: spellings that count as one label, and labels that differ only in case."""
     cases: dict[str, list[str]] = {}
     for label in spellings:
         cases.setdefault(label.casefold(), []).append(label)
     joined = [f"labels {listed(ways)} are read as one" for ways in spellings.values() if len(ways) > 1]
     apart = [
-        f"labels {listed(labels)} differ in case only and stay apart (choices in a YAML description can give them one "
-        "answer)"
+        f"labels {listed(labels)} differ only in case and count as different (choices in a YAML description can give "
+        "them one answer)"
         for labels in cases.values()
         if len(labels) > 1
     ]

@@ -1,9 +1,9 @@
-"""Training rows that overlap with rows that a prompt is judged on.
+"""Training rows that overlap with the rows on which a prompt is scored.
 
-Some public sets are cut from the same texts (SST-2 and the movie snippets, for instance). A training row leaks when it
-contains a test row or is contained in one, after lower-casing and removing everything but letters and digits. The inner
-one must have at least four words: that "good" stands in another text means nothing. Shorter ones leak when equal. In
-scripts without blanks between words, a few characters count as a word (`words`).
+Some public sets are cut from the same texts (SST-2 and the movie snippets, for instance). A training row leaks if it
+contains a test row or is contained in one, after lower-casing and removing everything but letters and digits. The
+contained text must have at least four words, because finding "good" in another text means nothing. Shorter texts leak
+if they are equal. In scripts without spaces between words, a few characters count as a word (`words`).
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from prompttransfer.tasks.words import word_count
 MIN_WORDS = 4
 
 _OTHER = re.compile(r"[\W_]+")
-# A text is looked for by a hash of its first characters, as many as the largest of these that it has.
+# A text is searched by a hash of its first characters: the largest of these widths that fits the text.
 _WIDTHS = (1, 2, 4, 8, 16, 32, 64)
-# Characters of training text in memory at a time, and of text whose windows are hashed at once.
+# Characters of training text in memory at a time, and characters whose windows are hashed at a time.
 _CHUNK, _BLOCK = 32_000_000, 1_000_000
 _BASE = 0x9E3779B97F4A7C15  # odd
 _TABLE_BITS = 22
@@ -40,8 +40,8 @@ def leaking_rows(train: Iterable[str], test: Sequence[str]) -> set[int]:
 
     Texts without a letter or digit never leak.
 
-    Exact, and linear in the number of characters: a text can only contain another where the hash of its next characters
-    is that of the other's first ones. Train texts are read a piece at a time.
+    The search is exact and linear in the number of characters: a text can contain another only where the hash of its
+    next characters equals the hash of the other's first ones. Train texts are read in chunks.
     """
     tests = {normalize(text): word_count(text) >= MIN_WORDS for text in test}
     tests.pop("", None)
@@ -62,15 +62,15 @@ def leaking_rows(train: Iterable[str], test: Sequence[str]) -> set[int]:
 
 
 def drop_leaks(task: Task) -> Task:
-    """The task without rows that leak rows it is judged on: validation rows that leak test rows go, and training rows
-    that leak test or validation rows."""
+    """Drop leaking rows from a task: validation rows that overlap with test rows, and training rows that overlap with
+    test or validation rows."""
     return drop_leaks_of([task], [task])[0]
 
 
 def drop_leaks_of(tasks: Sequence[Task], judges: Iterable[Task]) -> list[Task]:
-    """Tasks without rows that leak rows of the judges, as `drop_leaks` has it.
+    """Drop rows from tasks that overlap with rows of other tasks, the judges, as in `drop_leaks`.
 
-    The rows of all tasks are looked for at once, so that the judges' are read once, however many tasks there are.
+    All tasks are searched together, so that the judges' rows are read only once.
     """
     tests, validations = list[str](), list[str]()
     for judge in judges:
@@ -91,7 +91,7 @@ def drop_leaks_of(tasks: Sequence[Task], judges: Iterable[Task]) -> list[Task]:
 
 
 def _chunks(texts: Iterable[str], most: int) -> Iterator[tuple[int, list[str]]]:
-    """First index and texts of each piece; a piece ends with the text that fills it."""
+    """First index and texts of each chunk. A chunk ends with the text that fills it."""
     chunk: list[str] = []
     size = start = 0
     for text in texts:
@@ -105,10 +105,10 @@ def _chunks(texts: Iterable[str], most: int) -> Iterator[tuple[int, list[str]]]:
 
 
 class _Prefixes:
-    """Texts that are looked for in others, by a hash of their first characters."""
+    """Texts to find in others, by a hash of their first characters."""
 
     def __init__(self, texts: Sequence[str]) -> None:
-        """texts: none empty, none twice."""
+        """texts: nonempty, without duplicates."""
         self._texts = texts
         groups: dict[int, list[int]] = defaultdict(list)
         for index, text in enumerate(texts):
@@ -120,12 +120,12 @@ class _Prefixes:
             by_hash: dict[int, list[int]] = defaultdict(list)
             for value, index in zip(hashes.tolist(), indices, strict=True):
                 by_hash[value].append(index)
-            marks = np.zeros(1 << _TABLE_BITS, bool)  # most places are told by one look into this
+            marks = np.zeros(1 << _TABLE_BITS, bool)  # rules out most positions with one lookup
             marks[_short(hashes)] = True
             self._tables[width] = marks, by_hash
 
     def found_in(self, outers: Sequence[str]) -> Iterator[tuple[int, int]]:
-        """All pairs (outer, inner) of indices where the inner text stands in the outer one; a pair may come again."""
+        """All pairs (outer, inner) of indices such that the outer text contains the inner one. Pairs may repeat."""
         for first, block in _chunks(outers if self._tables else (), _BLOCK):
             starts = [0, *accumulate(map(len, block))]
             for width, hashes in _windows("".join(block)):
@@ -140,7 +140,7 @@ class _Prefixes:
 
 
 def _windows(text: str) -> Iterator[tuple[int, np.ndarray]]:
-    """Each of the widths, with a hash of every window of that width: a polynomial modulo 2^64."""
+    """Each width with the hashes of all windows of that width: polynomials modulo 2^64."""
     hashes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4").astype(np.uint64)
     for width in _WIDTHS:
         yield width, hashes

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from prompttransfer.files.paths import expanded, file_stem
 
-# Formats of task files by suffix; `tasks.tables` reads them.
+# Suffixes of task files; `tasks.tables` reads them.
 FORMATS = {
     ".csv": "separated",
     ".tsv": "separated",
@@ -22,31 +22,31 @@ TABLES = tuple(FORMATS)
 PACKED = (".csv.gz", ".tsv.gz", ".jsonl.gz", ".ndjson.gz", ".json.gz")
 DESCRIPTIONS = (".yaml", ".yml")
 
-# Only a colon after a suffix separates two files, so that a path may hold one of its own.
+# Only a colon after a suffix separates two files, so a path may contain a colon.
 _BETWEEN_FILES = re.compile("|".join(rf"(?<={re.escape(suffix)})\s*:" for suffix in (*TABLES, *PACKED)), re.IGNORECASE)
 
 
 def is_file_name(name: str) -> bool:
-    """Whether a task is named by files ("reviews.csv", "train.csv:test.csv"), not by a built-in name."""
+    """Whether a task's name is files ("reviews.csv", "train.csv:test.csv"), not a built-in name."""
     if name.startswith(("/", "./", "../", "~")) or is_description(name):
         return True
     if any(table_suffix(path) for path in file_paths(name)) or (name and Path(name).is_dir()):
         return True
-    return "/" in name and bool(Path(name).suffix)  # "data/reviews.xlsx" is told what files are wanted
+    return "/" in name and bool(Path(name).suffix)  # so that "data/reviews.xlsx" gets an error about file formats
 
 
 def is_description(name: str) -> bool:
-    """Whether a task is named by its YAML description."""
+    """Whether a task's name is a YAML description."""
     return name.lower().endswith(DESCRIPTIONS)
 
 
 def file_paths(name: str) -> list[Path]:
-    """The files of a task named by files."""
+    """The files in a task's name."""
     return [expanded(part.strip()) for part in _BETWEEN_FILES.split(name)]
 
 
 def table_suffix(path: Path) -> str:
-    """The ending that says how a table is written (".csv", ".csv.gz"), in lower case; "" where none is known."""
+    """Suffix that gives a table's format (".csv", ".csv.gz"), in lower case; "" if unknown."""
     name = path.name.lower()
     return next((suffix for suffix in (*PACKED, *TABLES) if name.endswith(suffix)), "")
 
@@ -57,7 +57,7 @@ def is_dataset_folder(path: Path) -> bool:
 
 
 def task_name(path: Path) -> str:
-    """Name of a task of this file: its own, or its folder's where it is just "train"."""
+    """Name of a task in this file: the file's, or the folder's if the file is just "train"."""
     stem = path.name.split(".")[0] if table_suffix(path) in PACKED else path.stem
     stem = path.resolve().parent.name if stem.lower() == "train" else stem
     return file_stem(stem) or "task"

@@ -1,6 +1,6 @@
-"""Rendered rows on disk: written once, row by row, and from then on read through the memory map.
+"""Rendered rows on disk: written once, row by row, then memory-mapped.
 
-They carry the hashes of their files, which are compared whenever rows are asked for; damaged ones are rendered again.
+The hashes of the files are stored with them and checked at every read. Damaged files are rendered again.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from prompttransfer.files.cache import built_once, cache_folder
 from prompttransfer.files.durable import file_hash
 from prompttransfer.tasks.task import FEATURES, Example
 
-# Part of every key: a change of how rows are rendered makes what is stored stale.
+# Part of every key. Raise it when rendering changes, which makes stored rows stale.
 VERSION = 4
 _BATCH = 1000
 
 
 def rendered_folder() -> Path:
-    """Where rendered rows lie; may be deleted at any time."""
+    """Folder of rendered rows. You may delete it at any time."""
     return cache_folder() / "tasks"
 
 
@@ -38,7 +38,7 @@ def content_key(files: Mapping[str, Sequence[Path]], settings: Mapping[str, Any]
         for path in paths:
             inner = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
             for file in inner:
-                # A suffix decides how a file is read, its place in the folder what it is there.
+                # The suffix decides how to read a file, and its path within the folder decides its role.
                 name = file.relative_to(path) if path.is_dir() else file.suffix
                 state.update(f"{split}:{name}:{file_hash(file)}".encode())
     return state.hexdigest()[:32]
@@ -48,22 +48,22 @@ def stored(key: str, write: Callable[[Path], Mapping[str, Any]]) -> tuple[dict[s
     """The datasets stored under a key, by name, and the facts about them.
 
     Args:
-        write: called with a folder when nothing is stored: writes `<name>.arrow` there (`row_file`) and returns facts
-            that JSON holds. When it fails, nothing is stored.
+        write: called with a folder if nothing is stored. Writes `<name>.arrow` files to it (`row_file`) and returns
+            facts as JSON data. If it raises, nothing is stored.
     """
     folder = rendered_folder() / key
-    with built_once(folder, sealed=True) as made:
-        if made is not None:
-            facts = write(made)
-            (made / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
+    with built_once(folder, sealed=True) as work:
+        if work is not None:
+            facts = write(work)
+            (work / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
     datasets = {path.stem: Dataset.from_file(str(path)) for path in sorted(folder.glob("*.arrow"))}
     return datasets, json.loads((folder / "facts.json").read_text(encoding="utf-8"))
 
 
 @contextmanager
 def row_file(path: Path, features: Features = FEATURES) -> Iterator[Callable[..., None]]:
-    """A function that writes examples, and any columns more, to an Arrow file, a thousand in memory at a time."""
-    # A stream, because the writer would take some paths for addresses.
+    """Open an Arrow file; yields a function that writes an example, with any extra columns. Buffers a thousand rows."""
+    # An open stream, because the writer would treat some paths as addresses.
     with (
         pa.OSFile(str(path), "wb") as stream,
         ArrowWriter(features=features, stream=stream, writer_batch_size=_BATCH) as writer,
@@ -73,7 +73,7 @@ def row_file(path: Path, features: Features = FEATURES) -> Iterator[Callable[...
 
 
 class Reservoir:
-    """A uniform random sample of at most `size` of the rows it is shown, in one pass (Vitter 1985, algorithm R)."""
+    """A uniform random sample of at most `size` rows, drawn in one pass (Vitter 1985, algorithm R)."""
 
     def __init__(self, size: int, rng: np.random.Generator) -> None:
         self._size, self._rng, self._seen = size, rng, 0

@@ -1,4 +1,4 @@
-"""On which scale a metric is printed, which way is better, and which scores may be averaged."""
+"""The scale of each metric, which direction is better, and which scores may be averaged."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Scale:
-    """How scores of a metric are printed.
+    """How to print the scores of a metric.
 
     Attributes:
-        top: the best value, or of an error rate a usual worst one; None: open.
-        lower_is_better: an error rate.
-        digits: after the point.
+        top: best value, or a typical worst value of an error rate; None: unbounded.
+        lower_is_better: whether the metric is an error rate.
+        digits: digits after the decimal point.
     """
 
     top: float | None = 100.0
@@ -21,12 +21,12 @@ class Scale:
     digits: int = 1
 
     def text(self, value: float) -> str:
-        """Such as "87.5", "0.412"."""
+        """Format a score, such as "87.5" or "0.412"."""
         return f"{value:.{self.digits}f}"
 
 
 PERCENT = Scale()
-# All others are in per cent, more is better.
+# All other metrics are in per cent, and higher is better.
 SCALES = {
     "ter": Scale(lower_is_better=True),
     "nist": Scale(top=None, digits=2),
@@ -36,15 +36,15 @@ SCALES = {
 
 
 def scale_of(metric: str) -> Scale:
-    """The scale of a metric; per cent for one that is not known."""
+    """The scale of a metric; per cent if the metric is unknown."""
     return SCALES.get(metric, PERCENT)
 
 
 def averaged(metrics: Mapping[str, str]) -> tuple[str, ...]:
-    """The tasks whose scores have a mean: all where they share one metric, else those in per cent, more being better.
+    """Tasks whose scores may be averaged: all if they share one metric, else those in per cent with higher better.
 
     Args:
-        metrics: metric by task.
+        metrics: metric of each task.
     """
     if len(set(metrics.values())) <= 1:
         return tuple(metrics)
@@ -52,5 +52,5 @@ def averaged(metrics: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def mean_scale(metrics: Mapping[str, str]) -> Scale:
-    """The scale of the mean over the tasks that have one (`averaged`); per cent where there is none."""
+    """The scale of the mean over the tasks that may be averaged (`averaged`); per cent if there are none."""
     return scale_of(next((metrics[task] for task in averaged(metrics)), ""))

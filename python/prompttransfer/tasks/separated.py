@@ -16,18 +16,18 @@ from prompttransfer.tasks.tables import Row, check_columns, opened
 
 _DELIMITERS = (",", "\t", ";", "|")
 _NO_HEADING = "; heading there, of a file whose first line is a row, and delimiter"
-_SEEN = 20  # lines that tell the delimiter of a file without heading
+_SEEN = 20  # lines that determine the delimiter of a file without a header
 _DECLARED = re.compile(r'"?sep=([^\w"\r\n])"?[\r\n]*', re.IGNORECASE)
 
 Records = Callable[[Dialect], Iterator[Record]]
 
 
 def separated_rows(path: Path, columns: Sequence[str], reading: Reading, usual: str) -> Iterator[Row]:
-    """Rows of a CSV or TSV file; usual: the delimiter that its name tells.
+    """Rows of a CSV or TSV file. usual: the delimiter that its suffix implies.
 
     Raises:
-        ValueError: the file does not have the columns, cannot be read, or a broken quotation mark leaves it open where
-            the next row begins.
+        ValueError: columns are missing, the file cannot be read, or a broken quotation mark makes the start of the next
+            row ambiguous.
     """
 
     def records(dialect: Dialect) -> Iterator[Record]:
@@ -40,10 +40,10 @@ def separated_rows(path: Path, columns: Sequence[str], reading: Reading, usual: 
         delimiter = reading.delimiter or declared
     dialect = Dialect(delimiter or usual, reading.quotes, reading.escape)
     if delimiter is None and heading:
-        dialect = _told_by_rows(dialect, records, len(heading), path)
+        dialect = _dialect_by_rows(dialect, records, len(heading), path)
     elif delimiter is None:
-        dialect = _told_by_heading(dialect, records, columns)
-    # A space before the names of the heading is one before every cell, and quotation marks stand behind it.
+        dialect = _dialect_by_heading(dialect, records, columns)
+    # If the names in the header have a space before them, so does every cell, and quotation marks come after it.
     dialect = replace(dialect, spaced=any(cell.startswith(" ") for cell in _first(dialect, records).cells[1:]))
     first = _first(dialect, records)
     if first.problem and not heading:
@@ -51,7 +51,7 @@ def separated_rows(path: Path, columns: Sequence[str], reading: Reading, usual: 
     names = heading or _names(first)
     check_columns(path, columns, names, "" if heading else _NO_HEADING)
     joined = JoinedRows(dialect, len(names), lambda: records(dialect))
-    number = 0 if heading else -1  # the heading is no row
+    number = 0 if heading else -1  # the header is not a row
     with _lines(path, reading.encoding) as (_, lines):
         for record in dialect.records(lines):
             number += 1
@@ -70,14 +70,14 @@ def separated_rows(path: Path, columns: Sequence[str], reading: Reading, usual: 
 
 @contextmanager
 def _lines(path: Path, encoding: str) -> Iterator[tuple[str | None, Lines]]:
-    """The delimiter that a first line `sep=;` declares, as in files for Excel, and the lines behind it."""
+    """The delimiter declared by a first line `sep=;`, as in files for Excel, and the lines after it."""
     with opened(path, encoding) as file:
         lines = Lines(file)
         first = next(lines, "")
-        found = _DECLARED.fullmatch(first)
-        if not found:
+        declaration = _DECLARED.fullmatch(first)
+        if not declaration:
             lines.put_back([first])
-        yield found[1] if found else None, lines
+        yield declaration[1] if declaration else None, lines
 
 
 def _first(dialect: Dialect, records: Records) -> Record:
@@ -85,13 +85,13 @@ def _first(dialect: Dialect, records: Records) -> Record:
 
 
 def _names(heading: Record) -> tuple[str, ...]:
-    """Names of the columns; the whole line is one where the heading has a problem."""
+    """Names of the columns. If the header has a problem, the whole line is one name."""
     return tuple(name.strip() for name in (heading.lines[:1] if heading.problem else heading.cells))
 
 
-def _told_by_heading(dialect: Dialect, records: Records, columns: Sequence[str]) -> Dialect:
-    """Where the usual delimiter makes one column of them all, the others are tried: one that makes the columns that are
-    needed, or else most columns, so that an error names those of the file."""
+def _dialect_by_heading(dialect: Dialect, records: Records, columns: Sequence[str]) -> Dialect:
+    """If the usual delimiter gives a single column, try the others. Prefer one that gives the needed columns, then the
+    one that gives the most, so that an error lists the columns of the file."""
     names = {dialect: _names(_first(dialect, records))}
     if len(names[dialect]) > 1 or set(columns) <= set(names[dialect]):
         return dialect
@@ -102,8 +102,8 @@ def _told_by_heading(dialect: Dialect, records: Records, columns: Sequence[str])
     return max(names, key=lambda one: len(names[one]))
 
 
-def _told_by_rows(dialect: Dialect, records: Records, count: int, path: Path) -> Dialect:
-    """The delimiter that makes so many cells of every row without a problem; ValueError where several do."""
+def _dialect_by_rows(dialect: Dialect, records: Records, count: int, path: Path) -> Dialect:
+    """The delimiter that splits every valid row into `count` cells. Raises ValueError if several do."""
 
     def fits(one: Dialect) -> bool:
         sizes = {len(record.cells) for record in islice(records(one), _SEEN) if not record.problem}
@@ -113,14 +113,14 @@ def _told_by_rows(dialect: Dialect, records: Records, count: int, path: Path) ->
     fitting = [one for one in dialects if fits(one)]
     if len(fitting) > 1 and count > 1:
         shown = ", ".join(repr(one.delimiter) for one in fitting)
-        raise ValueError(f"{path}: {shown} all make {count} columns; want a delimiter in its YAML description")
+        raise ValueError(f"{path}: {shown} all make {count} columns; set the delimiter in its YAML description")
     return fitting[0] if fitting else dialect
 
 
 def _next_row_is_known(dialect: Dialect, record: Record, lines: Lines, count: int) -> bool:
-    """After a record with a problem, put back all its lines but the first, if the next row surely begins there.
+    """After an invalid record, put back all its lines but the first, if the next row certainly begins there.
 
-    It does where the first line and the one behind it each make a row of `count` cells, or where the file ends.
+    This is so if the first line and the one after it each split into `count` cells, or if the file ends.
     """
     behind = record.lines[1:] or list(islice(lines, 1))
     if behind and not all(len(dialect.split(line)) == count for line in (record.lines[0], behind[0])):

@@ -1,6 +1,6 @@
-"""Rows of a table of your own, one after the other, whatever its format; each format has a module of its own.
+"""Read a table row by row, in any format. Each format has its own module.
 
-Only a .json file is held in memory.
+Only .json files are held in memory.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ _STRAY = re.compile("[\udc80-\udcff]")
 
 @dataclass(frozen=True)
 class Row:
-    """One row: where it stands ("reviews.csv, row 7"), its cells, or why it cannot be read."""
+    """One row: its place ("reviews.csv, row 7"), and its cells or the reason why it cannot be read."""
 
     place: str
     cells: dict[str, Any] = field(default_factory=dict)
     problem: str = ""
 
     def read(self, column: str, meaning: Callable[[Any], Meaning]) -> Meaning:
-        """What the cell of a column means; a Misfit names its place and column."""
+        """Convert the cell of a column with `meaning`. A Misfit names its place and column."""
         if self.problem:
             raise Misfit(f"{self.place}: {self.problem}")
         try:
@@ -48,16 +48,16 @@ class Row:
 
 
 def read_rows(path: Path, columns: Sequence[str], *, split: str = "train", **reading: Any) -> Iterator[Row]:
-    """The rows of a table; columns that were not asked for may be missing from them.
+    """The rows of a table. They may lack columns that were not requested.
 
     Args:
-        columns: columns that are needed ("a.b": field b of the struct a).
-        split: which part of a folder of the `datasets` library that has several.
+        columns: needed columns ("a.b": field b of the struct a).
+        split: split to read, for a `datasets` folder with several.
         reading: fields of `Reading`, for text files.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is not what its name says, or does not have the columns.
+        ValueError: the content does not match the file's suffix, or columns are missing.
     """
     if path.is_dir() and is_dataset_folder(path):
         from prompttransfer.tasks.arrow_tables import folder_rows
@@ -86,13 +86,13 @@ def read_rows(path: Path, columns: Sequence[str], *, split: str = "train", **rea
 
 
 def check_columns(path: Path, columns: Sequence[str], known: Sequence[str], hint: str = "") -> None:
-    """Check that a table with a heading has the columns, each once; for "a.b", that there is a column "a".
+    """Check that a table with a header has each column exactly once; for "a.b", that there is a column "a".
 
     Args:
-        hint: what else may be meant, told where one is missing.
+        hint: addition to the error message for a missing column.
 
     Raises:
-        ValueError: one is missing or stands twice; with a suggestion.
+        ValueError: a column is missing (with a suggestion) or duplicated.
     """
     for column in columns:
         starts = [name for name in known if column == name or column.startswith(f"{name}.")]
@@ -107,7 +107,7 @@ def check_columns(path: Path, columns: Sequence[str], known: Sequence[str], hint
 
 @contextmanager
 def opened(path: Path, encoding: str) -> Iterator[TextIO]:
-    """A text file, unpacked where its name ends in .gz; what it is not is said with its name."""
+    """Open a text file, decompressing .gz. Errors while reading name the file and what is wrong with it."""
     packed = path.suffix.lower() == ".gz"
     try:
         with gzip.open(path, "rb") if packed else path.open("rb") as raw:
@@ -118,18 +118,18 @@ def opened(path: Path, encoding: str) -> Iterator[TextIO]:
             with io.TextIOWrapper(raw, encoding=codec, newline="") as file:
                 yield file
     except UnicodeError as error:
-        reason = getattr(error, "reason", error)  # a codec may also raise the bare error
+        reason = getattr(error, "reason", error)  # a codec may also raise a plain UnicodeError
         raise ValueError(f"{path}: {_not_decoded(path, encoding, packed)} ({reason})") from error
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         with path.open("rb") as raw:
             kind = kind_of(raw.read(HEAD))
         if kind and not kind.startswith("a gzip"):
             raise ValueError(f"{path}: not a gzip file: this is {kind}") from error
-        raise ValueError(f"{path}: not a gzip file, or not all of it: {error}") from error
+        raise ValueError(f"{path}: not a gzip file, or truncated: {error}") from error
 
 
 def _not_decoded(path: Path, encoding: str, packed: bool) -> str:
-    """What is not in the encoding: the file, which may be in another, or a few bytes of it."""
+    """Describe a decoding error: the whole file has another encoding, or a few bytes are damaged."""
     if codecs.lookup(encoding).name != "utf-8":
         return f"not a {encoding.upper()} text file; {_OTHER_ENCODING}: latin-1"
     with gzip.open(path, "rb") if packed else path.open("rb") as file:
@@ -138,11 +138,11 @@ def _not_decoded(path: Path, encoding: str, packed: bool) -> str:
     letters = sum(sign > "\x7f" for sign in text) - len(strays)
     start = text.rfind("\n", 0, strays[0]) + 1
     line = text.count("\n", 0, start) + 1
-    # Letters of Latin-1 that make a letter of UTF-8 by chance are rare.
+    # Latin-1 letters rarely form a valid UTF-8 letter by chance.
     if letters * _CHANCE >= len(strays) and letters:
         place = f"byte {len(text[start : strays[0]].encode()) + 1} (0x{ord(text[strays[0]]) - 0xDC00:02x})"
         more = f" and {len(strays) - 1} more" if len(strays) > 1 else ""
         return f"UTF-8 text that is damaged or mixed with another encoding: line {line}, {place}{more}; repair it"
-    # Curly quotes and dashes of Windows stand where Latin-1 has no letters.
+    # Windows puts curly quotes and dashes where Latin-1 has no letters.
     guess = "cp1252" if any(text[stray] < "\udca0" for stray in strays) else "latin-1"
     return f"not a UTF-8 text file, line {line}; {_OTHER_ENCODING}: {guess}"

@@ -1,4 +1,4 @@
-"""A task: three splits of templated texts with the index of the right answer."""
+"""A task: three splits of templated texts, each with the index of its right answer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from prompttransfer.settings.reading import Reading
 from prompttransfer.tasks.metrics import METRICS
 from prompttransfer.tasks.text_metrics import TEXT_METRICS
 
-# Types are named so that an empty split has them too.
+# Explicit types, so that an empty split has them too.
 FEATURES = Features(
     {
         "raw": Value("string"),
@@ -25,16 +25,19 @@ FEATURES = Features(
     }
 )
 
-# share of training and validation rows when a task comes as one table; the rest is its test set
+# fractions of training and validation rows of a single table; the rest is the test set
 SPLIT = (0.8, 0.1)
 
 
 @dataclass(frozen=True)
 class Example:
-    """One row. raw: all its text, joined, untemplated (searched for leaks); text: what the model reads.
+    """One row of a task.
 
-    label: index of the right choice. Where the answer is free text: -1, `answer` is what the model learns to write,
-    and `references` are all answers that count as right.
+    raw: all its text, joined, without the template; searched for leaks.
+    text: the text that the model reads.
+    label: index of the right choice; -1 for free text.
+    answer: for free text, the answer that the model learns to write.
+    references: for free text, all answers that count as right.
     """
 
     raw: str
@@ -46,10 +49,10 @@ class Example:
 
 @dataclass(frozen=True)
 class Wording:
-    """How the text of a row is made of its fields, see `prompttransfer.tasks.templates`.
+    """How to build the text of a row from its fields, see `prompttransfer.tasks.templates`.
 
-    columns: of each field in the table the rows came from, where they are known.
-    reading: how that table is read.
+    columns: column of each field in the original table, if known.
+    reading: options for reading that table.
     """
 
     template: str
@@ -60,29 +63,31 @@ class Wording:
 
 @dataclass(frozen=True)
 class Task:
-    """A task in words: a choice between given answers, or a free answer.
+    """A task in words: a choice between fixed answers, or free text.
 
     Attributes:
-        name: also the name of its files in a run folder.
-        train: a column for each field of `Example`; shuffled, so that the first n rows are a random draw.
-        validation: likewise.
-        test: likewise.
-        choices: the answer strings the model chooses from, by label; empty where the answer is free text.
-        scale: the choices are numbers, and correlations are of these numbers; an answer that is written may be any.
-        metric: the score that is reported; known to `prompttransfer.tasks.metrics`, or `text_metrics` for free text.
-        more_metrics: reported beside it.
-        max_length: text tokens kept of a row; None: as the run says.
-        cut: the end of a text that gives way where it is longer: "start", or "end" for texts that begin with what is
-            asked.
-        cue: what a causal model reads between text and answer, where the texts do not end with it; never cut.
-        join: how the answer of a causal model joins its text (`settings.joins`); "auto": as the template, or the cue,
-            ends; None: the text as it is written, without white space behind a cue, and then a space, as in prompt
-            files that do not say.
-        max_answer: tokens of an answer at most, when it is free text.
-        wording: how texts are made, for texts to come; None where it is not known.
-        origin: where the rows came from.
-        leaked: training and validation rows left out because they overlap with rows that prompts are judged on.
-        skipped: rows left out because they do not fit the description of the task.
+        name: name of the task and of its files in a run folder.
+        train: training rows, with a column for each field of `Example`. Shuffled, so the first n rows are a random
+            sample.
+        validation: validation rows, likewise.
+        test: test rows, likewise.
+        choices: answers to choose from, by label; empty for free text.
+        scale: whether the choices are numbers. Correlations then use these numbers, and a generated answer may be any
+            number.
+        metric: metric to report, from `prompttransfer.tasks.metrics`, or from `text_metrics` for free text.
+        more_metrics: other metrics to report.
+        max_length: text tokens to keep per row; None: as in the run.
+        cut: end of a long text to cut off: "start", or "end" for texts that begin with the question.
+        cue: text that a causal model reads between text and answer, if the texts do not end with it; never cut.
+        join: how the answer of a causal model joins its text (`settings.joins`). "auto": according to the end of the
+            template or cue. None: the text unchanged, without white space after a cue, then a space, as for prompt
+            files without this entry.
+        max_answer: largest number of tokens of a free-text answer.
+        wording: how to build texts for new rows; None: unknown.
+        origin: source of the rows.
+        leaked: number of training and validation rows left out because they overlap with rows on which prompts are
+            scored.
+        skipped: number of rows left out because they do not fit the description of the task.
     """
 
     name: str
@@ -116,7 +121,7 @@ class Task:
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """All metrics, the reported one first."""
+        """All metrics, starting with the one to report."""
         return (self.metric, *self.more_metrics)
 
     @property
@@ -124,7 +129,7 @@ class Task:
         return not self.choices
 
     def few_shot(self, rows: int, seed: int) -> Task:
-        """This task with `rows` training rows (at least 1), drawn at random, not stratified; all when it has fewer."""
+        """This task with `rows` random training rows (at least 1), not stratified; all of them if it has fewer."""
         if rows < 1:
             raise ValueError(f"rows: got {rows}, want at least 1")
         order = np.random.default_rng(seed).permutation(len(self.train))[:rows]
@@ -135,32 +140,32 @@ class Task:
         return replace(self, train=_first(self.train, train_rows), test=_first(self.test, test_rows))
 
     def on_validation(self) -> Task:
-        """This task judged on its validation rows: they take the place of the test rows, which are gone."""
+        """This task with its validation rows in place of the test rows."""
         return replace(self, validation=self.validation.select([]), test=self.validation)
 
     def select_training(self, train_rows: Sequence[int], validation_rows: Sequence[int]) -> Task:
-        """This task with these training and validation rows only; the others count as leaked."""
+        """This task with only these training and validation rows. The others count as leaked."""
         train, validation = self.train.select(train_rows), self.validation.select(validation_rows)
         gone = len(self.train) + len(self.validation) - len(train) - len(validation)
         return replace(self, train=train, validation=validation, leaked=self.leaked + gone)
 
 
 def to_dataset(examples: Iterable[Example]) -> Dataset:
-    """A column for each field of `Example`."""
+    """Dataset with a column for each field of `Example`."""
     rows = list(examples)
     columns = {name: [getattr(row, name) for row in rows] for name in FEATURES}
     return Dataset.from_dict(columns, features=FEATURES)
 
 
 def shuffled(examples: Sequence[Example], seed: int) -> list[Example]:
-    """The examples in a random order that depends on the seed alone."""
+    """The examples in a random order that depends only on the seed."""
     return [examples[index] for index in np.random.default_rng(seed).permutation(len(examples))]
 
 
 def split_examples(
     examples: Sequence[Example], seed: int, shares: tuple[float, float] = SPLIT
 ) -> tuple[list[Example], list[Example], list[Example]]:
-    """Shuffle and cut into training, validation and test examples; shares: of the first two."""
+    """Shuffle and split into training, validation and test examples. shares: fractions of the first two."""
     rows = shuffled(examples, seed)
     first = round(shares[0] * len(rows))
     second = first + round(shares[1] * len(rows))

@@ -1,7 +1,7 @@
-"""From the fields of a row to the text a model reads.
+"""Build the text for a model from the fields of a row.
 
-A template ends where the answer is to follow. Each field can be cut to a number of words, so that all of them fit into
-the tokens that the model keeps, which are the last ones.
+A template ends where the answer follows. Each field can be cut to a number of words, so that all fields fit into the
+tokens that the model keeps, which are the last ones.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def fields_of(template: str) -> tuple[str, ...]:
     """Names of the fields of a template such as "Review: {text}\\nSentiment:", in order.
 
     Raises:
-        ValueError: the template is malformed, names no field, or says more of a field than its name ({text:>9}).
+        ValueError: the template is malformed, has no field, or has more than a name in braces ({text:>9}).
     """
     try:
         parts = [part for part in Formatter().parse(template) if part[1] is not None]
@@ -35,7 +35,7 @@ def fields_of(template: str) -> tuple[str, ...]:
 
 
 def shorten(text: str, max_words: int | None = None) -> str:
-    """The first max_words words (None: all), with single spaces for all white space."""
+    """The first max_words words (None: all). All white space becomes single spaces."""
     text = " ".join(text.split())
     return text if max_words is None else first_words(text, max_words)
 
@@ -48,11 +48,11 @@ def render(
     references: Sequence[str] = (),
     max_words: int | None = None,
 ) -> Example:
-    """An example of the fields' values; each is cut to max_words words in the model's text, but not in raw.
+    """Build an example from the fields' values. Each is cut to max_words words in `text`, but not in `raw`.
 
     Args:
         label: index of the right choice.
-        references: where the answer is free text, all right answers; the first is what the model learns to write.
+        references: for free text, all right answers. The model learns to write the first.
     """
     names = fields_of(template)
     text = template.format(**{name: shorten(fields[name], max_words) for name in names})

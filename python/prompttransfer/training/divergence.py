@@ -1,4 +1,4 @@
-"""A loss that is no longer finite: the prompt of the last finite one is kept."""
+"""When the loss is no longer finite, keep the prompt of the last finite loss."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class Diverged(RuntimeError):
 
 
 class LastGood:
-    """What a prompt was when its loss was last known to be finite.
+    """The prompt as of the last finite loss.
 
     Args:
-        folder: gets the file of it.
-        way_out: what the user may change, for the message.
+        folder: folder to write the prompt to.
+        way_out: what the user may change, for the error message.
     """
 
     def __init__(self, prompt: PromptModule, folder: Path, way_out: str) -> None:
@@ -32,21 +32,21 @@ class LastGood:
         self._read = self._good = (0, self._values())
 
     def reading(self, updates: int) -> None:
-        """The next loss is that of the prompt as it is now, after so many updates."""
+        """Record the prompt, whose loss after this many updates is read next."""
         self._read = (updates, self._values())
 
     def judge(self, loss: float, update: int) -> None:
-        """A loss was read.
+        """Check a loss.
 
         Raises:
-            Diverged: it is not finite.
+            Diverged: the loss is not finite.
         """
         if not math.isfinite(loss):
             raise self._diverged(f"the loss is {loss} at update {update}")
         self._good = self._read
 
     def finish(self, updates: int) -> None:
-        """Training ended: what the last update made of the prompt was never read.
+        """Check the prompt after the last update, which no loss covers.
 
         Raises:
             Diverged: the prompt is not finite.
@@ -58,7 +58,7 @@ class LastGood:
         return [parameter.detach().clone() for parameter in self.prompt.parameters() if parameter.requires_grad]
 
     def _diverged(self, what: str) -> Diverged:
-        """Puts the prompt back to what it was, and writes it."""
+        """Restore the last good prompt and write it to the folder."""
         updates, values = self._good
         trained = [parameter for parameter in self.prompt.parameters() if parameter.requires_grad]
         with torch.no_grad():
@@ -71,5 +71,5 @@ class LastGood:
                 composed = [self.prompt.composed(task) for task in range(self.prompt.count)]
                 tensors = {TENSOR if not task else f"{TENSOR}.{task}": value for task, value in enumerate(composed)}
             write_tensors(self.path, tensors, {"updates": str(updates)})
-        path = processes.broadcast(self.path)  # written by now, whichever process ends first
+        path = processes.broadcast(self.path)  # waits until the file is written
         return Diverged(f"{what}; {self.way_out}\nthe last good prompt, of update {updates}: {path}")

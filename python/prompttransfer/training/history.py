@@ -1,6 +1,6 @@
-"""What a run keeps of a training beside its results: a file for each row, which the report draws.
+"""Training curves and other facts that the report draws, one file for each row of the results.
 
-Methods write it as a dictionary; a method that is not the package's may add entries of its own, which nobody draws.
+Methods write them as a dictionary. Your own method may add entries, which the report ignores.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, TypeAdapter
-from typing_extensions import TypedDict  # that of Python 3.10 and 3.11 does not tell pydantic what may be missing
+from typing_extensions import TypedDict  # pydantic cannot see missing keys of Python 3.10's and 3.11's own
 
 from prompttransfer.settings.base import Number
 from prompttransfer.settings.recipes import checked
@@ -17,14 +17,14 @@ Curve = list[Annotated[list[Number], Field(min_length=2, max_length=2)]]  # [upd
 
 
 class Similarity(TypedDict):
-    """Cosines (T, T) of the task vectors of named tasks; the target's own, where it is there, is the last."""
+    """Cosines (T, T) of the task vectors of named tasks. The target's own, if present, comes last."""
 
     names: list[str]
     matrix: list[list[Number]]
 
 
 class Related(TypedDict):
-    """The sign-flip test of the named sources against the target, see `prompttransfer.prompts.sign_test`."""
+    """Sign-flip test of the named sources against the target, see `prompttransfer.prompts.sign_test`."""
 
     names: list[str]
     cosine: list[Number]
@@ -33,23 +33,23 @@ class Related(TypedDict):
 
 
 class Particles(TypedDict, total=False):
-    """Of BMTPT's source stage: mean distance between the particles, bandwidth of their kernel."""
+    """BMTPT's source stage: mean distance between the particles, and bandwidth of their kernel."""
 
     mean_distance: Curve
     bandwidth: Curve
 
 
-def _square(found: Similarity) -> Similarity:
-    size = len(found["names"])
-    if len(found["matrix"]) != size or any(len(line) != size for line in found["matrix"]):
-        raise ValueError(f"want a matrix of {size} rows and columns, as there are names")
-    return found
+def _square(similarity: Similarity) -> Similarity:
+    size = len(similarity["names"])
+    if len(similarity["matrix"]) != size or any(len(line) != size for line in similarity["matrix"]):
+        raise ValueError(f"want a matrix of {size} rows and columns, one for each name")
+    return similarity
 
 
-def _one_each(found: Related) -> Related:
-    if not len(found["names"]) == len(found["cosine"]) == len(found["z"]):
+def _one_each(related: Related) -> Related:
+    if not len(related["names"]) == len(related["cosine"]) == len(related["z"]):
         raise ValueError("want one cosine and one z for each name")
-    return found
+    return related
 
 
 Group = tuple[int, list[str]]  # JSON has a list
@@ -58,16 +58,16 @@ Group = tuple[int, list[str]]  # JSON has a list
 def _in_order(groups: list[Group]) -> list[Group]:
     updates = [update for update, _ in groups]
     if updates != sorted(set(updates)):
-        raise ValueError("want updates that increase")
+        raise ValueError("want increasing updates")
     return groups
 
 
 class History(TypedDict, total=False):
-    """Of one target and seed.
+    """Training history of one target and seed.
 
     Attributes:
-        loss: on the target's rows; source_loss: on those of all sources, where they are trained together.
-        groups: (update, the sources merged in it).
+        loss: loss on the target's rows; source_loss: loss on the rows of all sources, if they train together.
+        groups: pairs of an update and the sources merged in it.
         attention: mean weight over the training rows, by prompt.
     """
 
@@ -84,9 +84,9 @@ _HISTORY = TypeAdapter(History)
 
 
 def read_history(content: Any, what: str) -> History:
-    """A history as it stands in its file.
+    """Validate the content of a history file.
 
     Raises:
-        ValueError: begins with `what`, then a line for each place that is not as it should be.
+        ValueError: content is invalid; the message starts with `what` and has a line for each error.
     """
     return checked(_HISTORY, content, what)

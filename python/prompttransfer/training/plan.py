@@ -1,4 +1,4 @@
-"""What a training is asked to do, and what it reports."""
+"""Input and output of a training: its plan and its log."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ Objective = Callable[[Backbone, PromptModule, Batch], Tensor]
 
 @dataclass
 class Plan:
-    """One optimization: what is trained, on what, how fast. The number of updates is the number of batches.
+    """One optimization: prompt, loss, batches and rates. The number of updates is the number of batches.
 
     Args:
-        prompt: trained in place.
-        objective: (backbone, prompt, batch) -> scalar loss; the average over the processes of what each computes for
-            its part of the batch is taken, see `prompttransfer.distributed.shares`.
-        rows: the examples that the batches index.
+        prompt: prompt to train in place.
+        objective: (backbone, prompt, batch) -> scalar loss. Each process computes it for its part of the batch, and
+            the average over the processes is used, see `prompttransfer.distributed.shares`.
+        rows: examples that the batches index.
         batches: row indices of every update, in order.
-        groups: parameter groups with their peak rates; the prompt's own at learning_rate when not given.
+        groups: parameter groups with their peak rates; None: the prompt's own groups at learning_rate.
         before_step: called after the backward pass (and the clipping) of every update.
-        whole_batches: every process reads whole batches; the objective shares the work out in another way.
-        selection: keep the prompt that is best on validation rows; none: the last one.
-        dropout: seed of the masks of the model's own dropout; none: no dropout.
-        horizon: updates that the schedule spans, where this plan makes only some of them; none: all its batches.
-        offset: updates of the schedule that were made before.
+        whole_batches: every process reads whole batches, because the objective splits the work differently.
+        selection: keep the prompt that is best on validation rows; None: keep the last one.
+        dropout: seed of the masks of the model's own dropout; None: no dropout.
+        horizon: updates that the schedule spans, if this plan covers only part of it; None: all batches.
+        offset: updates of the schedule that came before.
     """
 
     prompt: PromptModule
@@ -56,7 +56,7 @@ class Plan:
 
 @dataclass
 class TrainingLog:
-    """What a finished optimization reports; kept: the update whose prompt validation rows chose, and its score."""
+    """Report of a finished optimization. `kept` is the update that validation rows chose, and its score."""
 
     updates: int
     examples: int
@@ -65,7 +65,7 @@ class TrainingLog:
     kept: tuple[int, float] | None = None
 
 
-# What is left of the peak rate after the warm-up, by the share of the updates that is left.
+# Fraction of the peak rate after the warm-up, by the fraction of the updates left.
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "linear": lambda left: left,
     "cosine": lambda left: (1 - math.cos(math.pi * left)) / 2,
@@ -74,9 +74,9 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 
 
 def rate_factor(schedule: str, warmup: int, updates: int) -> Callable[[int], float]:
-    """Share of the peak rate at update 0, 1, ...: rising over `warmup` updates, then as in SCHEDULES.
+    """Fraction of the peak rate at update 0, 1, ...: rising over `warmup` updates, then as in SCHEDULES.
 
-    No update has rate 0, as the first one has in transformers' schedules: in a budget of a few updates each one counts.
+    Unlike in transformers' schedules, the first update does not have rate 0: in a small budget, every update counts.
     """
 
     def factor(update: int) -> float:

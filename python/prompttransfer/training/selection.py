@@ -1,7 +1,7 @@
-"""The prompt of a training that is kept: the last one, or the best on validation rows.
+"""Keep the best prompt of a training on validation rows.
 
-As the published code of ATTEMPT and DTVG does it: every so many updates the prompt answers the validation rows, and the
-one with the highest mean over all metrics is what the training leaves. Of equal ones the first is kept.
+As in the published code of ATTEMPT and DTVG: the prompt is scored on the validation rows at regular intervals, and the
+one with the highest mean over all metrics is kept. On a tie, the first is kept.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ FILE = "best.safetensors"
 
 @dataclass(frozen=True)
 class Selection:
-    """Where and how often a prompt in training is judged.
+    """Where and how often to score a prompt in training.
 
     Args:
-        tasks: their test rows are the validation rows; one for each prompt of the module.
-        updates: between two judgements; the last update is judged too.
+        tasks: tasks whose test rows are the validation rows; one per prompt of the module.
+        updates: updates between two scores. The last update is scored too.
         batch_size: rows per forward.
     """
 
@@ -43,7 +43,7 @@ class Selection:
 
     @property
     def key(self) -> list[Any]:
-        """What the choice depends on."""
+        """Everything the choice depends on, for the stage's key."""
         return [self.updates, *(task.digest for task in self.tasks)]
 
     def score(self, backbone: Backbone, prompt: PromptModule) -> float:
@@ -55,32 +55,34 @@ class Selection:
         return fmean(scores)
 
 
-def mean_score(task: EncodedTask, found: Evaluation) -> float:
-    """Mean of a task's metrics in per cent; of its reported one alone where that is on another scale, an error rate
-    with its sign turned."""
+def mean_score(task: EncodedTask, evaluation: Evaluation) -> float:
+    """Mean of a task's metrics in per cent. If the reported metric has another scale, that metric alone, negated if
+    lower is better."""
     scale = scale_of(task.metric)
     if scale != PERCENT:
-        return -found.score if scale.lower_is_better else found.score
-    return fmean([found.score, *(score for metric, score in found.more.items() if scale_of(metric) == PERCENT)])
+        return -evaluation.score if scale.lower_is_better else evaluation.score
+    return fmean(
+        [evaluation.score, *(score for metric, score in evaluation.more.items() if scale_of(metric) == PERCENT)]
+    )
 
 
 class Best:
-    """The best state of a prompt so far; also in a file, for a training that goes on after an interruption."""
+    """The best state of a prompt so far, also kept in a file for a resumed training."""
 
     def __init__(self, selection: Selection, backbone: Backbone, prompt: PromptModule, folder: Path) -> None:
         self.selection, self.backbone, self.prompt = selection, backbone, prompt
         self.path = folder / FILE
         self.update, self.score, self._state = 0, float("-inf"), dict[str, Tensor]()
 
-    def take_up(self, update: int) -> None:
-        """Training goes on after so many updates."""
-        found = self._read() if processes.is_main() and self.path.is_file() else (0, float("-inf"), {})
-        known, score, state = processes.broadcast(found)
+    def resume(self, update: int) -> None:
+        """Resume a training after this many updates."""
+        checkpoint = self._read() if processes.is_main() and self.path.is_file() else (0, float("-inf"), {})
+        known, score, state = processes.broadcast(checkpoint)
         if 0 < known <= update:
             self.update, self.score, self._state = known, score, state
 
-    def look(self, update: int, last: bool) -> None:
-        """Judge the prompt, if it is time."""
+    def consider(self, update: int, last: bool) -> None:
+        """Score the prompt, if it is due."""
         if not last and update % self.selection.updates:
             return
         score = self.selection.score(self.backbone, self.prompt)
@@ -91,8 +93,8 @@ class Best:
                 with replacing(self.path, sync=False) as scratch:
                     save_file(state, scratch, {"update": str(update), "score": repr(score)})
 
-    def put_back(self) -> None:
-        """The prompt becomes the best one."""
+    def restore(self) -> None:
+        """Restore the best state to the prompt."""
         self.prompt.load_state_dict(self._state)
 
     def _read(self) -> tuple[int, float, dict[str, Tensor]]:

@@ -1,7 +1,7 @@
 """Training of a prompt on a frozen model: a thin subclass of transformers.Trainer.
 
-What differs from a plain Trainer: the batches are given (so that every method sees the same rows, and a resumed run
-goes on with the right ones), checkpoints hold the prompt's tensors only, and the gradient can be changed before the
+Differences from a plain Trainer: the batches are fixed (so that every method sees the same rows, and a resumed run
+continues with the right ones), checkpoints have only the prompt's tensors, and the gradient can be changed before the
 step (SVGD). Several processes share every batch, see `distributed.shares`, and the main one writes the checkpoints.
 """
 
@@ -46,16 +46,16 @@ def train(
     advance: Callable[..., None] | None = None,
     run: LoggedRun | None = None,
 ) -> TrainingLog:
-    """Train plan.prompt in place; goes on from the last checkpoint in folder, if there is one.
+    """Train plan.prompt in place. Resumes from the last checkpoint in folder, if there is one.
 
     Args:
-        folder: where checkpoints are kept; the caller deletes it when the result is safe.
+        folder: folder for checkpoints; the caller deletes it once the result is saved.
         advance: called with 1 and loss=... after every update.
         run: where the curve is logged as well; none: nowhere.
 
     Raises:
-        Diverged: the loss, or the prompt, is no longer finite; the last good prompt is in a file of the folder, and
-            plan.prompt is that prompt.
+        Diverged: the loss or the prompt is no longer finite. The last good prompt is restored to plan.prompt and
+            written to the folder.
     """
     processes.start()
     with quiet_transformers(), _checkpoint_of_all(folder) as checkpoint, logging_to(run) as logging:
@@ -63,7 +63,7 @@ def train(
         trainer.train(resume_from_checkpoint=checkpoint)
         trainer.good.finish(len(plan.batches))
         if trainer.best:
-            trainer.best.put_back()
+            trainer.best.restore()
     history = [[entry["step"], entry["loss"]] for entry in trainer.state.log_history if "loss" in entry]
     examples = sum(map(len, plan.batches))
     kept = (trainer.best.update, trainer.best.score) if trainer.best else None
@@ -71,30 +71,33 @@ def train(
 
 
 def last_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint that is as it was written; None: there is none.
+    """The newest undamaged checkpoint, or None.
 
-    One whose writing was interrupted has no hashes yet; it is removed as a damaged one is, and the one before counts.
+    A checkpoint whose writing was interrupted has no hashes. Like a damaged one, it is deleted, and the one before it
+    is used.
     """
-    while folder.is_dir() and (found := get_last_checkpoint(str(folder))):
+    while folder.is_dir() and (checkpoint := get_last_checkpoint(str(folder))):
         try:
-            check_seal(Path(found))
+            check_seal(Path(checkpoint))
         except Damaged:
-            shutil.rmtree(found)
+            shutil.rmtree(checkpoint)
         else:
-            return found
+            return checkpoint
     return None
 
 
 @contextmanager
 def _checkpoint_of_all(folder: Path) -> Iterator[str | None]:
-    """The main process's newest checkpoint; the others, who may not see its folder, get a copy of their own."""
-    found = last_checkpoint(folder) if processes.is_main() else None
+    """The main process's newest checkpoint. Other processes, which may not see its folder, get a copy."""
+    checkpoint = last_checkpoint(folder) if processes.is_main() else None
     if processes.count() == 1:
-        yield found
+        yield checkpoint
         return
-    files = processes.broadcast({path.name: path.read_bytes() for path in Path(found).iterdir()} if found else None)
+    files = processes.broadcast(
+        {path.name: path.read_bytes() for path in Path(checkpoint).iterdir()} if checkpoint else None
+    )
     if files is None or processes.is_main():
-        yield found
+        yield checkpoint
         return
     with tempfile.TemporaryDirectory() as copy:
         for name, content in files.items():
@@ -103,7 +106,7 @@ def _checkpoint_of_all(folder: Path) -> Iterator[str | None]:
 
 
 class PromptedModel(nn.Module):
-    """What the Trainer sees: batch in, loss out. Only what is trained is a part of it, and so synchronized."""
+    """The Trainer's model: batch in, loss out. Only trained modules are part of it, and so synchronized."""
 
     def __init__(self, backbone: Backbone, prompt: PromptModule, objective: Objective) -> None:
         super().__init__()
@@ -124,7 +127,7 @@ class PromptedModel(nn.Module):
 
 
 class PromptTrainer(Trainer):
-    """See the head of this file."""
+    """The Trainer of prompts; see the module docstring."""
 
     def __init__(
         self,
@@ -274,7 +277,7 @@ class _Hooks(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if self.trainer.best:
-            self.trainer.best.take_up(state.global_step)
+            self.trainer.best.resume(state.global_step)
         self.clock = time.perf_counter()
         if self.advance and state.global_step:
             self.advance(state.global_step)
@@ -291,7 +294,7 @@ class _Hooks(TrainerCallback):
         now = time.perf_counter()
         self.trainer.seconds += now - self.clock
         if self.trainer.best:
-            self.trainer.best.look(state.global_step, last=state.global_step == state.max_steps)
+            self.trainer.best.consider(state.global_step, last=state.global_step == state.max_steps)
         self.clock = time.perf_counter()
         if self.advance:
             self.advance(1, **({} if math.isnan(self.loss) else {"loss": self.loss}))

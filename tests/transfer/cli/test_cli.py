@@ -1,4 +1,4 @@
-"""The command line, with the comparison itself replaced by a made-up run."""
+"""The command line, with the comparison replaced by a synthetic run."""
 
 import json
 import subprocess
@@ -61,10 +61,10 @@ def test_help_needs_no_torch() -> None:
 def test_defaults_are_those_of_the_settings_and_of_the_help(comparison: list[RunConfig], tmp_path: Path) -> None:
     command = cli_commands()["prompttransfer compare"]
     shown = {each.opts[0]: each.show_default for each in command.params if isinstance(each.show_default, str)}
-    words = {"--data-dir", "--answers", "--variant"}  # whose default is none, told in words
+    words = {"--data-dir", "--answers", "--variant"}  # with a default of None, described in words
     assert words < shown.keys() and len(shown) > 20
-    given = [word for name in shown.keys() - words for word in (name, shown[name])]
-    for name, options in (("none", []), ("all", given)):
+    all_options = [word for name in shown.keys() - words for word in (name, shown[name])]
+    for name, options in (("none", []), ("all", all_options)):
         result = run("compare", *options, "--output", tmp_path / name, "-q")
         assert result.exit_code == 0, result.output
     assert comparison == [RunConfig(output=tmp_path / name) for name in ("none", "all")]
@@ -114,9 +114,9 @@ def test_config_file_with_options_before_it(comparison: list[RunConfig], tmp_pat
 def test_any_setting_goes_before_the_file(comparison: list[RunConfig], tmp_path: Path) -> None:
     file = tmp_path / "c.json"
     file.write_text(json.dumps({"mpt": {"rank": 2, "distillation": 0.5}}))
-    given = ["--set", "mpt.ablation=no-distillation", "--set", "bmtpt.particles=3"]
+    assignments = ["--set", "mpt.ablation=no-distillation", "--set", "bmtpt.particles=3"]
     for command in (["compare", "--output", tmp_path / "run"], ["train", "amazon", tmp_path / "p.safetensors"]):
-        result = run(*command, "--config", file, *given, "-q")
+        result = run(*command, "--config", file, *assignments, "-q")
         assert result.exit_code == 0, result.output
     for config in comparison:
         assert (config.mpt.rank, config.mpt.distillation, config.bmtpt.particles) == (2, 0.0, 3)
@@ -146,8 +146,8 @@ def test_train_defaults_stand_below_the_file_and_the_file_below_options(
     ):
         result = run("train", "amazon", tmp_path / f"{number}.safetensors", "-q", *options)
         assert result.exit_code == 0, result.output
-    found = [(c.train_rows, c.test_rows, c.target_updates, c.seeds, c.methods, c.sources) for c in comparison]
-    assert found == [
+    settings = [(c.train_rows, c.test_rows, c.target_updates, c.seeds, c.methods, c.sources) for c in comparison]
+    assert settings == [
         (2000, 200, 100, (42,), ("PT",), ()),
         (8, 200, 100, (7,), ("SPoT",), ("nyt",)),
         (4, 200, 100, (1,), ("PT",), ()),
@@ -165,7 +165,7 @@ def test_train_leaves_its_task_out_of_the_default_sources_only(comparison: list[
 
 @pytest.fixture
 def loaded(monkeypatch: pytest.MonkeyPatch, llama: Backbone) -> list[dict[str, Any]]:
-    """What a model was asked for with."""
+    """Arguments with which the model was loaded."""
     calls: list[dict[str, Any]] = []
     monkeypatch.setattr(
         evaluating, "load_backbone", lambda name, progress, **options: calls.append({"name": name, **options}) or llama
@@ -203,8 +203,8 @@ def test_export_writes_an_adapter(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == "some/model" and config["num_virtual_tokens"] == 2
-    told = json.loads(run("export", tmp_path / "p.safetensors", tmp_path / "again", "--json").stdout)
-    assert told == {
+    output = json.loads(run("export", tmp_path / "p.safetensors", tmp_path / "again", "--json").stdout)
+    assert output == {
         "adapter": str(tmp_path / "again"),
         "peft_type": "PROMPT_TUNING",
         "base_model_name_or_path": "some/model",

@@ -1,4 +1,4 @@
-"""What the command line says and returns when something goes wrong."""
+"""Messages and exit codes of the command line on errors."""
 
 import errno
 import subprocess
@@ -30,7 +30,7 @@ def test_interrupt_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     assert result.exit_code == 130 and result.stderr.strip() == "stopped; run the same command again to continue"
 
 
-# Of each error: the exit code, what is said, and whether the way out is the traceback.
+# For each error: the exit code, the message, and whether it suggests the traceback.
 STRANGE = [
     (RuntimeError("shapes differ\nand more"), 1, "error: RuntimeError: shapes differ\n", True),
     (KeyError("x"), 1, "error: KeyError: 'x'\n", True),
@@ -40,7 +40,7 @@ STRANGE = [
     (SafetensorError("I/O error: No space left on device (os error 28)"), 1, "written: No space left on device", False),
     (RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos"), 1, "No space left on device", False),
     (RuntimeError("basic_ios::clear: iostream error"), 1, "No space left on device", False),
-    (OSError(errno.EROFS, "Read-only file system", "a/b"), 1, "a/b: Read-only file system; name another", False),
+    (OSError(errno.EROFS, "Read-only file system", "a/b"), 1, "a/b: Read-only file system; use another", False),
     (OSError(errno.ENOSPC, "No space left on device", "a/b"), 1, "error: a/b: No space left on device; free ", False),
     (FileNotFoundError(errno.ENOENT, "No such file or directory", "a/b"), 2, "error: a/b: No such file", False),
     (FileExistsError(errno.EEXIST, "File exists", "a/b"), 2, "error: a/b: exists and is not a folder\n", False),

@@ -48,8 +48,8 @@ def test_every_command_has_an_example_speaks_json_and_shows_tracebacks(name: str
 
 
 def shell(example: str) -> Any:
-    """Run an example as a shell would: standard input from `cat FILE |`; what follows `>` is left out."""
-    given, _, line = example.rpartition("| ")
+    """Run an example like a shell: standard input from `cat FILE |`, without anything after `>`."""
+    source, _, line = example.rpartition("| ")
     line = line.split(" > ")[0]
     words = shlex.split(line)[1:]
     if words[0] in ("compare", "train"):
@@ -58,7 +58,7 @@ def shell(example: str) -> Any:
         words += ["--methods", "PT,MPT"]
     if example == "prompttransfer compare":
         words += ["--targets", "sst2"]
-    return CliRunner().invoke(cli.app, words, input=Path(given.split()[1]).read_text() if given else None)
+    return CliRunner().invoke(cli.app, words, input=Path(source.split()[1]).read_text() if source else None)
 
 
 @pytest.fixture

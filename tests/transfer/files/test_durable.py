@@ -1,4 +1,4 @@
-"""Files and folders that are complete or absent, and tell when they are damaged."""
+"""Files and folders that are complete or absent, and whose damage is detected."""
 
 from __future__ import annotations
 
@@ -87,19 +87,19 @@ def test_leftovers_of_a_killed_process_go_and_what_is_being_written_stays(tmp_pa
 
 def test_a_new_file_that_is_taken_for_a_leftover_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between its creation and its lock."""
-    made: list[str] = []
+    names: list[str] = []
 
     def interrupted(*arguments: Any, **options: Any) -> tuple[int, str]:
         handle, name = mkstemp(*arguments, **options)
-        if not made:
+        if not names:
             remove_leftovers(tmp_path)
-        made.append(name)
+        names.append(name)
         return handle, name
 
     mkstemp = tempfile.mkstemp
     monkeypatch.setattr(tempfile, "mkstemp", interrupted)
     write_json(tmp_path / "a.json", {"whole": True})
-    assert len(made) == 2 and json.loads((tmp_path / "a.json").read_text()) == {"whole": True}
+    assert len(names) == 2 and json.loads((tmp_path / "a.json").read_text()) == {"whole": True}
     assert len(list(tmp_path.iterdir())) == 1
 
 
@@ -151,7 +151,7 @@ def test_a_record_knows_its_content(tmp_path: Path) -> None:
     good = path.read_text()
     for bad in (good.replace("true", "false"), good[: len(good) // 2], "", "[]", '{"content": 1}'):
         path.write_text(bad)
-        with pytest.raises(Damaged, match=r"r\.json: not what was written"):
+        with pytest.raises(Damaged, match=r"r\.json: damaged, the content differs"):
             read_record(path)
     path.unlink()
     with pytest.raises(FileNotFoundError):

@@ -1,4 +1,4 @@
-"""What goes wrong on a machine, as the command line meets it: the message, nothing half-written, and a second start."""
+"""Faults of a machine during a command: the message, no partial files, and a second start that works."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def whole(toy: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Rendered rows lie beside the store of the run."""
+    """Rendered rows are next to the store of the run."""
     monkeypatch.setattr("prompttransfer.tasks.rendered.rendered_folder", lambda: tmp_path / "tasks")
     return tmp_path / "cache"
 
@@ -96,7 +96,7 @@ def test_a_disk_that_refuses_from_some_write_on(
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 2 MB of its own, where mounting is allowed."""
+    """A separate disk of 2 MB, if mounting is allowed."""
     place = tmp_path / "disk"
     place.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(place)]
@@ -132,7 +132,7 @@ def test_a_real_folder_that_is_read_only(
     (folder / "recipe.json").write_text(placed(toy, folder).model_dump_json())
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     done = CliRunner().invoke(cli.app, ["compare", "--config", str(folder / "recipe.json"), "-q"])
-    refused(done, "Read-only file system; name another folder: --output")
+    refused(done, "Read-only file system; use another folder: --output")
 
 
 def test_out_of_memory_names_what_to_lower(
@@ -141,11 +141,11 @@ def test_out_of_memory_names_what_to_lower(
     steps = []
     original = training.PromptTrainer.training_step
 
-    def step(*given: Any, **named: Any) -> Any:
+    def step(*arguments: Any, **named: Any) -> Any:
         steps.append(1)
         if len(steps) == 17:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nand more")
-        return original(*given, **named)
+        return original(*arguments, **named)
 
     monkeypatch.setattr(training.PromptTrainer, "training_step", step)
     done = compare(toy, tmp_path)
@@ -200,13 +200,13 @@ def test_a_damaged_prompt_file_is_refused(whole: Path, tmp_path: Path, damage: C
         truncate(file)
     done = CliRunner().invoke(cli.app, ["export", str(file), str(tmp_path / "adapter")])
     assert done.exit_code == 2 and done.stderr.startswith(f"error: {file}: ")
-    assert ("damaged" if damage is flip else "not a readable safetensors file, or not all of it") in done.stderr
+    assert ("damaged" if damage is flip else "not a readable safetensors file, or truncated") in done.stderr
     assert len(done.stderr.splitlines()) == 1 and not (tmp_path / "adapter").exists()
 
 
 @pytest.mark.slow
 def test_killed_processes_lose_nothing() -> None:
-    """In a process of its own: it forks, which one with threads should not."""
+    """In a separate process, because it forks, which a process with threads should not do."""
     command = [sys.executable, "-m", "tools.reliability", "kill", "--times", "3"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

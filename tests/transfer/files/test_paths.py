@@ -29,7 +29,7 @@ def run(*arguments: object) -> Any:
 
 @pytest.fixture
 def homeless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An account that has no home folder, in a folder where it may write."""
+    """An account without a home folder, in a folder where it may write."""
 
     def nobody(_: object) -> Any:
         raise KeyError("uid not found")
@@ -90,9 +90,9 @@ def test_what_needs_no_home_folder_runs_without(homeless: Path, monkeypatch: pyt
     assert run("predict", file, "w1", "--model", model, "--json").exit_code == 0
     assert "no such folder" in run("predict", file, "w1", "--model", "./none").stderr
     assert run("assets", "--tasks").exit_code == 0
-    found = {each.name: each for each in examine(offline=True)}
-    assert found["cache"].state == "problem" and "PROMPTTRANSFER_CACHE" in found["cache"].advice
-    assert found["demo"].state == "note"
+    findings = {each.name: each for each in examine(offline=True)}
+    assert findings["cache"].state == "problem" and "PROMPTTRANSFER_CACHE" in findings["cache"].advice
+    assert findings["demo"].state == "note"
     monkeypatch.setenv("PROMPTTRANSFER_CACHE", str(homeless / "cache"))
     trained = run("train", table(homeless), "new.safetensors", "--model", "m", "--updates", "1", "-q")
     assert trained.exit_code == 0, trained.output

@@ -45,8 +45,10 @@ def test_an_interrupted_stage_leaves_no_result_but_its_work(tmp_path: Path) -> N
     with pytest.raises(KeyboardInterrupt):
         Store(tmp_path).cached({"a": 1}, stop)
     assert not list((tmp_path / "done").iterdir())
-    found = Store(tmp_path).cached({"a": 1}, lambda work: StageResult({}, {"found": (work / "checkpoint").read_text()}))
-    assert found.facts == {"found": "half"}
+    result = Store(tmp_path).cached(
+        {"a": 1}, lambda work: StageResult({}, {"found": (work / "checkpoint").read_text()})
+    )
+    assert result.facts == {"found": "half"}
 
 
 def test_a_failed_write_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -105,9 +107,9 @@ def test_a_damaged_entry_is_computed_again(tmp_path: Path, name: str) -> None:
     file = tmp_path / "done" / key_hash({"a": 1}) / name
     content = file.read_bytes()
     file.write_bytes(content[:-3] + bytes([content[-3] ^ 1]) + content[-2:])
-    found = store.cached({"a": 1}, compute, "source red")
-    assert not found.reused and torch.equal(found.tensors["prompt"], torch.arange(3.0))
-    assert len(notes) == 1 and notes[0].startswith("source red: damaged in the store, computed again")
+    result = store.cached({"a": 1}, compute, "source red")
+    assert not result.reused and torch.equal(result.tensors["prompt"], torch.arange(3.0))
+    assert len(notes) == 1 and notes[0].startswith("source red: damaged in the store, computing it again")
     assert file.read_bytes() == content and store.cached({"a": 1}, compute).reused
 
 
@@ -115,8 +117,8 @@ def test_an_entry_without_hashes_is_computed_again(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.cached({"a": 1}, lambda work: StageResult({"prompt": torch.arange(3.0)}))
     (tmp_path / "done" / key_hash({"a": 1}) / "SHA256SUMS").unlink()
-    found = store.cached({"a": 1}, lambda work: StageResult({"prompt": torch.ones(3)}))
-    assert not found.reused and torch.equal(found.tensors["prompt"], torch.ones(3))
+    result = store.cached({"a": 1}, lambda work: StageResult({"prompt": torch.ones(3)}))
+    assert not result.reused and torch.equal(result.tensors["prompt"], torch.ones(3))
 
 
 def test_a_result_whose_work_folder_was_left_is_found_and_the_folder_goes(tmp_path: Path) -> None:
@@ -149,6 +151,6 @@ def test_who_waits_says_so_and_a_dead_holder_blocks_nobody(tmp_path: Path, monke
         notes.append(text)
         process.kill()
 
-    found = Store(tmp_path, note).cached({"a": 1}, lambda work: StageResult({}, {"found": 1}), "source red")
+    result = Store(tmp_path, note).cached({"a": 1}, lambda work: StageResult({}, {"found": 1}), "source red")
     process.join()
-    assert notes == ["source red: another run is at it; waiting"] and found.facts == {"found": 1}
+    assert notes == ["source red: another run is computing it; waiting"] and result.facts == {"found": 1}

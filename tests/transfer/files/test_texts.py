@@ -49,8 +49,8 @@ def test_encodings_are_believed_when_they_are_marked_or_named() -> None:
     [
         (b"good\ncaf\xe9 bad\n", "utf-8", "here, line 2: not UTF-8: byte 0xe9 at character 4"),
         (b"\xff", "utf-8", "here, line 1: not UTF-8: byte 0xff at character 1"),
-        ("ab\n".encode("utf-16-le"), "utf-8", "here: this is UTF-16 text without a mark"),
-        ("ab\n".encode("utf-16-be"), "utf-8", "here: this is UTF-16 text without a mark"),
+        ("ab\n".encode("utf-16-le"), "utf-8", "here: this is UTF-16 text without a byte order mark"),
+        ("ab\n".encode("utf-16-be"), "utf-8", "here: this is UTF-16 text without a byte order mark"),
         (b"\x1f\x8b\x08\x00", "utf-8", "here: this is a gzip file"),
         (b"\xff\xfea\0\n", "utf-8", "here, after line 0: not UTF-8 (truncated data)"),
         (b"a\n\x81", "cp1252", "here, after line 0: not CP1252 (character maps to <undefined>)"),
@@ -147,7 +147,7 @@ def test_an_encoding_that_is_asked_for_gets_escapes(encoding: str) -> None:
     done = run(CODE, PYTHONIOENCODING=encoding)
     codec = encoding.split(":")[0]
     assert done.stdout.decode(codec).splitlines()[0] == SHOWN.encode(codec, "backslashreplace").decode(codec)
-    assert json.loads(done.stdout.splitlines()[1]) == SHOWN  # JSON has escapes of its own
+    assert json.loads(done.stdout.splitlines()[1]) == SHOWN  # JSON has its own escapes
     assert done.returncode == 0
 
 
@@ -161,7 +161,7 @@ MAIN = "import sys; sys.argv[1:] = {words}; from prompttransfer.__main__ import 
 
 
 @pytest.mark.parametrize(
-    ("words", "shell", "code", "said"),
+    ("words", "shell", "code", "message"),
     [
         (["predict", "p", "w"], ">&-", 2, "error: standard output is closed, and this command has no other result"),
         (["assets", "--json"], ">&-", 0, ""),
@@ -172,13 +172,13 @@ MAIN = "import sys; sys.argv[1:] = {words}; from prompttransfer.__main__ import 
     ],
 )
 def test_output_that_cannot_be_written_is_told_in_a_line(
-    tmp_path: Path, words: list[str], shell: str, code: int, said: str
+    tmp_path: Path, words: list[str], shell: str, code: int, message: str
 ) -> None:
     done = run(MAIN.format(words=words), shell, PROMPTTRANSFER_CACHE=str(tmp_path))
     error = done.stderr.decode()
-    assert done.returncode == code and error.startswith(said) and len(error.splitlines()) == (1 if said else 0)
+    assert done.returncode == code and error.startswith(message) and len(error.splitlines()) == (1 if message else 0)
 
 
 def test_closed_input_is_told() -> None:
     code = "import sys; sys.stdin = None; from prompttransfer.files import texts; next(iter(texts.input_lines()))"
-    assert "standard input is closed; want texts as arguments or --file" in run(code).stderr.decode()
+    assert "standard input is closed; give texts as arguments or with --file" in run(code).stderr.decode()

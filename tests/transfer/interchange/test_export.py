@@ -69,7 +69,7 @@ def test_bad_prompt_files(tmp_path: Path) -> None:
         read_prompt(tmp_path / "p.safetensors")
     save_file({"prompt": torch.ones(20, 20)}, tmp_path / "t.safetensors")
     (tmp_path / "t.safetensors").write_bytes((tmp_path / "t.safetensors").read_bytes()[:-100])
-    with pytest.raises(ValueError, match=r"t\.safetensors: .* not all of it"):
+    with pytest.raises(ValueError, match=r"t\.safetensors: .* or truncated"):
         read_prompt(tmp_path / "t.safetensors")
     save_file({"weight": torch.ones(2)}, tmp_path / "w.safetensors")
     with pytest.raises(ValueError, match="holds weight, want a tensor 'prompt'"):
@@ -309,7 +309,7 @@ def test_prompts_of_a_group_become_one_adapter_and_come_back_with_their_cards(tm
         assert torch.equal(read_prompt(again)[0], read_prompt(file)[0])
         assert read_card(again) == read_card(file).model_copy(update={"method": "MPT"})
     result = runner.invoke(cli.app, ["import", str(tmp_path / "both"), str(tmp_path / "c.safetensors")])
-    assert result.exit_code == 2 and "c-0.safetensors exists; name a new prompt file" in result.stderr
+    assert result.exit_code == 2 and "c-0.safetensors exists; choose a new prompt file" in result.stderr
 
 
 def test_files_that_make_no_adapter_together(tmp_path: Path) -> None:
@@ -321,13 +321,13 @@ def test_files_that_make_no_adapter_together(tmp_path: Path) -> None:
     group_file(tmp_path / "other.safetensors", shared + 1, 0)
     group_file(tmp_path / "weights.safetensors", shared, 0, model_fingerprint="f")
     for name, message in (
-        ("plain", "plain.safetensors: holds no factors"),
+        ("plain", "plain.safetensors: has no factors"),
         ("other", "other.safetensors: its shared prompt is not that of"),
         ("weights", "weights.safetensors: model_fingerprint differs"),
     ):
         with pytest.raises(ValueError, match=message):
             export_files([first, tmp_path / f"{name}.safetensors"], tmp_path / "x")
-    with pytest.raises(ValueError, match="holds no factors"):
+    with pytest.raises(ValueError, match="has no factors"):
         export_files([plain], tmp_path / "x", multitask=True)
     write_prompt(plain, torch.ones(3, WIDTH), {})
     with pytest.raises(ValueError, match="does not say which model"):
@@ -364,7 +364,7 @@ def test_sizes_of_adapters_are_whole_numbers(tmp_path: Path, setting: str, value
 
 
 def test_prompt_files_with_numbers_of_another_kind(tmp_path: Path) -> None:
-    """What float32 cannot hold, whole numbers, factors that are no matrices, tensors of ATTEMPT that do not fit."""
+    """Overflow in float32, whole numbers, factors that are not matrices, tensors of ATTEMPT that do not fit."""
     file, prompt = tmp_path / "a.safetensors", torch.ones(2, 3)
     for wrong in (torch.full((2, 3), 1e300, dtype=torch.float64), torch.ones(2, 3, dtype=torch.int64)):
         save_file({"prompt": wrong}, file)

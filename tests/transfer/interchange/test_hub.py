@@ -394,8 +394,8 @@ def test_commands(hub: Hub, prompt: Path, tmp_path: Path) -> None:
     save_model(model)
     run("export", prompt, tmp_path / "plain")
     assert hub.asked == []
-    told = json.loads(run("export", prompt, tmp_path / "folder", "--push", "user/reviews", "--json"))
-    assert told == {
+    pushed = json.loads(run("export", prompt, tmp_path / "folder", "--push", "user/reviews", "--json"))
+    assert pushed == {
         "folder": str(tmp_path / "folder"),
         "url": f"{hub.url}/user/reviews",
         "revision": hub.repositories["user/reviews"].head,
@@ -412,7 +412,7 @@ def test_commands(hub: Hub, prompt: Path, tmp_path: Path) -> None:
     assert match["name"] == "reviews" and match["similarity"] == pytest.approx(1)
     run("import", "user/reviews", tmp_path / "again.safetensors")
     assert read_prompt(tmp_path / "again.safetensors")[0].equal(PROMPT)
-    run("export", f"user/reviews@{told['revision']}", tmp_path / "from-hub")
+    run("export", f"user/reviews@{pushed['revision']}", tmp_path / "from-hub")
     assert (tmp_path / "from-hub" / "adapter_config.json").is_file()
 
 
@@ -425,8 +425,8 @@ def test_commands_refuse(hub: Hub, prompt: Path, tmp_path: Path) -> None:
     write_prompt(tmp_path / "wide.safetensors", torch.ones(5, 24), CARD.metadata())
     push_prompt(tmp_path / "wide.safetensors", "user/wide", tmp_path / "wide")
     save_model(tmp_path / "model")
-    said = run("predict", "user/wide", "--model", tmp_path / "model", "w1", code=2)
-    assert "user/wide: got a prompt of width 24, the model wants 16" in said
+    message = run("predict", "user/wide", "--model", tmp_path / "model", "w1", code=2)
+    assert "user/wide: got a prompt of width 24, the model wants 16" in message
     assert "user/none: neither a file here" in run("predict", "user/none", "w1", code=2)
 
 
@@ -435,22 +435,22 @@ def test_variables_of_the_hub(prompt: Path, tmp_path: Path) -> None:
     """HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_OFFLINE, which huggingface_hub reads when it is imported."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
 
-    def said(*arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
+    def command_line(*arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "prompttransfer", *map(str, arguments)]
         return subprocess.run(command, env=environment | variables, capture_output=True, text=True, timeout=300)
 
     with running_hub() as hub:
         environment |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "pusher")}
         pushing = ("export", prompt, tmp_path / "folder", "--push", "user/reviews")
-        assert "not logged in" in said(*pushing).stderr
-        pushed = said(*pushing, HF_TOKEN=TOKEN)
+        assert "not logged in" in command_line(*pushing).stderr
+        pushed = command_line(*pushing, HF_TOKEN=TOKEN)
         assert pushed.returncode == 0 and pushed.stderr == "", pushed
         reader = {"HF_HOME": str(tmp_path / "reader")}
-        missing = said("export", "user/reviews", tmp_path / "1", HF_HUB_OFFLINE="1", **reader)
+        missing = command_line("export", "user/reviews", tmp_path / "1", HF_HUB_OFFLINE="1", **reader)
         assert missing.returncode == 1 and "and HF_HUB_OFFLINE is set" in missing.stderr
-        read = said("export", "user/reviews", tmp_path / "2", **reader)
+        read = command_line("export", "user/reviews", tmp_path / "2", **reader)
         assert read.returncode == 0 and read.stderr == "", read
-    offline = said("export", "user/reviews", tmp_path / "3", HF_HUB_OFFLINE="1", **reader)
+    offline = command_line("export", "user/reviews", tmp_path / "3", HF_HUB_OFFLINE="1", **reader)
     assert offline.returncode == 0 and offline.stderr == "", offline
     assert (tmp_path / "3" / "adapter_model.safetensors").read_bytes() == (
         tmp_path / "folder" / "adapter_model.safetensors"

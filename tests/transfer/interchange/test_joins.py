@@ -52,8 +52,8 @@ def adapter(model: Path, tmp_path: Path) -> Path:
 
 @torch.no_grad()
 def in_peft(model: Path, adapter: Path, texts: list[str], answers: list[list[int]]) -> list[list[float]]:
-    """Shares of answers (token ids) behind texts as PEFT's examples read them: tokenized on their own, one after
-    the other. The last tokens tell the answers apart."""
+    """Probabilities of answers (token ids) after texts, tokenized separately as in PEFT's examples. The last tokens
+    distinguish the answers."""
     from peft import PeftModel
 
     tokenizer = AutoTokenizer.from_pretrained(model)
@@ -66,12 +66,12 @@ def in_peft(model: Path, adapter: Path, texts: list[str], answers: list[list[int
     return shares
 
 
-def here(prompt: Path, **given: Any) -> list[list[float]]:
-    predictor = Predictor.open(prompt, precision="float32", **given)
+def here(prompt: Path, **options: Any) -> list[list[float]]:
+    predictor = Predictor.open(prompt, precision="float32", **options)
     return [list(answer.scores.values()) for answer in predictor(TEXTS)]
 
 
-# Template, option, and the answer as PEFT read it: whether special tokens stand before it, and its text.
+# Template, option, and the answer as read by PEFT: whether it has special tokens before it, and its text.
 READINGS = [
     ("Review: {text} Label : ", None, False, "{}"),
     ("Review: {text}\\nLabel :\\n", None, False, "{}"),
@@ -114,11 +114,11 @@ def test_predict_reads_an_adapter_without_a_card_to_the_letter(
     run("import", adapter, tmp_path / "p.safetensors")
     ids = [tokenizer(choice, add_special_tokens=False)["input_ids"] for choice in CHOICES]
     want = in_peft(model, adapter, [f"{text} Label : " for text in TEXTS], ids)
-    given = {"template": "{text} Label : ", "choices": CHOICES}
-    assert here(tmp_path / "p.safetensors", **given) == [pytest.approx(row, abs=1e-4) for row in want]
+    overrides = {"template": "{text} Label : ", "choices": CHOICES}
+    assert here(tmp_path / "p.safetensors", **overrides) == [pytest.approx(row, abs=1e-4) for row in want]
     ids = [tokenizer(f" {choice}", add_special_tokens=False)["input_ids"] for choice in CHOICES]
     want = in_peft(model, adapter, [f"{text} Label :" for text in TEXTS], ids)
-    spaced = here(tmp_path / "p.safetensors", join="space", **given)
+    spaced = here(tmp_path / "p.safetensors", join="space", **overrides)
     assert spaced == [pytest.approx(row, abs=1e-4) for row in want]
     options = ["--template", "{text}:", "--choices", "yes,no", "--join"]
     for join, code in (("space", 0), ("blank", 2)):
@@ -129,7 +129,7 @@ def test_predict_reads_an_adapter_without_a_card_to_the_letter(
 def test_a_prompt_file_of_before_keeps_its_answers(
     model: Path, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
-    """Its card says nothing of a join: the template's space was read, and another one with the answer."""
+    """The card has no join: the model read the template's space, and another one with the answer."""
     prompt = torch.randn(3, 16, generator=torch.Generator().manual_seed(1))
     card = Card(model=str(model), architecture="causal", template="{text} Label : ", choices=CHOICES)
     write_prompt(tmp_path / "p.safetensors", prompt, card.metadata())
@@ -143,7 +143,7 @@ def test_a_prompt_file_of_before_keeps_its_answers(
 
 
 def test_what_is_trained_here_is_read_in_the_same_way_again(model: Path, tmp_path: Path) -> None:
-    """By `predict` from the card, and by `evaluate`, whatever the task's own template ends with."""
+    """By `predict` from the card, and by `evaluate`, regardless of the end of the task's own template."""
     for split, words in (("rows", "abcdefghij"), ("test", "klmnopqrst")):
         rows = "".join(f"the film {word} was {('good', 'bad')[n % 2]},{n % 2}\n" for n, word in enumerate(words))
         (tmp_path / f"{split}.csv").write_text("text,label\n" + rows)
@@ -169,7 +169,7 @@ def test_evaluate_reads_answers_as_the_prompt_has_learnt_them(
     (tmp_path / "test.csv").write_text("text,label\ngood film,yes\nbad film,no\n")
     (tmp_path / "t.yaml").write_text('test: test.csv\ntemplate: "{text} Label : "\nchoices: [yes, no]\n')
     seen = []
-    monkeypatch.setattr("prompttransfer.serving.evaluate.tell_unknown", lambda task, progress: seen.append(task))
+    monkeypatch.setattr("prompttransfer.serving.evaluate.warn_unknown", lambda task, progress: seen.append(task))
     for join, text, answer in (
         ("none", "good film Label : ", "yes"),
         ("space", "good film Label :", " yes"),

@@ -61,11 +61,11 @@ def test_a_run_is_added_with_its_scores_and_its_start(tmp_path: Path) -> None:
     result = run("library", "add", folder, "--library", library, "--licence", "CC-BY-4.0")
     assert result.exit_code == 0 and "2 prompts added, 2 in" in result.stdout, result.output
     names = ["demo-PT-green-seed1", "demo-sources-red-seed1"]
-    found = Library.open(library)
-    assert list(found.entries) == names and found.problems == []
+    opened = Library.open(library)
+    assert list(opened.entries) == names and opened.problems == []
     for name in names:
         task = name.split("-")[2]
-        entry = found.entries[name]
+        entry = opened.entries[name]
         card = json.loads((library / f"{name}.json").read_text())
         assert Card(**card) == entry.card == read_card(library / f"{name}.safetensors")
         assert card["task"] == task and card["scores"] == {"majority": 50.0, "zero_shot": 61.5}
@@ -85,8 +85,8 @@ def test_another_prompt_of_a_name_is_not_lost(tmp_path: Path) -> None:
     result = run("library", "add", one, "--library", library)
     assert result.exit_code == 2 and "'p'" in result.stderr and "--replace" in result.stderr
     assert torch.equal(read_prompt(library / "p.safetensors")[0], torch.ones(2, 3))
-    told = json.loads(run("library", "add", one, "--library", library, "--prefix", "new", "--json").stdout)
-    assert told["added"] == [f"new-{one.stem}"] and told["library"] == str(library)
+    output = json.loads(run("library", "add", one, "--library", library, "--prefix", "new", "--json").stdout)
+    assert output["added"] == [f"new-{one.stem}"] and output["library"] == str(library)
     assert run("library", "add", one, "--library", library, "--replace").exit_code == 0
     assert torch.equal(read_prompt(library / "p.safetensors")[0], torch.zeros(2, 3))
     assert list(Library.open(library).entries) == ["new-p", "p"]
@@ -110,13 +110,13 @@ def test_index_follows_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (tmp_path / "a.safetensors").unlink()
     (tmp_path / "b.json").write_text('{"task": "other"}')
     stored(tmp_path, "c", torch.ones(5, 3))
-    found = dict(Library.open(tmp_path).entries)
-    assert read[3:] == ["b", "c"] and list(found) == ["b", "c"]
-    assert found["b"].card.task == "other" and found["c"].shape == (5, 3)
+    entries = dict(Library.open(tmp_path).entries)
+    assert read[3:] == ["b", "c"] and list(entries) == ["b", "c"]
+    assert entries["b"].card.task == "other" and entries["c"].shape == (5, 3)
     written = (tmp_path / "index.sqlite").read_bytes()
     for content in (b"", b"neither", written[:3000], written[:4096] + bytes(len(written) - 4096)):
         (tmp_path / "index.sqlite").write_bytes(content)
-        assert Library.open(tmp_path).entries == found
+        assert Library.open(tmp_path).entries == entries
 
 
 def test_a_card_of_the_same_length_is_read_again(tmp_path: Path) -> None:
@@ -134,10 +134,10 @@ def test_prompts_without_a_start_share_none(tmp_path: Path) -> None:
     for name, prompt in zip("ab", prompts, strict=False):
         stored(tmp_path, name, prompt)
     library = Library.open(tmp_path)
-    for given in (None, start):
-        found = library.similar(prompts[2], Card(), start=given)
-        assert [match.of for match in found.matches] == ["prompts", "prompts"]
-        got = {match.entry.name: match.similarity for match in found.matches}
+    for given_start in (None, start):
+        result = library.similar(prompts[2], Card(), start=given_start)
+        assert [match.of for match in result.matches] == ["prompts", "prompts"]
+        got = {match.entry.name: match.similarity for match in result.matches}
         assert got == {name: pytest.approx(cosine(prompts[2], prompts[n]), abs=1e-5) for n, name in enumerate("ab")}
 
 
@@ -162,7 +162,7 @@ def test_library_that_cannot_be_written_to_is_read(tmp_path: Path, monkeypatch: 
         return connected(f"{path.as_uri()}?mode=ro", uri=True) if isinstance(path, Path) else connected(path, **more)
 
     monkeypatch.setattr(index, "_connected", forbidden)
-    monkeypatch.setattr(index, "described", None)  # what the index says is not asked for again
+    monkeypatch.setattr(index, "described", None)  # the index is not read again
     assert list(Library.open(tmp_path).entries) == ["a"]
 
 
@@ -175,9 +175,9 @@ def test_file_that_changes_while_the_library_is_open_is_told(tmp_path: Path) -> 
     (tmp_path / "a.safetensors").unlink()
     with pytest.raises(ValueError, match=r"a\.safetensors: not readable"):
         library.similar(torch.ones(2, 3), Card())
-    with pytest.raises(ValueError, match=r"opened with Library\.open"):
+    with pytest.raises(ValueError, match=r"open it with Library\.open"):
         Library(tmp_path).similar(torch.ones(2, 3), Card())
-    with pytest.raises(ValueError, match=r"start: got shape \(2, 4\), want that of the prompt, \(2, 3\)"):
+    with pytest.raises(ValueError, match=r"start: got shape \(2, 4\), want the prompt's shape \(2, 3\)"):
         Library.open(tmp_path).similar(torch.ones(2, 3), Card(), start=torch.ones(2, 4))
 
 
@@ -194,9 +194,9 @@ def test_types_of_stored_prompts_and_numbers_that_are_none(tmp_path: Path) -> No
     save_file({"prompt": torch.full((3, 5), torch.nan)}, tmp_path / "nan.safetensors")
     save_file({"prompt": torch.ones(3, 5, dtype=torch.int64)}, tmp_path / "int.safetensors")
     library = Library.open(tmp_path)
-    found = library.similar(query, Card())
-    assert found.compared == 4
-    for match in found.matches:
+    result = library.similar(query, Card())
+    assert result.compared == 4
+    for match in result.matches:
         wanted = cosine(query, read_prompt(match.entry.path)[0])
         assert match.similarity == pytest.approx(wanted, abs=1e-6)
     assert ["int.safetensors" in library.problems[0], "nan.safetensors" in library.problems[1]] == [True, True]
@@ -211,8 +211,8 @@ def test_equal_ones_come_by_name_wherever_the_list_ends(tmp_path: Path) -> None:
     prompt = read_prompt(tmp_path / "best.safetensors")[0]
     names = ["best", "a", "b", "c", "d", "e"]
     for top in (1, 2, 4, 6, 9, None):
-        found = library.similar(prompt, Card(), top=top)
-        assert [match.entry.name for match in found.matches] == names[:top] and found.compared == 6
+        result = library.similar(prompt, Card(), top=top)
+        assert [match.entry.name for match in result.matches] == names[:top] and result.compared == 6
 
 
 def test_files_that_are_no_prompts_are_left_out_and_named(tmp_path: Path) -> None:
@@ -242,13 +242,13 @@ def test_task_vectors_come_first_where_the_start_is_shared(tmp_path: Path) -> No
     stored(library, "model", query, model_fingerprint="n")
     one = stored(tmp_path, "query", query, **known)
 
-    def found(*options: object) -> list[tuple[str, str, float]]:
+    def matches_of(*options: object) -> list[tuple[str, str, float]]:
         result = run("similar", one, "--library", library, "--json", *options)
         assert result.exit_code == 0, result.output
         return [(match["name"], match["of"], match["similarity"]) for match in json.loads(result.stdout)]
 
     as_prompts = {name: cosine(query, read_prompt(path)[0]) for name, path in (*paths.items(), ("alien", alien))}
-    without = found()  # P_init is not there
+    without = matches_of()  # P_init is not there
     assert [name for name, _, _ in without] == sorted(as_prompts, key=as_prompts.__getitem__, reverse=True)
     for name, of, value in without:
         assert of == "prompts" and value == pytest.approx(as_prompts[name], abs=1e-5)
@@ -262,10 +262,10 @@ def test_task_vectors_come_first_where_the_start_is_shared(tmp_path: Path) -> No
         ("alien", "prompts", pytest.approx(as_prompts["alien"], abs=1e-5)),
     ]
     start_file = stored(tmp_path, "P_init", start)
-    assert found("--start", start_file) == expected
+    assert matches_of("--start", start_file) == expected
     Library(library).add_start(start_file)
-    assert found() == expected and found("--top", 1) == expected[:1]
-    means = found("--metric", "token_mean_cosine")
+    assert matches_of() == expected and matches_of("--top", 1) == expected[:1]
+    means = matches_of("--metric", "token_mean_cosine")
     lengths = {name: read_prompt(library / f"{name}.safetensors")[0] for name in ("near", "far", "alien", "long")}
     for name, of, value in means:
         less = start if of == "task vectors" else torch.zeros_like(start)
@@ -273,11 +273,11 @@ def test_task_vectors_come_first_where_the_start_is_shared(tmp_path: Path) -> No
         assert value == pytest.approx(cosine((query - less).mean(0), other.mean(0)), abs=1e-5)
     assert len(means) == 4
     result = run("similar", one, "--library", library, "--start", alien)
-    assert result.exit_code == 2 and "not the P_init that" in result.stderr
+    assert result.exit_code == 2 and "not the P_init from which" in result.stderr
     result = run("similar", one, "--library", library, "--metric", "cosin")
     assert result.exit_code == 2 and "metric: got 'cosin', want cosine or token_mean_cosine" in result.stderr
     result = run("similar", one, "--library", tmp_path / "nowhere")
-    assert result.exit_code == 2 and "no such library; prompttransfer library add makes one" in result.stderr
+    assert result.exit_code == 2 and "no such library; create one with prompttransfer library add" in result.stderr
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="asks Linux for the memory in use")
@@ -297,13 +297,13 @@ def test_thousands_of_prompts_are_never_all_in_memory(tmp_path: Path, monkeypatc
         return similarity(*arguments)
 
     monkeypatch.setattr(folder, "_similarity", watched)
-    found = library.similar(prompts[7], Card(), but=tmp_path / "p7.safetensors").matches
+    matches = library.similar(prompts[7], Card(), but=tmp_path / "p7.safetensors").matches
     assert len(used) > 40 and max(used) - used[0] < 20 << 20
     flat = prompts.flatten(1).double().numpy()
     wanted = flat @ flat[7] / np.linalg.norm(flat, axis=1) / np.linalg.norm(flat[7])
     order = [number for number in np.argsort(-wanted) if number != 7]
-    assert [match.entry.name for match in found[:20]] == [f"p{number}" for number in order[:20]]
-    np.testing.assert_allclose([match.similarity for match in found], wanted[order], atol=1e-5)
+    assert [match.entry.name for match in matches[:20]] == [f"p{number}" for number in order[:20]]
+    np.testing.assert_allclose([match.similarity for match in matches], wanted[order], atol=1e-5)
 
 
 def resident() -> int:

@@ -100,7 +100,7 @@ def test_attempt_is_evaluated_row_by_row(backbone: Backbone, tasks: dict[str, Ta
     )
     result = METHODS["ATTEMPT"].run(ctx, target)
     prompt = result.module
-    found = ctx.evaluate("test", target, result.evaluated)
+    evaluation = ctx.evaluate("test", target, result.evaluated)
     expected, prompts = [], []
     for row in target.test:
         embeds = backbone.embedding(torch.tensor([row])).detach()
@@ -108,7 +108,7 @@ def test_attempt_is_evaluated_row_by_row(backbone: Backbone, tasks: dict[str, Ta
         frozen = FrozenPrompts(torch.tensor(np.array([prompts[-1]]), dtype=torch.float32))
         logits = backbone(frozen, backbone.collate([row])).logits[0, list(target.answers)]
         expected.append(int(logits.argmax()))
-    assert found.predictions == expected
+    assert evaluation.predictions == expected
     assert np.std(prompts, axis=0).max() > 1e-3  # the rows differ
     trained_on = [backbone.embedding(torch.tensor(row.ids)).detach() for row in target.train]
     mean = np.mean([literal(prompt, text, 3.0)[1] for text in trained_on], axis=0)
@@ -119,7 +119,7 @@ def test_attempt_is_evaluated_row_by_row(backbone: Backbone, tasks: dict[str, Ta
 
 
 def test_attempt_sees_the_text_and_never_the_answer(backbone: Backbone) -> None:
-    """In training, whatever the answer's length; and where answers are scored with the text read again for each."""
+    """In training, for any length of answers, and when answers are scored with the text read again for each."""
     torch.manual_seed(0)
     prompt = instance_prompt(backbone.hidden_size, temperature=0.3)
     texts, answers = [(10, 11, 12, 13), (15, 16), (17,)], [(44, 45, 2), (30, 2), (46, 2)]

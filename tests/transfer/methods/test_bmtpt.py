@@ -167,13 +167,13 @@ def test_particle_prompt_selects_by_row_and_measures_distance() -> None:
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
 def test_slices_of_particles_give_the_same_loss_and_gradient(backbone: Backbone, size: int) -> None:
     batch = batch_of(backbone)
-    found = []
+    results = []
     for slice_size in (5, size):
         prompt = ParticlePrompts(random(5, 3, 16, seed=1), random(3, 16))
         loss = ParticleLoss([0.3, 0.7], 10.0, prior_std=2.0, slice_size=slice_size)(backbone, prompt, batch)
         (2 * loss).backward()
-        found.append((loss.detach(), prompt.particles.grad))
-    torch.testing.assert_close(found[1], found[0], rtol=1e-6, atol=1e-6)
+        results.append((loss.detach(), prompt.particles.grad))
+    torch.testing.assert_close(results[1], results[0], rtol=1e-6, atol=1e-6)
 
 
 def test_the_gradient_of_the_slices_is_that_of_the_literal_loss(llama: Backbone) -> None:
@@ -188,7 +188,7 @@ def test_the_gradient_of_the_slices_is_that_of_the_literal_loss(llama: Backbone)
 
 
 class SmallMemory:
-    """A backbone that runs out of memory above so many rows."""
+    """A backbone that runs out of memory above this many rows."""
 
     sharded = False
 
@@ -276,9 +276,9 @@ def test_any_optimizer_applies_the_direction(optimizer: str) -> None:
         prompt.particles.grad = (x - 1.0) + 4 * (x + 1.0)  # of -log p, each particle's own
         prompt.turn_gradient()
         step.step()
-    found = prompt.particles.detach().flatten()
-    assert found.mean() == pytest.approx((1.0 - 4.0) / 5, abs=0.05)
-    assert found.var() == pytest.approx(1 / 5, rel=0.2)
+    values = prompt.particles.detach().flatten()
+    assert values.mean() == pytest.approx((1.0 - 4.0) / 5, abs=0.05)
+    assert values.var() == pytest.approx(1 / 5, rel=0.2)
 
 
 @pytest.mark.parametrize("per_token", [False, True])
@@ -345,12 +345,12 @@ def test_the_best_particle_on_validation_rows_answers_most_of_them(
     right = []
     for particle in particles:
         logits = literal_logits(llama, SoftPrompt(particle), target.test)
-        found = logits[:, [token for (token,) in target.answers]].argmax(dim=1)
-        right.append(int((found == torch.tensor(target.labels)).sum()))
+        predicted = logits[:, [token for (token,) in target.answers]].argmax(dim=1)
+        right.append(int((predicted == torch.tensor(target.labels)).sum()))
     assert len(set(right)) > 1
     judged = replace(target, validation=target)
     assert torch.equal(aggregate(ctx, prompt, judged), particles[right.index(max(right))])
-    with pytest.raises(ValueError, match=r"'goal' has no validation rows for bmtpt\.aggregation"):
+    with pytest.raises(ValueError, match=r"'goal' has no validation rows, which bmtpt\.aggregation"):
         aggregate(ctx, prompt, target)
 
 
@@ -364,7 +364,7 @@ def test_an_update_of_the_sources_is_the_literal_one(
     weights: str,
     per_token: bool,
 ) -> None:
-    """From rows read alone, with answers of several tokens, to what the optimizer gets: float64 loops."""
+    """From single rows, with answers of several tokens, to the optimizer's gradient, in float64 loops."""
     for name, answers in (("red", ("no w1 w2", "no w3")), ("green", ("w4", "no w5 w6 w7"))):
         tasks[name] = replace(tasks[name], choices=answers)
     tasks["red"] = replace(tasks["red"], train=tasks["red"].train.select(range(10)))

@@ -74,8 +74,8 @@ def test_sizes_without_epochs_are_named() -> None:
     ],
 )
 def test_what_dtvg_spends_before_its_transfer_is_on_top(settings: dict, budget: tuple[int, int]) -> None:
-    found = target_budget(RunConfig(transfer_from="all", **settings), 100)
-    assert found[:2] == budget and found.total == sum(budget)
+    computed = target_budget(RunConfig(transfer_from="all", **settings), 100)
+    assert computed[:2] == budget and computed.total == sum(budget)
 
 
 def test_warmup_in_updates_goes_before_the_share() -> None:
@@ -123,7 +123,7 @@ def test_exceptions_of_a_method() -> None:
         ({"per_task": {"a": {"target_epochs": 1, "target_updates": 2}}}, "want one"),
         ({"target_updates": 1, "methods": ["SPoT"]}, "target_updates=1 with spot.own_fraction=0.5"),
         ({"max_updates": 1, "methods": ["DTVG"], "transfer_from": "all"}, "max_updates=1 with dtvg.own_fraction=0.5"),
-        ({"dtvg": {"own_batch_size": 4}}, "own_batch_size is of own_updates or own_epochs"),
+        ({"dtvg": {"own_batch_size": 4}}, "own_batch_size applies to own_updates or own_epochs"),
     ],
 )
 def test_budgets_that_cannot_be_spent(settings: dict, message: str) -> None:

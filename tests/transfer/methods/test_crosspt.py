@@ -143,7 +143,7 @@ def test_training_is_adamw_on_the_literal_formula(
 
 
 class _Fixed:
-    """What the literal forward wants of a prompt, with the graph of its own."""
+    """Interface of a prompt for the literal forward, with its own graph."""
 
     def __init__(self, prompt: Tensor) -> None:
         self.prompt = prompt
@@ -243,8 +243,8 @@ def test_a_stage_is_known_by_its_settings(
             ctx, targets = group_of(llama, tasks, tmp_path, crosspt=settings)
             result = run_all(ctx, targets[:1])[0]
             assert stages[-1][2] is again
-            found = (result.prompt.tolist(), result.history["attention"])
-            assert first.setdefault(place, found) == found
+            values = (result.prompt.tolist(), result.history["attention"])
+            assert first.setdefault(place, values) == values
     prompts = [prompt for prompt, _ in first.values()]
     assert all(prompts.count(prompt) == 1 for prompt in prompts)
 

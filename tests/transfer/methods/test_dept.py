@@ -34,7 +34,7 @@ def moved(width: int = 6, positions: int = 4) -> OffsetPrompt:
 
 
 def literal(prompt: OffsetPrompt, text: Tensor) -> np.ndarray:
-    """What the model reads of one row of embeddings (n, H) without padding, number by number in float64."""
+    """Input of the model for one row of embeddings (n, H) without padding, number by number in float64."""
     short, a, b = (tensor.detach().double().numpy() for tensor in prompt.parameters())
     read = text.detach().double().numpy().copy()
     for place in range(min(len(read), len(a))):
@@ -113,7 +113,7 @@ def test_settings_of_length_and_rank() -> None:
     for wrong in (0, 1.5, -0.5):
         with pytest.raises(ValueError, match="length"):
             DePTConfig(length=wrong)
-    with pytest.raises(ValueError, match=r"dept\.length=17 is above prompt_length=16; give a smaller one"):
+    with pytest.raises(ValueError, match=r"dept\.length=17 is above prompt_length=16; use a smaller length"):
         RunConfig(methods=("DePT",), dept={"length": 17})
 
 
@@ -175,7 +175,7 @@ def test_training_is_adamw_on_the_literal_formula(backbone: Backbone, tasks: dic
 
 
 def test_the_offset_is_on_the_text_and_never_on_the_answer(backbone: Backbone) -> None:
-    """In training, whatever the answer's length; where answers are scored; and where they are written."""
+    """In training, for any length of answers; when answers are scored; and when they are generated."""
     prompt = moved(backbone.hidden_size)
     texts, answers = [(10, 11, 12, 13, 14), (15, 16), (17,)], [(44, 45, 2), (30, 2), (46, 2)]
     got = backbone(prompt, backbone.collate(texts, answers)).logits
@@ -193,12 +193,12 @@ def test_the_offset_is_on_the_text_and_never_on_the_answer(backbone: Backbone) -
 def test_it_is_scored_as_a_module(backbone: Backbone, tasks: dict[str, Task], tmp_path: Path) -> None:
     ctx, target = context(backbone, tasks, tmp_path, target_learning_rate=0.3, dept={"offset_learning_rate": 0.3})
     result = METHODS["DePT"].run(ctx, target)
-    found = ctx.evaluate("test", target, result.evaluated)
+    evaluation = ctx.evaluate("test", target, result.evaluated)
     alone = Literal(*result.module.parameters())
     logits = [literal_answer_logits(backbone, alone, row, (4,))[0, list(target.answers)] for row in target.test]
-    assert found.predictions == torch.stack(logits)[..., 0].argmax(dim=1).tolist()
+    assert evaluation.predictions == torch.stack(logits)[..., 0].argmax(dim=1).tolist()
     assert torch.equal(result.prompt, result.module.short)
-    with pytest.raises(TypeError, match="no matrix alone has its effect"):
+    with pytest.raises(TypeError, match="so it has no finished prompt"):
         result.module.composed()
 
 

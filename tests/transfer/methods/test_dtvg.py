@@ -79,7 +79,7 @@ def test_every_rule_is_its_definition_by_enumeration(rule: str, positive_only: b
 
 @pytest.mark.parametrize("rule", RULES)
 def test_a_target_at_its_start_takes_sources_that_agree(rule: str) -> None:
-    """At P_init its task vector is zero, so it has similarity 0 with every source: none of them is negative."""
+    """At P_init the target's task vector is zero, so its similarity with every source is 0 and not negative."""
     similarity = torch.tensor([[1.0, 0.5, 0.0], [0.5, 1.0, 0.0], [0.0, 0.0, 1.0]])
     got = group_rule(rule, positive_only=True)(similarity, 2)
     want = {0} if rule == "nearest" else {0, 1}

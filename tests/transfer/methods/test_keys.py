@@ -1,4 +1,4 @@
-"""Keys of stages in the store: whatever changes a result changes its key, or an old result would be taken for it."""
+"""Keys of stages in the store: everything that changes a result changes its key, so no old result is reused for it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ PLANS: dict[str, Any] = {
 }
 # The seed of dropout follows from the key.
 NOT_READ = {"objective", "before_step", "whole_batches", "dropout"}
-# Of a task that is scored.
+# Fields of a scored task.
 TASKS: dict[str, Any] = {
     "metrics": ("macro-f1",),
     "test": ((10,), (11, 12)),
@@ -54,7 +54,7 @@ TASKS: dict[str, Any] = {
 
 
 class Asked(Exception):
-    """The key that the store was asked for."""
+    """The key requested from the store."""
 
 
 @pytest.fixture

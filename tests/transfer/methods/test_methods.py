@@ -1,4 +1,4 @@
-"""What all recipes have in common."""
+"""Properties shared by all methods."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_every_method_spends_the_same_target_budget_on_the_same_rows(
         assert torch.isfinite(result.prompt).all()
         assert [update for update, _ in result.history["loss"]] == list(range(1, 7))
     assert budgets == {(6, 24)}
-    assert all(found == batches[0] for found in batches)
+    assert all(other == batches[0] for other in batches)
 
 
 def test_source_updates_are_counted(llama: Backbone, tasks: dict[str, Task], tmp_path: Path) -> None:
@@ -123,9 +123,9 @@ def test_every_method_trains_on_whole_answers(
     ctx, target = context(backbone, tasks, tmp_path, scoring=scoring)
     assert {len(row.answer) for row in target.train} == {3, 4}
     result = METHODS[method].run(ctx, target)
-    found = ctx.evaluate("score", target, result.evaluated)
-    assert torch.isfinite(result.prompt).all() and len(found.predictions) == 30
-    assert set(found.predictions) <= ({0, 1} if scoring == "full" else {-1, 0, 1})
+    evaluation = ctx.evaluate("score", target, result.evaluated)
+    assert torch.isfinite(result.prompt).all() and len(evaluation.predictions) == 30
+    assert set(evaluation.predictions) <= ({0, 1} if scoring == "full" else {-1, 0, 1})
 
 
 @pytest.mark.parametrize(
@@ -186,11 +186,11 @@ def test_prompt_tuning_learns_a_toy_source(llama: Backbone, tasks: dict[str, Tas
 def test_history_of_many_sources_keeps_some_and_the_target() -> None:
     start, prompts = torch.zeros(2, 3), torch.randn(100, 2, 3, generator=torch.Generator().manual_seed(0))
     names = [str(number) for number in range(100)]
-    found = similarity_history(names, prompts, start)
-    assert found["names"] == [*names[:63], "99"] and np.shape(found["matrix"]) == (64, 64)
+    similarity = similarity_history(names, prompts, start)
+    assert similarity["names"] == [*names[:63], "99"] and np.shape(similarity["matrix"]) == (64, 64)
     rows = prompts.flatten(1).double().numpy()
     wanted = rows @ rows[99] / np.linalg.norm(rows, axis=1) / np.linalg.norm(rows[99])
-    np.testing.assert_allclose(found["matrix"][-1], [*wanted[:63], 1], atol=1e-6)
+    np.testing.assert_allclose(similarity["matrix"][-1], [*wanted[:63], 1], atol=1e-6)
     assert similarity_history(names[:64], prompts[:64], start)["names"] == names[:64]
 
 
@@ -201,7 +201,7 @@ def test_batches_before_the_transfer_of_dtvg_have_their_own_size_for_every_metho
     ctx, target = context(llama, tasks, tmp_path, dtvg=own)
     batches = ctx.target_batches(target)
     assert [len(batch) for batch in batches] == [6, 6, 6, *[4] * 6]
-    for part in (batches[:3], batches[3:]):  # of 30 rows, none comes twice
+    for part in (batches[:3], batches[3:]):  # no row of 30 comes twice
         rows = [row for batch in part for row in batch]
         assert len(rows) == len(set(rows)) and set(rows) < set(range(30))
     for method in ("PT", "SPoT", "DTVG"):

@@ -113,11 +113,11 @@ def test_hidden_distillation_is_the_literal_mean_over_rows_read_alone(
         own = {} if not backbone.seq2seq else {"decoder_input_ids": torch.tensor([[0, *answer[:-1]]])}
         embeds = torch.cat([prompt, backbone.embedding(read)])[None]
         with torch.no_grad():
-            found = backbone.model(inputs_embeds=embeds, output_hidden_states=True, use_cache=False, **own)
+            output = backbone.model(inputs_embeds=embeds, output_hidden_states=True, use_cache=False, **own)
         chosen = slice(-1, None) if layers == "last" else slice(1, None)  # not the embeddings
-        ours = found.encoder_hidden_states if backbone.seq2seq else found.hidden_states
+        ours = output.encoder_hidden_states if backbone.seq2seq else output.hidden_states
         kept = [state[0, (3 if positions == "text" else 0) :].double() for state in ours[chosen]]
-        return kept + ([state[0].double() for state in found.decoder_hidden_states[chosen]] if own else [])
+        return kept + ([state[0].double() for state in output.decoder_hidden_states[chosen]] if own else [])
 
     squares: list[list[torch.Tensor]] = []  # per layer, of all rows
     for text, answer, task in zip(texts, answers, tasks, strict=True):
@@ -189,9 +189,9 @@ def test_ablations_are_settings_and_contradictions_are_refused() -> None:
     assert changed.pop("none") == {}
     assert all(len(settings) >= 2 for settings in changed.values())  # its name, and what it means
     assert len({str(sorted(s.items())) for s in changed.values()}) == len(changed)
-    given = {"ablation": "no-hidden"}
-    assert RunConfig(mpt=given).mpt.hidden == "none"
-    assert given == {"ablation": "no-hidden"}
+    settings = {"ablation": "no-hidden"}
+    assert RunConfig(mpt=settings).mpt.hidden == "none"
+    assert settings == {"ablation": "no-hidden"}
     config = RunConfig(mpt={"ablation": "neither", "variant": "code"})
     assert RunConfig(**config.model_dump()) == config
     with pytest.raises(ValueError, match="hidden='none', got hidden='all'"):

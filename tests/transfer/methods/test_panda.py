@@ -25,7 +25,7 @@ NO_SCHEDULE: dict[str, Any] = {"schedule": "constant_with_warmup", "warmup_updat
 
 
 class Fixed:
-    """What the literal forward wants of a prompt, with the graph of its own."""
+    """Interface of a prompt for the literal forward, with its own graph."""
 
     def __init__(self, prompt: Tensor) -> None:
         self.prompt = prompt
@@ -35,7 +35,7 @@ class Fixed:
 
 
 def cosines(ctx: Context, own: Tensor) -> list[float]:
-    """Of the target's task vector with those of the sources, in float64."""
+    """Cosines of the target's task vector with those of the sources, in float64."""
     vectors = [(prompt - ctx.start).double().numpy().ravel() for prompt in (own, *source_prompts(ctx))]
     return [float(vectors[0] @ each / np.linalg.norm(vectors[0]) / np.linalg.norm(each)) for each in vectors[1:]]
 
@@ -55,8 +55,8 @@ def test_training_is_adamw_on_the_literal_formula(
     best = int(np.argmax(similarity))
     weight = 3.0 * similarity[best]
     assert weight > 0.01
-    told = f"taught by {ctx.sources[best].name} (cosine {similarity[best]:.3f}, weight {weight:.3f})"
-    assert result.notes == told
+    note = f"taught by {ctx.sources[best].name} (cosine {similarity[best]:.3f}, weight {weight:.3f})"
+    assert result.notes == note
     teacher = Fixed(source_prompts(ctx)[best])
     prompt = (ctx.start if start == "p_init" else teacher.prompt).clone().requires_grad_()
     optimizer = torch.optim.AdamW([prompt], lr=0.05, weight_decay=ctx.config.weight_decay)
@@ -114,5 +114,5 @@ def test_a_stage_is_known_by_its_settings(llama: Backbone, tasks: dict[str, Task
 
 
 def test_both_stages_need_updates() -> None:
-    with pytest.raises(ValueError, match=r"panda\.own_fraction=0\.01 leaves no updates to a stage of PANDA"):
+    with pytest.raises(ValueError, match=r"panda\.own_fraction=0\.01 leaves a stage of PANDA without updates"):
         RunConfig(methods=("PANDA",), panda={"own_fraction": 0.01})

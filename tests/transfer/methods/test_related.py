@@ -20,7 +20,7 @@ from prompttransfer.prompts import FrozenPrompts, JoinedPrompt, SoftPrompt, aver
 from prompttransfer.tasks.task import Task
 from prompttransfer.training.trainer import train
 
-ALL, NONE = -1.0, 1.0  # levels of the test that every source passes, and none (but a copy of the target)
+ALL, NONE = -1.0, 1.0  # levels of the test that every source passes, and that none passes (except a copy of the target)
 RELATED = {
     "DTVG": {"transfer_from": "related"},
     "MPT": {"transfer_from": "related"},
@@ -123,7 +123,7 @@ def test_sources_join_at_a_share_of_their_mean() -> None:
     torch.testing.assert_close(prompt.composed().double(), want, rtol=1e-5, atol=1e-6)
 
 
-JOINING = {"DTVG": 3, "MPT": 1, "BMTPT": 1}  # prompts that join: those of the sources, or one that is made of them
+JOINING = {"DTVG": 3, "MPT": 1, "BMTPT": 1}  # prompts that join: those of the sources, or one built from them
 
 
 @pytest.mark.parametrize("method", RELATED)
@@ -199,7 +199,7 @@ def test_the_own_prompt_rests_once_something_has_joined(
 
 
 def joins(monkeypatch: pytest.MonkeyPatch, method: str) -> list[torch.Tensor]:
-    """What a method lets join, as it runs."""
+    """The prompts that a method lets join, recorded as it runs."""
     import prompttransfer.methods.related as related
 
     seen: list[torch.Tensor] = []
@@ -260,15 +260,15 @@ def test_the_prompts_of_sources_are_trained_where_the_test_needs_them(
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "setting"),
     [
         ({"dtvg": {"ablation": "no-grouping"}}, "dtvg.grouping='all'"),
         ({"mpt": {"trained": "shared"}}, "mpt.trained='shared'"),
         ({"bmtpt": {"beta": 0.5, "rank": 2}}, "bmtpt.rank=2, bmtpt.beta=0.5"),
     ],
 )
-def test_a_setting_that_would_do_nothing_is_refused(settings: dict[str, object], told: str) -> None:
-    with pytest.raises(ValueError, match=f"{told}: has no effect where transfer_from is 'related'"):
+def test_a_setting_that_would_do_nothing_is_refused(settings: dict[str, object], setting: str) -> None:
+    with pytest.raises(ValueError, match=f"{setting}: has no effect if transfer_from is 'related'"):
         RunConfig(methods=("MPT", "BMTPT", "DTVG"), **settings)
     RunConfig(methods=("MPT", "BMTPT", "DTVG"), transfer_from="all", **settings)
 

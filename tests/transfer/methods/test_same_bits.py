@@ -21,16 +21,18 @@ from prompttransfer.models import Backbone
 
 def trained(folder: Path) -> dict[str, str]:
     """Hash of the prompt and of the losses of every method after a tiny training, nothing of it reused."""
-    found = {}
+    hashes = {}
     for name, method in METHODS.items():
-        torch.manual_seed(len(found) + 100 * len(list(folder.iterdir())))  # nobody draws from the shared generator
+        torch.manual_seed(
+            len(hashes) + 100 * len(list(folder.iterdir()))
+        )  # the result must not depend on the shared generator
         backbone = Backbone(tiny_llama(), tiny_tokenizer(), precision="float32", max_length=16)
         tasks = {task: toy_task(task, word) for word, task in enumerate(["red", "green", "blue", "goal"])}
         ctx, target = context(backbone, tasks, Path(tempfile.mkdtemp(dir=folder)))
         result = method.run(ctx, target)
         content = result.prompt.detach().contiguous().numpy().tobytes() + json.dumps(result.history["loss"]).encode()
-        found[name] = hashlib.sha256(content).hexdigest()
-    return found
+        hashes[name] = hashlib.sha256(content).hexdigest()
+    return hashes
 
 
 @pytest.mark.slow

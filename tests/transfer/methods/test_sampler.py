@@ -1,4 +1,4 @@
-"""Which rows every update sees."""
+"""Rows of every update."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_task_sampler_with_small_batches_and_wrapping_cursors() -> None:
     batches = task_batches([5, 5], 4, 50, seed=0, replacement=False)
     rows = [row for batch in batches for task, row in batch if task == 0]
     uses = Counter(rows)
-    assert max(uses.values()) - min(uses.values()) <= 1  # nobody's turn comes twice before everybody's once
+    assert max(uses.values()) - min(uses.values()) <= 1  # no row comes twice before every row has come once
     assert all(len(batch) == 3 for batch in task_batches([7], 3, 4, seed=0))
 
 

@@ -1,4 +1,4 @@
-"""Teachers' outputs on disk: the same as a forward, kept where that is cheaper."""
+"""Teacher outputs on disk: the same as a forward, kept if that is cheaper."""
 
 from __future__ import annotations
 
@@ -112,10 +112,10 @@ def test_a_real_measurement_is_of_one_row(llama: Backbone, tmp_path: Path) -> No
 def test_training_with_kept_outputs_is_training_with_teachers(
     backbone: Backbone, tasks: dict[str, Task], tmp_path: Path
 ) -> None:
-    found = []
+    results = []
     for keep in ("always", "never"):
         ctx, target = context(backbone, tasks, tmp_path / keep, mpt={"teacher_cache": keep, "source_updates": 12})
-        found.append(METHODS["MPT"].run(ctx, target))
-    torch.testing.assert_close(found[0].prompt, found[1].prompt, rtol=1e-4, atol=1e-5)
-    losses = [torch.tensor(result.history["source_loss"]) for result in found]
+        results.append(METHODS["MPT"].run(ctx, target))
+    torch.testing.assert_close(results[0].prompt, results[1].prompt, rtol=1e-4, atol=1e-5)
+    losses = [torch.tensor(result.history["source_loss"]) for result in results]
     torch.testing.assert_close(losses[0], losses[1], rtol=1e-5, atol=1e-6)

@@ -1,4 +1,4 @@
-"""Input embeddings without the model: what its own table gives, whatever its files are called and cut into."""
+"""Input embeddings without the model: the same as its own table, for any names and shards of its files."""
 
 from pathlib import Path
 
@@ -43,7 +43,7 @@ def test_in_bfloat16_and_in_several_files(family: str, tmp_path: Path) -> None:
 
 
 def test_a_file_may_leave_out_the_start_of_a_name(tmp_path: Path) -> None:
-    """As that of GPT-2 does."""
+    """As in GPT-2."""
     from safetensors.torch import load_file, save_file
 
     folder = saved(tmp_path, CAUSAL["gpt2"]())
@@ -59,7 +59,7 @@ def test_models_without_such_a_table_are_refused(tmp_path: Path) -> None:
         Embeddings.load(saved(tmp_path / "t5", tiny_t5()))
     folder = saved(tmp_path / "llama", tiny_llama())
     (folder / "model.safetensors").unlink()
-    with pytest.raises(ValueError, match=r"no safetensors file holds its input embeddings model\.embed_tokens\.weight"):
+    with pytest.raises(ValueError, match=r"no safetensors file has its input embeddings model\.embed_tokens\.weight"):
         Embeddings.load(folder)
     with pytest.raises(ValueError, match="no such folder"):
         Embeddings.load(tmp_path / "none")

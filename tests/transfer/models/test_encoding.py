@@ -1,4 +1,4 @@
-"""A task in a model's tokens: how answers are told apart, and what is trained on."""
+"""A task in a model's tokens: how answers are distinguished, and which tokens are trained."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_answers_of_which_some_start_alike_are_read_whole(llama: Backbone) -> No
     encoded = EncodedTask.of(choosing("no w1", "no w2", "yes"), llama)
     assert encoded.scoring == "full" and encoded.test[0] == ids("w1 w2")
     assert encoded.answers[2] == (*ids("yes"), END)
-    # One is the beginning of the other: the end token tells them apart, not a first one.
+    # One is a prefix of the other, so the end token distinguishes them, not a first token.
     assert EncodedTask.of(choosing("no", "no no"), llama).answers == ((END,), ids("no"))
 
 

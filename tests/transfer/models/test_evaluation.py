@@ -1,4 +1,4 @@
-"""Scoring a finished prompt: the answers of every row read alone, whatever is shared and batched."""
+"""Scoring a finished prompt: the same answers as for single rows, regardless of sharing and batches."""
 
 from __future__ import annotations
 
@@ -163,15 +163,15 @@ def test_a_scale_is_scored_by_the_numbers_that_are_written(llama: Backbone, monk
         metrics=("pearson", "spearman"),
     )
     monkeypatch.setattr(Reader, "write", lambda self, rows, longest: written)
-    found = evaluate(llama, None, task)
-    given = [1.0, 2.55, -1.0, 9.0] + [3.0] * (len(ROWS) - 4)
+    evaluation = evaluate(llama, None, task)
+    answers = [1.0, 2.55, -1.0, 9.0] + [3.0] * (len(ROWS) - 4)
     numbers = [(0.0, 2.5, 5.0)[label] for label in labels]
-    assert found.predictions == given
-    assert found.score == pytest.approx(100 * pearsonr(numbers, given).statistic)
-    assert found.more == {"spearman": pytest.approx(100 * spearmanr(numbers, given).statistic)}
+    assert evaluation.predictions == answers
+    assert evaluation.score == pytest.approx(100 * pearsonr(numbers, answers).statistic)
+    assert evaluation.more == {"spearman": pytest.approx(100 * spearmanr(numbers, answers).statistic)}
     chosen = evaluate(llama, None, replace(task, scoring="full"))
-    given = [(0.0, 2.5, 5.0)[place] for place in chosen.predictions]
-    expected = 100 * pearsonr(numbers, given).statistic if len(set(given)) > 1 else 0.0
+    answers = [(0.0, 2.5, 5.0)[place] for place in chosen.predictions]
+    expected = 100 * pearsonr(numbers, answers).statistic if len(set(answers)) > 1 else 0.0
     assert chosen.score == pytest.approx(expected)
 
 
@@ -179,9 +179,9 @@ def test_free_text_is_scored_against_its_references(llama: Backbone) -> None:
     texts = [literal_text(llama, None, row, 5) for row in ROWS]
     right = tuple((text, "other") if index % 2 else ("nothing of that",) for index, text in enumerate(texts))
     task = replace(asked((), "generate", max_answer=4), metrics=("exact-match", "squad-f1"), references=right)
-    found = evaluate(llama, None, task, batch_size=8)
-    assert found.score == pytest.approx(100 * 11 / 23) and set(found.more) == {"squad-f1"}
-    assert found.predictions == texts and found.rows == 23
+    evaluation = evaluate(llama, None, task, batch_size=8)
+    assert evaluation.score == pytest.approx(100 * 11 / 23) and set(evaluation.more) == {"squad-f1"}
+    assert evaluation.predictions == texts and evaluation.rows == 23
 
 
 def test_the_prompt_is_read_once_for_all_batches(llama: Backbone) -> None:

@@ -30,7 +30,7 @@ NAMES = [*CAUSAL, *SEQ2SEQ]
 _OWN_ATTENTION = ("gemma2", "bloom", "falcon", "mpt", "t5", "mt5", "gpt", "gpt_oss")
 FUSED = [name for name in NAMES if name.split("-")[0] not in _OWN_ATTENTION or name == "gpt-neox"]
 
-shared = cache(load)  # for tests that leave a model as it is
+shared = cache(load)  # for tests that do not change a model
 
 
 def cases(names: Iterable[str], *more: str) -> list[Any]:
@@ -74,12 +74,12 @@ def test_scores_of_whole_answers_are_those_of_every_answer_alone(family: str) ->
 
 @pytest.mark.parametrize("family", cases(NAMES))
 def test_what_is_written_is_the_likeliest_token_again_and_again(family: str) -> None:
-    backbone, found = shared(family), []
+    backbone, answers = shared(family), []
     for prompt in map(prompt_of, range(3)):
         want = [literal_text(backbone, prompt, row, 7) for row in ROWS]
         assert Reader(backbone, prompt.composed()).write(ROWS, 6) == want
-        found += want
-    assert any(found)
+        answers += want
+    assert any(answers)
 
 
 @pytest.mark.parametrize("family", ["llama", "bart"])
@@ -95,12 +95,12 @@ def test_a_model_that_has_generation_settings_of_its_own_writes_the_likeliest_to
 @pytest.mark.parametrize("family", cases(sorted(set(NAMES) - {"gpt"})))  # its layers cannot be computed twice
 def test_activations_computed_twice_give_the_same_gradient(family: str) -> None:
     backbone, prompt = load(family, checkpointing=True), prompt_of()
-    found = []
+    gradients = []
     for computed in (shared(family), backbone):
         batch = computed.collate(ROWS, ANSWERS)
         tokens = batch["labels"][batch["labels"] >= 0]
-        found.append(gradient(F.cross_entropy(computed(prompt, batch).logits, tokens), prompt))
-    torch.testing.assert_close(found[1], found[0], rtol=1e-3, atol=1e-4 * float(found[0].std()))
+        gradients.append(gradient(F.cross_entropy(computed(prompt, batch).logits, tokens), prompt))
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-3, atol=1e-4 * float(gradients[0].std()))
 
 
 def test_layers_that_cannot_be_computed_twice_are_told() -> None:
@@ -115,13 +115,13 @@ def test_bfloat16_products_give_nearly_the_same(family: str) -> None:
     wide = shared(family)(prompt, half.collate(ROWS, ANSWERS)).logits.detach()
     assert logits.dtype == torch.float32 and not torch.equal(logits, wide)
     assert (logits - wide).std() < 0.1 * wide.std()
-    found = gradient(logits.square().mean(), prompt)
-    assert found.dtype == torch.float32 and found.isfinite().all() and found.any()
+    own_gradient = gradient(logits.square().mean(), prompt)
+    assert own_gradient.dtype == torch.float32 and own_gradient.isfinite().all() and own_gradient.any()
 
 
 @pytest.mark.parametrize("family", cases(NAMES))
 def test_a_prompt_of_tokens_is_those_tokens_in_front_of_the_text(family: str) -> None:
-    """Also where embeddings are scaled: the model itself reads the ids here."""
+    """Also if embeddings are scaled: here the model itself reads the ids."""
     backbone = shared(family)
     start = initial_prompt(backbone, 3, "text", text="w1 w2 w3")
     ids = [VOCABULARY.index(word) for word in ("w1", "w2", "w3")]

@@ -1,4 +1,4 @@
-"""Models as they lie in folders: types, shards, tied tables, tokenizers that lack a token, quantized weights."""
+"""Models in folders: types, shards, tied tables, tokenizers that lack a token, quantized weights."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_a_tokenizer_may_lack_padding_and_end(lacking: set[str], backbone: Backb
     assert bare.encode(["w1 w2 w3"], 2, "end") == [tokenizer.convert_tokens_to_ids(["w1", "w2"])]
     prompt = initial_prompt(bare, 4)
     got = Reader(bare, prompt).answer_scores(ROWS, [[4, *end], [5, 6, *end]])
-    # Padding is masked, whatever token it is.
+    # Padding is masked, so any token will do.
     torch.testing.assert_close(got, Reader(backbone, prompt).answer_scores(ROWS, [[4, *end], [5, 6, *end]]))
     assert len(Reader(bare, prompt).write(ROWS, 3)) == 3
 
@@ -106,7 +106,7 @@ def test_a_model_that_reads_embeddings_otherwise_than_tokens_is_refused(tmp_path
         if not scaled:
             assert load_model(folder).seq2seq
             continue
-        with pytest.raises(ValueError, match="PegasusForConditionalGeneration computes something else from embeddings"):
+        with pytest.raises(ValueError, match="PegasusForConditionalGeneration gives different results for embeddings"):
             load_model(folder)
 
 
@@ -122,7 +122,7 @@ def test_a_model_that_reads_embeddings_otherwise_than_tokens_is_refused(tmp_path
         (
             XLNetLMHeadModel,
             {"d_model": 16, "n_layer": 2, "n_head": 2, "d_inner": 32},
-            "for a token once later ones are there",
+            "for a token once later tokens follow",
         ),
     ],
 )
@@ -131,10 +131,10 @@ def test_models_that_no_prompt_can_be_trained_for_are_refused(
 ) -> None:
     torch.manual_seed(0)
     model = kind(kind.config_class(**{"vocab_size": 48, "hidden_size": 16} | sizes))
-    for parameter in model.parameters():  # as they are made, layers do nearly nothing
+    for parameter in model.parameters():  # with their initial weights, layers do nearly nothing
         if parameter.dim() > 1:
             torch.nn.init.normal_(parameter, std=0.3)
-    with pytest.raises(ValueError, match=f"{kind.__name__} computes something else {message}"):
+    with pytest.raises(ValueError, match=f"{kind.__name__} gives different results {message}"):
         check_fitness(Backbone(model, tiny_tokenizer(), precision="float32"))
 
 
@@ -212,7 +212,7 @@ def test_missing_models_are_told_with_a_way_out(tmp_path: Path, monkeypatch: pyt
     saved(tiny_llama(), tmp_path / "llama")
     with pytest.raises(ValueError, match=r"lamma': no such folder; did you mean '.*/llama'\?"):
         load_model(tmp_path / "lamma")
-    with pytest.raises(ValueError, match="empty' is no folder of a transformers model: it has no config"):
+    with pytest.raises(ValueError, match="empty' is not a folder of a transformers model: it has no config"):
         load_model(tmp_path / "empty")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))

@@ -79,7 +79,7 @@ def test_answers_follow_the_text_and_end(backbone: Backbone) -> None:
     no, yes, w1, end = map(VOCABULARY.index, ("no", "yes", "w1", "</s>"))
     assert backbone.encode_answers(["no", " yes w1 "]) == [[no, end], [yes, w1, end]]
     assert backbone.encode_answers(["yes w1 w1"], 2) == [[yes, w1, end]]
-    with pytest.raises(ValueError, match="answer '  ' has no token of its own"):
+    with pytest.raises(ValueError, match="answer '  ' has no tokens in"):
         backbone.encode_answers(["no", "  "])
 
 
@@ -117,23 +117,23 @@ def test_half_of_the_prompt_stands_before_each_part_of_a_seq2seq_model(t5: Backb
     assert [mask.sum(dim=1).tolist() for _, mask in got.hidden] == [[7, 4, 3], [5, 3, 4]]
     with pytest.raises(ValueError, match="halves the prompt, got 3 prompt tokens"):
         both(SoftPrompt(prompt[:3]), both.collate(ROWS))
-    with pytest.raises(ValueError, match="wants an encoder-decoder model, got a causal one"):
+    with pytest.raises(ValueError, match="needs an encoder-decoder model, got a causal one"):
         Backbone(tiny_llama(), tiny_tokenizer(), placement="encoder-decoder")
     assert both.identity != t5.identity
 
 
 @pytest.mark.parametrize("make", [tiny_llama, tiny_t5])
 def test_activations_computed_twice_change_nothing(make) -> None:
-    found = []
+    results = []
     for checkpointing in (False, True):
         backbone = Backbone(make(), tiny_tokenizer(), precision="float32", checkpointing=checkpointing)
         prompt = SoftPrompt(start(backbone))
         backbone.__dict__["reads_prompts_once"] = False  # or the plain model would run once for the prompt alone
         calls = count_calls(backbone)
         backbone(prompt, backbone.collate(ROWS, [[4, 9], [5], [6]])).logits.square().sum().backward()
-        found.append((prompt.prompt.grad, len(calls)))
-    torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-4, atol=1e-4)
-    assert found[1][1] > found[0][1], "the layers ran once only"
+        results.append((prompt.prompt.grad, len(calls)))
+    torch.testing.assert_close(results[0][0], results[1][0], rtol=1e-4, atol=1e-4)
+    assert results[1][1] > results[0][1], "the layers ran once only"
 
 
 def count_calls(backbone: Backbone) -> list[None]:
@@ -193,7 +193,7 @@ def test_weights_stored_in_float16_train_in_float32(tmp_path) -> None:
 def test_quantization_says_what_is_missing(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny_llama().save_pretrained(tmp_path)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ValueError, match="'4bit' wants a CUDA GPU"):
+    with pytest.raises(ValueError, match="'4bit' needs a CUDA GPU"):
         load_model(tmp_path, quantization="4bit")
     with pytest.raises(ValueError, match="got '5bit', want one of none, 8bit, 4bit"):
         load_model(tmp_path, quantization="5bit")
@@ -212,13 +212,13 @@ def test_a_loaded_model_keeps_bfloat16_products_in_bfloat16(tmp_path, make) -> N
     kinds = {m.weight.dtype for m in loaded.modules() if isinstance(m, torch.nn.Linear) and m is not head}
     assert kinds == {torch.bfloat16} and head.weight.dtype == torch.float32
     batch = wide.collate([[8, 9, 10, 3], [11, 12, 3]])
-    found = []
+    results = []
     for backbone in (loaded, wide):
         prompt = SoftPrompt(initial_prompt(wide, 4))
         logits = backbone(prompt, batch).logits
         logits.square().sum().backward()
-        found.append((logits.detach(), prompt.prompt.grad))
-    assert torch.equal(found[0][0], found[1][0]) and torch.equal(found[0][1], found[1][1])
+        results.append((logits.detach(), prompt.prompt.grad))
+    assert torch.equal(results[0][0], results[1][0]) and torch.equal(results[0][1], results[1][1])
 
 
 @pytest.mark.parametrize("make", [tiny_llama, tiny_t5])
@@ -226,12 +226,14 @@ def test_logits_are_finer_than_bfloat16(make) -> None:
     """Steps of an eighth near 20 would make answers tie."""
     half = Backbone(make(), tiny_tokenizer(), precision="bfloat16")
     seen = []
-    half.model.get_output_embeddings().register_forward_hook(lambda head, given, made: seen.append((given[0], made)))
+    half.model.get_output_embeddings().register_forward_hook(
+        lambda head, inputs, output: seen.append((inputs[0], output))
+    )
     logits = half(SoftPrompt(start(half)), half.collate(ROWS, [[8]] * 3)).logits
-    hidden, made = seen[-1]
+    hidden, output = seen[-1]
     weight = half.model.get_output_embeddings().weight.double()
-    torch.testing.assert_close(made.double(), hidden.double() @ weight.T, rtol=1e-5, atol=1e-5)
-    assert made.dtype == torch.float32 and not torch.equal(logits, logits.bfloat16().float())
+    torch.testing.assert_close(output.double(), hidden.double() @ weight.T, rtol=1e-5, atol=1e-5)
+    assert output.dtype == torch.float32 and not torch.equal(logits, logits.bfloat16().float())
 
 
 def test_bfloat16_runs_the_products_only_in_bfloat16(llama: Backbone) -> None:
@@ -245,7 +247,7 @@ def test_bfloat16_runs_the_products_only_in_bfloat16(llama: Backbone) -> None:
 
 
 def bert2bert(**start: int) -> Backbone:
-    """An encoder-decoder made of two encoders, whose tokenizer starts a text with w1; start: of each configuration."""
+    """An encoder-decoder of two encoders. Its tokenizer starts a text with w1. start: start token per configuration."""
     torch.manual_seed(0)
     sizes = {"vocab_size": len(VOCABULARY), "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
     part = BertConfig(**sizes, intermediate_size=32, pad_token_id=0, initializer_range=0.3)

@@ -25,7 +25,7 @@ PAIRS = [(name, "eager") for name in SHARING] + [(name, "sdpa") for name in SHAR
 
 
 def kinds() -> dict[str, tuple[PromptModule, Tensor]]:
-    """Prompts and task ids: one for all rows, and several of which rows choose (one of them by nobody)."""
+    """Prompts and task ids: one prompt for all rows, and several for rows to choose from (one of them unused)."""
     generator = torch.Generator().manual_seed(1)
     start = torch.randn(LENGTH, 16, generator=generator)
     three = start + torch.randn(3, LENGTH, 16, generator=generator)

@@ -140,7 +140,7 @@ def test_initial_prompt_of_labels_holds_their_means_and_drawn_tokens(llama: Back
     means = torch.stack([rows(llama, [no])[0], rows(llama, [yes, w1, w2]).mean(dim=0)])
     torch.testing.assert_close(got, torch.cat([means, rows(llama, drawn(7)[:3])]))
     torch.testing.assert_close(initial_prompt(llama, 1, "labels", labels=labels), means[:1])
-    with pytest.raises(ValueError, match="wants a task with choices"):
+    with pytest.raises(ValueError, match="needs a task with choices"):
         initial_prompt(llama, 5, "labels")
 
 

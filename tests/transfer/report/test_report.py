@@ -1,4 +1,4 @@
-"""The report of a made-up run."""
+"""The report of a synthetic run."""
 
 import json
 import re
@@ -132,7 +132,7 @@ def test_links_lead_to_the_prompts(tmp_path: Path) -> None:
     (folder / "results.json").write_text(json.dumps(content))
     page = Page(write_report(folder).read_text(encoding="utf-8"))
     links = [attributes["href"] for tag, attributes in page.tags if tag == "a"]
-    links = [unquote(found) for found in links if found and not found.startswith("#")]
+    links = [unquote(link) for link in links if link and not link.startswith("#")]
     kept = {row["prompt"] for row in content["rows"][1:]} | {row["prompt"] for row in content["sources"]}
     assert set(links) - kept == {"javascript:alert(1)"} and kept < set(links)
     assert not any((attributes.get("href") or "").startswith("javascript:") for _, attributes in page.tags)
@@ -165,7 +165,7 @@ def test_results_of_a_later_format_are_refused(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run")
     content = json.loads((folder / "results.json").read_text()) | {"format": 2}
     (folder / "results.json").write_text(json.dumps(content))
-    with pytest.raises(ValueError, match=r"results\.json: format 2 of a later version, .* reads up to 1; update"):
+    with pytest.raises(ValueError, match=r"results\.json: has format 2 of a later version.* reads up to 1; update"):
         read_results(folder)
 
 
@@ -183,7 +183,7 @@ def test_the_leaderboard_ranks_by_the_mean(tmp_path: Path) -> None:
     assert [row[0] for row in rows] == ["BMTPT", "DTVG", "PT", "zero-shot", "majority"]
     assert rows[0][1:] == ["68.5", "+2.0 [+2.0, +2.0]", "+2.0 [+2.0, +2.0]", "4/0/0", "no"]
     assert rows[2][1:] == ["66.5", "", "", "", "2 of 4"] and rows[3][1] == "62.2"
-    # Of an error rate, the lowest mean stands first.
+    # For an error rate, the lowest mean comes first.
     errors = write_run(tmp_path / "errors", metrics=dict.fromkeys(TARGETS, "ter"))
     assert [row[0] for row in leaderboard_rows(read_results(errors))[1]][:3] == ["PT", "DTVG", "BMTPT"]
 
@@ -255,8 +255,8 @@ def test_traces_are_means_over_seeds_and_thinned() -> None:
     assert mean_series([[[1, 2.0], [2, 4.0]], [[1, 4.0]]]) == [(1, 3.0), (2, 4.0)]
     assert mean_series([[[update, float(update)] for update in range(1, 8)]], points=3) == [(2, 2), (5, 5), (7, 7)]
     logs = [[[5, ["a"]], [6, ["a", "b"]]], [[5, []], [6, ["b"]]]]
-    found = trace_of([{"groups": log} for log in logs]).groups
-    assert found and found.edges == [5, 6, 7] and found.shares == {"a": [0.5, 0.5], "b": [0.0, 1.0]}
+    group_log = trace_of([{"groups": log} for log in logs]).groups
+    assert group_log and group_log.edges == [5, 6, 7] and group_log.shares == {"a": [0.5, 0.5], "b": [0.0, 1.0]}
     matrices = [[[1.0, 0.2], [0.2, 1.0]], [[1.0, 0.4], [0.4, 1.0]]]
     similarity = trace_of([{"similarity": {"names": ["a", "b"], "matrix": matrix}} for matrix in matrices]).similarity
     assert similarity and similarity[0] == ["a", "b"]
@@ -304,12 +304,12 @@ def test_names_that_no_file_can_have_have_no_history(tmp_path: Path) -> None:
 def test_few_test_rows_are_told(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", seeds=(1,))
     results = json.loads((run / "results.json").read_text())
-    for rows, told in ((60, False), (5, True)):
+    for rows, warned in ((60, False), (5, True)):
         results["rows"] = [row | {"test_rows": rows} for row in results["rows"]]
         (run / "results.json").write_text(json.dumps(results))
         console = Console(width=120, record=True, file=(tmp_path / "out").open("w"))
         print_results(read_results(run), console)
-        assert ("Few test rows: each of 5 counts 20 %" in console.export_text()) == told
+        assert ("Few test rows: each of 5 counts 20 %" in console.export_text()) == warned
 
 
 def test_bad_run_folders(tmp_path: Path) -> None:
@@ -329,7 +329,7 @@ def test_bad_run_folders(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"PT-a-seed1\.json: not the history of a run: loss\.0\.1: .*got 'low'"):
         write_report(run)
     (run / "history" / "PT-a-seed1.json").write_text('{"groups": [[2, ["a"]], [1, ["a"]]]}')
-    with pytest.raises(ValueError, match=r"PT-a-seed1\.json: not the history of a run: .*want updates that increase"):
+    with pytest.raises(ValueError, match=r"PT-a-seed1\.json: not the history of a run: .*want increasing updates"):
         write_report(run)
 
 
@@ -353,9 +353,9 @@ def test_one_line_says_what_is_shown(tmp_path: Path, metric: str) -> None:
         plain = 60.0 + row["seed"]
         row["score"] = plain + noise.get(row["method"], (0.0, 0.0, 0.0))[row["seed"] - 1]
     file.write_text(json.dumps(content))
-    said = in_short(read_results(run))
+    summary = in_short(read_results(run))
     # DTVG: 4 with s = 1 on both targets, so s / sqrt(6) and t(0.975, 4) = 2.7764.
     better = "better" if metric == "accuracy" else "worse"
-    assert said.startswith(f"Mean over the targets, 95 % CI over seeds: {better} than PT: DTVG +4.0 [+2.9, +5.1]; ")
-    assert "not told apart from PT: BMTPT +0.3 [" in said
+    assert summary.startswith(f"Mean over the targets, 95 % CI over seeds: {better} than PT: DTVG +4.0 [+2.9, +5.1]; ")
+    assert "no clear difference from PT: BMTPT +0.3 [" in summary
     assert in_short(read_results(write_run(tmp_path / "one", seeds=(1,)))) == ""

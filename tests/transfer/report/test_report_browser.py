@@ -66,9 +66,9 @@ def test_pages_fit_phone_and_wide_windows_and_log_nothing(tmp_path: Path) -> Non
     ran = subprocess.run([CHROMIUM, *options, frames.as_uri()], capture_output=True, text=True, timeout=120)
     assert "CONSOLE" not in ran.stderr, ran.stderr
     assert "[all]" in ran.stdout
-    found = re.findall(r"\[(\S+) (\d+): (\d+) ([\d.]+) ([\d.]+) (\d+) (\d+)\]", ran.stdout)
-    assert {(page, int(width)) for page, width, *_ in found} == {(page, width) for page in pages for width in WIDTHS}
-    for page, width, beyond, least, most, cut, height in found:
+    measured = re.findall(r"\[(\S+) (\d+): (\d+) ([\d.]+) ([\d.]+) (\d+) (\d+)\]", ran.stdout)
+    assert {(page, int(width)) for page, width, *_ in measured} == {(page, width) for page in pages for width in WIDTHS}
+    for page, width, beyond, least, most, cut, height in measured:
         assert int(beyond) == 0, f"{page} is {beyond} pixels wider than a window of {width}"
         assert int(cut) == 0, f"{page} at {width}: {cut} words stick out of their pictures"
         # Words in pictures are 11 units high: below 0.7 they cannot be read, far above 1 they are larger than the text.
@@ -83,6 +83,6 @@ def test_a_screenshot_has_the_size_of_the_window(tmp_path: Path) -> None:
     options += [f"--user-data-dir={tmp_path / 'profile'}", f"--screenshot={picture}", page.as_uri()]
     subprocess.run([CHROMIUM, *options], capture_output=True, timeout=120, check=True)
     content = picture.read_bytes()
-    # PNG: width and height stand behind the name of the first chunk.
+    # PNG: width and height come after the name of the first chunk.
     assert tuple(int.from_bytes(content[at : at + 4], "big") for at in (16, 20)) == (1440, 900)
     assert len(content) > 20_000

@@ -35,13 +35,17 @@ def runs(tmp_path: Path) -> Runs:
 
 
 def test_differences_are_those_of_common_seeds(runs: Runs) -> None:
-    found = runs.difference("after", "PT")
-    assert found and set(found.targets) == set(TARGETS) and (found.wins, found.ties, found.losses) == (4, 0, 0)
-    interval = found.targets["sst2"]
+    comparison = runs.difference("after", "PT")
+    assert (
+        comparison
+        and set(comparison.targets) == set(TARGETS)
+        and (comparison.wins, comparison.ties, comparison.losses) == (4, 0, 0)
+    )
+    interval = comparison.targets["sst2"]
     wanted = stats.ttest_1samp([2.0, 5.0], 0.0).confidence_interval()
     assert (interval.mean, interval.count) == (3.5, 2)
     assert (interval.low, interval.high) == pytest.approx((wanted.low, wanted.high))
-    assert found.over_seeds and found.over_seeds.mean == pytest.approx(fmean([1.75, 3.25]))
+    assert comparison.over_seeds and comparison.over_seeds.mean == pytest.approx(fmean([1.75, 3.25]))
     assert runs.difference("after", "MPT") is None
 
 

@@ -32,8 +32,8 @@ def scores(rows: list[TargetRow], method: str, target: str) -> list[float]:
 def test_interval_is_that_of_the_t_test() -> None:
     values = [3.0, -1.0, 2.5, 7.0]
     wanted = stats.ttest_1samp(values, 0.0).confidence_interval()
-    found = mean_interval(values)
-    assert (found.low, found.high) == pytest.approx((wanted.low, wanted.high)) and found.mean == 2.875
+    interval = mean_interval(values)
+    assert (interval.low, interval.high) == pytest.approx((wanted.low, wanted.high)) and interval.mean == 2.875
     # Two values 1 and 3: mean 2, standard error 1, t(0.975, 1) = 12.7062.
     two = mean_interval([1.0, 3.0])
     assert (two.low, two.high) == pytest.approx((-10.7062, 14.7062), abs=1e-4)
@@ -42,32 +42,32 @@ def test_interval_is_that_of_the_t_test() -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_targets_are_paired_t_tests_over_seeds(seed: int) -> None:
     rows = drawn(seed)
-    found = paired(rows, "MPT")
-    assert found
-    for target, interval in found.targets.items():
+    comparison = paired(rows, "MPT")
+    assert comparison
+    for target, interval in comparison.targets.items():
         wanted = stats.ttest_rel(scores(rows, "MPT", target), scores(rows, "PT", target)).confidence_interval()
         assert (interval.low, interval.high) == pytest.approx((wanted.low, wanted.high))
 
 
 def test_means_over_targets_take_seeds_or_targets_as_the_sample() -> None:
     rows = drawn(7)
-    found = paired(rows, "MPT", retrained=True)
-    assert found and found.over_seeds
+    comparison = paired(rows, "MPT", retrained=True)
+    assert comparison and comparison.over_seeds
     grid = np.array([np.subtract(scores(rows, "MPT", f"t{t}"), scores(rows, "PT", f"t{t}")) for t in range(4)])
-    for interval, sample in ((found.over_seeds, grid.mean(axis=0)), (found.over_targets, grid.mean(axis=1))):
+    for interval, sample in ((comparison.over_seeds, grid.mean(axis=0)), (comparison.over_targets, grid.mean(axis=1))):
         wanted = stats.ttest_1samp(sample, 0.0).confidence_interval()
         assert (interval.low, interval.high) == pytest.approx((wanted.low, wanted.high))
         assert interval.mean == pytest.approx(grid.mean()) and interval.count == len(sample)
     counts = (int((grid > 0).sum()), int((grid == 0).sum()), int((grid < 0).sum()))
-    assert (found.wins, found.ties, found.losses) == counts
+    assert (comparison.wins, comparison.ties, comparison.losses) == counts
 
 
 def test_two_strata_are_welch_s_test() -> None:
     """The mean of two strata is half the difference of one and the other with its sign turned."""
     first, second = [3.0, -1.0, 2.5, 7.0], [1.0, 1.5, 0.5]
     wanted = stats.ttest_ind(first, [-value for value in second], equal_var=False).confidence_interval()
-    found = mean_interval(first, second)
-    assert (found.low, found.high) == pytest.approx((wanted.low / 2, wanted.high / 2)) and found.count == 7
+    interval = mean_interval(first, second)
+    assert (interval.low, interval.high) == pytest.approx((wanted.low / 2, wanted.high / 2)) and interval.count == 7
     assert mean_interval(first, [1.0]).low is None
     assert mean_interval([2.0, 2.0], [4.0, 4.0]) == Interval(3.0, 3.0, 3.0, 4)
 
@@ -75,37 +75,41 @@ def test_two_strata_are_welch_s_test() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("spread", [(3, 3, 0), (1, 4, 2)])
 def test_interval_over_seeds_covers_as_often_as_it_says(spread: tuple[float, ...]) -> None:
-    """Given targets, three random seeds: the true mean lies in at least 95 % of the intervals."""
+    """Fixed targets, three random seeds: at least 95 % of the intervals contain the true mean."""
     rng, runs, hits = np.random.default_rng(1), 1000, 0
     for _ in range(runs):
         values = {("PT", f"t{t}"): [0.0, 0.0, 0.0] for t in range(3)}
         values |= {("MPT", f"t{t}"): (t + rng.normal(0, s, 3)).tolist() for t, s in enumerate(spread)}
-        found = paired(rows_of(values), "MPT")
-        assert found and found.over_seeds
-        hits += found.over_seeds.low <= 1 <= found.over_seeds.high
+        comparison = paired(rows_of(values), "MPT")
+        assert comparison and comparison.over_seeds
+        hits += comparison.over_seeds.low <= 1 <= comparison.over_seeds.high
     assert stats.binomtest(hits, runs, 0.95, alternative="less").pvalue > 1e-3
 
 
 @pytest.mark.slow
 def test_interval_over_targets_covers_as_often_as_it_says() -> None:
-    """Random targets and random seeds within them: the true mean, 2, lies in 95 % of the intervals."""
+    """Random targets and random seeds within them: 95 % of the intervals contain the true mean, 2."""
     rng, runs, hits = np.random.default_rng(0), 1000, 0
     for _ in range(runs):
         shift = 2 + rng.normal(0, 3, 5)
         values = {("PT", f"t{t}"): [0.0, 0.0, 0.0] for t in range(5)}
         values |= {("MPT", f"t{t}"): (shift[t] + rng.normal(0, 4, 3)).tolist() for t in range(5)}
-        found = paired(rows_of(values), "MPT")
-        assert found and found.over_targets
-        hits += found.over_targets.low <= 2 <= found.over_targets.high
+        comparison = paired(rows_of(values), "MPT")
+        assert comparison and comparison.over_targets
+        hits += comparison.over_targets.low <= 2 <= comparison.over_targets.high
     assert stats.binomtest(hits, runs, 0.95).pvalue > 1e-3
 
 
 def test_only_pairs_that_both_have_count() -> None:
     rows = rows_of({("PT", "a"): [60, 70], ("PT", "b"): [50], ("DTVG", "a"): [61, 70, 90], ("DTVG", "b"): [40, 80]})
-    found = paired(rows, "DTVG")
-    assert found and (found.wins, found.ties, found.losses) == (1, 1, 1)
-    assert found.targets["a"].mean == 0.5 and found.targets["b"].low is None and found.targets["b"].mean == -10
-    assert found.over_seeds and found.over_seeds.count == 3 and found.over_seeds.mean == -4.75
+    comparison = paired(rows, "DTVG")
+    assert comparison and (comparison.wins, comparison.ties, comparison.losses) == (1, 1, 1)
+    assert (
+        comparison.targets["a"].mean == 0.5
+        and comparison.targets["b"].low is None
+        and comparison.targets["b"].mean == -10
+    )
+    assert comparison.over_seeds and comparison.over_seeds.count == 3 and comparison.over_seeds.mean == -4.75
     tied = paired(rows, "DTVG", retrained=True)
     assert tied and tied.over_seeds and tied.over_seeds.count == 1 and tied.over_seeds.mean == -4.5
     assert paired(rows, "SPoT") is None and comparisons(rows, "none") == []
@@ -123,12 +127,12 @@ def test_rows_of_the_table() -> None:
 def test_scores_on_other_scales_are_not_averaged() -> None:
     values = {("PT", "a"): [60.0, 62.0], ("PT", "b"): [0.40, 0.42], ("PT", "c"): [70.0, 70.0]}
     values |= {("MPT", "a"): [64.0, 68.0], ("MPT", "b"): [0.45, 0.45], ("MPT", "c"): [65.0, 71.0]}
-    found = paired(rows_of(values, b="meteor", c="ter"), "MPT")
-    assert found and found.averaged == ("a",) and found.over_targets and found.over_seeds
-    assert found.over_targets.mean == 5.0 and found.over_seeds.mean == 5.0
-    assert found.targets["b"].mean == pytest.approx(0.04) and found.targets["c"].mean == -2.0
-    # Of an error rate, the lower one wins.
-    assert (found.wins, found.ties, found.losses) == (5, 0, 1)
+    comparison = paired(rows_of(values, b="meteor", c="ter"), "MPT")
+    assert comparison and comparison.averaged == ("a",) and comparison.over_targets and comparison.over_seeds
+    assert comparison.over_targets.mean == 5.0 and comparison.over_seeds.mean == 5.0
+    assert comparison.targets["b"].mean == pytest.approx(0.04) and comparison.targets["c"].mean == -2.0
+    # For an error rate, the lower one wins.
+    assert (comparison.wins, comparison.ties, comparison.losses) == (5, 0, 1)
     _, ((_, _, of_b, of_c, *means),) = difference_rows(comparisons(rows_of(values, b="meteor", c="ter")))
     assert (
         of_b.startswith("+0.040 [-0.087, ")
@@ -139,7 +143,7 @@ def test_scores_on_other_scales_are_not_averaged() -> None:
             "+5.0",
         ]
     )
-    # Several metrics in per cent are averaged; one metric alone is, whatever its scale.
+    # Several metrics are averaged if they are in per cent, and a single metric on any scale.
     other = paired(rows_of(values, b="f1", c="matthews"), "MPT")
     assert other and other.averaged == ("a", "b", "c")
     errors = {key: value for key, value in values.items() if key[1] != "a"}
@@ -151,8 +155,8 @@ def test_scores_on_other_scales_are_not_averaged() -> None:
 
 def test_of_an_error_rate_the_lower_one_wins() -> None:
     rows = rows_of({("PT", "a"): [70.0, 60.0, 50.0], ("MPT", "a"): [65.0, 55.0, 50.0]}, a="ter")
-    found = paired(rows, "MPT")
-    assert found and (found.wins, found.ties, found.losses) == (2, 1, 0)
+    comparison = paired(rows, "MPT")
+    assert comparison and (comparison.wins, comparison.ties, comparison.losses) == (2, 1, 0)
 
 
 def test_many_targets_stand_below_each_other() -> None:

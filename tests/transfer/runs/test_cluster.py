@@ -1,4 +1,4 @@
-"""A run on a Ray cluster: the rows of one process, whatever is lost on the way. Nodes are simulated on this machine."""
+"""A run on a Ray cluster: the same rows as in one process, despite any losses. Nodes are simulated on this machine."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 import torch
+from recorded_progress import RecordedProgress
 from test_executors import Broken
-from told import Told
 
 from prompttransfer import RunConfig, register_method
 from prompttransfer.runs.compare import compare
@@ -71,14 +71,14 @@ def test_a_driver_that_was_killed_starts_again(toy: RunConfig, expected: dict[st
     kept = {path: path.stat().st_mtime_ns for path in rows.rglob("*.json")}
     assert 3 <= len(kept) < len(expected["rows"]) + 2
     subprocess.run([*map(str, command)], env=environment, check=True, cwd=tmp_path)
-    made = content(config.output)
-    assert made.pop("report.html", "") is None and made == expected
+    files = content(config.output)
+    assert files.pop("report.html", "") is None and files == expected
     assert all(path.stat().st_mtime_ns == changed for path, changed in kept.items()), "finished rows stay"
 
 
 @pytest.mark.nightly
 def test_the_slurm_example(toy: RunConfig, expected: dict[str, Any], tmp_path: Path) -> None:
-    """With a queue of one node, which is this machine."""
+    """With a Slurm of one node, which is this machine."""
     config = placed(toy, tmp_path)
     (tmp_path / "recipe.json").write_text(config.model_dump_json())
     commands = {"scontrol": "echo 127.0.0.1", "srun": 'while [[ $1 == --* ]]; do shift; done; exec "$@"'}
@@ -98,8 +98,8 @@ def test_the_slurm_example(toy: RunConfig, expected: dict[str, Any], tmp_path: P
     script = Path(__file__).parents[3] / "examples" / "slurm_ray.sh"
     done = subprocess.run(["bash", script], env=environment, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    made = content(config.output)
-    assert made.pop("report.html", "") is None and made == expected
+    files = content(config.output)
+    assert files.pop("report.html", "") is None and files == expected
 
 
 def test_the_rows_are_those_of_one_process_and_nodes_share_no_folder(
@@ -113,11 +113,11 @@ def test_the_rows_are_those_of_one_process_and_nodes_share_no_folder(
 
 
 def test_a_node_is_lost(toy: RunConfig, expected: dict[str, Any], nodes: Nodes, tmp_path: Path) -> None:
-    config, told, watched = placed(toy, tmp_path), Told(), Watched(Cluster())
+    config, progress, watched = placed(toy, tmp_path), RecordedProgress(), Watched(Cluster())
     with losing_a_node(nodes, watched, workers=2) as losses:
-        compare(config, told, watched)
+        compare(config, progress, watched)
     assert len(losses) == 1
-    assert any("was lost" in text and "another worker takes its place" in text for text in told.warnings)
+    assert any("was lost" in text and "another worker takes its place" in text for text in progress.warnings)
     assert content(config.output) == expected
 
 
@@ -129,7 +129,7 @@ def test_a_result_is_lost_before_the_driver_has_it(
 
     def get(reference: Any, **options: Any) -> Any:
         value = original(reference, **options)
-        if type(value).__name__ == "Made" and len(lost) < 2:
+        if type(value).__name__ == "JobOutput" and len(lost) < 2:
             lost.append(value.row.name)
             raise ray.exceptions.ObjectLostError(reference.hex(), None, "here")
         return value
@@ -146,10 +146,13 @@ def test_a_job_that_fails_by_itself_is_not_tried_again(
 ) -> None:
     ray.cloudpickle.register_pickle_by_value(sys.modules[Broken.__module__])  # as Ray does with a script
     register_method(Broken)
-    config, told = placed(toy, tmp_path).model_copy(update={"methods": ("Broken",), "sources": ()}), Told()
+    config, progress = (
+        placed(toy, tmp_path).model_copy(update={"methods": ("Broken",), "sources": ()}),
+        RecordedProgress(),
+    )
     with pytest.raises(JobFailed, match=r"Broken-goal-seed1 failed on worker \d+ on .*: nothing here"):
-        compare(config, told, Cluster())
-    assert told.warnings == []
+        compare(config, progress, Cluster())
+    assert progress.warnings == []
 
 
 @pytest.mark.nightly

@@ -182,10 +182,10 @@ def test_every_other_metric_has_a_column_of_its_own(config: RunConfig, tasks: di
 
 def test_texts_that_the_vocabulary_lacks_are_told(config: RunConfig, tasks: dict[str, Task]) -> None:
     rows = to_dataset([Example(text, f"{text} w1", n % 2) for n, text in enumerate(["w2", "这部电影"] * 6)])
-    tasks["goal"], told = Task("goal", rows, rows, rows, ("no", "yes")), Progress()
-    folder = compare(config.model_copy(update=ONE_ROW), told)
+    tasks["goal"], progress = Task("goal", rows, rows, rows, ("no", "yes")), Progress()
+    folder = compare(config.model_copy(update=ONE_ROW), progress)
     note = "12 of 24 texts of goal are mostly characters that this model's vocabulary lacks"
-    assert told.warnings == [f"note: {note}"]
+    assert progress.warnings == [f"note: {note}"]
     assert json.loads((folder / "results.json").read_text())["rows"][0]["notes"] == note
 
 
@@ -195,22 +195,22 @@ def test_a_second_run_trains_nothing_and_says_so(config: RunConfig) -> None:
     again = Progress()
     second = json.loads((compare(config, again) / "results.json").read_text())
     assert again.stages == []
-    assert "6 of 6 rows are there already" in again.notes
+    assert "6 of 6 rows are already finished" in again.notes
     assert second["rows"] == first["rows"] and second["sources"] == first["sources"]
 
 
 def test_results_of_other_settings_move_aside(config: RunConfig) -> None:
     config = config.model_copy(update={"seeds": (1,), "targets": ("goal",), "methods": ("PT",)})
     first = (compare(config, Progress()) / "results.json").read_text()
-    told = Progress()
-    folder = compare(config.model_copy(update={"methods": ("SPoT",)}), told)
+    progress = Progress()
+    folder = compare(config.model_copy(update={"methods": ("SPoT",)}), progress)
     assert (folder.with_name(f"{folder.name}-1") / "results.json").read_text() == first
     results = json.loads((folder / "results.json").read_text())
     (row,), sources = results["rows"], list(enumerate((each["source"], each["score"]) for each in results["sources"]))
     assert row["method"] == "SPoT"
     assert (folder / "prompts" / "SPoT" / "goal-seed1-own.safetensors").is_file()
-    assert told.warnings == [f"{folder} holds results of other settings: moved to {folder}-1"]
-    assert [note for note in told.notes if note.startswith("row ")] == [
+    assert progress.warnings == [f"{folder} has results of other settings: moved them to {folder}-1"]
+    assert [note for note in progress.notes if note.startswith("row ")] == [
         *(f"row {place + 1} of 3: sources/{name}-seed1, accuracy {score:.1f}" for place, (name, score) in sources),
         f"row 3 of 3: SPoT-goal-seed1, accuracy {row['score']:.1f}",
     ]
@@ -325,10 +325,14 @@ def test_a_method_of_ones_own_is_everywhere(config: RunConfig, tmp_path: Path, m
                 history={"loss": facts["loss"]},
             )
 
-    given = config.model_dump() | {"methods": ("PT", "half"), "half": {"share": 0.25}, "output": tmp_path / "half"}
+    half_settings = config.model_dump() | {
+        "methods": ("PT", "half"),
+        "half": {"share": 0.25},
+        "output": tmp_path / "half",
+    }
     with pytest.raises(ValueError, match="did you mean 'share'"):
-        RunConfig(**given | {"half": {"shares": 0.25}})
-    half = RunConfig(**given)
+        RunConfig(**half_settings | {"half": {"shares": 0.25}})
+    half = RunConfig(**half_settings)
     assert half.of(HalfSettings).share == 0.25
 
     facts = [TaskFacts(name, "", True, 60, 30, True, "accuracy", 8.0, 1.0, False) for name in ("red", "green", "goal")]
@@ -347,5 +351,5 @@ def test_a_method_of_ones_own_is_everywhere(config: RunConfig, tmp_path: Path, m
     compare(half.model_copy(update={"output": tmp_path / "again"}), again)
     assert "goal: half" in progress.stages and not any("half" in stage for stage in again.stages)
     other = Progress()
-    compare(RunConfig(**given | {"half": {"share": 0.75}, "output": tmp_path / "other"}), other)
+    compare(RunConfig(**half_settings | {"half": {"share": 0.75}, "output": tmp_path / "other"}), other)
     assert "goal: half" in other.stages and "source red" not in other.stages

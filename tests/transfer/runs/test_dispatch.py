@@ -1,4 +1,4 @@
-"""Which worker gets which job, with workers that only take time, by a clock of their own."""
+"""Distribution of jobs to workers, with fake workers that only take time on a simulated clock."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from prompttransfer.files.store import StageBusy
 from prompttransfer.runs.executors import JobFailed
 from prompttransfer.runs.executors.dispatch import LOSSES, Answer, WorkerLost, dispatch
 from prompttransfer.runs.executors.payload import Failure
-from prompttransfer.runs.run_folder import Made
+from prompttransfer.runs.run_folder import JobOutput
 
-MADE = Made(row=None, prompts={})  # type: ignore[arg-type]
+OUTPUT = JobOutput(row=None, prompts={})  # type: ignore[arg-type]
 
 
 class Clock:
-    """Workers whose jobs take time. A job first trains the stages that it needs and nobody has trained."""
+    """Workers whose jobs take time. A job first trains the stages that it needs and that are not trained yet."""
 
     def __init__(
         self,
@@ -31,15 +31,15 @@ class Clock:
         self.time = self.worked = 0.0
         self.running: list[tuple[float, int, str, object]] = []
         self.done_at: dict[str, float] = {}
-        self.given: Counter[str] = Counter()
+        self.starts: Counter[str] = Counter()
 
     def idle(self) -> int:
         return self.workers - len(self.running)
 
     def give(self, job: str, *, wait: bool) -> None:
         assert self.idle() > 0
-        self.given[job] += 1
-        now, outcome = self.time, self.fate(job) or MADE
+        self.starts[job] += 1
+        now, outcome = self.time, self.fate(job) or OUTPUT
         for stage, seconds in self.stages(job).items():
             if stage not in self.done_at:
                 self.done_at[stage] = now + seconds
@@ -51,7 +51,7 @@ class Clock:
         else:
             now += self.seconds(job)
             self.worked += self.seconds(job)
-        heapq.heappush(self.running, (now, sum(self.given.values()), job, outcome))
+        heapq.heappush(self.running, (now, sum(self.starts.values()), job, outcome))
 
     def answers(self) -> list[Answer]:
         assert self.running, "waits for nothing"
@@ -63,7 +63,7 @@ def test_every_job_is_done_once() -> None:
     jobs = [f"job{n}" for n in range(50)]
     pool = Clock(4, lambda job: 1.0)
     assert sorted(job for job, _ in dispatch(pool, jobs)) == sorted(jobs)
-    assert pool.time == 13 and set(pool.given.values()) == {1}
+    assert pool.time == 13 and set(pool.starts.values()) == {1}
 
 
 def test_a_job_whose_stage_is_busy_is_put_off_until_there_is_nothing_else() -> None:
@@ -82,7 +82,7 @@ def test_a_job_of_a_lost_worker_is_done_again_and_given_up_in_the_end() -> None:
     limit = LOSSES
     pool = Clock(2, lambda job: 1.0, fate=fate)
     assert sorted(job for job, _ in dispatch(pool, ["a", "b", "c"])) == ["a", "b", "c"]
-    assert pool.given == {"a": 1, "b": LOSSES, "c": 1}
+    assert pool.starts == {"a": 1, "b": LOSSES, "c": 1}
     limit, losses = LOSSES + 1, Counter()
     with pytest.raises(JobFailed, match=f"b: given up after {LOSSES} lost workers; worker 1 was lost"):
         list(dispatch(Clock(2, lambda job: 1.0, fate=fate), ["a", "b", "c"]))
@@ -93,7 +93,7 @@ def test_an_error_of_a_job_is_raised_once_with_its_place() -> None:
     pool = Clock(2, lambda job: 1.0, fate=lambda job: failure if job == "b" else None)
     with pytest.raises(JobFailed, match="b failed on w: no rows") as caught:
         list(dispatch(pool, ["a", "b", "c", "d"]))
-    assert "Traceback: here" in str(caught.value.__cause__) and pool.given["b"] == 1
+    assert "Traceback: here" in str(caught.value.__cause__) and pool.starts["b"] == 1
 
 
 def test_a_large_grid_is_close_to_the_best_possible_time() -> None:

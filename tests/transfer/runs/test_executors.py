@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from told import Told
+from recorded_progress import RecordedProgress
 from typer.testing import CliRunner
 
 from prompttransfer import Context, EncodedTask, Method, MethodResult, RunConfig, cli, register_method
@@ -57,9 +57,9 @@ def test_two_workers_make_what_one_process_makes(toy: RunConfig, tmp_path: Path)
     recipe.write_text(two.model_dump_json())
     done = CliRunner().invoke(cli.app, ["compare", "--recipe", str(recipe), "--workers", "2", "-q"])
     assert done.exit_code == 0, done.output
-    made = content(two.output)
-    assert made.pop("report.html", "") is None
-    assert made == content(alone.output)
+    files = content(two.output)
+    assert files.pop("report.html", "") is None
+    assert files == content(alone.output)
 
 
 @pytest.mark.distributed
@@ -74,10 +74,13 @@ def test_killed_workers_are_replaced(tmp_path: Path) -> None:
 def test_an_error_on_a_worker_names_job_and_worker_once(toy: RunConfig, tmp_path: Path, methods_restored: None) -> None:
     """Also a method that is not the package's reaches the workers."""
     register_method(Broken)
-    config, told = placed(toy, tmp_path / "x").model_copy(update={"methods": ("Broken", "PT"), "sources": ()}), Told()
+    config, progress = (
+        placed(toy, tmp_path / "x").model_copy(update={"methods": ("Broken", "PT"), "sources": ()}),
+        RecordedProgress(),
+    )
     with pytest.raises(JobFailed, match=r"Broken-goal-seed\d failed on worker \d on .* \(pid \d+\): nothing here"):
-        compare(config, told, LocalWorkers(2))
-    assert told.warnings == []
+        compare(config, progress, LocalWorkers(2))
+    assert progress.warnings == []
 
 
 @pytest.mark.distributed
@@ -98,7 +101,7 @@ def test_a_folder_has_one_writer(toy: RunConfig, tmp_path: Path) -> None:
     config = placed(toy, tmp_path / "x")
     with RunFolder(config.output, config, {}, {}, NullProgress()):
         second = RunFolder(config.output, config, {}, {}, NullProgress())
-        with pytest.raises(ValueError, match=r"another run is writing to .*x/run; wait for its end"):
+        with pytest.raises(ValueError, match=r"another run is writing to .*x/run; wait until it ends"):
             second.__enter__()
         half = config.output / "prompts" / "sources" / ".red-seed42.safetensors.l0qj4aq3.tmp"
         half.parent.mkdir(parents=True)
@@ -108,16 +111,16 @@ def test_a_folder_has_one_writer(toy: RunConfig, tmp_path: Path) -> None:
 
 
 def test_progress_of_a_worker_is_shown_where_the_user_is() -> None:
-    told, seen = Told(), set[str]()
-    first, second = (Receiver(told, seen) for _ in range(2))
+    progress, seen = RecordedProgress(), set[str]()
+    first, second = (Receiver(progress, seen) for _ in range(2))
     for receiver in (first, second):
         sender = Sender(lambda event, to=receiver: to.receive(pickle.loads(pickle.dumps(event))))
         sender.note("model: demo")
         work = sender.stage("source red", 3)
         for loss in (3.0, 2.0, 1.0):
             work.advance(loss=loss)
-    assert told.notes == ["model: demo"]
-    assert [(work.title, work.done, work.total, work.figures) for work in told.works] == 2 * [
+    assert progress.notes == ["model: demo"]
+    assert [(work.title, work.done, work.total, work.figures) for work in progress.works] == 2 * [
         ("source red", 3, 3, {"loss": 1.0})
     ]
 

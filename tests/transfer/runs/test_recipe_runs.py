@@ -1,6 +1,6 @@
 """Every recipe of the papers from its first stage to its last, on tiny models and invented rows of the real schemas.
 
-Of the targets one of every kind is kept: a choice, a number, a question, text. All of them load in test_paper_tasks.
+One target of every kind is kept: a choice, a number, a question, text. test_paper_tasks loads all of them.
 With RECIPE_ROWS=32 in the environment every recipe runs with all its targets, and --limit 32: minutes for each.
 """
 

@@ -106,7 +106,7 @@ def test_a_run_with_a_bad_row_is_refused_by_name(tmp_path: Path) -> None:
     [
         ({"loss": [[1, 2.0, 3.0]]}, "loss.0: "),
         ({"loss": [[1, "2"]]}, "loss.0.1: "),
-        ({"groups": [[2, ["a"]], [1, []]]}, "groups: want updates that increase"),
+        ({"groups": [[2, ["a"]], [1, []]]}, "groups: want increasing updates"),
         ({"similarity": {"names": ["a"], "matrix": [[1.0, 0.5]]}}, "similarity: want a matrix of 1 rows and columns"),
         ({"related": {"names": ["a"], "cosine": [0.5], "z": [], "level": 1.0}}, "related: want one cosine and one z"),
         ({"related": {"names": ["a"], "cosine": [0.5], "z": [2.0]}}, "related.level: Field required"),

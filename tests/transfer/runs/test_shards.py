@@ -1,4 +1,4 @@
-"""A run in parts, each in a folder of its own: joined, they are the run of one process."""
+"""A run in parts, each in its own folder. Joined, they equal the run of one process."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from told import Told
+from recorded_progress import RecordedProgress
 
 from prompttransfer import RunConfig
 from prompttransfer.runs.compare import compare
@@ -49,19 +49,19 @@ def in_parts(config: RunConfig, *parts: str) -> None:
 def test_shards_joined_are_the_run_of_one_process(toy: RunConfig, tmp_path: Path) -> None:
     alone, parts = placed(toy, tmp_path / "alone"), placed(toy, tmp_path / "parts")
     compare(alone)
-    told = Told()
+    progress = RecordedProgress()
     in_parts(parts, "sources", "2/2")
-    collect(parts.output, told)
-    assert told.warnings == ["shards that have not begun: 1 of 2"]
+    collect(parts.output, progress)
+    assert progress.warnings == ["shards that have not started: 1 of 2"]
     in_parts(parts, "1/2")
-    told = Told()
-    collect(parts.output, told)
-    assert told.warnings == []
+    progress = RecordedProgress()
+    collect(parts.output, progress)
+    assert progress.warnings == []
     joined = {name: value for name, value in content(parts.output).items() if not name.startswith("shards/")}
     assert joined == content(alone.output)
-    again = Told()
+    again = RecordedProgress()
     compare(parts, again)
-    assert "8 of 8 rows are there already" in again.notes and again.works == []
+    assert "8 of 8 rows are already finished" in again.notes and again.works == []
 
 
 def test_methods_on_a_target_and_seed_stay_together() -> None:
@@ -80,16 +80,16 @@ def test_what_is_no_shard_is_refused(text: str) -> None:
 
 
 def test_shards_of_different_runs_are_not_joined(toy: RunConfig, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="holds no shards; want the --output of `prompttransfer compare --shard`"):
+    with pytest.raises(ValueError, match="has no shards; want the --output of `prompttransfer compare --shard`"):
         collect(tmp_path)
     config = placed(toy, tmp_path / "x")
     in_parts(config, "1/3")
     in_parts(config.model_copy(update={"learning_rate": 0.01}), "2/3")
-    with pytest.raises(ValueError, match=r"2-of-3 and .*1-of-3 are of different runs: their settings, data or models"):
+    with pytest.raises(ValueError, match=r"2-of-3 and .*1-of-3 belong to different runs: their settings, data"):
         collect(config.output)
     shutil.rmtree(config.output / "shards" / "2-of-3")
     in_parts(config, "1/2")
-    with pytest.raises(ValueError, match="got shards of 2 and 3; want one division"):
+    with pytest.raises(ValueError, match="got shards of 2 and 3; want shards of one division"):
         collect(config.output)
     assert not (config.output / JOBS).exists() and not (config.output / "results.json").exists()
 

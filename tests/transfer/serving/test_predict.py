@@ -65,8 +65,8 @@ def logits(backbone: Backbone, prompt: Tensor, text: str, answer: list[int]) -> 
 
 def shares(backbone: Backbone, prompt: Tensor, text: str, choices: tuple[str, ...] = ("no", "yes")) -> list[float]:
     """Softmax of the logits of the choices' tokens."""
-    found = logits(backbone, prompt, f"{text} Answer:", [0])[0]
-    return found[[VOCABULARY.index(choice) for choice in choices]].double().softmax(0).tolist()
+    scores = logits(backbone, prompt, f"{text} Answer:", [0])[0]
+    return scores[[VOCABULARY.index(choice) for choice in choices]].double().softmax(0).tolist()
 
 
 def test_a_line_of_json_for_every_text(loaded: Backbone, prompt: Tensor, tmp_path: Path) -> None:
@@ -139,8 +139,8 @@ def test_the_cue_of_a_card_is_read(loaded: Backbone, prompt: Tensor, tmp_path: P
     if loaded.seq2seq:
         assert result.exit_code == 2 and "cue: got ' w8' for an encoder-decoder" in result.output
         return
-    found = logits(loaded, prompt, "w1 w2 Answer: w8", [0])[0]
-    want = found[[VOCABULARY.index(choice) for choice in ("no", "yes")]].double().softmax(0).tolist()
+    scores = logits(loaded, prompt, "w1 w2 Answer: w8", [0])[0]
+    want = scores[[VOCABULARY.index(choice) for choice in ("no", "yes")]].double().softmax(0).tolist()
     assert list(json.loads(result.stdout)["scores"].values()) == pytest.approx(want, abs=1e-4)
 
 
@@ -150,8 +150,8 @@ def test_whole_answers_and_written_ones(loaded: Backbone, prompt: Tensor, tmp_pa
     means = []
     for choice in scores:
         ids = [*ids_of(choice), VOCABULARY.index("</s>")]
-        found = logits(loaded, prompt, "w3 Answer:", ids).double().log_softmax(-1)
-        means.append(found[range(len(ids)), ids].mean())
+        log_probabilities = logits(loaded, prompt, "w3 Answer:", ids).double().log_softmax(-1)
+        means.append(log_probabilities[range(len(ids)), ids].mean())
     assert list(scores.values()) == pytest.approx(torch.stack(means).softmax(0).tolist(), abs=1e-4)
     file = stored(tmp_path / "q.safetensors", prompt, choices=(), scoring="generate", max_answer=1)
     line = json.loads(run("predict", file, "w3", "--json").stdout)
@@ -284,39 +284,39 @@ def test_a_blank_line_keeps_its_place(loaded: Backbone, prompt: Tensor, tmp_path
     file = stored(tmp_path / "p.safetensors", prompt)
     result = run("predict", file, "--json", stdin="\nw1\n \nw3\n\n")
     assert result.exit_code == 0 and result.stderr == ""
-    found = lines_of(result)
-    assert [(line["text"], line["label"] is None) for line in found] == [
+    lines = lines_of(result)
+    assert [(line["text"], line["label"] is None) for line in lines] == [
         ("", True),
         ("w1", False),
         (" ", True),
         ("w3", False),
         ("", True),
     ]
-    assert [found[1], found[3]] == lines_of(run("predict", file, "w1", "w3", "--json"))
+    assert [lines[1], lines[3]] == lines_of(run("predict", file, "w1", "w3", "--json"))
     assert len(run("predict", file, "-q", stdin="w1\n\nw3\n").stdout.split("%)")[-1].splitlines()) >= 4
     assert run("predict", file, stdin="\n \n").stderr == "error: got no text\n"
 
 
 def test_a_row_without_an_answer_ends_nothing(loaded: Backbone, prompt: Tensor, tmp_path: Path) -> None:
-    """Also where whole parts of 512 rows have none."""
+    """Also if whole parts of 512 rows have none."""
     file, table = stored(tmp_path / "p.safetensors", prompt, template="{one} {two}"), tmp_path / "t.jsonl"
     rows: list[str] = ['{"one": "w1", "two": ""}'] * 600 + ['{"one": "w1", "two": "w2"}', "broken"]
     table.write_text("\n".join(rows) + "\n")
     result = run("predict", file, "--file", table, "--json")
-    found = lines_of(result)
-    assert result.exit_code == 1 and len(found) == 602
-    assert found[0] == {
+    lines = lines_of(result)
+    assert result.exit_code == 1 and len(lines) == 602
+    assert lines[0] == {
         "one": "w1",
         "two": None,
         "label": None,
         "problem": f"{table}, row 1, column 'two': got nothing, want a value",
     }
-    assert found[600] == lines_of(run("predict", file, '{"one": "w1", "two": "w2"}', "--json"))[0]
-    assert found[601]["label"] is None and f"{table}, row 602: not JSON" in found[601]["problem"]
-    told = result.stderr.splitlines()
-    assert len(told) == 11 and told[-1] == "601 of 602 rows are not answered"
+    assert lines[600] == lines_of(run("predict", file, '{"one": "w1", "two": "w2"}', "--json"))[0]
+    assert lines[601]["label"] is None and f"{table}, row 602: not JSON" in lines[601]["problem"]
+    messages = result.stderr.splitlines()
+    assert len(messages) == 11 and messages[-1] == "601 of 602 rows are not answered"
     result = run("predict", file, "--json", stdin='{"one": "w1"}\n{"one": "w1", "two": "w2"}\n')
-    assert result.exit_code == 1 and lines_of(result)[1] == found[600]
+    assert result.exit_code == 1 and lines_of(result)[1] == lines[600]
     table.write_text(rows[0])
     nothing = run("predict", file, "--file", table)
     assert nothing.exit_code == 2 and "row 1, column 'two': got nothing" in nothing.stderr

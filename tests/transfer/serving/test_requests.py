@@ -129,7 +129,7 @@ def test_more_tokens_than_are_scored_at_once(tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_prompt_that_depends_on_the_row(tmp_path: Path) -> None:
-    """ATTEMPT's is made of the text alone, also where parts of answers follow it."""
+    """ATTEMPT's prompt depends only on the text, even if parts of answers follow it."""
     model = saved(tmp_path / "model", tiny_tokenizer())
     generator = torch.Generator().manual_seed(0)
     sources, target = torch.randn(2, 3, 16, generator=generator), torch.randn(3, 16, generator=generator)
@@ -208,7 +208,7 @@ def test_a_machine_without_vllm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     file = stored(tmp_path / "p.safetensors", saved(tmp_path / "model", tiny_tokenizer()), **WORDS)
     monkeypatch.setitem(__import__("sys").modules, "vllm", None)
     bad = CliRunner().invoke(cli.app, ["predict", str(file), "w1", "-q", "--engine", "vllm"])
-    assert bad.exit_code == 1 and "vLLM is not installed here, or not all of it (vllm): pip install vllm" in bad.stderr
+    assert bad.exit_code == 1 and "vLLM is not installed here, or only partly (vllm): pip install vllm" in bad.stderr
 
 
 def test_the_ten_lines_of_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

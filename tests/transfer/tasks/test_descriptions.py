@@ -35,7 +35,7 @@ def numbered(start: int, stop: int) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def describe(tmp_path: Path) -> Describe:
-    """Writes a description beside the files; returns the name of the task."""
+    """Write a description next to the files; return the name of the task."""
 
     def write(text: str, name: str = "mine.yaml") -> str:
         (tmp_path / name).write_text(text, encoding="utf-8")
@@ -119,25 +119,25 @@ def test_no_and_yes_are_words(tmp_path: Path, describe: Describe) -> None:
 
 
 @pytest.mark.parametrize("streaming", ["false", "true"])
-@pytest.mark.parametrize("given", [(), ("test",), ("validation",), ("validation", "test")])
+@pytest.mark.parametrize("files_given", [(), ("test",), ("validation",), ("validation", "test")])
 def test_splits_that_are_not_given_are_cut_from_the_training_rows(
-    given: tuple[str, ...], streaming: str, tmp_path: Path, describe: Describe
+    files_given: tuple[str, ...], streaming: str, tmp_path: Path, describe: Describe
 ) -> None:
     starts = {"train": 0, "validation": 10_000, "test": 20_000}
     for split, start in starts.items():
         write_rows(tmp_path / f"{split}.jsonl", numbered(start, start + (1000 if split == "train" else 30)))
-    files = "".join(f"{split}: {split}.jsonl\n" for split in ("train", *given))
+    files = "".join(f"{split}: {split}.jsonl\n" for split in ("train", *files_given))
     task = load_task(describe(f"{files}streaming: {streaming}\n"))
     cut: set[int] = set()
     for split in starts:
-        found = numbers(getattr(task, split))
-        if split in given:
-            assert found == set(range(starts[split], starts[split] + 30))
+        drawn = numbers(getattr(task, split))
+        if split in files_given:
+            assert drawn == set(range(starts[split], starts[split] + 30))
         else:
-            share = 0.1 * (split != "train") or 0.8 + 0.1 * len(given)
-            assert abs(len(found) - 1000 * share) <= (0 if streaming == "false" else 60)
-            assert not cut & found
-            cut |= found
+            share = 0.1 * (split != "train") or 0.8 + 0.1 * len(files_given)
+            assert abs(len(drawn) - 1000 * share) <= (0 if streaming == "false" else 60)
+            assert not cut & drawn
+            cut |= drawn
     assert cut == set(range(1000))
 
 
@@ -331,7 +331,7 @@ def test_yaml_of_people(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("a: &a [*a]\n", "an alias .* leads back to itself"),
+        ("a: &a [*a]\n", "an alias .* refers to itself"),
         (
             "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 40)),
             "aliases .* repeat",
@@ -342,7 +342,7 @@ def test_yaml_of_people(tmp_path: Path) -> None:
         ("a: 2020-13-45\n", "line 1, column 4: '2020-13-45' is no timestamp"),
         ("a: 0b_\n", "line 1, column 4: '0b_' is no int"),
         ("a: " + "9" * 5000 + "\n", "line 1, column 4: '999.*is no int"),
-        ("!!set word: 1\n", "not YAML of ours"),
+        ("!!set word: 1\n", "not YAML that this program reads"),
         ('a: "\\ud800"\n', "not YAML: .*half of a surrogate pair"),
         ("train: " + "x" * 300 + ".csv\n", "xxx.csv does not exist"),
         ("train: a.csv\nencoding: rot13\n", "encoding: want one that Python knows"),

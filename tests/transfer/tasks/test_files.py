@@ -1,4 +1,4 @@
-"""Tables of your own: every format gives the same rows, and what does not fit is named."""
+"""Users' own tables: every format gives the same rows, and errors name what does not fit."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ WRITERS: dict[str, Callable[[Rows], bytes]] = {
 
 
 def cells(path: Path, columns: tuple[str, ...] = ("text", "label"), **options: Any) -> Rows:
-    """The asked columns of all rows; none may have a problem."""
+    """The requested columns of all rows, none of which may have a problem."""
     rows = list(read_rows(path, columns, **options))
     assert not [row.problem for row in rows if row.problem]
     return [{column: row.cells[column] for column in columns} for row in rows]
@@ -134,7 +134,7 @@ def test_every_format_gives_the_same_task(suffix: str, tmp_path: Path) -> None:
     assert (len(task.train), len(task.validation), len(task.test)) == (24, 3, 3)
 
 
-# JSON and Arrow hold any text; CSV joins line breaks of its own kind, and a blank cell is no text.
+# JSON and Arrow can contain any text. CSV merges kinds of line breaks, and a blank cell is not a text.
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30)
 
 
@@ -218,9 +218,9 @@ ROWS_WITHOUT_HEADING = {
 @pytest.mark.parametrize("name", ROWS_WITHOUT_HEADING)
 def test_a_first_line_that_is_a_row(name: str, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(ROWS_WITHOUT_HEADING[name], encoding="utf-8")
-    found = list(read_rows(tmp_path / "a.csv", ("text", "label"), heading=("label", "text")))
-    assert [row.cells for row in found] == [{"label": "x", "text": "one, two"}, {"label": "y", "text": "three"}]
-    assert found[0].place.endswith("row 1")
+    rows = list(read_rows(tmp_path / "a.csv", ("text", "label"), heading=("label", "text")))
+    assert [row.cells for row in rows] == [{"label": "x", "text": "one, two"}, {"label": "y", "text": "three"}]
+    assert rows[0].place.endswith("row 1")
     with pytest.raises(ValueError, match=r"there is no column 'text', only .*heading there, of a file whose first"):
         cells(tmp_path / "a.csv")
 
@@ -230,7 +230,7 @@ def test_delimiters_that_nothing_tells(tmp_path: Path) -> None:
     path.write_text("text^label\na, b^x\n", encoding="utf-8")
     assert cells(path, delimiter="^") == [{"text": "a, b", "label": "x"}]
     path.write_text("a, b\tx\nc, d\ty\n", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"a\.csv: ',', '\\t' all make 2 columns; want a delimiter"):
+    with pytest.raises(ValueError, match=r"a\.csv: ',', '\\t' all make 2 columns; set the delimiter"):
         cells(path, heading=("text", "label"))
     assert cells(path, heading=("text", "label"), delimiter="\t")[1] == {"text": "c, d", "label": "y"}
 
@@ -254,8 +254,8 @@ def test_one_object_of_json_may_be_a_row(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(json.dumps(row), encoding="utf-8")
     assert cells(tmp_path / "a.json") == [{"text": "one", "label": "x"}]
     (tmp_path / "a.json").write_text(json.dumps({"review": {"text": "one", "stars": "x"}}), encoding="utf-8")
-    (found,) = read_rows(tmp_path / "a.json", ("review.text", "review.stars"))
-    assert pick(found.cells, "review.text") == "one"
+    (row,) = read_rows(tmp_path / "a.json", ("review.text", "review.stars"))
+    assert pick(row.cells, "review.text") == "one"
 
 
 def test_columns_of_different_lengths_are_told(tmp_path: Path) -> None:
@@ -289,11 +289,11 @@ def test_a_folder_with_files_of_splits(name: str, tmp_path: Path, monkeypatch: p
 
 
 def test_folders_that_do_not_tell_their_splits(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"no table in this folder is named after a split .* it holds nothing"):
+    with pytest.raises(ValueError, match=r"no table in this folder is named after a split .* it has no files"):
         check_name(str(tmp_path))
     (tmp_path / "reviews.csv").write_bytes(as_csv(reviews()))
     (tmp_path / "contest.csv").write_bytes(as_csv(reviews()))
-    with pytest.raises(ValueError, match=r"it holds contest\.csv, reviews\.csv; name a file, or several"):
+    with pytest.raises(ValueError, match=r"it has contest\.csv, reviews\.csv; give a file, or list several"):
         check_name(str(tmp_path))
     for name in ("train.csv", "train.jsonl"):
         (tmp_path / name).write_bytes(WRITERS[Path(name).suffix](reviews()))
@@ -309,7 +309,7 @@ BROKEN = [
     (
         "a.csv.gz",
         gzip.compress(b"text,label\na,x\n" * 99, mtime=0)[:-9],
-        r"a\.csv\.gz: not a gzip file, or not all of it",
+        r"a\.csv\.gz: not a gzip file, or truncated",
     ),
     ("a.json", b'[{"text": "a", "label": 1}, {"text": ', r"a\.json: not JSON: .* line 1 column 38"),
     ("a.json", b'[{"text": "a", "label": 1}', r"a\.json: not JSON: .* line 1 column 27"),
@@ -329,15 +329,15 @@ def test_files_that_are_not_what_they_say(name: str, raw: bytes, message: str, t
 
 
 OTHER_KINDS = {
-    "gzip": (gzip.compress(as_csv(reviews()), mtime=0), r"this is a gzip file; want its name to end in \.gz"),
+    "gzip": (gzip.compress(as_csv(reviews()), mtime=0), r"this is a gzip file; rename it to end in \.gz"),
     "zip": (zipped("reviews.csv", as_csv(reviews())), r"this is a zip file or an Excel workbook"),
     "Excel": (zipped("xl/workbook.xml", b"<w/>"), r"this is a zip file or an Excel workbook"),
-    "Parquet": (as_parquet(reviews()), r"this is a Parquet file; want its name to end in \.parquet"),
-    "Arrow file": (ipc(reviews(), pa.ipc.new_file), r"this is an Arrow file; want its name to end in \.arrow"),
+    "Parquet": (as_parquet(reviews()), r"this is a Parquet file; rename it to end in \.parquet"),
+    "Arrow file": (ipc(reviews(), pa.ipc.new_file), r"this is an Arrow file; rename it to end in \.arrow"),
     "Arrow stream": (ipc(reviews(), pa.ipc.new_stream), r"this is an Arrow file"),
-    "xz": (lzma.compress(as_csv(reviews())), "this is an xz file; want it unpacked"),
-    "bzip2": (bz2.compress(as_csv(reviews())), "this is a bzip2 file; want it unpacked"),
-    "zstd": (pa.compress(as_csv(reviews()), "zstd", asbytes=True), "this is a zstd file; want it unpacked"),
+    "xz": (lzma.compress(as_csv(reviews())), "this is an xz file; decompress it"),
+    "bzip2": (bz2.compress(as_csv(reviews())), "this is a bzip2 file; decompress it"),
+    "zstd": (pa.compress(as_csv(reviews()), "zstd", asbytes=True), "this is a zstd file; decompress it"),
     "SQLite": (sqlite(), "this is an SQLite database"),
     "ORC": (as_orc(reviews()), "this is an ORC file"),
     "pickle": (pickle.dumps(reviews()), "this is a pickle"),
@@ -392,7 +392,7 @@ def test_a_stray_byte_in_utf8_is_no_other_encoding(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=rf"a\.csv: UTF-8 text that is damaged or mixed .*: {place}") as error:
             cells(path)
         assert "latin-1" not in str(error.value)
-    # By chance É and a dash of Windows are a letter of UTF-8.
+    # É followed by a Windows dash happens to be a valid UTF-8 letter.
     path.write_bytes(f"text,label\nCAFÉ—,x\n{good}".encode("cp1252"))
     with pytest.raises(ValueError, match=r"not a UTF-8 text file, line 3; .* encoding: latin-1"):
         cells(path)
@@ -664,7 +664,7 @@ def test_an_encoding_whose_errors_have_no_reason(tmp_path: Path) -> None:
 
 
 def test_arrow_offsets_that_point_elsewhere_are_refused(tmp_path: Path) -> None:
-    """Unchecked, the last value would be read from four gigabytes behind the file."""
+    """Without a check, the last value would be read four gigabytes after the end of the file."""
     file = tmp_path / "a.arrow"
     table = pa.table({"text": ["a" * 9, "b" * 9, "c" * 9]})
     with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:

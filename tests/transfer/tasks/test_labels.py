@@ -148,8 +148,8 @@ def test_what_is_worth_telling_about_labels(tmp_path: Path) -> None:
     hint = "(choices in a YAML description can give them one answer)"
     assert notes == 2 * [
         "a: labels '1.1', '1.10' are read as one",
-        f"a: labels 'Positive', 'positive' differ in case only and stay apart {hint}",
-        f"a: labels 'negative', 'Negative' differ in case only and stay apart {hint}",
+        f"a: labels 'Positive', 'positive' differ only in case and count as different {hint}",
+        f"a: labels 'negative', 'Negative' differ only in case and count as different {hint}",
     ]
     notes.clear()
     load_task(str(tmp_path / "a.csv"), choices={"positive": "yes", "negative": "no", "1.1": "no"}, progress=progress)

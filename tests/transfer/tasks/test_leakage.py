@@ -19,7 +19,7 @@ def letters(text: str) -> str:
 
 
 def words(text: str) -> int:
-    """In scripts that have blanks between words."""
+    """In scripts with spaces between words."""
     return sum(bool(letters(word)) for word in text.split())
 
 
@@ -39,7 +39,7 @@ def by_definition(train: Sequence[str], test: Sequence[str]) -> set[int]:
 
 
 WORDS = st.lists(st.sampled_from(["a", "b", "Ab", "ä", "-", "x" * 17, "y" * 70, "\U0001d5181"]), max_size=9)
-# A piece of a long row, so that rows stand in each other; alone, random rows seldom do.
+# A piece of a long row, so that rows contain each other, which random rows seldom do.
 ROWS = st.lists(WORDS.map(" ".join), max_size=8)
 
 

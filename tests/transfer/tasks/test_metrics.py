@@ -40,9 +40,11 @@ def test_macro_f1_of_three_classes_counts_those_that_do_not_occur() -> None:
 
 
 def test_correlations_of_numbers_are_scipys() -> None:
-    numbers, given = [0.0, 2.5, 5.0, 3.1], [0.4, 2.55, -1.0, 70.0]
-    assert correlation("pearson", numbers, given) == pytest.approx(100 * pearsonr(numbers, given).statistic)
-    assert correlation("spearman", numbers, given) == pytest.approx(100 * spearmanr(numbers, given).statistic)
+    numbers, predictions = [0.0, 2.5, 5.0, 3.1], [0.4, 2.55, -1.0, 70.0]
+    assert correlation("pearson", numbers, predictions) == pytest.approx(100 * pearsonr(numbers, predictions).statistic)
+    assert correlation("spearman", numbers, predictions) == pytest.approx(
+        100 * spearmanr(numbers, predictions).statistic
+    )
     assert correlation("pearson", numbers, [-1.0] * 4) == 0.0
 
 
@@ -113,10 +115,10 @@ def test_scores_are_bounded_and_blind_to_the_order_of_rows(
     metric: str, pairs: list[tuple[int, int]], seed: int
 ) -> None:
     labels, predictions = map(list, zip(*pairs, strict=True))
-    found = score(metric, labels, predictions)
-    assert -100 <= found <= 100
+    before = score(metric, labels, predictions)
+    assert -100 <= before <= 100
     mixed = [pairs[index] for index in np.random.default_rng(seed).permutation(len(pairs))]
-    assert score(metric, *map(list, zip(*mixed, strict=True))) == pytest.approx(found, abs=1e-7)
+    assert score(metric, *map(list, zip(*mixed, strict=True))) == pytest.approx(before, abs=1e-7)
     if set(labels) == {0, 1}:
         best = 200 / 3 if metric == "macro-f1-3" else 100  # the third class is never right
         assert score(metric, labels, labels) == pytest.approx(best)

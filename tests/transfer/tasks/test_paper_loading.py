@@ -1,4 +1,4 @@
-"""Where the papers' data sets are read from, and how often."""
+"""Sources of the papers' data sets, and how often they are read."""
 
 from __future__ import annotations
 
@@ -121,9 +121,9 @@ def test_the_hub_is_asked_by_id_and_config(hub: Path, monkeypatch: pytest.Monkey
         return DatasetDict(FIXTURES[CB].tables(24))
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    found = contents(load_paper(CB))
+    from_hub = contents(load_paper(CB))
     assert asked and all(call == (("aps/super_glue", "cb"), {}) for call in asked)
-    assert found == contents(load_paper(CB, data_dir=write_hub(hub, [CB])))
+    assert from_hub == contents(load_paper(CB, data_dir=write_hub(hub, [CB])))
 
 
 def test_a_set_behind_a_script_is_read_from_its_conversion(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,11 +242,11 @@ def test_real_validation_rows(hub: Path, name: str, file: str, rows: int, rename
     if name != "glue/sst2":
         assert len(task.train) == rows and len(task.validation) == rows // 2
     by_text = dict(zip(task.test["text"], task.test["label"], strict=True))
-    found = 0
+    matched = 0
     for row in table:
         texts = [f"{field}: {row[field].strip()}" for field in spec.inputs.columns]
         text = " ".join([spec.prefix, *texts])
         if text in by_text:
-            found += 1
+            matched += 1
             assert by_text[text] == int(row["label"])
-    assert found >= len(by_text)
+    assert matched >= len(by_text)

@@ -1,4 +1,4 @@
-"""Rows of the papers' data sets that do not fit: named, or left out and counted."""
+"""Invalid rows of the papers' data sets: named in an error, or left out and counted."""
 
 from __future__ import annotations
 

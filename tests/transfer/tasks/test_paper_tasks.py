@@ -191,7 +191,7 @@ def test_sources_and_targets_are_those_of_the_papers() -> None:
 
 
 def numbers(split: object) -> list[str]:
-    """Which rows of the hub are in a split of SST-2 or RTE: their number, or "first"."""
+    """Rows of the hub in a split of SST-2 or RTE: their number, or "first"."""
     words = [text.split() for text in split["text"]]
     return [word[word.index("of") + 2] if "of" in word else "first" for word in words]
 
@@ -265,7 +265,7 @@ def test_squad_of_the_hub_keeps_all_answers_as_they_are_and_padded(hub: Path) ->
 
 def test_multirc_scores_predictions_against_labels_not_the_reverse(hub: Path) -> None:
     task = load_paper("superglue/multirc", data_dir=hub)
-    # F1 itself would not tell a swap; that an answer may be none of the choices (-1), but no label, does.
+    # F1 itself would not show a swap; but predictions may be -1 (none of the choices), and labels may not.
     assert score(task.metric, [1, 1, 1, 0], [1, 1, -1, 0]) == pytest.approx(80.0)
     assert score(task.metric, [1, 0, 0, 0], [1, 1, 1, 0]) == pytest.approx(50.0)
 
@@ -312,7 +312,7 @@ def test_webnlg_learns_every_text_and_ignores_repeated_rows_without_any(tmp_path
 
 
 @pytest.mark.parametrize(
-    ("given", "wanted"),
+    ("value", "wanted"),
     [
         (0.0, "0.0"),
         (0.09, "0.1"),
@@ -324,9 +324,9 @@ def test_webnlg_learns_every_text_and_ignores_repeated_rows_without_any(tmp_path
         (5.0, "5.0"),
     ],
 )
-def test_similarity_is_the_nearest_tenth(tmp_path: Path, given: float, wanted: str) -> None:
-    task = one_set(tmp_path, "glue/stsb", FIXTURES["glue/stsb"].first | {"label": given})
-    assert wanted == str(np.round(given, decimals=1)) and task.scale
+def test_similarity_is_the_nearest_tenth(tmp_path: Path, value: float, wanted: str) -> None:
+    task = one_set(tmp_path, "glue/stsb", FIXTURES["glue/stsb"].first | {"label": value})
+    assert wanted == str(np.round(value, decimals=1)) and task.scale
     assert task.choices == tuple(f"{tenths // 10}.{tenths % 10}" for tenths in range(51))
     assert task.choices[task.train[0]["label"]] == wanted
 

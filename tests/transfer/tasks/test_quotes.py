@@ -58,20 +58,20 @@ def test_what_the_csv_module_writes_is_read(name: str, rows: list[list[str]]) ->
 @settings(max_examples=600, deadline=None, derandomize=True)
 def test_records_are_those_of_a_strict_reader(text: str) -> None:
     """Up to the first problem."""
-    found = []
+    records = []
     for record in Dialect(",").records(Lines(io.StringIO(text, newline=""))):
         if record.problem:
             break
-        found.append(record.cells)
+        records.append(record.cells)
     wanted = []
     try:
         for cells in csv.reader(io.StringIO(text, newline=""), strict=True):
             if len(cells) > 1 or any(cell.strip() for cell in cells):
                 wanted.append(cells)
     except csv.Error:
-        assert found[: len(wanted)] == wanted
+        assert records[: len(wanted)] == wanted
     else:
-        assert found == wanted
+        assert records == wanted
 
 
 WELL_FORMED = {
@@ -130,9 +130,9 @@ def test_a_mark_before_a_delimiter_closes_no_quotation_of_another_row(
     others = [f"{word}{delimiter}{label}" for word in ("fine", "bad") for label in ("pos", "neg")]
     for rows in ([*lines, *others], [*others, *lines]):
         content = "\n".join([f"text{delimiter}label", *rows, ""])
-        found = outcome(read(tmp_path / "a.csv", content))
-        assert len(found) == len(rows) and found.count("problem") == 1
-        assert found[rows.index(lines[0])] == "problem"
+        outcomes = outcome(read(tmp_path / "a.csv", content))
+        assert len(outcomes) == len(rows) and outcomes.count("problem") == 1
+        assert outcomes[rows.index(lines[0])] == "problem"
     # The label in the first column.
     turned = [delimiter.join(reversed(line.split(delimiter))) for line in [*lines, *others]]
     content = "\n".join([f"label{delimiter}text", *turned, ""])
@@ -140,7 +140,7 @@ def test_a_mark_before_a_delimiter_closes_no_quotation_of_another_row(
 
 
 def test_free_text_of_a_program_that_does_not_quote(tmp_path: Path) -> None:
-    """No cell of one row stands in another; marks within fields tell."""
+    """No cell of one row occurs in another; marks inside fields decide."""
     content = 'text\tlabel\n"who said so\tnobody\nand why"\tno reason\nthe "big" one\tyes\n'
     assert outcome(read(tmp_path / "a.tsv", content)) == [
         "problem",

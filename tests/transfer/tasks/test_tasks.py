@@ -79,14 +79,14 @@ def test_few_shot_draws_rows_in_total_and_by_seed() -> None:
 
 
 def brute_force(train: list[str], test: list[str]) -> set[int]:
-    found = set()
+    leaking = set()
     for index, text in enumerate(train):
         for other in test:
             mine, its = normalize(text), normalize(other)
             inside = (mine in its and word_count(text) >= 4) or (its in mine and word_count(other) >= 4)
             if mine and its and (mine == its or inside):
-                found.add(index)
-    return found
+                leaking.add(index)
+    return leaking
 
 
 def test_leaks_are_those_of_the_definition() -> None:
@@ -173,9 +173,9 @@ def test_left_out_rows_of_a_file_are_told(tmp_path: Path) -> None:
     progress = SimpleNamespace(note=notes.append)
     train, test = write_csv(tmp_path / "a.csv", reviews(20)), write_csv(tmp_path / "b.csv", reviews(23, start=18))
     assert load_task(f"{train}:{test}", progress=progress).leaked == 2
-    assert notes == ["a: 2 training rows are left out, as they overlap with others"]
+    assert notes == ["a: left out 2 training rows that overlap with test or validation rows"]
     load_task(f"{train}:{write_csv(tmp_path / 'c.csv', reviews(22, start=19))}", progress=progress)
-    assert notes.pop() == "a: 1 training row is left out, as it overlaps with others"
+    assert notes.pop() == "a: left out 1 training row that overlaps with test or validation rows"
     load_task(train, progress=progress)
     assert len(notes) == 1
 

@@ -35,7 +35,7 @@ COMMANDS = [
 
 @pytest.fixture(autouse=True)
 def small_wordnet(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In place of nltk's WordNet, which is a download: car and auto mean the same, nothing else does."""
+    """Replaces nltk's WordNet, which would be downloaded: only car and auto are synonyms."""
     if "real_wordnet" in request.fixturenames:
         return
     lemmas = [SimpleNamespace(name=lambda: "car"), SimpleNamespace(name=lambda: "auto")]
@@ -207,7 +207,7 @@ def test_rouge_is_the_literal_formula_with_the_best_reference(rows: list[tuple[l
 
 
 def test_nist_is_that_of_mteval_v13a(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The script's own output (with -c: case counts) for several references, where nltk has 3.3709 and 1.4619."""
+    """The script's own output (with -c: case-sensitive) for several references, where nltk gives 3.3709 and 1.4619."""
     monkeypatch.setattr("prompttransfer.tasks.text_metrics.nist.tokenize", str.split)
     assert text_score("nist", [COMMANDS], [GUIDE]) == pytest.approx(5.0379, abs=5e-5)
     assert text_score("nist", [COMMANDS], [TROOPS]) == pytest.approx(2.1139, abs=5e-5)
@@ -224,10 +224,10 @@ def literal_nist(references: list[list[list[str]]], predictions: list[list[str]]
     for size in range(1, 6):
         information, asked = 0.0, 0
         for row, prediction in zip(references, predictions, strict=True):
-            found = grams(prediction, size)
-            asked += len(found)
-            for gram in set(found):
-                times = min(found.count(gram), max(grams(answer, size).count(gram) for answer in row))
+            predicted_grams = grams(prediction, size)
+            asked += len(predicted_grams)
+            for gram in set(predicted_grams):
+                times = min(predicted_grams.count(gram), max(grams(answer, size).count(gram) for answer in row))
                 if times:
                     information += times * math.log2(count(gram[:-1]) / count(gram))
         total += information / max(asked, 1)
@@ -247,7 +247,7 @@ def test_nist_is_the_literal_formula(rows: list[tuple[list[str], str]]) -> None:
 
 
 def test_nist_halves_at_two_thirds_of_the_length() -> None:
-    # 2 of 3 words: each tells log2(3), each bigram 0
+    # 2 of 3 words: the information of each is log2(3), and of each bigram 0
     assert text_score("nist", [["red fox sat"]], ["red fox"]) == pytest.approx(math.log2(3) / 2)
 
 
@@ -343,7 +343,7 @@ def test_tokens_are_those_of_mteval() -> None:
     assert words("It's near: Café Sicilia, no. 5!") == ["it's", "near", "café", "sicilia", "no", "5"]
 
 
-# What a perfect prediction scores where every row has words of its own and one reference. NIST has no such number.
+# Score of a perfect prediction if rows share no words and have one reference. NIST has no such number.
 PERFECT = {
     **dict.fromkeys(("exact-match", "squad-f1", "squad-em", "bleu", "rouge-1", "rouge-2", "rouge-l"), 100.0),
     "ter": 0.0,
@@ -363,11 +363,11 @@ def test_a_perfect_prediction_has_the_best_score(metric: str) -> None:
 @given(rows=ROWS, seed=st.integers(0, 99))
 def test_scores_are_bounded_and_blind_to_order(metric: str, rows: list[tuple[list[str], str]], seed: int) -> None:
     references, predictions = map(list, zip(*rows, strict=True))
-    found = text_score(metric, references, predictions)
-    assert 0 <= found <= {"meteor": 1, "cider": 10, "nist": math.inf, "ter": math.inf}.get(metric, 100) + 1e-9
+    before = text_score(metric, references, predictions)
+    assert 0 <= before <= {"meteor": 1, "cider": 10, "nist": math.inf, "ter": math.inf}.get(metric, 100) + 1e-9
     chance = random.Random(seed)
     mixed = [(chance.sample(row, len(row)), text) for row, text in chance.sample(rows, len(rows))]
-    assert text_score(metric, *map(list, zip(*mixed, strict=True))) == pytest.approx(found, abs=1e-7)
+    assert text_score(metric, *map(list, zip(*mixed, strict=True))) == pytest.approx(before, abs=1e-7)
 
 
 @pytest.mark.parametrize("metric", sorted(TEXT_METRICS))

@@ -1,7 +1,7 @@
-"""Dropout of the frozen model in training: where it is on, its masks, and what it leaves alone.
+"""Dropout of the frozen model in training: where it is on, its masks, and what it does not affect.
 
-The oracle is a literal training loop in the model's training mode. Both sides drop alike because `F.dropout` is
-replaced: in training mode it scales by a number of its own instead of drawing a mask.
+The oracle is a literal training loop in the model's training mode. Both sides apply the same dropout, because
+`F.dropout` is replaced: in training mode it scales by its own factor instead of drawing a mask.
 """
 
 from __future__ import annotations
@@ -51,14 +51,14 @@ def dropped(request: pytest.FixtureRequest) -> Backbone:
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[bool, bool]]:
     """(in training mode, with gradients) of every call; in training mode the input is scaled by 1 - p."""
-    found: list[tuple[bool, bool]] = []
+    recorded: list[tuple[bool, bool]] = []
 
     def scale(x: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor:
-        found.append((training, torch.is_grad_enabled()))
+        recorded.append((training, torch.is_grad_enabled()))
         return x * (1 - p) if training else x
 
     monkeypatch.setattr(F, "dropout", scale)
-    return found
+    return recorded
 
 
 def literal_training(backbone: Backbone, prompt: SoftPrompt, updates: int) -> None:
@@ -96,14 +96,14 @@ def test_training_with_dropout_is_training_of_the_model_in_training_mode(
 
 
 def test_masks_follow_from_the_seed_and_the_update(dropped: Backbone, tmp_path: Path) -> None:
-    found = {}
+    prompts = {}
     for name, seed in (("first", 1), ("again", 1), ("other", 2)):
         prompt = soft(dropped)
-        torch.manual_seed(len(found))  # what else is random has no part in them
+        torch.manual_seed(len(prompts))  # what else is random has no part in them
         train(dropped, plan(prompt, dropout=seed), tmp_path / name)
-        found[name] = prompt.prompt.detach()
-    assert torch.equal(found["first"], found["again"])
-    assert not torch.allclose(found["first"], found["other"])
+        prompts[name] = prompt.prompt.detach()
+    assert torch.equal(prompts["first"], prompts["again"])
+    assert not torch.allclose(prompts["first"], prompts["other"])
 
 
 def test_a_resumed_run_draws_the_same_masks(dropped: Backbone, tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_teachers_and_scores_have_none(
     result = METHODS[method].run(ctx, target)
     ctx.evaluate("test", target, result.evaluated)
     assert {(True, True), (False, False)} <= set(calls)
-    # Nothing is trained without dropout, and what is read without gradients has none.
+    # All training uses dropout, and forward passes without gradients do not.
     assert (True, False) not in calls and (False, True) not in calls
 
 

@@ -18,8 +18,8 @@ from unittest.mock import MagicMock
 
 import pytest
 import torch
+from recorded_progress import RecordedProgress
 from test_training import plan, soft
-from told import Told
 
 from prompttransfer import RunConfig
 from prompttransfer.estimate.explanation import explain
@@ -147,8 +147,8 @@ def test_every_stage_is_a_run_with_the_curve_that_is_kept(
     stages = [f"goal-{stage}-seed{seed}" for seed in (7, 8) for stage in ("own-prompt", "SPoT")]
     sources = ["source-green-seed7", "source-red-seed7"]
     assert sorted(name.rpartition("-")[0] for name in found) == sorted([*sources, *stages])
-    made = {name: each for name, each in content(logged.output).items() if not name.startswith("logs/")}
-    assert made == content(silent.output)
+    written = {name: each for name, each in content(logged.output).items() if not name.startswith("logs/")}
+    assert written == content(silent.output)
 
 
 def test_a_stage_of_wandb_is_in_the_group_of_its_run_folder(
@@ -169,9 +169,9 @@ def test_the_setting_changes_no_key(toy: RunConfig, tmp_path: Path, monkeypatch:
     config = placed(toy, tmp_path / "mine").model_copy(update={"methods": ("PT",), "seeds": (7,)})
     before = content(compare(config))
     same, other = config.model_copy(update={"report_to": "wandb"}), tmp_path / "other"
-    told = Told()
-    assert content(compare(same, told)) == before
-    assert not told.warnings and not told.works and "1 of 1 rows are there already" in told.notes
+    progress = RecordedProgress()
+    assert content(compare(same, progress)) == before
+    assert not progress.warnings and not progress.works and "1 of 1 rows are there already" in progress.notes
     compare(same.model_copy(update={"output": other}))
     assert content(other) == before and not wandb.events
 

@@ -45,8 +45,8 @@ def found_one_by_one(backbone: Backbone, task: EncodedTask, folder: Path, every:
     for updates in [*range(every, UPDATES, every), UPDATES]:
         alone = plan(backbone, task, updates)
         train(backbone, alone, folder / str(updates))
-        found = evaluate(backbone, alone.prompt.composed(), task)
-        score = (found.score + found.more["macro-f1"]) / 2
+        evaluation = evaluate(backbone, alone.prompt.composed(), task)
+        score = (evaluation.score + evaluation.more["macro-f1"]) / 2
         if best is None or score > best[1]:
             best = (updates, score, alone.prompt)
     return best
@@ -69,7 +69,7 @@ class Stop(Exception):
 
 @pytest.mark.parametrize("stop", [2, 6])
 def test_an_interruption_changes_nothing(llama: Backbone, tmp_path: Path, stop: int) -> None:
-    """Whether the best prompt was found before the checkpoint that is gone on from, after it, or not yet."""
+    """The best prompt came before the checkpoint from which training resumes, after it, or not yet."""
     task = judged(llama)
     whole = plan(llama, task, selection=Selection([task], 1))
     want = train(llama, whole, tmp_path / "whole")
@@ -99,8 +99,8 @@ def test_prompts_of_a_group_are_judged_each_on_its_own_task(llama: Backbone) -> 
 
 def scored(metrics: tuple[str, ...], scores: list[float], llama: Backbone) -> float:
     task = replace(judged(llama), metrics=metrics)
-    found = Evaluation(scores[0], 0.0, False, 1, [0], dict(zip(metrics[1:], scores[1:], strict=True)))
-    return mean_score(task, found)
+    evaluation = Evaluation(scores[0], 0.0, False, 1, [0], dict(zip(metrics[1:], scores[1:], strict=True)))
+    return mean_score(task, evaluation)
 
 
 def test_metrics_of_other_scales_are_no_part_of_the_mean(llama: Backbone) -> None:
@@ -130,5 +130,5 @@ def test_a_run_chooses_on_validation_rows(config: RunConfig) -> None:  # noqa: F
 
 def test_a_run_without_validation_rows_cannot_choose(config: RunConfig) -> None:  # noqa: F811
     config = config.model_copy(update={"select_updates": 2, "evaluate_on": "validation"})
-    with pytest.raises(ValueError, match=r"task '.*' has no validation rows for select_updates"):
+    with pytest.raises(ValueError, match=r"task '.*' has no validation rows, which select_updates"):
         compare(config, Progress())

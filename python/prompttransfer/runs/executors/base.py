@@ -1,4 +1,4 @@
-"""What an executor is."""
+"""Interface of an executor."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from prompttransfer.files.progress import ProgressReporter
-from prompttransfer.runs.run_folder import Made
+from prompttransfer.runs.run_folder import JobOutput
 from prompttransfer.runs.worker import RunPlan
 from prompttransfer.settings.run import RunConfig
 
 
 class Session(Protocol):
-    """A run at work."""
+    """A run in progress."""
 
     @property
     def plan(self) -> RunPlan:
         """All jobs of the run."""
 
-    def results(self, jobs: Sequence[str]) -> Iterator[tuple[str, Made]]:
-        """Do jobs, and return each with what it left as soon as it is done."""
+    def results(self, jobs: Sequence[str]) -> Iterator[tuple[str, JobOutput]]:
+        """Do jobs; yields each with its output as soon as it is done."""
 
 
 class Executor(Protocol):
     """Does the jobs of a run."""
 
     def open(self, config: RunConfig, progress: ProgressReporter) -> AbstractContextManager[Session]:
-        """Read the tasks, load the model, and start what does the jobs; all of it ends with the context."""
+        """Read the tasks, load the model and start the workers. All of it ends with the context."""
 
 
 class JobFailed(RuntimeError):
-    """A job failed on a worker, or took too many workers down with it."""
+    """A job failed on a worker, or too many workers were lost while doing it."""

@@ -1,7 +1,7 @@
-"""A Ray cluster: workers on all of its machines, which share no folder.
+"""A Ray cluster: workers on all of its machines, without a shared folder.
 
-Stages, tasks and a model that is a local folder travel through Ray's object store. The machine that starts the run
-keeps the store of finished stages and the run folder. Needs the extra `cluster`.
+Stages, tasks, and a model in a local folder are sent through Ray's object store. The machine that starts the run keeps
+the store of finished stages and the run folder. Needs the extra `cluster`.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ from prompttransfer.runs.worker import RunPlan
 from prompttransfer.settings.run import RunConfig
 from prompttransfer.tasks.task import Task
 
-_POLL = 0.5  # seconds between two looks at a stage that another worker computes, and at the workers' progress
-_PATIENCE = 60.0  # seconds without a worker until the user is told
-_BESIDE_WEIGHTS = 1 << 30  # bytes of a worker's memory
+_POLL = 0.5  # seconds between two checks of a stage that another worker computes, and of the workers' progress
+_PATIENCE = 60.0  # seconds without a worker before a note to the user
+_BESIDE_WEIGHTS = 1 << 30  # bytes of a worker's memory in addition to the weights
 
 
 class Cluster:
     """An executor on a Ray cluster.
 
     Args:
-        address: of the cluster; "auto": the one that RAY_ADDRESS names, else one that is started here for the run.
-            (Ray's own "auto" hangs where a cluster that was killed has left its address.)
-        workers: how many; None: one for each GPU, or as many as the cores allow with OMP_NUM_THREADS threads each (1 if
-            it is not set).
+        address: address of the cluster. "auto": the cluster in RAY_ADDRESS, else a new one on this machine for the run.
+            (Ray's own "auto" hangs if a killed cluster has left its address.)
+        workers: number of workers; None: one per GPU, or as many as the cores allow with OMP_NUM_THREADS threads each
+            (default 1).
     """
 
     def __init__(self, address: str = "auto", workers: int | None = None) -> None:
@@ -67,7 +67,7 @@ class Cluster:
 
     @contextmanager
     def pool(self, payload: Payload, store: Path, model: Path | None, progress: ProgressReporter) -> Iterator[Session]:
-        """The workers, which open `payload`."""
+        """Start the workers, which open `payload`."""
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
         began = not ray.is_initialized()
         if began:
@@ -76,8 +76,8 @@ class Cluster:
                 ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
             except ConnectionError as error:
                 raise ConnectionError(
-                    f"no Ray cluster answers at {address}; if it wants a token, set RAY_AUTH_MODE=token on all "
-                    "machines and copy ~/.ray/auth_token of the first one to the others"
+                    f"no Ray cluster answers at {address}; if it needs a token, set RAY_AUTH_MODE=token on all "
+                    "machines and copy ~/.ray/auth_token from the first machine to the others"
                 ) from error
         try:
             actors = _Actors(payload, store, model, self.workers, progress)
@@ -100,27 +100,27 @@ class _Stages:
         self._events: list[tuple[str, Event]] = []
 
     def claim(self, key: dict[str, Any], worker: str) -> StageResult | str:
-        """The result; else the worker that computes it: this one, if no other does."""
-        found = self._store.find(key)
-        return found or self._claims.setdefault(key_hash(key), worker)
+        """The result, or the name of the worker that computes it: this one, unless another does."""
+        result = self._store.find(key)
+        return result or self._claims.setdefault(key_hash(key), worker)
 
     def holds(self, key: dict[str, Any]) -> bool:
         return self._store.holds(key)
 
     def put(self, key: dict[str, Any], result: StageResult) -> None:
-        if not self._store.holds(key):  # else two did it: one of them was taken for lost
+        if not self._store.holds(key):  # otherwise two workers did it, because one was considered lost
             self._store.put(key, result)
         self._claims.pop(key_hash(key), None)
 
     def release(self, worker: str) -> None:
-        """A worker computes nothing any more."""
+        """Drop all claims of a worker."""
         self._claims = {name: holder for name, holder in self._claims.items() if holder != worker}
 
     def tell(self, worker: str, event: Event) -> None:
         self._events.append((worker, event))
 
     def events(self) -> list[tuple[str, Event]]:
-        """What the workers have told since the last call."""
+        """Events from the workers since the last call."""
         events, self._events = self._events, []
         return events
 
@@ -131,7 +131,7 @@ class _Stages:
 
 
 class _ClusterStore(Store):
-    """The finished stages of the machine that started the run. Checkpoints stay on this one."""
+    """Access to the finished stages on the machine that started the run. Checkpoints stay on this machine."""
 
     def __init__(self, folder: Path, stages: Any, worker: str) -> None:
         super().__init__(folder)
@@ -144,9 +144,9 @@ class _ClusterStore(Store):
         self, key: dict[str, Any], compute: Callable[[Path], StageResult], title: str = "a stage"
     ) -> StageResult:
         news = self.is_news(key)
-        while (found := ray.get(self._stages.claim.remote(key, self._worker))) != self._worker:
-            if isinstance(found, StageResult):
-                return replace(found, news=news)
+        while (claim := ray.get(self._stages.claim.remote(key, self._worker))) != self._worker:
+            if isinstance(claim, StageResult):
+                return replace(claim, news=news)
             if not self.waits:
                 raise StageBusy(title)
             time.sleep(_POLL)
@@ -165,7 +165,7 @@ class _ClusterStore(Store):
 
 @dataclass(frozen=True)
 class Ready:
-    """A worker that has loaded the model: its machine and process there, and the identity of the model."""
+    """Message of a worker that has loaded the model: its machine and process id, and the identity of the model."""
 
     machine: str
     pid: int
@@ -174,7 +174,7 @@ class Ready:
 
 
 class _RayWorker:
-    """The actor that does jobs."""
+    """Actor that does jobs."""
 
     def __init__(self, payload: Payload, stages: Any, name: str, model: Path | None) -> None:
         progress = Sender(lambda event: stages.tell.remote(name, event))
@@ -188,7 +188,7 @@ class _RayWorker:
             self._failure = Failure.of(error)
 
     def ready(self, plans: bool) -> Ready | Failure:
-        """Whether the model is loaded. plans: make the plan of the run."""
+        """Wait until the model is loaded. plans: also make the plan of the run."""
         return self._failure or Ready(
             platform.node(), os.getpid(), self._worker.model, self._worker.plan() if plans else None
         )
@@ -202,18 +202,18 @@ def _is_here(model: Path) -> bool:
 
 
 def _fetched(stages: Any) -> Path:
-    """The model's folder on a machine where it is not."""
+    """Copy the model to this machine and return its folder."""
     files = ray.get(stages.model_files.remote())
     name = key_hash({name: sha256(content).hexdigest() for name, content in files.items()})
     folder = cache_folder() / "cluster-models" / name
-    with built_once(folder, sealed=True) as made:
-        for name, content in files.items() if made else ():
-            (made / name).write_bytes(content)
+    with built_once(folder, sealed=True) as work:
+        for name, content in files.items() if work else ():
+            (work / name).write_bytes(content)
     return folder
 
 
 class _Handle(PooledWorker):
-    """An actor, and what it is asked at the moment."""
+    """An actor and its current call."""
 
     def __init__(self, name: str, receiver: Receiver, actor: Any, reference: Any) -> None:
         super().__init__(name, receiver)
@@ -259,7 +259,7 @@ class _Actors(WorkerPool[_Handle]):
         return [answer for reference in done if (answer := self._answer(busy[reference]))]
 
     def _look(self) -> None:
-        """Show how the workers get on."""
+        """Show the progress of the workers."""
         receivers = {worker.id: worker.receiver for worker in self.workers}
         for name, event in ray.get(self._stages.events.remote()):
             if name in receivers:
@@ -286,21 +286,21 @@ class _Actors(WorkerPool[_Handle]):
         return None
 
     def _check(self, worker: _Handle, content: Ready | Failure) -> None:
-        """All workers must have the same model."""
+        """Check that all workers have the same model."""
         if isinstance(content, Failure):
             return self.ready(worker, content)
         self._identity = self._identity or content.model
         worker.name = f"{worker.id} on {content.machine} (pid {content.pid})"
         if content.model != self._identity:
             raise JobFailed(
-                f"{worker.name} loaded another model than the first worker: {content.model} instead of "
+                f"{worker.name} loaded a different model than the first worker: {content.model} instead of "
                 f"{self._identity}; want the same model files, precision and kind of device on all machines"
             )
         self.ready(worker, content.plan)
 
     def end(self) -> None:
         """End all workers."""
-        with suppress(RayError):  # of a cluster that is gone
+        with suppress(RayError):  # the cluster is gone
             self._look()
         for worker in self.workers:
             worker.receiver.close()
@@ -309,7 +309,7 @@ class _Actors(WorkerPool[_Handle]):
 
 
 def _in_memory(tasks: RunTasks) -> RunTasks:
-    """Tasks without files of this machine: their rows are pickled, where otherwise the path of a file would be."""
+    """Load tasks into memory, so that pickling sends their rows and not the paths of files on this machine."""
 
     def loaded(task: Task) -> Task:
         splits = {

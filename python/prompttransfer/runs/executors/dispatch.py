@@ -1,4 +1,4 @@
-"""Which worker gets which job: jobs that wait for a stage are put off, those of a lost worker are done again."""
+"""Distribute jobs to workers. Jobs that wait for a stage are postponed, and jobs of lost workers are repeated."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Protocol
 from prompttransfer.files.store import StageBusy
 from prompttransfer.runs.executors.base import JobFailed
 from prompttransfer.runs.executors.payload import Failure, Outcome, RemoteTraceback
-from prompttransfer.runs.run_folder import Made
+from prompttransfer.runs.run_folder import JobOutput
 
-LOSSES = 3  # workers that a job may lose before it is given up
+LOSSES = 3  # lost workers before a job is given up
 
 
 class WorkerLost(Exception):
-    """A worker ended before its job did. The message says how."""
+    """A worker ended before its job was done. The message says how."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What became of a job. worker: its name, with its machine."""
+    """Outcome of a job. worker: the worker's name, with its machine."""
 
     job: str
     worker: str
@@ -29,26 +29,26 @@ class Answer:
 
 
 class Pool(Protocol):
-    """Workers that do one job at a time. Lost ones are replaced."""
+    """Workers that do one job each at a time. Lost workers are replaced."""
 
     def idle(self) -> int:
         """Number of workers without a job."""
 
     def give(self, job: str, *, wait: bool) -> None:
-        """Start a job on an idle worker. wait: for stages that other workers are computing."""
+        """Start a job on an idle worker. wait: wait for stages that other workers are computing."""
 
     def answers(self) -> list[Answer]:
         """Block until something happens, and return the jobs that have ended."""
 
 
-def dispatch(pool: Pool, jobs: Sequence[str]) -> Iterator[tuple[str, Made]]:
-    """Give every worker the next job until all are done.
+def dispatch(pool: Pool, jobs: Sequence[str]) -> Iterator[tuple[str, JobOutput]]:
+    """Give every idle worker the next job until all are done.
 
-    A job that needs a stage which another worker is computing is put off until some job has ended. So a worker waits
-    only where there is no other work.
+    A job that needs a stage which another worker is computing is postponed until some job has ended, so a worker waits
+    only if there is no other work.
 
     Raises:
-        JobFailed: a job failed, or lost its worker `LOSSES` times.
+        JobFailed: a job failed, or its worker was lost `LOSSES` times.
     """
     ready, put_off, losses, left = deque(jobs), deque[str](), Counter[str](), len(jobs)
     while left:
@@ -61,7 +61,7 @@ def dispatch(pool: Pool, jobs: Sequence[str]) -> Iterator[tuple[str, Made]]:
             job, outcome = answer.job, answer.outcome
             if isinstance(outcome, Failure):
                 raise JobFailed(f"{job} failed on {answer.worker}: {outcome.error}") from RemoteTraceback(outcome.trace)
-            if isinstance(outcome, Made):
+            if isinstance(outcome, JobOutput):
                 left -= 1
                 ready.extendleft(reversed(put_off))
                 put_off.clear()

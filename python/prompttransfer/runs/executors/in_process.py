@@ -1,4 +1,4 @@
-"""Jobs one after the other in this process; of several processes of a launcher, in all of them together."""
+"""Jobs one after the other in this process, or in all processes of a launcher together."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from prompttransfer.distributed import processes
 from prompttransfer.files.progress import ProgressReporter
-from prompttransfer.runs.run_folder import Made
+from prompttransfer.runs.run_folder import JobOutput
 from prompttransfer.runs.workbench import read_tasks
 from prompttransfer.runs.worker import RunPlan, Worker, keep_loaded
 from prompttransfer.settings.run import RunConfig
@@ -34,7 +34,7 @@ class _Session:
         self._worker = worker
         self.plan: RunPlan = worker.plan()
 
-    def results(self, jobs: Sequence[str]) -> Iterator[tuple[str, Made]]:
-        """Of several processes, all do the jobs of the main one."""
+    def results(self, jobs: Sequence[str]) -> Iterator[tuple[str, JobOutput]]:
+        """Do jobs. With several processes, all do the jobs of the main one."""
         for job in processes.follow(jobs):
             yield job, self._worker.do(job)

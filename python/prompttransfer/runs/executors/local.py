@@ -1,4 +1,4 @@
-"""Worker processes on this machine, each with a GPU of its own or an equal share of the cores."""
+"""Worker processes on this machine, each with its own GPU or an equal share of the cores."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from prompttransfer.runs.executors.relay import Receiver, Sender
 from prompttransfer.runs.workbench import read_tasks
 from prompttransfer.settings.run import RunConfig
 
-_GRACE = 5.0  # seconds that a worker has to end
+_GRACE = 5.0  # seconds for a worker to exit
 
 
 class LocalWorkers:
-    """An executor of `count` worker processes, which share finished stages through the folder of the store.
+    """An executor with `count` worker processes, which share finished stages through the store's folder.
 
     Raises:
-        ValueError: this is one of several processes of a launcher, which share every batch already.
+        ValueError: this is one of several processes of a launcher, which already share every batch.
     """
 
     def __init__(self, count: int) -> None:
@@ -49,7 +49,7 @@ class LocalWorkers:
 
     @contextmanager
     def pool(self, payload: Payload, progress: ProgressReporter) -> Iterator[Session]:
-        """The workers, which open `payload`."""
+        """Start the workers, which open `payload`."""
         pool = _Processes(payload, self.count, progress)
         try:
             for _ in range(self.count):
@@ -60,7 +60,7 @@ class LocalWorkers:
 
 
 class _Worker(PooledWorker):
-    """A process and the pipe to it. place: 0, 1, ..., the lowest that is free."""
+    """A process and the pipe to it. place: the lowest free number, from 0."""
 
     def __init__(self, place: int, payload: bytes, share: Mapping[str, str], receiver: Receiver, plans: bool) -> None:
         self.place = place
@@ -91,7 +91,7 @@ class _Processes(WorkerPool[_Worker]):
         self.workers.append(_Worker(place, self._payload, share, self.receiver(), self.plans))
 
     def send(self, worker: _Worker, job: str, wait: bool) -> None:
-        with suppress(OSError):  # it is gone, as `answers` will see
+        with suppress(OSError):  # it is gone, which `answers` will notice
             _send(worker.pipe, (job, wait))
 
     def answers(self) -> list[Answer]:
@@ -122,7 +122,7 @@ class _Processes(WorkerPool[_Worker]):
 
 
 def _serve(pipe: Connection, payload: bytes, plans: bool) -> None:
-    """The life of a worker process."""
+    """Main function of a worker process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent ends this one
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
@@ -143,7 +143,7 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-# Not `Connection.send`: torch would share the memory of tensors, which ends with the process that sent them.
+# Not `Connection.send`: torch would share tensors through memory that ends with the sending process.
 def _send(pipe: Connection, message: Any) -> None:
     pipe.send_bytes(pickle.dumps(message))
 
@@ -153,7 +153,7 @@ def _receive(pipe: Connection) -> Any:
 
 
 def _share(place: int, count: int) -> dict[str, str]:
-    """Variables of a worker: its GPU, or its number of threads."""
+    """Environment variables of a worker: its GPU, or its number of threads."""
     gpus = torch.cuda.device_count()
     if not gpus:
         return {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // count))}
@@ -164,7 +164,7 @@ def _share(place: int, count: int) -> dict[str, str]:
 
 @contextmanager
 def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """A process that starts inside has these variables from its first import on, and leaves Ctrl-C to its parent."""
+    """Start processes with these variables, which apply from their first import, and with Ctrl-C left to the parent."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     main = threading.current_thread() is threading.main_thread()

@@ -1,4 +1,4 @@
-"""What a worker process needs to open a run, and what it answers."""
+"""Input of a worker process, and its answers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from prompttransfer.files.progress import ProgressReporter
 from prompttransfer.files.store import StageBusy, Store
 from prompttransfer.methods import METHODS, Method, register_method
-from prompttransfer.runs.run_folder import Made
+from prompttransfer.runs.run_folder import JobOutput
 from prompttransfer.runs.workbench import RunTasks
 from prompttransfer.runs.worker import Worker, keep_loaded
 from prompttransfer.settings.run import RunConfig
@@ -18,7 +18,7 @@ from prompttransfer.settings.run import RunConfig
 
 @dataclass(frozen=True)
 class Payload:
-    """Settings and tasks of a run, and the user's own methods. Another process opens it with `open`."""
+    """Settings and tasks of a run, and the user's own methods, to `open` in another process."""
 
     settings: str
     tasks: RunTasks
@@ -55,7 +55,7 @@ class Failure:
         trace = traceback.format_exc()
         try:
             pickle.loads(pickle.dumps(error))
-        except Exception:  # some need more arguments than they keep
+        except Exception:  # some errors cannot be copied, because they need more arguments than they keep
             error = RuntimeError(f"{type(error).__name__}: {error}")
         return cls(error, trace)
 
@@ -64,11 +64,11 @@ class RemoteTraceback(Exception):
     """The traceback of an error on a worker, as text."""
 
 
-Outcome = Made | StageBusy | Failure
+Outcome = JobOutput | StageBusy | Failure
 
 
 def outcome_of(worker: Worker, job: str, wait: bool) -> Outcome:
-    """Do a job; errors become answers."""
+    """Do a job. Errors become answers."""
     try:
         return worker.do(job, wait=wait)
     except StageBusy as busy:

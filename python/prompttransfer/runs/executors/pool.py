@@ -1,4 +1,4 @@
-"""Workers of a run that load the model once and then do job after job: what processes and Ray actors have in common."""
+"""Workers of a run that load the model once and then do jobs: common code of worker processes and Ray actors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from prompttransfer.runs.executors.base import JobFailed
 from prompttransfer.runs.executors.dispatch import LOSSES, Answer, WorkerLost, dispatch
 from prompttransfer.runs.executors.payload import Failure
 from prompttransfer.runs.executors.relay import Receiver
-from prompttransfer.runs.run_folder import Made
+from prompttransfer.runs.run_folder import JobOutput
 from prompttransfer.runs.worker import RunPlan
 
 LOADING = ""  # the job of a worker that loads the model
@@ -21,8 +21,8 @@ class PooledWorker:
     """A worker as the driver sees it.
 
     Attributes:
-        name: with its machine.
-        job: what it does; None: nothing.
+        name: name of the worker, with its machine.
+        job: current job; None: idle.
     """
 
     def __init__(self, name: str, receiver: Receiver) -> None:
@@ -39,7 +39,7 @@ class WorkerPool(ABC, Generic[W]):
     def __init__(self, progress: ProgressReporter) -> None:
         self.progress = progress
         self.workers: list[W] = []
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
         self._failed_starts = 0
         self._plan: RunPlan | None = None
 
@@ -49,7 +49,7 @@ class WorkerPool(ABC, Generic[W]):
 
     @abstractmethod
     def send(self, worker: W, job: str, wait: bool) -> None:
-        """Let a worker do a job."""
+        """Send a job to a worker."""
 
     @abstractmethod
     def answers(self) -> list[Answer]:
@@ -57,12 +57,12 @@ class WorkerPool(ABC, Generic[W]):
 
     @property
     def plan(self) -> RunPlan:
-        """All jobs of the run, as the first worker has made it."""
+        """All jobs of the run, from the first worker."""
         while self._plan is None:
             self.answers()
         return self._plan
 
-    def results(self, jobs: Sequence[str]) -> Iterator[tuple[str, Made]]:
+    def results(self, jobs: Sequence[str]) -> Iterator[tuple[str, JobOutput]]:
         """See `Session`."""
         return dispatch(self, jobs)
 
@@ -77,19 +77,19 @@ class WorkerPool(ABC, Generic[W]):
         self.send(worker, job, wait)
 
     def receiver(self) -> Receiver:
-        """For the progress of another worker."""
-        return Receiver(self.progress, self._told)
+        """Receiver for the progress of a new worker."""
+        return Receiver(self.progress, self._reported)
 
     @property
     def plans(self) -> bool:
-        """Whether the next worker has to make the plan."""
+        """Whether the next worker must make the plan."""
         return self._plan is None and not self.workers
 
     def ready(self, worker: W, plan: RunPlan | Failure | None) -> None:
-        """A worker has loaded the model.
+        """Handle the message that a worker has loaded the model.
 
         Raises:
-            Exception: the error that it could not load the model with, as no other worker could.
+            Exception: the error with which it failed to load the model. No other worker would succeed.
         """
         if isinstance(plan, Failure):
             raise plan.error
@@ -98,7 +98,7 @@ class WorkerPool(ABC, Generic[W]):
         self._plan = self._plan or plan
 
     def replaced(self, worker: W, how: str) -> Answer | None:
-        """Start another worker in place of one that is gone; the answer to its job, if it had one."""
+        """Replace a lost worker; return the answer for its job, if it had one."""
         self.workers.remove(worker)
         worker.receiver.close()
         lost = WorkerLost(f"{worker.name} {how}")

@@ -1,4 +1,4 @@
-"""Progress of a worker, told where the user sees it."""
+"""Relay the progress of a worker to the user's process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Event = tuple[Any, ...]
 
 
 class Sender(NullProgress):
-    """Sends what it is told as events."""
+    """Sends progress as events."""
 
     def __init__(self, send: Callable[[Event], object]) -> None:
         self._send = send
@@ -50,18 +50,21 @@ class _SentWork(Work):
 
 
 class Receiver:
-    """Tells the events of one worker to a reporter. Notes that several workers send are told once."""
+    """Passes the events of one worker to a reporter. Notes from several workers are reported once.
 
-    def __init__(self, progress: ProgressReporter, told: set[str]) -> None:
-        self._progress, self._told = progress, told
+    reported: texts reported so far; shared by the receivers of a run.
+    """
+
+    def __init__(self, progress: ProgressReporter, reported: set[str]) -> None:
+        self._progress, self._reported = progress, reported
         self._stages: dict[int, Work] = {}
 
     def receive(self, event: Event) -> None:
         kind, *rest = event
         if kind in ("note", "warn"):
             (text,) = rest
-            if text not in self._told:
-                self._told.add(text)
+            if text not in self._reported:
+                self._reported.add(text)
                 getattr(self._progress, kind)(text)
         elif kind == "stage":
             number, title, total = rest
@@ -73,7 +76,7 @@ class Receiver:
             self._stages.pop(rest[0]).close()
 
     def close(self) -> None:
-        """The worker is gone, with what it was doing."""
+        """End all stages of a worker that is gone."""
         for work in self._stages.values():
             work.close()
         self._stages.clear()

@@ -1,6 +1,6 @@
 """Metrics of free-text answers, one idea per file.
 
-Names and checks need no library; what a metric is computed with is imported when it is used.
+Names and checks need no library. A metric imports its library on use.
 """
 
 from prompttransfer.tasks.text_metrics.answers import References

@@ -10,22 +10,22 @@ from prompttransfer.tasks.text_metrics.tokens import tokenize
 
 
 def bleu(references: References, predictions: Sequence[str]) -> float:
-    """Corpus BLEU-4 in per cent, as sacrebleu computes it by default: case counts, tokens of mteval-v13a."""
+    """Corpus BLEU-4 in per cent, with sacrebleu's defaults: case-sensitive, tokens of mteval-v13a."""
     from sacrebleu.metrics import BLEU
 
-    # force: no warning about text that looks tokenized, which data sets may well be
+    # force: no warning about text that looks tokenized, as in some data sets
     return BLEU(force=True).corpus_score(list(predictions), _streams(references)).score
 
 
 def ter(references: References, predictions: Sequence[str]) -> float:
-    """Translation edit rate in per cent, as sacrebleu computes it by default: 0 is best, case does not count."""
+    """Translation edit rate in per cent, with sacrebleu's defaults: 0 is best, case-insensitive."""
     from sacrebleu.metrics import TER
 
     return TER().corpus_score(list(predictions), _streams(references)).score
 
 
 def rouge(kind: str, references: References, predictions: Sequence[str]) -> float:
-    """Mean over rows of the best F1 with a reference, in per cent; no stemming, as rouge-score does by default."""
+    """Best F1 with a reference, mean over rows, in per cent; without stemming, the default of rouge-score."""
     from rouge_score.rouge_scorer import RougeScorer
 
     scorer = RougeScorer([kind])
@@ -37,10 +37,10 @@ def rouge(kind: str, references: References, predictions: Sequence[str]) -> floa
 
 
 def meteor(references: References, predictions: Sequence[str]) -> float:
-    """Mean over rows of the best METEOR with a reference, 0..1 (Lavie and Agarwal 2007: alpha 0.9, beta 3, gamma 0.5).
+    """Best METEOR with a reference, mean over rows, 0..1 (Lavie and Agarwal 2007: alpha 0.9, beta 3, gamma 0.5).
 
-    Not the score of the Java program (METEOR 1.5), which also matches paraphrases and has other weights; and nltk looks
-    synonyms up by the stems of words. Lower case, tokens of mteval-v13a.
+    This differs from the Java program (METEOR 1.5), which also matches paraphrases and has other weights. nltk looks up
+    synonyms by word stems. Lower case, tokens of mteval-v13a.
     """
     from nltk.corpus import wordnet
     from nltk.translate.meteor_score import meteor_score
@@ -66,5 +66,5 @@ def has_wordnet() -> bool:
 
 
 def _streams(references: References) -> list[list[str | None]]:
-    """First references of all rows, second ones, and so on: None where a row has no more."""
+    """All rows' first references, then their second ones, and so on. None if a row has fewer."""
     return [list(stream) for stream in zip_longest(*references)]

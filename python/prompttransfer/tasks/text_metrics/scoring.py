@@ -1,4 +1,4 @@
-"""Scores of free-text answers, from the predictions and all answers that count as right."""
+"""Scores of free-text answers against all answers that count as right."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from prompttransfer.tasks.text_metrics.nist import nist
 
 @dataclass(frozen=True)
 class TextMetric:
-    """A score of references and predictions, and the modules it imports, of the extra "generation"."""
+    """A score of references and predictions, and the modules it imports from the extra "generation"."""
 
     score: Callable[[References, Sequence[str]], float]
     packages: tuple[str, ...] = ()
@@ -39,16 +39,16 @@ TEXT_METRICS: dict[str, TextMetric] = {
 
 
 def text_score(metric: str, references: References, predictions: Sequence[str]) -> float:
-    """Score of predicted strings, scaled as papers print it.
+    """Score of predicted strings, on the scale that papers print.
 
     Args:
-        metric: a name of TEXT_METRICS. Per cent, but for nist (from 0 on, open above), meteor (0..1) and cider (0..10);
-            ter is an error rate: 0 is best, and it can exceed 100.
-        references: for every row the answers that count as right, at least one; rows may differ in their number.
+        metric: a name in TEXT_METRICS. Per cent, except for nist (at least 0, unbounded), meteor (0..1) and cider
+            (0..10). ter is an error rate: 0 is best, and it can exceed 100.
+        references: for every row, the answers that count as right, at least one.
         predictions: one string for every row.
 
     Raises:
-        ValueError: unknown metric, no rows, or rows that do not match.
+        ValueError: the metric is unknown, there are no rows, or their numbers differ.
         ImportError: a package or data that the metric needs is not installed.
     """
     require(metric)
@@ -59,7 +59,7 @@ def text_score(metric: str, references: References, predictions: Sequence[str]) 
 
 
 def majority_text_score(metric: str, references: References) -> float:
-    """Score of answering every row with the answer that is right for most of them (the first of them by letters)."""
+    """Score of giving every row the answer that is right for most rows (the alphabetically first on a tie)."""
     _check_references(references)
     counts = Counter(answer for row in references for answer in set(row))
     most = max(sorted(counts), key=lambda answer: counts[answer])
@@ -67,7 +67,7 @@ def majority_text_score(metric: str, references: References) -> float:
 
 
 class Lack(NamedTuple):
-    """what: that is not installed; command: gets it."""
+    """what: explains what is missing; command: installs it."""
 
     what: str
     command: str
@@ -77,7 +77,7 @@ class Lack(NamedTuple):
 
 
 def missing(metric: str) -> Lack | None:
-    """What a metric needs that is not installed; None: nothing. Raises ValueError for an unknown metric."""
+    """Missing requirement of a metric, or None. Raises ValueError for an unknown metric."""
     if metric not in TEXT_METRICS:
         raise ValueError(f"metric: got {metric!r}, want one of {', '.join(TEXT_METRICS)}")
     absent = [package for package in TEXT_METRICS[metric].packages if find_spec(package) is None]
@@ -90,7 +90,7 @@ def missing(metric: str) -> Lack | None:
 
 
 def require(metric: str) -> None:
-    """Raise ImportError, which says what is missing and how to get it, before a training and not after it."""
+    """Raise an ImportError if a requirement of a metric is missing, so that it comes before a training."""
     lack = missing(metric)
     if lack:
         raise ImportError(str(lack))

@@ -1,4 +1,4 @@
-"""Words and n-grams, as the metrics of generated text count them."""
+"""Words and n-grams for the metrics of generated text."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def tokenize(text: str) -> list[str]:
 
 
 def words(text: str) -> list[str]:
-    """The same without tokens that have no letter or digit."""
+    """Tokens that have a letter or digit."""
     return [token for token in tokenize(text) if any(map(str.isalnum, token))]
 
 
 def ngrams(tokens: Sequence[str], size: int) -> Counter[Gram]:
-    """How often each run of `size` tokens occurs."""
+    """Count of each run of `size` tokens."""
     return Counter(tuple(tokens[first : first + size]) for first in range(len(tokens) - size + 1))
 
 

@@ -1,11 +1,11 @@
-"""Progress that remembers what it is told."""
+"""Progress that records its notes, warnings and works."""
 
 from __future__ import annotations
 
 from prompttransfer.files.progress import NullProgress, Work
 
 
-class Told(NullProgress):
+class RecordedProgress(NullProgress):
     def __init__(self) -> None:
         self.notes: list[str] = []
         self.warnings: list[str] = []

@@ -1,4 +1,4 @@
-"""Settings on the command line: options made from the fields of `RunConfig` and `Reading`, and `--set NAME=VALUE`."""
+"""Settings on the command line: options from the fields of `RunConfig` and `Reading`, and `--set NAME=VALUE`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from prompttransfer.files.yaml_file import parse_yaml
 from prompttransfer.settings.overlay import merged, nested
 from prompttransfer.settings.reading import Reading
 
-# Headings of the help; options without one stand above them.
+# Headings of the help. Options without one come first.
 TASKS, DATA, MODEL, TRAINING = "Tasks and methods", "Data", "Model and scoring", "Training"
 SETTINGS = {
     TASKS: ("sources", "targets", "methods", "seeds"),
@@ -32,13 +32,13 @@ _HEADINGS = {name: heading for heading, names in SETTINGS.items() for name in na
 
 
 def setting_option(name: str, default: Any = None) -> Parameter:
-    """A setting as an option: its name, its type, and what its description says.
+    """Build an option from a setting's name, type and description.
 
-    The first sentence is the help; what follows "Default:" is shown where the default is None. Whether a value is
-    allowed is for the setting to say, so an option takes any text where a setting has a few values.
+    The first sentence of the description is the help. The text after "Default:" is shown if the default is None. The
+    setting itself checks its value, so the option of a setting with only a few values takes any text.
 
     Args:
-        default: shown in place of the setting's.
+        default: default to show in place of the setting's.
     """
     field = completion.FIELDS[name]
     about, _, unset = (field.description or "").partition(" Default: ")
@@ -66,10 +66,10 @@ def _shown(default: Any) -> str:
 
 
 def _kind(name: str) -> Any:
-    """Type of the value that follows an option; a list where the option may be repeated."""
+    """Type of an option's value; a list if the option may be repeated."""
     field = completion.FIELDS[name]
     if any(isinstance(each, BeforeValidator) for each in field.metadata):
-        return str  # read by the setting itself, such as a number of rows or "all"
+        return str  # the setting parses it, for example a number of rows or "all"
     if get_origin(field.annotation) is tuple:
         return list[str]
     kinds = (field.annotation, *get_args(field.annotation))
@@ -78,21 +78,21 @@ def _kind(name: str) -> Any:
 
 
 def split(values: Sequence[str] | None) -> tuple[str, ...] | None:
-    """Values of a repeated option, those with commas taken apart."""
+    """Values of a repeated option, split at commas."""
     if values is None:
         return None
     return tuple(part.strip() for value in values for part in value.split(",") if part.strip())
 
 
-def given_settings(options: Mapping[str, Any], assigned: Sequence[str] | None = None) -> dict[str, Any]:
-    """The options that are given (not None), and nested settings of `--set`.
+def collect_settings(options: Mapping[str, Any], assigned: Sequence[str] | None = None) -> dict[str, Any]:
+    """Collect the options that were given (not None) and the settings of `--set`, nested as in a recipe.
 
     Args:
-        options: all of the command that are settings, by the setting's name.
-        assigned: such as "mpt.rank=2"; the value is read as in a recipe, as YAML.
+        options: values of all options that are settings, by the setting's name.
+        assigned: assignments such as "mpt.rank=2". The value is parsed as YAML, as in a recipe.
 
     Raises:
-        ValueError: no name or no value, a setting that has an option, or one that is given twice.
+        ValueError: an assignment has no name or value, sets something that has an option, or is repeated.
     """
     settings: dict[str, Any] = {}
     seen: set[str] = set()

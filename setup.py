@@ -5,7 +5,8 @@ Environment variables (all optional):
 =========================  ==========================================================================================
 PROMPTKERNELS_BUILD        ``auto`` (default): whatever can be built here, and never a failed install;
                            ``cpu``: the CPU module, a failure is an error; ``cuda``: CPU and CUDA module, likewise;
-                           ``none``: pure Python (the plain torch reference runs everything)
+                           ``none``: pure Python (the plain torch reference runs everything), for any platform;
+                           modules that an earlier install left in a checkout stay
 PROMPTKERNELS_CUDA_ARCHS   architectures, separated by ``;`` as CMake has them (``80-real;90-real;120``); by default
                            those of 80, 90, 100 and 120 that nvcc knows, and PTX of the newest
 PROMPTKERNELS_JOBS         parallel compile jobs (one per core)
@@ -65,7 +66,7 @@ class CMakeBuild(build_ext):
 
     def run(self) -> None:
         mode = build_mode()
-        wanted = {"none": [], "cpu": ["cpu"], "cuda": ["cpu", "cuda"], "auto": ["cpu", "cuda"]}[mode]
+        wanted = {"cpu": ["cpu"], "cuda": ["cpu", "cuda"], "auto": ["cpu", "cuda"]}[mode]
         for stale in self.modules():
             stale.unlink()
         for kind in wanted:
@@ -145,4 +146,5 @@ def reason(error: Exception) -> str:
     return line.group(0).strip() if line else str(error)
 
 
-setup(ext_modules=[Extension("promptkernels._C_cpu", sources=[])], cmdclass={"build_ext": CMakeBuild})
+modules = [] if build_mode() == "none" else [Extension("promptkernels._C_cpu", sources=[])]
+setup(ext_modules=modules, cmdclass={"build_ext": CMakeBuild})

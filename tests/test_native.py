@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -88,6 +89,13 @@ def test_every_instruction_set_agrees_with_the_reference(level, dtype):
         assert ours[name].shape == expected.shape and ours[name].dtype == expected.dtype, name
         error = (ours[name].double() - expected.double()).norm() / expected.double().norm().clamp_min(1e-30)
         assert error <= allowed, f"{name}: relative error {error:.2e}"
+
+
+def test_the_best_instruction_set_is_chosen_and_no_torch_is_needed():
+    script = Path(__file__).with_name("kernels_alone.py")
+    clean = {name: value for name, value in os.environ.items() if name != "PROMPTKERNELS_CPU"}
+    done = subprocess.run([sys.executable, script], env=clean, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("level", LEVELS, indirect=True)

@@ -7,16 +7,15 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 import sysconfig
 import tarfile
-import venv
 import zipfile
 from pathlib import Path
 
 import pytest
 import torch
+from installing import borrow_dependencies, environment, run
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -35,16 +34,6 @@ def left_out(folder: str, names: list[str]) -> set[str]:
     return shutil.ignore_patterns(*LEFT_OUT)(folder, names) | ({"runs"} & set(names) if folder == str(ROOT) else set())
 
 
-def run(*command: object, **environment: str) -> str:
-    path = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("PROMPTKERNELS_", "PYTHON"))}
-    done = subprocess.run(
-        list(map(str, command)), env=clean | {"PATH": path} | environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-    return done.stdout
-
-
 @pytest.fixture(scope="session")
 def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("build", reason="the package build is not installed")
@@ -55,16 +44,19 @@ def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return archive
 
 
+def build_wheel(sdist: Path, folder: Path, mode: str) -> Path:
+    pip = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-cache-dir"]
+    run(*pip, "--wheel-dir", folder, sdist, PROMPTKERNELS_BUILD=mode)
+    (made,) = folder.glob("*.whl")
+    return made
+
+
 @pytest.fixture(scope="session")
 def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Built from the sdist alone, with the CPU module."""
     if shutil.which(os.environ.get("CXX") or "c++") is None:
         pytest.skip("no C++ compiler was found")
-    folder = tmp_path_factory.mktemp("wheel")
-    pip = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-cache-dir"]
-    run(*pip, "--wheel-dir", folder, sdist, PROMPTKERNELS_BUILD="cpu")
-    (wheel_file,) = folder.glob("*.whl")
-    return wheel_file
+    return build_wheel(sdist, tmp_path_factory.mktemp("wheel"), "cpu")
 
 
 @pytest.mark.slow
@@ -136,13 +128,9 @@ def test_compiled_module_links_nothing_of_torch(wheel: Path, tmp_path: Path) -> 
 @pytest.mark.native
 @pytest.mark.slow
 def test_installs_into_a_clean_environment(wheel: Path, tmp_path: Path) -> None:
-    """An environment that has the dependencies and not this checkout: the package runs from what was installed."""
-    venv.create(tmp_path / "env", with_pip=False)
-    python = tmp_path / "env" / "bin" / "python"
-    run(sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index", wheel)
-    site = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
-    # Dependencies are borrowed. Lines of .pth files in there, such as that of an editable install, are not followed.
-    (site / "borrowed.pth").write_text(str(Path(torch.__file__).parents[1]) + "\n")
+    """The package runs from what was installed."""
+    python = environment(tmp_path / "env", sys.executable, wheel)
+    site = borrow_dependencies(python)
     facts = json.loads(
         run(
             python,
@@ -158,6 +146,25 @@ def test_installs_into_a_clean_environment(wheel: Path, tmp_path: Path) -> None:
     assert facts[2] == "" and facts[3] == torch.eye(3).tolist()
     help_text = run(tmp_path / "env" / "bin" / "prompttransfer", "validate", "--help")
     assert "recipe" in help_text.lower()
+
+
+@pytest.mark.slow
+def test_the_wheel_for_any_platform_computes_in_plain_torch(sdist: Path, tmp_path: Path) -> None:
+    wheel = build_wheel(sdist, tmp_path / "wheel", "none")
+    assert wheel.name.endswith("-py3-none-any.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        assert not [name for name in archive.namelist() if re.search(r"\.(so|pyd|dylib|dll)$|\.data/", name)]
+    python = environment(tmp_path / "env", sys.executable, wheel)
+    site = borrow_dependencies(python)
+    code = (
+        "import promptkernels as pk, torch\n"
+        "status = pk.backends()\n"
+        "x = torch.tensor([[[3.0, 4.0]], [[4.0, 3.0]]])\n"
+        "print(pk.__file__, status['cpu'].available, pk.task_similarity(x)[0, 1].item())"
+    )
+    file, compiled, cosine = run(python, "-I", "-c", code).split()
+    assert Path(file).is_relative_to(site) and compiled == "False"
+    assert float(cosine) == pytest.approx(24 / 25)
 
 
 def test_dev_is_all_extras_together() -> None:

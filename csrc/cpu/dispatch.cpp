@@ -1,4 +1,8 @@
 // Which instruction set's kernels run: the best this processor has, or a lower one on demand.
+#ifdef PK_HAVE_X86_LEVELS
+#include <cpuid.h>
+#endif
+
 #include <cstdlib>
 #include <stdexcept>
 
@@ -20,6 +24,31 @@ extern const Kernels table;
 
 namespace {
 
+#ifdef PK_HAVE_X86_LEVELS
+// What this processor and its operating system can run. Not __builtin_cpu_supports: it is always false in what zig
+// compiles, as the wheels are.
+struct Processor {
+    bool avx2 = false;  // with FMA
+    bool avx512 = false;
+
+    Processor() {
+        unsigned a, b, c, d, saved, unused;
+        constexpr unsigned ymm = 0x06, zmm = 0xE6;  // the registers of a vector, in XCR0
+        constexpr unsigned f_bw_dq_vl = bit_AVX512F | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL;
+        if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_OSXSAVE) || !(c & bit_FMA)) return;
+        __asm__("xgetbv" : "=a"(saved), "=d"(unused) : "c"(0));
+        if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return;
+        avx2 = (b & bit_AVX2) && (saved & ymm) == ymm;
+        avx512 = avx2 && (b & f_bw_dq_vl) == f_bw_dq_vl && (saved & zmm) == zmm;
+    }
+};
+
+const Processor& processor() {
+    static const Processor found;
+    return found;
+}
+#endif
+
 struct Level {
     const char* name;
     const Kernels* table;
@@ -29,12 +58,8 @@ struct Level {
 const Level kLevels[] = {
     {"baseline", &baseline::table, [] { return true; }},
 #ifdef PK_HAVE_X86_LEVELS
-    {"avx2", &avx2::table, [] { return bool(__builtin_cpu_supports("avx2")) && bool(__builtin_cpu_supports("fma")); }},
-    {"avx512", &avx512::table,
-     [] {
-         return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-     }},
+    {"avx2", &avx2::table, [] { return processor().avx2; }},
+    {"avx512", &avx512::table, [] { return processor().avx512; }},
 #endif
 };
 

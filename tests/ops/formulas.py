@@ -1,4 +1,7 @@
-"""The operations as their papers write them: loops over tasks, particles and tokens, in float64, nothing fused."""
+"""The operations as their papers write them: loops over tasks, particles and tokens, in float64, nothing fused.
+
+Arguments are arrays or tensors. torch is not imported, so that a wheel can be tested where it is not installed.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,12 @@ import math
 from itertools import permutations
 
 import numpy as np
-import torch
-from torch import Tensor
 
 
-def _np(tensor: Tensor | None) -> np.ndarray | None:
-    return None if tensor is None else tensor.detach().double().cpu().numpy()
+def _np(values) -> np.ndarray | None:
+    if values is None:
+        return None
+    return np.asarray(values.detach().double().cpu() if hasattr(values, "detach") else values, dtype=np.float64)
 
 
 def _vectors(prompts, reference, scale):
@@ -115,30 +118,3 @@ def select_group(similarity: np.ndarray, target: int) -> set[int]:
         if consistency > best_consistency:
             best, best_consistency = set(ranking[:m]), consistency
     return best
-
-
-# --- The same in matrix form, for sizes that loops cannot serve: torch in float64, differentiated by its autograd. ----
-
-
-def matrix_cosine(x: Tensor, reference: Tensor) -> Tensor:
-    """(T, D) -> (T, T)."""
-    rows = x - reference
-    rows = rows / rows.norm(dim=1, keepdim=True)
-    return rows @ rows.T
-
-
-def matrix_svgd(x: Tensor, scores: Tensor, h: float) -> Tensor:
-    """(M, D), (M, D) -> (M, D) at the bandwidth h."""
-    rows = x - x.mean(0)
-    gram = rows @ rows.T
-    squared = gram.diagonal()[:, None] + gram.diagonal() - 2 * gram
-    kernel = torch.exp(-squared / h)
-    return (kernel @ scores + 2 / h * (kernel.sum(1, keepdim=True) * rows - kernel @ rows)) / len(x)
-
-
-def matrix_merge(reference: Tensor, x: Tensor, weights: Tensor) -> Tensor:
-    return reference + weights @ (x - reference)
-
-
-def matrix_compose(shared: Tensor, u: Tensor, v: Tensor, task_ids: Tensor) -> Tensor:
-    return shared * torch.einsum("blr,brh->blh", u[task_ids], v[task_ids])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import formulas
+import matrix_formulas
 import pytest
 import torch
 import torch.autograd.forward_ad as fwAD
@@ -82,25 +82,25 @@ def of_formulas() -> dict[str, tuple]:
     task_ids = torch.tensor([3, 0, 3])
     *factors, embeds = factors_of(task_ids)
     return {
-        "similarity": (pk.task_similarity, formulas.matrix_cosine, (prompts, start)),
+        "similarity": (pk.task_similarity, matrix_formulas.cosine, (prompts, start)),
         "svgd": (
             lambda x, s: pk.svgd_direction(x, s, bandwidth=9.0),
-            lambda x, s: formulas.matrix_svgd(x, s, 9.0),
+            lambda x, s: matrix_formulas.svgd(x, s, 9.0),
             (prompts, rand(5, 24, seed=2, dtype=F64)),
         ),
         "compose": (
             lambda *f: pk.compose_prompts(*f, task_ids),
-            lambda *f: formulas.matrix_compose(*f, task_ids),
+            lambda *f: matrix_formulas.compose(*f, task_ids),
             tuple(factors),
         ),
         "prepend": (
             lambda s, u, v, e: pk.prepend_prompts(s, u, v, task_ids, e),
-            lambda s, u, v, e: torch.cat([formulas.matrix_compose(s, u, v, task_ids), e], 1),
+            lambda s, u, v, e: torch.cat([matrix_formulas.compose(s, u, v, task_ids), e], 1),
             (*factors, embeds),
         ),
         "merge": (
             lambda r, x, w: pk.merge_task_vectors(r[None], x[:, None], weights=w)[0],
-            formulas.matrix_merge,
+            matrix_formulas.merge,
             (start, prompts, rand(5, seed=3, dtype=F64)),
         ),
     }

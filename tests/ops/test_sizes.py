@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import product
 
-import formulas
+import matrix_formulas
 import pytest
 import torch
 from cases import assert_close, ids, rand, sizes
@@ -45,10 +45,10 @@ def test_task_similarity(backend, shape):
     prompts = reference + common + rand(*shape, seed=3)
     if shape[0] == 1 or shape[1] == 1:  # the cosine is 1 or -1 for all vectors, so there is no gradient to compare
         assert_close(
-            pk.task_similarity(prompts, reference), formulas.matrix_cosine(prompts.double(), reference.double()), 1e-6
+            pk.task_similarity(prompts, reference), matrix_formulas.cosine(prompts.double(), reference.double()), 1e-6
         )
         return
-    check(backend, pk.task_similarity, formulas.matrix_cosine, (prompts, reference))
+    check(backend, pk.task_similarity, matrix_formulas.cosine, (prompts, reference))
 
 
 @pytest.mark.large
@@ -67,7 +67,7 @@ def test_svgd_direction(backend, shape):
     check(
         backend,
         lambda x, s: pk.svgd_direction(x, s, bandwidth=h),
-        lambda x, s: formulas.matrix_svgd(x, s, h),
+        lambda x, s: matrix_formulas.svgd(x, s, h),
         (rand(*shape, seed=1), rand(*shape, seed=2)),
     )
 
@@ -77,7 +77,7 @@ def test_merge_task_vectors(backend, shape):
     check(
         backend,
         lambda r, x, w: pk.merge_task_vectors(r[None], x[:, None], weights=w)[0],
-        formulas.matrix_merge,
+        matrix_formulas.merge,
         (rand(shape[1], seed=1), rand(*shape, seed=2), rand(shape[0], seed=3)),
     )
 
@@ -100,13 +100,13 @@ def test_compose_and_prepend(backend, rows, length, rank, hidden):
     check(
         backend,
         lambda *f: pk.compose_prompts(*f, task_ids),
-        lambda *f: formulas.matrix_compose(*f, task_ids),
+        lambda *f: matrix_formulas.compose(*f, task_ids),
         factors,
     )
     check(
         backend,
         lambda s, u, v, e: pk.prepend_prompts(s, u, v, task_ids, e),
-        lambda s, u, v, e: torch.cat([formulas.matrix_compose(s, u, v, task_ids), e], 1),
+        lambda s, u, v, e: torch.cat([matrix_formulas.compose(s, u, v, task_ids), e], 1),
         (*factors, embeds),
     )
 

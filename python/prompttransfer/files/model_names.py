@@ -45,7 +45,7 @@ def hub_fault(address: str, seconds: float = 5.0) -> str:
 
 @contextmanager
 def quiet_hub() -> Iterator[None]:
-    """Switch off progress bars and warnings of huggingface_hub, which warns at every try to reach a silent hub."""
+    """Switch off progress bars and warnings of huggingface_hub, which warns at every attempt to reach a silent hub."""
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
     hub = logging.getLogger("huggingface_hub")

@@ -1,6 +1,6 @@
 """Prompts on a model hub: a path or a hub id becomes a local file, and a folder becomes a repository.
 
-A repository holds one prompt file, `prompt.safetensors`, and beside it the files of a PEFT adapter. Only these are
+A repository holds one prompt file, `prompt.safetensors`, and next to it the files of a PEFT adapter. Only these are
 read, and all are safetensors or JSON.
 """
 
@@ -15,7 +15,7 @@ from prompttransfer.files.excerpt import first_line
 from prompttransfer.files.model_names import hub_fault, hub_folder, quiet_hub
 
 PROMPT = "prompt.safetensors"
-# An adapter of PEFT, and beside it its cards by task id: PEFT passes over files it does not know.
+# A PEFT adapter, and next to it its cards by task id. PEFT ignores unknown files.
 CONFIG, WEIGHTS, CARDS = "adapter_config.json", "adapter_model.safetensors", "prompt_cards.json"
 _LOGIN = "log in with `hf auth login`, or set HF_TOKEN"
 
@@ -150,7 +150,7 @@ def _fetched(place: Place, files: Sequence[str]) -> Path:
     """Folder in the hub's cache with those of the files that the repository holds."""
     from huggingface_hub import snapshot_download
 
-    hub_folder()  # without a home folder the hub would make one in the current folder, named ~
+    hub_folder()  # without a home folder, the hub would create a folder named ~ in the current one
     name, revision = _parts(place)
     with _read_errors(place), quiet_hub():
         return Path(snapshot_download(name, revision=revision, allow_patterns=list(files)))
@@ -191,7 +191,7 @@ def _read_errors(place: Place) -> Iterator[None]:
 
 @contextmanager
 def _push_errors(repository: str) -> Iterator[None]:
-    """As `_read_errors`, for a repository that is made or written."""
+    """As `_read_errors`, for a repository that is created or written."""
     from huggingface_hub import constants, errors
 
     try:

@@ -190,7 +190,7 @@ class Backbone(FrozenModel):
     def _packed(
         self, prompt: Prompt, text: Tensor, mask: Tensor, labels: Tensor, task_ids: Tensor | None
     ) -> Tensor | None:
-        """Wanted logits (N, V) float32 of rows behind their prompts, from packs; None where these save nothing."""
+        """Wanted logits (N, V) float32 of rows after their prompts, from packs; None if these save nothing."""
         if prompt.per_instance or self.model.training or not self.packs_rows:
             return None
         rows, width = text.shape[:2]
@@ -198,7 +198,7 @@ class Backbone(FrozenModel):
         prompts = 1 if tasks is None else len(tasks)
         wanted = mask.new_ones(rows) if labels.shape[1] == 1 else (labels != IGNORED).sum(dim=1)
         read = mask.new_zeros(rows) if index is None else index
-        # A GPU is waited for here, once.
+        # This waits for the GPU, once.
         starts, lengths, wanted, read = torch.stack([mask.argmax(dim=1), mask.sum(dim=1), wanted, read]).tolist()
         starts = [row * width + start for row, start in enumerate(starts)]
         packed = PackedRows(starts, lengths, wanted, read, prompt.length)
@@ -328,4 +328,4 @@ def _distinct(prompt: Prompt, task_ids: Tensor | None) -> tuple[Tensor | None, T
     """The tasks (G,) that rows belong to, and the place of each row's (B,); None where all read one prompt."""
     if task_ids is None or prompt.count == 1:
         return (None if task_ids is None else task_ids[:1]), None
-    return task_ids.unique(return_inverse=True)  # a GPU is waited for, only here
+    return task_ids.unique(return_inverse=True)  # waits for the GPU

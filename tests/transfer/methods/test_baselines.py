@@ -246,9 +246,9 @@ def test_spot_goes_on_from_the_source_most_similar_to_the_targets_own_prompt(
     ctx, target = context(llama, tasks, tmp_path, learning_rate=0.5)
     starts, original = [], Context.run
 
-    def spy(self: Context, title: str, plan, settings=None):
+    def spy(self: Context, title: str, plan, settings=None, **named):
         starts.append(plan.prompt.composed())
-        return original(self, title, plan, settings)
+        return original(self, title, plan, settings, **named)
 
     monkeypatch.setattr(Context, "run", spy)
     result = METHODS["SPoT"].run(ctx, target)

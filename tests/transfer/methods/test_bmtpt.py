@@ -242,10 +242,10 @@ def test_the_prior_counts_once_for_all_answer_tokens(
     strengths = []
     original = Context.run
 
-    def spy(self: Context, title: str, plan, settings=None):
+    def spy(self: Context, title: str, plan, settings=None, **named):
         if isinstance(plan.objective, PriorLoss):
             strengths.append((plan.objective.strength, settings["strength"]))
-        return original(self, title, plan, settings)
+        return original(self, title, plan, settings, **named)
 
     monkeypatch.setattr(Context, "run", spy)
     tasks["goal"] = replace(tasks["goal"], choices=("no w1", "yes w1 w2"))
@@ -495,9 +495,9 @@ def test_beta_one_is_the_maximum_of_the_posterior(
     ctx, target = context(llama, tasks, tmp_path, bmtpt=settings, learning_rate=0.5)
     plans, original = [], Context.run
 
-    def spy(self: Context, title: str, plan, settings=None):
+    def spy(self: Context, title: str, plan, settings=None, **named):
         plans.append(plan)
-        return original(self, title, plan, settings)
+        return original(self, title, plan, settings, **named)
 
     monkeypatch.setattr(Context, "run", spy)
     result = METHODS["BMTPT"].run(ctx, target)

@@ -96,8 +96,8 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Plan, bool]]:
     seen: list[tuple[str, Plan, bool]] = []
     original = Context.run
 
-    def spy(self: Context, title: str, plan: Plan, settings: dict[str, Any] | None = None):
-        result = original(self, title, plan, settings)
+    def spy(self: Context, title: str, plan: Plan, settings: dict[str, Any] | None = None, **named):
+        result = original(self, title, plan, settings, **named)
         seen.append((title, plan, result.reused))
         return result
 

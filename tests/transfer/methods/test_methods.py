@@ -25,10 +25,10 @@ def test_every_method_spends_the_same_target_budget_on_the_same_rows(
     seen: list[list[int]] = []
     original = Context.run
 
-    def spy(self: Context, title: str, plan, settings=None):
+    def spy(self: Context, title: str, plan, settings=None, **named):
         if title.startswith("goal"):
             seen.extend(list(batch) for batch in plan.batches)
-        return original(self, title, plan, settings)
+        return original(self, title, plan, settings, **named)
 
     monkeypatch.setattr(Context, "run", spy)
     budgets, batches = set(), []
@@ -84,9 +84,9 @@ def test_rates_warm_up_and_decay_of_a_task_reach_the_plan(
     plans = {}
     original = Context.run
 
-    def spy(self: Context, title: str, plan, settings=None):
+    def spy(self: Context, title: str, plan, settings=None, **named):
         plans[title] = plan
-        return original(self, title, plan, settings)
+        return original(self, title, plan, settings, **named)
 
     monkeypatch.setattr(Context, "run", spy)
     ctx, target = context(

@@ -212,10 +212,10 @@ def stages_of(ctx: Context, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, 
     """Titles of the stages that ctx runs from here on, the prompt's tensors before, and the prompt."""
     stages, original = [], Context.run
 
-    def spy(self: Context, title: str, plan, settings=None):
+    def spy(self: Context, title: str, plan, settings=None, **named):
         before = {name: tensor.clone() for name, tensor in plan.prompt.state_dict().items()}
         stages.append((title, before, plan.prompt))
-        return original(self, title, plan, settings)
+        return original(self, title, plan, settings, **named)
 
     monkeypatch.setattr(Context, "run", spy)
     return stages
@@ -344,8 +344,8 @@ def test_exceptions_of_a_target_stay_its_own_in_a_group(
     ctx.targets = [goal, blue]
     titles, original = [], Context.run
 
-    def spy(self: Context, title: str, *rest):
-        result = original(self, title, *rest)
+    def spy(self: Context, title: str, *rest, **more):
+        result = original(self, title, *rest, **more)
         titles.append((title, result.reused))
         return result
 

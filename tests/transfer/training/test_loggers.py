@@ -72,14 +72,14 @@ class StandIn(ModuleType):
 
     def curves(self, _: Path) -> Curves:
         assert self.run is None
-        found: Curves = {}
+        losses: Curves = {}
         for kind, what in self.events:
             if kind == "init":
-                curve = found.setdefault(what["name"], [])
+                curve = losses.setdefault(what["name"], [])
             elif kind == "log" and "train/loss" in what:
                 curve.append((what["train/global_step"], what["train/loss"]))
-        assert len(found) == len(self.begun)
-        return found
+        assert len(losses) == len(self.begun)
+        return losses
 
 
 def stand_in(name: str, monkeypatch: pytest.MonkeyPatch) -> StandIn:
@@ -93,14 +93,14 @@ def stand_in(name: str, monkeypatch: pytest.MonkeyPatch) -> StandIn:
 def event_files(run_folder: Path) -> Curves:
     """The losses in event files, which are records of length, checksum, content, checksum."""
     event_pb2 = pytest.importorskip("tensorboardX.proto.event_pb2")
-    found: Curves = {}
+    losses: Curves = {}
     for file in sorted((run_folder / "logs").rglob("events.*")):
-        curve, left = found.setdefault(file.parent.name, []), file.read_bytes()
+        curve, left = losses.setdefault(file.parent.name, []), file.read_bytes()
         while left:
             (length,) = struct.unpack_from("<Q", left)
             event, left = event_pb2.Event.FromString(left[12 : 12 + length]), left[16 + length :]
             curve += [(event.step, value.simple_value) for value in event.summary.value if value.tag == "train/loss"]
-    return found
+    return losses
 
 
 def reader(logger: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], Curves]:
@@ -113,12 +113,12 @@ def reader(logger: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], Cur
 
 def trained(cache: Path) -> Curves:
     """Losses of the stages that a store has, by what stands at the end of the name of a run."""
-    found = {}
+    losses = {}
     for folder in (cache / "done").iterdir():
         if json.loads((folder / "key.json").read_text())["stage"] == "train":
             facts = json.loads((folder / "facts.json").read_text())
-            found[folder.name[:6]] = [(update, pytest.approx(loss)) for update, loss in facts["loss"]]
-    return found
+            losses[folder.name[:6]] = [(update, pytest.approx(loss)) for update, loss in facts["loss"]]
+    return losses
 
 
 @pytest.fixture
@@ -142,11 +142,11 @@ def test_every_stage_is_a_run_with_the_curve_that_is_kept(
     compare(logged.model_copy(update={"report_to": logger}))
     assert capsys.readouterr().out == ""  # which is for results
 
-    found = curves(logged.output)
-    assert {name.rpartition("-")[2]: curve for name, curve in found.items()} == trained(logged.cache)
+    losses = curves(logged.output)
+    assert {name.rpartition("-")[2]: curve for name, curve in losses.items()} == trained(logged.cache)
     stages = [f"goal-{stage}-seed{seed}" for seed in (7, 8) for stage in ("own-prompt", "SPoT")]
     sources = ["source-green-seed7", "source-red-seed7"]
-    assert sorted(name.rpartition("-")[0] for name in found) == sorted([*sources, *stages])
+    assert sorted(name.rpartition("-")[0] for name in losses) == sorted([*sources, *stages])
     written = {name: each for name, each in content(logged.output).items() if not name.startswith("logs/")}
     assert written == content(silent.output)
 
@@ -235,5 +235,5 @@ def test_worker_processes_log_to_the_run_folder(
     monkeypatch.chdir(tmp_path)
     config = placed(toy, tmp_path).model_copy(update={"report_to": "tensorboard", "output": Path("mine")})
     compare(config, executor=LocalWorkers(2))
-    found = event_files(tmp_path / "mine")
-    assert {name.rpartition("-")[2]: curve for name, curve in found.items()} == trained(config.cache)
+    losses = event_files(tmp_path / "mine")
+    assert {name.rpartition("-")[2]: curve for name, curve in losses.items()} == trained(config.cache)

@@ -171,7 +171,7 @@ def test_the_setting_changes_no_key(toy: RunConfig, tmp_path: Path, monkeypatch:
     same, other = config.model_copy(update={"report_to": "wandb"}), tmp_path / "other"
     progress = RecordedProgress()
     assert content(compare(same, progress)) == before
-    assert not progress.warnings and not progress.works and "1 of 1 rows are there already" in progress.notes
+    assert not progress.warnings and not progress.works and "1 of 1 rows are already finished" in progress.notes
     compare(same.model_copy(update={"output": other}))
     assert content(other) == before and not wandb.events
 

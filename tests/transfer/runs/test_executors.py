@@ -64,6 +64,16 @@ def test_two_workers_make_what_one_process_makes(toy: RunConfig, tmp_path: Path)
 
 @pytest.mark.distributed
 @pytest.mark.slow
+def test_idle_workers_return_and_clean_up(toy: RunConfig, tmp_path: Path) -> None:
+    """One that is stopped leaves its semaphores to a warning at the end of the run."""
+    with LocalWorkers(1).open(placed(toy, tmp_path / "run"), NullProgress()) as session:
+        assert session.plan.order
+        (process,) = [worker.process for worker in session.workers]
+    assert process.exitcode == 0
+
+
+@pytest.mark.distributed
+@pytest.mark.slow
 def test_killed_workers_are_replaced(tmp_path: Path) -> None:
     report = kill_workers(tmp_path, LocalWorkers(2), times=2, seed=0)
     assert report.kills == 2

@@ -73,11 +73,13 @@ class _Worker(PooledWorker):
         super().__init__(f"worker {place + 1} on {platform.node()} (pid {self.process.pid})", receiver)
 
     def end(self) -> None:
+        self.pipe.close()
+        if self.job is None:  # it waits for a job, and returns; a busy one is stopped
+            self.process.join(_GRACE)
         self.process.terminate()
         self.process.join(_GRACE)
         self.process.kill()
         self.process.join()
-        self.pipe.close()
 
 
 class _Processes(WorkerPool[_Worker]):
@@ -131,9 +133,10 @@ def _serve(pipe: Connection, payload: bytes, plans: bool) -> None:
     except Exception as error:
         _send(pipe, ("ready", Failure.of(error)))
         return
-    while True:
-        job, wait = _receive(pipe)
-        _send(pipe, ("answer", outcome_of(worker, job, wait)))
+    with suppress(EOFError):  # the parent has closed the pipe
+        while True:
+            job, wait = _receive(pipe)
+            _send(pipe, ("answer", outcome_of(worker, job, wait)))
 
 
 def _end_with_parent() -> None:

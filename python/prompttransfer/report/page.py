@@ -28,8 +28,9 @@ _ABOUT_COST = (
     "targets and seeds; they depend on the load of the machine."
 )
 _ABOUT_RELATED = (
-    "Sign-flip test of each source's task vector against the target's, after its first updates. A source whose z "
-    "reaches the level is related; methods that transfer only from related sources use these. Means over seeds."
+    "Sign-flip test of each source's task vector against the target's vector after the target's first updates. A "
+    "source whose z reaches the level is related. By default, MPT, BMTPT and DTVG transfer only from related sources. "
+    "cosine and z are means over seeds; 'related in' counts the seeds."
 )
 _ABOUT_LEFT_OUT = (
     "leaked: training rows that overlap with rows a prompt is scored on; skipped: rows that do not fit the task. "

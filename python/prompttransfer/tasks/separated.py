@@ -15,7 +15,7 @@ from prompttransfer.tasks.records import ADVICE, JOINED, Dialect, Lines, Record
 from prompttransfer.tasks.tables import Row, check_columns, opened
 
 _DELIMITERS = (",", "\t", ";", "|")
-_NO_HEADING = "; heading there, of a file whose first line is a row, and delimiter"
+_NO_HEADING = "; if the first line is a row, or the delimiter is wrong, set heading or delimiter there"
 _SEEN = 20  # lines that determine the delimiter of a file without a header
 _DECLARED = re.compile(r'"?sep=([^\w"\r\n])"?[\r\n]*', re.IGNORECASE)
 

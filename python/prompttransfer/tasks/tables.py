@@ -99,7 +99,7 @@ def check_columns(path: Path, columns: Sequence[str], known: Sequence[str], hint
         if not starts:
             raise ValueError(
                 f"{path}: there is no column {shown(column)}, only {listed(known) or 'none'}{meant(column, known)} "
-                f"(--text-column and --label-column name others, or fields and label of a YAML description{hint})"
+                f"(for other columns: --text-column and --label-column, or fields and label in a YAML file{hint})"
             )
         if known.count(column) > 1:
             raise ValueError(f"{path}: there are {known.count(column)} columns {shown(column)}, want one")

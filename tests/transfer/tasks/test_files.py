@@ -221,7 +221,7 @@ def test_a_first_line_that_is_a_row(name: str, tmp_path: Path) -> None:
     rows = list(read_rows(tmp_path / "a.csv", ("text", "label"), heading=("label", "text")))
     assert [row.cells for row in rows] == [{"label": "x", "text": "one, two"}, {"label": "y", "text": "three"}]
     assert rows[0].place.endswith("row 1")
-    with pytest.raises(ValueError, match=r"there is no column 'text', only .*heading there, of a file whose first"):
+    with pytest.raises(ValueError, match=r"there is no column 'text', only .*first line is a row, .*set heading"):
         cells(tmp_path / "a.csv")
 
 

@@ -13,7 +13,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tarfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -59,8 +58,8 @@ def source_tree() -> Path:
     run(sys.executable, "-m", "build", "--sdist", "--no-isolation", "-x", "--outdir", DIST, ROOT)
     (sdist,) = DIST.glob("*.tar.gz")
     shutil.rmtree(WORK / "tree", ignore_errors=True)
-    with tarfile.open(sdist) as archive:
-        archive.extractall(WORK / "tree", filter="data")
+    (WORK / "tree").mkdir(parents=True)
+    run("tar", "-xzf", sdist, "-C", WORK / "tree")
     (tree,) = (WORK / "tree").iterdir()
     return tree
 

@@ -84,7 +84,7 @@ def read_by(predictor: Predictor, row: str) -> tuple[Any, Tensor]:
     """The prediction for a row, and the embeddings that the model read first: prompt, text, parts of answers."""
     seen: list[Tensor] = []
     backbone = predictor.backbone
-    backbone.__dict__["reads_prompts_once"] = False  # so that a row is read at once
+    backbone.__dict__ |= {"reads_prompts_once": False, "packs_rows": False}  # so that a row is read at once
     hook = backbone.model.register_forward_pre_hook(
         lambda _, __, inputs: seen.append(inputs.get("inputs_embeds")), with_kwargs=True
     )

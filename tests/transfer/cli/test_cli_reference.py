@@ -31,6 +31,7 @@ PAGE = ROOT / "docs" / "cli.md"
 NOT_RUN = (
     "prompttransfer compare --recipe papers/mpt_t5_base --limit 32",
     "prompttransfer export reviews.safetensors reviews-hub --push",
+    "prompttransfer predict user/reviews",
 )
 PAGES = ("index.md", "compare.md", "tasks.md", "paper-tasks.md", "recipes.md", "prompts.md", "peft.md")
 

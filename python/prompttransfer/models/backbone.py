@@ -191,7 +191,8 @@ class Backbone(FrozenModel):
         self, prompt: Prompt, text: Tensor, mask: Tensor, labels: Tensor, task_ids: Tensor | None
     ) -> Tensor | None:
         """Wanted logits (N, V) float32 of rows after their prompts, from packs; None if these save nothing."""
-        if prompt.per_instance or self.model.training or not self.packs_rows:
+        # Processes that share a sharded model must run the same forwards, and their rows would decide differently.
+        if prompt.per_instance or self.model.training or self.sharded or not self.packs_rows:
             return None
         rows, width = text.shape[:2]
         tasks, index = _distinct(prompt, task_ids)

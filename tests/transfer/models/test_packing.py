@@ -73,6 +73,15 @@ def test_a_pack_holds_every_token_once(llama: Backbone, always: None) -> None:
     assert read == LENGTH + sum(map(len, ROWS))
 
 
+def test_a_sharded_model_is_not_packed(always: None) -> None:
+    """Its processes have other rows each, and must run the same forwards."""
+    backbone, (prompt, task_ids) = load("llama"), kinds()["soft"]
+    assert backbone.packs_rows and backbone.reads_prompts_once
+    backbone.sharded = True
+    read = positions_read(backbone, lambda: backbone(prompt, backbone.collate(ROWS), task_ids=task_ids))
+    assert read == len(ROWS) * (LENGTH + max(map(len, ROWS)))
+
+
 def test_rows_of_one_length_are_not_packed(llama: Backbone) -> None:
     """With a prompt each there is nothing to save."""
     assert llama.packs_rows and llama.reads_prompts_once

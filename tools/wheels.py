@@ -3,7 +3,7 @@
     python tools/wheels.py [--cuda] [--only 3.12]
 
 Compiled by zig, which brings the libraries of older Linux for both processors. `make wheels` sets up the environment
-for it. A version of Python that this machine lacks is passed over with a line.
+for it. A Python that is not on this machine is skipped with a message.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def run(*command: object, **environment: str) -> None:
 
 
 def source_tree() -> Path:
-    """The unpacked sdist, so that what is missing there is missed here; always in one place, for zig's cache."""
+    """The unpacked sdist, so that a file that is missing there fails here; always in one place, for zig's cache."""
     run(sys.executable, "-m", "build", "--sdist", "--no-isolation", "-x", "--outdir", DIST, ROOT)
     (sdist,) = DIST.glob("*.tar.gz")
     shutil.rmtree(WORK / "tree", ignore_errors=True)
@@ -103,15 +103,15 @@ def main() -> None:
     tree = source_tree()
     shutil.move(build(tree, sys.executable, WORK / "raw", PROMPTKERNELS_BUILD="none"), DIST)
     for version in wanted.only or VERSIONS:
-        found = interpreter(version)
-        if found is None:
+        python_and_headers = interpreter(version)
+        if python_and_headers is None:
             print(f"no wheels for Python {version}: it is not on this machine, or has no headers", flush=True)
             continue
         for processor in PROCESSORS:
-            native(tree, version, *found, processor, wanted.cuda)
-    made = sorted(DIST.iterdir())
-    run(sys.executable, "-m", "twine", "check", "--strict", *made)
-    for path in made:
+            native(tree, version, *python_and_headers, processor, wanted.cuda)
+    files = sorted(DIST.iterdir())
+    run(sys.executable, "-m", "twine", "check", "--strict", *files)
+    for path in files:
         print(f"{path.stat().st_size / 1e6:5.2f} MB  {path.name}")
 
 

@@ -51,10 +51,10 @@ def replacing(path: Path, *, sync: bool = True) -> Iterator[Path]:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """A folder to make and fill, which gets the name `path` when the block ends well, and is gone when it does not.
+    """Yield a folder to create and fill. It is renamed to `path` if the block succeeds, and deleted if it fails.
 
     Raises:
-        FileExistsError: there is something of that name already.
+        FileExistsError: `path` exists already.
     """
     path = Path(path)
     if path.exists():
@@ -193,10 +193,8 @@ def sync_folder(path: Path) -> None:
 def remove_leftovers(folder: Path) -> None:
     """Delete unfinished files of killed processes below a folder. Those of a running process are locked and stay."""
     for path in folder.rglob(f".*{_TEMPORARY}"):
-        with (
-            suppress(FileNotFoundError, PermissionError),
-            path.open("r+b") as file,
-        ):  # it is gone, or belongs to another user
+        # It may be gone, or belong to another user.
+        with suppress(FileNotFoundError, PermissionError), path.open("r+b") as file:
             if _locked(file.fileno(), fcntl.LOCK_NB):
                 path.unlink()
 

@@ -110,7 +110,7 @@ class GroupedPrompt(PromptModule):
             return mask
         chosen = self.rule(self._similarity(prompts, scale), count)
         if self.grouping == "fixed":
-            # The target is in every group, so its entry tells whether the group has been set.
+            # The target is in every group, so its entry is set once the group has been chosen.
             chosen = torch.where(self.fixed_group[count], self.fixed_group, chosen)
             self.fixed_group.copy_(chosen)
         return chosen

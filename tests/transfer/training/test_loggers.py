@@ -164,7 +164,7 @@ def test_a_stage_of_wandb_is_in_the_group_of_its_run_folder(
 
 
 def test_the_setting_changes_no_key(toy: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run goes on where it was, and stages come from the store. They are not trained, so nothing is logged."""
+    """A resumed run takes its stages from the store. They are not trained again, so nothing is logged."""
     wandb = stand_in("wandb", monkeypatch)
     config = placed(toy, tmp_path / "mine").model_copy(update={"methods": ("PT",), "seeds": (7,)})
     before = content(compare(config))

@@ -153,9 +153,9 @@ def training(
         run = partial(train_seconds, lambda folder: PeftTrainer(wrapped, rows, batches, precision, folder))
         return partial(configured, attention, backbone, PLAIN, run)
 
-    def our_case(which: Backbone, batches: list[list[int]], layout: str) -> Callable[[], float]:
+    def our_case(which: Backbone, batches: list[list[int]], layout: str, attention: str = own) -> Callable[[], float]:
         run = partial(train_seconds, lambda folder: ours(which, start, rows, batches, folder))
-        return partial(configured, own, which, layout, run)
+        return partial(configured, attention, which, layout, run)
 
     cases = {
         "PEFT + Trainer": peft_case(shuffled, usual),
@@ -174,6 +174,8 @@ def training(
             "ours: and the prompt read once": our_case(backbone, sorted_, ONCE),
             "ours: and rows packed": our_case(backbone, sorted_, PACKED),
         }
+        if backbone.device.type == "cuda":  # it has no backward on a CPU
+            cases["ours: and FlexAttention"] = our_case(backbone, sorted_, PACKED, "flex_attention")
     if loaded is not backbone:
         cases[NARROWED] = our_case(loaded, sorted_, PLAIN if loaded.seq2seq else PACKED)
     seconds = in_turns(cases, rounds)

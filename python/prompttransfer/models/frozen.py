@@ -216,8 +216,9 @@ class FrozenModel(nn.Module):
 
     def run_packed(self, embeds: Tensor, packing: Packing) -> Tensor:
         """Logits of the last positions of packed rows (P, N, H), of at least those that are kept."""
-        mask = packing.mask
-        if self.model.config._attn_implementation == "eager":  # adds its mask
+        attention = self.model.config._attn_implementation
+        mask = packing.blocks if attention == "flex_attention" else packing.mask
+        if attention == "eager":  # adds its mask
             mask = torch.zeros_like(mask, dtype=embeds.dtype).masked_fill_(~mask, torch.finfo(embeds.dtype).min)
         options = self._kept_logits(packing.keep) | {"position_ids": packing.positions, "use_cache": False}
         return self.model(inputs_embeds=embeds, attention_mask=mask, **options).logits

@@ -8,11 +8,12 @@ every row, come at the end of the pack, which is where a model computes logits.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
 # A product of attention takes longer than one of a layer's weights: its matrices are small, and exp is computed of
 # every pair. Measured on a CPU.
@@ -80,19 +81,21 @@ def layer_products(tokens: int, pairs: int, products: int, width: int) -> float:
 
 @dataclass(frozen=True)
 class Packing:
-    """P packs of N positions.
+    """P packs of N positions. A document is a prompt or a row.
 
     Attributes:
         tokens: (P, N), places in G * L prompt tokens followed by the batch, (B, S) flattened.
         positions: (P, N), of each token behind the start of its prompt.
-        mask: (P, 1, N, N), whether a token attends to another one.
+        document: (P, N), number of each token's document: the prompts first, then the rows.
+        prompt: (P, N), number of the prompt it reads.
         keep: number of last positions that have the wanted logits.
         answers: places of the wanted logits in those of the last `keep` positions, (P, keep) flattened; row by row.
     """
 
     tokens: Tensor
     positions: Tensor
-    mask: Tensor
+    document: Tensor
+    prompt: Tensor
     keep: int
     answers: Tensor
 
@@ -120,9 +123,31 @@ class Packing:
         longest = max(map(len, packs))
         filler = (0, 0, -1, -1)  # a document of its own, so that no row of the mask is empty
         table = torch.tensor([[filler] * (longest - len(pack)) + pack for pack in packs], device=device)
-        tokens, positions, document, prompt = table.unbind(dim=-1)
-        itself = document[:, :, None] == document[:, None, :]
-        mask = itself & (positions[:, :, None] >= positions[:, None, :])
-        mask |= ~itself & (prompt[:, :, None] == document[:, None, :])
         order = torch.tensor([i for row in range(len(rows.lengths)) for i in answers[row]], device=device)
-        return cls(tokens, positions, mask[:, None], keep, order)
+        return cls(*table.unbind(dim=-1), keep, order)
+
+    @property
+    def mask(self) -> Tensor:
+        """Whether a token attends to another one, (P, 1, N, N)."""
+        packs, length = self.tokens.shape
+        pack = torch.arange(packs, device=self.tokens.device).view(-1, 1, 1, 1)
+        token = torch.arange(length, device=self.tokens.device)
+        return self._attends(pack, None, token[:, None], token)
+
+    @property
+    def blocks(self) -> BlockMask:
+        """The same mask for FlexAttention, which skips blocks without a pair."""
+        packs, length = self.tokens.shape
+        return create_block_mask(self._attends, packs, None, length, length, device=self.tokens.device)
+
+    @property
+    def _attends(self) -> Callable[[Tensor, Tensor | None, Tensor, Tensor], Tensor]:
+        """Whether a token attends to another one: of its prompt or of its own row, and not a later one."""
+        documents, prompts, positions = self.document, self.prompt, self.positions
+
+        def attends(pack: Tensor, head: Tensor | None, query: Tensor, key: Tensor) -> Tensor:
+            document = documents[pack, key]
+            seen = (document == documents[pack, query]) | (document == prompts[pack, query])
+            return seen & (positions[pack, query] >= positions[pack, key])
+
+        return attends

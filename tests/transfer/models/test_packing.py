@@ -54,6 +54,23 @@ def test_logits_and_gradient_are_those_of_the_rows_read_alone(
             torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["soft", "multitask", "particles"])
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+def test_flex_attention_gives_the_same_logits(family: str, kind: str, always: None) -> None:
+    """Without a gradient, which it does not have on a CPU, and not compiled."""
+    eager, (prompt, task_ids) = load(family), kinds()[kind]
+    with torch.no_grad(), torch.compiler.set_stance("force_eager"):
+        want = [
+            literal_answer_logits(eager, prompt, row, answer, int(task))
+            for row, answer, task in zip(ROWS, ANSWERS, task_ids, strict=True)
+        ]
+        flex = load(family, "flex_attention")
+        assert flex.packs_rows
+        got = flex(prompt, flex.collate(ROWS, ANSWERS), task_ids=task_ids).logits
+    torch.testing.assert_close(got, torch.cat(want), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("family", PLAIN)
 def test_other_families_are_not_packed(family: str) -> None:
     assert not load(family).packs_rows

@@ -30,7 +30,8 @@ from prompttransfer.settings.overlay import merged, nested
 
 HERE = Path(__file__).parent
 TUNING = ("tuning", "tuning-full")
-REPORTED = ("few16", "few32", "full", "ablations", "full-dtvg")
+SHIPPED = tuple(f"shipped-{rows}-rows-{updates}-updates" for rows in ("16", "all") for updates in (16, 64, 256))
+REPORTED = (*SHIPPED, "few16", "few32", "full", "ablations", "full-dtvg")
 BASELINE = "PT"
 # Settings that an entry may change: none that affect the rows, the model, or P_init, which all entries share.
 _BLOCKS = dict.fromkeys(block.block for method in METHODS.values() for block in method.settings)

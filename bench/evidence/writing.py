@@ -9,6 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from bench.evidence.studies import BASELINE, Study
+from bench.evidence.transfer import correlations, gain_picture, gain_rows, gains, harm_rows
 from bench.evidence.tuning import settings_text
 from prompttransfer.files.durable import write_csv
 from prompttransfer.report import Results, pictures
@@ -61,14 +62,27 @@ def write_study(study: Study, results: Results, folder: Path) -> None:
         head, rows = difference_rows(comparisons(of_baseline, baseline, retrained=results.retrained))
         if rows:
             parts += [f"## Difference to {baseline}, pair by pair", table(head, rows)]
+        if rows and baseline == BASELINE:
+            parts += [
+                "Targets that transfer helps and hurts, by the mean over seeds, and by the interval over seeds:",
+                table(*harm_rows(comparisons(of_baseline, baseline, retrained=results.retrained))),
+            ]
     tuned = f" The settings that its name does not say were chosen by [{study.tuned}]({study.tuned}.md)."
     chosen_by = tuned if study.tuned else ""
-    drawn = pictures(results)
+    drawn, pairs = pictures(results), gains(results)
+    if pairs:
+        drawn.append(gain_picture(pairs, results.methods))
     for picture in drawn:
         if study.pictures is None or picture.name in study.pictures:
             (folder / f"{study.name}-{picture.name}.svg").write_text(picture.svg, encoding="utf-8")
             parts += [f"## {picture.title}", f"![{picture.title}]({study.name}-{picture.name}.svg)", picture.caption]
     for title, head, rows, text in (
+        (
+            "Similarity and gain",
+            *gain_rows(pairs),
+            "Targets by the largest z of a source, mean over seeds; the gain of a method is its difference to PT. "
+            f"Rank correlation of z and gain over targets and seeds: {correlations(pairs)}.",
+        ),
         (
             "Groups of DTVG",
             *group_rows(results),

@@ -281,6 +281,21 @@ def test_custom_method(settings: dict[str, Any], methods_restored: None) -> None
     assert (settings["output"] / "prompts" / "soup" / "goal-seed42.safetensors").is_file()
 
 
+@pytest.mark.slow
+def test_custom_method_on_the_command_line(settings: dict[str, Any], tmp_path: Path) -> None:
+    """Also in worker processes."""
+    names = {"prompt_length", "train_rows", "test_rows", "source_updates", "target_updates", "max_length", "model"}
+    options = [f"--{name.replace('_', '-')}={settings[name]}" for name in sorted(names)]
+    options += [f"--{name}={','.join(settings[name])}" for name in ("sources", "targets")]
+    options += ["--methods=PT,soup", "--set=soup.temperature=1000", "--seeds=1", f"--output={settings['output']}"]
+    file = str(EXAMPLES / "custom_method.py")
+    command = [sys.executable, "-m", "prompttransfer", "--import", file, "compare", *options, "--workers=2"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rows = {row["method"]: row for row in json.loads((settings["output"] / "results.json").read_text())["rows"]}
+    assert rows["soup"]["notes"] == "weights 0.50, 0.50", "of the temperature"
+
+
 def test_serve_vllm(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Uses a fake engine; tests/transfer/serving/test_vllm.py uses the real one."""
     from transfer.engines import PlainEngine

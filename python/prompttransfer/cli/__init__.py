@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,6 +16,7 @@ from prompttransfer.cli.evaluate import evaluate
 from prompttransfer.cli.export import export
 from prompttransfer.cli.import_ import import_
 from prompttransfer.cli.library import library
+from prompttransfer.cli.own_file import import_file
 from prompttransfer.cli.predict import predict
 from prompttransfer.cli.report import report
 from prompttransfer.cli.similar import similar
@@ -40,6 +42,11 @@ for each in COMMANDS:
 app.add_typer(library, name="library")
 
 
+def _import(paths: list[Path] | None) -> None:
+    for path in paths or ():
+        import_file(path)
+
+
 def _version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
@@ -54,6 +61,12 @@ def main(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
+    own: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--import", metavar="FILE", callback=_import, help="A Python file that registers a method of your own."
+        ),
+    ] = None,
 ) -> None:
     """Train soft prompts on a frozen language model and compare how methods transfer them between tasks.
 

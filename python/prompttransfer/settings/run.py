@@ -46,7 +46,7 @@ def _method(name: str) -> str:
         # Swapped letters first, otherwise BMTPT would be suggested for MTP.
         near = [other for other in known if sorted(other.lower()) == sorted(name.lower())]
         near = near or get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}; import the file of your own first"
         raise ValueError(f"unknown method; {hint}")
     return name
 

@@ -30,6 +30,32 @@ def test_interrupt_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     assert result.exit_code == 130 and result.stderr.strip() == "stopped; run the same command again to continue"
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("soup.txt", "", "soup.txt, want a Python file that registers a method"),
+        ("missing.py", None, "missing.py, want a Python file"),
+        ("json.py", "", "json is the name of another module"),
+    ],
+)
+def test_a_file_that_cannot_be_imported(
+    tmp_path: Path, name: str, content: str | None, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    result = CliRunner().invoke(cli.app, ["--import", str(tmp_path / name), "compare"], env={"COLUMNS": "300"})
+    assert result.exit_code == 2 and message in result.stderr and "--import" in result.stderr
+
+
+def test_an_error_in_an_imported_file_is_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its author needs the traceback."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "broken_soup.py").write_text("1 / 0\n")
+    result = CliRunner().invoke(cli.app, ["--import", str(tmp_path / "broken_soup.py"), "compare"])
+    assert isinstance(result.exception, ZeroDivisionError)
+
+
 # For each error: the exit code, the message, and whether it suggests the traceback.
 STRANGE = [
     (RuntimeError("shapes differ\nand more"), 1, "error: RuntimeError: shapes differ\n", True),

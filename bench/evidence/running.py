@@ -56,7 +56,7 @@ def run_study(
         for cell in study.cells
         if all(not wanted or part in wanted for part, wanted in zip(cell, (seeds, targets, labels), strict=True))
     ]
-    work = Workbench.open(config, _OnlyStages(progress))
+    work = Workbench(config, _OnlyStages(progress))
     facts = {
         "version": CODE_VERSION,
         "model": config.model,

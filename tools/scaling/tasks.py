@@ -64,7 +64,7 @@ def _measured(folder: Path, count: int) -> dict[str, Any]:
     write_model(folder / "model")
     rss = psutil.Process().memory_info().rss
     started = time.perf_counter()
-    work = Workbench.open(config(*targets), NullProgress())
+    work = Workbench(config(*targets), NullProgress())
     work.context(42)
     loaded = time.perf_counter()
     grown = psutil.Process().memory_info().rss - rss

@@ -118,7 +118,7 @@ def config(tmp_path: Path, tasks: dict[str, Task], monkeypatch: pytest.MonkeyPat
 
 def test_one_start_of_the_labels_of_all_tasks_serves_all_of_them(config: RunConfig) -> None:
     config = config.model_copy(update={"init": "labels", "prompt_length": 5})
-    work = Workbench.open(config, Progress())
+    work = Workbench(config, Progress())
     first, second = (work.context(seed) for seed in config.seeds)
     table = work.backbone.embedding.weight.detach()
     assert torch.equal(first.start[:2], table[[VOCABULARY.index("no"), VOCABULARY.index("yes")]])
@@ -226,7 +226,7 @@ def test_mistakes_in_a_table_are_told_before_the_model_is_loaded(
     monkeypatch.setattr("prompttransfer.runs.workbench.load_model", lambda name, **_: loaded.append(name))
     monkeypatch.setattr("prompttransfer.runs.workbench.load_task", wrong)
     with pytest.raises(ValueError, match="no such column"):
-        Workbench.open(config, Progress())
+        Workbench(config, Progress())
     assert loaded == []
 
 

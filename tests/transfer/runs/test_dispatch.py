@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from prompttransfer.files.store import StageBusy
 from prompttransfer.runs.executors import JobFailed
-from prompttransfer.runs.executors.dispatch import LOSSES, Answer, WorkerLost, dispatch
 from prompttransfer.runs.executors.payload import Failure
+from prompttransfer.runs.executors.pool import LOSSES, Answer, WorkerLost, WorkerPool
 from prompttransfer.runs.run_folder import JobOutput
 
+dispatch: Callable[..., Iterator[tuple[str, JobOutput]]] = WorkerPool.results
 OUTPUT = JobOutput(row=None, prompts={})  # type: ignore[arg-type]
 
 

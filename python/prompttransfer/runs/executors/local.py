@@ -19,9 +19,8 @@ import torch
 from prompttransfer.distributed import processes
 from prompttransfer.files.progress import ProgressReporter
 from prompttransfer.runs.executors.base import Session
-from prompttransfer.runs.executors.dispatch import Answer
 from prompttransfer.runs.executors.payload import Failure, Payload, outcome_of
-from prompttransfer.runs.executors.pool import PooledWorker, WorkerPool
+from prompttransfer.runs.executors.pool import Answer, PooledWorker, WorkerPool
 from prompttransfer.runs.executors.relay import Receiver, Sender
 from prompttransfer.runs.workbench import read_tasks
 from prompttransfer.settings.run import RunConfig
@@ -62,11 +61,11 @@ class LocalWorkers:
 class _Worker(PooledWorker):
     """A process and the pipe to it. place: the lowest free number, from 0."""
 
-    def __init__(self, place: int, payload: bytes, share: Mapping[str, str], receiver: Receiver, plans: bool) -> None:
+    def __init__(self, place: int, payload: bytes, share: Mapping[str, str], receiver: Receiver) -> None:
         self.place = place
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, payload, plans), daemon=True)
+        self.process = context.Process(target=_serve, args=(theirs, payload), daemon=True)
         with _environment(share):
             self.process.start()
         theirs.close()
@@ -90,7 +89,7 @@ class _Processes(WorkerPool[_Worker]):
     def start(self) -> None:
         place = min(set(range(self._count)) - {worker.place for worker in self.workers})
         share = _share(place, self._count)
-        self.workers.append(_Worker(place, self._payload, share, self.receiver(), self.plans))
+        self.workers.append(_Worker(place, self._payload, share, self.receiver()))
 
     def send(self, worker: _Worker, job: str, wait: bool) -> None:
         with suppress(OSError):  # it is gone, which `answers` will notice
@@ -123,13 +122,13 @@ class _Processes(WorkerPool[_Worker]):
             worker.end()
 
 
-def _serve(pipe: Connection, payload: bytes, plans: bool) -> None:
+def _serve(pipe: Connection, payload: bytes) -> None:
     """Main function of a worker process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent ends this one
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         worker = pickle.loads(payload).open(Sender(lambda event: _send(pipe, ("event", event))))
-        _send(pipe, ("ready", worker.plan() if plans else None))
+        _send(pipe, ("ready", worker.plan))
     except Exception as error:
         _send(pipe, ("ready", Failure.of(error)))
         return

@@ -98,7 +98,7 @@ class TargetJob:
         evaluation = ctx.evaluate(f"{target.name}: test of {method}", target, result.evaluated)
         stem = f"prompts/{method}/{target.name}-seed{ctx.seed}"
         path = f"{stem}.safetensors"
-        row = TargetRow.of(method, target, ctx.seed, result, evaluation, zero_shot, prompt=path)
+        row = replace(TargetRow.of(method, target, ctx.seed, result, evaluation, zero_shot), prompt=path)
         card = card_of(ctx, target, method=method, seed=ctx.seed)
         scored = card_of(ctx, target, method=method, seed=ctx.seed, score=row.score, scores=row.baselines)
         files = {

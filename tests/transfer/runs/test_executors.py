@@ -114,10 +114,13 @@ def test_a_folder_has_one_writer(toy: RunConfig, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"another run is writing to .*x/run; wait until it ends"):
             second.__enter__()
         half = config.output / "prompts" / "sources" / ".red-seed42.safetensors.l0qj4aq3.tmp"
-        half.parent.mkdir(parents=True)
-        half.touch()
+        of_a_shard = config.output / "shards" / "1-of-2" / ".results.json.l0qj4aq3.tmp"
+        for path in (half, of_a_shard):
+            path.parent.mkdir(parents=True)
+            path.touch()
     with RunFolder(config.output, config, {}, {}, NullProgress()):
         assert not half.exists(), "what a killed run was writing is deleted"
+        assert of_a_shard.exists(), "a shard may be running"
 
 
 def test_progress_of_a_worker_is_shown_where_the_user_is() -> None:

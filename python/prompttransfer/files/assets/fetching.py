@@ -123,33 +123,25 @@ def _wrong_file(asset: Asset, got: str) -> AssetError:
 
 
 def _extract(asset: Asset, archive: Path, target: Path) -> None:
-    """Copy only the named members to target."""
+    """Copy only the named members to target. Nothing is extracted to a path from the archive."""
     target.mkdir(exist_ok=True)
     for local, path in asset.members.items():
         outer, _, inner = path.partition(NESTED)
         try:
             data = _member(archive, outer)
-            if data is not None and inner:
-                data = _member(io.BytesIO(data), inner)
-        except (
-            OSError,
-            EOFError,
-            KeyError,
-            tarfile.TarError,
-            zipfile.BadZipFile,
-        ) as error:  # KeyError: a dangling link
+            (target / local).write_bytes(_member(io.BytesIO(data), inner) if inner else data)
+        except (OSError, EOFError, KeyError, tarfile.TarError, zipfile.BadZipFile) as error:
             raise AssetError(f"{asset.file} cannot be read: {error}") from error
-        if data is None:
-            raise AssetError(f"{asset.file} has no member {path}")
-        (target / local).write_bytes(data)
 
 
-def _member(archive: Path | io.BytesIO, name: str) -> bytes | None:
-    """Content of one member, by its full name. Nothing is extracted to a path from the archive."""
+def _member(archive: Path | io.BytesIO, name: str) -> bytes:
+    """Content of one member, by its full name. Raises KeyError if there is none."""
     if isinstance(archive, Path) and archive.suffix == ".whl":
         with zipfile.ZipFile(archive) as wheel:
-            return wheel.read(name) if name in wheel.namelist() else None
+            return wheel.read(name)
     source = io.BytesIO(archive.read_bytes()) if isinstance(archive, Path) else archive
     with tarfile.open(fileobj=source) as tar:
-        stream = tar.extractfile(name) if name in tar.getnames() else None
-        return None if stream is None else stream.read()
+        stream = tar.extractfile(name)
+        if stream is None:
+            raise KeyError(f"{name} is not a file")
+        return stream.read()

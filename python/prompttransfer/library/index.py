@@ -193,20 +193,18 @@ class Index(Mapping[str, Entry]):
 def described(path: Path, card: Path | None) -> tuple[tuple[int, int, str, int], Card]:
     """Length, width, type and offset of the matrix in a prompt file, and the card. Reads only the file's header."""
     try:
-        with safe_open(path, framework="pt") as file:
-            matrix = file.get_slice(TENSOR) if TENSOR in file.keys() else None  # noqa: SIM118
-            shape, dtype = (matrix.get_shape(), matrix.get_dtype()) if matrix else ([], "")
-            metadata = dict(file.metadata() or {})
-        with open(path, "rb") as file:
+        with safe_open(path, framework="pt"), open(path, "rb") as file:  # safe_open checks the file
             head = int.from_bytes(file.read(8), "little")
-            places = json.loads(file.read(head))
+            header = json.loads(file.read(head))
     except UNREADABLE as error:
         raise ValueError(f"{path}: not a readable safetensors file, or truncated ({error})") from error
+    matrix = header.get(TENSOR, {"shape": [], "dtype": ""})
+    shape, dtype = matrix["shape"], matrix["dtype"]
     if len(shape) != 2 or 0 in shape or dtype not in DTYPES:
         got = f"{tuple(shape)} of type {dtype}" if shape else "none"
         raise ValueError(f"{path}: want a tensor {TENSOR!r} of shape (L, H) and type {', '.join(DTYPES)}, got {got}")
-    place = (shape[0], shape[1], dtype, 8 + head + places[TENSOR]["data_offsets"][0])
-    checked = Card.of(metadata, path)
+    place = (shape[0], shape[1], dtype, 8 + head + matrix["data_offsets"][0])
+    checked = Card.of(header.get("__metadata__", {}), path)
     if card is not None:
         try:
             content = read_json(card)
@@ -221,9 +219,7 @@ def described(path: Path, card: Path | None) -> tuple[tuple[int, int, str, int],
 def _connected(path: Path | str, **more: Any) -> sqlite3.Connection:
     """Open a database. An empty path opens a private one in a temporary file that ends with the connection."""
     connection: sqlite3.Connection = sqlite3.connect(path, timeout=60, check_same_thread=False, **more)
-    connection.execute(
-        "PRAGMA trusted_schema = OFF"
-    )  # libraries may be untrusted, so their schema must not run functions
+    connection.execute("PRAGMA trusted_schema = OFF")  # the schema of an untrusted library must not run functions
     return connection
 
 

@@ -36,11 +36,6 @@ class SourceJob:
         return source_name(self.source.name, self.ctx.source_seed)
 
     @property
-    def group(self) -> str:
-        """See `TargetJob`."""
-        return self.name
-
-    @property
     def key(self) -> str:
         return key_hash({**_common_key(self.ctx), "source": self.source.digest})
 
@@ -152,12 +147,11 @@ def card_of(ctx: Context, task: EncodedTask | None = None, **facts: Any) -> Card
         placement=backbone.placement,
         precision=backbone.precision,
         init_hash=ctx.start_hash,
-        **{"max_length": config.max_length, **(task_facts(task) if task else {}), **facts},
+        **{"max_length": config.max_length, **(_task_facts(task) if task else {}), **facts},
     )
 
 
-def task_facts(task: EncodedTask) -> dict[str, Any]:
-    """Fields of `Card` that say how a task reads and answers a text."""
+def _task_facts(task: EncodedTask) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "task": task.name,
         "metric": task.metric,

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from prompttransfer.distributed import processes
-from prompttransfer.runs.jobs import card_of, jobs_of, shared_jobs, working_order
+from prompttransfer.runs.jobs import TargetJob, card_of, jobs_of, shared_jobs, working_order
 from prompttransfer.runs.run_folder import JobOutput, PromptFile, machine_facts
 from prompttransfer.runs.workbench import Workbench
 
@@ -55,7 +55,8 @@ class Worker:
             for ctx in self._contexts
         }
         jobs = list(self._jobs.values())
-        groups = {job.name: job.group for job in jobs} | dict.fromkeys(shared_jobs(jobs), SOURCES)
+        groups = {job.name: job.group for job in jobs if isinstance(job, TargetJob)}
+        groups |= dict.fromkeys(shared_jobs(jobs), SOURCES)
         keys = {job.name: job.key for job in jobs}
         backbone = self._work.backbone
         facts = {"model": self._work.config.model, "model_fingerprint": backbone.fingerprint, **machine_facts(backbone)}

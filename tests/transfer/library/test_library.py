@@ -175,8 +175,7 @@ def test_file_that_changes_while_the_library_is_open_is_told(tmp_path: Path) -> 
     (tmp_path / "a.safetensors").unlink()
     with pytest.raises(ValueError, match=r"a\.safetensors: not readable"):
         library.similar(torch.ones(2, 3), Card())
-    with pytest.raises(ValueError, match=r"open it with Library\.open"):
-        Library(tmp_path).similar(torch.ones(2, 3), Card())
+    assert Library(tmp_path).similar(torch.ones(2, 3), Card()).compared == 0
     with pytest.raises(ValueError, match=r"start: got shape \(2, 4\), want the prompt's shape \(2, 3\)"):
         Library.open(tmp_path).similar(torch.ones(2, 3), Card(), start=torch.ones(2, 4))
 

@@ -167,7 +167,7 @@ def _share(place: int, count: int) -> dict[str, str]:
 @contextmanager
 def _environment(variables: Mapping[str, str]) -> Iterator[None]:
     """Start processes with these variables, which apply from their first import, and with Ctrl-C left to the parent."""
-    before = {name: os.environ.get(name) for name in variables}
+    before = dict(os.environ)
     os.environ.update(variables)
     main = threading.current_thread() is threading.main_thread()
     interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN) if main else None
@@ -176,8 +176,5 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
     finally:
         if interrupt is not None:
             signal.signal(signal.SIGINT, interrupt)
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        os.environ.clear()
+        os.environ.update(before)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prompttransfer import RunConfig
-from prompttransfer.files.progress import NullProgress, ProgressReporter
+from prompttransfer.files.progress import ProgressReporter
 from prompttransfer.runs.executors import LocalWorkers
 from prompttransfer.runs.rows import TargetRow
 from prompttransfer.runs.run_folder import JobOutput, RunFolder
@@ -61,7 +61,7 @@ class Idle:
 
 def measure(jobs: int, workers: int, kind: str) -> tuple[float, float]:
     """Seconds until the workers are ready, and seconds for all jobs after that."""
-    progress, payload = NullProgress(), Idle(jobs)
+    progress, payload = ProgressReporter(), Idle(jobs)
     with tempfile.TemporaryDirectory() as folder:
         config = RunConfig(output=Path(folder) / "run")
         began = time.monotonic()

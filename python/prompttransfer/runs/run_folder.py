@@ -250,13 +250,10 @@ def machine_facts(backbone: Backbone) -> dict[str, Any]:
 
 def _commit() -> str:
     """Commit of the checkout that contains this file; empty for an installed package."""
-    folder = Path(__file__).resolve().parent
+    file = Path(__file__).resolve()
+    command = ["git", "rev-parse", "HEAD", f"HEAD:./{file.name}"]  # fails unless git tracks the file
     try:
-        inside = subprocess.run(
-            ["git", "ls-files", "--error-unmatch", Path(__file__).name], cwd=folder, capture_output=True
-        )
-        if inside.returncode:
-            return ""
-        return subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True).stdout.strip()
+        done = subprocess.run(command, cwd=file.parent, capture_output=True, text=True)
+        return "" if done.returncode else done.stdout.split()[0]
     except OSError:
         return ""

@@ -20,7 +20,7 @@ from prompttransfer import RunConfig, register_method
 from prompttransfer.estimate.model import model_facts
 from prompttransfer.estimate.stages import stages
 from prompttransfer.estimate.tasks import TaskFacts
-from prompttransfer.files.progress import NullProgress
+from prompttransfer.files.progress import ProgressReporter
 from prompttransfer.methods import (
     Context,
     EncodedTask,
@@ -156,7 +156,7 @@ def test_a_run_writes_every_row_with_its_honest_columns(config: RunConfig) -> No
 
 
 def test_what_others_need_is_done_first_and_rows_stand_where_they_belong(config: RunConfig) -> None:
-    class Notes(NullProgress):
+    class Notes(ProgressReporter):
         rows: ClassVar[list[str]] = []
 
         def note(self, text: str) -> None:

@@ -21,7 +21,7 @@ from prompttransfer.files.assets.table import ASSETS, NESTED, Asset
 from prompttransfer.files.cache import built_once, cache_folder, folder_bytes
 from prompttransfer.files.durable import file_hash
 from prompttransfer.files.paths import NoHome, home
-from prompttransfer.files.progress import NullProgress, ProgressReporter
+from prompttransfer.files.progress import ProgressReporter
 
 
 class AssetError(RuntimeError):
@@ -39,7 +39,7 @@ def is_fetched(name: str) -> bool:
 
 def fetch(name: str, progress: ProgressReporter | None = None) -> Path:
     """Return the folder of an asset's members, after downloading it if necessary. Raises AssetError on failure."""
-    asset, folder, progress = ASSETS[name], asset_folder(name), progress or NullProgress()
+    asset, folder, progress = ASSETS[name], asset_folder(name), progress or ProgressReporter()
     with built_once(folder) as work:
         if work is None:
             progress.note(f"{asset.name} {asset.version}: reused from the cache")

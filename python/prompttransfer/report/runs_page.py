@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from prompttransfer.report.figures import DIFFERENCE_KEYS, differences
-from prompttransfer.report.html import Link, Section, document
+from prompttransfer.report.html import Section, document, link
 from prompttransfer.report.pictures import ABOUT_INTERVALS, Picture
 from prompttransfer.report.side_by_side import Runs, labelled_differences, mean_rows, score_rows, setting_rows
 
@@ -27,7 +27,7 @@ def runs_page(runs: Runs, path: Path) -> str:
         seeds = ", ".join(map(str, dict.fromkeys(row.seed for row in results.rows)))
         state = "yes" if results.content.get("finished") else "no"
         facts = [str(results.content.get("model", "")), results.judged_on, seeds, state]
-        lines.append([Link(name, where) if report.is_file() else name, *facts])
+        lines.append([link(name, where) if report.is_file() else name, *facts])
     settings = setting_rows(runs)
     same = "" if settings[1] else "Nothing differs in settings, model, machine or versions."
     panels = tuple(differences(labelled_differences(runs), runs.first))

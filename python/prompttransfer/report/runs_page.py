@@ -41,7 +41,7 @@ def runs_page(runs: Runs, path: Path) -> str:
     warnings = []
     if len({results.judged_on for results in runs.results.values()}) > 1:
         warnings.append("The runs were scored on different splits.")
-    if not any(runs.difference(name, method) for name in runs.others for method in runs.methods):
+    if not runs.comparisons:
         warnings.append("No two rows can be compared: see below.")
     intro = f"All runs are compared with {runs.first}."
     return document("Prompt transfer: runs side by side", intro, warnings, sections)

@@ -51,11 +51,7 @@ def replacing(path: Path, *, sync: bool = True) -> Iterator[Path]:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Yield a folder to create and fill. It is renamed to `path` if the block succeeds, and deleted if it fails.
-
-    Raises:
-        FileExistsError: `path` exists already.
-    """
+    """Yield a folder to create and fill. It becomes `path` (which must not exist), and is deleted if the block fails."""
     path = Path(path)
     if path.exists():
         raise FileExistsError(f"{path} exists; name a new folder")
@@ -100,12 +96,7 @@ def write_record(path: Path, content: Any) -> None:
 
 
 def read_record(path: Path) -> Any:
-    """Read a file written by `write_record`.
-
-    Raises:
-        FileNotFoundError: the file does not exist.
-        Damaged: the content differs from what was written.
-    """
+    """Read a file written by `write_record`. Raises FileNotFoundError, or Damaged if it has changed."""
     try:
         record = json.loads(path.read_bytes())
         if record["sha256"] == _json_hash(record["content"]):

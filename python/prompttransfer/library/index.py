@@ -124,10 +124,7 @@ class Index(Mapping[str, Entry]):
         return self._database.execute("SELECT 1 FROM prompts WHERE start = ? LIMIT 1", (start,)).fetchone() is not None
 
     def update(self) -> list[str]:
-        """Bring the index up to date with the files; return a message for each file that is skipped.
-
-        A skipped prompt is read again next time.
-        """
+        """Bring the index up to date; return a message for each file that is skipped, and read again next time."""
         path = self._folder / NAME
         try:
             return self._follow(_connected(path))

@@ -84,11 +84,7 @@ def _comparable(one: TargetRow, other: TargetRow) -> bool:
 
 
 def read_runs(folders: Sequence[str | Path]) -> Runs:
-    """Read run folders.
-
-    Raises:
-        FileNotFoundError, ValueError: there are fewer than two folders, a duplicate, or one that is not a run folder.
-    """
+    """Read run folders. Raises the errors of `write_comparison`."""
     paths = [Path(folder) for folder in folders]
     if len(paths) < 2:
         raise ValueError(f"runs: got {len(paths)}, want at least two to compare")

@@ -220,11 +220,7 @@ def read_rows(content: Any, path: Path) -> ResultsFile:
 
 
 def read_row(facts: Mapping[str, Any], what: Path | str) -> TargetRow | SourceRow:
-    """Read one row: a source row if it has a source.
-
-    Raises:
-        ValueError: as in `read_rows`; the message starts with `what`.
-    """
+    """Read one row: a source row if it has a source. Errors are those of `read_rows` and start with `what`."""
     if "source" in facts:
         return checked(_SOURCE, facts, what)
     return checked(_TARGET, facts, what)

@@ -51,7 +51,7 @@ def replacing(path: Path, *, sync: bool = True) -> Iterator[Path]:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Yield a folder to create and fill. It becomes `path` (which must not exist), and is deleted if the block fails."""
+    """Yield a folder to create and fill. It becomes `path`, which must not exist; if the block fails, it is deleted."""
     path = Path(path)
     if path.exists():
         raise FileExistsError(f"{path} exists; name a new folder")

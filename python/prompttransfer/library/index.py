@@ -22,19 +22,16 @@ from prompttransfer.files.json_file import read_json
 from prompttransfer.interchange import Card
 from prompttransfer.interchange.files import TENSOR, UNREADABLE
 
-NAME = "index.sqlite"
-FORMAT = 3
+NAME = "index.sqlite"  # another table needs another name
 # Names in safetensors.
 DTYPES = {"F32": torch.float32, "F64": torch.float64, "F16": torch.float16, "BF16": torch.bfloat16}
 _CHUNK = 1024  # files per commit
-_SCHEMA = (
-    "DROP TABLE IF EXISTS prompts",
-    "CREATE TABLE prompts(id INTEGER PRIMARY KEY, name TEXT UNIQUE, size INT, mtime INT, card_size INT, card_mtime INT,"
-    " length INT, width INT, dtype TEXT, offset INT, model TEXT, start TEXT, card TEXT)",
-    f"PRAGMA user_version = {FORMAT}",
-)
+_PROMPTS = """
+CREATE TABLE IF NOT EXISTS prompts(id INTEGER PRIMARY KEY, name TEXT UNIQUE, size INT, mtime INT, card_size INT,
+card_mtime INT, length INT, width INT, dtype TEXT, offset INT, model TEXT, start TEXT, card TEXT)
+"""
 _FILES = """
-CREATE TEMP TABLE IF NOT EXISTS files(name TEXT, kind TEXT, size INT, mtime INT, PRIMARY KEY(name, kind)) WITHOUT ROWID
+CREATE TEMP TABLE files(name TEXT, kind TEXT, size INT, mtime INT, PRIMARY KEY(name, kind)) WITHOUT ROWID
 """
 _CHANGED = """
 SELECT file.name, file.size, file.mtime, card.size, card.mtime FROM temp.files file
@@ -141,10 +138,9 @@ class Index(Mapping[str, Entry]):
 
     def _follow(self, database: sqlite3.Connection) -> list[str]:
         self._database, problems = database, list[str]()
-        _prepare(database)
         with database:
+            database.execute(_PROMPTS)
             database.execute(_FILES)
-            database.execute("DELETE FROM temp.files")
             database.executemany("INSERT INTO temp.files VALUES (?, ?, ?, ?)", self._listing(problems))
             there = "SELECT name FROM temp.files WHERE kind = '.safetensors'"
             database.execute(f"DELETE FROM prompts WHERE name NOT IN ({there})")
@@ -226,18 +222,3 @@ def _copied(path: Path) -> sqlite3.Connection:
     with suppress(sqlite3.Error), closing(_connected(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as shared:
         shared.backup(private)
     return private
-
-
-def _prepare(database: sqlite3.Connection) -> None:
-    """Create empty tables, unless there are tables of this format."""
-
-    def is_ready() -> bool:
-        return bool(database.execute("PRAGMA user_version").fetchone()[0] == FORMAT)
-
-    if is_ready():
-        return
-    with database:
-        database.execute("BEGIN IMMEDIATE")
-        if not is_ready():  # another process was first
-            for statement in _SCHEMA:
-                database.execute(statement)

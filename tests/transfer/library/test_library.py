@@ -141,11 +141,11 @@ def test_prompts_without_a_start_share_none(tmp_path: Path) -> None:
         assert got == {name: pytest.approx(cosine(prompts[2], prompts[n]), abs=1e-5) for n, name in enumerate("ab")}
 
 
-def test_index_of_another_format_is_made_anew(tmp_path: Path) -> None:
+def test_an_index_with_another_table_does_no_harm(tmp_path: Path) -> None:
     stored(tmp_path, "a", torch.ones(2, 3))
     assert list(Library.open(tmp_path).entries) == ["a"]
     with closing(sqlite3.connect(tmp_path / "index.sqlite")) as database:
-        database.executescript("PRAGMA user_version = 99; DROP TABLE prompts; CREATE TABLE prompts(other)")
+        database.executescript("DROP TABLE prompts; CREATE TABLE prompts(other)")
     assert list(Library.open(tmp_path).entries) == ["a"]
 
 

@@ -13,8 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from prompttransfer.report import theme
-from prompttransfer.report.pictures import Picture
-from prompttransfer.report.svg import harmless, inline, key_mark
+from prompttransfer.report.svg import Picture, harmless, inline, key_mark
 
 _LONG_WORD = 18
 

@@ -11,8 +11,8 @@ from markupsafe import Markup
 
 from prompttransfer.report import tables
 from prompttransfer.report.html import Section, document, fragment, link
-from prompttransfer.report.pictures import Picture
 from prompttransfer.report.results import Results
+from prompttransfer.report.svg import Picture
 from prompttransfer.runs.rows import SourceRow, TargetRow
 
 _ABOUT_SCORES = (

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from prompttransfer.report.figures import DIFFERENCE_KEYS, differences
+from prompttransfer.report.figures import difference_picture
 from prompttransfer.report.html import Section, document, link
-from prompttransfer.report.pictures import ABOUT_INTERVALS, Picture
 from prompttransfer.report.side_by_side import Runs, labelled_differences, mean_rows, score_rows, setting_rows
 
 _ABOUT = (
@@ -30,12 +29,11 @@ def runs_page(runs: Runs, path: Path) -> str:
         lines.append([link(name, where) if report.is_file() else name, *facts])
     settings = setting_rows(runs)
     same = "" if settings[1] else "Nothing differs in settings, model, machine or versions."
-    panels = tuple(differences(labelled_differences(runs), runs.first))
-    picture = Picture("differences", f"Difference to {runs.first}", ABOUT_INTERVALS, panels, DIFFERENCE_KEYS)
+    picture = difference_picture(labelled_differences(runs), runs.first)
     sections = [
         Section("Runs", (["run", "model", "scored on", "seeds", "finished"], lines), words=2),
         Section("What differs", None if same else settings, wrap=True, note=same),
-        Section("Means", mean_rows(runs), note=_ABOUT, picture=picture if panels else None),
+        Section("Means", mean_rows(runs), note=_ABOUT, picture=picture if picture.panels else None),
         Section("Every score", score_rows(runs), words=3),
     ]
     warnings = []

@@ -47,6 +47,22 @@ class Key:
     label: str
 
 
+@dataclass(frozen=True)
+class Picture:
+    """Panels that belong together. name: name of its file, without the suffix."""
+
+    name: str
+    title: str
+    caption: str
+    panels: tuple[Panel, ...]
+    legend: tuple[Key, ...] = ()
+
+    @property
+    def svg(self) -> str:
+        """All panels as one standalone SVG file."""
+        return sheet(self.panels, self.legend)
+
+
 def key_mark(key: Key, x: float, y: float) -> str:
     """The mark of a legend entry, 24 wide: a line, or a dot for a filled class."""
     if key.classes.startswith("f"):

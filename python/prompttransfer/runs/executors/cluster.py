@@ -14,7 +14,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -68,25 +68,18 @@ class Cluster:
     def pool(self, payload: Payload, store: Path, model: Path | None, progress: ProgressReporter) -> Iterator[Session]:
         """Start the workers, which open `payload`."""
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-        began = not ray.is_initialized()
-        if began:
-            address = os.environ.get("RAY_ADDRESS", "local") if self.address == "auto" else self.address
-            try:
-                ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-            except ConnectionError as error:
-                raise ConnectionError(
-                    f"no Ray cluster answers at {address}; if it needs a token, set RAY_AUTH_MODE=token on all "
-                    "machines and copy ~/.ray/auth_token from the first machine to the others"
-                ) from error
-        try:
-            actors = _Actors(payload, store, model, self.workers, progress)
-            try:
-                yield actors
-            finally:
-                actors.end()
-        finally:
-            if began:
-                ray.shutdown()
+        with ExitStack() as stack:
+            if not ray.is_initialized():
+                address = os.environ.get("RAY_ADDRESS", "local") if self.address == "auto" else self.address
+                try:
+                    ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+                except ConnectionError as error:
+                    raise ConnectionError(
+                        f"no Ray cluster answers at {address}; if it needs a token, set RAY_AUTH_MODE=token on all "
+                        "machines and copy ~/.ray/auth_token from the first machine to the others"
+                    ) from error
+                stack.callback(ray.shutdown)
+            yield stack.enter_context(closing(_Actors(payload, store, model, self.workers, progress)))
 
 
 class _Stages:
@@ -273,7 +266,7 @@ class _Actors(WorkerPool[_Handle]):
         self.ready(worker, plan)
         return None
 
-    def end(self) -> None:
+    def close(self) -> None:
         """End all workers."""
         with suppress(RayError):  # the cluster is gone
             self._look()

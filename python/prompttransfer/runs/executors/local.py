@@ -9,7 +9,7 @@ import platform
 import signal
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_for
 from typing import Any
@@ -49,13 +49,10 @@ class LocalWorkers:
     @contextmanager
     def pool(self, payload: Payload, progress: ProgressReporter) -> Iterator[Session]:
         """Start the workers, which open `payload`."""
-        pool = _Processes(payload, self.count, progress)
-        try:
+        with closing(_Processes(payload, self.count, progress)) as pool:
             for _ in range(self.count):
                 pool.start()
             yield pool
-        finally:
-            pool.end()
 
 
 class _Worker(PooledWorker):
@@ -115,7 +112,7 @@ class _Processes(WorkerPool[_Worker]):
             return Answer(str(job), worker.name, content)
         return None
 
-    def end(self) -> None:
+    def close(self) -> None:
         """End all workers."""
         for worker in self.workers:
             worker.receiver.close()

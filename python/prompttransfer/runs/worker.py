@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -27,6 +27,7 @@ class RunPlan:
         keys: for each job, in the order of the results, the hash of everything it depends on.
         facts: model, commit, machine and versions, for results.json.
         starts: P_init of each source seed, by its path in the run folder.
+        model: identity of the model, which is the same for all workers.
     """
 
     order: tuple[str, ...]
@@ -34,6 +35,7 @@ class RunPlan:
     keys: dict[str, str]
     facts: dict[str, Any]
     starts: dict[str, PromptFile]
+    model: dict[str, str] = field(default_factory=dict)
 
 
 class Worker:
@@ -60,7 +62,7 @@ class Worker:
         keys = {job.name: job.key for job in jobs}
         backbone = self._work.backbone
         facts = {"model": self._work.config.model, "model_fingerprint": backbone.fingerprint, **machine_facts(backbone)}
-        return RunPlan(tuple(working_order(jobs)), groups, keys, facts, starts)
+        return RunPlan(tuple(working_order(jobs)), groups, keys, facts, starts, backbone.identity)
 
     def do(self, job: str, *, wait: bool = True) -> JobOutput:
         """Do a job.

@@ -135,15 +135,15 @@ class WorkerPool(ABC, Generic[W]):
 
         Raises:
             Exception: the error with which it failed to load the model. No other worker would succeed.
-            JobFailed: its model or data differ from those of the first worker.
+            JobFailed: its model differs from that of the first worker.
         """
         if isinstance(plan, Failure):
             raise plan.error
         self._plan = self._plan or plan
-        if plan.keys != self._plan.keys:
+        if plan.model != self._plan.model:
             raise JobFailed(
-                f"{worker.name} loaded a different model than the first worker: {plan.facts} instead of "
-                f"{self._plan.facts}; want the same model files, precision and kind of device on all machines"
+                f"{worker.name} loaded a different model than the first worker: {plan.model} instead of "
+                f"{self._plan.model}; want the same model files, precision and kind of device on all machines"
             )
         worker.job = None
         self._failed_starts = 0

@@ -202,11 +202,11 @@ class RunFolder:
         return True
 
     def _remove_leftovers(self) -> None:
-        """Delete files that a killed run left half-written. No other run writes to these places."""
+        """Delete files that a killed run left half-written. No other run writes here, but shards may write below."""
         inside = (self.folder / place for place in ("rows", "prompts", "history"))
         half = f".*{TEMPORARY}"
         for path in (*self.folder.glob(half), *(path for place in inside for path in place.rglob(half))):
-            path.unlink()
+            path.unlink(missing_ok=True)
 
     def _has_other_settings(self) -> bool:
         """Whether the folder has results of other settings."""

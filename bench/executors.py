@@ -10,10 +10,9 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from prompttransfer import RunConfig
-from prompttransfer.files.progress import NullProgress, ProgressReporter
+from prompttransfer.files.progress import ProgressReporter
 from prompttransfer.runs.executors import LocalWorkers
 from prompttransfer.runs.rows import TargetRow
 from prompttransfer.runs.run_folder import JobOutput, RunFolder
@@ -25,11 +24,11 @@ class Idle:
     """A worker, and its own payload, whose jobs do nothing."""
 
     jobs: int
-    model: dict[str, Any]
 
     def open(self, progress: ProgressReporter, **_: object) -> Idle:
         return self
 
+    @property
     def plan(self) -> RunPlan:
         names = [f"PT-task{n}-seed1" for n in range(self.jobs)]
         return RunPlan(tuple(names), {}, dict.fromkeys(names, "key"), {}, {})
@@ -62,7 +61,7 @@ class Idle:
 
 def measure(jobs: int, workers: int, kind: str) -> tuple[float, float]:
     """Seconds until the workers are ready, and seconds for all jobs after that."""
-    progress, payload = NullProgress(), Idle(jobs, {})
+    progress, payload = ProgressReporter(), Idle(jobs)
     with tempfile.TemporaryDirectory() as folder:
         config = RunConfig(output=Path(folder) / "run")
         began = time.monotonic()

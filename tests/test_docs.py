@@ -83,12 +83,10 @@ def test_every_variable_that_is_read_is_documented() -> None:
 
 
 def test_versions_of_formats_are_those_in_the_code() -> None:
-    from prompttransfer.library import index
     from prompttransfer.runs import rows
 
     page = (DOCS / "stability.md").read_text("utf-8")
     assert re.findall(r"`format`: (\d+)", page) == [str(rows.FORMAT)]
-    assert re.findall(r"`index.sqlite` of a library \(format (\d+)\)", page) == [str(index.FORMAT)]
     files = re.findall(r"`(tests/[\w/.]+)`", page)
     assert files and all((ROOT / file).is_file() for file in files)
 

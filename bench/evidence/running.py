@@ -17,7 +17,7 @@ from typing import Any
 from bench.evidence.studies import PLACES, Study
 from prompttransfer import RunConfig
 from prompttransfer.files.durable import write_json
-from prompttransfer.files.progress import NullProgress, ProgressReporter, Work
+from prompttransfer.files.progress import ProgressReporter, Work
 from prompttransfer.methods import METHODS, Context, EncodedTask
 from prompttransfer.methods.context import CODE_VERSION
 from prompttransfer.report import Results
@@ -56,7 +56,7 @@ def run_study(
         for cell in study.cells
         if all(not wanted or part in wanted for part, wanted in zip(cell, (seeds, targets, labels), strict=True))
     ]
-    work = Workbench.open(config, _OnlyStages(progress))
+    work = Workbench(config, _OnlyStages(progress))
     facts = {
         "version": CODE_VERSION,
         "model": config.model,
@@ -172,7 +172,7 @@ def _left(durations: list[float], cells: int) -> str:
     return f"about {minutes / 60:.1f} h left" if minutes > 90 else f"about {minutes:.0f} min left"
 
 
-class _OnlyStages(NullProgress):
+class _OnlyStages(ProgressReporter):
     """Shows bars of running stages, without notes on reused ones, which would be thousands of lines."""
 
     def __init__(self, progress: ProgressReporter) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from prompttransfer.files.progress import NullProgress, Work
+from prompttransfer.files.progress import ProgressReporter, Work
 
 
-class RecordedProgress(NullProgress):
+class RecordedProgress(ProgressReporter):
     def __init__(self) -> None:
         self.notes: list[str] = []
         self.warnings: list[str] = []

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from bench.toy import write_model, write_tasks
 from prompttransfer import RunConfig
-from prompttransfer.files.progress import NullProgress, Work
+from prompttransfer.files.progress import ProgressReporter, Work
 from prompttransfer.runs.compare import compare
 
 
@@ -45,7 +45,7 @@ def placed(config: RunConfig, folder: Path) -> RunConfig:
     return config.model_copy(update={"output": folder / "run", "cache": folder / "cache"})
 
 
-class Updates(NullProgress):
+class Updates(ProgressReporter):
     """Counts the training updates of all processes with the same file, which gets a byte for each."""
 
     def __init__(self, file: Path) -> None:

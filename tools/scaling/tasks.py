@@ -13,7 +13,7 @@ import psutil
 
 from bench.toy import write_model, write_tasks
 from prompttransfer import RunConfig
-from prompttransfer.files.progress import NullProgress
+from prompttransfer.files.progress import ProgressReporter
 from prompttransfer.runs.compare import compare
 from prompttransfer.runs.workbench import Workbench
 
@@ -64,7 +64,7 @@ def _measured(folder: Path, count: int) -> dict[str, Any]:
     write_model(folder / "model")
     rss = psutil.Process().memory_info().rss
     started = time.perf_counter()
-    work = Workbench.open(config(*targets), NullProgress())
+    work = Workbench(config(*targets), ProgressReporter())
     work.context(42)
     loaded = time.perf_counter()
     grown = psutil.Process().memory_info().rss - rss

@@ -8,13 +8,13 @@ import typer
 
 from prompttransfer.cli.command import Result, command
 from prompttransfer.cli.completion import asset_names
-from prompttransfer.files.progress import NullProgress, ProgressReporter
+from prompttransfer.files.progress import ProgressReporter
 from prompttransfer.files.texts import show
 
 
 @command()
 def assets(
-    progress: NullProgress,
+    progress: ProgressReporter,
     names: Annotated[
         list[str] | None,
         typer.Argument(help="Assets or parts of the cache. Default: all.", autocompletion=asset_names),

@@ -9,12 +9,12 @@ import typer
 
 from prompttransfer.cli.command import Result, command
 from prompttransfer.cli.running import result_of
-from prompttransfer.files.progress import NullProgress
+from prompttransfer.files.progress import ProgressReporter
 
 
 @command()
 def collect(
-    progress: NullProgress,
+    progress: ProgressReporter,
     run: Annotated[Path, typer.Argument(help="Run folder: the --output of `compare --shard`.")],
 ) -> Result:
     """Join the shards of a run into its run folder, and report.

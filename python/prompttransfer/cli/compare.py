@@ -11,13 +11,13 @@ from prompttransfer.cli import options as o
 from prompttransfer.cli.command import Result, command
 from prompttransfer.cli.running import result_of, run
 from prompttransfer.cli.setting_options import SETTINGS, collect_settings
-from prompttransfer.files.progress import NullProgress
+from prompttransfer.files.progress import ProgressReporter
 from prompttransfer.settings.recipes import run_config
 
 
 @command(settings=(*chain(*SETTINGS.values()), "output"), resumes=True)
 def compare(
-    progress: NullProgress,
+    progress: ProgressReporter,
     options: dict[str, Any],
     recipe: o.Recipe = None,
     assigned: o.Assigned = None,

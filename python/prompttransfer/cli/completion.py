@@ -13,20 +13,7 @@ from prompttransfer.settings.recipes import recipe_names
 from prompttransfer.settings.run import RunConfig, block_of
 
 # Importing the methods and tasks takes seconds, so their names are copied here. A test compares them.
-METHOD_NAMES = (
-    "PT",
-    "Multi-PT",
-    "SPoT",
-    "TPV",
-    "ATTEMPT",
-    "MPT",
-    "MPT-group",
-    "BMTPT",
-    "DTVG",
-    "CrossPT",
-    "DePT",
-    "PANDA",
-)
+_METHODS = "PT Multi-PT SPoT TPV ATTEMPT MPT MPT-group BMTPT DTVG CrossPT DePT PANDA"
 _TASKS = """
     amazon tweets movies r8 r52-other nyt sst2 subjectivity mrpc rte cb boolq glue/mnli glue/qqp glue/qnli
     glue/sst2 glue/stsb glue/mrpc glue/rte glue/cola superglue/multirc superglue/boolq superglue/wic
@@ -34,7 +21,7 @@ _TASKS = """
     others/winogrande others/yelp others/scitail others/paws nlg/e2e nlg/webnlg nlg/commongen extra/agnews
     extra/commonsenseqa extra/openbookqa extra/arc extra/anli
 """
-TASK_NAMES = tuple(_TASKS.split())
+METHOD_NAMES, TASK_NAMES = tuple(_METHODS.split()), tuple(_TASKS.split())
 # Settings that can be options: those of a run, and those for reading tables.
 FIELDS = {**RunConfig.model_fields, **Reading.model_fields}
 

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from prompttransfer.distributed import processes
 from prompttransfer.files import texts
 from prompttransfer.files.cache import cache_folder
+from prompttransfer.files.excerpt import first_line
 from prompttransfer.files.model_names import hub_folder
 from prompttransfer.files.paths import NoHome
 from prompttransfer.settings.recipes import explain
@@ -69,7 +70,7 @@ def _message(error: Exception) -> str:
     if isinstance(error, ValidationError):
         return "\n".join(text for _, text in explain(error))
     if _out_of_memory(error):
-        return f"out of memory: {_first_line(error) or kind}\n{_OUT_OF_MEMORY}"
+        return f"out of memory: {first_line(error)}\n{_OUT_OF_MEMORY}"
     if _disk_full(error):
         where = getattr(error, "filename", None) or "a file cannot be written"
         return f"{where}: {os.strerror(errno.ENOSPC)}; free some space, or use another disk: {_PLACES}"
@@ -81,7 +82,7 @@ def _message(error: Exception) -> str:
         return f"{error.name} is not installed: {_INSTALL}"
     if _expected(error):
         return str(error) or kind
-    return f"{kind}: {_first_line(error)}"
+    return f"{kind}: {first_line(error)}"
 
 
 def _other_place(error: OSError) -> str:
@@ -109,10 +110,6 @@ def _disk_full(error: Exception) -> bool:
         return True
     signs = (os.strerror(errno.ENOSPC), "inline_container", "iostream error")
     return any(sign in str(error) for sign in signs)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]
 
 
 def _expected(error: Exception) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 from prompttransfer.cli import options as o
 from prompttransfer.cli.command import Result, command
 from prompttransfer.cli.setting_options import DATA, MODEL, SETTINGS, collect_settings
-from prompttransfer.files.progress import NullProgress
+from prompttransfer.files.progress import ProgressReporter
 from prompttransfer.files.texts import show
 from prompttransfer.settings.recipes import run_config
 
@@ -20,9 +20,8 @@ from prompttransfer.settings.recipes import run_config
         "precision": "as trained, or auto",
         "max_length": "as trained, or 64",
     },
-    prints=True,
 )
-def evaluate(progress: NullProgress, options: dict[str, Any], prompt: o.PromptFile, task: o.Task) -> Result:
+def evaluate(progress: ProgressReporter, options: dict[str, Any], prompt: o.PromptFile, task: o.Task) -> Result:
     """Score a trained prompt on a task, next to the zero-shot score and the majority-class score.
 
     For a named task or a `train.csv:test.csv` pair, the test rows are scored; for a single file, all rows.

@@ -9,13 +9,13 @@ from typing import Annotated, Any
 import typer
 
 from prompttransfer.cli.command import Result, command
-from prompttransfer.files.progress import NullProgress
+from prompttransfer.files.progress import ProgressReporter
 from prompttransfer.files.texts import show
 
 
 @command()
 def export(
-    progress: NullProgress,
+    progress: ProgressReporter,
     prompts: Annotated[
         list[Path],
         typer.Argument(help="Prompt files (.safetensors) written by `train` or `compare`, or hub IDs of prompts."),

@@ -52,7 +52,7 @@ def add(
         else:
             name = "-".join(filter(None, (prefix, source.stem)))
             names.append(stored.add(source, name, replace=replace, **facts))
-    total = len(Library.open(library).entries)
+    total = len(stored.entries)
     return Result(
         {"added": names, "prompts": total, "library": str(library)},
         lambda: show(f"{len(names)} prompts added, {total} in {library}"),

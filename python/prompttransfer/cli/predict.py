@@ -15,7 +15,7 @@ from prompttransfer.cli import options as o
 from prompttransfer.cli.command import command
 from prompttransfer.cli.errors import FAILED
 from prompttransfer.cli.setting_options import DATA, MODEL, split
-from prompttransfer.files.progress import NullProgress
+from prompttransfer.files.progress import ProgressReporter
 from prompttransfer.files.texts import show_json, tell
 from prompttransfer.settings.reading import Reading
 
@@ -44,10 +44,9 @@ def _as_trained(about: str, metavar: str | None = None, completes: str | None = 
     settings=("text_column", *Reading.model_fields, "model"),
     defaults=dict.fromkeys(Reading.model_fields, "as in the training table")
     | {"text_column": "as in the training table", "model": "the model of the prompt file"},
-    prints=True,
 )
 def predict(
-    progress: NullProgress,
+    progress: ProgressReporter,
     options: dict[str, Any],
     prompt: o.PromptFile,
     texts: Annotated[
@@ -131,7 +130,7 @@ def predict(
 
 
 def _predictor(
-    engine: str, batch_size: int, prompt: Path, trained: Any, card: Card, *, progress: NullProgress, **source: Any
+    engine: str, batch_size: int, prompt: Path, trained: Any, card: Card, *, progress: ProgressReporter, **source: Any
 ) -> Answers:
     """Build a predictor for a prompt.
 

@@ -8,7 +8,7 @@ import typer
 
 from prompttransfer.cli.command import Result
 from prompttransfer.distributed import processes
-from prompttransfer.files.progress import NullProgress
+from prompttransfer.files.progress import ProgressReporter
 from prompttransfer.files.texts import show
 from prompttransfer.settings.run import RunConfig
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def run(
     config: RunConfig,
-    progress: NullProgress,
+    progress: ProgressReporter,
     workers: int | None = None,
     cluster: str | None = None,
     shard: str | None = None,

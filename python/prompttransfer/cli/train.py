@@ -13,7 +13,7 @@ from prompttransfer.cli import options as o
 from prompttransfer.cli.command import Result, command
 from prompttransfer.cli.running import result_of, run
 from prompttransfer.cli.setting_options import DATA, MODEL, SETTINGS, TASKS, TRAINING, collect_settings
-from prompttransfer.files.progress import NullProgress
+from prompttransfer.files.progress import ProgressReporter
 from prompttransfer.settings.recipes import Recipe, run_config
 from prompttransfer.settings.run import RunConfig
 
@@ -38,7 +38,7 @@ _DEFAULTS: dict[str, Any] = {
     resumes=True,
 )
 def train(
-    progress: NullProgress,
+    progress: ProgressReporter,
     options: dict[str, Any],
     task: o.Task,
     prompt: Annotated[Path, typer.Argument(help="Prompt file to write (.safetensors).")],

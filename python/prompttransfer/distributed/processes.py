@@ -115,23 +115,6 @@ def follow(items: Iterable[T]) -> Iterator[T]:
         yield item[0]
 
 
-def broadcast_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The main process's tensors, on the CPU, in every process. Sizes and types are arbitrary."""
-    if count() == 1:
-        return tensors
-    import torch
-    import torch.distributed as dist
-
-    kinds = broadcast([(name, tensor.shape, tensor.dtype) for name, tensor in tensors.items()])
-    shared = {}
-    for name, shape, dtype in kinds:
-        tensor = tensors[name].detach().cpu().contiguous() if is_main() else torch.empty(shape, dtype=dtype)
-        if tensor.numel():
-            dist.broadcast(tensor.view(-1).view(torch.uint8), src=0)
-        shared[name] = tensor
-    return shared
-
-
 def gather(value: T) -> list[T]:
     """The values of all processes, in the order of their ranks."""
     if count() == 1:

@@ -7,7 +7,7 @@ average over the processes is the loss of the whole batch, and likewise its grad
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from torch import Tensor
@@ -17,11 +17,6 @@ from prompttransfer.distributed import processes
 # Weight of the rows that this process reads: 0 if a batch has fewer rows than there are processes, and this process
 # reads another's row only because all of them must take part.
 _counted: float | Tensor = 1.0
-
-
-def share_of(batch: Sequence[int]) -> Sequence[int]:
-    """The rows of a batch that this process reads; may be empty if there are fewer rows than processes."""
-    return processes.mine(batch)
 
 
 @contextmanager

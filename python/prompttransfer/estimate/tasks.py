@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from prompttransfer.estimate.model import one_line
-from prompttransfer.files.progress import NullProgress
+from prompttransfer.files.progress import ProgressReporter
 from prompttransfer.settings.run import RunConfig
 from prompttransfer.tasks.text_metrics.scoring import Lack
 
@@ -131,7 +131,7 @@ def _loaded(config: RunConfig, name: str, role: str) -> TaskFacts:
         bad_rows=config.bad_rows,
         text_column=config.text_column,
         label_column=config.label_column,
-        progress=NullProgress(),
+        progress=ProgressReporter(),
     )
     task = task.on_validation() if config.evaluate_on == "validation" else task
     rows = config.train_rows if role == "target" else config.source_rows

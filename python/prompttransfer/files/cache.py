@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock
 
-from prompttransfer.files.durable import Damaged, check_seal, seal
+from prompttransfer.files.durable import Damaged, check_seal, new_folder, seal
 from prompttransfer.files.paths import expanded, home
 
 
@@ -44,16 +43,11 @@ def built_once(folder: Path, *, sealed: bool = False) -> Iterator[Path | None]:
             return
         for leftover in folder.parent.glob(f".new-{folder.name}-*"):  # of a killed process, because we hold the lock
             shutil.rmtree(leftover, ignore_errors=True)
-        scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".new-{folder.name}-"))
-        try:
-            target = scratch / "target"
+        with new_folder(folder) as target:
             target.mkdir()
             yield target
             if sealed:
                 seal(target)
-            target.rename(folder)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def folder_bytes(folder: Path) -> int:

@@ -6,7 +6,6 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 
 from filelock import FileLock
@@ -14,6 +13,7 @@ from filelock import FileLock
 from prompttransfer.files.assets import asset_folder, demo_model_folder
 from prompttransfer.files.assets.table import ASSETS
 from prompttransfer.files.cache import cache_folder, folder_bytes
+from prompttransfer.files.excerpt import meant
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,8 @@ PARTS: dict[str, Part] = {
 def check_part(name: str) -> None:
     """Raise a ValueError with a suggestion if a name is neither an asset nor a part of the cache."""
     if name not in ASSETS and name not in PARTS:
-        near = get_close_matches(name, [*ASSETS, *PARTS], n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ValueError(f"unknown asset {name!r}; {hint}want one of {', '.join(ASSETS)}; or {', '.join(PARTS)}")
+        near = meant(name, (*ASSETS, *PARTS))
+        raise ValueError(f"unknown asset {name!r}{near}\nwant one of {', '.join(ASSETS)}; or {', '.join(PARTS)}")
 
 
 def folders_of(name: str) -> list[Path]:

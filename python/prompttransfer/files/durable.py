@@ -7,7 +7,6 @@ SHA-256 hashes of its files in the format of `sha256sum`, so `sha256sum -c SHA25
 from __future__ import annotations
 
 import csv
-import fcntl
 import hashlib
 import json
 import os
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 SEAL = "SHA256SUMS"
-_TEMPORARY = ".tmp"
+TEMPORARY = ".tmp"
 _BLOCK = 1 << 20
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -35,7 +34,9 @@ def replacing(path: Path, *, sync: bool = True) -> Iterator[Path]:
     A reader sees the old file or the new one, never a part of it; with `sync`, even after a power cut.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = _locked_beside(path)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=TEMPORARY)
+    os.close(handle)
+    temporary = Path(name)
     try:
         yield temporary
         temporary.chmod(0o644)
@@ -46,21 +47,16 @@ def replacing(path: Path, *, sync: bool = True) -> Iterator[Path]:
             sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
-        os.close(handle)
 
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Yield a folder to create and fill. It is renamed to `path` if the block succeeds, and deleted if it fails.
-
-    Raises:
-        FileExistsError: `path` exists already.
-    """
+    """Yield a folder to create and fill. It becomes `path`, which must not exist; if the block fails, it is deleted."""
     path = Path(path)
     if path.exists():
         raise FileExistsError(f"{path} exists; name a new folder")
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=path.parent, prefix=".new-"))
+    scratch = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".new-{path.name}-"))
     try:
         yield scratch / path.name
         for file in (scratch / path.name).rglob("*"):
@@ -100,19 +96,14 @@ def write_record(path: Path, content: Any) -> None:
 
 
 def read_record(path: Path) -> Any:
-    """Read a file written by `write_record`.
-
-    Raises:
-        FileNotFoundError: the file does not exist.
-        Damaged: the content differs from what was written.
-    """
+    """Read a file written by `write_record`. Raises FileNotFoundError, or Damaged if it has changed."""
     try:
         record = json.loads(path.read_bytes())
         if record["sha256"] == _json_hash(record["content"]):
             return record["content"]
     except (ValueError, KeyError, TypeError):
         pass
-    raise Damaged(f"{path}: damaged, the content differs from what was written")
+    raise _changed(path)
 
 
 def seal(folder: Path, *, sync: bool = True) -> None:
@@ -131,35 +122,24 @@ def seal(folder: Path, *, sync: bool = True) -> None:
 
 
 def check_seal(folder: Path) -> None:
-    """Check the files of a folder against the hashes written by `seal`.
-
-    Raises:
-        Damaged: a file or the list of hashes is missing or has changed; names it.
-    """
+    """Check the files of a folder against the hashes written by `seal`. Raises Damaged, which names the file."""
     try:
-        text = (folder / SEAL).read_text(encoding="utf-8")
+        lines = (folder / SEAL).read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
     except FileNotFoundError:
         raise Damaged(f"{folder / SEAL}: missing") from None
-    except UnicodeDecodeError as error:
-        raise Damaged(f"{folder / SEAL}: damaged, the content differs from what was written") from error
-    lines = text.splitlines(keepends=True)
     if not lines or lines.pop() != _own_line("".join(lines)):
-        raise Damaged(f"{folder / SEAL}: damaged, the content differs from what was written")
+        raise _changed(folder / SEAL)
     for line in lines:
         digest, _, name = line.rstrip("\n").partition("  ")
         check_hash(folder / name, digest)
 
 
 def check_hash(path: Path, digest: str) -> None:
-    """Check a file against its hash.
-
-    Raises:
-        Damaged: the file is missing or has changed.
-    """
+    """Check a file against its hash. Raises Damaged if it is missing or has changed."""
     if not path.is_file():
         raise Damaged(f"{path}: missing")
     if file_hash(path) != digest:
-        raise Damaged(f"{path}: damaged, the content differs from what was written")
+        raise _changed(path)
 
 
 def file_hash(path: Path) -> str:
@@ -190,34 +170,8 @@ def sync_folder(path: Path) -> None:
             os.close(handle)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Delete unfinished files of killed processes below a folder. Those of a running process are locked and stay."""
-    for path in folder.rglob(f".*{_TEMPORARY}"):
-        # It may be gone, or belong to another user.
-        with suppress(FileNotFoundError, PermissionError), path.open("r+b") as file:
-            if _locked(file.fileno(), fcntl.LOCK_NB):
-                path.unlink()
-
-
-def _locked_beside(path: Path) -> tuple[int, Path]:
-    """Create a file in the folder of a path, locked until its handle is closed or the process ends."""
-    while True:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_TEMPORARY)
-        _locked(handle)
-        if os.fstat(handle).st_nlink:  # otherwise it was deleted as a leftover before it was locked
-            return handle, Path(name)
-        os.close(handle)
-
-
-def _locked(handle: int, how: int = 0) -> bool:
-    """Lock an open file; False if another process has it. Always succeeds on a file system without locks."""
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | how)
-    except BlockingIOError:
-        return False
-    except OSError:
-        pass
-    return True
+def _changed(path: Path) -> Damaged:
+    return Damaged(f"{path}: damaged, the content differs from what was written")
 
 
 def _own_line(text: str) -> str:

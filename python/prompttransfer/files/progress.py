@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -41,11 +40,12 @@ class Work:
         return f"{self.title}: {100 * self.done // max(1, self.total)} %{left}{figures}"
 
 
-class ProgressReporter(Protocol):
-    """Interface for reporting progress."""
+class ProgressReporter:
+    """Reports the progress of work. This one reports nothing; for libraries and tests."""
 
     def stage(self, title: str, total: int) -> Work:
         """Begin a piece of work of `total` steps."""
+        return Work(title, total)
 
     def note(self, text: str) -> None:
         """Report something that was done."""
@@ -53,34 +53,21 @@ class ProgressReporter(Protocol):
     def warn(self, text: str) -> None:
         """Report something that must be known, even if progress is not shown."""
 
-
-class NullProgress:
-    """Reports nothing; for libraries and tests."""
-
-    def stage(self, title: str, total: int) -> Work:
-        return Work(title, total)
-
-    def note(self, text: str) -> None:
-        pass
-
-    def warn(self, text: str) -> None:
-        pass
-
-    def __enter__(self) -> NullProgress:
+    def __enter__(self) -> ProgressReporter:
         return self
 
     def __exit__(self, *_: object) -> None:
         pass
 
 
-class QuietProgress(NullProgress):
+class QuietProgress(ProgressReporter):
     """Shows only warnings, on standard error."""
 
     def warn(self, text: str) -> None:
         print(text, file=sys.stderr)
 
 
-class Progress(NullProgress):
+class Progress(ProgressReporter):
     """Shows progress on standard error, so that standard output has only results."""
 
     def __init__(self, console: Console | None = None) -> None:

@@ -147,8 +147,9 @@ def _from_main(result: StageResult) -> StageResult:
     """The main process's result, in every process. In the others it counts as reused."""
     if processes.count() == 1:
         return result
-    facts, reused = processes.broadcast((result.facts, result.reused))
-    return StageResult(processes.broadcast_tensors(result.tensors), facts, reused or not processes.is_main())
+    tensors = {name: tensor.detach().cpu() for name, tensor in result.tensors.items()}
+    shared = processes.broadcast(replace(result, tensors=tensors))
+    return replace(shared, reused=shared.reused or not processes.is_main())
 
 
 def key_hash(key: dict[str, Any]) -> str:
@@ -170,11 +171,7 @@ def default_folder() -> Path:
 
 
 def _read(folder: Path) -> StageResult:
-    """Read an entry of the store.
-
-    Raises:
-        Damaged: a file is missing or has changed.
-    """
+    """Read an entry of the store. Raises Damaged if a file is missing or has changed."""
     check_seal(folder)
     tensors = folder / "tensors.safetensors"
     facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))

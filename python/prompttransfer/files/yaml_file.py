@@ -85,11 +85,9 @@ def parse_yaml(text: str, where: str) -> Any:
 
 
 def _count(value: Any, known: dict[int, int]) -> int:
-    """Number of values with aliases expanded.
+    """Number of values with aliases expanded. Raises ValueError for recursion and for texts that cannot be encoded.
 
-    Raises:
-        ValueError: a value contains itself; there are more values than any file needs, because a few lines of aliases
-            can expand to more than fits into memory; or a text cannot be encoded.
+    There is a limit, because a few lines of aliases can expand to more than fits into memory.
     """
     if isinstance(value, str):
         check_text(value, "a text")

@@ -8,9 +8,9 @@ match the files are read again, so you can add, change and remove files by any m
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -49,16 +49,16 @@ class SearchResult:
     compared: int
 
 
-@dataclass
 class Library:
     """The prompts of a folder, by name.
 
-    problems: one message for each file that is not a valid prompt or card.
+    Attributes:
+        problems: one message for each file that is not a valid prompt or card.
     """
 
-    folder: Path
-    entries: Mapping[str, Entry] = field(default_factory=dict)
-    problems: list[str] = field(default_factory=list)
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+        self.problems: list[str] = []
 
     @classmethod
     def open(cls, folder: Path) -> Library:
@@ -67,11 +67,18 @@ class Library:
         Raises:
             ValueError: the folder does not exist.
         """
-        folder = Path(folder)
-        if not folder.is_dir():
-            raise ValueError(f"{folder}: no such library; create one with prompttransfer library add")
-        index = Index(folder)
-        return cls(folder, index, index.update())
+        library = cls(folder)
+        library.entries  # noqa: B018
+        return library
+
+    @cached_property
+    def entries(self) -> Index:
+        """The prompts by name, as they were at the first use."""
+        if not self.folder.is_dir():
+            raise ValueError(f"{self.folder}: no such library; create one with prompttransfer library add")
+        index = Index(self.folder)
+        self.problems += index.update()
+        return index
 
     def add(self, path: Place, name: str, *, replace: bool = False, **facts: Any) -> str:
         """Add a prompt file, or the hub id of one, and return its name.
@@ -172,13 +179,12 @@ class Library:
         """
         if metric not in METRICS:
             raise ValueError(f"metric: got {metric!r}, want {' or '.join(METRICS)}")
-        index = self._index()
         if start is None and card.init_hash and self._start(card.init_hash).is_file():
             start, _ = read_prompt(self._start(card.init_hash))
         if start is not None and start.shape != prompt.shape:
             raise ValueError(f"start: got shape {tuple(start.shape)}, want the prompt's shape {tuple(prompt.shape)}")
         length, width = prompt.shape
-        stored = index.comparable(
+        stored = self.entries.comparable(
             length,
             width,
             any_length=metric == "token_mean_cosine",
@@ -195,23 +201,16 @@ class Library:
             ids.append(np.array(part.ids, np.int64))
             values.append(part.values)
             shares.append(np.full(len(part.ids), part.shares))
-        return self._best(index, np.concatenate(ids), np.concatenate(values), np.concatenate(shares), top)
+        return self._best(np.concatenate(ids), np.concatenate(values), np.concatenate(shares), top)
 
     def shares_start(self, card: Card) -> bool:
         """Whether a stored prompt was trained from the same P_init as the card's prompt. False if that is unknown."""
-        return bool(card.init_hash) and self._index().shares_start(card.init_hash)
+        return bool(card.init_hash) and self.entries.shares_start(card.init_hash)
 
-    def _index(self) -> Index:
-        if not isinstance(self.entries, Index):
-            raise ValueError(f"{self.folder}: the library is not open; open it with Library.open")
-        return self.entries
-
-    def _best(
-        self, index: Index, ids: np.ndarray, values: np.ndarray, shares: np.ndarray, top: int | None
-    ) -> SearchResult:
+    def _best(self, ids: np.ndarray, values: np.ndarray, shares: np.ndarray, top: int | None) -> SearchResult:
         finite = np.isfinite(values)
         self.problems += [
-            f"{index.by_id(int(number)).path}: tensor {TENSOR!r} has infinite or undefined numbers"
+            f"{self.entries.by_id(int(number)).path}: tensor {TENSOR!r} has infinite or undefined numbers"
             for number in ids[~finite]
         ]
         ids, values, shares = ids[finite], values[finite], shares[finite]
@@ -221,7 +220,7 @@ class Library:
             ties = (values[order[top:]] == values[last]) & (shares[order[top:]] == shares[last])
             order = order[: top + int(ties.sum())]
         matches = [
-            Match(index.by_id(int(ids[at])), float(values[at]), "task vectors" if shares[at] else "prompts")
+            Match(self.entries.by_id(int(ids[at])), float(values[at]), "task vectors" if shares[at] else "prompts")
             for at in order
         ]
         matches.sort(key=lambda match: (match.of == "prompts", -match.similarity, match.entry.name))

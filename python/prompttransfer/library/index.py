@@ -22,19 +22,16 @@ from prompttransfer.files.json_file import read_json
 from prompttransfer.interchange import Card
 from prompttransfer.interchange.files import TENSOR, UNREADABLE
 
-NAME = "index.sqlite"
-FORMAT = 3
+NAME = "index.sqlite"  # another table needs another name
 # Names in safetensors.
 DTYPES = {"F32": torch.float32, "F64": torch.float64, "F16": torch.float16, "BF16": torch.bfloat16}
 _CHUNK = 1024  # files per commit
-_SCHEMA = (
-    "DROP TABLE IF EXISTS prompts",
-    "CREATE TABLE prompts(id INTEGER PRIMARY KEY, name TEXT UNIQUE, size INT, mtime INT, card_size INT, card_mtime INT,"
-    " length INT, width INT, dtype TEXT, offset INT, model TEXT, start TEXT, card TEXT)",
-    f"PRAGMA user_version = {FORMAT}",
-)
+_PROMPTS = """
+CREATE TABLE IF NOT EXISTS prompts(id INTEGER PRIMARY KEY, name TEXT UNIQUE, size INT, mtime INT, card_size INT,
+card_mtime INT, length INT, width INT, dtype TEXT, offset INT, model TEXT, start TEXT, card TEXT)
+"""
 _FILES = """
-CREATE TEMP TABLE IF NOT EXISTS files(name TEXT, kind TEXT, size INT, mtime INT, PRIMARY KEY(name, kind)) WITHOUT ROWID
+CREATE TEMP TABLE files(name TEXT, kind TEXT, size INT, mtime INT, PRIMARY KEY(name, kind)) WITHOUT ROWID
 """
 _CHANGED = """
 SELECT file.name, file.size, file.mtime, card.size, card.mtime FROM temp.files file
@@ -124,10 +121,7 @@ class Index(Mapping[str, Entry]):
         return self._database.execute("SELECT 1 FROM prompts WHERE start = ? LIMIT 1", (start,)).fetchone() is not None
 
     def update(self) -> list[str]:
-        """Bring the index up to date with the files; return a message for each file that is skipped.
-
-        A skipped prompt is read again next time.
-        """
+        """Bring the index up to date; return a message for each file that is skipped, and read again next time."""
         path = self._folder / NAME
         try:
             return self._follow(_connected(path))
@@ -144,10 +138,9 @@ class Index(Mapping[str, Entry]):
 
     def _follow(self, database: sqlite3.Connection) -> list[str]:
         self._database, problems = database, list[str]()
-        _prepare(database)
         with database:
+            database.execute(_PROMPTS)
             database.execute(_FILES)
-            database.execute("DELETE FROM temp.files")
             database.executemany("INSERT INTO temp.files VALUES (?, ?, ?, ?)", self._listing(problems))
             there = "SELECT name FROM temp.files WHERE kind = '.safetensors'"
             database.execute(f"DELETE FROM prompts WHERE name NOT IN ({there})")
@@ -193,20 +186,18 @@ class Index(Mapping[str, Entry]):
 def described(path: Path, card: Path | None) -> tuple[tuple[int, int, str, int], Card]:
     """Length, width, type and offset of the matrix in a prompt file, and the card. Reads only the file's header."""
     try:
-        with safe_open(path, framework="pt") as file:
-            matrix = file.get_slice(TENSOR) if TENSOR in file.keys() else None  # noqa: SIM118
-            shape, dtype = (matrix.get_shape(), matrix.get_dtype()) if matrix else ([], "")
-            metadata = dict(file.metadata() or {})
-        with open(path, "rb") as file:
+        with safe_open(path, framework="pt"), open(path, "rb") as file:  # safe_open checks the file
             head = int.from_bytes(file.read(8), "little")
-            places = json.loads(file.read(head))
+            header = json.loads(file.read(head))
     except UNREADABLE as error:
         raise ValueError(f"{path}: not a readable safetensors file, or truncated ({error})") from error
+    matrix = header.get(TENSOR, {"shape": [], "dtype": ""})
+    shape, dtype = matrix["shape"], matrix["dtype"]
     if len(shape) != 2 or 0 in shape or dtype not in DTYPES:
         got = f"{tuple(shape)} of type {dtype}" if shape else "none"
         raise ValueError(f"{path}: want a tensor {TENSOR!r} of shape (L, H) and type {', '.join(DTYPES)}, got {got}")
-    place = (shape[0], shape[1], dtype, 8 + head + places[TENSOR]["data_offsets"][0])
-    checked = Card.of(metadata, path)
+    place = (shape[0], shape[1], dtype, 8 + head + matrix["data_offsets"][0])
+    checked = Card.of(header.get("__metadata__", {}), path)
     if card is not None:
         try:
             content = read_json(card)
@@ -221,9 +212,7 @@ def described(path: Path, card: Path | None) -> tuple[tuple[int, int, str, int],
 def _connected(path: Path | str, **more: Any) -> sqlite3.Connection:
     """Open a database. An empty path opens a private one in a temporary file that ends with the connection."""
     connection: sqlite3.Connection = sqlite3.connect(path, timeout=60, check_same_thread=False, **more)
-    connection.execute(
-        "PRAGMA trusted_schema = OFF"
-    )  # libraries may be untrusted, so their schema must not run functions
+    connection.execute("PRAGMA trusted_schema = OFF")  # the schema of an untrusted library must not run functions
     return connection
 
 
@@ -233,18 +222,3 @@ def _copied(path: Path) -> sqlite3.Connection:
     with suppress(sqlite3.Error), closing(_connected(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as shared:
         shared.backup(private)
     return private
-
-
-def _prepare(database: sqlite3.Connection) -> None:
-    """Create empty tables, unless there are tables of this format."""
-
-    def is_ready() -> bool:
-        return bool(database.execute("PRAGMA user_version").fetchone()[0] == FORMAT)
-
-    if is_ready():
-        return
-    with database:
-        database.execute("BEGIN IMMEDIATE")
-        if not is_ready():  # another process was first
-            for statement in _SCHEMA:
-                database.execute(statement)

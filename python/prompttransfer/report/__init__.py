@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from prompttransfer.files.durable import replacing
-from prompttransfer.report.pictures import Picture, pictures
+from prompttransfer.report.figures import pictures
 from prompttransfer.report.results import Results, read_results
+from prompttransfer.report.svg import Picture
 
 __all__ = ["Picture", "Results", "pictures", "read_results", "write_comparison", "write_report"]
 

@@ -9,22 +9,65 @@ import numpy as np
 
 from prompttransfer.report.results import Results
 from prompttransfer.report.statistics import Comparison, interval_text
-from prompttransfer.report.svg import Chart, Key, Panel, line_class, shortened, text_width
+from prompttransfer.report.svg import Chart, Key, Panel, Picture, line_class, shortened, text_width
 from prompttransfer.report.tables import metric_name, score_text
 from prompttransfer.report.theme import SERIES
-from prompttransfer.report.traces import Series, Trace
+from prompttransfer.report.traces import Series, Trace, read_traces
 from prompttransfer.tasks.scales import PERCENT
 
 Traces = Mapping[tuple[str, str], Trace]
 
 _WIDTH, _HEIGHT = 350.0, 220.0
 _NUMBERS = 14  # largest number of columns of a heat map with numbers in its cells
-SCORE_KEYS = (Key("ink dash", "majority class"), Key("ink dots", "zero-shot"))
-DIFFERENCE_KEYS = (
-    Key("ink", "mean over the targets, 95 % CI over seeds"),
-    Key("ghost", "mean over the targets, 95 % CI over targets and seeds"),
-    Key("f0", "single targets"),
-)
+_SCORE_KEYS = (Key("ink dash", "majority class"), Key("ink dots", "zero-shot"))
+
+
+def pictures(results: Results) -> list[Picture]:
+    """All pictures for which the results have data."""
+    traces = read_traces(results)
+    drawn = [
+        Picture(
+            "scores",
+            "Scores by target",
+            "Black lines on the bars: the standard deviation over seeds. Pale bars: collapsed. ↓: lower is better.",
+            tuple(scores(results)),
+            _SCORE_KEYS,
+        ),
+        difference_picture(results.differences, "PT"),
+        Picture(
+            "learning",
+            "Learning curves",
+            "Training loss (nats) on the target's rows, mean over seeds; long runs averaged over neighbouring updates. "
+            "SPoT and DTVG spend their first updates on the target's own prompt and the rest on the transfer.",
+            tuple(learning_curves(results, traces)),
+            method_keys(results),
+        ),
+        Picture(
+            "similarity",
+            "Task similarity",
+            "Cosine of the task vectors P - P_init, mean over seeds. Blue: above 0; red: below.",
+            tuple(similarity(results, traces)),
+        ),
+        Picture(
+            "groups",
+            "DTVG's groups",
+            "Blue: the share of seeds that merge the source at this update; per cent: of all updates.",
+            tuple(groups(results, traces)),
+        ),
+        Picture(
+            "particles",
+            "BMTPT's particles",
+            "Mean distance between particles and bandwidth of the SVGD kernel in the source stage; mean over seeds.",
+            tuple(particles(results, traces)),
+        ),
+        Picture(
+            "attention",
+            "Attention over prompts",
+            "Weight of every prompt, or its mean over training rows; own: the prompt of the target itself.",
+            tuple(attention(results, traces)),
+        ),
+    ]
+    return [picture for picture in drawn if picture.panels]
 
 
 def scores(results: Results) -> list[Panel]:
@@ -60,7 +103,24 @@ def _score_panel(results: Results, target: str) -> Panel:
     return chart.panel()
 
 
-def differences(comparisons: Sequence[Comparison], against: str) -> list[Panel]:
+def difference_picture(comparisons: Sequence[Comparison], against: str) -> Picture:
+    """Mean differences to a method or a run."""
+    return Picture(
+        "differences",
+        f"Difference to {against}",
+        "Mean differences with their 95 % confidence intervals: over seeds, for another draw of training rows on the "
+        "same targets; over targets and seeds, for other targets of this kind. Lines that reach the frame are cut "
+        "there.",
+        tuple(_differences(comparisons, against)),
+        (
+            Key("ink", "mean over the targets, 95 % CI over seeds"),
+            Key("ghost", "mean over the targets, 95 % CI over targets and seeds"),
+            Key("f0", "single targets"),
+        ),
+    )
+
+
+def _differences(comparisons: Sequence[Comparison], against: str) -> list[Panel]:
     """Mean differences with both intervals, and the targets' differences as dots. Empty if there are no means."""
     comparisons = [comparison for comparison in comparisons if comparison.over_targets]
     if not comparisons:

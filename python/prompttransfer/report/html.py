@@ -10,27 +10,17 @@ from typing import Any
 from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from prompttransfer.report import theme
-from prompttransfer.report.escaping import harmless
-from prompttransfer.report.pictures import Picture
-from prompttransfer.report.svg import inline, key_mark
+from prompttransfer.report.svg import Picture, harmless, inline, key_mark
 
 _LONG_WORD = 18
 
 
-class Link(str):
-    """Text that links to a file relative to the page. The path cannot contain a scheme or host."""
-
-    path: str
-
-    def __new__(cls, words: str, path: str) -> Link:
-        link = super().__new__(cls, words)
-        link.path = quote(path, errors="replace")
-        return link
-
-
-Shown = str | Sequence[str]  # content of a table cell: one or more texts, each of which may be a link
+def link(words: str, path: str) -> Markup:
+    """A link to a file relative to the page. Whatever the path is, it cannot contain a scheme or host."""
+    return Markup('<a href="{}">{}</a>').format(quote(path, errors="replace"), harmless(words))
 
 
 @dataclass(frozen=True)
@@ -46,7 +36,7 @@ class Section:
     """
 
     title: str
-    table: tuple[Sequence[str], Sequence[Sequence[Shown]]] | None = None
+    table: tuple[Sequence[str], Sequence[Sequence[str]]] | None = None
     words: int = 1
     wrap: bool = False
     base: Sequence[str] = ()
@@ -92,4 +82,4 @@ def _harmless(value: Any) -> Any:
 
 
 def _is_long(name: str) -> bool:
-    return max(map(len, name.split()), default=0) > _LONG_WORD
+    return max(map(len, Markup(name).striptags().split()), default=0) > _LONG_WORD

@@ -7,10 +7,12 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from markupsafe import Markup
+
 from prompttransfer.report import tables
-from prompttransfer.report.html import Link, Section, Shown, document, fragment
-from prompttransfer.report.pictures import Picture
+from prompttransfer.report.html import Section, document, fragment, link
 from prompttransfer.report.results import Results
+from prompttransfer.report.svg import Picture
 from prompttransfer.runs.rows import SourceRow, TargetRow
 
 _ABOUT_SCORES = (
@@ -106,17 +108,17 @@ def _about_mean(results: Results) -> str:
     return _ABOUT_DIFFERENCES + more
 
 
-def _linked(results: Results, path: Path) -> tuple[list[str], list[list[Shown]]]:
+def _linked(results: Results, path: Path) -> tables.Table:
     """Every score in detail, with links to the prompts in place of the number of seeds."""
     cells = results.cells()
     head, rows = tables.fact_rows(cells)
     place = head.index("seeds")
     head[place] = "prompts by seed"
-    seeds = [[_seed(results, path, row) for row in cell.rows] for cell in cells]
+    seeds = [Markup(" ").join(_seed(results, path, row) for row in cell.rows) for cell in cells]
     return head, [[*row[:place], linked, *row[place + 1 :]] for row, linked in zip(rows, seeds, strict=True)]
 
 
-def _with_prompts(results: Results, path: Path) -> tuple[list[str], list[list[Shown]]]:
+def _with_prompts(results: Results, path: Path) -> tables.Table:
     """The source prompts, with links from their seeds to the files."""
     (name, _, *head), rows = tables.source_rows(results)
     linked = zip(rows, results.sources, strict=True)
@@ -128,4 +130,4 @@ def _seed(results: Results, path: Path, row: TargetRow | SourceRow) -> str:
     seed = str(row.seed)
     if not row.prompt:
         return seed
-    return Link(seed, os.path.relpath((results.folder / row.prompt).absolute(), path.absolute().parent))
+    return link(seed, os.path.relpath((results.folder / row.prompt).absolute(), path.absolute().parent))

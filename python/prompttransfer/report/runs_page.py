@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from prompttransfer.report.figures import DIFFERENCE_KEYS, differences
-from prompttransfer.report.html import Link, Section, document
-from prompttransfer.report.pictures import ABOUT_INTERVALS, Picture
+from prompttransfer.report.figures import difference_picture
+from prompttransfer.report.html import Section, document, link
 from prompttransfer.report.side_by_side import Runs, labelled_differences, mean_rows, score_rows, setting_rows
 
 _ABOUT = (
@@ -27,21 +26,20 @@ def runs_page(runs: Runs, path: Path) -> str:
         seeds = ", ".join(map(str, dict.fromkeys(row.seed for row in results.rows)))
         state = "yes" if results.content.get("finished") else "no"
         facts = [str(results.content.get("model", "")), results.judged_on, seeds, state]
-        lines.append([Link(name, where) if report.is_file() else name, *facts])
+        lines.append([link(name, where) if report.is_file() else name, *facts])
     settings = setting_rows(runs)
     same = "" if settings[1] else "Nothing differs in settings, model, machine or versions."
-    panels = tuple(differences(labelled_differences(runs), runs.first))
-    picture = Picture("differences", f"Difference to {runs.first}", ABOUT_INTERVALS, panels, DIFFERENCE_KEYS)
+    picture = difference_picture(labelled_differences(runs), runs.first)
     sections = [
         Section("Runs", (["run", "model", "scored on", "seeds", "finished"], lines), words=2),
         Section("What differs", None if same else settings, wrap=True, note=same),
-        Section("Means", mean_rows(runs), note=_ABOUT, picture=picture if panels else None),
+        Section("Means", mean_rows(runs), note=_ABOUT, picture=picture if picture.panels else None),
         Section("Every score", score_rows(runs), words=3),
     ]
     warnings = []
     if len({results.judged_on for results in runs.results.values()}) > 1:
         warnings.append("The runs were scored on different splits.")
-    if not any(runs.difference(name, method) for name in runs.others for method in runs.methods):
+    if not runs.comparisons:
         warnings.append("No two rows can be compared: see below.")
     intro = f"All runs are compared with {runs.first}."
     return document("Prompt transfer: runs side by side", intro, warnings, sections)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,13 @@ class Runs:
     def metric(self, target: str) -> str:
         return next(results.metrics[target] for results in self.results.values() if target in results.metrics)
 
-    def difference(self, name: str, method: str) -> Comparison | None:
-        """Comparison of a run with the first one, for a method; None if there are no pairs."""
+    @cached_property
+    def comparisons(self) -> dict[tuple[str, str], Comparison]:
+        """Comparison of every other run with the first one, by run and method, where there are pairs."""
+        found = {(name, method): self._comparison(name, method) for name in self.others for method in self.methods}
+        return {key: comparison for key, comparison in found.items() if comparison}
+
+    def _comparison(self, name: str, method: str) -> Comparison | None:
         pairs = [pair for pair in self._pairs(name, method) if _comparable(*pair)]
         rows = [replace(row, method=run) for pair in pairs for run, row in zip((self.first, name), pair, strict=True)]
         retrained = any(self.results[run].retrained for run in (self.first, name))
@@ -78,11 +84,7 @@ def _comparable(one: TargetRow, other: TargetRow) -> bool:
 
 
 def read_runs(folders: Sequence[str | Path]) -> Runs:
-    """Read run folders.
-
-    Raises:
-        FileNotFoundError, ValueError: there are fewer than two folders, a duplicate, or one that is not a run folder.
-    """
+    """Read run folders. Raises the errors of `write_comparison`."""
     paths = [Path(folder) for folder in folders]
     if len(paths) < 2:
         raise ValueError(f"runs: got {len(paths)}, want at least two to compare")
@@ -102,7 +104,7 @@ def mean_rows(runs: Runs) -> Table:
     for method in runs.methods:
         line = [method, *(mean_text(results, results.mean(method)) for results in runs.results.values())]
         for name in runs.others:
-            comparison = runs.difference(name, method)
+            comparison = runs.comparisons.get((name, method))
             line += comparison.mean_texts() if comparison else [""] * 3
         lines.append(line)
     return head, lines
@@ -111,7 +113,6 @@ def mean_rows(runs: Runs) -> Table:
 def score_rows(runs: Runs) -> Table:
     """The score of every run for every method and target, and the differences to the first run."""
     head = ["target", "method", "metric", *runs.results, *(f"{name} minus {runs.first}" for name in runs.others)]
-    comparisons = {(name, method): runs.difference(name, method) for name in runs.others for method in runs.methods}
     lines = []
     for target in runs.targets:
         for method in runs.methods:
@@ -120,7 +121,7 @@ def score_rows(runs: Runs) -> Table:
                 continue
             differences = []
             for name in runs.others:
-                comparison, missing = comparisons[name, method], runs.why_not(name, method, target)
+                comparison, missing = runs.comparisons.get((name, method)), runs.why_not(name, method, target)
                 if comparison and target in comparison.targets:
                     differences.append(f"{comparison.text(target)} ({comparison.targets[target].count})")
                 else:
@@ -147,10 +148,12 @@ def setting_rows(runs: Runs) -> Table:
 
 def labelled_differences(runs: Runs) -> list[Comparison]:
     """Mean differences to the first run, for a picture: by method, and by run if there are several."""
-    differences = [(method, name, runs.difference(name, method)) for method in runs.methods for name in runs.others]
     several = len(runs.others) > 1
     return [
-        replace(each, method=f"{method}: {name}" if several else method) for method, name, each in differences if each
+        replace(comparison, method=f"{method}: {name}" if several else method)
+        for method in runs.methods
+        for name in runs.others
+        if (comparison := runs.comparisons.get((name, method)))
     ]
 
 
@@ -171,9 +174,7 @@ def comparison_facts(runs: Runs) -> dict[str, Any]:
                 "over_targets": asdict(comparison.over_targets) if comparison.over_targets else None,
                 "won_tied_lost": [comparison.wins, comparison.ties, comparison.losses],
             }
-            for name in runs.others
-            for method in runs.methods
-            if (comparison := runs.difference(name, method))
+            for (name, method), comparison in runs.comparisons.items()
         ],
     }
 

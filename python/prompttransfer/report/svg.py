@@ -3,14 +3,30 @@ tooltip with its numbers. A panel takes a few kilobytes, so a page can have many
 
 from __future__ import annotations
 
+import html
 import math
 import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from prompttransfer.report.escaping import escape
 from prompttransfer.report.theme import CLASSES, LIGHT, SERIES
+
+# Control characters, which SVG forbids; characters that change the text direction; lone surrogates, which cannot be
+# encoded; the two noncharacters.
+_HARMFUL = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
+)
+
+
+def harmless(words: str) -> str:
+    """Replace harmful characters by U+FFFD."""
+    return _HARMFUL.sub("\ufffd", words)
+
+
+def escape(words: str) -> str:
+    """Escape text for an element or for a quoted attribute."""
+    return html.escape(harmless(words))
 
 
 @dataclass(frozen=True)
@@ -29,6 +45,22 @@ class Key:
 
     classes: str
     label: str
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Panels that belong together. name: name of its file, without the suffix."""
+
+    name: str
+    title: str
+    caption: str
+    panels: tuple[Panel, ...]
+    legend: tuple[Key, ...] = ()
+
+    @property
+    def svg(self) -> str:
+        """All panels as one standalone SVG file."""
+        return sheet(self.panels, self.legend)
 
 
 def key_mark(key: Key, x: float, y: float) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from prompttransfer.distributed import processes
 from prompttransfer.files.durable import write_json
-from prompttransfer.files.progress import NullProgress, ProgressReporter
+from prompttransfer.files.progress import ProgressReporter
 from prompttransfer.runs.executors import Executor, InProcess
 from prompttransfer.runs.run_folder import RunFolder
 from prompttransfer.runs.shards import JOBS, Shard
@@ -41,7 +41,7 @@ def compare(
         JobFailed: a job failed on a worker.
     """
     require_logger(config.report_to)
-    progress = progress if progress and processes.is_main() else NullProgress()
+    progress = progress if progress and processes.is_main() else ProgressReporter()
     with (executor or InProcess()).open(config, progress) as session:
         plan = session.plan
         folder, keys = (shard.folder(config.output), shard.jobs(plan)) if shard else (config.output, plan.keys)

@@ -36,11 +36,6 @@ class SourceJob:
         return source_name(self.source.name, self.ctx.source_seed)
 
     @property
-    def group(self) -> str:
-        """See `TargetJob`."""
-        return self.name
-
-    @property
     def key(self) -> str:
         return key_hash({**_common_key(self.ctx), "source": self.source.digest})
 
@@ -98,7 +93,7 @@ class TargetJob:
         evaluation = ctx.evaluate(f"{target.name}: test of {method}", target, result.evaluated)
         stem = f"prompts/{method}/{target.name}-seed{ctx.seed}"
         path = f"{stem}.safetensors"
-        row = TargetRow.of(method, target, ctx.seed, result, evaluation, zero_shot, prompt=path)
+        row = replace(TargetRow.of(method, target, ctx.seed, result, evaluation, zero_shot), prompt=path)
         card = card_of(ctx, target, method=method, seed=ctx.seed)
         scored = card_of(ctx, target, method=method, seed=ctx.seed, score=row.score, scores=row.baselines)
         files = {
@@ -152,12 +147,11 @@ def card_of(ctx: Context, task: EncodedTask | None = None, **facts: Any) -> Card
         placement=backbone.placement,
         precision=backbone.precision,
         init_hash=ctx.start_hash,
-        **{"max_length": config.max_length, **(task_facts(task) if task else {}), **facts},
+        **{"max_length": config.max_length, **(_task_facts(task) if task else {}), **facts},
     )
 
 
-def task_facts(task: EncodedTask) -> dict[str, Any]:
-    """Fields of `Card` that say how a task reads and answers a text."""
+def _task_facts(task: EncodedTask) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "task": task.name,
         "metric": task.metric,

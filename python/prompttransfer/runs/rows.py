@@ -29,14 +29,6 @@ Count = Annotated[int, Field(strict=True, ge=0)]
 Flag = Annotated[bool, Field(strict=True)]
 
 
-def _by_metric(scores: Any) -> Any:
-    """Scores by metric. Version 0.1 wrote them as rounded text: "f1 81.2, macro-f1 79.0"."""
-    if not isinstance(scores, str):
-        return scores
-    parts = [part.rpartition(" ") for part in scores.split(", ") if part]
-    return {metric: float(value) for metric, _, value in parts}
-
-
 def target_name(method: str, target: str, seed: int) -> str:
     """Name of a target's row, of its job, and of its file in rows/ and history/."""
     return f"{method}-{target}-seed{seed}"
@@ -70,7 +62,8 @@ class ScoredRow:
     metric: str
     scoring: str
     score: Number
-    other_scores: Annotated[dict[str, Number], BeforeValidator(_by_metric)]
+    # Old cells of the studies have "" where there are none.
+    other_scores: Annotated[dict[str, Number], BeforeValidator(lambda scores: scores or {})]
     majority: Number
     zero_shot: Number
     collapsed: Flag
@@ -128,7 +121,6 @@ class TargetRow(ScoredRow):
         result: MethodResult,
         evaluation: Evaluation,
         zero_shot: Evaluation,
-        prompt: str | None = None,
     ) -> TargetRow:
         """Build a row from a method's result and its score. method: name of the method, or of a variant of it."""
         return cls(
@@ -142,7 +134,6 @@ class TargetRow(ScoredRow):
             source_updates=result.source_updates,
             seconds=round(result.seconds, 3),
             notes="; ".join(filter(None, (result.notes, target.unknown_note))),
-            prompt=prompt,
         )
 
 
@@ -170,7 +161,6 @@ class SourceRow(ScoredRow):
         stage: StageResult,
         evaluation: Evaluation,
         zero_shot: Evaluation,
-        prompt: str | None = None,
     ) -> SourceRow:
         """Build a row from the stage that trained the prompt, and its score."""
         return cls(
@@ -179,7 +169,6 @@ class SourceRow(ScoredRow):
             **_scored(source, evaluation, zero_shot),
             updates=stage.facts["updates"],
             seconds=round(stage.facts["seconds"], 3),
-            prompt=prompt,
         )
 
 
@@ -231,11 +220,7 @@ def read_rows(content: Any, path: Path) -> ResultsFile:
 
 
 def read_row(facts: Mapping[str, Any], what: Path | str) -> TargetRow | SourceRow:
-    """Read one row: a source row if it has a source.
-
-    Raises:
-        ValueError: as in `read_rows`; the message starts with `what`.
-    """
+    """Read one row: a source row if it has a source. Errors are those of `read_rows` and start with `what`."""
     if "source" in facts:
         return checked(_SOURCE, facts, what)
     return checked(_TARGET, facts, what)

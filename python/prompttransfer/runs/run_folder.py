@@ -26,10 +26,10 @@ from torch import Tensor
 
 from prompttransfer.distributed import processes
 from prompttransfer.files.durable import (
+    TEMPORARY,
     check_hash,
     file_hash,
     read_record,
-    remove_leftovers,
     write_csv,
     write_json,
     write_record,
@@ -42,7 +42,6 @@ from prompttransfer.settings.run import WITHOUT_EFFECT, RunConfig
 from prompttransfer.tasks.scales import scale_of
 from prompttransfer.training.history import History
 
-_ASIDE, _LOCK = ".aside", ".lock"
 _COLLECTING = 20  # wait this many times the duration of the last collection before the next one
 
 
@@ -90,19 +89,13 @@ class RunFolder:
         self._keys = keys
         self._progress = progress
         self._rows: dict[str, TargetRow | SourceRow] = {}
-        self._lock = FileLock(folder / _LOCK)
+        self._lock = FileLock(folder / ".lock")
         self._next_collection = 0.0
 
     def __enter__(self) -> RunFolder:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self._take_lock()
         try:
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise ValueError(
-                f"another run is writing to {self.folder}; wait until it ends, or give this run another --output"
-            ) from None
-        try:
-            remove_leftovers(self.folder)
+            self._remove_leftovers()
             if self._has_other_settings():
                 self._move_aside()
             write_json(self.folder / "config.json", self._settings)
@@ -117,6 +110,15 @@ class RunFolder:
 
     def __exit__(self, *_: object) -> None:
         self._lock.release()
+
+    def _take_lock(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise ValueError(
+                f"another run is writing to {self.folder}; wait until it ends, or give this run another --output"
+            ) from None
 
     def left(self, order: Iterable[str]) -> list[str]:
         """The jobs without a finished row."""
@@ -199,6 +201,13 @@ class RunFolder:
             return False
         return True
 
+    def _remove_leftovers(self) -> None:
+        """Delete files that a killed run left half-written. No other run writes here, but shards may write below."""
+        inside = (self.folder / place for place in ("rows", "prompts", "history"))
+        half = f".*{TEMPORARY}"
+        for path in (*self.folder.glob(half), *(path for place in inside for path in place.rglob(half))):
+            path.unlink(missing_ok=True)
+
     def _has_other_settings(self) -> bool:
         """Whether the folder has results of other settings."""
         try:
@@ -211,16 +220,12 @@ class RunFolder:
         return any(before.get(name) != self._settings.get(name) for name in names)
 
     def _move_aside(self) -> None:
-        """Move results of other settings to another folder, so that runs are neither mixed nor lost."""
+        """Rename the folder if it has results of other settings, so that runs are neither mixed nor lost."""
         free = next(n for n in count(1) if not self.folder.with_name(f"{self.folder.name}-{n}").exists())
-        aside, inside = self.folder.with_name(f"{self.folder.name}-{free}"), self.folder / _ASIDE
-        inside.mkdir(exist_ok=True)
-        names = [path.name for path in self.folder.iterdir() if path.name not in (_LOCK, _ASIDE)]
-        for name in sorted(
-            names, key=lambda name: name == "config.json"
-        ):  # last, so that an interrupted move is repeated
-            (self.folder / name).rename(inside / name)
-        inside.rename(aside)
+        aside = self.folder.with_name(f"{self.folder.name}-{free}")
+        self.folder.rename(aside)
+        self._lock.release()
+        self._take_lock()
         self._progress.warn(f"{self.folder} has results of other settings: moved them to {aside}")
 
 
@@ -245,13 +250,10 @@ def machine_facts(backbone: Backbone) -> dict[str, Any]:
 
 def _commit() -> str:
     """Commit of the checkout that contains this file; empty for an installed package."""
-    folder = Path(__file__).resolve().parent
+    file = Path(__file__).resolve()
+    command = ["git", "rev-parse", "HEAD", f"HEAD:./{file.name}"]  # fails unless git tracks the file
     try:
-        inside = subprocess.run(
-            ["git", "ls-files", "--error-unmatch", Path(__file__).name], cwd=folder, capture_output=True
-        )
-        if inside.returncode:
-            return ""
-        return subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True).stdout.strip()
+        done = subprocess.run(command, cwd=file.parent, capture_output=True, text=True)
+        return "" if done.returncode else done.stdout.split()[0]
     except OSError:
         return ""

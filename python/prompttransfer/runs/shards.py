@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prompttransfer.files.json_file import read_json
-from prompttransfer.files.progress import NullProgress, ProgressReporter
+from prompttransfer.files.progress import ProgressReporter
 from prompttransfer.runs.run_folder import RunFolder
 from prompttransfer.runs.worker import SOURCES, RunPlan
 from prompttransfer.settings.run import RunConfig
@@ -53,7 +53,7 @@ def collect(output: Path, progress: ProgressReporter | None = None) -> Path:
     Raises:
         ValueError: there are no shards, or they belong to different runs.
     """
-    progress = progress or NullProgress()
+    progress = progress or ProgressReporter()
     shards = sorted(path.parent for path in (output / "shards").glob(f"*/{JOBS}"))
     if not shards:
         raise ValueError(f"{output} has no shards; want the --output of `prompttransfer compare --shard`")

@@ -57,38 +57,30 @@ def read_tasks(config: RunConfig, progress: ProgressReporter) -> RunTasks:
     return RunTasks(tuple(sources), targets)
 
 
-@dataclass
 class Workbench:
-    """The loaded model and tasks of a run."""
+    """The loaded model and tasks of a run.
 
-    config: RunConfig
-    backbone: Backbone
-    store: Store
-    progress: ProgressReporter
-    tasks: RunTasks
+    Args:
+        tasks: return value of `read_tasks`, if it was called before.
+        store: store of finished stages; None: the one in the settings.
+        model: folder to load the model from, if it differs from the settings.
+    """
 
-    @classmethod
-    def open(
-        cls,
+    def __init__(
+        self,
         config: RunConfig,
         progress: ProgressReporter,
         tasks: RunTasks | None = None,
         *,
         store: Store | None = None,
         model: Path | None = None,
-    ) -> Workbench:
-        """Load the tasks, unless they are given, then the model, because errors in tables should show first.
-
-        Args:
-            store: store of finished stages; None: the one in the settings.
-            model: folder to load the model from, if it differs from the settings.
-        """
-        tasks = tasks or read_tasks(config, progress)
-        backbone = load_backbone(model or config.model, progress, **model_options(config))
-        if config.dropout == "model" and not backbone.has_dropout:
+    ) -> None:
+        self.config, self.progress = config, progress
+        self.tasks = tasks or read_tasks(config, progress)  # before the model, so that errors in tables show first
+        self.backbone = load_backbone(model or config.model, progress, **model_options(config))
+        if config.dropout == "model" and not self.backbone.has_dropout:
             progress.note("dropout: the model has none, so training uses none")
-        store = store or Store(config.cache or default_folder(), progress.note)
-        return cls(config, backbone, store, progress, tasks)
+        self.store = store or Store(config.cache or default_folder(), progress.note)
 
     def context(self, seed: int) -> Context:
         """Model, tasks and P_init for one seed."""

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import gc
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
-from prompttransfer.files.progress import ProgressReporter
-from prompttransfer.files.store import Store
-from prompttransfer.runs.jobs import card_of, jobs_of, shared_jobs, working_order
+from prompttransfer.distributed import processes
+from prompttransfer.runs.jobs import TargetJob, card_of, jobs_of, shared_jobs, working_order
 from prompttransfer.runs.run_folder import JobOutput, PromptFile, machine_facts
-from prompttransfer.runs.workbench import RunTasks, Workbench
-from prompttransfer.settings.run import RunConfig
+from prompttransfer.runs.workbench import Workbench
 
 SOURCES = "sources"
 
@@ -28,6 +27,7 @@ class RunPlan:
         keys: for each job, in the order of the results, the hash of everything it depends on.
         facts: model, commit, machine and versions, for results.json.
         starts: P_init of each source seed, by its path in the run folder.
+        model: identity of the model, which is the same for all workers.
     """
 
     order: tuple[str, ...]
@@ -35,33 +35,21 @@ class RunPlan:
     keys: dict[str, str]
     facts: dict[str, Any]
     starts: dict[str, PromptFile]
+    model: dict[str, str] = field(default_factory=dict)
 
 
 class Worker:
-    """The loaded model and tasks of a run.
+    """Does the jobs of a run."""
 
-    Args:
-        tasks: return value of `read_tasks`.
-        store: store of finished stages; None: the one in the settings.
-        model: folder to load the model from, if it differs from the settings.
-    """
+    def __init__(self, work: Workbench) -> None:
+        self._work = work
+        self._contexts = [work.context(seed) for seed in work.config.seeds]
+        self._jobs = {job.name: job for job in jobs_of(work.config, self._contexts)}
+        # Python collects garbage after every stage, and would scan all tasks.
+        gc.collect()
+        gc.freeze()
 
-    def __init__(
-        self,
-        config: RunConfig,
-        progress: ProgressReporter,
-        tasks: RunTasks,
-        *,
-        store: Store | None = None,
-        model: Path | None = None,
-    ) -> None:
-        work = Workbench.open(config, progress, tasks, store=store, model=model)
-        self.model = work.backbone.identity
-        self.store = work.store
-        self._model_name, self._backbone = config.model, work.backbone
-        self._contexts = [work.context(seed) for seed in config.seeds]
-        self._jobs = {job.name: job for job in jobs_of(config, self._contexts)}
-
+    @cached_property
     def plan(self) -> RunPlan:
         """All jobs of the run."""
         starts = {
@@ -69,10 +57,12 @@ class Worker:
             for ctx in self._contexts
         }
         jobs = list(self._jobs.values())
-        groups = {job.name: job.group for job in jobs} | dict.fromkeys(shared_jobs(jobs), SOURCES)
+        groups = {job.name: job.group for job in jobs if isinstance(job, TargetJob)}
+        groups |= dict.fromkeys(shared_jobs(jobs), SOURCES)
         keys = {job.name: job.key for job in jobs}
-        facts = {"model": self._model_name, "model_fingerprint": self._backbone.fingerprint}
-        return RunPlan(tuple(working_order(jobs)), groups, keys, facts | machine_facts(self._backbone), starts)
+        backbone = self._work.backbone
+        facts = {"model": self._work.config.model, "model_fingerprint": backbone.fingerprint, **machine_facts(backbone)}
+        return RunPlan(tuple(working_order(jobs)), groups, keys, facts, starts, backbone.identity)
 
     def do(self, job: str, *, wait: bool = True) -> JobOutput:
         """Do a job.
@@ -81,11 +71,10 @@ class Worker:
             StageBusy: another worker is computing a stage that the job needs, and `wait` is false. The job's stages so
                 far are in the store.
         """
-        self.store.waits = wait
+        self._work.store.waits = wait
         return self._jobs[job].do()
 
-
-def keep_loaded() -> None:
-    """Exclude everything loaded from garbage collection, which runs after every stage and would scan all tasks."""
-    gc.collect()
-    gc.freeze()
+    def results(self, jobs: Sequence[str]) -> Iterator[tuple[str, JobOutput]]:
+        """Do jobs in this process. With several processes of a launcher, all do the jobs of the main one."""
+        for job in processes.follow(jobs):
+            yield job, self.do(job)

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from prompttransfer.files.progress import NullProgress, ProgressReporter
+from prompttransfer.files.progress import ProgressReporter
 from prompttransfer.files.texts import check_text
 from prompttransfer.interchange import Card
 from prompttransfer.interchange.hub import Place
@@ -46,7 +46,7 @@ class Predictor:
     prompt: Tensor | PromptModule
     card: Card
     batch_size: int = 32
-    progress: ProgressReporter = field(default_factory=NullProgress)
+    progress: ProgressReporter = field(default_factory=ProgressReporter)
 
     @classmethod
     def open(
@@ -63,7 +63,7 @@ class Predictor:
         """
         prompt, card = read_answering_prompt(path, **overrides)
         named = overrides.get("model") is not None
-        return cls.of(path, prompt, card, named=named, progress=progress or NullProgress(), batch_size=batch_size)
+        return cls.of(path, prompt, card, named=named, progress=progress or ProgressReporter(), batch_size=batch_size)
 
     @classmethod
     def of(

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from prompttransfer.files.progress import NullProgress, ProgressReporter
+from prompttransfer.files.progress import ProgressReporter
 from prompttransfer.interchange import Card
 from prompttransfer.interchange.hub import Place
 from prompttransfer.models.embeddings import Embeddings
@@ -83,7 +83,7 @@ class ServedPrompt:
     prompt: PromptModule
     card: Card
     embeddings: Embeddings
-    progress: ProgressReporter = field(default_factory=NullProgress)
+    progress: ProgressReporter = field(default_factory=ProgressReporter)
 
     @classmethod
     def open(cls, path: Place, *, progress: ProgressReporter | None = None, **overrides: Any) -> ServedPrompt:
@@ -97,7 +97,8 @@ class ServedPrompt:
             ConnectionError: prompt or model are not on this machine, and the hub does not answer.
         """
         prompt, card = read_answering_prompt(path, **overrides)
-        return cls.of(path, prompt, card, named=overrides.get("model") is not None, progress=progress or NullProgress())
+        named = overrides.get("model") is not None
+        return cls.of(path, prompt, card, named=named, progress=progress or ProgressReporter())
 
     @classmethod
     def of(

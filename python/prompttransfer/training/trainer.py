@@ -26,7 +26,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
 
 from prompttransfer.distributed import processes
-from prompttransfer.distributed.shares import counted, share_of
+from prompttransfer.distributed.shares import counted
 from prompttransfer.files.durable import Damaged, check_seal, seal
 from prompttransfer.models import Backbone, Batch, quiet_transformers
 from prompttransfer.models.rows import EncodedRow
@@ -188,7 +188,7 @@ class PromptTrainer(Trainer):
     def get_train_dataloader(self) -> DataLoader:
         # Not prepared by accelerate, which would give every process other batches in place of a part of each.
         plan = self.plan
-        batches = FixedBatches(plan.batches if plan.whole_batches else list(map(share_of, plan.batches)))
+        batches = FixedBatches(plan.batches if plan.whole_batches else list(map(processes.mine, plan.batches)))
         return DataLoader(plan.rows, batch_sampler=batches, collate_fn=self._collate)
 
     def training_step(self, model: nn.Module, inputs: Batch, num_items_in_batch: Tensor | None = None) -> Tensor:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 import subprocess
-import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +14,8 @@ from prompttransfer.files.durable import (
     Damaged,
     check_seal,
     read_record,
-    remove_leftovers,
     replacing,
     seal,
-    write_json,
     write_record,
 )
 
@@ -56,51 +51,6 @@ def test_a_file_is_on_the_disk_before_its_name_is(tmp_path: Path, monkeypatch: p
     with replacing(tmp_path / "a", sync=sync) as temporary:
         temporary.write_text("content")
     assert order == (["file", "replace", "folder"] if sync else ["replace"])
-
-
-WRITER = """
-import sys, time
-from pathlib import Path
-from prompttransfer.files.durable import replacing
-with replacing(Path(sys.argv[1])) as temporary:
-    temporary.write_text("half")
-    print(temporary, flush=True)
-    time.sleep(600)
-"""
-
-
-def test_leftovers_of_a_killed_process_go_and_what_is_being_written_stays(tmp_path: Path) -> None:
-    rows = tmp_path / "rows"
-    with subprocess.Popen([sys.executable, "-c", WRITER, rows / "a.json"], stdout=subprocess.PIPE, text=True) as writer:
-        assert writer.stdout
-        temporary = Path(writer.stdout.readline().strip())
-        with replacing(rows / "b.json") as mine:
-            mine.write_text("whole")
-            remove_leftovers(tmp_path)
-            assert mine.exists() and temporary.read_text() == "half", "both are being written"
-            writer.kill()
-            writer.wait()
-            remove_leftovers(tmp_path)
-            assert not temporary.exists()
-    assert [path.name for path in rows.iterdir()] == ["b.json"] and (rows / "b.json").read_text() == "whole"
-
-
-def test_a_new_file_that_is_taken_for_a_leftover_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between its creation and its lock."""
-    names: list[str] = []
-
-    def interrupted(*arguments: Any, **options: Any) -> tuple[int, str]:
-        handle, name = mkstemp(*arguments, **options)
-        if not names:
-            remove_leftovers(tmp_path)
-        names.append(name)
-        return handle, name
-
-    mkstemp = tempfile.mkstemp
-    monkeypatch.setattr(tempfile, "mkstemp", interrupted)
-    write_json(tmp_path / "a.json", {"whole": True})
-    assert len(names) == 2 and json.loads((tmp_path / "a.json").read_text()) == {"whole": True}
-    assert len(list(tmp_path.iterdir())) == 1
 
 
 def sealed(folder: Path) -> Path:

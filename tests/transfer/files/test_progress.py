@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from prompttransfer.files import progress as module
-from prompttransfer.files.progress import NullProgress, Progress, QuietProgress
+from prompttransfer.files.progress import Progress, ProgressReporter, QuietProgress
 
 
 def console(terminal: bool) -> Console:
@@ -54,7 +54,7 @@ def test_terminal_shows_a_bar_and_keeps_a_line() -> None:
 
 
 def test_null_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
-    with NullProgress() as progress:
+    with ProgressReporter() as progress:
         stage = progress.stage("train", 2)
         stage.advance(1, loss=1.0)
         stage.close()

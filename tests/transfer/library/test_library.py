@@ -141,11 +141,11 @@ def test_prompts_without_a_start_share_none(tmp_path: Path) -> None:
         assert got == {name: pytest.approx(cosine(prompts[2], prompts[n]), abs=1e-5) for n, name in enumerate("ab")}
 
 
-def test_index_of_another_format_is_made_anew(tmp_path: Path) -> None:
+def test_an_index_with_another_table_does_no_harm(tmp_path: Path) -> None:
     stored(tmp_path, "a", torch.ones(2, 3))
     assert list(Library.open(tmp_path).entries) == ["a"]
     with closing(sqlite3.connect(tmp_path / "index.sqlite")) as database:
-        database.executescript("PRAGMA user_version = 99; DROP TABLE prompts; CREATE TABLE prompts(other)")
+        database.executescript("DROP TABLE prompts; CREATE TABLE prompts(other)")
     assert list(Library.open(tmp_path).entries) == ["a"]
 
 
@@ -175,8 +175,7 @@ def test_file_that_changes_while_the_library_is_open_is_told(tmp_path: Path) -> 
     (tmp_path / "a.safetensors").unlink()
     with pytest.raises(ValueError, match=r"a\.safetensors: not readable"):
         library.similar(torch.ones(2, 3), Card())
-    with pytest.raises(ValueError, match=r"open it with Library\.open"):
-        Library(tmp_path).similar(torch.ones(2, 3), Card())
+    assert Library(tmp_path).similar(torch.ones(2, 3), Card()).compared == 0
     with pytest.raises(ValueError, match=r"start: got shape \(2, 4\), want the prompt's shape \(2, 3\)"):
         Library.open(tmp_path).similar(torch.ones(2, 3), Card(), start=torch.ones(2, 4))
 

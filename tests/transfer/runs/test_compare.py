@@ -20,7 +20,7 @@ from prompttransfer import RunConfig, register_method
 from prompttransfer.estimate.model import model_facts
 from prompttransfer.estimate.stages import stages
 from prompttransfer.estimate.tasks import TaskFacts
-from prompttransfer.files.progress import NullProgress
+from prompttransfer.files.progress import ProgressReporter
 from prompttransfer.methods import (
     Context,
     EncodedTask,
@@ -118,7 +118,7 @@ def config(tmp_path: Path, tasks: dict[str, Task], monkeypatch: pytest.MonkeyPat
 
 def test_one_start_of_the_labels_of_all_tasks_serves_all_of_them(config: RunConfig) -> None:
     config = config.model_copy(update={"init": "labels", "prompt_length": 5})
-    work = Workbench.open(config, Progress())
+    work = Workbench(config, Progress())
     first, second = (work.context(seed) for seed in config.seeds)
     table = work.backbone.embedding.weight.detach()
     assert torch.equal(first.start[:2], table[[VOCABULARY.index("no"), VOCABULARY.index("yes")]])
@@ -156,7 +156,7 @@ def test_a_run_writes_every_row_with_its_honest_columns(config: RunConfig) -> No
 
 
 def test_what_others_need_is_done_first_and_rows_stand_where_they_belong(config: RunConfig) -> None:
-    class Notes(NullProgress):
+    class Notes(ProgressReporter):
         rows: ClassVar[list[str]] = []
 
         def note(self, text: str) -> None:
@@ -226,7 +226,7 @@ def test_mistakes_in_a_table_are_told_before_the_model_is_loaded(
     monkeypatch.setattr("prompttransfer.runs.workbench.load_model", lambda name, **_: loaded.append(name))
     monkeypatch.setattr("prompttransfer.runs.workbench.load_task", wrong)
     with pytest.raises(ValueError, match="no such column"):
-        Workbench.open(config, Progress())
+        Workbench(config, Progress())
     assert loaded == []
 
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 
+from prompttransfer.files.progress import ProgressReporter
 from prompttransfer.files.store import StageBusy
 from prompttransfer.runs.executors import JobFailed
-from prompttransfer.runs.executors.dispatch import LOSSES, Answer, WorkerLost, dispatch
 from prompttransfer.runs.executors.payload import Failure
+from prompttransfer.runs.executors.pool import LOSSES, Answer, PooledWorker, WorkerLost, WorkerPool
 from prompttransfer.runs.run_folder import JobOutput
+from prompttransfer.runs.worker import RunPlan
 
+dispatch: Callable[..., Iterator[tuple[str, JobOutput]]] = WorkerPool.results
 OUTPUT = JobOutput(row=None, prompts={})  # type: ignore[arg-type]
 
 
@@ -110,3 +114,14 @@ def test_a_large_grid_is_close_to_the_best_possible_time() -> None:
     assert len(list(dispatch(pool, jobs))) == len(jobs)
     longest = 60.0 + 100.0 + 13.0
     assert pool.time <= 1.1 * max(longest, pool.worked / 64)
+
+
+def test_a_worker_with_another_model_ends_the_run() -> None:
+    pool = type("Pool", (WorkerPool,), dict.fromkeys(("start", "send", "answers")))(ProgressReporter())
+    plan = RunPlan((), {}, {}, {}, {}, {"model": "a"})
+    workers = [PooledWorker(f"worker {number}", pool.receiver()) for number in (1, 2, 3)]
+    pool.ready(workers[0], plan)
+    pool.ready(workers[1], replace(plan, facts={"machine": "another"}))
+    with pytest.raises(JobFailed, match=r"worker 3 loaded a different model .*'b'.* instead of .*'a'"):
+        pool.ready(workers[2], replace(plan, model={"model": "b"}))
+    assert [worker.job is None for worker in workers] == [True, True, False] and pool.plan is plan

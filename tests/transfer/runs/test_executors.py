@@ -13,7 +13,7 @@ from recorded_progress import RecordedProgress
 from typer.testing import CliRunner
 
 from prompttransfer import Context, EncodedTask, Method, MethodResult, RunConfig, cli, register_method
-from prompttransfer.files.progress import NullProgress
+from prompttransfer.files.progress import ProgressReporter
 from prompttransfer.runs.compare import compare
 from prompttransfer.runs.executors import JobFailed, LocalWorkers
 from prompttransfer.runs.executors.payload import Failure
@@ -66,7 +66,7 @@ def test_two_workers_make_what_one_process_makes(toy: RunConfig, tmp_path: Path)
 @pytest.mark.slow
 def test_idle_workers_return_and_clean_up(toy: RunConfig, tmp_path: Path) -> None:
     """One that is stopped leaves its semaphores to a warning at the end of the run."""
-    with LocalWorkers(1).open(placed(toy, tmp_path / "run"), NullProgress()) as session:
+    with LocalWorkers(1).open(placed(toy, tmp_path / "run"), ProgressReporter()) as session:
         assert session.plan.order
         (process,) = [worker.process for worker in session.workers]
     assert process.exitcode == 0
@@ -109,15 +109,18 @@ def test_workers_are_not_for_processes_of_a_launcher(monkeypatch: pytest.MonkeyP
 
 def test_a_folder_has_one_writer(toy: RunConfig, tmp_path: Path) -> None:
     config = placed(toy, tmp_path / "x")
-    with RunFolder(config.output, config, {}, {}, NullProgress()):
-        second = RunFolder(config.output, config, {}, {}, NullProgress())
+    with RunFolder(config.output, config, {}, {}, ProgressReporter()):
+        second = RunFolder(config.output, config, {}, {}, ProgressReporter())
         with pytest.raises(ValueError, match=r"another run is writing to .*x/run; wait until it ends"):
             second.__enter__()
         half = config.output / "prompts" / "sources" / ".red-seed42.safetensors.l0qj4aq3.tmp"
-        half.parent.mkdir(parents=True)
-        half.touch()
-    with RunFolder(config.output, config, {}, {}, NullProgress()):
+        of_a_shard = config.output / "shards" / "1-of-2" / ".results.json.l0qj4aq3.tmp"
+        for path in (half, of_a_shard):
+            path.parent.mkdir(parents=True)
+            path.touch()
+    with RunFolder(config.output, config, {}, {}, ProgressReporter()):
         assert not half.exists(), "what a killed run was writing is deleted"
+        assert of_a_shard.exists(), "a shard may be running"
 
 
 def test_progress_of_a_worker_is_shown_where_the_user_is() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -57,10 +58,10 @@ CSV = (
 
 def test_json_and_csv_are_those_of_before(tmp_path: Path) -> None:
     path = "prompts/DTVG/goal-seed7.safetensors"
-    row = TargetRow.of("DTVG", TASK, 7, RESULT, FOUND, ZERO_SHOT, prompt=path)
+    row = replace(TargetRow.of("DTVG", TASK, 7, RESULT, FOUND, ZERO_SHOT), prompt=path)
     assert json.dumps(row.facts()) == TARGET
     stage = StageResult({}, {"updates": 60, "seconds": 9.00001})
-    source = SourceRow.of(TASK, 7, stage, FOUND, ZERO_SHOT, prompt="prompts/sources/goal.safetensors")
+    source = replace(SourceRow.of(TASK, 7, stage, FOUND, ZERO_SHOT), prompt="prompts/sources/goal.safetensors")
     assert json.dumps(source.facts()) == SOURCE
     unkept = TargetRow.of("DTVG", TASK, 7, RESULT, FOUND, ZERO_SHOT)  # as in the studies: no file, no column for it
     write_csv(tmp_path / "results.csv", csv_rows([unkept]))

@@ -13,7 +13,7 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from prompttransfer import RunConfig, cli
-from prompttransfer.files.progress import NullProgress
+from prompttransfer.files.progress import ProgressReporter
 from prompttransfer.interchange import Card, read_card, read_factors, read_trained, write_prompt
 from prompttransfer.models import Backbone
 from prompttransfer.runs.compare import compare
@@ -224,7 +224,7 @@ def test_files_of_a_run_are_all_that_predict_and_evaluate_need(tmp_path: Path) -
         output=tmp_path / "run",
         cache=tmp_path / "cache",
     )
-    folder = compare(config, NullProgress())
+    folder = compare(config, ProgressReporter())
     rows = [json.loads(line) for line in (tmp_path / "goal-test.jsonl").read_text().splitlines()]
     for row in json.loads((folder / "results.json").read_text())["rows"]:
         file = folder / row["prompt"]

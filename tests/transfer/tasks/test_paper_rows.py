@@ -9,7 +9,7 @@ import pytest
 from datasets import Dataset
 from hub_fixtures import FIXTURES, Row, write_hub
 
-from prompttransfer.files.progress import NullProgress
+from prompttransfer.files.progress import ProgressReporter
 from prompttransfer.tasks import load_task
 from prompttransfer.tasks.papers import load_paper, loading
 from prompttransfer.tasks.task import Task
@@ -27,7 +27,7 @@ def hub(tmp_path: Path) -> Path:
     return tmp_path / "hub"
 
 
-class Notes(NullProgress):
+class Notes(ProgressReporter):
     def __init__(self) -> None:
         self.notes: list[str] = []
 

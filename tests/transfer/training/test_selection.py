@@ -114,7 +114,7 @@ def test_metrics_of_other_scales_are_no_part_of_the_mean(llama: Backbone) -> Non
 def test_a_run_chooses_on_validation_rows(config: RunConfig) -> None:  # noqa: F811
     config = config.model_copy(update={"select_updates": 2, "seeds": (1,), "methods": ("PT", "SPoT", "DTVG")})
     config = config.model_copy(update={"transfer_from": "all"})
-    work = Workbench.open(config, Progress())
+    work = Workbench(config, Progress())
     target = work.context(1).targets[0]
     blue = work.tasks.targets["blue"]
     assert target.validation.test == EncodedTask.of(blue.on_validation(), work.backbone).test[: config.test_rows]

@@ -9,7 +9,7 @@ from pathlib import Path
 from prompttransfer.files.assets.fetching import fetch
 from prompttransfer.files.assets.table import ASSETS
 from prompttransfer.files.cache import built_once, cache_folder
-from prompttransfer.files.progress import NullProgress, ProgressReporter
+from prompttransfer.files.progress import ProgressReporter
 
 
 def demo_model_folder() -> Path:
@@ -19,7 +19,7 @@ def demo_model_folder() -> Path:
 
 def demo_model(progress: ProgressReporter | None = None) -> Path:
     """Folder of SmolLM2-135M-Instruct for transformers, converted from the 4-bit file if it is not in the cache."""
-    progress = progress or NullProgress()
+    progress = progress or ProgressReporter()
     folder = demo_model_folder()
     with built_once(folder) as work:
         if work is None:

@@ -21,7 +21,7 @@ from prompttransfer.files.assets.table import ASSETS, NESTED, Asset
 from prompttransfer.files.cache import built_once, cache_folder, folder_bytes
 from prompttransfer.files.durable import file_hash
 from prompttransfer.files.paths import NoHome, home
-from prompttransfer.files.progress import NullProgress, ProgressReporter
+from prompttransfer.files.progress import ProgressReporter
 
 
 class AssetError(RuntimeError):
@@ -39,7 +39,7 @@ def is_fetched(name: str) -> bool:
 
 def fetch(name: str, progress: ProgressReporter | None = None) -> Path:
     """Return the folder of an asset's members, after downloading it if necessary. Raises AssetError on failure."""
-    asset, folder, progress = ASSETS[name], asset_folder(name), progress or NullProgress()
+    asset, folder, progress = ASSETS[name], asset_folder(name), progress or ProgressReporter()
     with built_once(folder) as work:
         if work is None:
             progress.note(f"{asset.name} {asset.version}: reused from the cache")
@@ -123,33 +123,25 @@ def _wrong_file(asset: Asset, got: str) -> AssetError:
 
 
 def _extract(asset: Asset, archive: Path, target: Path) -> None:
-    """Copy only the named members to target."""
+    """Copy only the named members to target. Nothing is extracted to a path from the archive."""
     target.mkdir(exist_ok=True)
     for local, path in asset.members.items():
         outer, _, inner = path.partition(NESTED)
         try:
             data = _member(archive, outer)
-            if data is not None and inner:
-                data = _member(io.BytesIO(data), inner)
-        except (
-            OSError,
-            EOFError,
-            KeyError,
-            tarfile.TarError,
-            zipfile.BadZipFile,
-        ) as error:  # KeyError: a dangling link
+            (target / local).write_bytes(_member(io.BytesIO(data), inner) if inner else data)
+        except (OSError, EOFError, KeyError, tarfile.TarError, zipfile.BadZipFile) as error:
             raise AssetError(f"{asset.file} cannot be read: {error}") from error
-        if data is None:
-            raise AssetError(f"{asset.file} has no member {path}")
-        (target / local).write_bytes(data)
 
 
-def _member(archive: Path | io.BytesIO, name: str) -> bytes | None:
-    """Content of one member, by its full name. Nothing is extracted to a path from the archive."""
+def _member(archive: Path | io.BytesIO, name: str) -> bytes:
+    """Content of one member, by its full name. Raises KeyError if there is none."""
     if isinstance(archive, Path) and archive.suffix == ".whl":
         with zipfile.ZipFile(archive) as wheel:
-            return wheel.read(name) if name in wheel.namelist() else None
+            return wheel.read(name)
     source = io.BytesIO(archive.read_bytes()) if isinstance(archive, Path) else archive
     with tarfile.open(fileobj=source) as tar:
-        stream = tar.extractfile(name) if name in tar.getnames() else None
-        return None if stream is None else stream.read()
+        stream = tar.extractfile(name)
+        if stream is None:
+            raise KeyError(f"{name} is not a file")
+        return stream.read()

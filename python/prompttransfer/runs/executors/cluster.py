@@ -14,8 +14,8 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -29,10 +29,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from prompttransfer.files.cache import built_once, cache_folder
 from prompttransfer.files.progress import ProgressReporter
 from prompttransfer.files.store import StageBusy, StageResult, Store, default_folder, key_hash
-from prompttransfer.runs.executors.base import JobFailed, Session
-from prompttransfer.runs.executors.dispatch import Answer
+from prompttransfer.runs.executors.base import Session
 from prompttransfer.runs.executors.payload import Failure, Outcome, Payload, outcome_of
-from prompttransfer.runs.executors.pool import LOADING, PooledWorker, WorkerPool
+from prompttransfer.runs.executors.pool import LOADING, Answer, PooledWorker, WorkerPool
 from prompttransfer.runs.executors.relay import Event, Receiver, Sender
 from prompttransfer.runs.workbench import RunTasks, model_source, read_tasks
 from prompttransfer.runs.worker import RunPlan
@@ -69,25 +68,18 @@ class Cluster:
     def pool(self, payload: Payload, store: Path, model: Path | None, progress: ProgressReporter) -> Iterator[Session]:
         """Start the workers, which open `payload`."""
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-        began = not ray.is_initialized()
-        if began:
-            address = os.environ.get("RAY_ADDRESS", "local") if self.address == "auto" else self.address
-            try:
-                ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-            except ConnectionError as error:
-                raise ConnectionError(
-                    f"no Ray cluster answers at {address}; if it needs a token, set RAY_AUTH_MODE=token on all "
-                    "machines and copy ~/.ray/auth_token from the first machine to the others"
-                ) from error
-        try:
-            actors = _Actors(payload, store, model, self.workers, progress)
-            try:
-                yield actors
-            finally:
-                actors.end()
-        finally:
-            if began:
-                ray.shutdown()
+        with ExitStack() as stack:
+            if not ray.is_initialized():
+                address = os.environ.get("RAY_ADDRESS", "local") if self.address == "auto" else self.address
+                try:
+                    ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+                except ConnectionError as error:
+                    raise ConnectionError(
+                        f"no Ray cluster answers at {address}; if it needs a token, set RAY_AUTH_MODE=token on all "
+                        "machines and copy ~/.ray/auth_token from the first machine to the others"
+                    ) from error
+                stack.callback(ray.shutdown)
+            yield stack.enter_context(closing(_Actors(payload, store, model, self.workers, progress)))
 
 
 class _Stages:
@@ -163,16 +155,6 @@ class _ClusterStore(Store):
         return replace(result, news=news)
 
 
-@dataclass(frozen=True)
-class Ready:
-    """Message of a worker that has loaded the model: its machine and process id, and the identity of the model."""
-
-    machine: str
-    pid: int
-    model: dict[str, Any]
-    plan: RunPlan | None
-
-
 class _RayWorker:
     """Actor that does jobs."""
 
@@ -187,11 +169,9 @@ class _RayWorker:
         except Exception as error:
             self._failure = Failure.of(error)
 
-    def ready(self, plans: bool) -> Ready | Failure:
-        """Wait until the model is loaded. plans: also make the plan of the run."""
-        return self._failure or Ready(
-            platform.node(), os.getpid(), self._worker.model, self._worker.plan() if plans else None
-        )
+    def ready(self) -> tuple[str, RunPlan | Failure]:
+        """Wait until the model is loaded; return this worker's machine and process, and the plan of the run."""
+        return f"{platform.node()} (pid {os.getpid()})", self._failure or self._worker.plan
 
     def do(self, job: str, wait: bool) -> Outcome:
         return outcome_of(self._worker, job, wait)
@@ -228,7 +208,6 @@ class _Actors(WorkerPool[_Handle]):
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self._stages = ray.remote(_Stages).options(num_cpus=0, scheduling_strategy=here).remote(store, model)
         self._payload, self._model = ray.put(payload), model
-        self._identity: dict[str, Any] | None = None
         self._started, self._next_look, self._patience = 0, 0.0, time.monotonic() + _PATIENCE
         total, threads = ray.cluster_resources(), int(os.environ.get("OMP_NUM_THREADS") or 1)
         gpus = int(total.get("GPU", 0))
@@ -244,9 +223,9 @@ class _Actors(WorkerPool[_Handle]):
 
     def start(self) -> None:
         self._started += 1
-        name, plans = f"worker {self._started}", self.plans
+        name = f"worker {self._started}"
         actor = ray.remote(_RayWorker).options(**self._options).remote(self._payload, self._stages, name, self._model)
-        self.workers.append(_Handle(name, self.receiver(), actor, actor.ready.remote(plans)))
+        self.workers.append(_Handle(name, self.receiver(), actor, actor.ready.remote()))
 
     def send(self, worker: _Handle, job: str, wait: bool) -> None:
         worker.reference = worker.actor.do.remote(job, wait)
@@ -266,7 +245,7 @@ class _Actors(WorkerPool[_Handle]):
                 receivers[name].receive(event)
         now = time.monotonic()
         self._next_look = now + _POLL
-        if self._identity is None and now > self._patience:
+        if self._plan is None and now > self._patience:
             self._patience = math.inf
             wanted = {name: value for name, value in self._options.items() if name != "runtime_env" and value}
             self.progress.note(f"waiting for the cluster to place a worker with {wanted}")
@@ -282,23 +261,12 @@ class _Actors(WorkerPool[_Handle]):
         if worker.job:
             job, worker.job = worker.job, None
             return Answer(job, worker.name, content)
-        self._check(worker, content)
+        place, plan = content
+        worker.name = f"{worker.id} on {place}"
+        self.ready(worker, plan)
         return None
 
-    def _check(self, worker: _Handle, content: Ready | Failure) -> None:
-        """Check that all workers have the same model."""
-        if isinstance(content, Failure):
-            return self.ready(worker, content)
-        self._identity = self._identity or content.model
-        worker.name = f"{worker.id} on {content.machine} (pid {content.pid})"
-        if content.model != self._identity:
-            raise JobFailed(
-                f"{worker.name} loaded a different model than the first worker: {content.model} instead of "
-                f"{self._identity}; want the same model files, precision and kind of device on all machines"
-            )
-        self.ready(worker, content.plan)
-
-    def end(self) -> None:
+    def close(self) -> None:
         """End all workers."""
         with suppress(RayError):  # the cluster is gone
             self._look()

@@ -9,7 +9,7 @@ import platform
 import signal
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_for
 from typing import Any
@@ -19,9 +19,8 @@ import torch
 from prompttransfer.distributed import processes
 from prompttransfer.files.progress import ProgressReporter
 from prompttransfer.runs.executors.base import Session
-from prompttransfer.runs.executors.dispatch import Answer
 from prompttransfer.runs.executors.payload import Failure, Payload, outcome_of
-from prompttransfer.runs.executors.pool import PooledWorker, WorkerPool
+from prompttransfer.runs.executors.pool import Answer, PooledWorker, WorkerPool
 from prompttransfer.runs.executors.relay import Receiver, Sender
 from prompttransfer.runs.workbench import read_tasks
 from prompttransfer.settings.run import RunConfig
@@ -50,23 +49,20 @@ class LocalWorkers:
     @contextmanager
     def pool(self, payload: Payload, progress: ProgressReporter) -> Iterator[Session]:
         """Start the workers, which open `payload`."""
-        pool = _Processes(payload, self.count, progress)
-        try:
+        with closing(_Processes(payload, self.count, progress)) as pool:
             for _ in range(self.count):
                 pool.start()
             yield pool
-        finally:
-            pool.end()
 
 
 class _Worker(PooledWorker):
     """A process and the pipe to it. place: the lowest free number, from 0."""
 
-    def __init__(self, place: int, payload: bytes, share: Mapping[str, str], receiver: Receiver, plans: bool) -> None:
+    def __init__(self, place: int, payload: bytes, share: Mapping[str, str], receiver: Receiver) -> None:
         self.place = place
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, payload, plans), daemon=True)
+        self.process = context.Process(target=_serve, args=(theirs, payload), daemon=True)
         with _environment(share):
             self.process.start()
         theirs.close()
@@ -90,7 +86,7 @@ class _Processes(WorkerPool[_Worker]):
     def start(self) -> None:
         place = min(set(range(self._count)) - {worker.place for worker in self.workers})
         share = _share(place, self._count)
-        self.workers.append(_Worker(place, self._payload, share, self.receiver(), self.plans))
+        self.workers.append(_Worker(place, self._payload, share, self.receiver()))
 
     def send(self, worker: _Worker, job: str, wait: bool) -> None:
         with suppress(OSError):  # it is gone, which `answers` will notice
@@ -116,20 +112,20 @@ class _Processes(WorkerPool[_Worker]):
             return Answer(str(job), worker.name, content)
         return None
 
-    def end(self) -> None:
+    def close(self) -> None:
         """End all workers."""
         for worker in self.workers:
             worker.receiver.close()
             worker.end()
 
 
-def _serve(pipe: Connection, payload: bytes, plans: bool) -> None:
+def _serve(pipe: Connection, payload: bytes) -> None:
     """Main function of a worker process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent ends this one
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         worker = pickle.loads(payload).open(Sender(lambda event: _send(pipe, ("event", event))))
-        _send(pipe, ("ready", worker.plan() if plans else None))
+        _send(pipe, ("ready", worker.plan))
     except Exception as error:
         _send(pipe, ("ready", Failure.of(error)))
         return
@@ -168,7 +164,7 @@ def _share(place: int, count: int) -> dict[str, str]:
 @contextmanager
 def _environment(variables: Mapping[str, str]) -> Iterator[None]:
     """Start processes with these variables, which apply from their first import, and with Ctrl-C left to the parent."""
-    before = {name: os.environ.get(name) for name in variables}
+    before = dict(os.environ)
     os.environ.update(variables)
     main = threading.current_thread() is threading.main_thread()
     interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN) if main else None
@@ -177,8 +173,5 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
     finally:
         if interrupt is not None:
             signal.signal(signal.SIGINT, interrupt)
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        os.environ.clear()
+        os.environ.update(before)

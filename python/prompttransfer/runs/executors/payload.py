@@ -11,8 +11,8 @@ from prompttransfer.files.progress import ProgressReporter
 from prompttransfer.files.store import StageBusy, Store
 from prompttransfer.methods import METHODS, Method, register_method
 from prompttransfer.runs.run_folder import JobOutput
-from prompttransfer.runs.workbench import RunTasks
-from prompttransfer.runs.worker import Worker, keep_loaded
+from prompttransfer.runs.workbench import RunTasks, Workbench
+from prompttransfer.runs.worker import Worker
 from prompttransfer.settings.run import RunConfig
 
 
@@ -33,14 +33,12 @@ class Payload:
         return cls(config.model_dump_json(), tasks, own)
 
     def open(self, progress: ProgressReporter, *, store: Store | None = None, model: Path | None = None) -> Worker:
-        """Load the model; see `Worker`."""
+        """Load the model; see `Workbench`."""
         for method in self.methods:
             if method.name not in METHODS:
                 register_method(method)
         config = RunConfig.model_validate_json(self.settings)
-        worker = Worker(config, progress, self.tasks, store=store, model=model)
-        keep_loaded()
-        return worker
+        return Worker(Workbench(config, progress, self.tasks, store=store, model=model))
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,14 @@ from collections.abc import Callable
 from itertools import count
 from typing import Any
 
-from prompttransfer.files.progress import NullProgress, ProgressReporter, Work
+from prompttransfer.files.progress import ProgressReporter, Work
 
 _SECONDS_BETWEEN_EVENTS = 0.5
 
 Event = tuple[Any, ...]
 
 
-class Sender(NullProgress):
+class Sender(ProgressReporter):
     """Sends progress as events."""
 
     def __init__(self, send: Callable[[Event], object]) -> None:

@@ -13,7 +13,7 @@ from datasets import Dataset, disable_progress_bars, enable_progress_bars
 from datasets.utils import are_progress_bars_disabled
 
 from prompttransfer.files.paths import expanded
-from prompttransfer.files.progress import NullProgress, ProgressReporter
+from prompttransfer.files.progress import ProgressReporter
 from prompttransfer.tasks.papers.rendering import rendered
 from prompttransfer.tasks.papers.sources import find_split
 from prompttransfer.tasks.papers.splits import PARTS, hub_splits
@@ -53,7 +53,7 @@ def load_paper(
         raise ValueError(f"answers: got {answers!r}, want digits or words")
     if bad_rows not in ("error", "skip"):
         raise ValueError(f"bad_rows: got {bad_rows!r}, want error or skip")
-    spec, progress = PAPER_TASKS[name], progress or NullProgress()
+    spec, progress = PAPER_TASKS[name], progress or ProgressReporter()
     more_metrics = spec.more_metrics
     if not spec.words:
         require(spec.metric)

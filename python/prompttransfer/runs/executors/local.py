@@ -164,7 +164,7 @@ def _share(place: int, count: int) -> dict[str, str]:
 @contextmanager
 def _environment(variables: Mapping[str, str]) -> Iterator[None]:
     """Start processes with these variables, which apply from their first import, and with Ctrl-C left to the parent."""
-    before = dict(os.environ)
+    before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     main = threading.current_thread() is threading.main_thread()
     interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN) if main else None
@@ -173,5 +173,7 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
     finally:
         if interrupt is not None:
             signal.signal(signal.SIGINT, interrupt)
-        os.environ.clear()
-        os.environ.update(before)
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value

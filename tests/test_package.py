@@ -34,6 +34,13 @@ def left_out(folder: str, names: list[str]) -> set[str]:
     return shutil.ignore_patterns(*LEFT_OUT)(folder, names) | ({"runs"} & set(names) if folder == str(ROOT) else set())
 
 
+@pytest.mark.slow
+def test_tests_of_a_group_share_a_process(request: pytest.FixtureRequest) -> None:
+    """`make test-slow` relies on it; with pytest 9.2 and xdist 3.8 every process built everything."""
+    if request.config.getoption("loadgroup", default=False):
+        assert request.node.nodeid.endswith("@package")
+
+
 @pytest.fixture(scope="session")
 def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("build", reason="the package build is not installed")

@@ -49,84 +49,57 @@ class BMTPTConfig(Settings):
 
     block: ClassVar[str] = "bmtpt"
 
-    particles: int = Field(4, ge=1, description="Number of particles, M.")
-    source_updates: int | None = Field(
-        None, ge=1, description="Number of SVGD updates. Default: source_updates of the run."
-    )
-    source_epochs: float | None = Field(
-        None, gt=0, description="Epochs of SVGD over the mixed sources. Replaces source_updates."
-    )
-    rows: int | None = Field(
-        None,
-        ge=1,
-        description="Number of rows per SVGD update, all read by every particle. Default: half of batch_size.",
-    )
-    sources_per_update: int | None = Field(
-        None,
-        ge=1,
-        description="Number of sources drawn at random for each SVGD update. Default: rows from all sources.",
-    )
-    particles_per_forward: int | None = Field(
-        None,
-        ge=1,
-        description="Number of particles per forward pass. The result does not depend on it. Default: as many as "
-        "read 64 rows on a CPU, elsewhere as many as fit into memory.",
-    )
-    parallel: Literal["rows", "particles"] = Field(
-        "rows",
-        description="What several processes split in an SVGD update: the rows of the batch, or the particles. The "
-        "result does not depend on it.",
-    )
-    spread: float = Field(
-        0.2,
-        ge=0,
-        description="Spread of the first particles: P_init + N(0, s^2) with s = spread * std of P_init. The first "
-        "particle is P_init itself.",
-    )
-    bandwidth: float | Literal["liu2016", "numpyro", "blackjax"] = Field(
-        "liu2016", description="Kernel bandwidth h in exp(-d^2 / h): a number, or the rule of a paper or library."
-    )
-    per_token: bool = Field(False, description="Use one kernel per prompt token instead of one over the whole prompt.")
-    evidence: Annotated[float, Field(gt=0)] | Literal["all"] = Field(
-        100.0,
-        description="Tempering: number of rows of evidence that the mean source loss stands for in log p(D|theta). "
-        "all: the number of training rows of the sources; with weights 'proportional' this is the "
-        "untempered posterior.",
-    )
-    weights: Literal["uniform", "proportional"] = Field(
-        "uniform",
-        description="Weights of the sources in the likelihood: equal, or proportional to their number of rows.",
-    )
-    source_prior: Literal["flat", "gaussian"] = Field("flat", description="Prior p(theta) of the source posterior.")
-    source_prior_std: float = Field(
-        1.0, gt=0, description="Standard deviation of the Gaussian source prior around P_init."
-    )
-    aggregation: Literal["mean", "best", "best-on-validation", "kernel-weighted"] = Field(
-        "mean",
-        description="Start of the target prompt. mean: mean of the particles. best: the particle with the lowest loss "
-        "on the target's training rows. best-on-validation: the particle with the highest score on the "
-        "target's validation rows; this uses their labels, so it is no longer few-shot. kernel-weighted: "
-        "mean weighted by kernel density.",
-    )
-    parametrisation: Literal["factored", "full"] = Field(
-        "factored",
-        description="Form of the target prompt. factored: full-rank matrix times low-rank factors that start at one. "
-        "full: the matrix alone.",
-    )
-    rank: int = Field(1, ge=1, description="Rank of the target's factors.")
-    full_rank_learning_rate: float | None = Field(
-        None, gt=0, description="Learning rate of the full-rank part. Default: target_learning_rate."
-    )
-    low_rank_learning_rate: float | None = Field(
-        None, gt=0, description="Learning rate of the low-rank factors. Default: 4/3 of that of the full-rank part."
-    )
-    prior: Literal["none", "gaussian", "mixture"] = Field(
-        "gaussian", description="Form of the prior on the target prompt."
-    )
-    prior_std_floor: float = Field(
-        0.05, gt=0, description="Smallest standard deviation of the target prior, in embedding units."
-    )
-    beta: float = Field(1e-3, ge=0, description="Weight of -log prior relative to the summed target loss.")
+    particles: int = Field(4, ge=1)
+    """Number of particles, M."""
+    source_updates: int | None = Field(None, ge=1)
+    """Number of SVGD updates. Default: source_updates of the run."""
+    source_epochs: float | None = Field(None, gt=0)
+    """Epochs of SVGD over the mixed sources. Replaces source_updates."""
+    rows: int | None = Field(None, ge=1)
+    """Number of rows per SVGD update, all read by every particle. Default: half of batch_size."""
+    sources_per_update: int | None = Field(None, ge=1)
+    """Number of sources drawn at random for each SVGD update. Default: rows from all sources."""
+    particles_per_forward: int | None = Field(None, ge=1)
+    """Number of particles per forward pass. The result does not depend on it. Default: as many as read 64 rows on a
+    CPU, elsewhere as many as fit into memory."""
+    parallel: Literal["rows", "particles"] = "rows"
+    """What several processes split in an SVGD update: the rows of the batch, or the particles. The result does not
+    depend on it."""
+    spread: float = Field(0.2, ge=0)
+    """Spread of the first particles: P_init + N(0, s^2) with s = spread * std of P_init. The first particle is P_init
+    itself."""
+    bandwidth: float | Literal["liu2016", "numpyro", "blackjax"] = "liu2016"
+    """Kernel bandwidth h in exp(-d^2 / h): a number, or the rule of a paper or library."""
+    per_token: bool = False
+    """Use one kernel per prompt token instead of one over the whole prompt."""
+    evidence: Annotated[float, Field(gt=0)] | Literal["all"] = 100.0
+    """Tempering: number of rows of evidence that the mean source loss stands for in log p(D|theta). all: the number of
+    training rows of the sources; with weights 'proportional' this is the untempered posterior."""
+    weights: Literal["uniform", "proportional"] = "uniform"
+    """Weights of the sources in the likelihood: equal, or proportional to their number of rows."""
+    source_prior: Literal["flat", "gaussian"] = "flat"
+    """Prior p(theta) of the source posterior."""
+    source_prior_std: float = Field(1.0, gt=0)
+    """Standard deviation of the Gaussian source prior around P_init."""
+    aggregation: Literal["mean", "best", "best-on-validation", "kernel-weighted"] = "mean"
+    """Start of the target prompt. mean: mean of the particles. best: the particle with the lowest loss on the target's
+    training rows. best-on-validation: the particle with the highest score on the target's validation rows; this uses
+    their labels, so it is no longer few-shot. kernel-weighted: mean weighted by kernel density."""
+    parametrisation: Literal["factored", "full"] = "factored"
+    """Form of the target prompt. factored: full-rank matrix times low-rank factors that start at one. full: the matrix
+    alone."""
+    rank: int = Field(1, ge=1)
+    """Rank of the target's factors."""
+    full_rank_learning_rate: float | None = Field(None, gt=0)
+    """Learning rate of the full-rank part. Default: target_learning_rate."""
+    low_rank_learning_rate: float | None = Field(None, gt=0)
+    """Learning rate of the low-rank factors. Default: 4/3 of that of the full-rank part."""
+    prior: Literal["none", "gaussian", "mixture"] = "gaussian"
+    """Form of the prior on the target prompt."""
+    prior_std_floor: float = Field(0.05, gt=0)
+    """Smallest standard deviation of the target prior, in embedding units."""
+    beta: float = Field(1e-3, ge=0)
+    """Weight of -log prior relative to the summed target loss."""
 
 
 def start_particles(start: Tensor, count: int, spread: float, seed: int) -> Tensor:

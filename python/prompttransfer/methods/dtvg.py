@@ -51,11 +51,9 @@ class DTVGConfig(Presets):
         "no-scaling": {"scaling": "none"},
     }
 
-    variant: Literal["paper", "code"] = Field(
-        "code",
-        description="Version to follow where paper and published code differ. paper sets rule to 'best-prefix' "
-        "(similarity + lambda * consistency), unless it is given.",
-    )
+    variant: Literal["paper", "code"] = "code"
+    """Version to follow where paper and published code differ. paper sets rule to 'best-prefix' (similarity + lambda *
+    consistency), unless it is given."""
     ablation: Literal[
         "none",
         "positive-filter",
@@ -66,68 +64,45 @@ class DTVGConfig(Presets):
         "spot",
         "dynamic-spot",
         "no-scaling",
-    ] = Field(
-        "none",
-        description="An ablation of the published code, in which spot and dynamic-spot compute the same. no-scaling "
-        "is ours.",
-    )
-    own_fraction: float = Field(
-        0.5, gt=0, lt=1, description="Fraction of target_updates that trains the target's own vector."
-    )
-    own_updates: int | None = Field(
-        None,
-        ge=1,
-        description="Number of updates for the target's own vector, on top of the target's budget. Every method gets "
-        "these extra updates, and DTVG's transfer stage then has the whole budget. Default: own_fraction "
-        "is used.",
-    )
-    own_epochs: float | None = Field(
-        None, gt=0, description="Epochs over the target's training rows for its own vector. Replaces own_updates."
-    )
-    own_batch_size: int | None = Field(
-        None,
-        ge=1,
-        description="Number of rows per update of own_updates or own_epochs, for every method. Default: batch_size, "
-        "as in the transfer stage.",
-    )
-    own_learning_rate: float | None = Field(
-        None, gt=0, description="Learning rate of the target's own vector. Default: target_learning_rate."
-    )
-    weight_decay: float | None = Field(
-        None, ge=0, description="Weight decay in the transfer stage. Default: weight_decay of the run."
-    )
-    grouping: Literal["dynamic", "fixed", "all", "none", "spot"] = Field(
-        "dynamic",
-        description="Group of sources to merge. dynamic: chosen at every forward pass. fixed: chosen at the first "
-        "one. all, none: all sources, or none. spot: no merging; prompt tuning from the source prompt "
-        "nearest to the target's own.",
-    )
+    ] = "none"
+    """An ablation of the published code, in which spot and dynamic-spot compute the same. no-scaling is ours."""
+    own_fraction: float = Field(0.5, gt=0, lt=1)
+    """Fraction of target_updates that trains the target's own vector."""
+    own_updates: int | None = Field(None, ge=1)
+    """Number of updates for the target's own vector, on top of the target's budget. Every method gets these extra
+    updates, and DTVG's transfer stage then has the whole budget. Default: own_fraction is used."""
+    own_epochs: float | None = Field(None, gt=0)
+    """Epochs over the target's training rows for its own vector. Replaces own_updates."""
+    own_batch_size: int | None = Field(None, ge=1)
+    """Number of rows per update of own_updates or own_epochs, for every method. Default: batch_size, as in the transfer
+    stage."""
+    own_learning_rate: float | None = Field(None, gt=0)
+    """Learning rate of the target's own vector. Default: target_learning_rate."""
+    weight_decay: float | None = Field(None, ge=0)
+    """Weight decay in the transfer stage. Default: weight_decay of the run."""
+    grouping: Literal["dynamic", "fixed", "all", "none", "spot"] = "dynamic"
+    """Group of sources to merge. dynamic: chosen at every forward pass. fixed: chosen at the first one. all, none: all
+    sources, or none. spot: no merging; prompt tuning from the source prompt nearest to the target's own."""
     rule: Literal["consistent-prefix", "best-prefix", "best-subset", "consistent-subset", "positive", "nearest"] = (
-        Field(
-            "consistent-prefix",
-            description="How the group is chosen. prefix: among the prefixes of the sources ranked by similarity to "
-            "the target. subset: among all subsets. best: highest similarity + lambda * consistency. consistent: "
-            "highest consistency. positive: every source with similarity >= 0 to the target. nearest: the most similar "
-            "source.",
-        )
+        "consistent-prefix"
     )
-    consistency_weight: float = Field(1.0, ge=0, description="lambda in the rules best-prefix and best-subset.")
-    positive_only: bool = Field(True, description="Merge only sources with similarity >= 0 to the target.")
-    metric: Literal["token_mean_dot", "cosine", "token_mean_cosine"] = Field(
-        "token_mean_dot", description="Similarity of the scaled task vectors."
-    )
-    scaling: Literal["per-token", "scalar", "none"] = Field(
-        "per-token", description="Trained factors alpha of the merged vectors: one per token, one per vector, or none."
-    )
-    scale_start: Literal["one", "mean"] = Field(
-        "one", description="First alpha. one: the vectors are summed, as published. mean: 1 / size of the first group."
-    )
-    target_scale_learning_rate: float | None = Field(
-        None, ge=0, description="Learning rate of alpha_t. Default: learning_rate."
-    )
-    source_scale_learning_rate: float | None = Field(
-        None, ge=0, description="Learning rate of alpha_s. Default: learning_rate."
-    )
+    """How the group is chosen. prefix: among the prefixes of the sources ranked by similarity to the target. subset:
+    among all subsets. best: highest similarity + lambda * consistency. consistent: highest consistency. positive: every
+    source with similarity >= 0 to the target. nearest: the most similar source."""
+    consistency_weight: float = Field(1.0, ge=0)
+    """lambda in the rules best-prefix and best-subset."""
+    positive_only: bool = True
+    """Merge only sources with similarity >= 0 to the target."""
+    metric: Literal["token_mean_dot", "cosine", "token_mean_cosine"] = "token_mean_dot"
+    """Similarity of the scaled task vectors."""
+    scaling: Literal["per-token", "scalar", "none"] = "per-token"
+    """Trained factors alpha of the merged vectors: one per token, one per vector, or none."""
+    scale_start: Literal["one", "mean"] = "one"
+    """First alpha. one: the vectors are summed, as published. mean: 1 / size of the first group."""
+    target_scale_learning_rate: float | None = Field(None, ge=0)
+    """Learning rate of alpha_t. Default: learning_rate."""
+    source_scale_learning_rate: float | None = Field(None, ge=0)
+    """Learning rate of alpha_s. Default: learning_rate."""
 
     @model_validator(mode="after")
     def _own_batches(self) -> DTVGConfig:

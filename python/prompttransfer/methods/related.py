@@ -38,35 +38,20 @@ class RelatedConfig(Settings):
 
     block: ClassVar[str] = "related"
 
-    own_fraction: float = Field(
-        0.25,
-        gt=0,
-        lt=1,
-        description="Fraction of the target's budget for the first updates, by plain prompt tuning. They show which "
-        "sources are related.",
-    )
-    level: float = Field(
-        0.75,
-        ge=-1,
-        le=1,
-        description="Threshold of the sign-flip test: a source is related if its z is at least this fraction of the "
-        "maximum, sqrt(L).",
-    )
-    join_weights: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
-        (0.5, 1.0),
-        min_length=1,
-        description="Weights w to try for the prompt P_init + (1 - w) T_t + w * mean T_s. The largest w whose loss on "
-        "the next two batches is not above that of w = 0 is used. The search costs one update for every "
-        "three batches it reads.",
-    )
-    trained: Literal["scales", "both"] = Field(
-        "scales",
-        description="What trains after related sources have joined. scales: their scales. both: the target's own "
-        "prompt as well, at the method's target_learning_rate.",
-    )
-    scale_learning_rate: float | None = Field(
-        None, gt=0, description="Learning rate of the scales. Default: the method's target_learning_rate."
-    )
+    own_fraction: float = Field(0.25, gt=0, lt=1)
+    """Fraction of the target's budget for the first updates, by plain prompt tuning. They show which sources are
+    related."""
+    level: float = Field(0.75, ge=-1, le=1)
+    """Threshold of the sign-flip test: a source is related if its z is at least this fraction of the maximum,
+    sqrt(L)."""
+    join_weights: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field((0.5, 1.0), min_length=1)
+    """Weights w to try for the prompt P_init + (1 - w) T_t + w * mean T_s. The largest w whose loss on the next two
+    batches is not above that of w = 0 is used. The search costs one update for every three batches it reads."""
+    trained: Literal["scales", "both"] = "scales"
+    """What trains after related sources have joined. scales: their scales. both: the target's own prompt as well, at
+    the method's target_learning_rate."""
+    scale_learning_rate: float | None = Field(None, gt=0)
+    """Learning rate of the scales. Default: the method's target_learning_rate."""
 
 
 @dataclass(frozen=True)

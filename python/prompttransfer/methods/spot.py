@@ -29,15 +29,10 @@ class SPoTConfig(Settings):
 
     block: ClassVar[str] = "spot"
 
-    own_fraction: float = Field(
-        0.5,
-        gt=0,
-        lt=1,
-        description="Fraction of target_updates that trains the target's own prompt, which chooses the source.",
-    )
-    top: int = Field(
-        1, ge=1, description="Number of most similar source prompts to start from. Their mean is weighted by cosine."
-    )
+    own_fraction: float = Field(0.5, gt=0, lt=1)
+    """Fraction of target_updates that trains the target's own prompt, which chooses the source."""
+    top: int = Field(1, ge=1)
+    """Number of most similar source prompts to start from. Their mean is weighted by cosine."""
 
 
 def from_nearest(

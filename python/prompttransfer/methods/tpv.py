@@ -30,15 +30,15 @@ class TPVConfig(Settings):
 
     block: ClassVar[str] = "tpv"
 
-    combine: Literal["pair", "top", "all"] = Field(
-        "pair",
-        description="Sources whose task vectors are added. pair: the pair with the lowest loss on the target's "
-        "training rows before any update; the published code adds pairs. top: the best single sources by "
-        "the same measure. all: every source.",
-    )
-    top: int = Field(2, ge=1, description="Number of sources if combine is 'top'.")
-    scale: float = Field(1.0, description="Factor of the sum.")
-    tune: bool = Field(True, description="Train on the target after adding. If false, the sum itself is the result.")
+    combine: Literal["pair", "top", "all"] = "pair"
+    """Sources whose task vectors are added. pair: the pair with the lowest loss on the target's training rows before
+    any update; the published code adds pairs. top: the best single sources by the same measure. all: every source."""
+    top: int = Field(2, ge=1)
+    """Number of sources if combine is 'top'."""
+    scale: float = 1.0
+    """Factor of the sum."""
+    tune: bool = True
+    """Train on the target after adding. If false, the sum itself is the result."""
 
 
 def added_sources(ctx: Context, target: EncodedTask, sources: Tensor) -> tuple[int, ...]:

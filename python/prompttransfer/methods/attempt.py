@@ -11,7 +11,6 @@ from torch import Tensor
 
 from prompttransfer.methods.base import Method, Scope, SizedTask, Stage
 from prompttransfer.methods.context import Context, EncodedTask, MethodResult
-from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.shared import source_cost, source_prompts
 from prompttransfer.models import Backbone
 from prompttransfer.models.rows import EncodedRow
@@ -80,9 +79,7 @@ class ATTEMPT(Method):
             seed=ctx.seed,
         )
         groups = prompt.parameter_groups(config.target_rate, attempt.attention_learning_rate)
-        batches = ctx.target_batches(target)
-        plan = ctx.plan(prompt, task_loss, target.train, batches, config.target_rate, [target], groups=groups)
-        stage = ctx.run(f"{target.name}: ATTEMPT", plan, {"attends to": "text"})
+        stage = ctx.tune(self.name, prompt, target, groups=groups, settings={"attends to": "text"})
         mean, attention = average_over(ctx.backbone, prompt, target.train, config.eval_batch_size)
         names = [*(source.name for source in ctx.sources), target.name]
         return MethodResult.of(

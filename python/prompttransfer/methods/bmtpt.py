@@ -234,11 +234,10 @@ def _source_history(facts: dict) -> History:
 
 def _adapt(ctx: Context, target: EncodedTask) -> MethodResult:
     """Train the target from the posterior of all sources."""
-    bmtpt, batches = ctx.config.of(BMTPTConfig), ctx.target_batches(target)
+    bmtpt = ctx.config.of(BMTPTConfig)
     posterior, source_facts = source_stage(ctx)
     particles = posterior.particles.detach().clone()
-    rate = ctx.config.target_rate
-    prompt, groups = target_prompt(aggregate(ctx, posterior, target), bmtpt, rate)
+    prompt, groups = target_prompt(aggregate(ctx, posterior, target), bmtpt, ctx.config.target_rate)
     loss, settings = task_loss, {}
     if bmtpt.prior != "none" and bmtpt.beta > 0:
         fit = gaussian_penalty if bmtpt.prior == "gaussian" else mixture_penalty
@@ -251,8 +250,7 @@ def _adapt(ctx: Context, target: EncodedTask) -> MethodResult:
             "std_floor": bmtpt.prior_std_floor,
             "particles": tensor_hash(particles),
         }
-    plan = ctx.plan(prompt, loss, target.train, batches, rate, [target], groups=groups)
-    stage = ctx.run(f"{target.name}: BMTPT", plan, settings)
+    stage = ctx.tune("BMTPT", prompt, target, objective=loss, settings=settings, groups=groups)
     return MethodResult.of(
         prompt.composed(),
         stage,
@@ -296,12 +294,12 @@ class BMTPT(Method):
         if ctx.config.transfer_from == "all":
             return _adapt(ctx, target)
         first = first_updates(ctx, target)
-        if not first.test.related:
+        if not first.related:
             return without_transfer(ctx, target, first)
-        related = replace(ctx, sources=[ctx.sources[place] for place in first.test.related])
+        related = replace(ctx, sources=[ctx.sources[place] for place in first.related])
         posterior, source_facts = source_stage(related)
         start = aggregate(related, posterior, target)
-        result, _ = joined(ctx, target, first, start[None], f"{target.name}: BMTPT from related sources")
+        result, _ = joined(ctx, target, first, start[None], "BMTPT from related sources")
         result.other_prompts |= _particles(posterior)
         result.history |= _source_history(source_facts)
         result.source_updates += source_facts["updates"]

@@ -12,7 +12,6 @@ from pydantic import Field
 
 from prompttransfer.methods.base import Method, Scope, SizedTask, Stage
 from prompttransfer.methods.context import Context, EncodedTask, MethodResult
-from prompttransfer.methods.objectives import task_loss
 from prompttransfer.prompts import OffsetPrompt
 from prompttransfer.settings.base import Settings
 from prompttransfer.settings.run import RunConfig
@@ -66,8 +65,7 @@ class DePT(Method):
             ctx.start[: dept.short(length)], positions, dept.rank_of(length, hidden, positions), seed=ctx.seed
         )
         groups = prompt.parameter_groups(rate, dept.offset_learning_rate or rate / 60)
-        plan = ctx.plan(prompt, task_loss, target.train, ctx.target_batches(target), rate, [target], groups=groups)
-        stage = ctx.run(f"{target.name}: DePT", plan)
+        stage = ctx.tune(self.name, prompt, target, groups=groups)
         return MethodResult.of(
             prompt.short.detach(),
             stage,

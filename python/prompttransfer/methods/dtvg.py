@@ -18,7 +18,6 @@ from pydantic import Field, model_validator
 from prompttransfer.methods.base import Method, Scope, SizedTask, Stage, check_fraction
 from prompttransfer.methods.budget import target_budget, updates_of_epochs
 from prompttransfer.methods.context import Context, EncodedTask, MethodResult
-from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.related import (
     RelatedConfig,
     check_unused,
@@ -114,19 +113,19 @@ class DTVGConfig(Presets):
 def _with_related(ctx: Context, target: EncodedTask) -> MethodResult:
     """Prompt tuning, joined by the vectors of related sources at the method's rates."""
     first = first_updates(ctx, target)
-    if not first.test.related:
+    if not first.related:
         return without_transfer(ctx, target, first)
-    dtvg, related = ctx.config.of(DTVGConfig), first.test.related
+    dtvg, related = ctx.config.of(DTVGConfig), first.related
     result, weight = joined(
         ctx,
         target,
         first,
         torch.stack(source_prompts(ctx))[related],
-        f"{target.name}: DTVG with related sources",
+        "DTVG with related sources",
         scaling=dtvg.scaling,
         scale_rate=dtvg.source_scale_learning_rate,
     )
-    merged = [first.names[place] for place in related] if weight else []
+    merged = [first.test["names"][place] for place in related] if weight else []
     updates = [update for update, _ in result.history["loss"] if update > first.stage.facts["updates"]]
     result.history["groups"] = [(update, merged) for update in updates]
     return result
@@ -185,7 +184,7 @@ class DTVG(Method):
         updates = target_budget(config, len(target.train)).own or own_share(ctx, target, dtvg.own_fraction)
         own, first, batches = own_prompt(ctx, target, updates, dtvg.own_learning_rate)
         if dtvg.grouping == "spot":
-            return from_nearest(ctx, target, (own, first, batches), f"{target.name}: DTVG spot")
+            return from_nearest(ctx, target, (own, first, batches), "DTVG spot")
         rule = {"consistency_weight": dtvg.consistency_weight, "positive_only": dtvg.positive_only}
         settings = {name: getattr(dtvg, name) for name in ("grouping", "metric", "scaling", "scale_start")}
         prompt = GroupedPrompt(ctx.start, sources, own, rule=group_rule(dtvg.rule, **rule), **settings)
@@ -193,11 +192,10 @@ class DTVG(Method):
             config.target_rate, dtvg.target_scale_learning_rate, dtvg.source_scale_learning_rate
         )
         decay = {} if dtvg.weight_decay is None else {"weight_decay": dtvg.weight_decay}
-        plan = ctx.plan(prompt, task_loss, target.train, batches, config.target_rate, [target], groups=groups, **decay)
         key = {"rule": dtvg.rule} | rule | settings
         if dtvg.rule == "consistent-subset":
             key["no agreeing pair"] = "no source"  # version 0.1 merged some in that case
-        second = ctx.run(f"{target.name}: DTVG", plan, key)
+        second = ctx.tune(self.name, prompt, target, batches, settings=key, groups=groups, **decay)
         names = [source.name for source in ctx.sources]
         offset = first.facts["updates"]
         log = [

@@ -259,11 +259,11 @@ class MPT(Method):
         if ctx.config.transfer_from == "all":
             return _adapt(ctx, target, [target], self.name)
         first = first_updates(ctx, target)
-        if not first.test.related:
+        if not first.related:
             return without_transfer(ctx, target, first)
         joint, source, source_updates = source_stage(ctx)
-        prompt, _ = target_prompt(ctx, joint, 1, first.test.related)
-        result, _ = joined(ctx, target, first, prompt.composed()[None], f"{target.name}: MPT from related sources")
+        prompt, _ = target_prompt(ctx, joint, 1, first.related)
+        result, _ = joined(ctx, target, first, prompt.composed()[None], "MPT from related sources")
         result.other_prompts |= _shared(joint)
         result.history["source_loss"] = source.facts["loss"]
         # The source prompts of the sign test are also the teachers.

@@ -55,8 +55,7 @@ class MultiPT(Method):
         plan = ctx.plan(joint, task_loss, rows, flatten(batches, sizes), config.learning_rate)
         source = ctx.run("Multi-PT: mixture of the sources", plan, seed=ctx.source_seed).facts
         prompt = SoftPrompt(joint.composed())
-        plan = ctx.plan(prompt, task_loss, target.train, ctx.target_batches(target), config.target_rate, [target])
-        stage = ctx.run(f"{target.name}: Multi-PT", plan)
+        stage = ctx.tune(self.name, prompt, target)
         return MethodResult.of(
             prompt.composed(),
             stage,

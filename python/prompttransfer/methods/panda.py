@@ -70,7 +70,6 @@ class PANDA(Method):
             settings = {"weight": weight, "temperature": panda.temperature, "hidden": "none"}
             loss = DistillationLoss(TeacherForward(teacher, hidden="none"), **settings)
             key = {"loss": "distillation", "teachers": tensor_hash(teacher.prompts)} | settings
-        plan = ctx.plan(prompt, loss, target.train, batches, ctx.config.target_rate, [target])
-        second = ctx.run(f"{target.name}: PANDA", plan, key)
+        second = ctx.tune(self.name, prompt, target, batches, objective=loss, settings=key)
         notes = f"taught by {ctx.sources[nearest].name} (cosine {similarity[nearest]:.3f}, weight {weight:.3f})"
         return after_own(ctx, target, sources, own, prompt.composed(), (first, second), notes)

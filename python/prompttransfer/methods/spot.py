@@ -17,7 +17,6 @@ import promptkernels as pk
 from prompttransfer.files.store import StageResult
 from prompttransfer.methods.base import Method, Scope, SizedTask, Stage, check_fraction
 from prompttransfer.methods.context import Context, EncodedTask, MethodResult
-from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.shared import after_own, own_prompt, own_share, source_prompts
 from prompttransfer.prompts import SoftPrompt
 from prompttransfer.settings.base import Settings
@@ -51,8 +50,7 @@ def from_nearest(
     chosen = similarity.argsort(descending=True, stable=True)[: int((weights > 0).sum())].tolist()
     start = sources[chosen[0]] if len(chosen) == 1 else torch.einsum("k,klh->lh", weights, sources)
     prompt = SoftPrompt(start)
-    plan = ctx.plan(prompt, task_loss, target.train, batches, ctx.config.target_rate, [target])
-    second = ctx.run(title, plan)
+    second = ctx.tune(title, prompt, target, batches)
     notes = "from " + ", ".join(f"{ctx.sources[index].name} (cosine {similarity[index]:.3f})" for index in chosen)
     return after_own(ctx, target, sources, prompt_of_target, prompt.composed(), (first, second), notes)
 
@@ -89,4 +87,4 @@ class SPoT(Method):
     def run(self, ctx: Context, target: EncodedTask) -> MethodResult:
         spot = ctx.config.of(SPoTConfig)
         own = own_prompt(ctx, target, own_share(ctx, target, spot.own_fraction))
-        return from_nearest(ctx, target, own, f"{target.name}: SPoT", spot.top)
+        return from_nearest(ctx, target, own, self.name, spot.top)

@@ -19,7 +19,6 @@ import promptkernels as pk
 from prompttransfer.methods.base import Method, Scope, SizedTask, Stage
 from prompttransfer.methods.choosing import training_losses
 from prompttransfer.methods.context import Context, EncodedTask, MethodResult
-from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.shared import similarity_history, source_cost, source_prompts
 from prompttransfer.prompts import SoftPrompt
 from prompttransfer.settings.base import Settings
@@ -74,16 +73,13 @@ class TPV(Method):
             yield scope.tuning(target, self.name, scope.prompt)
 
     def run(self, ctx: Context, target: EncodedTask) -> MethodResult:
-        config, tpv = ctx.config, ctx.config.of(TPVConfig)
+        tpv = ctx.config.of(TPVConfig)
         sources = torch.stack(source_prompts(ctx))
         names = [source.name for source in ctx.sources]
         added = added_sources(ctx, target, sources)
         start = vector_sum(ctx, sources, added)
         prompt = SoftPrompt(start)
-        stages = []
-        if tpv.tune:
-            plan = ctx.plan(prompt, task_loss, target.train, ctx.target_batches(target), config.target_rate, [target])
-            stages.append(ctx.run(f"{target.name}: TPV", plan))
+        stages = [ctx.tune(self.name, prompt, target)] if tpv.tune else []
         return MethodResult.of(
             prompt.composed(),
             *stages,

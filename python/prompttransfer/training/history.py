@@ -24,7 +24,7 @@ class Similarity(TypedDict):
 
 
 class Related(TypedDict):
-    """Sign-flip test of the named sources against the target, see `prompttransfer.prompts.sign_test`."""
+    """Sign-flip test of the named sources against the target, see `prompttransfer.methods.related.sign_test`."""
 
     names: list[str]
     cosine: list[Number]

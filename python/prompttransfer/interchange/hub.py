@@ -51,11 +51,7 @@ def prompt_file(place: Place) -> Path:
 
 
 def adapter_folder(place: Place) -> Path:
-    """The folder of an adapter: the path as it is, or that of a hub id, fetched without any pickle file.
-
-    Raises:
-        ValueError, ConnectionError: as `prompt_file`.
-    """
+    """The folder of an adapter: the path as it is, or that of a hub id, fetched without any pickle file."""
     if not _is_hub_id(place):
         return Path(place)
     folder = _fetched(place, [CONFIG, WEIGHTS, CARDS])

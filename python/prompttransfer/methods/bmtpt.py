@@ -184,11 +184,7 @@ def source_stage(ctx: Context) -> tuple[ParticlePrompts, dict]:
 
 
 def particle_scores(ctx: Context, particles: Tensor, target: EncodedTask) -> list[float]:
-    """Mean metric of every particle (M, L, H) on the target's validation rows.
-
-    Raises:
-        ValueError: the target has no validation rows.
-    """
+    """Mean metric of every particle (M, L, H) on the target's validation rows."""
     held_out = target.validation
     if held_out is None:
         raise ValueError(f"task {target.name!r} has no validation rows, which bmtpt.aggregation needs")

@@ -39,9 +39,7 @@ def from_nearest(
 ) -> MethodResult:
     """Prompt tuning on the remaining batches, from the source prompts nearest to the target's own.
 
-    Args:
-        own: the return value of `own_prompt`.
-        top: number of source prompts to average.
+    `own` is the return value of `own_prompt`.
     """
     sources = torch.stack(source_prompts(ctx))
     prompt_of_target, first, batches = own

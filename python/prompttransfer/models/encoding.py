@@ -264,11 +264,7 @@ class _Texts:
 
 
 def scoring_of(task: Task, answers: list[tuple[int, ...]], scoring: str = "auto") -> str:
-    """Resolve the scoring of a task with choices.
-
-    Raises:
-        ValueError: the scoring is unknown or cannot distinguish the answers.
-    """
+    """Resolve the scoring of a task with choices."""
     if scoring not in SCORINGS:
         raise ValueError(f"scoring: got {scoring!r}, want one of {', '.join(SCORINGS)}")
     same = _first_repeated([answer[:1] for answer in answers])

@@ -45,14 +45,8 @@ def predict(
     batch_size: int = 32,
     advance: Callable[[int], None] | None = None,
 ) -> list[int] | list[float] | list[str]:
-    """Answer every test row: with the index of a choice (-1: none of them), a number of a scale, or free text.
-
-    Args:
-        prompt: (L, H), a module whose prompt depends on the row, or None for the model alone (zero-shot).
-
-    Raises:
-        ValueError: the prompt's width differs from the model's.
-    """
+    """Answer every test row: with the index of a choice (-1: none of them), a number of a scale, or free text. For the
+    prompt, see `Reader`."""
     reader = Reader(backbone, prompt, batch_size, advance)
     if task.scoring != "generate":
         return choice_scores(reader, task).argmax(dim=1).tolist()

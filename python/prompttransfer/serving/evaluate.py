@@ -78,11 +78,7 @@ def evaluate_file(
 
 
 def read_trained_prompt(path: Place) -> tuple[Tensor | PromptModule, Card]:
-    """Read a prompt (L, H), or one that depends on the row, and its card.
-
-    Raises:
-        ValueError: the file does not exist, or is not a trained prompt.
-    """
+    """Read a prompt (L, H), or one that depends on the row, and its card."""
     prompt, metadata = read_trained(path)
     return prompt, Card.of(metadata, path)
 
@@ -124,11 +120,7 @@ def naming_the_way_out(path: Place, *, named: bool) -> Iterator[None]:
 def check_model(
     path: Place, prompt: Tensor | PromptModule, card: Card, backbone: Backbone | Embeddings, progress: ProgressReporter
 ) -> None:
-    """Check that a prompt fits a model. Warns if the prompt was trained with other weights, if these are known.
-
-    Raises:
-        ValueError: the widths of prompt and model differ.
-    """
+    """Check that a prompt fits a model. Warns if the prompt was trained with other weights, if these are known."""
     width = prompt.hidden_size if isinstance(prompt, PromptModule) else prompt.shape[1]
     if width != backbone.hidden_size:
         own = f"; it was trained with {card.model}" if card.model else ""

@@ -135,11 +135,7 @@ def note_reading(card: Card, progress: ProgressReporter) -> None:
 
 
 def encoded(card: Card, rows: Sequence[Fields | str], model: ReadsText) -> EncodedTask:
-    """Encode rows as the test rows of a task.
-
-    Raises:
-        ValueError: a row lacks a field, or has a lone surrogate.
-    """
+    """Encode rows as the test rows of a task."""
     nothing = to_dataset([])
     task = Task(
         name=card.task or "task",
@@ -178,14 +174,8 @@ def chosen(card: Card, scores: Tensor) -> list[Prediction]:
 
 
 def read_answering_prompt(path: Place, **overrides: Any) -> tuple[Tensor | PromptModule, Card]:
-    """Read a prompt (L, H), or one that depends on the row, and the card that says how to read and answer texts.
-
-    Args:
-        overrides: as in `Predictor.open`.
-
-    Raises:
-        ValueError: the file is not a prompt file, or its card lacks information.
-    """
+    """Read a prompt (L, H), or one that depends on the row, and the card that says how to read and answer texts, with
+    the overrides of `Predictor.open`."""
     prompt, card = read_trained_prompt(path)
     overrides = {name: value for name, value in overrides.items() if value is not None}
     # Drop facts that no longer hold with other answers or other fields.

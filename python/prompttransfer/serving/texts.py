@@ -38,11 +38,7 @@ class Asked:
 
 
 def asked_texts(named_texts: Iterable[str], card: Card) -> Iterator[Asked]:
-    """Texts given one by one.
-
-    Raises:
-        ValueError: a text is empty, or is not a JSON object with the fields.
-    """
+    """Texts given one by one."""
     for number, text in enumerate(named_texts, start=1):
         one = _asked(text, f"text {number}", fields_of(card.template))
         if one.row is None:
@@ -51,12 +47,7 @@ def asked_texts(named_texts: Iterable[str], card: Card) -> Iterator[Asked]:
 
 
 def asked_lines(file: Path | None, card: Card, encoding: str = "utf-8") -> Iterator[Asked]:
-    """The lines of a file or of standard input, one text each.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: a line is not in the encoding.
-    """
+    """The lines of a file or of standard input, one text each."""
     what, fields = str(file or "standard input"), fields_of(card.template)
     if file is None:
         lines = texts.input_lines(encoding)
@@ -109,9 +100,6 @@ def asked_rows(
         overrides: settings of `Reading` that override those of the description, or of the training table.
         text_column: the column of the only field.
         note: called with a line of text if the table is read differently from the training table.
-
-    Raises:
-        FileNotFoundError, ValueError: as in `read_rows` and `read_description`.
     """
     fields = fields_of(card.template)
     if is_description(str(file)):
@@ -189,11 +177,7 @@ def asked(
     reading: Mapping[str, Any] | None = None,
     note: Callable[[str], None] = lambda text: None,
 ) -> Iterator[Asked]:
-    """Texts from one of three sources: one by one, from a file, or from standard input.
-
-    Raises:
-        ValueError: there are two sources, or options of a table without a table.
-    """
+    """Texts from one of three sources: one by one, from a file, or from standard input."""
     reading, fields = reading or {}, fields_of(card.template)
     if named_texts and file:
         raise ValueError(f"got texts and --file {file}, want one of them")

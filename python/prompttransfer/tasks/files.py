@@ -80,10 +80,6 @@ def load_described(
         whole: if there are no separate test rows, use all rows as test rows.
         seed, bad_rows: defaults for the description. Invalid rows are an error, or with "skip" omitted and counted.
         progress: a `prompttransfer.files.progress.Progress` that reports the number of omitted rows.
-
-    Raises:
-        FileNotFoundError, ValueError: a file is missing or invalid; names the file, the row and the column.
-        ImportError: a metric needs a library that is not installed.
     """
     if description.answer is not None:
         for metric in description.metrics:

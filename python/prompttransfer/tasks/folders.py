@@ -19,11 +19,7 @@ _NAMES = {split: re.compile(rf"(?:^|[-._ ])(?:{words})(?:[-._ \d]|$)") for split
 
 def split_tables(folder: Path) -> dict[str, tuple[Path, ...]]:
     """Tables of each split in a folder, or in its subfolder `data`, such as test.csv, train-00000-of-00002.parquet or
-    train/rows.jsonl.
-
-    Raises:
-        ValueError: no table is named after a split, or the tables of a split have different formats.
-    """
+    train/rows.jsonl."""
     for place in (folder, folder / "data"):
         tables_of: dict[str, list[Path]] = {}
         for path in sorted(place.iterdir()) if place.is_dir() else []:

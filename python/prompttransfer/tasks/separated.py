@@ -23,12 +23,7 @@ Records = Callable[[Dialect], Iterator[Record]]
 
 
 def separated_rows(path: Path, columns: Sequence[str], reading: Reading, usual: str) -> Iterator[Row]:
-    """Rows of a CSV or TSV file. usual: the delimiter that its suffix implies.
-
-    Raises:
-        ValueError: columns are missing, the file cannot be read, or a broken quotation mark makes the start of the next
-            row ambiguous.
-    """
+    """Rows of a CSV or TSV file. usual: the delimiter that its suffix implies."""
 
     def records(dialect: Dialect) -> Iterator[Record]:
         """All records of the file, from its start."""

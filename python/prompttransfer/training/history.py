@@ -84,9 +84,5 @@ _HISTORY = TypeAdapter(History)
 
 
 def read_history(content: Any, what: str) -> History:
-    """Validate the content of a history file.
-
-    Raises:
-        ValueError: content is invalid; the message starts with `what` and has a line for each error.
-    """
+    """Validate the content of a history file."""
     return checked(_HISTORY, content, what)

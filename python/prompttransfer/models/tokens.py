@@ -10,7 +10,7 @@ from prompttransfer.settings.joins import Join
 
 
 class Tokens:
-    """A tokenizer, as a model uses it: an encoder-decoder (seq2seq), whose answers are separate from the text, or not."""
+    """A tokenizer, as a model uses it. seq2seq: an encoder-decoder, whose answers are separate from the text."""
 
     def __init__(self, tokenizer: Any, *, seq2seq: bool) -> None:
         self.tokenizer = tokenizer

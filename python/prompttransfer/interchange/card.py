@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BeforeValidator, Field
 
 from prompttransfer.files.json_file import parse_json
 from prompttransfer.interchange.files import read_tensors
@@ -18,7 +18,7 @@ from prompttransfer.interchange.hub import Place
 from prompttransfer.settings.base import Settings
 from prompttransfer.settings.joins import Join
 from prompttransfer.settings.reading import Reading
-from prompttransfer.settings.recipes import explain
+from prompttransfer.settings.recipes import checked
 
 Kind = TypeVar("Kind")
 
@@ -92,10 +92,7 @@ class Card(Settings):
     @classmethod
     def checked(cls, content: Mapping[str, Any], where: Path | str) -> Card:
         """Build a card from a JSON card. A ValueError names the file and the value, or the unknown name."""
-        try:
-            return cls(**content)
-        except ValidationError as error:
-            raise ValueError("\n".join(f"{where}: {text}" for _, text in explain(error))) from error
+        return checked(cls.model_validate, dict(content), where)
 
     def metadata(self) -> dict[str, str]:
         """The known fields, as strings."""

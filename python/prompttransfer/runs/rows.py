@@ -227,7 +227,7 @@ def read_rows(content: Any, path: Path) -> ResultsFile:
         raise ValueError(
             f"{path}: has format {number} of a later version, and this one reads up to {FORMAT}; update promptkernels"
         )
-    return checked(_RESULTS, content, what)
+    return checked(_RESULTS.validate_python, content, what)
 
 
 def read_row(facts: Mapping[str, Any], what: Path | str) -> TargetRow | SourceRow:
@@ -237,8 +237,8 @@ def read_row(facts: Mapping[str, Any], what: Path | str) -> TargetRow | SourceRo
         ValueError: as in `read_rows`; the message starts with `what`.
     """
     if "source" in facts:
-        return checked(_SOURCE, facts, what)
-    return checked(_TARGET, facts, what)
+        return checked(_SOURCE.validate_python, facts, what)
+    return checked(_TARGET.validate_python, facts, what)
 
 
 def row_of_csv(cells: Mapping[str, str]) -> TargetRow:

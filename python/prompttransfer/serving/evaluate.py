@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -49,17 +49,9 @@ def evaluate_file(
     warn_unknown(encoded, progress)
 
     def scored(title: str, tensor: Any) -> Any:
-        handle = progress.stage(title, len(encoded.test))
-        try:
-            return evaluate(
-                backbone,
-                tensor,
-                encoded,
-                batch_size=config.eval_batch_size,
-                advance=handle.advance,
-            )
-        finally:
-            handle.close()
+        size = config.eval_batch_size
+        with closing(progress.stage(title, len(encoded.test))) as handle:
+            return evaluate(backbone, tensor, encoded, batch_size=size, advance=handle.advance)
 
     evaluation, zero_shot = scored("prompt", prompt), scored("zero-shot", None)
     return {

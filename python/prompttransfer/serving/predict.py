@@ -15,7 +15,8 @@ from prompttransfer.interchange import Card
 from prompttransfer.interchange.hub import Place
 from prompttransfer.models import Backbone
 from prompttransfer.models.answering import Reader
-from prompttransfer.models.encoding import EncodedTask, ReadsText
+from prompttransfer.models.embeddings import Embeddings
+from prompttransfer.models.encoding import EncodedTask
 from prompttransfer.models.scoring import choice_scores, written_answers
 from prompttransfer.prompts import PromptModule
 from prompttransfer.runs.workbench import warn_unknown
@@ -134,7 +135,7 @@ def note_reading(card: Card, progress: ProgressReporter) -> None:
         progress.note(f"template: {card.template!r}, join: {card.join}")
 
 
-def encoded(card: Card, rows: Sequence[Fields | str], model: ReadsText) -> EncodedTask:
+def encoded(card: Card, rows: Sequence[Fields | str], model: Backbone | Embeddings) -> EncodedTask:
     """Encode rows as the test rows of a task."""
     nothing = to_dataset([])
     task = Task(

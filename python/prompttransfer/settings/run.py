@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Protocol, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 from pydantic.fields import FieldInfo
@@ -20,20 +20,6 @@ from prompttransfer.settings.overrides import Epochs, MethodSettings, TaskSettin
 
 Block = TypeVar("Block", bound=Settings)
 WITHOUT_EFFECT = ("output", "cache", "shard_model", "report_to")  # settings that a result does not depend on
-
-
-class KnownMethod(Protocol):
-    """Interface of a method for a run's settings."""
-
-    name: str
-    settings: tuple[type[Settings], ...]
-    transfers: bool
-
-    def source_prompts(self, config: RunConfig) -> bool: ...
-
-    def check(self, config: RunConfig) -> None: ...
-
-    def own_budget(self, config: RunConfig, rows: int) -> tuple[int, int]: ...
 
 
 def _method(name: str) -> str:
@@ -187,10 +173,10 @@ class RunConfig(Settings):
     """Exceptions for single targets, by name or pattern (mrqa/*). If several patterns fit, the last one wins."""
     per_method: dict[Annotated[str, AfterValidator(_method)], MethodSettings] = Field(default_factory=dict)
     """Learning rate of single methods, as found by tuning. per_task takes precedence."""
-    known: ClassVar[dict[str, KnownMethod]] = {}
+    known: ClassVar[dict[str, Any]] = {}  # objects of methods.base.Method, by name
 
     @classmethod
-    def declare(cls, methods: Iterable[KnownMethod]) -> None:
+    def declare(cls, methods: Iterable[Any]) -> None:
         """Make these methods available, and add their blocks of settings to a run's settings."""
         for method in methods:
             cls.known[method.name] = method

@@ -8,14 +8,14 @@ from glob import glob, has_magic
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from prompttransfer.files.excerpt import listed, meant
 from prompttransfer.files.paths import expanded
 from prompttransfer.files.yaml_file import read_yaml
 from prompttransfer.settings.base import Settings
 from prompttransfer.settings.reading import Reading
-from prompttransfer.settings.recipes import explain
+from prompttransfer.settings.recipes import checked
 from prompttransfer.tasks.cells import label_of
 from prompttransfer.tasks.metrics import METRICS
 from prompttransfer.tasks.names import task_name
@@ -158,10 +158,7 @@ def read_description(path: Path) -> Description:
     if not isinstance(settings, dict):
         raise ValueError(f"{path}: got {type(settings).__name__}, want settings such as 'train: reviews.csv'")
     settings = {str(name): value for name, value in settings.items()}
-    try:
-        described = Description(**settings)
-    except ValidationError as error:
-        raise ValueError("\n".join(f"{path}: {text}" for _, text in explain(error, settings))) from error
+    described = checked(Description.model_validate, settings, path, settings)
     files = {split: _resolved(path, split, getattr(described, split)) for split in SPLITS}
     return described.model_copy(update={"name": described.name or task_name(path), **files})
 

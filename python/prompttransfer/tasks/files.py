@@ -20,9 +20,8 @@ from prompttransfer.settings.reading import Reading
 from prompttransfer.tasks.arrow_tables import folder_splits
 from prompttransfer.tasks.cells import Misfit, answers_of, label_of, text_of
 from prompttransfer.tasks.description import SPLITS, Description
-from prompttransfer.tasks.folders import split_tables
 from prompttransfer.tasks.labels import Labels
-from prompttransfer.tasks.names import file_paths, is_dataset_folder, task_name
+from prompttransfer.tasks.names import file_paths, is_dataset_folder, split_tables, task_name
 from prompttransfer.tasks.rendered import Reservoir, content_key, row_file, stored
 from prompttransfer.tasks.tables import Row, read_rows
 from prompttransfer.tasks.task import Example, Task, Wording

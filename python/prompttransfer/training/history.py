@@ -85,4 +85,4 @@ _HISTORY = TypeAdapter(History)
 
 def read_history(content: Any, what: str) -> History:
     """Validate the content of a history file."""
-    return checked(_HISTORY, content, what)
+    return checked(_HISTORY.validate_python, content, what)

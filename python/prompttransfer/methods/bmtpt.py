@@ -20,20 +20,13 @@ from pydantic import Field
 from torch import Tensor
 
 from prompttransfer.files.store import tensor_hash
+from prompttransfer.methods import related
 from prompttransfer.methods.base import Method, Scope, SizedTask, Stage
 from prompttransfer.methods.budget import joint_updates
 from prompttransfer.methods.choosing import training_losses
 from prompttransfer.methods.context import Context, EncodedTask, MethodResult
 from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.posterior import ParticleLoss, PriorLoss, gaussian_penalty, mixture_penalty
-from prompttransfer.methods.related import (
-    RelatedConfig,
-    check_unused,
-    first_updates,
-    joined,
-    related_stages,
-    without_transfer,
-)
 from prompttransfer.methods.sampler import Cursor, flatten
 from prompttransfer.methods.shared import joined_rows
 from prompttransfer.models.rows import EncodedRows
@@ -261,11 +254,11 @@ class BMTPT(Method):
     """Bayesian multi-task transfer learning for prompt tuning."""
 
     name = "BMTPT"
-    settings = (BMTPTConfig, RelatedConfig)
+    settings = (BMTPTConfig, related.RelatedConfig)
 
     def check(self, config: RunConfig) -> None:
         of_the_target = ("parametrisation", "rank", "full_rank_learning_rate", "low_rank_learning_rate")
-        check_unused(config, config.of(BMTPTConfig), (*of_the_target, "prior", "prior_std_floor", "beta"))
+        related.check_unused(config, config.of(BMTPTConfig), (*of_the_target, "prior", "prior_std_floor", "beta"))
 
     def source_prompts(self, config: RunConfig) -> bool:
         return config.transfer_from == "related"
@@ -281,7 +274,7 @@ class BMTPT(Method):
     def target_stages(self, scope: Scope, target: SizedTask) -> Iterator[Stage]:
         bmtpt = scope.config.of(BMTPTConfig)
         if scope.config.transfer_from == "related":
-            yield from related_stages(scope, target, self.name, scope.length)
+            yield from related.stages(scope, target, self.name, scope.length)
         else:
             factors = bmtpt.rank * (scope.length + scope.hidden) if bmtpt.parametrisation == "factored" else 0
             yield scope.tuning(target, self.name, scope.prompt + factors)
@@ -289,13 +282,13 @@ class BMTPT(Method):
     def run(self, ctx: Context, target: EncodedTask) -> MethodResult:
         if ctx.config.transfer_from == "all":
             return _adapt(ctx, target)
-        first = first_updates(ctx, target)
+        first = related.first_updates(ctx, target)
         if not first.related:
-            return without_transfer(ctx, target, first)
-        related = replace(ctx, sources=[ctx.sources[place] for place in first.related])
-        posterior, source_facts = source_stage(related)
-        start = aggregate(related, posterior, target)
-        result, _ = joined(ctx, target, first, start[None], "BMTPT from related sources")
+            return related.without_transfer(ctx, target, first)
+        few = replace(ctx, sources=[ctx.sources[place] for place in first.related])
+        posterior, source_facts = source_stage(few)
+        start = aggregate(few, posterior, target)
+        result, _ = related.joined(ctx, target, first, start[None], "BMTPT from related sources")
         result.other_prompts |= _particles(posterior)
         result.history |= _source_history(source_facts)
         result.source_updates += source_facts["updates"]

@@ -15,17 +15,10 @@ from typing import Any, ClassVar, Literal
 import torch
 from pydantic import Field, model_validator
 
+from prompttransfer.methods import related
 from prompttransfer.methods.base import Method, Scope, SizedTask, Stage, check_fraction
 from prompttransfer.methods.budget import target_budget, updates_of_epochs
 from prompttransfer.methods.context import Context, EncodedTask, MethodResult
-from prompttransfer.methods.related import (
-    RelatedConfig,
-    check_unused,
-    first_updates,
-    joined,
-    related_stages,
-    without_transfer,
-)
 from prompttransfer.methods.shared import after_own, own_prompt, own_share, source_prompts
 from prompttransfer.methods.spot import from_nearest
 from prompttransfer.prompts import GroupedPrompt, group_rule
@@ -112,20 +105,20 @@ class DTVGConfig(Presets):
 
 def _with_related(ctx: Context, target: EncodedTask) -> MethodResult:
     """Prompt tuning, joined by the vectors of related sources at the method's rates."""
-    first = first_updates(ctx, target)
+    first = related.first_updates(ctx, target)
     if not first.related:
-        return without_transfer(ctx, target, first)
-    dtvg, related = ctx.config.of(DTVGConfig), first.related
-    result, weight = joined(
+        return related.without_transfer(ctx, target, first)
+    dtvg = ctx.config.of(DTVGConfig)
+    result, weight = related.joined(
         ctx,
         target,
         first,
-        torch.stack(source_prompts(ctx))[related],
+        torch.stack(source_prompts(ctx))[first.related],
         "DTVG with related sources",
         scaling=dtvg.scaling,
         scale_rate=dtvg.source_scale_learning_rate,
     )
-    merged = [first.test["names"][place] for place in related] if weight else []
+    merged = [first.test["names"][place] for place in first.related] if weight else []
     updates = [update for update, _ in result.history["loss"] if update > first.stage.facts["updates"]]
     result.history["groups"] = [(update, merged) for update in updates]
     return result
@@ -135,12 +128,12 @@ class DTVG(Method):
     """Dynamic task vector grouping."""
 
     name = "DTVG"
-    settings = (DTVGConfig, RelatedConfig)
+    settings = (DTVGConfig, related.RelatedConfig)
 
     def check(self, config: RunConfig) -> None:
         dtvg = config.of(DTVGConfig)
         looked_at = {"variant", "ablation", "scaling", "source_scale_learning_rate"}
-        check_unused(config, dtvg, [name for name in DTVGConfig.model_fields if name not in looked_at])
+        related.check_unused(config, dtvg, [name for name in DTVGConfig.model_fields if name not in looked_at])
         if config.transfer_from == "related":
             if dtvg.scaling == "none":
                 raise ValueError(
@@ -165,7 +158,7 @@ class DTVG(Method):
         config, known = scope.config.for_task(target.name), len(scope.sources)
         dtvg, budget = config.of(DTVGConfig), scope.budget(target)
         if config.transfer_from == "related":
-            yield from related_stages(scope, target, self.name, known * _scale_numbers(scope))
+            yield from related.stages(scope, target, self.name, known * _scale_numbers(scope))
             return
         first, second = scope.parts(target, dtvg.own_fraction)
         size = config.batch_size

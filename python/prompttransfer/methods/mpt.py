@@ -16,19 +16,12 @@ from torch import Tensor
 
 from prompttransfer.files.store import StageResult, tensor_hash
 from prompttransfer.interchange import Factors
+from prompttransfer.methods import related
 from prompttransfer.methods.base import Method, Scope, SizedTask, Stage, check_one_rate
 from prompttransfer.methods.budget import joint_updates
 from prompttransfer.methods.context import Context, EncodedTask, MethodResult
 from prompttransfer.methods.distillation import DistillationLoss, PromptDistance, TeacherForward
 from prompttransfer.methods.objectives import task_loss
-from prompttransfer.methods.related import (
-    RelatedConfig,
-    check_unused,
-    first_updates,
-    joined,
-    related_stages,
-    without_transfer,
-)
 from prompttransfer.methods.sampler import Mixing, flatten, mixed_batches, task_batches
 from prompttransfer.methods.shared import joined_rows, source_cost, source_prompts, train_together
 from prompttransfer.methods.teachers import KeptTeacher
@@ -233,10 +226,10 @@ class MPT(Method):
     """Multitask prompt tuning of one target."""
 
     name = "MPT"
-    settings = (MPTConfig, RelatedConfig)
+    settings = (MPTConfig, related.RelatedConfig)
 
     def check(self, config: RunConfig) -> None:
-        check_unused(config, config.of(MPTConfig), ("trained", "factor_learning_rate"))
+        related.check_unused(config, config.of(MPTConfig), ("trained", "factor_learning_rate"))
 
     def disk(self, config: RunConfig) -> int:
         mpt = config.of(MPTConfig)
@@ -250,7 +243,7 @@ class MPT(Method):
 
     def target_stages(self, scope: Scope, target: SizedTask) -> Iterator[Stage]:
         if scope.config.transfer_from == "related":
-            yield from related_stages(scope, target, self.name, scope.length)
+            yield from related.stages(scope, target, self.name, scope.length)
         else:
             yield scope.tuning(target, self.name, _target_numbers(scope, 1))
 
@@ -258,12 +251,12 @@ class MPT(Method):
         """One target alone."""
         if ctx.config.transfer_from == "all":
             return _adapt(ctx, target, [target], self.name)
-        first = first_updates(ctx, target)
+        first = related.first_updates(ctx, target)
         if not first.related:
-            return without_transfer(ctx, target, first)
+            return related.without_transfer(ctx, target, first)
         joint, source, source_updates = source_stage(ctx)
         prompt, _ = target_prompt(ctx, joint, 1, first.related)
-        result, _ = joined(ctx, target, first, prompt.composed()[None], "MPT from related sources")
+        result, _ = related.joined(ctx, target, first, prompt.composed()[None], "MPT from related sources")
         result.other_prompts |= _shared(joint)
         result.history["source_loss"] = source.facts["loss"]
         # The source prompts of the sign test are also the teachers.

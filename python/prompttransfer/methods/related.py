@@ -212,7 +212,7 @@ def check_unused(config: RunConfig, settings: Settings, names: Iterable[str]) ->
         raise ValueError(f"{listed}: has no effect if transfer_from is 'related'; set transfer_from to 'all'")
 
 
-def related_stages(scope: Scope, target: SizedTask, title: str, scales: int) -> Iterator[Stage]:
+def stages(scope: Scope, target: SizedTask, title: str, scales: int) -> Iterator[Stage]:
     """The first updates, and the stage that related source prompts join. `scales` is the largest number of scales."""
     config = scope.config.for_task(target.name)
     first, rest = scope.parts(target, config.of(RelatedConfig).own_fraction)

@@ -207,17 +207,18 @@ def test_the_own_prompt_rests_once_something_has_joined(
     assert not torch.allclose(result.prompt, plain, atol=1e-4)
 
 
-def joins(monkeypatch: pytest.MonkeyPatch, method: str) -> list[torch.Tensor]:
+def joins(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
     """The prompts that a method lets join, recorded as it runs."""
-    import prompttransfer.methods.related as related
+    from prompttransfer.methods import related
 
     seen: list[torch.Tensor] = []
+    original = related.joined
 
     def joined(ctx: object, target: object, first: object, prompts: torch.Tensor, title: str, **more: object) -> object:
         seen.append(prompts)
-        return related.joined(ctx, target, first, prompts, title, **more)
+        return original(ctx, target, first, prompts, title, **more)
 
-    monkeypatch.setattr(f"prompttransfer.methods.{method}.joined", joined)
+    monkeypatch.setattr(related, "joined", joined)
     return seen
 
 
@@ -231,7 +232,7 @@ def test_mpt_lets_join_what_the_factors_of_related_sources_compose(
     between = (sorted(z)[0] + sorted(z)[1]) / 2 / math.sqrt(3)  # all but the least alike
     kept = [place for place, value in enumerate(z) if value > min(z)]
     ctx, target = context(llama, tasks, tmp_path, methods=("MPT",), **level(between), **RELATED["MPT"])
-    seen = joins(monkeypatch, "mpt")
+    seen = joins(monkeypatch)
     result = METHODS["MPT"].run(ctx, target)
     joint, _, updates = mpt.source_stage(ctx)
     u, v = average_factors(joint.u.detach()[kept], joint.v.detach()[kept])
@@ -246,11 +247,11 @@ def test_bmtpt_lets_join_the_posterior_of_related_sources(
     from prompttransfer.methods import bmtpt
 
     ctx, target = context(llama, tasks, tmp_path, methods=("BMTPT",), **level(ALL), **RELATED["BMTPT"])
-    z = bmtpt.first_updates(ctx, target).test["z"]
+    z = first_updates(ctx, target).test["z"]
     between = (sorted(z)[0] + sorted(z)[1]) / 2 / math.sqrt(3)  # all but the least alike
     kept = [name for name, value in zip(ctx.config.sources, z, strict=True) if value > min(z)]
     ctx, target = context(llama, tasks, tmp_path, methods=("BMTPT",), **level(between), **RELATED["BMTPT"])
-    seen = joins(monkeypatch, "bmtpt")
+    seen = joins(monkeypatch)
     got = METHODS["BMTPT"].run(ctx, target)
     few, _ = context(llama, tasks, tmp_path, methods=("BMTPT",), sources=kept, bmtpt={"particles": 2})
     few.start = ctx.start

@@ -121,18 +121,11 @@ def task_facts(config: RunConfig, name: str, role: str) -> tuple[TaskFacts, list
 
 def _loaded(config: RunConfig, name: str, role: str) -> TaskFacts:
     """Facts of a task on this machine, read as in a run."""
+    from prompttransfer.runs.workbench import task_options
     from prompttransfer.tasks import load_task
     from prompttransfer.tasks.metrics import majority_score
 
-    task = load_task(
-        name,
-        answers=config.answers,
-        data_dir=config.data_dir,
-        bad_rows=config.bad_rows,
-        text_column=config.text_column,
-        label_column=config.label_column,
-        progress=NullProgress(),
-    )
+    task = load_task(name, progress=NullProgress(), **task_options(config))
     task = task.on_validation() if config.evaluate_on == "validation" else task
     rows = config.train_rows if role == "target" else config.source_rows
     task = task.limit(rows, config.test_rows)

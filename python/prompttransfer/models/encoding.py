@@ -118,20 +118,10 @@ class EncodedTask:
                 f"task {task.name!r} has {len(task.train)} training and {len(task.test)} test rows; both need some"
             )
         join = None if tokens.seq2seq else _join_of(task)
-        common: dict[str, Any] = {
-            "name": task.name,
-            "metrics": task.metrics,
-            "choices": task.choices,
-            "scale": task.scale,
-            "max_answer": task.max_answer,
-            "wording": _as_read(task, join),
-            "max_length": task.max_length or backbone.max_length,
-            "cut": task.cut,
-            "cue": task.cue,
-            "join": join,
-            "leaked": task.leaked,
-            "skipped": task.skipped,
-        }
+        same = ("name", "metrics", "choices", "scale", "max_answer", "cut", "cue", "leaked", "skipped")
+        common: dict[str, Any] = {name: getattr(task, name) for name in same}
+        length = task.max_length or backbone.max_length
+        common |= {"wording": _as_read(task, join), "max_length": length, "join": join}
         if task.free_text:
             references = tuple(map(tuple, task.test["references"]))
             texts = _Texts(task, backbone, join)

@@ -16,6 +16,7 @@ nearest                the one source most similar to the target
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -48,18 +49,14 @@ def group_rule(name: str, *, consistency_weight: float = 1.0, positive_only: boo
     elif name.startswith("consistent"):
         consistency_weight = 1.0
 
-    def rule(similarity: Tensor, target: int) -> Tensor:
-        return best_group(
-            similarity,
-            target,
-            subsets=name.endswith("subset"),
-            similarity_weight=similarity_weight,
-            consistency_weight=consistency_weight,
-            positive_only=positive_only,
-            agreeing=name == "consistent-subset",
-        )
-
-    return rule
+    return partial(
+        best_group,
+        subsets=name.endswith("subset"),
+        similarity_weight=similarity_weight,
+        consistency_weight=consistency_weight,
+        positive_only=positive_only,
+        agreeing=name == "consistent-subset",
+    )
 
 
 def _positive_group(similarity: Tensor, target: int) -> Tensor:

@@ -116,16 +116,12 @@ def load_described(
     if not len(splits["test"]) or ("train" in shares and not len(splits["train"])):
         paths = ", ".join(map(str, files["train"]))
         raise ValueError(f"{paths}: got {len(data['train'])} rows, want at least 10 to split them 80/10/10")
+    same = ("name", "more_metrics", "max_length", "cut", "join", "max_answer")
     return Task(
         **splits,
-        name=description.name,
+        **{name: getattr(description, name) for name in same},
         choices=tuple(facts["choices"]),
         metric=description.metrics[0],
-        more_metrics=description.more_metrics,
-        max_length=description.max_length,
-        cut=description.cut,
-        join=description.join,
-        max_answer=description.max_answer,
         wording=Wording(description.template, description.max_words, description.columns, description.reading),
         origin=", ".join(dict.fromkeys(path.name for paths in files.values() for path in paths)),
         skipped=facts["skipped"],

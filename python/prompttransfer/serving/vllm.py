@@ -25,7 +25,7 @@ from prompttransfer.files.excerpt import cut
 from prompttransfer.serving.requests import Reply, Request, ServedPrompt
 
 _AT_ONCE = 1024  # requests in memory
-_CALLS = 64  # over HTTP at the same time; a server batches what arrives together
+_CALLS = 32  # over HTTP at the same time; a server batches what arrives together
 _START = "vllm serve MODEL --enable-prompt-embeds"
 
 

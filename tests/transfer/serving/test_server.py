@@ -27,6 +27,8 @@ TEXTS = [f"w{number} w{number + 1} w3" for number in range(38)]
 class Served(ThreadingHTTPServer):
     """A fake server of one model. refusal: reply to every completion; scores: whether it supports logprob_token_ids."""
 
+    request_queue_size = 128  # connections that wait, as many as of a real server
+
     def __init__(self, engine: PlainEngine) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.engine, self.asked = engine, list[dict[str, Any]]()

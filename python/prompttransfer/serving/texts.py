@@ -163,11 +163,6 @@ def _without_heading(rows: Iterator[Row], heading: Sequence[str], note: Callable
             yield row
 
 
-def is_lines(file: Path) -> bool:
-    """Whether a file has one text per line; otherwise it is a table."""
-    return file.suffix.lower() == ".txt"
-
-
 def asked(
     card: Card,
     named_texts: Sequence[str] | None,
@@ -183,7 +178,7 @@ def asked(
         raise ValueError(f"got texts and --file {file}, want one of them")
     if text_column and len(fields) > 1:
         raise ValueError(f"--text-column names one column, but a text has the fields {', '.join(fields)}")
-    if file is not None and not is_lines(file):
+    if file is not None and file.suffix.lower() != ".txt":  # a table; a .txt file has one text per line
         return asked_rows(expanded(file), card, overrides=reading, text_column=text_column, note=note)
     stray = reading.keys() - (set() if named_texts else {"encoding"})
     if stray:

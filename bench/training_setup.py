@@ -35,7 +35,7 @@ from prompttransfer.models.padding import padded
 from prompttransfer.models.rows import EncodedRow
 from prompttransfer.prompts import PromptModule, SoftPrompt
 from prompttransfer.training.plan import Plan
-from prompttransfer.training.trainer import FixedBatches, PromptTrainer
+from prompttransfer.training.trainer import PromptTrainer
 
 ANSWERS = (5, 6)
 T = TypeVar("T")
@@ -241,7 +241,7 @@ class PeftTrainer(Trainer):
         self.remove_callback(PrinterCallback)
 
     def get_train_dataloader(self) -> DataLoader:
-        loader = DataLoader(self.train_dataset, batch_sampler=FixedBatches(self.batches), collate_fn=self.data_collator)
+        loader = DataLoader(self.train_dataset, batch_sampler=self.batches, collate_fn=self.data_collator)
         return self.accelerator.prepare(loader)
 
 

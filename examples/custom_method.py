@@ -30,7 +30,8 @@ class SoupSettings(Settings):
     """Settings of the method: --set soup.temperature=0.2, or a block of a recipe."""
 
     block = "soup"
-    temperature: float = Field(0.1, gt=0, description="of the softmax over the similarities")
+    temperature: float = Field(0.1, gt=0)
+    """Temperature of the softmax over the similarities."""
 
 
 @register_method

@@ -41,7 +41,7 @@ def setting_option(name: str, default: Any = None) -> Parameter:
         default: default to show in place of the setting's.
     """
     field = completion.FIELDS[name]
-    about, _, unset = (field.description or "").partition(" Default: ")
+    about, _, unset = " ".join((field.description or "").split()).partition(" Default: ")
     if default is None:
         default = unset.removesuffix(".") if field.default is None else field.default
     kind = _kind(name)

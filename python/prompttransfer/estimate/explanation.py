@@ -97,7 +97,11 @@ def explain(config: RunConfig, recipe: Recipe, *, probe_seconds: float = 1.0) ->
         missing += [lack for lack in lacks if lack not in missing]
     sources = [task for task in tasks if task.role == "source"]
     plan = stages(config, model, sources, [task for task in tasks if task.role == "target"])
-    missing += [*_quantization_lacks(config), *_logger_lacks(config)]
+    missing += _quantization_lacks(config)
+    if config.report_to != "none":
+        from prompttransfer.training.loggers import missing_logger  # imports transformers' Trainer, which takes seconds
+
+        missing += filter(None, [missing_logger(config.report_to)])
     if any("hf download" in lack.command for lack in missing) and not _hub_in_reach():
         missing.append(
             Lack("network: the hub cannot be reached", "download the files on another machine and copy them")
@@ -130,15 +134,6 @@ def _quantization_lacks(config: RunConfig) -> list[Lack]:
     if find_spec("bitsandbytes") is None:
         lacks.append(Lack(f"quantization {config.quantization}: bitsandbytes", "pip install bitsandbytes"))
     return lacks
-
-
-def _logger_lacks(config: RunConfig) -> list[Lack]:
-    if config.report_to == "none":
-        return []
-    from prompttransfer.training.loggers import missing_logger  # imports transformers' Trainer, which takes seconds
-
-    lack = missing_logger(config.report_to)
-    return [lack] if lack else []
 
 
 def _store(config: RunConfig) -> Path:

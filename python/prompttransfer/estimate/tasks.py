@@ -9,7 +9,7 @@ from typing import Any
 from prompttransfer.estimate.model import one_line
 from prompttransfer.files.progress import ProgressReporter
 from prompttransfer.settings.run import RunConfig
-from prompttransfer.tasks.text_metrics.scoring import Lack
+from prompttransfer.tasks.text_metrics.scoring import Lack, missing
 
 # Training rows (after limits) and test rows (after the papers' splits), from the descriptions of the sets. For a plan
 # before the data is downloaded.
@@ -83,15 +83,19 @@ class TaskFacts:
 
 def task_facts(config: RunConfig, name: str, role: str) -> tuple[TaskFacts, list[Lack]]:
     """Facts about a task, and what is missing for it."""
+    from prompttransfer.files.assets import is_fetched
     from prompttransfer.tasks import DEMO_TASKS
     from prompttransfer.tasks.papers import PAPER_TASKS
     from prompttransfer.tasks.papers.splits import VALIDATION_ROWS
 
     spec = PAPER_TASKS.get(name)
-    lacks = _metric_lacks(spec) if spec else []
+    lack = missing(spec.metric) if spec and not spec.words else None
+    lacks = [Lack(f"task {name}: {lack.what}", lack.command)] if lack else []
     absent = None
     if name in DEMO_TASKS:
-        absent = _demo_lack(name)
+        asset = DEMO_TASKS[name].asset
+        if not is_fetched(asset):
+            absent = Lack(f"task {name}: {asset} is not in the cache", f"prompttransfer assets {asset} --fetch")
     elif spec:
         absent = _paper_lack(config, spec)
     if absent is None and not lacks:
@@ -121,18 +125,11 @@ def task_facts(config: RunConfig, name: str, role: str) -> tuple[TaskFacts, list
 
 def _loaded(config: RunConfig, name: str, role: str) -> TaskFacts:
     """Facts of a task on this machine, read as in a run."""
+    from prompttransfer.runs.workbench import task_options
     from prompttransfer.tasks import load_task
     from prompttransfer.tasks.metrics import majority_score
 
-    task = load_task(
-        name,
-        answers=config.answers,
-        data_dir=config.data_dir,
-        bad_rows=config.bad_rows,
-        text_column=config.text_column,
-        label_column=config.label_column,
-        progress=ProgressReporter(),
-    )
+    task = load_task(name, progress=ProgressReporter(), **task_options(config))
     task = task.on_validation() if config.evaluate_on == "validation" else task
     rows = config.train_rows if role == "target" else config.source_rows
     task = task.limit(rows, config.test_rows)
@@ -157,16 +154,6 @@ def _loaded(config: RunConfig, name: str, role: str) -> TaskFacts:
     )
 
 
-def _demo_lack(name: str) -> Lack | None:
-    from prompttransfer.files.assets import is_fetched
-    from prompttransfer.tasks import DEMO_TASKS
-
-    asset = DEMO_TASKS[name].asset
-    if is_fetched(asset):
-        return None
-    return Lack(f"task {name}: {asset} is not in the cache", f"prompttransfer assets {asset} --fetch")
-
-
 def _paper_lack(config: RunConfig, spec: Any) -> Lack | None:
     """What is missing if a data set of the papers is neither in the data folder nor in the cache of `datasets`."""
     from prompttransfer.tasks.papers.sources import find_split
@@ -189,13 +176,6 @@ def _paper_lack(config: RunConfig, spec: Any) -> Lack | None:
     except (OSError, ValueError) as error:
         return Lack(f"task {one_line(error)}", get)
     return None
-
-
-def _metric_lacks(spec: Any) -> list[Lack]:
-    from prompttransfer.tasks.text_metrics import missing
-
-    lack = None if spec.words else missing(spec.metric)
-    return [Lack(f"task {spec.name}: {lack.what}", lack.command)] if lack else []
 
 
 def _fewer(rows: int | None, most: int | None) -> int | None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BeforeValidator, Field
 
 from prompttransfer.files.json_file import parse_json
 from prompttransfer.interchange.files import read_tensors
@@ -18,7 +18,7 @@ from prompttransfer.interchange.hub import Place
 from prompttransfer.settings.base import Settings
 from prompttransfer.settings.joins import Join
 from prompttransfer.settings.reading import Reading
-from prompttransfer.settings.recipes import explain
+from prompttransfer.settings.recipes import checked
 
 Kind = TypeVar("Kind")
 
@@ -36,41 +36,53 @@ Named = Annotated[dict[str, Kind], BeforeValidator(_parsed)]
 class Card(Settings):
     """The card of a prompt. Every field may be unknown."""
 
-    model: str = Field("", description="hub id or folder of the model, or demo")
-    model_fingerprint: str = Field("", description="fingerprint of the model's weights and vocabulary")
-    architecture: Literal["causal", "seq2seq"] | None = Field(None, description="type of the model")
-    placement: Literal["encoder", "encoder-decoder"] = Field(
-        "encoder", description="prompt before the text, or half before it and half before the decoder's input"
-    )
-    init_hash: str = Field("", description="hash of P_init; task vectors with equal hashes are comparable")
+    model: str = ""
+    """hub id or folder of the model, or demo"""
+    model_fingerprint: str = ""
+    """fingerprint of the model's weights and vocabulary"""
+    architecture: Literal["causal", "seq2seq"] | None = None
+    """type of the model"""
+    placement: Literal["encoder", "encoder-decoder"] = "encoder"
+    """prompt before the text, or half before it and half before the decoder's input"""
+    init_hash: str = ""
+    """hash of P_init; task vectors with equal hashes are comparable"""
     task: str = ""
     method: str = ""
     seed: int | None = None
-    metric: str = Field("", description="metric of the score")
-    score: Finite | None = Field(None, description="score on test rows, on the metric's scale")
-    scores: Named[Finite] = Field(default_factory=dict, description="baselines of the score")
-    scoring: Literal["first-token", "full", "generate"] | None = Field(None, description="how to choose an answer")
-    choices: Texts = Field((), description="the answers; empty for free text")
-    template: str = Field("", description="text for the model, with fields in braces")
-    columns: Named[str] = Field(default_factory=dict, description="column of each field in the training table")
-    reading: Annotated[Reading, BeforeValidator(_parsed)] = Field(
-        Reading(), description="options for reading the training table, such as encoding and delimiter"
-    )
-    max_words: int | None = Field(None, ge=1, description="words to keep of each field")
-    max_length: int | None = Field(None, ge=1, description="text tokens to keep per row")
-    cut: Literal["start", "end"] = Field("start", description="end of a long text to cut off")
-    cue: str = Field("", description="text for a causal model between text and answer")
-    join: Join | None = Field(
-        None,
-        description="how a causal model's answer joins the text: space, none or separate (the template is then read "
-        "literally); if missing: as space, but trailing spaces of the template are read",
-    )
-    max_answer: int | None = Field(None, ge=1, description="largest number of tokens of a free-text answer")
-    precision: Literal["auto", "float32", "bfloat16"] | None = Field(
-        None, description="precision of the model's products"
-    )
+    metric: str = ""
+    """metric of the score"""
+    score: Finite | None = None
+    """score on test rows, on the metric's scale"""
+    scores: Named[Finite] = Field(default_factory=dict)
+    """baselines of the score"""
+    scoring: Literal["first-token", "full", "generate"] | None = None
+    """how to choose an answer"""
+    choices: Texts = ()
+    """the answers; empty for free text"""
+    template: str = ""
+    """text for the model, with fields in braces"""
+    columns: Named[str] = Field(default_factory=dict)
+    """column of each field in the training table"""
+    reading: Annotated[Reading, BeforeValidator(_parsed)] = Reading()
+    """options for reading the training table, such as encoding and delimiter"""
+    max_words: int | None = Field(None, ge=1)
+    """words to keep of each field"""
+    max_length: int | None = Field(None, ge=1)
+    """text tokens to keep per row"""
+    cut: Literal["start", "end"] = "start"
+    """end of a long text to cut off"""
+    cue: str = ""
+    """text for a causal model between text and answer"""
+    join: Join | None = None
+    """how a causal model's answer joins the text: space, none or separate (the template is then read literally); if
+    missing: as space, but trailing spaces of the template are read"""
+    max_answer: int | None = Field(None, ge=1)
+    """largest number of tokens of a free-text answer"""
+    precision: Literal["auto", "float32", "bfloat16"] | None = None
+    """precision of the model's products"""
     licence: str = ""
-    date: str = Field("", description="date of creation, such as 2026-01-31")
+    date: str = ""
+    """date of creation, such as 2026-01-31"""
 
     @classmethod
     def of(cls, metadata: Mapping[str, Any], where: Path | str) -> Card:
@@ -80,10 +92,7 @@ class Card(Settings):
     @classmethod
     def checked(cls, content: Mapping[str, Any], where: Path | str) -> Card:
         """Build a card from a JSON card. A ValueError names the file and the value, or the unknown name."""
-        try:
-            return cls(**content)
-        except ValidationError as error:
-            raise ValueError("\n".join(f"{where}: {text}" for _, text in explain(error))) from error
+        return checked(cls.model_validate, dict(content), where)
 
     def metadata(self) -> dict[str, str]:
         """The known fields, as strings."""

@@ -109,12 +109,8 @@ def read_factors(path: Place) -> Factors | None:
     if not set(Factors._fields) <= tensors.keys():
         return None
     shared, u, v = (as_float32(tensors[name], f"{path}: tensor {name!r}") for name in Factors._fields)
-    if (
-        shared.shape != prompt.shape
-        or v.dim() != 2
-        or u.shape != (len(prompt), len(v))
-        or v.shape[1] != prompt.shape[1]
-    ):
+    (length, hidden), rank = prompt.shape, u.shape[-1:]
+    if shared.shape != prompt.shape or u.shape != (length, *rank) or v.shape != (*rank, hidden):
         shapes = ", ".join(f"{name} {tuple(tensors[name].shape)}" for name in (TENSOR, *Factors._fields))
         raise ValueError(f"{path}: got {shapes}, want (L, H), (L, H), (L, R), (R, H)")
     return Factors(shared, u, v)

@@ -6,6 +6,7 @@ read, and all are safetensors or JSON.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,11 +52,7 @@ def prompt_file(place: Place) -> Path:
 
 
 def adapter_folder(place: Place) -> Path:
-    """The folder of an adapter: the path as it is, or that of a hub id, fetched without any pickle file.
-
-    Raises:
-        ValueError, ConnectionError: as `prompt_file`.
-    """
+    """The folder of an adapter: the path as it is, or that of a hub id, fetched without any pickle file."""
     if not _is_hub_id(place):
         return Path(place)
     folder = _fetched(place, [CONFIG, WEIGHTS, CARDS])
@@ -130,14 +127,9 @@ def push_folder(folder: Path, repository: str, *, private: bool = False, message
 def _is_hub_id(place: Place) -> bool:
     """Whether it is read as a hub id, see `prompt_file`."""
     name = _parts(place)[0]
-    return name.count("/") == 1 and not name.endswith(".safetensors") and not _exists(place) and is_repository(name)
-
-
-def _exists(place: Place) -> bool:
-    try:
-        return Path(place).exists()
-    except OSError:  # such as a name that is too long for a file
-        return False
+    # Unlike Path.exists, os.path.exists returns False for a name that is too long for a file.
+    here = os.path.exists(place)
+    return name.count("/") == 1 and not name.endswith(".safetensors") and not here and is_repository(name)
 
 
 def _parts(place: Place) -> tuple[str, str | None]:

@@ -20,8 +20,7 @@ _BASELINES = {"zero_shot": "the model without a prompt (zero-shot)", "majority":
 def model_card(repository: str, card: Card, adapter: Mapping[str, Any] | None) -> str:
     """README.md: metadata of the hub in YAML, then scores, text, answers, and how the prompt is loaded.
 
-    Args:
-        adapter: configuration of the PEFT adapter; None where there is none.
+    `adapter` is the configuration of the PEFT adapter; None where there is none.
     """
     trained = f" with {_code(card.method)}" if card.method else ""
     task = f" on {_code(card.task)}" if card.task else ""

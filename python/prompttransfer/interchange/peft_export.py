@@ -101,11 +101,9 @@ def export_peft(
         ValueError: placement "encoder-decoder" for a causal model.
     """
     if placement == "encoder-decoder":
-        length, hidden = prompt.shape
-        u, v = torch.ones(1, length, 1), torch.ones(1, 1, hidden)
-        return export_multitask(
-            prompt, u, v, folder, base_model=base_model, seq2seq=seq2seq, placement=placement, cards=cards
-        )
+        u, v = torch.ones(1, len(prompt), 1), torch.ones(1, 1, prompt.shape[1])
+        options: dict[str, Any] = {"base_model": base_model, "seq2seq": seq2seq, "placement": placement}
+        return export_multitask(prompt, u, v, folder, **options, cards=cards)
     config = _config(prompt, base_model, seq2seq, placement) | {"peft_type": "PROMPT_TUNING"}
     return _write(folder, config, {"prompt_embeddings": prompt}, cards)
 

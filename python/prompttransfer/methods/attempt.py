@@ -11,7 +11,6 @@ from torch import Tensor
 
 from prompttransfer.methods.base import Method, Scope, SizedTask, Stage
 from prompttransfer.methods.context import Context, EncodedTask, MethodResult
-from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.shared import source_cost, source_prompts
 from prompttransfer.models import Backbone
 from prompttransfer.models.rows import EncodedRow
@@ -25,26 +24,21 @@ class ATTEMPTConfig(Presets):
     block: ClassVar[str] = "attempt"
     variants: ClassVar[dict[str, dict[str, Any]]] = {"code": {"mask_padding": False, "train_norm": False}}
 
-    variant: Literal["paper", "code"] = Field(
-        "paper",
-        description="Version to follow where paper and published code differ. code sets mask_padding and train_norm to "
-        "false, unless you set them.",
-    )
-    mask_padding: bool = Field(True, description="Leave padding out of the maximum over the text's embeddings.")
-    train_norm: bool = Field(True, description="Train the weights of the attention's LayerNorm.")
-    projection: int = Field(100, ge=1, description="Width between W_down and W_up.")
-    temperature: float | None = Field(
-        None, gt=0, description="Temperature tau of the attention. Default: e * hidden size."
-    )
-    start: Literal["first_source", "p_init"] = Field(
-        "first_source", description="Start of the target's prompt: the first source prompt, or P_init."
-    )
-    attention_learning_rate: float | None = Field(
-        None,
-        gt=0,
-        description="Learning rate of W_down, W_up and LayerNorm. Default: that of the prompt, as in the published "
-        "runs.",
-    )
+    variant: Literal["paper", "code"] = "paper"
+    """Version to follow where paper and published code differ. code sets mask_padding and train_norm to false, unless
+    you set them."""
+    mask_padding: bool = True
+    """Leave padding out of the maximum over the text's embeddings."""
+    train_norm: bool = True
+    """Train the weights of the attention's LayerNorm."""
+    projection: int = Field(100, ge=1)
+    """Width between W_down and W_up."""
+    temperature: float | None = Field(None, gt=0)
+    """Temperature tau of the attention. Default: e * hidden size."""
+    start: Literal["first_source", "p_init"] = "first_source"
+    """Start of the target's prompt: the first source prompt, or P_init."""
+    attention_learning_rate: float | None = Field(None, gt=0)
+    """Learning rate of W_down, W_up and LayerNorm. Default: that of the prompt, as in the published runs."""
 
 
 @torch.no_grad()
@@ -85,9 +79,7 @@ class ATTEMPT(Method):
             seed=ctx.seed,
         )
         groups = prompt.parameter_groups(config.target_rate, attempt.attention_learning_rate)
-        batches = ctx.target_batches(target)
-        plan = ctx.plan(prompt, task_loss, target.train, batches, config.target_rate, [target], groups=groups)
-        stage = ctx.run(f"{target.name}: ATTEMPT", plan, {"attends to": "text"})
+        stage = ctx.tune(self.name, prompt, target, groups=groups, settings={"attends to": "text"})
         mean, attention = average_over(ctx.backbone, prompt, target.train, config.eval_batch_size)
         names = [*(source.name for source in ctx.sources), target.name]
         return MethodResult.of(

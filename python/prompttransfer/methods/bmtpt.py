@@ -20,20 +20,13 @@ from pydantic import Field
 from torch import Tensor
 
 from prompttransfer.files.store import tensor_hash
+from prompttransfer.methods import related
 from prompttransfer.methods.base import Method, Scope, SizedTask, Stage
 from prompttransfer.methods.budget import joint_updates
 from prompttransfer.methods.choosing import training_losses
 from prompttransfer.methods.context import Context, EncodedTask, MethodResult
 from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.posterior import ParticleLoss, PriorLoss, gaussian_penalty, mixture_penalty
-from prompttransfer.methods.related import (
-    RelatedConfig,
-    check_unused,
-    first_updates,
-    joined,
-    related_stages,
-    without_transfer,
-)
 from prompttransfer.methods.sampler import Cursor, flatten
 from prompttransfer.methods.shared import joined_rows
 from prompttransfer.models.rows import EncodedRows
@@ -49,84 +42,57 @@ class BMTPTConfig(Settings):
 
     block: ClassVar[str] = "bmtpt"
 
-    particles: int = Field(4, ge=1, description="Number of particles, M.")
-    source_updates: int | None = Field(
-        None, ge=1, description="Number of SVGD updates. Default: source_updates of the run."
-    )
-    source_epochs: float | None = Field(
-        None, gt=0, description="Epochs of SVGD over the mixed sources. Replaces source_updates."
-    )
-    rows: int | None = Field(
-        None,
-        ge=1,
-        description="Number of rows per SVGD update, all read by every particle. Default: half of batch_size.",
-    )
-    sources_per_update: int | None = Field(
-        None,
-        ge=1,
-        description="Number of sources drawn at random for each SVGD update. Default: rows from all sources.",
-    )
-    particles_per_forward: int | None = Field(
-        None,
-        ge=1,
-        description="Number of particles per forward pass. The result does not depend on it. Default: as many as "
-        "read 64 rows on a CPU, elsewhere as many as fit into memory.",
-    )
-    parallel: Literal["rows", "particles"] = Field(
-        "rows",
-        description="What several processes split in an SVGD update: the rows of the batch, or the particles. The "
-        "result does not depend on it.",
-    )
-    spread: float = Field(
-        0.2,
-        ge=0,
-        description="Spread of the first particles: P_init + N(0, s^2) with s = spread * std of P_init. The first "
-        "particle is P_init itself.",
-    )
-    bandwidth: float | Literal["liu2016", "numpyro", "blackjax"] = Field(
-        "liu2016", description="Kernel bandwidth h in exp(-d^2 / h): a number, or the rule of a paper or library."
-    )
-    per_token: bool = Field(False, description="Use one kernel per prompt token instead of one over the whole prompt.")
-    evidence: Annotated[float, Field(gt=0)] | Literal["all"] = Field(
-        100.0,
-        description="Tempering: number of rows of evidence that the mean source loss stands for in log p(D|theta). "
-        "all: the number of training rows of the sources; with weights 'proportional' this is the "
-        "untempered posterior.",
-    )
-    weights: Literal["uniform", "proportional"] = Field(
-        "uniform",
-        description="Weights of the sources in the likelihood: equal, or proportional to their number of rows.",
-    )
-    source_prior: Literal["flat", "gaussian"] = Field("flat", description="Prior p(theta) of the source posterior.")
-    source_prior_std: float = Field(
-        1.0, gt=0, description="Standard deviation of the Gaussian source prior around P_init."
-    )
-    aggregation: Literal["mean", "best", "best-on-validation", "kernel-weighted"] = Field(
-        "mean",
-        description="Start of the target prompt. mean: mean of the particles. best: the particle with the lowest loss "
-        "on the target's training rows. best-on-validation: the particle with the highest score on the "
-        "target's validation rows; this uses their labels, so it is no longer few-shot. kernel-weighted: "
-        "mean weighted by kernel density.",
-    )
-    parametrisation: Literal["factored", "full"] = Field(
-        "factored",
-        description="Form of the target prompt. factored: full-rank matrix times low-rank factors that start at one. "
-        "full: the matrix alone.",
-    )
-    rank: int = Field(1, ge=1, description="Rank of the target's factors.")
-    full_rank_learning_rate: float | None = Field(
-        None, gt=0, description="Learning rate of the full-rank part. Default: target_learning_rate."
-    )
-    low_rank_learning_rate: float | None = Field(
-        None, gt=0, description="Learning rate of the low-rank factors. Default: 4/3 of that of the full-rank part."
-    )
-    prior: Literal["none", "gaussian", "mixture"] = Field(
-        "gaussian", description="Form of the prior on the target prompt."
-    )
-    prior_std_floor: float = Field(
-        0.05, gt=0, description="Smallest standard deviation of the target prior, in embedding units."
-    )
-    beta: float = Field(1e-3, ge=0, description="Weight of -log prior relative to the summed target loss.")
+    particles: int = Field(4, ge=1)
+    """Number of particles, M."""
+    source_updates: int | None = Field(None, ge=1)
+    """Number of SVGD updates. Default: source_updates of the run."""
+    source_epochs: float | None = Field(None, gt=0)
+    """Epochs of SVGD over the mixed sources. Replaces source_updates."""
+    rows: int | None = Field(None, ge=1)
+    """Number of rows per SVGD update, all read by every particle. Default: half of batch_size."""
+    sources_per_update: int | None = Field(None, ge=1)
+    """Number of sources drawn at random for each SVGD update. Default: rows from all sources."""
+    particles_per_forward: int | None = Field(None, ge=1)
+    """Number of particles per forward pass. The result does not depend on it. Default: as many as read 64 rows on a
+    CPU, elsewhere as many as fit into memory."""
+    parallel: Literal["rows", "particles"] = "rows"
+    """What several processes split in an SVGD update: the rows of the batch, or the particles. The result does not
+    depend on it."""
+    spread: float = Field(0.2, ge=0)
+    """Spread of the first particles: P_init + N(0, s^2) with s = spread * std of P_init. The first particle is P_init
+    itself."""
+    bandwidth: float | Literal["liu2016", "numpyro", "blackjax"] = "liu2016"
+    """Kernel bandwidth h in exp(-d^2 / h): a number, or the rule of a paper or library."""
+    per_token: bool = False
+    """Use one kernel per prompt token instead of one over the whole prompt."""
+    evidence: Annotated[float, Field(gt=0)] | Literal["all"] = 100.0
+    """Tempering: number of rows of evidence that the mean source loss stands for in log p(D|theta). all: the number of
+    training rows of the sources; with weights 'proportional' this is the untempered posterior."""
+    weights: Literal["uniform", "proportional"] = "uniform"
+    """Weights of the sources in the likelihood: equal, or proportional to their number of rows."""
+    source_prior: Literal["flat", "gaussian"] = "flat"
+    """Prior p(theta) of the source posterior."""
+    source_prior_std: float = Field(1.0, gt=0)
+    """Standard deviation of the Gaussian source prior around P_init."""
+    aggregation: Literal["mean", "best", "best-on-validation", "kernel-weighted"] = "mean"
+    """Start of the target prompt. mean: mean of the particles. best: the particle with the lowest loss on the target's
+    training rows. best-on-validation: the particle with the highest score on the target's validation rows; this uses
+    their labels, so it is no longer few-shot. kernel-weighted: mean weighted by kernel density."""
+    parametrisation: Literal["factored", "full"] = "factored"
+    """Form of the target prompt. factored: full-rank matrix times low-rank factors that start at one. full: the matrix
+    alone."""
+    rank: int = Field(1, ge=1)
+    """Rank of the target's factors."""
+    full_rank_learning_rate: float | None = Field(None, gt=0)
+    """Learning rate of the full-rank part. Default: target_learning_rate."""
+    low_rank_learning_rate: float | None = Field(None, gt=0)
+    """Learning rate of the low-rank factors. Default: 4/3 of that of the full-rank part."""
+    prior: Literal["none", "gaussian", "mixture"] = "gaussian"
+    """Form of the prior on the target prompt."""
+    prior_std_floor: float = Field(0.05, gt=0)
+    """Smallest standard deviation of the target prior, in embedding units."""
+    beta: float = Field(1e-3, ge=0)
+    """Weight of -log prior relative to the summed target loss."""
 
 
 def start_particles(start: Tensor, count: int, spread: float, seed: int) -> Tensor:
@@ -211,11 +177,7 @@ def source_stage(ctx: Context) -> tuple[ParticlePrompts, dict]:
 
 
 def particle_scores(ctx: Context, particles: Tensor, target: EncodedTask) -> list[float]:
-    """Mean metric of every particle (M, L, H) on the target's validation rows.
-
-    Raises:
-        ValueError: the target has no validation rows.
-    """
+    """Mean metric of every particle (M, L, H) on the target's validation rows."""
     held_out = target.validation
     if held_out is None:
         raise ValueError(f"task {target.name!r} has no validation rows, which bmtpt.aggregation needs")
@@ -261,11 +223,10 @@ def _source_history(facts: dict) -> History:
 
 def _adapt(ctx: Context, target: EncodedTask) -> MethodResult:
     """Train the target from the posterior of all sources."""
-    bmtpt, batches = ctx.config.of(BMTPTConfig), ctx.target_batches(target)
+    bmtpt = ctx.config.of(BMTPTConfig)
     posterior, source_facts = source_stage(ctx)
     particles = posterior.particles.detach().clone()
-    rate = ctx.config.target_rate
-    prompt, groups = target_prompt(aggregate(ctx, posterior, target), bmtpt, rate)
+    prompt, groups = target_prompt(aggregate(ctx, posterior, target), bmtpt, ctx.config.target_rate)
     loss, settings = task_loss, {}
     if bmtpt.prior != "none" and bmtpt.beta > 0:
         fit = gaussian_penalty if bmtpt.prior == "gaussian" else mixture_penalty
@@ -278,8 +239,7 @@ def _adapt(ctx: Context, target: EncodedTask) -> MethodResult:
             "std_floor": bmtpt.prior_std_floor,
             "particles": tensor_hash(particles),
         }
-    plan = ctx.plan(prompt, loss, target.train, batches, rate, [target], groups=groups)
-    stage = ctx.run(f"{target.name}: BMTPT", plan, settings)
+    stage = ctx.tune("BMTPT", prompt, target, objective=loss, settings=settings, groups=groups)
     return MethodResult.of(
         prompt.composed(),
         stage,
@@ -294,11 +254,11 @@ class BMTPT(Method):
     """Bayesian multi-task transfer learning for prompt tuning."""
 
     name = "BMTPT"
-    settings = (BMTPTConfig, RelatedConfig)
+    settings = (BMTPTConfig, related.RelatedConfig)
 
     def check(self, config: RunConfig) -> None:
         of_the_target = ("parametrisation", "rank", "full_rank_learning_rate", "low_rank_learning_rate")
-        check_unused(config, config.of(BMTPTConfig), (*of_the_target, "prior", "prior_std_floor", "beta"))
+        related.check_unused(config, config.of(BMTPTConfig), (*of_the_target, "prior", "prior_std_floor", "beta"))
 
     def source_prompts(self, config: RunConfig) -> bool:
         return config.transfer_from == "related"
@@ -314,7 +274,7 @@ class BMTPT(Method):
     def target_stages(self, scope: Scope, target: SizedTask) -> Iterator[Stage]:
         bmtpt = scope.config.of(BMTPTConfig)
         if scope.config.transfer_from == "related":
-            yield from related_stages(scope, target, self.name, scope.length)
+            yield from related.stages(scope, target, self.name, scope.length)
         else:
             factors = bmtpt.rank * (scope.length + scope.hidden) if bmtpt.parametrisation == "factored" else 0
             yield scope.tuning(target, self.name, scope.prompt + factors)
@@ -322,13 +282,13 @@ class BMTPT(Method):
     def run(self, ctx: Context, target: EncodedTask) -> MethodResult:
         if ctx.config.transfer_from == "all":
             return _adapt(ctx, target)
-        first = first_updates(ctx, target)
-        if not first.test.related:
-            return without_transfer(ctx, target, first)
-        related = replace(ctx, sources=[ctx.sources[place] for place in first.test.related])
-        posterior, source_facts = source_stage(related)
-        start = aggregate(related, posterior, target)
-        result, _ = joined(ctx, target, first, start[None], f"{target.name}: BMTPT from related sources")
+        first = related.first_updates(ctx, target)
+        if not first.related:
+            return related.without_transfer(ctx, target, first)
+        few = replace(ctx, sources=[ctx.sources[place] for place in first.related])
+        posterior, source_facts = source_stage(few)
+        start = aggregate(few, posterior, target)
+        result, _ = related.joined(ctx, target, first, start[None], "BMTPT from related sources")
         result.other_prompts |= _particles(posterior)
         result.history |= _source_history(source_facts)
         result.source_updates += source_facts["updates"]

@@ -15,6 +15,7 @@ from prompttransfer.files.progress import ProgressReporter
 from prompttransfer.files.store import StageResult, Store, key_hash, tensor_hash
 from prompttransfer.interchange import Factors
 from prompttransfer.methods.budget import target_budget, warmup_updates
+from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.sampler import row_batches
 from prompttransfer.models import Backbone
 from prompttransfer.models.encoding import EncodedTask
@@ -163,6 +164,31 @@ class Context:
         """This context with the settings of a target, and of a method on that target."""
         common = self.run_config or self.config
         return replace(self, config=common.for_task(target.name, method), run_config=common)
+
+    def tune(
+        self,
+        title: str,
+        prompt: PromptModule,
+        target: EncodedTask,
+        batches: Sequence[Sequence[int]] | None = None,
+        *,
+        objective: Objective = task_loss,
+        settings: dict[str, Any] | None = None,
+        rate: float | None = None,
+        **more: Any,
+    ) -> StageResult:
+        """Train a prompt on a target's rows.
+
+        Args:
+            batches: None: those of the target's whole budget.
+            settings: as in `run`.
+            rate: peak learning rate; None: the target's.
+            more: other fields of the plan.
+        """
+        batches = self.target_batches(target) if batches is None else batches
+        rate = self.config.target_rate if rate is None else rate
+        plan = self.plan(prompt, objective, target.train, batches, rate, [target], **more)
+        return self.run(f"{target.name}: {title}", plan, settings)
 
     def run(
         self, title: str, plan: Plan, settings: dict[str, Any] | None = None, *, seed: int | None = None

@@ -30,18 +30,15 @@ class CrossPTConfig(Settings):
 
     block: ClassVar[str] = "crosspt"
 
-    private: Literal["added", "attended"] = Field(
-        "added",
-        description="Role of a target's private prompt. added: starts at 0 and is added to the attended sources. "
-        "attended: starts at P_init and takes part in the attention.",
-    )
-    train_sources: bool = Field(True, description="Keep training the shared source prompts; if false, freeze them.")
-    source_learning_rate: float | None = Field(
-        None, gt=0, description="Learning rate of the shared source prompts. Default: target_learning_rate."
-    )
-    attention_learning_rate: float = Field(
-        0.1, gt=0, description="Learning rate of the attention logits; published configurations use 0.1."
-    )
+    private: Literal["added", "attended"] = "added"
+    """Role of a target's private prompt. added: starts at 0 and is added to the attended sources. attended: starts at
+    P_init and takes part in the attention."""
+    train_sources: bool = True
+    """Keep training the shared source prompts; if false, freeze them."""
+    source_learning_rate: float | None = Field(None, gt=0)
+    """Learning rate of the shared source prompts. Default: target_learning_rate."""
+    attention_learning_rate: float = Field(0.1, gt=0)
+    """Learning rate of the attention logits; published configurations use 0.1."""
 
 
 class CrossTaskPrompt(PromptModule):

@@ -12,7 +12,6 @@ from pydantic import Field
 
 from prompttransfer.methods.base import Method, Scope, SizedTask, Stage
 from prompttransfer.methods.context import Context, EncodedTask, MethodResult
-from prompttransfer.methods.objectives import task_loss
 from prompttransfer.prompts import OffsetPrompt
 from prompttransfer.settings.base import Settings
 from prompttransfer.settings.run import RunConfig
@@ -23,21 +22,13 @@ class DePTConfig(Settings):
 
     block: ClassVar[str] = "dept"
 
-    length: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)] = Field(
-        0.4, description="Number of tokens m of the short prompt; below 1, their share of prompt_length."
-    )
-    rank: int | None = Field(
-        None,
-        ge=1,
-        description="Rank r of the offset. Default: the largest one, at least 1, that trains no more parameters "
-        "than prompt tuning.",
-    )
-    offset_learning_rate: float | None = Field(
-        None,
-        gt=0,
-        description="Learning rate of the offset. Default: target_learning_rate / 60, about the middle of the three "
-        "that the authors' script tries.",
-    )
+    length: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)] = 0.4
+    """Number of tokens m of the short prompt; below 1, their share of prompt_length."""
+    rank: int | None = Field(None, ge=1)
+    """Rank r of the offset. Default: the largest one, at least 1, that trains no more parameters than prompt tuning."""
+    offset_learning_rate: float | None = Field(None, gt=0)
+    """Learning rate of the offset. Default: target_learning_rate / 60, about the middle of the three that the authors'
+    script tries."""
 
     def short(self, length: int) -> int:
         """Length m of the short prompt that replaces one of `length` tokens."""
@@ -74,8 +65,7 @@ class DePT(Method):
             ctx.start[: dept.short(length)], positions, dept.rank_of(length, hidden, positions), seed=ctx.seed
         )
         groups = prompt.parameter_groups(rate, dept.offset_learning_rate or rate / 60)
-        plan = ctx.plan(prompt, task_loss, target.train, ctx.target_batches(target), rate, [target], groups=groups)
-        stage = ctx.run(f"{target.name}: DePT", plan)
+        stage = ctx.tune(self.name, prompt, target, groups=groups)
         return MethodResult.of(
             prompt.short.detach(),
             stage,

@@ -15,18 +15,10 @@ from typing import Any, ClassVar, Literal
 import torch
 from pydantic import Field, model_validator
 
+from prompttransfer.methods import related
 from prompttransfer.methods.base import Method, Scope, SizedTask, Stage, check_fraction
 from prompttransfer.methods.budget import target_budget, updates_of_epochs
 from prompttransfer.methods.context import Context, EncodedTask, MethodResult
-from prompttransfer.methods.objectives import task_loss
-from prompttransfer.methods.related import (
-    RelatedConfig,
-    check_unused,
-    first_updates,
-    joined,
-    related_stages,
-    without_transfer,
-)
 from prompttransfer.methods.shared import after_own, own_prompt, own_share, source_prompts
 from prompttransfer.methods.spot import from_nearest
 from prompttransfer.prompts import GroupedPrompt, group_rule
@@ -51,11 +43,9 @@ class DTVGConfig(Presets):
         "no-scaling": {"scaling": "none"},
     }
 
-    variant: Literal["paper", "code"] = Field(
-        "code",
-        description="Version to follow where paper and published code differ. paper sets rule to 'best-prefix' "
-        "(similarity + lambda * consistency), unless it is given.",
-    )
+    variant: Literal["paper", "code"] = "code"
+    """Version to follow where paper and published code differ. paper sets rule to 'best-prefix' (similarity + lambda *
+    consistency), unless it is given."""
     ablation: Literal[
         "none",
         "positive-filter",
@@ -66,68 +56,45 @@ class DTVGConfig(Presets):
         "spot",
         "dynamic-spot",
         "no-scaling",
-    ] = Field(
-        "none",
-        description="An ablation of the published code, in which spot and dynamic-spot compute the same. no-scaling "
-        "is ours.",
-    )
-    own_fraction: float = Field(
-        0.5, gt=0, lt=1, description="Fraction of target_updates that trains the target's own vector."
-    )
-    own_updates: int | None = Field(
-        None,
-        ge=1,
-        description="Number of updates for the target's own vector, on top of the target's budget. Every method gets "
-        "these extra updates, and DTVG's transfer stage then has the whole budget. Default: own_fraction "
-        "is used.",
-    )
-    own_epochs: float | None = Field(
-        None, gt=0, description="Epochs over the target's training rows for its own vector. Replaces own_updates."
-    )
-    own_batch_size: int | None = Field(
-        None,
-        ge=1,
-        description="Number of rows per update of own_updates or own_epochs, for every method. Default: batch_size, "
-        "as in the transfer stage.",
-    )
-    own_learning_rate: float | None = Field(
-        None, gt=0, description="Learning rate of the target's own vector. Default: target_learning_rate."
-    )
-    weight_decay: float | None = Field(
-        None, ge=0, description="Weight decay in the transfer stage. Default: weight_decay of the run."
-    )
-    grouping: Literal["dynamic", "fixed", "all", "none", "spot"] = Field(
-        "dynamic",
-        description="Group of sources to merge. dynamic: chosen at every forward pass. fixed: chosen at the first "
-        "one. all, none: all sources, or none. spot: no merging; prompt tuning from the source prompt "
-        "nearest to the target's own.",
-    )
+    ] = "none"
+    """An ablation of the published code, in which spot and dynamic-spot compute the same. no-scaling is ours."""
+    own_fraction: float = Field(0.5, gt=0, lt=1)
+    """Fraction of target_updates that trains the target's own vector."""
+    own_updates: int | None = Field(None, ge=1)
+    """Number of updates for the target's own vector, on top of the target's budget. Every method gets these extra
+    updates, and DTVG's transfer stage then has the whole budget. Default: own_fraction is used."""
+    own_epochs: float | None = Field(None, gt=0)
+    """Epochs over the target's training rows for its own vector. Replaces own_updates."""
+    own_batch_size: int | None = Field(None, ge=1)
+    """Number of rows per update of own_updates or own_epochs, for every method. Default: batch_size, as in the transfer
+    stage."""
+    own_learning_rate: float | None = Field(None, gt=0)
+    """Learning rate of the target's own vector. Default: target_learning_rate."""
+    weight_decay: float | None = Field(None, ge=0)
+    """Weight decay in the transfer stage. Default: weight_decay of the run."""
+    grouping: Literal["dynamic", "fixed", "all", "none", "spot"] = "dynamic"
+    """Group of sources to merge. dynamic: chosen at every forward pass. fixed: chosen at the first one. all, none: all
+    sources, or none. spot: no merging; prompt tuning from the source prompt nearest to the target's own."""
     rule: Literal["consistent-prefix", "best-prefix", "best-subset", "consistent-subset", "positive", "nearest"] = (
-        Field(
-            "consistent-prefix",
-            description="How the group is chosen. prefix: among the prefixes of the sources ranked by similarity to "
-            "the target. subset: among all subsets. best: highest similarity + lambda * consistency. consistent: "
-            "highest consistency. positive: every source with similarity >= 0 to the target. nearest: the most similar "
-            "source.",
-        )
+        "consistent-prefix"
     )
-    consistency_weight: float = Field(1.0, ge=0, description="lambda in the rules best-prefix and best-subset.")
-    positive_only: bool = Field(True, description="Merge only sources with similarity >= 0 to the target.")
-    metric: Literal["token_mean_dot", "cosine", "token_mean_cosine"] = Field(
-        "token_mean_dot", description="Similarity of the scaled task vectors."
-    )
-    scaling: Literal["per-token", "scalar", "none"] = Field(
-        "per-token", description="Trained factors alpha of the merged vectors: one per token, one per vector, or none."
-    )
-    scale_start: Literal["one", "mean"] = Field(
-        "one", description="First alpha. one: the vectors are summed, as published. mean: 1 / size of the first group."
-    )
-    target_scale_learning_rate: float | None = Field(
-        None, ge=0, description="Learning rate of alpha_t. Default: learning_rate."
-    )
-    source_scale_learning_rate: float | None = Field(
-        None, ge=0, description="Learning rate of alpha_s. Default: learning_rate."
-    )
+    """How the group is chosen. prefix: among the prefixes of the sources ranked by similarity to the target. subset:
+    among all subsets. best: highest similarity + lambda * consistency. consistent: highest consistency. positive: every
+    source with similarity >= 0 to the target. nearest: the most similar source."""
+    consistency_weight: float = Field(1.0, ge=0)
+    """lambda in the rules best-prefix and best-subset."""
+    positive_only: bool = True
+    """Merge only sources with similarity >= 0 to the target."""
+    metric: Literal["token_mean_dot", "cosine", "token_mean_cosine"] = "token_mean_dot"
+    """Similarity of the scaled task vectors."""
+    scaling: Literal["per-token", "scalar", "none"] = "per-token"
+    """Trained factors alpha of the merged vectors: one per token, one per vector, or none."""
+    scale_start: Literal["one", "mean"] = "one"
+    """First alpha. one: the vectors are summed, as published. mean: 1 / size of the first group."""
+    target_scale_learning_rate: float | None = Field(None, ge=0)
+    """Learning rate of alpha_t. Default: learning_rate."""
+    source_scale_learning_rate: float | None = Field(None, ge=0)
+    """Learning rate of alpha_s. Default: learning_rate."""
 
     @model_validator(mode="after")
     def _own_batches(self) -> DTVGConfig:
@@ -138,20 +105,20 @@ class DTVGConfig(Presets):
 
 def _with_related(ctx: Context, target: EncodedTask) -> MethodResult:
     """Prompt tuning, joined by the vectors of related sources at the method's rates."""
-    first = first_updates(ctx, target)
-    if not first.test.related:
-        return without_transfer(ctx, target, first)
-    dtvg, related = ctx.config.of(DTVGConfig), first.test.related
-    result, weight = joined(
+    first = related.first_updates(ctx, target)
+    if not first.related:
+        return related.without_transfer(ctx, target, first)
+    dtvg = ctx.config.of(DTVGConfig)
+    result, weight = related.joined(
         ctx,
         target,
         first,
-        torch.stack(source_prompts(ctx))[related],
-        f"{target.name}: DTVG with related sources",
+        torch.stack(source_prompts(ctx))[first.related],
+        "DTVG with related sources",
         scaling=dtvg.scaling,
         scale_rate=dtvg.source_scale_learning_rate,
     )
-    merged = [first.names[place] for place in related] if weight else []
+    merged = [first.test["names"][place] for place in first.related] if weight else []
     updates = [update for update, _ in result.history["loss"] if update > first.stage.facts["updates"]]
     result.history["groups"] = [(update, merged) for update in updates]
     return result
@@ -161,12 +128,12 @@ class DTVG(Method):
     """Dynamic task vector grouping."""
 
     name = "DTVG"
-    settings = (DTVGConfig, RelatedConfig)
+    settings = (DTVGConfig, related.RelatedConfig)
 
     def check(self, config: RunConfig) -> None:
         dtvg = config.of(DTVGConfig)
         looked_at = {"variant", "ablation", "scaling", "source_scale_learning_rate"}
-        check_unused(config, dtvg, [name for name in DTVGConfig.model_fields if name not in looked_at])
+        related.check_unused(config, dtvg, [name for name in DTVGConfig.model_fields if name not in looked_at])
         if config.transfer_from == "related":
             if dtvg.scaling == "none":
                 raise ValueError(
@@ -191,7 +158,7 @@ class DTVG(Method):
         config, known = scope.config.for_task(target.name), len(scope.sources)
         dtvg, budget = config.of(DTVGConfig), scope.budget(target)
         if config.transfer_from == "related":
-            yield from related_stages(scope, target, self.name, known * _scale_numbers(scope))
+            yield from related.stages(scope, target, self.name, known * _scale_numbers(scope))
             return
         first, second = scope.parts(target, dtvg.own_fraction)
         size = config.batch_size
@@ -210,7 +177,7 @@ class DTVG(Method):
         updates = target_budget(config, len(target.train)).own or own_share(ctx, target, dtvg.own_fraction)
         own, first, batches = own_prompt(ctx, target, updates, dtvg.own_learning_rate)
         if dtvg.grouping == "spot":
-            return from_nearest(ctx, target, (own, first, batches), f"{target.name}: DTVG spot")
+            return from_nearest(ctx, target, (own, first, batches), "DTVG spot")
         rule = {"consistency_weight": dtvg.consistency_weight, "positive_only": dtvg.positive_only}
         settings = {name: getattr(dtvg, name) for name in ("grouping", "metric", "scaling", "scale_start")}
         prompt = GroupedPrompt(ctx.start, sources, own, rule=group_rule(dtvg.rule, **rule), **settings)
@@ -218,11 +185,10 @@ class DTVG(Method):
             config.target_rate, dtvg.target_scale_learning_rate, dtvg.source_scale_learning_rate
         )
         decay = {} if dtvg.weight_decay is None else {"weight_decay": dtvg.weight_decay}
-        plan = ctx.plan(prompt, task_loss, target.train, batches, config.target_rate, [target], groups=groups, **decay)
         key = {"rule": dtvg.rule} | rule | settings
         if dtvg.rule == "consistent-subset":
             key["no agreeing pair"] = "no source"  # version 0.1 merged some in that case
-        second = ctx.run(f"{target.name}: DTVG", plan, key)
+        second = ctx.tune(self.name, prompt, target, batches, settings=key, groups=groups, **decay)
         names = [source.name for source in ctx.sources]
         offset = first.facts["updates"]
         log = [

@@ -16,19 +16,12 @@ from torch import Tensor
 
 from prompttransfer.files.store import StageResult, tensor_hash
 from prompttransfer.interchange import Factors
+from prompttransfer.methods import related
 from prompttransfer.methods.base import Method, Scope, SizedTask, Stage, check_one_rate
 from prompttransfer.methods.budget import joint_updates
 from prompttransfer.methods.context import Context, EncodedTask, MethodResult
 from prompttransfer.methods.distillation import DistillationLoss, PromptDistance, TeacherForward
 from prompttransfer.methods.objectives import task_loss
-from prompttransfer.methods.related import (
-    RelatedConfig,
-    check_unused,
-    first_updates,
-    joined,
-    related_stages,
-    without_transfer,
-)
 from prompttransfer.methods.sampler import Mixing, flatten, mixed_batches, task_batches
 from prompttransfer.methods.shared import joined_rows, source_cost, source_prompts, train_together
 from prompttransfer.methods.teachers import KeptTeacher
@@ -65,11 +58,9 @@ class MPTConfig(Presets):
         "vectors-only": {"trained": "factors"},
     }
 
-    variant: Literal["paper", "code"] = Field(
-        "paper",
-        description="Version to follow where paper and published code differ. code sets average to 'means' and "
-        "factor_start to 'normal', unless they are given.",
-    )
+    variant: Literal["paper", "code"] = "paper"
+    """Version to follow where paper and published code differ. code sets average to 'means' and factor_start to
+    'normal', unless they are given."""
     ablation: Literal[
         "none",
         "no-distillation",
@@ -81,74 +72,54 @@ class MPTConfig(Presets):
         "shared-only",
         "frozen-vectors",
         "vectors-only",
-    ] = Field(
-        "none",
-        description="An ablation of the paper (table 6 and section 4.3). neither: no decomposition and no "
-        "distillation. frozen-vectors is ours.",
-    )
-    rank: int = Field(1, ge=1, description="Rank R of the task factors u (L, R) and v (R, H).")
-    decomposition: bool = Field(
-        True, description="Decompose source prompts as P_k = P* o (u_k v_k). If false, all sources share one prompt."
-    )
-    factor_start: Literal["ones", "normal"] = Field(
-        "ones",
-        description="Start of u and v. ones: P_k starts at P*. normal: N(0, 0.02^2), which nearly erases P_init.",
-    )
-    source_updates: int | None = Field(
-        None, ge=1, description="Number of updates of the joint source stage. Default: source_updates of the run."
-    )
-    source_epochs: float | None = Field(
-        None, gt=0, description="Epochs of the joint source stage over the mixed sources. Replaces source_updates."
-    )
-    distillation: float = Field(0.9, ge=0, description="lambda: weight of the two distillation losses (eq. 5).")
-    distilled: Literal["outputs", "prompts"] = Field(
-        "outputs",
-        description="What is distilled. outputs: the teachers' outputs. prompts: the teacher prompts, by mean squared "
-        "distance.",
-    )
-    logits: bool = Field(True, description="Distil the teacher's output distribution (eq. 3).")
-    hidden: Literal["none", "last", "all"] = Field("last", description="Hidden layers to distil (eq. 4).")
-    hidden_positions: Literal["text", "all"] = Field(
-        "text", description="Positions at which hidden layers are distilled: the text, or the prompt as well."
-    )
-    temperature: float = Field(1.0, gt=0, description="Temperature T of both distributions in eq. 3.")
-    temperature_squared: bool = Field(
-        False, description="Multiply eq. 3 by T^2, so that the size of its gradient does not depend on T."
-    )
-    teacher_cache: Literal["auto", "always", "never"] = Field(
-        "auto",
-        description="Keep the teachers' outputs on disk. auto: only where a measurement shows that it is faster.",
-    )
-    teacher_cache_gb: float = Field(2.0, gt=0, description="Largest file of teacher outputs that auto writes, in GB.")
-    sampling: Literal["stochastic", "rows"] = Field(
-        "stochastic",
-        description="How the tasks of a batch are drawn. stochastic: first K ~ U{2..T} tasks, then rows of these. "
-        "rows: the task of each row is drawn on its own.",
-    )
-    replacement: bool = Field(True, description="Draw the tasks of a batch with replacement.")
-    mixing: Mixing = Field("t5", description="Probabilities with which tasks are drawn.")
-    average: Literal["fit", "means"] = Field(
-        "fit",
-        description="Start of the target's factors. fit: rank-R fit of the mean of u_k v_k. means: mean of u and mean "
-        "of v.",
-    )
-    trained: Literal["both", "shared", "factors", "frozen-vectors"] = Field(
-        "both",
-        description="What trains on the target. both: `P*`, u and v. shared: `P*` without u and v. factors: u and v. "
-        "frozen-vectors: `P*`, with u and v as they start.",
-    )
-    shared_learning_rate: float | None = Field(
-        None,
-        gt=0,
-        description="Learning rate of the joint source stage and, on the target, of the shared prompt. Default: "
-        "learning_rate and target_learning_rate.",
-    )
-    factor_learning_rate: float | None = Field(
-        None,
-        gt=0,
-        description="Learning rate of u and v on the target. Default: 4/3 of that of the shared prompt (0.4 : 0.3 in "
-        "the paper).",
-    )
+    ] = "none"
+    """An ablation of the paper (table 6 and section 4.3). neither: no decomposition and no distillation. frozen-vectors
+    is ours."""
+    rank: int = Field(1, ge=1)
+    """Rank R of the task factors u (L, R) and v (R, H)."""
+    decomposition: bool = True
+    """Decompose source prompts as P_k = P* o (u_k v_k). If false, all sources share one prompt."""
+    factor_start: Literal["ones", "normal"] = "ones"
+    """Start of u and v. ones: P_k starts at P*. normal: N(0, 0.02^2), which nearly erases P_init."""
+    source_updates: int | None = Field(None, ge=1)
+    """Number of updates of the joint source stage. Default: source_updates of the run."""
+    source_epochs: float | None = Field(None, gt=0)
+    """Epochs of the joint source stage over the mixed sources. Replaces source_updates."""
+    distillation: float = Field(0.9, ge=0)
+    """lambda: weight of the two distillation losses (eq. 5)."""
+    distilled: Literal["outputs", "prompts"] = "outputs"
+    """What is distilled. outputs: the teachers' outputs. prompts: the teacher prompts, by mean squared distance."""
+    logits: bool = True
+    """Distil the teacher's output distribution (eq. 3)."""
+    hidden: Literal["none", "last", "all"] = "last"
+    """Hidden layers to distil (eq. 4)."""
+    hidden_positions: Literal["text", "all"] = "text"
+    """Positions at which hidden layers are distilled: the text, or the prompt as well."""
+    temperature: float = Field(1.0, gt=0)
+    """Temperature T of both distributions in eq. 3."""
+    temperature_squared: bool = False
+    """Multiply eq. 3 by T^2, so that the size of its gradient does not depend on T."""
+    teacher_cache: Literal["auto", "always", "never"] = "auto"
+    """Keep the teachers' outputs on disk. auto: only where a measurement shows that it is faster."""
+    teacher_cache_gb: float = Field(2.0, gt=0)
+    """Largest file of teacher outputs that auto writes, in GB."""
+    sampling: Literal["stochastic", "rows"] = "stochastic"
+    """How the tasks of a batch are drawn. stochastic: first K ~ U{2..T} tasks, then rows of these. rows: the task of
+    each row is drawn on its own."""
+    replacement: bool = True
+    """Draw the tasks of a batch with replacement."""
+    mixing: Mixing = "t5"
+    """Probabilities with which tasks are drawn."""
+    average: Literal["fit", "means"] = "fit"
+    """Start of the target's factors. fit: rank-R fit of the mean of u_k v_k. means: mean of u and mean of v."""
+    trained: Literal["both", "shared", "factors", "frozen-vectors"] = "both"
+    """What trains on the target. both: `P*`, u and v. shared: `P*` without u and v. factors: u and v. frozen-vectors:
+    `P*`, with u and v as they start."""
+    shared_learning_rate: float | None = Field(None, gt=0)
+    """Learning rate of the joint source stage and, on the target, of the shared prompt. Default: learning_rate and
+    target_learning_rate."""
+    factor_learning_rate: float | None = Field(None, gt=0)
+    """Learning rate of u and v on the target. Default: 4/3 of that of the shared prompt (0.4 : 0.3 in the paper)."""
 
     @property
     def teaches(self) -> bool:
@@ -255,10 +226,10 @@ class MPT(Method):
     """Multitask prompt tuning of one target."""
 
     name = "MPT"
-    settings = (MPTConfig, RelatedConfig)
+    settings = (MPTConfig, related.RelatedConfig)
 
     def check(self, config: RunConfig) -> None:
-        check_unused(config, config.of(MPTConfig), ("trained", "factor_learning_rate"))
+        related.check_unused(config, config.of(MPTConfig), ("trained", "factor_learning_rate"))
 
     def disk(self, config: RunConfig) -> int:
         mpt = config.of(MPTConfig)
@@ -272,7 +243,7 @@ class MPT(Method):
 
     def target_stages(self, scope: Scope, target: SizedTask) -> Iterator[Stage]:
         if scope.config.transfer_from == "related":
-            yield from related_stages(scope, target, self.name, scope.length)
+            yield from related.stages(scope, target, self.name, scope.length)
         else:
             yield scope.tuning(target, self.name, _target_numbers(scope, 1))
 
@@ -280,12 +251,12 @@ class MPT(Method):
         """One target alone."""
         if ctx.config.transfer_from == "all":
             return _adapt(ctx, target, [target], self.name)
-        first = first_updates(ctx, target)
-        if not first.test.related:
-            return without_transfer(ctx, target, first)
+        first = related.first_updates(ctx, target)
+        if not first.related:
+            return related.without_transfer(ctx, target, first)
         joint, source, source_updates = source_stage(ctx)
-        prompt, _ = target_prompt(ctx, joint, 1, first.test.related)
-        result, _ = joined(ctx, target, first, prompt.composed()[None], f"{target.name}: MPT from related sources")
+        prompt, _ = target_prompt(ctx, joint, 1, first.related)
+        result, _ = related.joined(ctx, target, first, prompt.composed()[None], "MPT from related sources")
         result.other_prompts |= _shared(joint)
         result.history["source_loss"] = source.facts["loss"]
         # The source prompts of the sign test are also the teachers.

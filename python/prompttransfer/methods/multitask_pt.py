@@ -26,13 +26,12 @@ class MultiPTConfig(Settings):
 
     block: ClassVar[str] = "multi_pt"
 
-    source_updates: int | None = Field(
-        None, ge=1, description="Number of updates on the mixture of the sources. Default: source_updates of the run."
-    )
-    source_epochs: float | None = Field(
-        None, gt=0, description="Epochs over the mixture of the sources. Replaces source_updates."
-    )
-    mixing: Mixing = Field("t5", description="Share of each source in the mixture.")
+    source_updates: int | None = Field(None, ge=1)
+    """Number of updates on the mixture of the sources. Default: source_updates of the run."""
+    source_epochs: float | None = Field(None, gt=0)
+    """Epochs over the mixture of the sources. Replaces source_updates."""
+    mixing: Mixing = "t5"
+    """Share of each source in the mixture."""
 
 
 class MultiPT(Method):
@@ -56,8 +55,7 @@ class MultiPT(Method):
         plan = ctx.plan(joint, task_loss, rows, flatten(batches, sizes), config.learning_rate)
         source = ctx.run("Multi-PT: mixture of the sources", plan, seed=ctx.source_seed).facts
         prompt = SoftPrompt(joint.composed())
-        plan = ctx.plan(prompt, task_loss, target.train, ctx.target_batches(target), config.target_rate, [target])
-        stage = ctx.run(f"{target.name}: Multi-PT", plan)
+        stage = ctx.tune(self.name, prompt, target)
         return MethodResult.of(
             prompt.composed(),
             stage,

@@ -30,22 +30,14 @@ class PANDAConfig(Settings):
 
     block: ClassVar[str] = "panda"
 
-    own_fraction: float = Field(
-        0.5,
-        gt=0,
-        lt=1,
-        description="Fraction of target_updates that trains the target's own prompt, which is compared with the "
-        "sources.",
-    )
-    start: Literal["p_init", "source"] = Field(
-        "p_init", description="Start of the taught prompt: P_init, or the source prompt that teaches it."
-    )
-    distillation: float = Field(
-        1.0,
-        ge=0,
-        description="Weight of the distillation at similarity 1; it is multiplied by the similarity.",
-    )
-    temperature: float = Field(1.0, gt=0, description="Temperature of both distributions.")
+    own_fraction: float = Field(0.5, gt=0, lt=1)
+    """Fraction of target_updates that trains the target's own prompt, which is compared with the sources."""
+    start: Literal["p_init", "source"] = "p_init"
+    """Start of the taught prompt: P_init, or the source prompt that teaches it."""
+    distillation: float = Field(1.0, ge=0)
+    """Weight of the distillation at similarity 1; it is multiplied by the similarity."""
+    temperature: float = Field(1.0, gt=0)
+    """Temperature of both distributions."""
 
 
 class PANDA(Method):
@@ -78,7 +70,6 @@ class PANDA(Method):
             settings = {"weight": weight, "temperature": panda.temperature, "hidden": "none"}
             loss = DistillationLoss(TeacherForward(teacher, hidden="none"), **settings)
             key = {"loss": "distillation", "teachers": tensor_hash(teacher.prompts)} | settings
-        plan = ctx.plan(prompt, loss, target.train, batches, ctx.config.target_rate, [target])
-        second = ctx.run(f"{target.name}: PANDA", plan, key)
+        second = ctx.tune(self.name, prompt, target, batches, objective=loss, settings=key)
         notes = f"taught by {ctx.sources[nearest].name} (cosine {similarity[nearest]:.3f}, weight {weight:.3f})"
         return after_own(ctx, target, sources, own, prompt.composed(), (first, second), notes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prompttransfer.methods.base import Method
 from prompttransfer.methods.context import Context, EncodedTask, MethodResult
-from prompttransfer.methods.shared import tuning_plan
+from prompttransfer.prompts import SoftPrompt
 
 
 class PT(Method):
@@ -14,6 +14,6 @@ class PT(Method):
     transfers = False
 
     def run(self, ctx: Context, target: EncodedTask) -> MethodResult:
-        prompt, plan = tuning_plan(ctx, target, ctx.target_batches(target))
-        stage = ctx.run(f"{target.name}: PT", plan)
+        prompt = SoftPrompt(ctx.start)
+        stage = ctx.tune(self.name, prompt, target)
         return MethodResult.of(prompt.composed(), stage)

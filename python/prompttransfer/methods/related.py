@@ -18,16 +18,15 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+import promptkernels as pk
 from prompttransfer.files.store import StageResult
 from prompttransfer.methods.base import Scope, SizedTask, Stage
 from prompttransfer.methods.choosing import training_losses
 from prompttransfer.methods.context import Context, EncodedTask, MethodResult
-from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.pt import PT
-from prompttransfer.methods.shared import own_share, source_cost, source_prompts, tuning_plan
+from prompttransfer.methods.shared import own_share, source_cost, source_prompts
 from prompttransfer.models.rows import EncodedRows
-from prompttransfer.prompts import JoinedPrompt, PromptModule
-from prompttransfer.prompts.sign_test import SignTest, sign_test
+from prompttransfer.prompts import JoinedPrompt, PromptModule, SoftPrompt
 from prompttransfer.settings.base import Settings
 from prompttransfer.settings.run import RunConfig
 from prompttransfer.training.history import Related
@@ -38,35 +37,20 @@ class RelatedConfig(Settings):
 
     block: ClassVar[str] = "related"
 
-    own_fraction: float = Field(
-        0.25,
-        gt=0,
-        lt=1,
-        description="Fraction of the target's budget for the first updates, by plain prompt tuning. They show which "
-        "sources are related.",
-    )
-    level: float = Field(
-        0.75,
-        ge=-1,
-        le=1,
-        description="Threshold of the sign-flip test: a source is related if its z is at least this fraction of the "
-        "maximum, sqrt(L).",
-    )
-    join_weights: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
-        (0.5, 1.0),
-        min_length=1,
-        description="Weights w to try for the prompt P_init + (1 - w) T_t + w * mean T_s. The largest w whose loss on "
-        "the next two batches is not above that of w = 0 is used. The search costs one update for every "
-        "three batches it reads.",
-    )
-    trained: Literal["scales", "both"] = Field(
-        "scales",
-        description="What trains after related sources have joined. scales: their scales. both: the target's own "
-        "prompt as well, at the method's target_learning_rate.",
-    )
-    scale_learning_rate: float | None = Field(
-        None, gt=0, description="Learning rate of the scales. Default: the method's target_learning_rate."
-    )
+    own_fraction: float = Field(0.25, gt=0, lt=1)
+    """Fraction of the target's budget for the first updates, by plain prompt tuning. They show which sources are
+    related."""
+    level: float = Field(0.75, ge=-1, le=1)
+    """Threshold of the sign-flip test: a source is related if its z is at least this fraction of the maximum,
+    sqrt(L)."""
+    join_weights: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field((0.5, 1.0), min_length=1)
+    """Weights w to try for the prompt P_init + (1 - w) T_t + w * mean T_s. The largest w whose loss on the next two
+    batches is not above that of w = 0 is used. The search costs one update for every three batches it reads."""
+    trained: Literal["scales", "both"] = "scales"
+    """What trains after related sources have joined. scales: their scales. both: the target's own prompt as well, at
+    the method's target_learning_rate."""
+    scale_learning_rate: float | None = Field(None, gt=0)
+    """Learning rate of the scales. Default: the method's target_learning_rate."""
 
 
 @dataclass(frozen=True)
@@ -74,35 +58,53 @@ class FirstUpdates:
     """Result of the first updates of a target's prompt tuning.
 
     Attributes:
-        test: sign test of all sources; names: names of the sources.
+        test: `sign_test` of all sources.
         prompt: the target's prompt (L, H) after these updates; stage: result of the stage.
         batches: the rest of the target's budget.
     """
 
-    test: SignTest
-    names: list[str]
+    test: Related
     prompt: Tensor
     stage: StageResult
     batches: Sequence[Sequence[int]]
 
     @property
-    def note(self) -> str:
-        return self.test.note(self.names)
+    def related(self) -> list[int]:
+        """Indices of the sources that pass the test."""
+        return [place for place, z in enumerate(self.test["z"]) if z >= self.test["level"]]
 
-    def history(self) -> Related:
-        return {"names": self.names, **self.test.history()}
+    @property
+    def note(self) -> str:
+        """A note such as "related: amazon (z 3.9), tweets (z 3.9)"."""
+        shown = [f"{self.test['names'][place]} (z {self.test['z'][place]:.1f})" for place in self.related]
+        return f"related: {', '.join(shown)}" if shown else "no related source: prompt tuning"
+
+
+def sign_test(own: Tensor, sources: Tensor, start: Tensor, level: float, names: list[str]) -> Related:
+    """Test whether a target's prompt (L, H) is more similar to named sources (K, L, H) than by chance.
+
+    Let p_i be the dot product of token i of both task vectors, and z = sum_i p_i / sqrt(sum_i p_i^2). If the tasks have
+    nothing in common, the sign of every p_i is a coin flip, and z has mean 0 and variance 1. Related vectors agree in
+    nearly every token, and z comes close to its maximum sqrt(L).
+
+    Args:
+        start: P_init (L, H) of all these prompts.
+        level: smallest z of a related source, as a fraction of the maximum.
+    """
+    cosine, z = pk.task_similarity(own[None], start, sources, return_z=True)
+    smallest = level * math.sqrt(own.shape[0])
+    return {"names": names, "cosine": cosine[0].tolist(), "z": z[0].tolist(), "level": smallest}
 
 
 def first_updates(ctx: Context, target: EncodedTask) -> FirstUpdates:
     """Run the first updates of the target's prompt and test all sources against it."""
     tuning, settings = ctx.of(target, "PT"), ctx.config.of(RelatedConfig)
     updates = own_share(tuning, target, settings.own_fraction)
-    batches = ctx.target_batches(target)
-    prompt, plan = tuning_plan(tuning, target, batches[:updates], horizon=len(batches))
-    stage = tuning.run(f"{target.name}: first updates", plan)
+    batches, prompt = ctx.target_batches(target), SoftPrompt(ctx.start)
+    stage = tuning.tune("first updates", prompt, target, batches[:updates], horizon=len(batches))
     own, names = prompt.composed().cpu(), [source.name for source in ctx.sources]
-    test = sign_test(own, torch.stack(source_prompts(ctx)), ctx.start, settings.level)
-    return FirstUpdates(test, names, own, stage, batches[updates:])
+    test = sign_test(own, torch.stack(source_prompts(ctx)), ctx.start, settings.level, names)
+    return FirstUpdates(test, own, stage, batches[updates:])
 
 
 def without_transfer(ctx: Context, target: EncodedTask, first: FirstUpdates) -> MethodResult:
@@ -110,7 +112,7 @@ def without_transfer(ctx: Context, target: EncodedTask, first: FirstUpdates) -> 
     result = PT().run(ctx.of(target, PT.name), target)
     result.source_updates = source_cost(ctx)
     result.notes = first.note
-    result.history["related"] = first.history()
+    result.history["related"] = first.test
     return result
 
 
@@ -143,18 +145,16 @@ def joined(
         scale_rate = related.scale_learning_rate or ctx.config.target_rate
     prompt = JoinedPrompt(ctx.start, first.prompt, prompts, weight, scaling=scaling)
     done = first.stage.facts["updates"]
-    plan = tuning.plan(
+    stage = tuning.tune(
+        title,
         prompt,
-        task_loss,
-        target.train,
+        target,
         first.batches[spent:],
-        rate,
-        [target],
+        rate=rate,
         groups=prompt.parameter_groups(rate, scale_rate),
         horizon=done + len(first.batches),
         offset=done,
     )
-    stage = ctx.run(title, plan)
     result = _result(ctx, first, prompt, (first.stage, stage), spent, weight)
     result.other_prompts = {"own": prompt.prompt.detach().clone()}
     return result, weight
@@ -163,9 +163,9 @@ def joined(
 def _none_joined(ctx: Context, target: EncodedTask, first: FirstUpdates, spent: int, title: str) -> MethodResult:
     """Prompt tuning without the batches that the search used. One stage, so that the optimizer keeps its state."""
     tuning = ctx.of(target, "PT")
-    batches, done = tuning.target_batches(target), first.stage.facts["updates"]
-    prompt, plan = tuning_plan(tuning, target, [*batches[:done], *batches[done + spent :]], horizon=len(batches))
-    stage = tuning.run(title, plan)
+    batches, done, prompt = tuning.target_batches(target), first.stage.facts["updates"], SoftPrompt(ctx.start)
+    read = [*batches[:done], *batches[done + spent :]]
+    stage = tuning.tune(title, prompt, target, read, horizon=len(batches))
     return _result(ctx, first, prompt, (stage,), spent, 0.0)
 
 
@@ -177,7 +177,7 @@ def _result(
         prompt.composed(),
         *stages,
         source_updates=source_cost(ctx),  # updates of the prompts that the sign test compares with
-        history={"related": first.history()},
+        history={"related": first.test},
         notes=f"{first.note}; joined at {weight:g}",
     )
     result.target_updates += spent
@@ -212,7 +212,7 @@ def check_unused(config: RunConfig, settings: Settings, names: Iterable[str]) ->
         raise ValueError(f"{listed}: has no effect if transfer_from is 'related'; set transfer_from to 'all'")
 
 
-def related_stages(scope: Scope, target: SizedTask, title: str, scales: int) -> Iterator[Stage]:
+def stages(scope: Scope, target: SizedTask, title: str, scales: int) -> Iterator[Stage]:
     """The first updates, and the stage that related source prompts join. `scales` is the largest number of scales."""
     config = scope.config.for_task(target.name)
     first, rest = scope.parts(target, config.of(RelatedConfig).own_fraction)

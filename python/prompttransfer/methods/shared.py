@@ -18,7 +18,6 @@ from prompttransfer.methods.sampler import flatten, row_batches, split_updates
 from prompttransfer.models.rows import EncodedRows
 from prompttransfer.prompts import PromptModule, SoftPrompt
 from prompttransfer.training.history import History, Similarity
-from prompttransfer.training.plan import Plan
 
 _SHOWN = 64  # a larger matrix is unreadable as a picture and takes megabytes per row of the results
 
@@ -61,24 +60,9 @@ def own_prompt(
     Returns:
         the prompt (L, H), the stage's result, and the batches left for the transfer stage.
     """
-    batches = ctx.target_batches(target)
-    prompt, plan = tuning_plan(ctx, target, batches[:updates], rate)
-    result = ctx.run(f"{target.name}: own prompt", plan)
+    batches, prompt = ctx.target_batches(target), SoftPrompt(ctx.start)
+    result = ctx.tune("own prompt", prompt, target, batches[:updates], rate=rate)
     return prompt.composed().cpu(), result, batches[updates:]
-
-
-def tuning_plan(
-    ctx: Context, target: EncodedTask, batches: Sequence[Sequence[int]], rate: float | None = None, **more: Any
-) -> tuple[SoftPrompt, Plan]:
-    """Plan prompt tuning of the target from P_init with these batches.
-
-    Args:
-        rate: peak learning rate; None: the target's.
-        more: other fields of the plan.
-    """
-    prompt = SoftPrompt(ctx.start)
-    rate = rate or ctx.config.target_rate
-    return prompt, ctx.plan(prompt, task_loss, target.train, batches, rate, [target], **more)
 
 
 def train_together(

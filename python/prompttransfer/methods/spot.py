@@ -17,7 +17,6 @@ import promptkernels as pk
 from prompttransfer.files.store import StageResult
 from prompttransfer.methods.base import Method, Scope, SizedTask, Stage, check_fraction
 from prompttransfer.methods.context import Context, EncodedTask, MethodResult
-from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.shared import after_own, own_prompt, own_share, source_prompts
 from prompttransfer.prompts import SoftPrompt
 from prompttransfer.settings.base import Settings
@@ -29,15 +28,10 @@ class SPoTConfig(Settings):
 
     block: ClassVar[str] = "spot"
 
-    own_fraction: float = Field(
-        0.5,
-        gt=0,
-        lt=1,
-        description="Fraction of target_updates that trains the target's own prompt, which chooses the source.",
-    )
-    top: int = Field(
-        1, ge=1, description="Number of most similar source prompts to start from. Their mean is weighted by cosine."
-    )
+    own_fraction: float = Field(0.5, gt=0, lt=1)
+    """Fraction of target_updates that trains the target's own prompt, which chooses the source."""
+    top: int = Field(1, ge=1)
+    """Number of most similar source prompts to start from. Their mean is weighted by cosine."""
 
 
 def from_nearest(
@@ -45,9 +39,7 @@ def from_nearest(
 ) -> MethodResult:
     """Prompt tuning on the remaining batches, from the source prompts nearest to the target's own.
 
-    Args:
-        own: the return value of `own_prompt`.
-        top: number of source prompts to average.
+    `own` is the return value of `own_prompt`.
     """
     sources = torch.stack(source_prompts(ctx))
     prompt_of_target, first, batches = own
@@ -56,8 +48,7 @@ def from_nearest(
     chosen = similarity.argsort(descending=True, stable=True)[: int((weights > 0).sum())].tolist()
     start = sources[chosen[0]] if len(chosen) == 1 else torch.einsum("k,klh->lh", weights, sources)
     prompt = SoftPrompt(start)
-    plan = ctx.plan(prompt, task_loss, target.train, batches, ctx.config.target_rate, [target])
-    second = ctx.run(title, plan)
+    second = ctx.tune(title, prompt, target, batches)
     notes = "from " + ", ".join(f"{ctx.sources[index].name} (cosine {similarity[index]:.3f})" for index in chosen)
     return after_own(ctx, target, sources, prompt_of_target, prompt.composed(), (first, second), notes)
 
@@ -94,4 +85,4 @@ class SPoT(Method):
     def run(self, ctx: Context, target: EncodedTask) -> MethodResult:
         spot = ctx.config.of(SPoTConfig)
         own = own_prompt(ctx, target, own_share(ctx, target, spot.own_fraction))
-        return from_nearest(ctx, target, own, f"{target.name}: SPoT", spot.top)
+        return from_nearest(ctx, target, own, self.name, spot.top)

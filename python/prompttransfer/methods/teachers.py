@@ -52,6 +52,7 @@ def worth_keeping(cost: Cost, rows: int, uses: int, limit: float) -> bool:
     return rows * (cost.forward + cost.write) + uses * cost.read < uses * cost.forward
 
 
+@dataclass
 class KeptTeacher:
     """`TeacherForward`, or its outputs from a file. Decided at the first batch, so a stored stage measures nothing.
 
@@ -62,16 +63,13 @@ class KeptTeacher:
         limit_gb: largest file that auto writes, in GB.
     """
 
-    def __init__(
-        self, ctx: Context, teacher: TeacherForward, rows: Sequence[EncodedRow], uses: int, keep: str, limit_gb: float
-    ) -> None:
-        self.ctx = ctx
-        self.teacher = teacher
-        self.rows = rows
-        self.uses = uses
-        self.keep = keep
-        self.limit = limit_gb * _GIB
-        self._source: Teacher | None = None
+    ctx: Context
+    teacher: TeacherForward
+    rows: Sequence[EncodedRow]
+    uses: int
+    keep: str
+    limit_gb: float
+    _source: Teacher | None = None
 
     def __call__(self, backbone: Backbone, batch: Batch) -> Callable[[Output], Output]:
         if self._source is None:  # all processes follow the decision of one
@@ -104,7 +102,7 @@ class KeptTeacher:
         if processes.broadcast(self.ctx.store.holds(self._key)):
             return True
         cost = measure(self.ctx.backbone, self.teacher, batch, self.ctx.store.folder)
-        return worth_keeping(cost, len(self.rows), self.uses, self.limit)
+        return worth_keeping(cost, len(self.rows), self.uses, self.limit_gb * _GIB)
 
     def _outputs(self) -> TeacherOutputs:
         ctx, teacher, order, size = self.ctx, self.teacher, self._order, self.ctx.config.eval_batch_size

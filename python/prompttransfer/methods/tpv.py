@@ -19,7 +19,6 @@ import promptkernels as pk
 from prompttransfer.methods.base import Method, Scope, SizedTask, Stage
 from prompttransfer.methods.choosing import training_losses
 from prompttransfer.methods.context import Context, EncodedTask, MethodResult
-from prompttransfer.methods.objectives import task_loss
 from prompttransfer.methods.shared import similarity_history, source_cost, source_prompts
 from prompttransfer.prompts import SoftPrompt
 from prompttransfer.settings.base import Settings
@@ -30,15 +29,15 @@ class TPVConfig(Settings):
 
     block: ClassVar[str] = "tpv"
 
-    combine: Literal["pair", "top", "all"] = Field(
-        "pair",
-        description="Sources whose task vectors are added. pair: the pair with the lowest loss on the target's "
-        "training rows before any update; the published code adds pairs. top: the best single sources by "
-        "the same measure. all: every source.",
-    )
-    top: int = Field(2, ge=1, description="Number of sources if combine is 'top'.")
-    scale: float = Field(1.0, description="Factor of the sum.")
-    tune: bool = Field(True, description="Train on the target after adding. If false, the sum itself is the result.")
+    combine: Literal["pair", "top", "all"] = "pair"
+    """Sources whose task vectors are added. pair: the pair with the lowest loss on the target's training rows before
+    any update; the published code adds pairs. top: the best single sources by the same measure. all: every source."""
+    top: int = Field(2, ge=1)
+    """Number of sources if combine is 'top'."""
+    scale: float = 1.0
+    """Factor of the sum."""
+    tune: bool = True
+    """Train on the target after adding. If false, the sum itself is the result."""
 
 
 def added_sources(ctx: Context, target: EncodedTask, sources: Tensor) -> tuple[int, ...]:
@@ -74,16 +73,13 @@ class TPV(Method):
             yield scope.tuning(target, self.name, scope.prompt)
 
     def run(self, ctx: Context, target: EncodedTask) -> MethodResult:
-        config, tpv = ctx.config, ctx.config.of(TPVConfig)
+        tpv = ctx.config.of(TPVConfig)
         sources = torch.stack(source_prompts(ctx))
         names = [source.name for source in ctx.sources]
         added = added_sources(ctx, target, sources)
         start = vector_sum(ctx, sources, added)
         prompt = SoftPrompt(start)
-        stages = []
-        if tpv.tune:
-            plan = ctx.plan(prompt, task_loss, target.train, ctx.target_batches(target), config.target_rate, [target])
-            stages.append(ctx.run(f"{target.name}: TPV", plan))
+        stages = [ctx.tune(self.name, prompt, target)] if tpv.tune else []
         return MethodResult.of(
             prompt.composed(),
             *stages,

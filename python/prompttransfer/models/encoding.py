@@ -7,30 +7,20 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from prompttransfer.files.store import StageResult, Store
 from prompttransfer.models.rows import EncodedRow, EncodedRows
-from prompttransfer.models.tokens import Tokens
 from prompttransfer.settings.joins import Join, natural_join
 from prompttransfer.tasks.task import Task, Wording
+
+if TYPE_CHECKING:
+    from prompttransfer.models.backbone import Backbone
+    from prompttransfer.models.embeddings import Embeddings
 
 _ROWS_AT_ONCE = 2000  # texts per call of the tokenizer
 _WORTH_KEEPING = 20_000  # from this many rows on, reading tokens from a file is faster than tokenizing
 SCORINGS = ("auto", "first-token", "full", "generate")
-
-
-class ReadsText(Protocol):
-    """Interface of a model for encoding: `Backbone`, or `models.embeddings.Embeddings` if the model runs elsewhere."""
-
-    @property
-    def tokens(self) -> Tokens: ...
-
-    @property
-    def max_length(self) -> int: ...
-
-    @property
-    def fingerprint(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -102,7 +92,7 @@ class EncodedTask:
     def of(
         cls,
         task: Task,
-        backbone: ReadsText,
+        backbone: Backbone | Embeddings,
         scoring: str = "auto",
         *,
         trains: bool = True,
@@ -114,6 +104,7 @@ class EncodedTask:
             scoring: how to choose answers. "auto": first-token if first tokens distinguish the choices, else full. Free
                 text is always generated.
             trains: whether to train on the task, not only score it.
+            backbone: the model, or its embeddings if it runs elsewhere.
             store: store for the tokens of large tasks.
 
         Raises:
@@ -127,20 +118,10 @@ class EncodedTask:
                 f"task {task.name!r} has {len(task.train)} training and {len(task.test)} test rows; both need some"
             )
         join = None if tokens.seq2seq else _join_of(task)
-        common: dict[str, Any] = {
-            "name": task.name,
-            "metrics": task.metrics,
-            "choices": task.choices,
-            "scale": task.scale,
-            "max_answer": task.max_answer,
-            "wording": _as_read(task, join),
-            "max_length": task.max_length or backbone.max_length,
-            "cut": task.cut,
-            "cue": task.cue,
-            "join": join,
-            "leaked": task.leaked,
-            "skipped": task.skipped,
-        }
+        same = ("name", "metrics", "choices", "scale", "max_answer", "cut", "cue", "leaked", "skipped")
+        common: dict[str, Any] = {name: getattr(task, name) for name in same}
+        length = task.max_length or backbone.max_length
+        common |= {"wording": _as_read(task, join), "max_length": length, "join": join}
         if task.free_text:
             references = tuple(map(tuple, task.test["references"]))
             texts = _Texts(task, backbone, join)
@@ -190,7 +171,7 @@ class _Texts:
     """The rows of a task as tokens. lead: tokens to add after every text and its cue."""
 
     task: Task
-    backbone: ReadsText
+    backbone: Backbone | Embeddings
     join: Join | None
     lead: tuple[int, ...] = ()
 
@@ -264,11 +245,7 @@ class _Texts:
 
 
 def scoring_of(task: Task, answers: list[tuple[int, ...]], scoring: str = "auto") -> str:
-    """Resolve the scoring of a task with choices.
-
-    Raises:
-        ValueError: the scoring is unknown or cannot distinguish the answers.
-    """
+    """Resolve the scoring of a task with choices."""
     if scoring not in SCORINGS:
         raise ValueError(f"scoring: got {scoring!r}, want one of {', '.join(SCORINGS)}")
     same = _first_repeated([answer[:1] for answer in answers])

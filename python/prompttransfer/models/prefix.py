@@ -29,11 +29,7 @@ class Prefix:
 
     @classmethod
     def of(cls, cache: DynamicCache, layers: int, index: Tensor | None = None) -> Prefix:
-        """Take the keys and values that a model with this many layers wrote into an empty cache.
-
-        Raises:
-            ValueError: a layer wrote none, because it keeps its state in another form.
-        """
+        """Take the keys and values that a model with this many layers wrote into an empty cache."""
         states = [(layer.keys, layer.values) for layer in cache.layers]
         if len(states) != layers or any(keys is None or values is None for keys, values in states):
             raise ValueError(f"cache: got {len(states)} layers, want keys and values of {layers}")

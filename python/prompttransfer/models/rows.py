@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+_ARRAYS = ("ids", "ends", "answers", "answer_ends", "tasks")
+
 
 @dataclass(frozen=True)
 class EncodedRow:
@@ -68,13 +70,11 @@ class EncodedRows(Sequence[EncodedRow]):
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor]) -> EncodedRows:
         """The inverse of `tensors`."""
-        return cls(*(tensors[name].numpy() for name in ("ids", "ends", "answers", "answer_ends", "tasks")))
+        return cls(*(tensors[name].numpy() for name in _ARRAYS))
 
     def tensors(self) -> dict[str, Tensor]:
         """All arrays, to save in a file."""
-        names = ("ids", "ends", "answers", "answer_ends", "tasks")
-        arrays = (self._ids, self._ends, self._answers, self._answer_ends, self._tasks)
-        return {name: torch.from_numpy(flat) for name, flat in zip(names, arrays, strict=True)}
+        return {name: torch.from_numpy(getattr(self, f"_{name}")) for name in _ARRAYS}
 
     def __len__(self) -> int:
         return len(self._ends)
@@ -114,8 +114,8 @@ class EncodedRows(Sequence[EncodedRow]):
     def digest(self) -> str:
         """Hash of the content."""
         state = hashlib.sha256()
-        for flat in (self._ids, self._ends, self._answers, self._answer_ends, self._tasks):
-            state.update(f"{len(flat)};".encode() + np.ascontiguousarray(flat).tobytes())
+        for flat in self.tensors().values():
+            state.update(f"{len(flat)};".encode() + flat.numpy().tobytes())
         return state.hexdigest()[:32]
 
 

@@ -10,11 +10,7 @@ from prompttransfer.settings.joins import Join
 
 
 class Tokens:
-    """A tokenizer, as a model uses it.
-
-    Args:
-        seq2seq: whether the model is an encoder-decoder, whose answers are separate from the text.
-    """
+    """A tokenizer, as a model uses it. seq2seq: an encoder-decoder, whose answers are separate from the text."""
 
     def __init__(self, tokenizer: Any, *, seq2seq: bool) -> None:
         self.tokenizer = tokenizer

@@ -9,7 +9,6 @@ from prompttransfer.prompts.joined import JoinedPrompt
 from prompttransfer.prompts.multitask import MultitaskPrompt, average_factors, mean_factors
 from prompttransfer.prompts.offset import OffsetPrompt
 from prompttransfer.prompts.particles import ParticlePrompts
-from prompttransfer.prompts.sign_test import SignTest, sign_test
 from prompttransfer.prompts.soft import FrozenPrompts, SoftPrompt
 
 __all__ = [
@@ -21,12 +20,10 @@ __all__ = [
     "OffsetPrompt",
     "ParticlePrompts",
     "PromptModule",
-    "SignTest",
     "SoftPrompt",
     "average_factors",
     "group_rule",
     "init_hash",
     "initial_prompt",
     "mean_factors",
-    "sign_test",
 ]

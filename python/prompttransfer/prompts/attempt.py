@@ -58,11 +58,7 @@ class InstancePrompt(PromptModule):
 
     @classmethod
     def of(cls, tensors: dict[str, Tensor]) -> InstancePrompt:
-        """Build the prompt from the tensors of its file.
-
-        Raises:
-            ValueError: the shapes of the tensors do not fit together.
-        """
+        """Build the prompt from the tensors of its file."""
         if tensors["sources"].dim() != 3 or tensors["target"].dim() != 2 or tensors["down"].dim() != 2:
             raise ValueError("sources, target and down: want (K, L, H), (L, H) and (projection, H)")
         prompt = cls(tensors["sources"], tensors["target"], projection=tensors["down"].shape[0])

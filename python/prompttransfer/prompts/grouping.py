@@ -16,6 +16,7 @@ nearest                the one source most similar to the target
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -35,9 +36,6 @@ def group_rule(name: str, *, consistency_weight: float = 1.0, positive_only: boo
         consistency_weight: lambda in TS + lambda KC.
         positive_only: merge only sources with similarity >= 0 to the target. If false, all sources are candidates, and
             the target stays alone if the value of the best group is below 0.
-
-    Raises:
-        ValueError: the name is unknown.
     """
     if name not in RULES:
         raise ValueError(f"group rule: got {name!r}, want one of {', '.join(RULES)}")
@@ -51,18 +49,14 @@ def group_rule(name: str, *, consistency_weight: float = 1.0, positive_only: boo
     elif name.startswith("consistent"):
         consistency_weight = 1.0
 
-    def rule(similarity: Tensor, target: int) -> Tensor:
-        return best_group(
-            similarity,
-            target,
-            subsets=name.endswith("subset"),
-            similarity_weight=similarity_weight,
-            consistency_weight=consistency_weight,
-            positive_only=positive_only,
-            agreeing=name == "consistent-subset",
-        )
-
-    return rule
+    return partial(
+        best_group,
+        subsets=name.endswith("subset"),
+        similarity_weight=similarity_weight,
+        consistency_weight=consistency_weight,
+        positive_only=positive_only,
+        agreeing=name == "consistent-subset",
+    )
 
 
 def _positive_group(similarity: Tensor, target: int) -> Tensor:
@@ -91,9 +85,6 @@ def best_group(
         similarity: (T+1, T+1).
         subsets: search all 2^T - 1 subsets of the sources; if false, the T prefixes of their ranking.
         agreeing: merge only a group whose value is above 0. By consistency alone, a single source has value 0.
-
-    Raises:
-        ValueError: `subsets` with more than 16 sources.
     """
     count, device = similarity.shape[0] - 1, similarity.device
     if subsets and count > MAX_SOURCES:

@@ -34,11 +34,7 @@ class OffsetPrompt(PromptModule):
 
     @classmethod
     def of(cls, tensors: dict[str, Tensor]) -> OffsetPrompt:
-        """Build the prompt from the tensors of its file.
-
-        Raises:
-            ValueError: the shapes of the tensors do not fit together.
-        """
+        """Build the prompt from the tensors of its file."""
         if any(tensors[name].dim() != 2 for name in ("short", "offset_a", "offset_b")):
             raise ValueError("short, offset_a and offset_b: want (m, H), (S, r) and (r, H)")
         prompt = cls(tensors["short"], *tensors["offset_a"].shape)

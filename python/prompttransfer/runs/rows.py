@@ -216,14 +216,14 @@ def read_rows(content: Any, path: Path) -> ResultsFile:
         raise ValueError(
             f"{path}: has format {number} of a later version, and this one reads up to {FORMAT}; update promptkernels"
         )
-    return checked(_RESULTS, content, what)
+    return checked(_RESULTS.validate_python, content, what)
 
 
 def read_row(facts: Mapping[str, Any], what: Path | str) -> TargetRow | SourceRow:
     """Read one row: a source row if it has a source. Errors are those of `read_rows` and start with `what`."""
     if "source" in facts:
-        return checked(_SOURCE, facts, what)
-    return checked(_TARGET, facts, what)
+        return checked(_SOURCE.validate_python, facts, what)
+    return checked(_TARGET.validate_python, facts, what)
 
 
 def row_of_csv(cells: Mapping[str, str]) -> TargetRow:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -34,8 +34,11 @@ def evaluate_file(
             the prompt's training, and the rows of a file are not limited. All rows of a single file are scored; with
             two files, the rows of the second.
     """
-    prompt, card = read_trained_prompt(path)
-    config = as_trained(config, card, given)
+    prompt, metadata = read_trained(path)
+    card = Card.of(metadata, path)
+    names = ("model", "precision", "max_length", "placement", "cue")
+    trained = {name: getattr(card, name) for name in names if name not in given and getattr(card, name)}
+    config = RunConfig(**{**config.model_dump(), **trained})
     name = config.targets[0]
     limit = config.test_rows if name in DEMO_TASKS or "test_rows" in given else None
     task = load_task(name, test_rows=limit, progress=progress, whole=True, **task_options(config))
@@ -43,23 +46,16 @@ def evaluate_file(
     progress.note(f"{task.name}: {len(task.test)} rows are scored")
     if not len(task.train) and card.task == task.name:
         progress.warn("note: this prompt was trained on a task of that name; rows it has seen count as well")
-    backbone = load_trained(path, config.model, progress, named="model" in given, **model_options(config))
+    with naming_the_way_out(path, named="model" in given):
+        backbone = load_backbone(config.model, progress, **model_options(config))
     check_model(path, prompt, card, backbone, progress)
     encoded = EncodedTask.of(task, backbone, config.scoring, trains=False)
     warn_unknown(encoded, progress)
 
     def scored(title: str, tensor: Any) -> Any:
-        handle = progress.stage(title, len(encoded.test))
-        try:
-            return evaluate(
-                backbone,
-                tensor,
-                encoded,
-                batch_size=config.eval_batch_size,
-                advance=handle.advance,
-            )
-        finally:
-            handle.close()
+        size = config.eval_batch_size
+        with closing(progress.stage(title, len(encoded.test))) as handle:
+            return evaluate(backbone, tensor, encoded, batch_size=size, advance=handle.advance)
 
     evaluation, zero_shot = scored("prompt", prompt), scored("zero-shot", None)
     return {
@@ -77,41 +73,13 @@ def evaluate_file(
     }
 
 
-def read_trained_prompt(path: Place) -> tuple[Tensor | PromptModule, Card]:
-    """Read a prompt (L, H), or one that depends on the row, and its card.
-
-    Raises:
-        ValueError: the file does not exist, or is not a trained prompt.
-    """
-    prompt, metadata = read_trained(path)
-    return prompt, Card.of(metadata, path)
-
-
-def as_trained(config: RunConfig, card: Card, given: Container[str] = ()) -> RunConfig:
-    """The settings with those of the prompt's training, except for settings named in `given`."""
-    names = ("model", "precision", "max_length", "placement", "cue")
-    own = {name: getattr(card, name) for name in names if name not in given and getattr(card, name)}
-    return RunConfig(**{**config.model_dump(), **own})
-
-
-def load_trained(path: Place, name: str, progress: ProgressReporter, *, named: bool, **options: Any) -> Backbone:
-    """Load the model of a prompt file.
-
-    Args:
-        named: whether the user named the model; if false, the name is from the file's card.
-        options: options of `load_model`.
-
-    Raises:
-        ValueError, ConnectionError: as in `load_model`. If the name is from the card, the message says how to name
-            another model.
-    """
-    with naming_the_way_out(path, named=named):
-        return load_backbone(name, progress, **options)
-
-
 @contextmanager
 def naming_the_way_out(path: Place, *, named: bool) -> Iterator[None]:
-    """Extend errors about the model of a prompt file: if its name is from the file, say how to name another."""
+    """Extend errors about the model of a prompt file: if its name is from the file, say how to name another.
+
+    Args:
+        named: whether the user named the model.
+    """
     try:
         yield
     except (ValueError, ConnectionError) as error:
@@ -124,11 +92,7 @@ def naming_the_way_out(path: Place, *, named: bool) -> Iterator[None]:
 def check_model(
     path: Place, prompt: Tensor | PromptModule, card: Card, backbone: Backbone | Embeddings, progress: ProgressReporter
 ) -> None:
-    """Check that a prompt fits a model. Warns if the prompt was trained with other weights, if these are known.
-
-    Raises:
-        ValueError: the widths of prompt and model differ.
-    """
+    """Check that a prompt fits a model. Warns if the prompt was trained with other weights, if these are known."""
     width = prompt.hidden_size if isinstance(prompt, PromptModule) else prompt.shape[1]
     if width != backbone.hidden_size:
         own = f"; it was trained with {card.model}" if card.model else ""

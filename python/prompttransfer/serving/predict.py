@@ -11,15 +11,16 @@ from torch import Tensor
 
 from prompttransfer.files.progress import ProgressReporter
 from prompttransfer.files.texts import check_text
-from prompttransfer.interchange import Card
+from prompttransfer.interchange import Card, read_trained
 from prompttransfer.interchange.hub import Place
 from prompttransfer.models import Backbone
 from prompttransfer.models.answering import Reader
-from prompttransfer.models.encoding import EncodedTask, ReadsText
+from prompttransfer.models.embeddings import Embeddings
+from prompttransfer.models.encoding import EncodedTask
 from prompttransfer.models.scoring import choice_scores, written_answers
 from prompttransfer.prompts import PromptModule
-from prompttransfer.runs.workbench import warn_unknown
-from prompttransfer.serving.evaluate import check_model, load_trained, read_trained_prompt
+from prompttransfer.runs.workbench import load_backbone, warn_unknown
+from prompttransfer.serving.evaluate import check_model, naming_the_way_out
 from prompttransfer.settings.joins import literal_join
 from prompttransfer.settings.run import RunConfig
 from prompttransfer.tasks.scales import scale_of
@@ -84,12 +85,9 @@ class Predictor:
         Raises:
             ValueError: the prompt does not fit the model.
         """
-        options = {
-            "precision": card.precision or "auto",
-            "max_length": max_length(card),
-            "placement": card.placement,
-        }
-        backbone = load_trained(path, card.model, progress, named=named, **options)
+        options = {"precision": card.precision or "auto", "max_length": max_length(card), "placement": card.placement}
+        with naming_the_way_out(path, named=named):
+            backbone = load_backbone(card.model, progress, **options)
         check_model(path, prompt, card, backbone, progress)
         if not backbone.seq2seq:
             note_reading(card, progress)
@@ -134,12 +132,8 @@ def note_reading(card: Card, progress: ProgressReporter) -> None:
         progress.note(f"template: {card.template!r}, join: {card.join}")
 
 
-def encoded(card: Card, rows: Sequence[Fields | str], model: ReadsText) -> EncodedTask:
-    """Encode rows as the test rows of a task.
-
-    Raises:
-        ValueError: a row lacks a field, or has a lone surrogate.
-    """
+def encoded(card: Card, rows: Sequence[Fields | str], model: Backbone | Embeddings) -> EncodedTask:
+    """Encode rows as the test rows of a task."""
     nothing = to_dataset([])
     task = Task(
         name=card.task or "task",
@@ -178,15 +172,10 @@ def chosen(card: Card, scores: Tensor) -> list[Prediction]:
 
 
 def read_answering_prompt(path: Place, **overrides: Any) -> tuple[Tensor | PromptModule, Card]:
-    """Read a prompt (L, H), or one that depends on the row, and the card that says how to read and answer texts.
-
-    Args:
-        overrides: as in `Predictor.open`.
-
-    Raises:
-        ValueError: the file is not a prompt file, or its card lacks information.
-    """
-    prompt, card = read_trained_prompt(path)
+    """Read a prompt (L, H), or one that depends on the row, and the card that says how to read and answer texts, with
+    the overrides of `Predictor.open`."""
+    prompt, metadata = read_trained(path)
+    card = Card.of(metadata, path)
     overrides = {name: value for name, value in overrides.items() if value is not None}
     # Drop facts that no longer hold with other answers or other fields.
     stale = {"choices": "scoring", "template": "columns"}

@@ -178,11 +178,7 @@ def answer(engine: Engine, asked: Sequence[tuple[ServedPrompt, Sequence[Fields |
 
 
 def check_engine(engine: Engine, embeddings: Embeddings) -> None:
-    """Check, once per model, that an engine gives the same results for a model's embeddings as for their tokens.
-
-    Raises:
-        ValueError: it serves another model, or reads embeddings differently.
-    """
+    """Check, once per model, that an engine gives the same results for a model's embeddings as for their tokens."""
     if embeddings.name in engine.checked:
         return
     tokens, embedded = engine([Request(prompt, _PROBE) for prompt in (_PROBE, embeddings.embed(_PROBE))])

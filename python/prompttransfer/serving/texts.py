@@ -38,11 +38,7 @@ class Asked:
 
 
 def asked_texts(named_texts: Iterable[str], card: Card) -> Iterator[Asked]:
-    """Texts given one by one.
-
-    Raises:
-        ValueError: a text is empty, or is not a JSON object with the fields.
-    """
+    """Texts given one by one."""
     for number, text in enumerate(named_texts, start=1):
         one = _asked(text, f"text {number}", fields_of(card.template))
         if one.row is None:
@@ -51,12 +47,7 @@ def asked_texts(named_texts: Iterable[str], card: Card) -> Iterator[Asked]:
 
 
 def asked_lines(file: Path | None, card: Card, encoding: str = "utf-8") -> Iterator[Asked]:
-    """The lines of a file or of standard input, one text each.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: a line is not in the encoding.
-    """
+    """The lines of a file or of standard input, one text each."""
     what, fields = str(file or "standard input"), fields_of(card.template)
     if file is None:
         lines = texts.input_lines(encoding)
@@ -109,9 +100,6 @@ def asked_rows(
         overrides: settings of `Reading` that override those of the description, or of the training table.
         text_column: the column of the only field.
         note: called with a line of text if the table is read differently from the training table.
-
-    Raises:
-        FileNotFoundError, ValueError: as in `read_rows` and `read_description`.
     """
     fields = fields_of(card.template)
     if is_description(str(file)):
@@ -175,11 +163,6 @@ def _without_heading(rows: Iterator[Row], heading: Sequence[str], note: Callable
             yield row
 
 
-def is_lines(file: Path) -> bool:
-    """Whether a file has one text per line; otherwise it is a table."""
-    return file.suffix.lower() == ".txt"
-
-
 def asked(
     card: Card,
     named_texts: Sequence[str] | None,
@@ -189,17 +172,13 @@ def asked(
     reading: Mapping[str, Any] | None = None,
     note: Callable[[str], None] = lambda text: None,
 ) -> Iterator[Asked]:
-    """Texts from one of three sources: one by one, from a file, or from standard input.
-
-    Raises:
-        ValueError: there are two sources, or options of a table without a table.
-    """
+    """Texts from one of three sources: one by one, from a file, or from standard input."""
     reading, fields = reading or {}, fields_of(card.template)
     if named_texts and file:
         raise ValueError(f"got texts and --file {file}, want one of them")
     if text_column and len(fields) > 1:
         raise ValueError(f"--text-column names one column, but a text has the fields {', '.join(fields)}")
-    if file is not None and not is_lines(file):
+    if file is not None and file.suffix.lower() != ".txt":  # a table; a .txt file has one text per line
         return asked_rows(expanded(file), card, overrides=reading, text_column=text_column, note=note)
     stray = reading.keys() - (set() if named_texts else {"encoding"})
     if stray:

@@ -25,8 +25,7 @@ from prompttransfer.files.excerpt import cut
 from prompttransfer.serving.requests import Reply, Request, ServedPrompt
 
 _AT_ONCE = 1024  # requests in memory
-_PER_CALL = 32  # of these, over HTTP
-_CALLS = 4  # at the same time
+_CALLS = 64  # over HTTP at the same time; a server batches what arrives together
 _START = "vllm serve MODEL --enable-prompt-embeds"
 
 
@@ -130,47 +129,29 @@ class VllmServer:
 
     def __call__(self, requests: Iterable[Request]) -> list[Reply]:
         with ThreadPoolExecutor(_CALLS) as pool:
-            return [reply for part in _parts(requests) for reply in self._replies(part, pool)]
+            return [reply for part in _parts(requests) for reply in pool.map(self._complete, part)]
 
-    def _replies(self, requests: Sequence[Request], pool: ThreadPoolExecutor) -> list[Reply]:
-        """Replies to requests. All requests in a call have the same parameters, so similar requests share calls."""
-        alike: dict[tuple[Any, ...], list[int]] = {}
-        for place, request in enumerate(requests):
-            kind = (request.scored, request.max_tokens, isinstance(request.prompt, Tensor))
-            alike.setdefault(kind, []).append(place)
-        calls = [
-            places[first : first + _PER_CALL] for places in alike.values() for first in range(0, len(places), _PER_CALL)
-        ]
-        answered = pool.map(lambda places: self._complete([requests[place] for place in places]), calls)
-        replies = {
-            place: reply
-            for places, part in zip(calls, answered, strict=True)
-            for place, reply in zip(places, part, strict=True)
-        }
-        return [replies[place] for place in range(len(requests))]
-
-    def _complete(self, requests: Sequence[Request]) -> list[Reply]:
-        first = requests[0]
+    def _complete(self, request: Request) -> Reply:
         asked: dict[str, Any] = {
             "model": self.model,
-            "max_tokens": first.max_tokens,
+            "max_tokens": request.max_tokens,
             "temperature": 0,
             "repetition_penalty": 1,  # the model's own settings may differ
             "return_token_ids": True,
         }
-        if isinstance(first.prompt, Tensor):
-            asked["prompt_embeds"] = [encode(request.prompt) for request in requests]
+        if isinstance(request.prompt, Tensor):
+            asked["prompt_embeds"] = encode(request.prompt)
         else:
-            asked["prompt"] = [list(request.prompt) for request in requests]
-        if first.scored:
-            asked |= {"logprobs": 1, "logprob_token_ids": first.scored, "return_tokens_as_token_ids": True}
-        choices = self._call("/v1/completions", asked).get("choices", ())
-        if len(choices) != len(requests) or any("token_ids" not in choice for choice in choices):
+            asked["prompt"] = list(request.prompt)
+        if request.scored:
+            asked |= {"logprobs": 1, "logprob_token_ids": request.scored, "return_tokens_as_token_ids": True}
+        choice = (self._call("/v1/completions", asked).get("choices") or [{}])[0]
+        if "token_ids" not in choice:
             raise ValueError(f"{self.url} does not answer like vLLM; start a server with `{_START}`")
-        replies = [_reply(choice) for choice in sorted(choices, key=lambda choice: choice["index"])]
-        if not all(set(first.scored) <= reply.log_probabilities.keys() for reply in replies):
+        reply = _reply(choice)
+        if not set(request.scored) <= reply.log_probabilities.keys():
             raise ValueError(f"{self.url} does not score given tokens (logprob_token_ids); want vLLM 0.32")
-        return replies
+        return reply
 
     def _call(self, path: str, content: Any = None) -> Any:
         """Call the server and return its JSON; a GET if there is no content.

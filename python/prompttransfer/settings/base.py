@@ -17,7 +17,8 @@ class Settings(BaseModel):
     # Name of a method's block in the settings of a run.
     block: ClassVar[str] = ""
 
-    model_config = ConfigDict(extra="forbid", validate_default=True)
+    # The text below a setting is its description, for the pages and the help of its option.
+    model_config = ConfigDict(extra="forbid", validate_default=True, use_attribute_docstrings=True)
 
     @model_validator(mode="before")
     @classmethod

@@ -37,7 +37,8 @@ def overlaid(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, An
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """Merge two nested settings, name by name; `above` wins."""
-    both = {name: merged(below[name], above[name]) for name in above if _are_blocks(below.get(name), above[name])}
+    shared = [name for name in above if isinstance(below.get(name), Mapping) and isinstance(above[name], Mapping)]
+    both = {name: merged(below[name], above[name]) for name in shared}
     return {**below, **above, **both}
 
 
@@ -104,7 +105,3 @@ def _known(settings: Mapping[str, Any], kind: type[Settings], names: set[str] | 
 
 def _dict(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
-
-
-def _are_blocks(*values: Any) -> bool:
-    return all(isinstance(value, Mapping) for value in values)

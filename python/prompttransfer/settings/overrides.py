@@ -14,13 +14,16 @@ Epochs = Annotated[float, Field(gt=0)]
 class TaskSettings(Settings):
     """Settings of a single task; null: as in the run."""
 
-    target_epochs: Epochs | None = Field(None, description="Epochs over the training rows of the task.")
-    target_updates: int | None = Field(None, ge=1, description="Number of updates. Replaces target_epochs.")
-    target_learning_rate: float | None = Field(None, gt=0, description="Peak learning rate.")
-    batch_size: int | None = Field(None, ge=1, description="Rows per update.")
-    max_length: int | None = Field(
-        None, ge=1, description="Maximum number of text tokens per row. Overrides the length that the task sets itself."
-    )
+    target_epochs: Epochs | None = None
+    """Epochs over the training rows of the task."""
+    target_updates: int | None = Field(None, ge=1)
+    """Number of updates. Replaces target_epochs."""
+    target_learning_rate: float | None = Field(None, gt=0)
+    """Peak learning rate."""
+    batch_size: int | None = Field(None, ge=1)
+    """Rows per update."""
+    max_length: int | None = Field(None, ge=1)
+    """Maximum number of text tokens per row. Overrides the length that the task sets itself."""
 
     @model_validator(mode="after")
     def _one_budget(self) -> TaskSettings:
@@ -34,4 +37,5 @@ class TaskSettings(Settings):
 class MethodSettings(Settings):
     """Settings of a single method; null: as in the run. There are no budgets, which are the same for all methods."""
 
-    target_learning_rate: float | None = Field(None, gt=0, description="Peak learning rate on target rows.")
+    target_learning_rate: float | None = Field(None, gt=0)
+    """Peak learning rate on target rows."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 
-from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic import ConfigDict, field_validator, model_validator
 
 from prompttransfer.settings.base import Settings
 
@@ -14,20 +14,16 @@ class Reading(Settings):
 
     model_config = ConfigDict(frozen=True)
 
-    encoding: str = Field("utf-8", description="Encoding of text files, such as cp1252.")
-    quotes: bool = Field(
-        True, description="Whether quotation marks enclose fields of CSV and TSV files. If false, they are text."
-    )
-    escape: str | None = Field(
-        None, description="Escape character for quotation marks in CSV and TSV files, such as a backslash."
-    )
-    delimiter: str | None = Field(
-        None,
-        description=r"Delimiter of CSV and TSV files, such as ; or \t (a tab). Default: detected from the first line.",
-    )
-    heading: tuple[str, ...] = Field(
-        (), description="Column names of CSV and TSV files without a header line; empty if there is one."
-    )
+    encoding: str = "utf-8"
+    """Encoding of text files, such as cp1252."""
+    quotes: bool = True
+    """Whether quotation marks enclose fields of CSV and TSV files. If false, they are text."""
+    escape: str | None = None
+    """Escape character for quotation marks in CSV and TSV files, such as a backslash."""
+    delimiter: str | None = None
+    r"""Delimiter of CSV and TSV files, such as ; or \t (a tab). Default: detected from the first line."""
+    heading: tuple[str, ...] = ()
+    """Column names of CSV and TSV files without a header line; empty if there is one."""
 
     @field_validator("encoding")
     @classmethod

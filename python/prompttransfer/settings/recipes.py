@@ -13,7 +13,7 @@ A file has settings of `RunConfig` by name. It may also have these entries about
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -21,7 +21,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, ValidationError
 
 from prompttransfer.files.excerpt import MOST, shown
 from prompttransfer.files.json_file import read_json
@@ -97,7 +97,8 @@ def read_recipe(name: str | Path | None, _above: tuple[Path, ...] = ()) -> Recip
         kind = "nothing" if content is None else f"a {type(content).__name__}"
         raise ValueError(f"{path}: got {kind}, want settings by name, such as train_rows: 32")
     own = {str(key): value for key, value in content.items() if key not in About.model_fields}
-    about = _about(text, content)
+    entries = {key: content[key] for key in About.model_fields if key in content}
+    about = checked(About.model_validate, entries, text, entries)
     if not about.base:
         return Recipe(text, own, _complete(text, about, own))
     beside = path.parent / about.base
@@ -157,9 +158,8 @@ def explain(error: ValidationError, given: Mapping[str, Any] | None = None) -> I
             near = get_close_matches(item["input"], _quoted(item["msg"]), n=1)
             meant[path] = f"; did you mean {near[0]!r}?" if near else ""
     blocks = {path[:size] for path in messages_of for size in range(len(path))}
-    refused = {
-        path: messages for path, messages in messages_of.items() if path not in blocks
-    }  # a block is invalid only because of a part of it
+    # A block is invalid only because of a part of it.
+    refused = {path: messages for path, messages in messages_of.items() if path not in blocks}
     for path, messages in islice(refused.items(), MOST):
         value = values[path]
         got = "" if not path or isinstance(value, dict) else f", got {shown(value)}"
@@ -169,16 +169,21 @@ def explain(error: ValidationError, given: Mapping[str, Any] | None = None) -> I
         yield (), f"and {len(refused) - MOST} more values are invalid"
 
 
-def checked(form: TypeAdapter[Kind], content: Any, what: Path | str) -> Kind:
-    """Validate the content of an untrusted file.
+def checked(
+    validate: Callable[[Any], Kind], content: Any, what: Path | str, given: Mapping[str, Any] | None = None
+) -> Kind:
+    """Validate the content of a file, with `model_validate` of its class or `validate_python` of a TypeAdapter.
+
+    Args:
+        given: of `explain`.
 
     Raises:
         ValueError: the content is invalid. The message has a line for each error, starting with `what`.
     """
     try:
-        return form.validate_python(content)
+        return validate(content)
     except ValidationError as error:
-        raise ValueError("\n".join(f"{what}: {text}" for _, text in explain(error))) from error
+        raise ValueError("\n".join(f"{what}: {text}" for _, text in explain(error, given))) from error
 
 
 def _quoted(message: str) -> list[str]:
@@ -194,14 +199,6 @@ def setting_paths(settings: Mapping[str, Any], inside: str = "") -> Iterator[str
             yield from setting_paths(value, f"{path}.")
         else:
             yield path
-
-
-def _about(name: str, content: dict[str, Any]) -> About:
-    entries = {key: content[key] for key in About.model_fields if key in content}
-    try:
-        return About(**entries)
-    except ValidationError as error:
-        raise SettingsError("\n".join(f"{name}: {text}" for _, text in explain(error, entries))) from error
 
 
 def _based(own: About, base: About, given: dict[str, Any], settings: dict[str, Any]) -> About:

@@ -13,9 +13,15 @@ from prompttransfer.settings.joins import Join
 from prompttransfer.tasks.demo import DEMO_TASKS, load_demo
 from prompttransfer.tasks.description import read_description
 from prompttransfer.tasks.files import load_described, load_files
-from prompttransfer.tasks.folders import split_tables
 from prompttransfer.tasks.leakage import drop_leaks, drop_leaks_of
-from prompttransfer.tasks.names import TABLES, file_paths, is_dataset_folder, is_description, is_file_name
+from prompttransfer.tasks.names import (
+    TABLES,
+    file_paths,
+    is_dataset_folder,
+    is_description,
+    is_file_name,
+    split_tables,
+)
 from prompttransfer.tasks.papers import PAPER_TASKS, load_paper
 from prompttransfer.tasks.task import Task
 

@@ -40,11 +40,7 @@ class ClassName(str):
 
 
 def pick(row: Any, column: str) -> Any:
-    """The cell of a column. "a.b" is also field b of the struct a, or of each struct in the list a.
-
-    Raises:
-        Misfit: there is no such column.
-    """
+    """The cell of a column. "a.b" is also field b of the struct a, or of each struct in the list a."""
     if isinstance(row, Mapping):
         if column in row:
             return row[column]
@@ -69,11 +65,7 @@ def is_missing(value: Any) -> bool:
 
 
 def text_of(value: Any) -> str:
-    """A cell as text: numbers and dates as written, the items of a list joined by commas.
-
-    Raises:
-        Misfit: the cell is empty, or a struct or bytes.
-    """
+    """A cell as text: numbers and dates as written, the items of a list joined by commas."""
     if is_missing(value) or (isinstance(value, (list, tuple)) and not value):
         raise Misfit("got nothing, want a value")
     if isinstance(value, (list, tuple)):

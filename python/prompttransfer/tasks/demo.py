@@ -51,8 +51,7 @@ class DemoTask:
 def load_demo(name: str, *, answers: str = "words", seed: int = 42, progress: ProgressReporter | None = None) -> Task:
     """Load a demo task with all its rows, without removing leaks.
 
-    Args:
-        answers: "words", or "digits" for the number of the class, as in the papers.
+    Answers are "words", or "digits" for the number of the class, as in the papers.
     """
     demo = DEMO_TASKS[name]
     folder = fetch(demo.asset, progress)

@@ -8,14 +8,14 @@ from glob import glob, has_magic
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from prompttransfer.files.excerpt import listed, meant
 from prompttransfer.files.paths import expanded
 from prompttransfer.files.yaml_file import read_yaml
 from prompttransfer.settings.base import Settings
 from prompttransfer.settings.reading import Reading
-from prompttransfer.settings.recipes import explain
+from prompttransfer.settings.recipes import checked
 from prompttransfer.tasks.cells import label_of
 from prompttransfer.tasks.metrics import METRICS
 from prompttransfer.tasks.names import task_name
@@ -58,34 +58,46 @@ class RowLimits(Settings):
 class Description(Reading):
     """The files of a task, and how a row becomes a text and its answer."""
 
-    name: str = Field("", description="name of the task; default: name of its file")
-    train: Files = Field((), description="training rows: a file, a list of files, a pattern with *")
-    validation: Files = Field((), description="validation rows; default: a tenth of the training rows")
-    test: Files = Field((), description="test rows; default: a tenth of the training rows")
-    template: str = Field("{text}\nLabel:", description="text for the model, with fields in braces")
-    fields: dict[str, str] = Field(
-        default_factory=dict, description="column of a field of the template, if its name differs"
-    )
-    label: str | None = Field(None, description="column of the label; 'label' if there is no answer either")
-    answer: str | None = Field(None, description="column of the free-text answer, or of a list of right answers")
-    choices: Annotated[tuple[str, ...] | dict[str, str] | None, BeforeValidator(_as_texts)] = Field(
-        None, description="the answers, or the answer of each label; default: the labels themselves"
-    )
-    metric: str | None = Field(None, description="metric to report; default: accuracy, or exact-match for free text")
-    more_metrics: tuple[str, ...] = Field((), description="other metrics to report")
-    max_length: int | None = Field(None, ge=1, description="text tokens to keep per row; default: as in the run")
-    cut: Literal["start", "end"] = Field("start", description="end of a long text to cut off")
-    join: Literal["auto", "space", "none", "separate"] = Field(
-        "auto", description="how a causal model's answer joins the text; auto: as in the run"
-    )
-    max_words: int | None = Field(None, ge=1, description="words to keep of each field; default: all")
-    max_answer: int = Field(128, ge=1, description="largest number of tokens of a free-text answer")
-    bad_rows: Literal["error", "skip"] | None = Field(
-        None, description="invalid rows: stop, or omit and count them; default: as in the run"
-    )
-    streaming: bool = Field(False, description="draw the rows in one pass, without a copy of all of them on disk")
-    rows: RowLimits = Field(default_factory=RowLimits, description="largest number of rows, drawn at random")
-    seed: int | None = Field(None, ge=0, description="seed of the splits and draws; default: as in the run")
+    name: str = ""
+    """name of the task; default: name of its file"""
+    train: Files = ()
+    """training rows: a file, a list of files, a pattern with *"""
+    validation: Files = ()
+    """validation rows; default: a tenth of the training rows"""
+    test: Files = ()
+    """test rows; default: a tenth of the training rows"""
+    template: str = "{text}\nLabel:"
+    """text for the model, with fields in braces"""
+    fields: dict[str, str] = Field(default_factory=dict)
+    """column of a field of the template, if its name differs"""
+    label: str | None = None
+    """column of the label; 'label' if there is no answer either"""
+    answer: str | None = None
+    """column of the free-text answer, or of a list of right answers"""
+    choices: Annotated[tuple[str, ...] | dict[str, str] | None, BeforeValidator(_as_texts)] = None
+    """the answers, or the answer of each label; default: the labels themselves"""
+    metric: str | None = None
+    """metric to report; default: accuracy, or exact-match for free text"""
+    more_metrics: tuple[str, ...] = ()
+    """other metrics to report"""
+    max_length: int | None = Field(None, ge=1)
+    """text tokens to keep per row; default: as in the run"""
+    cut: Literal["start", "end"] = "start"
+    """end of a long text to cut off"""
+    join: Literal["auto", "space", "none", "separate"] = "auto"
+    """how a causal model's answer joins the text; auto: as in the run"""
+    max_words: int | None = Field(None, ge=1)
+    """words to keep of each field; default: all"""
+    max_answer: int = Field(128, ge=1)
+    """largest number of tokens of a free-text answer"""
+    bad_rows: Literal["error", "skip"] | None = None
+    """invalid rows: stop, or omit and count them; default: as in the run"""
+    streaming: bool = False
+    """draw the rows in one pass, without a copy of all of them on disk"""
+    rows: RowLimits = Field(default_factory=RowLimits)
+    """largest number of rows, drawn at random"""
+    seed: int | None = Field(None, ge=0)
+    """seed of the splits and draws; default: as in the run"""
 
     @field_validator("name")
     @classmethod
@@ -146,10 +158,7 @@ def read_description(path: Path) -> Description:
     if not isinstance(settings, dict):
         raise ValueError(f"{path}: got {type(settings).__name__}, want settings such as 'train: reviews.csv'")
     settings = {str(name): value for name, value in settings.items()}
-    try:
-        described = Description(**settings)
-    except ValidationError as error:
-        raise ValueError("\n".join(f"{path}: {text}" for _, text in explain(error, settings))) from error
+    described = checked(Description.model_validate, settings, path, settings)
     files = {split: _resolved(path, split, getattr(described, split)) for split in SPLITS}
     return described.model_copy(update={"name": described.name or task_name(path), **files})
 

@@ -20,9 +20,8 @@ from prompttransfer.settings.reading import Reading
 from prompttransfer.tasks.arrow_tables import folder_splits
 from prompttransfer.tasks.cells import Misfit, answers_of, label_of, text_of
 from prompttransfer.tasks.description import SPLITS, Description
-from prompttransfer.tasks.folders import split_tables
 from prompttransfer.tasks.labels import Labels
-from prompttransfer.tasks.names import file_paths, is_dataset_folder, task_name
+from prompttransfer.tasks.names import file_paths, is_dataset_folder, split_tables, task_name
 from prompttransfer.tasks.rendered import Reservoir, content_key, row_file, stored
 from prompttransfer.tasks.tables import Row, read_rows
 from prompttransfer.tasks.task import Example, Task, Wording
@@ -80,10 +79,6 @@ def load_described(
         whole: if there are no separate test rows, use all rows as test rows.
         seed, bad_rows: defaults for the description. Invalid rows are an error, or with "skip" omitted and counted.
         progress: a `prompttransfer.files.progress.Progress` that reports the number of omitted rows.
-
-    Raises:
-        FileNotFoundError, ValueError: a file is missing or invalid; names the file, the row and the column.
-        ImportError: a metric needs a library that is not installed.
     """
     if description.answer is not None:
         for metric in description.metrics:
@@ -121,16 +116,12 @@ def load_described(
     if not len(splits["test"]) or ("train" in shares and not len(splits["train"])):
         paths = ", ".join(map(str, files["train"]))
         raise ValueError(f"{paths}: got {len(data['train'])} rows, want at least 10 to split them 80/10/10")
+    same = ("name", "more_metrics", "max_length", "cut", "join", "max_answer")
     return Task(
         **splits,
-        name=description.name,
+        **{name: getattr(description, name) for name in same},
         choices=tuple(facts["choices"]),
         metric=description.metrics[0],
-        more_metrics=description.more_metrics,
-        max_length=description.max_length,
-        cut=description.cut,
-        join=description.join,
-        max_answer=description.max_answer,
         wording=Wording(description.template, description.max_words, description.columns, description.reading),
         origin=", ".join(dict.fromkeys(path.name for paths in files.values() for path in paths)),
         skipped=facts["skipped"],

@@ -41,11 +41,7 @@ def scale_of(metric: str) -> Scale:
 
 
 def averaged(metrics: Mapping[str, str]) -> tuple[str, ...]:
-    """Tasks whose scores may be averaged: all if they share one metric, else those in per cent with higher better.
-
-    Args:
-        metrics: metric of each task.
-    """
+    """Tasks whose scores may be averaged: all if they share one metric, else those in per cent with higher better."""
     if len(set(metrics.values())) <= 1:
         return tuple(metrics)
     return tuple(task for task, metric in metrics.items() if scale_of(metric) == PERCENT)

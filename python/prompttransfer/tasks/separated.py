@@ -6,29 +6,26 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 from itertools import islice, zip_longest
 from pathlib import Path
 
 from prompttransfer.settings.reading import Reading
-from prompttransfer.tasks.joined_rows import JoinedRows
 from prompttransfer.tasks.records import ADVICE, JOINED, Dialect, Lines, Record
 from prompttransfer.tasks.tables import Row, check_columns, opened
 
 _DELIMITERS = (",", "\t", ";", "|")
 _NO_HEADING = "; if the first line is a row, or the delimiter is wrong, set heading or delimiter there"
+_SAMPLED = 1000  # records that show how a file uses quotation marks
 _SEEN = 20  # lines that determine the delimiter of a file without a header
 _DECLARED = re.compile(r'"?sep=([^\w"\r\n])"?[\r\n]*', re.IGNORECASE)
 
 Records = Callable[[Dialect], Iterator[Record]]
+Sample = tuple[bool, set[tuple[int, str]]]
 
 
 def separated_rows(path: Path, columns: Sequence[str], reading: Reading, usual: str) -> Iterator[Row]:
-    """Rows of a CSV or TSV file. usual: the delimiter that its suffix implies.
-
-    Raises:
-        ValueError: columns are missing, the file cannot be read, or a broken quotation mark makes the start of the next
-            row ambiguous.
-    """
+    """Rows of a CSV or TSV file. usual: the delimiter that its suffix implies."""
 
     def records(dialect: Dialect) -> Iterator[Record]:
         """All records of the file, from its start."""
@@ -50,13 +47,13 @@ def separated_rows(path: Path, columns: Sequence[str], reading: Reading, usual: 
         raise ValueError(f"{path}, heading: {first.problem}")
     names = heading or _names(first)
     check_columns(path, columns, names, "" if heading else _NO_HEADING)
-    joined = JoinedRows(dialect, len(names), lambda: records(dialect))
+    sample = cache(lambda: _sample(dialect, records, len(names)))
     number = 0 if heading else -1  # the header is not a row
     with _lines(path, reading.encoding) as (_, lines):
         for record in dialect.records(lines):
             number += 1
             place = f"{path}, row {number}" if number else f"{path}, heading"
-            problem = record.problem or (JOINED if joined(record) else "")
+            problem = record.problem or (JOINED if _is_joined(dialect, record, len(names), sample) else "")
             if problem:
                 if not (number and _next_row_is_known(dialect, record, lines, len(names))):
                     raise ValueError(f"{place}: {problem}")
@@ -115,6 +112,41 @@ def _dialect_by_rows(dialect: Dialect, records: Records, count: int, path: Path)
         shown = ", ".join(repr(one.delimiter) for one in fitting)
         raise ValueError(f"{path}: {shown} all make {count} columns; set the delimiter in its YAML description")
     return fitting[0] if fitting else dialect
+
+
+def _is_joined(dialect: Dialect, record: Record, count: int, sample: Callable[[], Sample]) -> bool:
+    """Whether a record is really several rows of `count` cells.
+
+    A mark at the start of a text may be matched by one many rows below, before a delimiter. RFC 4180 then reads
+    everything in between as one field. A text of several lines looks the same, so only the rest of the file can tell
+    them apart. Rows were joined if each line splits into `count` cells, and
+
+    - a cell after the opening mark or before the closing one, such as a label, occurs in the same column of another
+      row, or
+    - marks occur inside unquoted fields, so the file does not use them to quote.
+    """
+    if len(record.lines) == 1 or count == 1 or not dialect.quotes:
+        return False
+    rows = [dialect.split(line) for line in record.lines]
+    if any(len(row) != count for row in rows):
+        return False
+    marks_are_text, usual = sample()
+    opening = max((place for place, cell in enumerate(rows[0]) if cell.startswith('"')), default=count)
+    closing = next((place for place, cell in enumerate(rows[-1]) if cell.rstrip().endswith('"')), 0)
+    outside = [*enumerate(rows[0][opening + 1 :], opening + 1), *enumerate(rows[-1][:closing])]
+    return marks_are_text or any((place, cell) in usual for place, cell in outside if cell)
+
+
+def _sample(dialect: Dialect, records: Records, count: int) -> Sample:
+    """Whether marks occur inside unquoted fields, and the (column, cell) pairs of rows without marks."""
+    marks_are_text, usual = False, set[tuple[int, str]]()
+    for record in islice(records(dialect), _SAMPLED):
+        if len(record.lines) == 1 and not record.problem and len(record.cells) == count:
+            if '"' not in record.lines[0]:
+                usual.update(enumerate(record.cells))
+            elif dialect.split(record.lines[0]) == record.cells:
+                marks_are_text = True
+    return marks_are_text, usual
 
 
 def _next_row_is_known(dialect: Dialect, record: Record, lines: Lines, count: int) -> bool:

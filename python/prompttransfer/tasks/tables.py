@@ -54,10 +54,6 @@ def read_rows(path: Path, columns: Sequence[str], *, split: str = "train", **rea
         columns: needed columns ("a.b": field b of the struct a).
         split: split to read, for a `datasets` folder with several.
         reading: fields of `Reading`, for text files.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the content does not match the file's suffix, or columns are missing.
     """
     if path.is_dir() and is_dataset_folder(path):
         from prompttransfer.tasks.arrow_tables import folder_rows
@@ -88,11 +84,7 @@ def read_rows(path: Path, columns: Sequence[str], *, split: str = "train", **rea
 def check_columns(path: Path, columns: Sequence[str], known: Sequence[str], hint: str = "") -> None:
     """Check that a table with a header has each column exactly once; for "a.b", that there is a column "a".
 
-    Args:
-        hint: addition to the error message for a missing column.
-
-    Raises:
-        ValueError: a column is missing (with a suggestion) or duplicated.
+    The hint is added to the error message for a missing column.
     """
     for column in columns:
         starts = [name for name in known if column == name or column.startswith(f"{name}.")]

@@ -20,12 +20,7 @@ class Diverged(RuntimeError):
 
 
 class LastGood:
-    """The prompt as of the last finite loss.
-
-    Args:
-        folder: folder to write the prompt to.
-        way_out: what the user may change, for the error message.
-    """
+    """The prompt as of the last finite loss. An error names what the user may change (way_out)."""
 
     def __init__(self, prompt: PromptModule, folder: Path, way_out: str) -> None:
         self.prompt, self.path, self.way_out = prompt, folder / FILE, way_out
@@ -36,21 +31,13 @@ class LastGood:
         self._read = (updates, self._values())
 
     def judge(self, loss: float, update: int) -> None:
-        """Check a loss.
-
-        Raises:
-            Diverged: the loss is not finite.
-        """
+        """Check a loss."""
         if not math.isfinite(loss):
             raise self._diverged(f"the loss is {loss} at update {update}")
         self._good = self._read
 
     def finish(self, updates: int) -> None:
-        """Check the prompt after the last update, which no loss covers.
-
-        Raises:
-            Diverged: the prompt is not finite.
-        """
+        """Check the prompt after the last update, which no loss covers."""
         if not all(parameter.isfinite().all() for parameter in self.prompt.parameters()):
             raise self._diverged(f"the prompt is not finite after update {updates}")
 

@@ -24,7 +24,7 @@ class Similarity(TypedDict):
 
 
 class Related(TypedDict):
-    """Sign-flip test of the named sources against the target, see `prompttransfer.prompts.sign_test`."""
+    """Sign-flip test of the named sources against the target, see `prompttransfer.methods.related.sign_test`."""
 
     names: list[str]
     cosine: list[Number]
@@ -84,9 +84,5 @@ _HISTORY = TypeAdapter(History)
 
 
 def read_history(content: Any, what: str) -> History:
-    """Validate the content of a history file.
-
-    Raises:
-        ValueError: content is invalid; the message starts with `what` and has a line for each error.
-    """
-    return checked(_HISTORY, content, what)
+    """Validate the content of a history file."""
+    return checked(_HISTORY.validate_python, content, what)

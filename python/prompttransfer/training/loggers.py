@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, redirect_stdout, suppress
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from transformers import TrainerCallback
 from transformers.integrations import (
@@ -60,25 +59,15 @@ class LoggedRun:
         return cls(logger, run_folder.absolute().name, name, run_folder / "logs")
 
 
-@dataclass(frozen=True)
-class Logging:
-    """What a Trainer needs to log: callbacks, and fields of its TrainingArguments."""
-
-    callbacks: Sequence[TrainerCallback] = ()
-    arguments: dict[str, Any] = field(default_factory=dict)
-
-
-NOWHERE = Logging()
-
-
 @contextmanager
-def logging_to(run: LoggedRun | None) -> Iterator[Logging]:
-    """The logging of one stage, which ends with the block. Of several processes, only the main one logs."""
+def logging_to(run: LoggedRun | None) -> Iterator[list[TrainerCallback]]:
+    """Callbacks that log one stage, which ends with the block. Of several processes, only the main one logs."""
     if run is None or not processes.is_main():
-        yield NOWHERE
+        yield []
         return
-    with _LOGGERS[run.logger].begin(run) as callback:
-        yield Logging([callback], {"run_name": run.name, "project": run.group})
+    begin, _ = _LOGGERS[run.logger]
+    with begin(run) as callback:
+        yield [callback]
 
 
 @contextmanager
@@ -120,22 +109,16 @@ def _trackio(run: LoggedRun) -> Iterator[TrainerCallback]:
             raise
 
 
-@dataclass(frozen=True)
-class _Logger:
-    begin: Callable[[LoggedRun], AbstractContextManager[TrainerCallback]]
-    available: Callable[[], bool]
-
-
 _LOGGERS = {
-    "tensorboard": _Logger(_tensorboard, is_tensorboard_available),
-    "wandb": _Logger(_wandb, is_wandb_available),
-    "trackio": _Logger(_trackio, is_trackio_available),
+    "tensorboard": (_tensorboard, is_tensorboard_available),
+    "wandb": (_wandb, is_wandb_available),
+    "trackio": (_trackio, is_trackio_available),
 }
 
 
 def missing_logger(logger: str) -> Lack | None:
     """The package that a value of `report_to` needs, where it is not installed."""
-    if logger == "none" or _LOGGERS[logger].available():
+    if logger == "none" or _LOGGERS[logger][1]():
         return None
     return Lack(f"report_to {logger!r}: {logger} is not installed", f"pip install {logger}")
 

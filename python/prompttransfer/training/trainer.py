@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
 
@@ -32,7 +32,7 @@ from prompttransfer.models import Backbone, Batch, quiet_transformers
 from prompttransfer.models.rows import EncodedRow
 from prompttransfer.prompts import PromptModule
 from prompttransfer.training.divergence import LastGood
-from prompttransfer.training.loggers import NOWHERE, LoggedRun, Logging, logging_to
+from prompttransfer.training.loggers import LoggedRun, logging_to
 from prompttransfer.training.plan import Objective, Plan, TrainingLog, rate_factor
 from prompttransfer.training.selection import Best
 
@@ -58,8 +58,8 @@ def train(
             written to the folder.
     """
     processes.start()
-    with quiet_transformers(), _checkpoint_of_all(folder) as checkpoint, logging_to(run) as logging:
-        trainer = PromptTrainer(backbone, plan, folder, checkpoint_updates, advance, logging)
+    with quiet_transformers(), _checkpoint_of_all(folder) as checkpoint, logging_to(run) as loggers:
+        trainer = PromptTrainer(backbone, plan, folder, checkpoint_updates, advance, run, loggers)
         trainer.train(resume_from_checkpoint=checkpoint)
         trainer.good.finish(len(plan.batches))
         if trainer.best:
@@ -136,7 +136,8 @@ class PromptTrainer(Trainer):
         folder: Path,
         checkpoint_updates: int = 10,
         advance: Callable[..., None] | None = None,
-        logging: Logging = NOWHERE,
+        run: LoggedRun | None = None,
+        loggers: Sequence[TrainerCallback] = (),
     ) -> None:
         updates = len(plan.batches)
         args = TrainingArguments(
@@ -152,8 +153,8 @@ class PromptTrainer(Trainer):
             logging_steps=1 if backbone.device.type == "cpu" else max(1, updates // 100),
             logging_nan_inf_filter=False,
             disable_tqdm=True,
-            report_to="none",  # `logging` has the callbacks
-            **logging.arguments,
+            report_to="none",  # `loggers` are callbacks
+            **({"run_name": run.name, "project": run.group} if run else {}),
             remove_unused_columns=False,
             dataloader_pin_memory=False,
             use_cpu=backbone.device.type == "cpu",
@@ -167,12 +168,17 @@ class PromptTrainer(Trainer):
         way_out = f"lower the learning rate (now {plan.learning_rate}) or use precision float32"
         self.good = LastGood(plan.prompt, folder, way_out)
         self.best = Best(plan.selection, backbone, plan.prompt, folder) if plan.selection else None
+        groups = plan.groups or plan.prompt.parameter_groups(plan.learning_rate)
+        optimizer = torch.optim.AdamW(groups, lr=plan.learning_rate, weight_decay=plan.weight_decay)
+        factor = rate_factor(plan.schedule, plan.warmup_updates, plan.horizon or updates)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda update: factor(plan.offset + update))
         super().__init__(
             model=model,
             args=args,
             train_dataset=plan.rows,
             data_collator=self._collate,
-            callbacks=[*logging.callbacks, _Hooks(self, advance)],  # a loss that stops the training is logged
+            optimizers=(optimizer, schedule),
+            callbacks=[*loggers, _Hooks(self, advance)],  # a loss that stops the training is logged
         )
         self.remove_callback(PrinterCallback)
 
@@ -188,7 +194,7 @@ class PromptTrainer(Trainer):
     def get_train_dataloader(self) -> DataLoader:
         # Not prepared by accelerate, which would give every process other batches in place of a part of each.
         plan = self.plan
-        batches = FixedBatches(plan.batches if plan.whole_batches else list(map(processes.mine, plan.batches)))
+        batches = plan.batches if plan.whole_batches else list(map(processes.mine, plan.batches))
         return DataLoader(plan.rows, batch_sampler=batches, collate_fn=self._collate)
 
     def training_step(self, model: nn.Module, inputs: Batch, num_items_in_batch: Tensor | None = None) -> Tensor:
@@ -202,24 +208,6 @@ class PromptTrainer(Trainer):
         self, model: nn.Module, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Tensor | None = None
     ) -> Tensor:
         return model(**inputs)
-
-    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        if self.optimizer is None:
-            plan = self.plan
-            groups = plan.groups or plan.prompt.parameter_groups(plan.learning_rate)
-            self.optimizer = torch.optim.AdamW(groups, lr=plan.learning_rate, weight_decay=plan.weight_decay)
-        return self.optimizer
-
-    def create_scheduler(
-        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
-    ) -> torch.optim.lr_scheduler.LambdaLR:
-        if self.lr_scheduler is None:
-            updates = self.plan.horizon or num_training_steps
-            factor, offset = rate_factor(self.plan.schedule, self.plan.warmup_updates, updates), self.plan.offset
-            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
-                optimizer or self.optimizer, lambda update: factor(offset + update)
-            )
-        return self.lr_scheduler
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
@@ -249,21 +237,6 @@ class PromptTrainer(Trainer):
         history = json.loads((folder / "history.json").read_text())
         self.seconds = history["seconds"]
         self.plan.prompt.restore_history(history["prompt"])
-
-
-class FixedBatches(Sampler[Sequence[int]]):
-    """Batches in a given order, the same in every epoch."""
-
-    def __init__(self, batches: Sequence[Sequence[int]]) -> None:
-        self.batches = batches
-        self.batch_size = len(batches[0])
-        self.drop_last = False
-
-    def __iter__(self) -> Iterator[Sequence[int]]:
-        return iter(self.batches)
-
-    def __len__(self) -> int:
-        return len(self.batches)
 
 
 class _Hooks(TrainerCallback):

@@ -11,13 +11,15 @@ import torch
 from recipes import batch_of, context, random
 
 from prompttransfer import RunConfig
+from prompttransfer.files.store import StageResult
 from prompttransfer.methods import METHODS
 from prompttransfer.methods.objectives import task_loss
-from prompttransfer.methods.related import first_updates, join_weight
+from prompttransfer.methods.related import FirstUpdates, first_updates, join_weight, sign_test
 from prompttransfer.methods.shared import source_prompts
 from prompttransfer.models import Backbone
-from prompttransfer.prompts import FrozenPrompts, JoinedPrompt, SoftPrompt, average_factors, sign_test
+from prompttransfer.prompts import FrozenPrompts, JoinedPrompt, SoftPrompt, average_factors
 from prompttransfer.tasks.task import Task
+from prompttransfer.training.history import Related
 from prompttransfer.training.trainer import train
 
 ALL, NONE = -1.0, 1.0  # levels of the test that every source passes, and that none passes (except a copy of the target)
@@ -35,32 +37,39 @@ def level(value: float) -> dict[str, object]:
 # the test
 
 
+def tested(test: Related) -> FirstUpdates:
+    return FirstUpdates(test, torch.empty(0, 0), StageResult({}), [])
+
+
 def test_z_is_its_formula_and_the_level_a_share_of_its_largest_value() -> None:
     start, own, sources = random(5, 7), random(5, 7, seed=1), random(3, 5, 7, seed=2)
     sources[1] = start + 2 * (own - start)
-    got = sign_test(own, sources, start, 0.5)
+    got = sign_test(own, sources, start, 0.5, ["a", "b", "c"])
     for place, source in enumerate(sources.double()):
         p = [float((source[i] - start[i].double()) @ (own[i] - start[i]).double()) for i in range(5)]
-        assert got.z[place] == pytest.approx(sum(p) / math.sqrt(sum(value * value for value in p)), rel=1e-5)
-    assert got.level == pytest.approx(0.5 * math.sqrt(5))
-    assert got.related == [place for place in range(3) if got.z[place] >= 0.5 * math.sqrt(5)]
-    assert 1 in got.related and got.cosine[1] == pytest.approx(1, rel=1e-5)
+        assert got["z"][place] == pytest.approx(sum(p) / math.sqrt(sum(value * value for value in p)), rel=1e-5)
+    assert got["level"] == pytest.approx(0.5 * math.sqrt(5))
+    related = tested(got).related
+    assert related == [place for place in range(3) if got["z"][place] >= 0.5 * math.sqrt(5)]
+    assert 1 in related and got["cosine"][1] == pytest.approx(1, rel=1e-5)
 
 
 def test_signs_by_chance_do_not_pass() -> None:
     start, own = random(100, 16), random(100, 16, seed=1)
     sources = torch.stack([random(100, 16, seed=seed) for seed in range(2, 42)])
-    z = torch.tensor(sign_test(own, sources, start, 0.75).z)
+    z = torch.tensor(sign_test(own, sources, start, 0.75, [])["z"])
     # All vectors hold -start, so they agree; around 0 they do not.
-    free = torch.tensor(sign_test(own, sources, torch.zeros_like(start), 0.75).z)
+    free = torch.tensor(sign_test(own, sources, torch.zeros_like(start), 0.75, [])["z"])
     assert z.min() > 3 and free.abs().max() < 3.5 and free.std() == pytest.approx(1, abs=0.35)
 
 
 def test_what_is_said_of_the_test() -> None:
     start, own = random(4, 3), random(4, 3, seed=1)
     sources = torch.stack([own, 2 * start - own])
-    assert sign_test(own, sources, start, 0.75).note(["red", "green"]).startswith("related: red (z ")
-    assert sign_test(own, sources[1:], start, 0.75).note(["green"]) == "no related source: prompt tuning"
+    both = tested(sign_test(own, sources, start, 0.75, ["red", "green"]))
+    none = tested(sign_test(own, sources[1:], start, 0.75, ["green"]))
+    assert both.note.startswith("related: red (z ") and "green" not in both.note
+    assert none.note == "no related source: prompt tuning"
 
 
 # no related source
@@ -198,17 +207,18 @@ def test_the_own_prompt_rests_once_something_has_joined(
     assert not torch.allclose(result.prompt, plain, atol=1e-4)
 
 
-def joins(monkeypatch: pytest.MonkeyPatch, method: str) -> list[torch.Tensor]:
+def joins(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
     """The prompts that a method lets join, recorded as it runs."""
-    import prompttransfer.methods.related as related
+    from prompttransfer.methods import related
 
     seen: list[torch.Tensor] = []
+    original = related.joined
 
     def joined(ctx: object, target: object, first: object, prompts: torch.Tensor, title: str, **more: object) -> object:
         seen.append(prompts)
-        return related.joined(ctx, target, first, prompts, title, **more)
+        return original(ctx, target, first, prompts, title, **more)
 
-    monkeypatch.setattr(f"prompttransfer.methods.{method}.joined", joined)
+    monkeypatch.setattr(related, "joined", joined)
     return seen
 
 
@@ -218,11 +228,11 @@ def test_mpt_lets_join_what_the_factors_of_related_sources_compose(
     from prompttransfer.methods import mpt
 
     ctx, target = context(llama, tasks, tmp_path, methods=("MPT",), **level(ALL), **RELATED["MPT"])
-    z = first_updates(ctx, target).test.z
+    z = first_updates(ctx, target).test["z"]
     between = (sorted(z)[0] + sorted(z)[1]) / 2 / math.sqrt(3)  # all but the least alike
     kept = [place for place, value in enumerate(z) if value > min(z)]
     ctx, target = context(llama, tasks, tmp_path, methods=("MPT",), **level(between), **RELATED["MPT"])
-    seen = joins(monkeypatch, "mpt")
+    seen = joins(monkeypatch)
     result = METHODS["MPT"].run(ctx, target)
     joint, _, updates = mpt.source_stage(ctx)
     u, v = average_factors(joint.u.detach()[kept], joint.v.detach()[kept])
@@ -237,11 +247,11 @@ def test_bmtpt_lets_join_the_posterior_of_related_sources(
     from prompttransfer.methods import bmtpt
 
     ctx, target = context(llama, tasks, tmp_path, methods=("BMTPT",), **level(ALL), **RELATED["BMTPT"])
-    z = bmtpt.first_updates(ctx, target).test.z
+    z = first_updates(ctx, target).test["z"]
     between = (sorted(z)[0] + sorted(z)[1]) / 2 / math.sqrt(3)  # all but the least alike
     kept = [name for name, value in zip(ctx.config.sources, z, strict=True) if value > min(z)]
     ctx, target = context(llama, tasks, tmp_path, methods=("BMTPT",), **level(between), **RELATED["BMTPT"])
-    seen = joins(monkeypatch, "bmtpt")
+    seen = joins(monkeypatch)
     got = METHODS["BMTPT"].run(ctx, target)
     few, _ = context(llama, tasks, tmp_path, methods=("BMTPT",), sources=kept, bmtpt={"particles": 2})
     few.start = ctx.start

@@ -17,7 +17,6 @@ from prompttransfer.files.progress import ProgressReporter
 from prompttransfer.interchange import Card, read_card, read_factors, read_trained, write_prompt
 from prompttransfer.models import Backbone
 from prompttransfer.runs.compare import compare
-from prompttransfer.serving import evaluate as evaluating
 from prompttransfer.serving.predict import Predictor
 from prompttransfer.settings.reading import Reading
 
@@ -38,7 +37,8 @@ def prompt() -> Tensor:
 @pytest.fixture
 def loaded(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> Backbone:
     """The model that every file asks for."""
-    monkeypatch.setattr(evaluating, "load_backbone", lambda name, progress, **options: backbone)
+    for module in ("evaluate", "predict"):
+        monkeypatch.setattr(f"prompttransfer.serving.{module}.load_backbone", lambda *_, **options: backbone)
     return backbone
 
 
@@ -253,7 +253,9 @@ def test_a_prompt_file_is_read_once(
     loaded: Backbone, prompt: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file, read = stored(tmp_path / "p.safetensors", prompt), []
-    monkeypatch.setattr(evaluating, "read_trained", lambda path: read.append(path) or read_trained(path))
+    monkeypatch.setattr(
+        "prompttransfer.serving.predict.read_trained", lambda path: read.append(path) or read_trained(path)
+    )
     assert run("predict", file, "w1 w2", "--json").exit_code == 0
     assert read == [file]
 

@@ -11,9 +11,8 @@ from scipy import stats
 from bench.evidence.studies import BASELINE
 from prompttransfer.files.json_file import read_json
 from prompttransfer.report import Results
-from prompttransfer.report.pictures import Picture
 from prompttransfer.report.statistics import Comparison
-from prompttransfer.report.svg import Chart, Key
+from prompttransfer.report.svg import Chart, Key, Picture
 from prompttransfer.report.theme import SERIES
 
 HARM = 2.0  # points below the baseline that count as hurt, beyond the noise of one target

@@ -121,7 +121,7 @@ def _cached(name: str, file: str) -> bool:
 
     try:
         return isinstance(try_to_load_from_cache(name, file), str)
-    except HFValidationError:  # a path that does not exist, not a hub id
+    except HFValidationError:  # a path that does not exist, not a hub ID
         return False
 
 

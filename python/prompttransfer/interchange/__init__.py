@@ -1,6 +1,6 @@
 """Trained prompts as files with a card that says where they come from, as PEFT adapters, and on a hub.
 
-Readers take the path of a file, or a hub id: `user/name`, or `user/name@revision`.
+Readers take the path of a file, or a hub ID: `user/name`, or `user/name@revision`.
 """
 
 from prompttransfer.interchange.card import Card, read_card

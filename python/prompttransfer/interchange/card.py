@@ -37,7 +37,7 @@ class Card(Settings):
     """The card of a prompt. Every field may be unknown."""
 
     model: str = ""
-    """hub id or folder of the model, or demo"""
+    """hub ID or folder of the model, or demo"""
     model_fingerprint: str = ""
     """fingerprint of the model's weights and vocabulary"""
     architecture: Literal["causal", "seq2seq"] | None = None

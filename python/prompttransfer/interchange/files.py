@@ -75,7 +75,7 @@ def read_tensors(path: Place) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read all tensors of a safetensors file, and its metadata without the hash.
 
     Args:
-        path: of a file, or a hub id; all readers take both, see `prompttransfer.interchange.hub.prompt_file`.
+        path: of a file, or a hub ID; all readers take both, see `prompttransfer.interchange.hub.prompt_file`.
 
     Raises:
         ValueError: the file does not exist, is damaged, or has a different format.

@@ -1,4 +1,4 @@
-"""Prompts on a model hub: a path or a hub id becomes a local file, and a folder becomes a repository.
+"""Prompts on a model hub: a path or a hub ID becomes a local file, and a folder becomes a repository.
 
 A repository holds one prompt file, `prompt.safetensors`, and next to it the files of a PEFT adapter. Only these are
 read, and all are safetensors or JSON.
@@ -31,9 +31,9 @@ class Pushed(NamedTuple):
 
 
 def prompt_file(place: Place) -> Path:
-    """The file of a prompt: the path as it is, or that of a hub id, fetched unless the hub's cache has it.
+    """The file of a prompt: the path as it is, or that of a hub ID, fetched unless the hub's cache has it.
 
-    A path that exists is never taken for a hub id, nor is one that ends in .safetensors. A hub id is `user/name` or
+    A path that exists is never taken for a hub ID, nor is one that ends in .safetensors. A hub ID is `user/name` or
     `user/name@revision`.
 
     Raises:
@@ -52,7 +52,7 @@ def prompt_file(place: Place) -> Path:
 
 
 def adapter_folder(place: Place) -> Path:
-    """The folder of an adapter: the path as it is, or that of a hub id, fetched without any pickle file."""
+    """The folder of an adapter: the path as it is, or that of a hub ID, fetched without any pickle file."""
     if not _is_hub_id(place):
         return Path(place)
     folder = _fetched(place, [CONFIG, WEIGHTS, CARDS])
@@ -125,7 +125,7 @@ def push_folder(folder: Path, repository: str, *, private: bool = False, message
 
 
 def _is_hub_id(place: Place) -> bool:
-    """Whether it is read as a hub id, see `prompt_file`."""
+    """Whether it is read as a hub ID, see `prompt_file`."""
     name = _parts(place)[0]
     # Unlike Path.exists, os.path.exists returns False for a name that is too long for a file.
     here = os.path.exists(place)
@@ -133,7 +133,7 @@ def _is_hub_id(place: Place) -> bool:
 
 
 def _parts(place: Place) -> tuple[str, str | None]:
-    """Name and revision of a hub id."""
+    """Name and revision of a hub ID."""
     name, _, revision = str(place).partition("@")
     return name, revision or None
 

@@ -30,7 +30,7 @@ class Imported(NamedTuple):
 
 
 def import_peft(place: Place) -> list[Imported]:
-    """Read the prompts of an adapter folder, or of the hub id of one, by task id. A PROMPT_TUNING adapter has one.
+    """Read the prompts of an adapter folder, or of the hub ID of one, by task id. A PROMPT_TUNING adapter has one.
 
     The result matches PEFT's behaviour: it reads only the first half of a PROMPT_TUNING adapter for two sub-modules.
     From a checkpoint in pickle format, only tensors are loaded; from a hub, no pickle is fetched.
@@ -83,7 +83,7 @@ def import_peft(place: Place) -> list[Imported]:
 def _config(folder: Path) -> dict[str, Any]:
     file = folder / CONFIG
     if not file.is_file():
-        hint = "" if folder.is_dir() else "; want a folder of this machine, or a hub id such as user/name"
+        hint = "" if folder.is_dir() else "; want a folder of this machine, or a hub ID such as user/name"
         raise ValueError(f"{folder}: not an adapter folder, there is no {CONFIG}{hint}")
     content = read_json(file)
     if not isinstance(content, dict):

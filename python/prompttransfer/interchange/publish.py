@@ -30,7 +30,7 @@ def push_prompt(
 
     Args:
         repository: user/name; it is made unless it exists.
-        base_model: hub id of the model, where the card names none, or a folder of this machine.
+        base_model: hub ID of the model, where the card names none, or a folder of this machine.
         seq2seq, multitask: of `export_files`.
         licence: on the card, as the hub spells it, such as apache-2.0.
         private: of `push_folder`.
@@ -48,7 +48,7 @@ def push_prompt(
     card = card.model_copy(update={"model": base_model or card.model, "licence": licence or card.licence})
     if card.model == "demo" or os.path.isdir(card.model) or not is_repository(card.model):
         raise ValueError(
-            f"{path}: its model is {card.model or 'unnamed'!r}, which others cannot load; want --model with its hub id"
+            f"{path}: its model is {card.model or 'unnamed'!r}, which others cannot load; want --model with its hub ID"
         )
     with new_folder(folder) as fresh:
         if TENSOR in tensors or multitask:

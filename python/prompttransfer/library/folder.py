@@ -81,7 +81,7 @@ class Library:
         return index
 
     def add(self, path: Place, name: str, *, replace: bool = False, **facts: Any) -> str:
-        """Add a prompt file, or the hub id of one, and return its name.
+        """Add a prompt file, or the hub ID of one, and return its name.
 
         Args:
             facts: fields of `Card` that override those in the file.

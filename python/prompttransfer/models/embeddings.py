@@ -41,7 +41,7 @@ class Embeddings:
 
     @classmethod
     def load(cls, name: str | Path, *, max_length: int = 256) -> Embeddings:
-        """Load the tokenizer and the embedding table of a hub id or a local folder.
+        """Load the tokenizer and the embedding table of a hub ID or a local folder.
 
         Raises:
             ValueError: there is no such model, it is an encoder-decoder, or no safetensors file has its embeddings.

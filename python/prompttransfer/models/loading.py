@@ -1,4 +1,4 @@
-"""Load a frozen model from a hub id or a local folder, in the form that trains prompts fastest."""
+"""Load a frozen model from a hub ID or a local folder, in the form that trains prompts fastest."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def load_model(
     quantization: str = "none",
     sharded: bool = False,
 ) -> Backbone:
-    """Load a hub id or a local folder, onto the accelerator if there is one. Reads safetensors and runs no remote code.
+    """Load a hub ID or a local folder, onto the accelerator if there is one. Reads safetensors and runs no remote code.
 
     Weights are converted to float32. With precision bfloat16, the weights of matrix products are stored in bfloat16.
 
@@ -101,12 +101,12 @@ def load_model(
 
 
 def read_configuration(name: str) -> Any:
-    """Read the configuration of a hub id or a local folder, a few kilobytes, to check that the model exists.
+    """Read the configuration of a hub ID or a local folder, a few kilobytes, to check that the model exists.
 
     Raises:
         ValueError: there is no such model.
         ConnectionError: the model is not on this machine, and the hub does not answer.
-        NoHome: the name is a hub id, and this machine has no folder for the hub's files.
+        NoHome: the name is a hub ID, and this machine has no folder for the hub's files.
     """
     if not _is_path(name):
         hub_folder()  # without a home folder, the hub would create a folder named ~ in the current one
@@ -118,7 +118,7 @@ def read_configuration(name: str) -> Any:
 
 
 def _is_path(name: str) -> bool:
-    """Whether a model's name is a path, existing or not, rather than a hub id."""
+    """Whether a model's name is a path, existing or not, rather than a hub ID."""
     return os.path.isdir(name) or name.startswith(("/", ".", "~")) or name.count("/") > 1
 
 
@@ -132,7 +132,7 @@ def _no_model(name: str, error: Exception) -> Exception:
         return ValueError(f"model {name!r} is not a folder of a transformers model: {lacks}")
     if _is_path(name):
         return ValueError(
-            f"model {name!r}: no such folder{hint or '; want a folder written by save_pretrained, or a hub id'}"
+            f"model {name!r}: no such folder{hint or '; want a folder written by save_pretrained, or a hub ID'}"
         )
     causes = {type(cause) for cause in (error, error.__cause__, error.__context__)}
     if causes & {GatedRepoError}:

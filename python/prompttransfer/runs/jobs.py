@@ -147,11 +147,11 @@ def card_of(ctx: Context, task: EncodedTask | None = None, **facts: Any) -> Card
         placement=backbone.placement,
         precision=backbone.precision,
         init_hash=ctx.start_hash,
-        **{"max_length": config.max_length, **(_task_facts(task) if task else {}), **facts},
+        **{"max_length": config.max_length, **(task_facts(task) if task else {}), **facts},
     )
 
 
-def _task_facts(task: EncodedTask) -> dict[str, Any]:
+def task_facts(task: EncodedTask) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "task": task.name,
         "metric": task.metric,

@@ -28,7 +28,7 @@ def evaluate_file(
     """Score a prompt file on the task config.targets[0], next to its baselines.
 
     Args:
-        path: of the prompt file, or its hub id.
+        path: of the prompt file, or its hub ID.
         config: settings, of which model, rows, columns, precision and max_length are used.
         given: names of the settings that were set explicitly. Otherwise, model, precision and max_length are those of
             the prompt's training, and the rows of a file are not limited. All rows of a single file are scored; with

@@ -53,7 +53,7 @@ class Predictor:
     def open(
         cls, path: Place, *, progress: ProgressReporter | None = None, batch_size: int = 32, **overrides: Any
     ) -> Predictor:
-        """Read a prompt file, or the hub id of one, and load its model.
+        """Read a prompt file, or the hub ID of one, and load its model.
 
         Args:
             overrides: values that override the card: model, template, choices, scoring, join, max_length, precision.

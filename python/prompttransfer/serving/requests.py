@@ -87,7 +87,7 @@ class ServedPrompt:
 
     @classmethod
     def open(cls, path: Place, *, progress: ProgressReporter | None = None, **overrides: Any) -> ServedPrompt:
-        """Read a prompt file, or the hub id of one, and the tokenizer and input embeddings of its model.
+        """Read a prompt file, or the hub ID of one, and the tokenizer and input embeddings of its model.
 
         Args:
             overrides: as in `Predictor.open`.

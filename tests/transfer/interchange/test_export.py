@@ -239,7 +239,7 @@ def adapter(folder: Path, tensors: dict[str, Any] | None = None, **changes: Any)
 
 
 def test_adapters_of_other_kinds_are_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"none: not an adapter folder.*; want a folder .* or a hub id"):
+    with pytest.raises(ValueError, match=r"none: not an adapter folder.*; want a folder .* or a hub ID"):
         import_peft(tmp_path / "none")
     with pytest.raises(ValueError, match=r"adapter_config\.json: got peft_type LORA, want PROMPT_TUNING or MULTI"):
         import_peft(adapter(tmp_path / "lora", peft_type="LORA"))

@@ -37,7 +37,7 @@ def level(value: float) -> dict[str, object]:
 # the test
 
 
-def tested(test: Related) -> FirstUpdates:
+def after(test: Related) -> FirstUpdates:
     return FirstUpdates(test, torch.empty(0, 0), StageResult({}), [])
 
 
@@ -49,7 +49,7 @@ def test_z_is_its_formula_and_the_level_a_share_of_its_largest_value() -> None:
         p = [float((source[i] - start[i].double()) @ (own[i] - start[i]).double()) for i in range(5)]
         assert got["z"][place] == pytest.approx(sum(p) / math.sqrt(sum(value * value for value in p)), rel=1e-5)
     assert got["level"] == pytest.approx(0.5 * math.sqrt(5))
-    related = tested(got).related
+    related = after(got).related
     assert related == [place for place in range(3) if got["z"][place] >= 0.5 * math.sqrt(5)]
     assert 1 in related and got["cosine"][1] == pytest.approx(1, rel=1e-5)
 
@@ -66,8 +66,8 @@ def test_signs_by_chance_do_not_pass() -> None:
 def test_what_is_said_of_the_test() -> None:
     start, own = random(4, 3), random(4, 3, seed=1)
     sources = torch.stack([own, 2 * start - own])
-    both = tested(sign_test(own, sources, start, 0.75, ["red", "green"]))
-    none = tested(sign_test(own, sources[1:], start, 0.75, ["green"]))
+    both = after(sign_test(own, sources, start, 0.75, ["red", "green"]))
+    none = after(sign_test(own, sources[1:], start, 0.75, ["green"]))
     assert both.note.startswith("related: red (z ") and "green" not in both.note
     assert none.note == "no related source: prompt tuning"
 

@@ -197,6 +197,19 @@ def related_rows(results: Results) -> Table:
     return ["target", "source", "cosine", "z", "level", "related in"], lines
 
 
+def related_in_short(results: Results) -> str:
+    """One line that names the related sources of every target; empty if no method tested them."""
+    sources: dict[str, list[str]] = {}
+    for target, source, *_, passed in related_rows(results)[1]:
+        count, of = passed.split(" of ")
+        named = sources.setdefault(target, [])
+        if count != "0":
+            named.append(source if count == of else f"{source} ({passed} seeds)")
+    none = "none, so the methods are PT there"
+    texts = [f"{target}: {', '.join(named) or none}" for target, named in sources.items()]
+    return f"Related sources: {'; '.join(texts)}" if texts else ""
+
+
 def _tests(results: Results, method: str, target: str) -> list[Related]:
     """Tests of one target, one per seed. All methods of a run test the same prompts."""
     return [history["related"] for history in results.histories(method, target) if "related" in history]

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from prompttransfer.report.results import Results
 from prompttransfer.report.side_by_side import Runs, mean_rows, score_rows, setting_rows
-from prompttransfer.report.tables import BASELINES, fact_rows, few_rows, in_short, overview_rows
+from prompttransfer.report.tables import BASELINES, fact_rows, few_rows, in_short, overview_rows, related_in_short
 from prompttransfer.tasks.scales import scale_of
 
 _LINES = 40
@@ -46,8 +46,8 @@ def print_results(results: Results, console: Console) -> None:
         console.print("† collapsed: at least 98 % of the test rows got the same answer", style="dim")
     if few := few_rows(results):
         console.print(few, style="dim")
-    if summary := in_short(results):
-        console.print(summary, highlight=False, markup=False)
+    for line in filter(None, (in_short(results), related_in_short(results))):
+        console.print(line, highlight=False, markup=False)
 
 
 def print_runs(runs: Runs, console: Console) -> None:

@@ -23,6 +23,7 @@ from prompttransfer.report.tables import (
     left_out_rows,
     note_rows,
     overview_rows,
+    related_in_short,
     related_rows,
 )
 from prompttransfer.report.terminal import print_results
@@ -340,6 +341,12 @@ def test_the_sign_test_is_shown_by_target_and_source(tmp_path: Path) -> None:
     head, rows = related_rows(read_results(run))
     assert head == ["target", "source", "cosine", "z", "level", "related in"]
     assert rows == [["a", "s", "0.40", "3.8", "3.0", "2 of 2"], ["a", "t", "0.15", "1.8", "3.0", "1 of 2"]]
+    assert related_in_short(read_results(run)) == "Related sources: a: s, t (1 of 2 seeds)"
+    for seed in (1, 2):
+        test = {"names": ["s"], "cosine": [0.1], "z": [0.5], "level": 3.0}
+        (run / "history" / f"PT-a-seed{seed}.json").write_text(json.dumps({"related": test}))
+    assert related_in_short(read_results(run)) == "Related sources: a: none, so the methods are PT there"
+    assert related_in_short(read_results(write_run(tmp_path / "untested", seeds=(1,)))) == ""
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "ter"])

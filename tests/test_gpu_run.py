@@ -121,8 +121,8 @@ def test_the_order_and_the_time_of_the_parts(tmp_path):
     listed = parts(Target(), "python3", tmp_path)
     names = [part.name for part in listed]
     assert names[:3] == ["device", "check", "tests"] and names.index("memcheck") < names.index("training")
-    assert names[-4:] == ["triton", "triton-bench", "compiled", "studies"]
-    assert sum(part.seconds for part in listed) == 715
+    assert names[-5:] == ["triton", "triton-bench", "compiled", "studies", "attention"]
+    assert sum(part.seconds for part in listed) == 720
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])

@@ -31,7 +31,7 @@ class Target:
 
 
 def parts(target: Target, python: str, work: Path) -> list[Part]:
-    """All parts in their order; 715 seconds together."""
+    """All parts in their order; 720 seconds together."""
     where = ["--device", target.device]
     check = [python, "-m", "bench.gpu.check", *where, "--backend", target.cuda]
     profiled = [python, "-m", "bench.gpu.profiled", *where, "--backend", target.cuda]
@@ -65,11 +65,12 @@ def parts(target: Target, python: str, work: Path) -> list[Part]:
         sanitize("synccheck", 20),
         Part("profile", 30, profile if ncu else None, {}, "device", "no ncu"),
         large("step", 30, "step"),
-        Part("training", 70, _training(python, target, work / "training")),
-        Part("triton", 90, _tests(python, target.triton_runner)),
+        Part("training", 70, _training(python, target, work / "training", "training,scoring")),
+        Part("triton", 70, _tests(python, target.triton_runner)),
         Part("triton-bench", 45, _bench(python, target, work / "triton-bench", "--no-compile", backend="triton")),
         Part("compiled", 80, _bench(python, target, work / "compiled"), needs="device"),
-        large("studies", 60, "sweep spread"),
+        large("studies", 25, "sweep spread"),
+        Part("attention", 60, _training(python, target, work / "attention", "attention")),  # compiles FlexAttention
     ]
 
 
@@ -98,7 +99,7 @@ def _bench(
     return [*command, "--backend", backend, "--seconds", seconds, "--output", str(output), "--parts", *parts.split()]
 
 
-def _training(python: str, target: Target, output: Path) -> list[str]:
-    command = [python, str(ROOT / "bench/training.py"), "--device", target.device, "--parts", "training,scoring"]
+def _training(python: str, target: Target, output: Path, parts: str) -> list[str]:
+    command = [python, str(ROOT / "bench/training.py"), "--device", target.device, "--parts", parts]
     size = ["--rounds", "3"] if target.real else ["--small", "--rounds", "1", "--updates", "1", "--rows", "8"]
     return [*command, *size, "--json", str(output / "training.json")]

@@ -60,13 +60,14 @@ def write_study(study: Study, results: Results, folder: Path) -> None:
     for baseline in dict.fromkeys(entry.against for entry in study.entries.values()):
         labels = {label for label, entry in study.entries.items() if entry.against == baseline} | {baseline}
         of_baseline = [row for row in results.rows if row.method in labels]
-        head, rows = difference_rows(comparisons(of_baseline, baseline, retrained=results.retrained))
+        compared = comparisons(of_baseline, baseline, retrained=results.retrained)
+        head, rows = difference_rows(compared)
         if rows:
             parts += [f"## Difference to {baseline}, pair by pair", table(head, rows)]
         if rows and baseline == BASELINE:
             parts += [
                 "Targets that transfer helps and hurts, by the mean over seeds, and by the interval over seeds:",
-                table(*harm_rows(comparisons(of_baseline, baseline, retrained=results.retrained))),
+                table(*harm_rows(compared)),
             ]
     tuned = f" The settings that its name does not say were chosen by [{study.tuned}]({study.tuned}.md)."
     chosen_by = tuned if study.tuned else ""

@@ -15,7 +15,7 @@ from prompttransfer.cli.setting_options import setting_option, split
 from prompttransfer.distributed import processes
 from prompttransfer.files.paths import expanded
 from prompttransfer.files.progress import Progress, QuietProgress
-from prompttransfer.files.texts import check_text, show_json
+from prompttransfer.files.texts import check_output, check_text, show_json
 
 _JSON = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout, and nothing else there.")]
 _QUIET = Annotated[bool, typer.Option("--quiet", "-q", help="Show the result only, no progress.")]
@@ -42,6 +42,7 @@ def command(
     settings: Sequence[str] = (),
     defaults: Mapping[str, Any] | None = None,
     resumes: bool = False,
+    prints: bool = False,
 ) -> Callable[[Callable[..., Result | None]], Callable[..., None]]:
     """Decorator that turns a function into a command.
 
@@ -57,6 +58,7 @@ def command(
         settings: names of settings of a run, in the order of the help.
         defaults: default of a setting in the help, if it differs from that of `RunConfig`.
         resumes: whether a stopped command resumes when it is run again.
+        prints: whether the only result is what is printed, so that a closed standard output is an error.
     """
 
     def decorate(function: Callable[..., Result | None]) -> Callable[..., None]:
@@ -69,6 +71,8 @@ def command(
         @wraps(function)
         def begin(*, debug: bool, **values: Any) -> None:
             with friendly_errors(debug, resumes=resumes):
+                if prints:
+                    check_output()
                 as_json = values["as_json"]
                 if "progress" in own:
                     silent = values.pop("quiet") or as_json or not processes.is_main()

@@ -20,6 +20,7 @@ from prompttransfer.settings.recipes import run_config
         "precision": "as trained, or auto",
         "max_length": "as trained, or 64",
     },
+    prints=True,
 )
 def evaluate(progress: ProgressReporter, options: dict[str, Any], prompt: o.PromptFile, task: o.Task) -> Result:
     """Score a trained prompt on a task, next to the zero-shot score and the majority-class score.

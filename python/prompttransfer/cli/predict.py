@@ -44,6 +44,7 @@ def _as_trained(about: str, metavar: str | None = None, completes: str | None = 
     settings=("text_column", *Reading.model_fields, "model"),
     defaults=dict.fromkeys(Reading.model_fields, "as in the training table")
     | {"text_column": "as in the training table", "model": "the model of the prompt file"},
+    prints=True,
 )
 def predict(
     progress: ProgressReporter,

@@ -12,7 +12,7 @@ from prompttransfer.cli.library import Folder
 from prompttransfer.files.texts import show, tell
 
 
-@command()
+@command(prints=True)
 def similar(
     prompt: Annotated[
         Path, typer.Argument(help="Prompt file (.safetensors) or its hub ID; it need not be in the library.")

@@ -97,10 +97,20 @@ def prepare_streams() -> None:
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+            setattr(sys, name, _Nowhere(open(os.devnull, "wb"), "utf-8"))  # noqa: SIM115
         elif isinstance(stream, io.TextIOWrapper):
             own = stream.isatty() or os.environ.get("PYTHONIOENCODING", "").split(":")[0]
             stream.reconfigure(encoding=None if own else "utf-8", errors="backslashreplace")
+
+
+class _Nowhere(io.TextIOWrapper):
+    """Replacement for a closed standard stream."""
+
+
+def check_output() -> None:
+    """Raise a ValueError if standard output is closed, because nobody would see the result."""
+    if isinstance(sys.stdout, _Nowhere):
+        raise ValueError("standard output is closed, and this command has no other result; keep it open")
 
 
 def output_is_written() -> bool:

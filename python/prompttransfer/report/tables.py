@@ -184,35 +184,41 @@ def left_out_rows(results: Results) -> Table:
 def related_rows(results: Results) -> Table:
     """The sign-flip test of every source against every target: means over the seeds, and the number of seeds passed."""
     lines = []
-    for target in results.targets:
-        tests = next(filter(None, (_tests(results, method, target) for method in results.methods)), [])
-        for place, source in enumerate(tests[0]["names"] if tests else ()):
-            z = [test["z"][place] for test in tests]
-            passed = sum(value >= test["level"] for value, test in zip(z, tests, strict=True))
-            cosine = fmean(test["cosine"][place] for test in tests)
+    for target, tests in _tests(results).items():
+        for place, source in enumerate(tests[0]["names"]):
+            z, cosine = (fmean(test[name][place] for test in tests) for name in ("z", "cosine"))
             level = fmean(test["level"] for test in tests)
-            lines.append(
-                [target, source, f"{cosine:.2f}", f"{fmean(z):.1f}", f"{level:.1f}", f"{passed} of {len(tests)}"]
-            )
+            passed = f"{_passed(tests, place)} of {len(tests)}"
+            lines.append([target, source, f"{cosine:.2f}", f"{z:.1f}", f"{level:.1f}", passed])
     return ["target", "source", "cosine", "z", "level", "related in"], lines
 
 
 def related_in_short(results: Results) -> str:
     """One line that names the related sources of every target; empty if no method tested them."""
-    sources: dict[str, list[str]] = {}
-    for target, source, *_, passed in related_rows(results)[1]:
-        count, of = passed.split(" of ")
-        named = sources.setdefault(target, [])
-        if count != "0":
-            named.append(source if count == of else f"{source} ({passed} seeds)")
-    none = "none, so the methods are PT there"
-    texts = [f"{target}: {', '.join(named) or none}" for target, named in sources.items()]
+    texts = []
+    for target, tests in _tests(results).items():
+        counts = {source: _passed(tests, place) for place, source in enumerate(tests[0]["names"])}
+        seeds = len(tests)
+        named = [name if n == seeds else f"{name} ({n} of {seeds} seeds)" for name, n in counts.items() if n]
+        texts.append(f"{target}: {', '.join(named) or 'none, so the methods are PT there'}")
     return f"Related sources: {'; '.join(texts)}" if texts else ""
 
 
-def _tests(results: Results, method: str, target: str) -> list[Related]:
-    """Tests of one target, one per seed. All methods of a run test the same prompts."""
-    return [history["related"] for history in results.histories(method, target) if "related" in history]
+def _tests(results: Results) -> dict[str, list[Related]]:
+    """Tests of every target that has some, one per seed. All methods of a run test the same prompts."""
+    by_target = {}
+    for target in results.targets:
+        for method in results.methods:
+            tests = [history["related"] for history in results.histories(method, target) if "related" in history]
+            if tests:
+                by_target[target] = tests
+                break
+    return by_target
+
+
+def _passed(tests: Sequence[Related], place: int) -> int:
+    """Number of tests in which a source is related."""
+    return sum(test["z"][place] >= test["level"] for test in tests)
 
 
 def note_rows(results: Results) -> Table:

@@ -63,7 +63,7 @@ class ScoredRow:
     scoring: str
     score: Number
     # Old cells of the studies have "" where there are none.
-    other_scores: Annotated[dict[str, Number], BeforeValidator(lambda scores: scores or {})]
+    other_scores: Annotated[dict[str, Number], BeforeValidator(lambda scores: {} if scores == "" else scores)]
     majority: Number
     zero_shot: Number
     collapsed: Flag

@@ -163,6 +163,7 @@ MAIN = "import sys; sys.argv[1:] = {words}; from prompttransfer.__main__ import 
 @pytest.mark.parametrize(
     ("words", "shell", "code", "message"),
     [
+        (["predict", "p", "w"], ">&-", 2, "error: standard output is closed, and this command has no other result"),
         (["assets", "--json"], ">&-", 0, ""),
         (["assets", "--json"], ">/dev/full", 1, "error: standard output: No space left on device"),
         (["--help"], ">/dev/full", 1, "error: [Errno 28] No space left on device"),

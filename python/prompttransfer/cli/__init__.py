@@ -16,7 +16,7 @@ from prompttransfer.cli.evaluate import evaluate
 from prompttransfer.cli.export import export
 from prompttransfer.cli.import_ import import_
 from prompttransfer.cli.library import library
-from prompttransfer.cli.own_file import import_file
+from prompttransfer.cli.own_file import import_files
 from prompttransfer.cli.predict import predict
 from prompttransfer.cli.report import report
 from prompttransfer.cli.similar import similar
@@ -42,11 +42,6 @@ for each in COMMANDS:
 app.add_typer(library, name="library")
 
 
-def _import(paths: list[Path] | None) -> None:
-    for path in paths or ():
-        import_file(path)
-
-
 def _version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
@@ -64,7 +59,7 @@ def main(
     own: Annotated[
         list[Path] | None,
         typer.Option(
-            "--import", metavar="FILE", callback=_import, help="A Python file that registers a method of your own."
+            "--import", metavar="FILE", callback=import_files, help="A Python file that registers a method of your own."
         ),
     ] = None,
 ) -> None:

@@ -9,14 +9,19 @@ from pathlib import Path
 import typer
 
 
-def import_file(path: Path) -> None:
-    """Import a file, which registers its methods. An exception in it keeps its traceback.
+def import_files(paths: list[Path] | None) -> None:
+    """Import files, which register their methods. An exception in a file keeps its traceback.
 
-    It is imported by its name, so that worker processes, which have the same `sys.path`, can import it too.
+    They are imported by name, so that worker processes, which have the same `sys.path`, can import them too.
 
     Raises:
-        BadParameter: it is not a Python file, or another module has its name.
+        BadParameter: a path is not a Python file, or another module has its name.
     """
+    for path in paths or ():
+        _import(path)
+
+
+def _import(path: Path) -> None:
     if path.suffix != ".py" or not path.is_file():
         raise typer.BadParameter(f"got {path}, want a Python file that registers a method, such as soup.py")
     path = path.resolve()

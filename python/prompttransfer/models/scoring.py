@@ -12,7 +12,7 @@ from prompttransfer.models import Backbone
 from prompttransfer.models.answering import Reader
 from prompttransfer.models.encoding import EncodedTask
 from prompttransfer.prompts import PromptModule
-from prompttransfer.tasks.metrics import collapsed, majority_score, score
+from prompttransfer.tasks.metrics import collapsed, correlation, majority_score, score
 from prompttransfer.tasks.text_metrics import majority_text_score, text_score
 
 
@@ -45,8 +45,14 @@ def predict(
     batch_size: int = 32,
     advance: Callable[[int], None] | None = None,
 ) -> list[int] | list[float] | list[str]:
-    """Answer every test row: with the index of a choice (-1: none of them), a number of a scale, or free text. For the
-    prompt, see `Reader`."""
+    """Answer every test row: with the index of a choice (-1: none of them), a number of a scale, or free text.
+
+    Args:
+        prompt: (L, H), a module whose prompt depends on the row, or None for the model alone (zero-shot).
+
+    Raises:
+        ValueError: the prompt's width differs from the model's.
+    """
     reader = Reader(backbone, prompt, batch_size, advance)
     if task.scoring != "generate":
         return choice_scores(reader, task).argmax(dim=1).tolist()
@@ -101,14 +107,13 @@ def evaluate(
     if task.scale:
         numbers = [float(choice) for choice in task.choices]
         answers = predictions if task.scoring == "generate" else [numbers[place] for place in predictions]
-        scores = [score(metric, [numbers[label] for label in task.labels], answers) for metric in task.metrics]
+        scores = [correlation(metric, [numbers[label] for label in task.labels], answers) for metric in task.metrics]
+        majority = majority_score(task.metric, task.labels)
     elif task.choices:
         scores = [score(metric, task.labels, predictions) for metric in task.metrics]
-    else:
-        scores = [text_score(metric, task.references, predictions) for metric in task.metrics]
-    if task.choices:
         majority = majority_score(task.metric, task.labels)
     else:
+        scores = [text_score(metric, task.references, predictions) for metric in task.metrics]
         majority = majority_text_score(task.metric, task.references)
     more = dict(zip(task.metrics[1:], scores[1:], strict=True))
     return Evaluation(scores[0], majority, collapsed(predictions), len(predictions), predictions, more)

@@ -20,25 +20,42 @@ from scipy.stats import rankdata
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
 
-def score(metric: str, labels: Sequence[float], predictions: Sequence[float]) -> float:
-    """Score of predictions in percent (correlations: -100..100; 0 if either side is constant).
+def score(metric: str, labels: Sequence[int], predictions: Sequence[int]) -> float:
+    """Score of predictions in percent (correlations: -100..100).
 
     Args:
         metric: accuracy, f1 (of class 1 out of two), macro-f1 (mean over the classes that occur), macro-f1-3 (mean over
             classes 0, 1 and 2, whether they occur or not), matthews, pearson or spearman (ties get their mean rank).
-        labels, predictions: class indices of equal number, not empty, or numbers for pearson and spearman. A predicted
-            class may be -1, see above.
+        labels, predictions: class indices of equal number, not empty. pearson uses the indices as the scale. A
+            prediction may be -1, see above.
 
     Raises:
-        ValueError: the labels have other classes than the metric takes.
+        ValueError: the metric is unknown, there are no rows, their numbers differ, or an index is too small.
     """
+    if metric not in METRICS:
+        raise ValueError(f"metric: got {metric!r}, want one of {', '.join(METRICS)}")
+    if len(labels) != len(predictions):
+        raise ValueError(f"predictions: got {len(predictions)} for {len(labels)} labels, want one each")
+    if not len(labels):
+        raise ValueError("labels: got no rows, want at least one to score")
+    true, predicted = np.asarray(labels), np.asarray(predictions)
+    for name, values, least in (("labels", true, 0), ("predictions", predicted, -1)):
+        if values.min() < least:
+            raise ValueError(f"{name}: got {values.min()}, want class indices from {least} on")
     # Rounded far below the effect of one row of any test set: 54.5, not 54.50000000000001.
-    return round(100.0 * float(METRICS[metric](np.asarray(labels), np.asarray(predictions))), 9)
+    return round(100.0 * float(METRICS[metric](true, predicted)), 9)
+
+
+def correlation(metric: str, numbers: Sequence[float], predictions: Sequence[float]) -> float:
+    """pearson or spearman correlation of numbers, -100..100; 0 if either side is constant."""
+    return round(100.0 * float(METRICS[metric](np.asarray(numbers), np.asarray(predictions))), 9)
 
 
 def majority_score(metric: str, labels: Sequence[int]) -> float:
     """Score in percent of giving every row the most frequent label (the lowest one on a tie)."""
     counts = Counter(int(label) for label in labels)
+    if not counts:
+        raise ValueError("labels: got no rows, want at least one to score")
     most = max(sorted(counts), key=lambda label: counts[label])
     return score(metric, labels, [most] * len(labels))
 

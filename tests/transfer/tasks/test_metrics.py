@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import f1_score, matthews_corrcoef
 
-from prompttransfer.tasks.metrics import METRICS, collapsed, majority_score, score
+from prompttransfer.tasks.metrics import METRICS, collapsed, correlation, majority_score, score
 
 BINARY = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1)), min_size=1, max_size=30)
 
@@ -41,9 +41,11 @@ def test_macro_f1_of_three_classes_counts_those_that_do_not_occur() -> None:
 
 def test_correlations_of_numbers_are_scipys() -> None:
     numbers, predictions = [0.0, 2.5, 5.0, 3.1], [0.4, 2.55, -1.0, 70.0]
-    assert score("pearson", numbers, predictions) == pytest.approx(100 * pearsonr(numbers, predictions).statistic)
-    assert score("spearman", numbers, predictions) == pytest.approx(100 * spearmanr(numbers, predictions).statistic)
-    assert score("pearson", numbers, [-1.0] * 4) == 0.0
+    assert correlation("pearson", numbers, predictions) == pytest.approx(100 * pearsonr(numbers, predictions).statistic)
+    assert correlation("spearman", numbers, predictions) == pytest.approx(
+        100 * spearmanr(numbers, predictions).statistic
+    )
+    assert correlation("pearson", numbers, [-1.0] * 4) == 0.0
 
 
 def test_pearson_is_scipys() -> None:
@@ -140,6 +142,17 @@ def test_collapsed_starts_at_the_share() -> None:
     assert not collapsed(["yes"] * 97 + ["no", "maybe", ""])
 
 
-def test_f1_takes_two_classes() -> None:
-    with pytest.raises(ValueError, match="use macro-f1"):
-        score("f1", [0, 2], [0, 1])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("acuracy", [0], [0]), "metric: got 'acuracy', want one of accuracy"),
+        (("accuracy", [0, 1], [0]), "got 1 for 2 labels"),
+        (("accuracy", [], []), "got no rows"),
+        (("f1", [0, 2], [0, 1]), "use macro-f1"),
+        (("accuracy", [0, -1], [0, 1]), "labels: got -1, want class indices from 0"),
+        (("accuracy", [0, 1], [0, -2]), "predictions: got -2, want class indices from -1"),
+    ],
+)
+def test_bad_input_is_named(arguments: tuple, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        score(*arguments)

@@ -419,6 +419,15 @@ def test_names_need_no_package() -> None:
     assert done.stdout.split() == ["100.0", "8"]
 
 
-def test_an_unknown_metric_is_named() -> None:
-    with pytest.raises(ValueError, match="metric: got 'blue', want one of exact-match, squad-f1"):
-        text_score("blue", [["a"]], ["a"])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("blue", [["a"]], ["a"]), "metric: got 'blue', want one of exact-match, squad-f1"),
+        (("squad-f1", [["a"], ["b"]], ["a"]), "predictions: got 1 for 2 rows"),
+        (("squad-f1", [], []), "at least one row"),
+        (("squad-f1", [["a"], []], ["a", "b"]), "at least one right answer for every row"),
+    ],
+)
+def test_bad_input_is_named(arguments: tuple, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        text_score(*arguments)

@@ -48,15 +48,19 @@ def text_score(metric: str, references: References, predictions: Sequence[str]) 
         predictions: one string for every row.
 
     Raises:
-        ValueError: the metric is unknown.
+        ValueError: the metric is unknown, there are no rows, or their numbers differ.
         ImportError: a package or data that the metric needs is not installed.
     """
     require(metric)
+    if len(references) != len(predictions):
+        raise ValueError(f"predictions: got {len(predictions)} for {len(references)} rows, want one each")
+    _check_references(references)
     return round(float(TEXT_METRICS[metric].score(references, predictions)), 9)
 
 
 def majority_text_score(metric: str, references: References) -> float:
     """Score of giving every row the answer that is right for most rows (the alphabetically first on a tie)."""
+    _check_references(references)
     counts = Counter(answer for row in references for answer in set(row))
     most = max(sorted(counts), key=lambda answer: counts[answer])
     return text_score(metric, references, [most] * len(references))
@@ -90,3 +94,8 @@ def require(metric: str) -> None:
     lack = missing(metric)
     if lack:
         raise ImportError(str(lack))
+
+
+def _check_references(references: References) -> None:
+    if not len(references) or not all(len(row) for row in references):
+        raise ValueError("references: want at least one row, and at least one right answer for every row")

@@ -61,12 +61,16 @@ def row_batches(
 def mixing_probabilities(sizes: Sequence[int], mixing: str) -> np.ndarray:
     """Probability of drawing each task: t5 (proportional up to 2^18 rows), proportional, log, equal."""
     counts = np.asarray(sizes, dtype=float)
-    weights = {
-        "t5": np.minimum(counts, _T5_CAP),
-        "proportional": counts,
-        "log": np.log1p(counts),
-        "equal": np.ones_like(counts),
-    }[mixing]
+    if mixing == "t5":
+        weights = np.minimum(counts, _T5_CAP)
+    elif mixing == "proportional":
+        weights = counts
+    elif mixing == "log":
+        weights = np.log1p(counts)
+    elif mixing == "equal":
+        weights = np.ones_like(counts)
+    else:
+        raise ValueError(f"mixing: got {mixing!r}, want t5, proportional, log or equal")
     return weights / weights.sum()
 
 

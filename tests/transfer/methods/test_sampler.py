@@ -83,6 +83,8 @@ def test_mixing_probabilities() -> None:
     assert mixing_probabilities([1, 3], "proportional").tolist() == [0.25, 0.75]
     assert mixing_probabilities([1, 3], "equal").tolist() == [0.5, 0.5]
     assert 0.25 < mixing_probabilities([10, 30], "log")[0] < 0.5
+    with pytest.raises(ValueError, match="mixing"):
+        mixing_probabilities([1], "other")
 
 
 def test_a_plain_mixture_draws_every_row_by_itself() -> None:

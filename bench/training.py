@@ -2,7 +2,8 @@
 
 python bench/training.py [--small] [--model llama] [--parts steps,training,scoring,memory] [--rounds 5] [--json FILE]
 
-The model is a random Llama of the size of SmolLM2-135M or a random T5 of the size of T5-small (--small: toys).
+The model has random weights. --model llama is a Llama of the size of SmolLM2-135M, llama-1b one of the size of
+Llama-3.2-1B, and t5 a T5 of the size of T5-small (--small: toys).
 All contestants are measured in turn, round by round, and a number is the median of its rounds. Peak memory is that of
 torch's allocator, which is deterministic, so it is measured once.
 """
@@ -16,7 +17,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -301,6 +302,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--small", action="store_true", help="a toy model, to try the benchmark itself")
     parser.add_argument("--model", default="llama", choices=list(FULL))
+    parser.add_argument("--length", type=int, help="tokens of the prompt")
+    parser.add_argument("--text", type=int, help="usual number of tokens in a row")
     parser.add_argument("--parts", default="steps,training,scoring,memory")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--updates", type=int, default=8, help="timed updates of a training run")
@@ -311,6 +314,7 @@ def main() -> None:
     parser.add_argument("--markdown", type=Path)
     args = parser.parse_args()
     sizes = (SMALL if args.small else FULL)[args.model]
+    sizes = replace(sizes, length=args.length or sizes.length, text=args.text or sizes.text)
     model = make_model(args.model, sizes, args.device)
     backbone = make_backbone(model, args.precision)
     start = start_prompt(backbone, sizes)

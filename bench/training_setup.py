@@ -57,10 +57,15 @@ class Sizes:
     longest: int = 96
 
 
-# Of SmolLM2-135M and T5-small, and toys of the same shape.
-FULL = {"llama": Sizes(576, 30, 9, 3, 1536, 49152), "t5": Sizes(512, 6, 8, 8, 2048, 32128)}
+# Of SmolLM2-135M, Llama-3.2-1B and T5-small, and toys of the same shape.
+FULL = {
+    "llama": Sizes(576, 30, 9, 3, 1536, 49152),
+    "llama-1b": Sizes(2048, 16, 32, 8, 8192, 128256),
+    "t5": Sizes(512, 6, 8, 8, 2048, 32128),
+}
 SMALL = {
     "llama": Sizes(64, 4, 4, 2, 128, 512, length=20, batch=8, text=8, longest=24),
+    "llama-1b": Sizes(64, 2, 8, 2, 256, 512, length=20, batch=8, text=8, longest=24),
     "t5": Sizes(64, 2, 4, 4, 128, 512, length=20, batch=8, text=8, longest=24),
 }
 

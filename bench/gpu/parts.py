@@ -65,12 +65,13 @@ def parts(target: Target, python: str, work: Path) -> list[Part]:
         sanitize("synccheck", 20),
         Part("profile", 30, profile if ncu else None, {}, "device", "no ncu"),
         large("step", 30, "step"),
-        Part("training", 70, _training(python, target, work / "training", "training,scoring")),
-        Part("triton", 70, _tests(python, target.triton_runner)),
-        Part("triton-bench", 45, _bench(python, target, work / "triton-bench", "--no-compile", backend="triton")),
-        Part("compiled", 80, _bench(python, target, work / "compiled"), needs="device"),
-        large("studies", 25, "sweep spread"),
-        Part("attention", 60, _training(python, target, work / "attention", "attention")),  # compiles FlexAttention
+        Part("training", 60, _training(python, target, work / "training", "training,scoring,memory")),
+        Part("training-1b", 50, _training(python, target, work / "training-1b", "training,memory", model="llama-1b")),
+        Part("triton", 60, _tests(python, target.triton_runner)),
+        Part("triton-bench", 40, _bench(python, target, work / "triton-bench", "--no-compile", backend="triton")),
+        Part("compiled", 70, _bench(python, target, work / "compiled"), needs="device"),
+        large("studies", 20, "sweep spread"),
+        Part("attention", 50, _training(python, target, work / "attention", "attention")),  # compiles FlexAttention
     ]
 
 
@@ -99,7 +100,7 @@ def _bench(
     return [*command, "--backend", backend, "--seconds", seconds, "--output", str(output), "--parts", *parts.split()]
 
 
-def _training(python: str, target: Target, output: Path, parts: str) -> list[str]:
-    command = [python, str(ROOT / "bench/training.py"), "--device", target.device, "--parts", parts]
-    size = ["--rounds", "3"] if target.real else ["--small", "--rounds", "1", "--updates", "1", "--rows", "8"]
-    return [*command, *size, "--json", str(output / "training.json")]
+def _training(python: str, target: Target, output: Path, parts: str, model: str = "llama") -> list[str]:
+    command = [python, str(ROOT / "bench/training.py"), "--device", target.device, "--model", model, "--parts", parts]
+    real, rehearsed = ["--text", "40", "--rounds", "3"], ["--small", "--rounds", "1", "--updates", "1", "--rows", "8"]
+    return [*command, *(real if target.real else rehearsed), "--json", str(output / "training.json")]

@@ -35,7 +35,6 @@ from training_setup import (
     PLAIN,
     SKIP,
     SMALL,
-    AllLogits,
     PeftTrainer,
     Sizes,
     as_inputs,
@@ -50,6 +49,7 @@ from training_setup import (
     start_prompt,
     train_seconds,
     update,
+    with_all_logits,
 )
 
 from promptkernels.bench.memory import peak_bytes
@@ -220,7 +220,7 @@ def scoring(
             if backbone.seq2seq:
                 batch["decoder_input_ids"] = torch.zeros(len(batch["input_ids"]), 1, dtype=torch.int64)
             batch = {name: tensor.to(backbone.device) for name, tensor in batch.items()}
-            with backbone.autocast():
+            with backbone.computing():
                 logits = wrapped(**batch).logits[:, -1]
             predicted += logits[:, list(ANSWERS)].argmax(dim=1).tolist()
         return predicted
@@ -318,7 +318,7 @@ def main() -> None:
     model = make_model(args.model, sizes, args.device)
     backbone = make_backbone(model, args.precision)
     start = start_prompt(backbone, sizes)
-    everything = make_backbone(model, args.precision, AllLogits)
+    everything = with_all_logits(backbone)
     loaded = as_loaded(backbone)
     model.set_attn_implementation(attentions(backbone)[1])
     parts = {

@@ -103,28 +103,27 @@ def make_model(family: str, sizes: Sizes, device: str) -> nn.Module:
     return LlamaForCausalLM(config).to(device)
 
 
-class AllLogits(Backbone):
-    """Computes the logits of every position, like a training loop that passes labels to the model."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._keeps_logits = False
-
-
-def make_backbone(model: nn.Module, precision: str, kind: type[Backbone] = Backbone) -> Backbone:
+def make_backbone(model: nn.Module, precision: str) -> Backbone:
     words = {f"w{index}": index for index in range(8)}
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel(words, "w1")), pad_token="w0")
-    return kind(model, tokenizer, precision=precision)
+    return Backbone(model, tokenizer, precision=precision)
+
+
+def with_all_logits(backbone: Backbone) -> Backbone:
+    """Computes the logits of every position, like a training loop that passes labels to the model."""
+    changed = copy.copy(backbone)
+    changed._keeps_logits = False
+    return changed
 
 
 def as_loaded(backbone: Backbone) -> Backbone:
     """The backbone as returned by `load_model`, with the weights of bfloat16 products in bfloat16; a copy."""
     if backbone.precision != "bfloat16":
         return backbone
-    model = copy.deepcopy(backbone.model)
-    narrow_products(model)
-    model.set_attn_implementation(attentions(backbone)[1])
-    return make_backbone(model, backbone.precision)
+    loaded = copy.deepcopy(backbone)
+    narrow_products(loaded.model)
+    loaded.model.set_attn_implementation(attentions(backbone)[1])
+    return loaded
 
 
 def start_prompt(backbone: Backbone, sizes: Sizes) -> Tensor:

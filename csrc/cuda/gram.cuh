@@ -20,16 +20,18 @@ struct GramPlan {
 
 constexpr int kFinishShared = 2048;  // doubles
 
+// Of the products; then, in the block that ends last, of the finish and the Gram matrix.
 template <class Products>
-std::size_t shared_bytes(int stages) {
-    const std::size_t products = Products::shared_bytes(stages), finish = kFinishShared * sizeof(double);
+std::size_t shared_bytes(int stages, int k) {
+    const std::size_t products = Products::shared_bytes(stages);
+    const std::size_t finish = (kFinishShared + static_cast<std::size_t>(k * k)) * sizeof(double);
     return products > finish ? products : finish;
 }
 
 template <class Products>
 GramPlan plan_gram(const Stack& z, index_t groups) {
     // Fewer chunks are not worth the sum of one part more; so many parts are added up by one block.
-    constexpr index_t least_chunks = 4, few_parts = 64;
+    constexpr index_t least_chunks = Products::chunk < 1024 ? 2 : 1, few_parts = 128;
     GramPlan plan{groups, z.rows[0].columns() / groups, 1, 0, 1, Products::most_stages};
     const index_t chunks = divide_up(plan.columns, Products::chunk);
     index_t chunks_per_part = chunks;
@@ -44,7 +46,7 @@ GramPlan plan_gram(const Stack& z, index_t groups) {
     }
     plan.part_columns = chunks_per_part * Products::chunk;
     const index_t shared = attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor), reserved = 1024;  // of each block
-    auto of_block = [&] { return static_cast<index_t>(shared_bytes<Products>(plan.stages)) + reserved; };
+    auto of_block = [&] { return static_cast<index_t>(shared_bytes<Products>(plan.stages, z.count())) + reserved; };
     if (Products::blocks * of_block() > shared) plan.stages = 1;
     return plan;
 }
@@ -69,17 +71,20 @@ __device__ inline double sum_of_parts(const double* parts, index_t count, index_
     return sum;
 }
 
-// The finish is called once per group, by a whole block, with the Gram matrix (k, k) and kFinishShared doubles.
+// The finish is called once per group, by a whole block, with the Gram matrix (k, k) and kFinishShared doubles. The
+// matrix lies in shared memory if the block adds up parts and nobody else wants it.
 template <class Products, class Finish>
 __global__ void __launch_bounds__(kThreads, Products::blocks)
-    gram_kernel(Stack z, GramPlan plan, double* partials, double* grams, unsigned* tickets, Finish finish) {
+    gram_kernel(const PK_GRID_CONSTANT Stack z, GramPlan plan, double* partials, double* grams, unsigned* tickets,
+                Finish finish) {
     auto& shared = *reinterpret_cast<typename Products::Shared*>(dynamic_shared());
     const int me = static_cast<int>(threadIdx.x), k = z.count();
     const index_t group = blockIdx.x / plan.parts, part = blockIdx.x % plan.parts;
     const index_t begin = group * plan.columns + part * plan.part_columns, group_end = (group + 1) * plan.columns;
     const index_t end = begin + plan.part_columns < group_end ? begin + plan.part_columns : group_end;
 
-    double* gram = grams + group * k * k;
+    double* const scratch = reinterpret_cast<double*>(dynamic_shared());
+    double* gram = plan.parts > 1 && !Finish::keeps_gram ? scratch + kFinishShared : grams + group * k * k;
     auto put = [&](int entry, double value) {
         const auto [row, column, repeated] = Products::pair(entry);
         if (repeated || row >= k || column >= k) return;
@@ -109,7 +114,7 @@ __global__ void __launch_bounds__(kThreads, Products::blocks)
         for (int e = me; e < entries; e += kThreads) put(e, sum_of_parts(partials + e, bundles, plan.bundle * entries));
     }
     __syncthreads();
-    finish(gram, reinterpret_cast<double*>(dynamic_shared()), group);
+    finish(gram, scratch, group);
 }
 
 template <class Products, class Finish>
@@ -118,8 +123,8 @@ double* launch_gram(const char* what, const Stack& z, index_t groups, const Fini
     double* partials = scratch<double>(plan.parts > 1 ? plan.parts * Products::entries : 0, where);
     double* grams = scratch<double>(groups * z.count() * z.count(), where);
     launch(what, gram_kernel<Products, Finish>, static_cast<unsigned>(groups * plan.parts),
-           Block(kThreads, shared_bytes<Products>(plan.stages)), where, z, plan, partials, grams, where.tickets,
-           finish);
+           Block(kThreads, shared_bytes<Products>(plan.stages, z.count())), where, z, plan, partials, grams,
+           where.tickets, finish);
     return grams;
 }
 

@@ -22,7 +22,7 @@ __device__ A* row_of(const Output<A>& out, index_t row, index_t columns) {
 // registers.
 template <class A, int R, int V>
 __global__ void __launch_bounds__(kMixThreads)
-    mix_fma_kernel(Stack z, const A* weights, index_t rows, MixPlan plan, Output<A> out) {
+    mix_fma_kernel(const PK_GRID_CONSTANT Stack z, const A* weights, index_t rows, MixPlan plan, Output<A> out) {
     constexpr int kBatch = 4;                           // rows whose loads are under way together
     alignas(16) __shared__ A weight[kMostSources * R];  // of row j in result i: [j * R + i]
     const index_t group = blockIdx.x / plan.blocks, first = static_cast<index_t>(blockIdx.y) * R;
@@ -95,10 +95,10 @@ struct MixShared {
     const float* scale[kMostSources];                            // likewise, or null
     float centring[kMostSources];                                // -1 where the reference is subtracted, else 0
     alignas(16) float ring[kMixThreads / 32][kStages][8][8][4];  // pack p of row r lies at place p ^ r % 4
-    float weight[4 * kMostSteps * 128];                          // fragments, four numbers a lane
+    float weight[4 * kMostSteps][2][128];                        // fragments, four numbers a lane: high and low parts
 
     static std::size_t bytes(index_t steps, int m) {
-        return sizeof(MixShared) - static_cast<std::size_t>(4 * kMostSteps - steps * m) * 128 * sizeof(float);
+        return sizeof(MixShared) - static_cast<std::size_t>(4 * kMostSteps - steps * m) * sizeof(weight[0]);
     }
 };
 
@@ -111,7 +111,8 @@ __device__ inline Pack<float, V> load(const void* data, DType type, index_t i) {
 
 template <int M>
 __global__ void __launch_bounds__(kMixThreads, M < 4 ? 4 : 2)
-    mix_tf32_kernel(Stack z, const float* weights, index_t rows, MixPlan plan, Output<float> out) {
+    mix_tf32_kernel(const PK_GRID_CONSTANT Stack z, const float* weights, index_t rows, MixPlan plan,
+                    Output<float> out) {
     constexpr int V = 4, kWarps = kMixThreads / 32, kStages = MixShared::kStages;
     auto& shared = *reinterpret_cast<MixShared*>(dynamic_shared());
     auto& [data, scale, centring, ring, weight] = shared;
@@ -125,7 +126,9 @@ __global__ void __launch_bounds__(kMixThreads, M < 4 ? 4 : 2)
     for (int e = me; e < steps * M * 128; e += kMixThreads) {
         const int r = e % 4, at = e / 4 % 32, m = e / 128 % M;
         const int row = m * 16 + r % 2 * 8 + at / 4, j = e / (128 * M) * 8 + r / 2 * 4 + at % 4;
-        weight[e] = first + row < rows && j < k ? weights[row * k + j] : 0;
+        const Split parts = split(first + row < rows && j < k ? weights[row * k + j] : 0);
+        weight[e / 128][0][e % 128] = parts.high;
+        weight[e / 128][1][e % 128] = parts.low;
     }
     for (int j = me; j < steps * 8; j += kMixThreads) {
         const StackedRow row(z, j);
@@ -192,40 +195,38 @@ __global__ void __launch_bounds__(kMixThreads, M < 4 ? 4 : 2)
             }
             __syncwarp();  // the stage is free
             stage = (stage + 1) % kStages;
-            Left high[M], low[M];
-#pragma unroll
-            for (int m = 0; m < M; ++m) {
-                const auto fragment = read<float, 4>(weight + ((step * M + m) * 32 + lane) * 4);
-#pragma unroll
-                for (int r = 0; r < 4; ++r) {
-                    const Split parts = split(fragment.v[r]);
-                    high[m].v[r] = parts.high;
-                    low[m].v[r] = parts.low;
-                }
-            }
+            Right high[V], low[V];
 #pragma unroll
             for (int v = 0; v < V; ++v) {
                 const Split upper = split(value[0].v[v]), lower = split(value[1].v[v]);
-                const Right right_high{{upper.high, lower.high}}, right_low{{upper.low, lower.low}};
+                high[v] = {{upper.high, lower.high}};
+                low[v] = {{upper.low, lower.low}};
+            }
 #pragma unroll
-                for (int m = 0; m < M; ++m) {
+            for (int m = 0; m < M; ++m) {
+                Left weight_high, weight_low;
+                memcpy(&weight_high, weight[step * M + m][0] + lane * 4, sizeof(Left));
+                memcpy(&weight_low, weight[step * M + m][1] + lane * 4, sizeof(Left));
+#pragma unroll
+                for (int v = 0; v < V; ++v) {
                     // From zero: tensor cores cut off what they add, floats round it.
                     Product product{};
-                    add_product(product, low[m], right_high);
-                    add_product(product, high[m], right_low);
-                    add_product(product, high[m], right_high);
+                    add_product(product, weight_low, high[v]);
+                    add_product(product, weight_high, low[v]);
+                    add_product(product, weight_high, high[v]);
 #pragma unroll
                     for (int r = 0; r < 4; ++r) sum[m][v].v[r] += product.v[r];
                 }
             }
         }
+        const index_t top = recomputed(first);  // addresses kept over all tiles would spill registers
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
             const unsigned to = tile + static_cast<unsigned>(slot(2 * t + r) * V);
             if (to >= end) continue;
 #pragma unroll
             for (int m = 0; m < 2 * M; ++m) {
-                const index_t row = first + m * 8 + g;
+                const index_t row = top + m * 8 + g;
                 if (row >= rows) break;
                 Pack<float, V> pack;
 #pragma unroll
@@ -252,11 +253,10 @@ void launch_fma(const Stack& z, const A* weights, index_t rows, index_t groups, 
 template <int M>
 void launch_tf32(const Stack& z, const float* weights, index_t rows, index_t groups, const Output<float>& out,
                  const Where& where) {
-    constexpr index_t tile = kMixThreads / 32 * 32, most_tiles = 8;
+    constexpr index_t tile = kMixThreads / 32 * 32, resident = M < 4 ? 4 : 2;
     const index_t columns = z.rows[0].columns() / groups, tiles = divide_up(columns, tile);
-    // Enough blocks to fill the device; beyond that each does more, as the weights take their time.
-    const index_t own = tiles * groups / (16 * multiprocessors()), most = own < most_tiles ? own : most_tiles;
-    const index_t of_block = most < 1 ? 1 : most;
+    // All blocks run at once, each with as many tiles: the weights take their time.
+    const index_t of_block = divide_up(tiles * groups, resident * multiprocessors());
     const MixPlan plan{columns, divide_up(tiles, of_block), of_block, streamed(z, rows, 4)};
     const dim3 grid(static_cast<unsigned>(groups * plan.blocks), static_cast<unsigned>(divide_up(rows, 16 * M)));
     const Block block(kMixThreads, MixShared::bytes(divide_up(z.count(), 8), M));

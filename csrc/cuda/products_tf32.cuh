@@ -2,8 +2,11 @@
 // rows on its left and on its right, and any order of the columns will do: each warp copies columns of its own to
 // shared memory, a stage ahead, in whole lines of 128 bytes, and no warp waits for another.
 //
-// A product of floats is three of TF32 numbers. Eight or sixteen columns are multiplied from zero, then added as floats
-// are: tensor cores cut off what they add, and over many columns that would be a bias.
+// A product of floats is three of TF32 numbers: high parts with high parts, and either's high part with the other's low
+// part. Eight or sixteen columns of high parts are multiplied from zero, then added as floats are: tensor cores cut off
+// what they add, and over many columns that would be a bias. Products with low parts are smaller by a factor of 2000,
+// so tensor cores add them up. They are kept as H L^T, of all pairs of groups, and its transpose is added at the end;
+// 64 rows have no registers for it.
 #pragma once
 
 #include "architecture.cuh"
@@ -17,7 +20,9 @@ struct Tf32Products {
     static constexpr int lines = G < 4 ? 4 / G : 1, packs = 8, pack = 16;  // of a row in a stage; of a line; bytes
     static constexpr int chunk = warps * lines * 32;                       // columns
     static constexpr int row_tiles = (G + 1) / 2, tiles = row_tiles * (G + 1 - row_tiles);
-    static constexpr int entries = tiles * 128, batch = tiles < 6 ? tiles : tiles % 6 == 0 ? 6 : 5;
+    static constexpr bool crossed = G < 8;  // whether products with low parts are kept apart
+    static constexpr int crosses = crossed ? row_tiles * G : 1;
+    static constexpr int entries = tiles * 128, batch = crossed ? tiles : 5;
     static constexpr int blocks = G < 8 ? 2 : 1;  // on a multiprocessor
     static constexpr index_t most_chunks = 512 / lines;
 
@@ -30,14 +35,18 @@ struct Tf32Products {
         const char* data[8 * G];  // of a row; null for one that is not there
         union {
             Stage ring[warps * most_stages];
-            float sums[warps][batch][128];
+            struct {
+                float sums[warps][batch][128], others[warps][crosses * 128];
+            } added;
         };
     };
     static constexpr std::size_t shared_bytes(int stages) {
-        return sizeof(Shared) - sizeof(Stage) * static_cast<std::size_t>(warps * (most_stages - stages));
+        constexpr std::size_t fixed = sizeof(Shared) - sizeof(Shared::ring), added = sizeof(Shared::added);
+        const std::size_t ring = sizeof(Stage) * static_cast<std::size_t>(warps * stages);
+        return fixed + (ring > added ? ring : added);
     }
 
-    Product sum[tiles] = {};
+    Product sum[tiles] = {}, cross[crosses] = {};
 
     // Adds the products of columns begin to end. Lane 4 g + t has rows g, g + 8, ... and of the columns of a stage the
     // packs t, t + 4, ...
@@ -60,19 +69,34 @@ struct Tf32Products {
     template <class F>
     __device__ void each_sum(Shared& shared, F&& take) {
         const int me = static_cast<int>(threadIdx.x), warp = me / 32, lane = me % 32;
+        auto& [sums, others] = shared.added;
 #pragma unroll
         for (int first = 0; first < tiles; first += batch) {
             __syncthreads();
 #pragma unroll
             for (int b = 0; b < batch; ++b)
 #pragma unroll
-                for (int r = 0; r < 4; ++r) shared.sums[warp][b][r * 32 + lane] = sum[first + b].v[r];
+                for (int r = 0; r < 4; ++r) sums[warp][b][r * 32 + lane] = sum[first + b].v[r];
+            if constexpr (crossed)
+#pragma unroll
+                for (int c = 0; c < crosses; ++c)
+#pragma unroll
+                    for (int r = 0; r < 4; ++r) others[warp][c * 128 + r * 32 + lane] = cross[c].v[r];
             __syncthreads();
 #pragma unroll 1
             for (int e = me; e < batch * 128; e += kThreads) {
                 double total = 0;
 #pragma unroll
-                for (int w = 0; w < warps; ++w) total += static_cast<double>(shared.sums[w][e / 128][e % 128]);
+                for (int w = 0; w < warps; ++w) total += static_cast<double>(sums[w][e / 128][e % 128]);
+                if constexpr (crossed) {
+                    const auto [row, column, repeated] = pair(e);
+                    const int one = cross_entry(row, column), other = cross_entry(column, row);
+                    double low = 0;
+#pragma unroll
+                    for (int w = 0; w < warps; ++w)
+                        low += static_cast<double>(others[w][one]) + static_cast<double>(others[w][other]);
+                    total += low;
+                }
                 take(first * 128 + e, total);
             }
         }
@@ -87,6 +111,12 @@ struct Tf32Products {
     }
 
 private:
+    // Place of the product of a row's high part with another's low part.
+    static __device__ int cross_entry(int row, int column) {
+        const int lane = row % 8 * 4 + column % 8 / 2, r = row % 16 / 8 * 2 + column % 2;
+        return (row / 16 * G + column / 8) * 128 + r * 32 + lane;
+    }
+
     template <DType type>
     __device__ void add_as(const Stack& z, bool raw, unsigned begin, unsigned end, int stages, Shared& shared) {
         using S = typename Storage<type>::type;
@@ -170,29 +200,41 @@ private:
         }
     }
 
-    // Of some columns, eight at a time: lane 4 g + t has columns t and t + 4 of rows g, g + 8, ...
+    // Of some columns, eight at a time: lane 4 g + t has columns t and t + 4 of rows g, g + 8, ... Rows change places
+    // without changing a bit: equal rows are exactly 0 apart.
     template <int K>
     __device__ void multiply(const float (&high)[G][K], const float (&low)[G][K]) {
         int tile = 0;
 #pragma unroll
         for (int i = 0; i < row_tiles; ++i) {
+            if constexpr (crossed)
+#pragma unroll
+                for (int j = 0; j < G; ++j)
+#pragma unroll
+                    for (int k = 0; k < K; k += 2)
+                        add_product(cross[i * G + j], on_left(high, i, k), on_right(low, j, k));
 #pragma unroll
             for (int j = 2 * i; j < G; ++j, ++tile) {
-                // Rows change places without changing a bit: equal rows are exactly 0 apart.
-                Product product{}, other{};
-#pragma unroll
-                for (int k = 0; k < K; k += 2) {
-                    add_product(product, on_left(low, i, k), on_right(high, j, k));
-                    add_product(other, on_left(high, i, k), on_right(low, j, k));
-                }
-#pragma unroll
-                for (int r = 0; r < 4; ++r) product.v[r] += other.v[r];
+                Product product{};
+                if constexpr (!crossed) product = cross_products(high, low, i, j);
 #pragma unroll
                 for (int k = 0; k < K; k += 2) add_product(product, on_left(high, i, k), on_right(high, j, k));
 #pragma unroll
                 for (int r = 0; r < 4; ++r) sum[tile].v[r] += product.v[r];
             }
         }
+    }
+    template <int K>
+    __device__ static Product cross_products(const float (&high)[G][K], const float (&low)[G][K], int i, int j) {
+        Product product{}, other{};
+#pragma unroll
+        for (int k = 0; k < K; k += 2) {
+            add_product(product, on_left(low, i, k), on_right(high, j, k));
+            add_product(other, on_left(high, i, k), on_right(low, j, k));
+        }
+#pragma unroll
+        for (int r = 0; r < 4; ++r) product.v[r] += other.v[r];
+        return product;
     }
 
     // Sixteen rows on the left: two groups of eight; one group on the right.

@@ -121,23 +121,27 @@ struct SimilarityFinish {
     double eps;
     index_t n, m, right;
     A *similarity, *left_norm, *right_norm;
+    static constexpr bool keeps_gram = false;
 
-    __device__ void operator()(const double* gram, double*, index_t) const {
-        const index_t k = right + m;
-        for (index_t i = threadIdx.x; i < n; i += kThreads) left_norm[i] = static_cast<A>(sqrt(gram[i * k + i]));
-        for (index_t j = threadIdx.x; j < m; j += kThreads)
-            right_norm[j] = static_cast<A>(sqrt(gram[(right + j) * k + right + j]));
-        for (index_t e = threadIdx.x; e < n * m; e += kThreads) {
-            const index_t i = e / m, j = right + e % m;
+    __device__ void operator()(const double* gram, double* norms, index_t) const {
+        const int columns = static_cast<int>(m), first = static_cast<int>(right), k = first + columns;
+        for (int row = static_cast<int>(threadIdx.x); row < k; row += kThreads) {
+            norms[row] = sqrt(gram[row * k + row]);
+            if (row < n) left_norm[row] = static_cast<A>(norms[row]);
+            if (row >= first) right_norm[row - first] = static_cast<A>(norms[row]);
+        }
+        __syncthreads();
+        for (int e = static_cast<int>(threadIdx.x); e < static_cast<int>(n) * columns; e += kThreads) {
+            const int i = e / columns, j = first + e % columns;
             double value = gram[i * k + j];
-            if (metric != Metric::token_mean_dot)
-                value = cosine(value, sqrt(gram[i * k + i]), sqrt(gram[j * k + j]), eps, i == j);
+            if (metric != Metric::token_mean_dot) value = cosine(value, norms[i], norms[j], eps, i == j);
             similarity[e] = static_cast<A>(value);
         }
     }
 };
 
 struct NoFinish {
+    static constexpr bool keeps_gram = true;
     __device__ void operator()(const double*, double*, index_t) const {}
 };
 

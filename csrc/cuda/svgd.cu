@@ -84,6 +84,7 @@ struct KernelFinish {
     double fixed;
     int m;
     A *kernels, *h, *all_weights;
+    static constexpr bool keeps_gram = false;
 
     __device__ void operator()(const double* gram, double* shared, index_t group) const {
         const Distances squared{gram, m};
@@ -115,6 +116,7 @@ struct BackwardFinish {
     const A *kernels, *h;
     double* all_slopes;
     A* all_weights;
+    static constexpr bool keeps_gram = false;
 
     __device__ void operator()(const double* gram, double* shared, index_t group) const {
         const A* kernel = kernels + group * m * m;

@@ -126,7 +126,7 @@ class Reader:
             self.module, backbone.embedding(batch["input_ids"]), batch["attention_mask"], prefix=prefix
         )
         if backbone.seq2seq:
-            with backbone.autocast():
+            with backbone.computing():
                 state = backbone.encoder(placed)
 
             def after(index: Tensor, wanted: Tensor) -> Tensor:
@@ -136,7 +136,7 @@ class Reader:
         if not backbone.reads_prompts_once:
             return None
         cache = prefix.cache(grows=True) if prefix is not None else DynamicCache()
-        with backbone.autocast():
+        with backbone.computing():
             first = backbone.run(placed, cache=cache).logits[:, -1:].float()
         read = Prefix.of(cache, backbone.layers)
 
@@ -151,7 +151,7 @@ class Reader:
                 mask,
                 prefix=Prefix(read.layers, index),
             )
-            with backbone.autocast():
+            with backbone.computing():
                 later = backbone.run(rows, keep=written.shape[1]).logits[:, -written.shape[1] :]
             return torch.cat([first[index], later.float()], dim=1)
 
@@ -197,7 +197,7 @@ class Reader:
         lead = {}
         if backbone.seq2seq:
             lead["decoder_input_ids"] = backbone.decoder_lead.to(backbone.device).repeat(rows, 1)
-        with quiet_transformers(), backbone.autocast():
+        with quiet_transformers(), backbone.computing():
             written = model.generate(
                 inputs_embeds=placed.embeds, attention_mask=placed.mask, generation_config=settings, **lead
             )
@@ -232,7 +232,7 @@ class Reader:
             else:
                 mask = torch.cat([placed.mask, torch.ones_like(written)], dim=1)
                 step = PlacedInput(backbone.embedding(written[:, -1:]), mask, mask[:, -1:])
-            with backbone.autocast():
+            with backbone.computing():
                 logits: Tensor = backbone.run(step, cache=cache).logits
             return logits
 
@@ -241,7 +241,7 @@ class Reader:
     def _behind_the_start(self, placed: PlacedInput) -> Callable[[Tensor], Tensor]:
         """Reader for `_written_by_hand` that rereads all tokens: by a decoder, or after the placed rows."""
         backbone = self.backbone
-        with backbone.autocast():
+        with backbone.computing():
             state = backbone.encoder(placed) if backbone.seq2seq else None
 
         def read(written: Tensor) -> Tensor:
@@ -249,7 +249,7 @@ class Reader:
                 return backbone.decode(state, placed, written)
             embeds = torch.cat([placed.embeds, backbone.embedding(written)], dim=1)
             mask = torch.cat([placed.mask, torch.ones_like(written)], dim=1)
-            with backbone.autocast():
+            with backbone.computing():
                 logits: Tensor = backbone.run(PlacedInput(embeds, mask, mask)).logits
             return logits
 

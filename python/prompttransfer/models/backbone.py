@@ -119,7 +119,7 @@ class Backbone(FrozenModel):
         if self.seq2seq:
             lead = self.decoder_lead.to(mask.device).expand(len(mask), -1)
             options |= self._decoder_inputs(placed, torch.cat([lead, written], dim=1))
-        with self.autocast():
+        with self.computing():
             result = self.run(placed, keep=labels.shape[1], **options)
         logits = result.logits[:, -labels.shape[1] :]
         # With one token per row there is no need to read the labels, which would wait for the GPU.
@@ -183,7 +183,7 @@ class Backbone(FrozenModel):
         prompts = 1 if tasks is None else len(tasks)
         if rows is not None and not self._worth_a_pass((rows - prompts) * prompt.length):
             return None
-        with self.autocast():
+        with self.computing():
             # None: repeated without a copy of its own
             return self._prefix(self._alone(prompt, tasks), index if prompts > 1 else None)
 
@@ -215,7 +215,7 @@ class Backbone(FrozenModel):
         """Wanted logits (N, V) float32 of prompts (G, L, H) and rows (B, S, H)."""
         places = torch.cat([prompts.flatten(0, 1), text.flatten(0, 1)])
         embeds = places.index_select(0, packing.tokens.flatten()).view(*packing.tokens.shape, -1)
-        with self.autocast():
+        with self.computing():
             logits = self.run_packed(embeds, packing)
         return logits[:, -packing.keep :].flatten(0, 1).index_select(0, packing.answers).float()
 
@@ -257,7 +257,7 @@ class Backbone(FrozenModel):
         prompt, text = embedded[None, :4], embedded[4:].view(2, 3, -1)
         mask = torch.tensor([[1, 1, 1], [0, 0, 1]], device=self.device)
         rows = torch.cat([prompt.expand(2, -1, -1), text], dim=1)
-        with torch.no_grad(), self.autocast():
+        with torch.no_grad(), self.computing():
             plain = self.run(PlacedInput(*without_gap(rows, mask, 4), mask)).logits[:, -1]
             try:
                 other = logits(prompt, text, mask)

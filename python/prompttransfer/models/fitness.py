@@ -42,7 +42,7 @@ def _reads_embeddings(backbone: Backbone) -> bool:
     model, embedding = backbone.model, backbone.embedding
     ids = torch.arange(3, 7, device=backbone.device)[None]
     options = {"decoder_input_ids": ids} if backbone.seq2seq else {}
-    with backbone.autocast():
+    with backbone.computing():
         want = model(input_ids=ids, use_cache=False, **options).logits.float()
         got = model(inputs_embeds=embedding(ids), use_cache=False, **options).logits.float()
     return bool((got - want).abs().max() <= 1e-2 * want.std())

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, TypeVar
@@ -24,6 +24,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from prompttransfer.distributed import processes
 from prompttransfer.models.abilities import decoder_start, learned_positions, window
+from prompttransfer.models.attention import without_cudnn_attention
 from prompttransfer.models.dropout import dropping, has_dropout
 from prompttransfer.models.head import keep_float32
 from prompttransfer.models.packing import Packing
@@ -231,7 +232,7 @@ class FrozenModel(nn.Module):
         """Logits (B, A, V) of the decoder after (B, A-1) written token ids, given the encoder's output (B, N, H)."""
         lead = self.decoder_lead.to(written.device).expand(len(written), -1)
         inputs = self._decoder_inputs(placed, torch.cat([lead, written], dim=1))
-        with self.autocast():
+        with self.computing():
             output = BaseModelOutput(last_hidden_state=state)
             result = self.model(encoder_outputs=output, attention_mask=placed.mask, use_cache=False, **inputs)
         return result.logits[:, -written.shape[1] - 1 :]
@@ -267,11 +268,13 @@ class FrozenModel(nn.Module):
     def _kept_logits(self, keep: int) -> dict[str, int]:
         return {"logits_to_keep": keep} if self._keeps_logits else {}
 
-    def autocast(self) -> AbstractContextManager:
-        """Context for forward passes of the model."""
-        if self.precision == "float32":
-            return nullcontext()
-        return torch.autocast(self.device.type, torch.bfloat16)
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """Context for forward passes of the model: its precision, and kernels with the right gradients."""
+        narrow = self.precision == "bfloat16"
+        precision = torch.autocast(self.device.type, torch.bfloat16) if narrow else nullcontext()
+        with without_cudnn_attention(), precision:
+            yield
 
 
 def native_bfloat16(device: torch.device) -> bool:
@@ -314,7 +317,8 @@ def recompute_layers(model: nn.Module) -> int:
     return len(layers)
 
 
-def _recomputed(forward: object, *args: object, **kwargs: object) -> object:
+def _recomputed(forward: Callable[..., Any], *args: object, **kwargs: object) -> object:
     if not torch.is_grad_enabled():
         return forward(*args, **kwargs)
-    return checkpoint(forward, *args, use_reentrant=False, **kwargs)
+    # The backward pass computes it again, outside of the caller's context.
+    return checkpoint(without_cudnn_attention()(forward), *args, use_reentrant=False, **kwargs)

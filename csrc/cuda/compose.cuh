@@ -29,12 +29,12 @@ __device__ inline void check_ids(const TaskIds& ids, index_t tasks) {
 // The batch rows of a task, listed kThreads ids at a time by all threads of a block. Ids are read one step ahead.
 class TaskRows {
 public:
-    __device__ TaskRows(const TaskIds& ids, index_t task) : ids_(&ids), task_(task) { read(); }
-    __device__ bool more() const { return first_ < ids_->batch; }
+    __device__ TaskRows(const TaskIds& ids, index_t task) : ids_(ids), task_(task) { read(); }
+    __device__ bool more() const { return first_ < ids_.batch; }
     // The next ones in their order; returns how many.
     __device__ int list(index_t* listed) {
         const index_t b = first_ + threadIdx.x;
-        const bool wanted = b < ids_->batch && id_ == task_;
+        const bool wanted = b < ids_.batch && id_ == task_;
         first_ += kThreads;
         read();
         return cuda::list(wanted, b, listed);
@@ -42,10 +42,10 @@ public:
 
 private:
     __device__ void read() {
-        if (first_ + threadIdx.x < ids_->batch) id_ = id_at(*ids_, first_ + threadIdx.x);
+        if (first_ + threadIdx.x < ids_.batch) id_ = id_at(ids_, first_ + threadIdx.x);
     }
 
-    const TaskIds* ids_;
+    const TaskIds& ids_;
     index_t task_, first_ = 0, id_ = 0;
 };
 

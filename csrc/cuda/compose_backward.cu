@@ -1,6 +1,5 @@
 // Gradients of MPT's prompts on the GPU in one pass over the incoming gradient, which leaves partial sums, and a second
 // launch that adds these up.
-#include "architecture.cuh"
 #include "compose.cuh"
 
 namespace promptkernels::cuda {
@@ -45,7 +44,7 @@ struct Parts {
 // Rows of the gradient at `tokens` tokens of V columns, added up over the batch rows of a task.
 template <class A, int V>
 __device__ void sum_rows(const void* grad, index_t stride, DType type, index_t at, index_t hidden, int tokens,
-                         TaskRows& rows, index_t* listed, Pack<A, V> (&sum)[kTogether<A, V>]) {
+                         TaskRows rows, index_t* listed, Pack<A, V> (&sum)[kTogether<A, V>]) {
     constexpr int K = kTogether<A, V>;
     while (rows.more()) {
         const int count = rows.list(listed);
@@ -78,8 +77,8 @@ __device__ void sum_rows(const void* grad, index_t stride, DType type, index_t a
 // Parts of d_shared (groups), d_u (column tiles) and d_v (token tiles).
 template <class A, int V>
 __global__ void __launch_bounds__(kThreads, sizeof(A) == 8 ? 1 : 2)
-    gradients_kernel(const void* grad, index_t stride, DType type, const PK_GRID_CONSTANT Factors f,
-                     const PK_GRID_CONSTANT TaskIds ids, GradientPlan plan, A* d_shared, A* d_u, A* d_v) {
+    gradients_kernel(const void* grad, index_t stride, DType type, Factors f, TaskIds ids, GradientPlan plan,
+                     A* d_shared, A* d_u, A* d_v) {
     constexpr int K = kTogether<A, V>, R = (K + 1) / 2;  // tokens and ranks at once
     constexpr int kColumns = 32 * V;                     // of a tile
     __shared__ index_t listed[kThreads];
@@ -95,35 +94,27 @@ __global__ void __launch_bounds__(kThreads, sizeof(A) == 8 ? 1 : 2)
     const bool inside = h < f.hidden;
     const int mine = inside ? tokens : 0;
 
-    Pack<A, V> total[K] = {}, shared[K] = {};
-#pragma unroll
-    for (int l = 0; l < K; ++l)
-        if (l < mine) shared[l] = read<A, V>(static_cast<const A*>(f.shared) + (first + l) * f.hidden + h);
-    TaskRows rows(ids, first_task);
+    Pack<A, V> total[K] = {};
     for (int task = first_task; task < first_task + plan.group_tasks && task < f.tasks; ++task) {
+        Pack<A, V> sum[K] = {};
+        sum_rows<A, V>(grad, stride, type, first * f.hidden + h, f.hidden, mine, TaskRows(ids, task), listed, sum);
+        const A* shared = static_cast<const A*>(f.shared) + first * f.hidden + h;
         const A* u = static_cast<const A*>(f.u) + (task * f.length + first) * f.rank;
         const A* v = static_cast<const A*>(f.v) + task * f.rank * f.hidden + h;
-        Pack<A, V> right[R];  // first read on the way while the rows are
-        auto read_right = [&](int r) {
-#pragma unroll
-            for (int k = 0; k < R; ++k)
-                right[k] = inside && r + k < f.rank ? read<A, V>(v + (r + k) * f.hidden) : Pack<A, V>{};
-        };
-        read_right(0);
-        Pack<A, V> sum[K] = {};
-        sum_rows<A, V>(grad, stride, type, first * f.hidden + h, f.hidden, mine, rows, listed, sum);
-        rows = TaskRows(ids, task + 1);
 #pragma unroll 1
         for (int r = 0; r < f.rank; r += R) {
             const int ranks = static_cast<int>(f.rank - r < R ? f.rank - r : R);
-            Pack<A, V> of_v[R] = {};
+            Pack<A, V> right[R] = {}, of_v[R] = {};
             A of_u[K][R] = {};
-            if (r > 0) read_right(r);
+#pragma unroll
+            for (int k = 0; k < R; ++k)
+                if (inside && k < ranks) right[k] = read<A, V>(v + (r + k) * f.hidden);
 #pragma unroll
             for (int l = 0; l < K; ++l) {
-                Pack<A, V> product{}, scaled;
+                Pack<A, V> product{}, scaled{};
+                if (l < mine) scaled = read<A, V>(shared + l * f.hidden);
 #pragma unroll
-                for (int c = 0; c < V; ++c) scaled.v[c] = shared[l].v[c] * sum[l].v[c];
+                for (int c = 0; c < V; ++c) scaled.v[c] *= sum[l].v[c];
 #pragma unroll
                 for (int k = 0; k < R; ++k) {
                     const A weight = l < tokens && k < ranks ? u[l * f.rank + r + k] : A(0);

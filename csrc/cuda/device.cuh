@@ -146,8 +146,8 @@ struct Block {
 template <class... Wanted, class... Given>
 void launch(const char* what, void (*kernel)(Wanted...), dim3 grid, const Block& block, const Where& where,
             const Given&... arguments) {
-    constexpr std::size_t free = 48 * 1024;  // more has to be asked for
-    if (block.shared > free)
+    constexpr std::size_t free = 48 * 1024, fixed = 8 * 1024;  // more has to be asked for; kernels' own variables count
+    if (block.shared > free - fixed)
         check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(block.shared)),
               what);
     cudaLaunchConfig_t config{};

@@ -11,8 +11,19 @@ from torch import Tensor
 
 import promptkernels as pk
 
-# (T, L, H): one row, odd sizes around vector widths, more rows than a register block holds, a wide prompt.
-PROMPT_SHAPES = [(1, 1, 1), (2, 3, 7), (3, 1, 65), (5, 4, 63), (8, 20, 64), (16, 3, 129), (33, 2, 40), (6, 100, 768)]
+# (T, L, H): one row, odd sizes around vector widths, more rows than a register block holds, the most that kernels take,
+# a wide prompt.
+PROMPT_SHAPES = [
+    (1, 1, 1),
+    (2, 3, 7),
+    (3, 1, 65),
+    (5, 4, 63),
+    (8, 20, 64),
+    (16, 3, 129),
+    (33, 2, 40),
+    (64, 2, 40),
+    (6, 100, 768),
+]
 
 # (B, T, L, R, H, S)
 COMPOSE_SHAPES = [

@@ -1,14 +1,16 @@
 // Stands for CUDA's own <cuda_runtime.h> where the .cu files are compiled for the host: every construct that they use,
 // and no more. Blocks run one after another, the threads of a block as fibers that switch at barriers (scheduler.cpp).
 //
-// What a GPU would refuse or leave undefined is an exception here: grids and blocks beyond the limits, a barrier that
-// not every thread of the block (or warp) reaches, or that they reach at different places in the source.
+// What a GPU would refuse or leave undefined is an exception here: grids and blocks beyond the limits, shared memory that
+// nobody asked for, a barrier that not every thread of the block (or warp) reaches, or that they reach at different
+// places in the source.
 #pragma once
 
 #include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <map>
 #include <source_location>
 
 #define __global__
@@ -83,6 +85,13 @@ void hand_over(const void* value, std::size_t bytes, unsigned mask, const std::s
 const void* handed_over(unsigned lane);
 
 constexpr std::size_t kMostShared = 227 * 1024;  // bytes of dynamic shared memory
+// What a kernel gets without asking, less what its own variables may take.
+constexpr std::size_t kFreeShared = (48 - 8) * 1024;
+inline std::map<const void*, std::size_t> asked_for;
+inline std::size_t allowed_shared(const void* kernel) {
+    const auto found = asked_for.find(kernel);
+    return found == asked_for.end() ? kFreeShared : found->second;
+}
 unsigned char* dynamic_shared();
 
 void run(dim3 grid, dim3 block, const std::function<void()>& thread);
@@ -118,7 +127,7 @@ inline unsigned __ballot_sync(unsigned mask, bool predicate,
 
 // The runtime API, as far as it is used.
 using cudaStream_t = void*;
-enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidConfiguration = 9 };
+enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorInvalidConfiguration = 9 };
 inline const char* cudaGetErrorString(cudaError_t status) {
     return status == cudaSuccess ? "no error" : "invalid configuration argument";
 }
@@ -139,7 +148,8 @@ inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, 
 }
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
 template <class Kernel>
-cudaError_t cudaFuncSetAttribute(Kernel*, cudaFuncAttribute, int) {
+cudaError_t cudaFuncSetAttribute(Kernel* kernel, cudaFuncAttribute, int bytes) {
+    emulation::asked_for[reinterpret_cast<const void*>(kernel)] = static_cast<std::size_t>(bytes);
     return cudaSuccess;
 }
 struct cudaLaunchConfig_t {
@@ -155,6 +165,8 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
         return cudaErrorInvalidConfiguration;
     if (threads == 0 || threads > 1024 || block.z > 64 || config->dynamicSmemBytes > emulation::kMostShared)
         return cudaErrorInvalidConfiguration;
+    if (config->dynamicSmemBytes > emulation::allowed_shared(reinterpret_cast<const void*>(kernel)))
+        return cudaErrorInvalidValue;
     emulation::run(grid, block, [kernel, arguments...] { kernel(arguments...); });
     return cudaSuccess;
 }

@@ -3,8 +3,8 @@
 The first updates of the target's prompt tuning, taken from its budget, show which sources are related (`sign_test`).
 The method then makes one or more prompts from these sources, and they join with the largest weight that does not raise
 the loss. The schedule and the order of the batches continue. From then on, one scale per token trains. The target's own
-prompt trains only on request: on a few rows it soon undoes what the sources learned from thousands. Without a related
-source, this is prompt tuning, bit for bit.
+prompt trains only on request: on a few rows it soon undoes what the sources learned from thousands. If no source is
+related, or nothing may join, this is prompt tuning, bit for bit.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from prompttransfer.methods.context import Context, EncodedTask, MethodResult
 from prompttransfer.methods.pt import PT
 from prompttransfer.methods.shared import own_share, source_cost, source_prompts
 from prompttransfer.models.rows import EncodedRows
-from prompttransfer.prompts import JoinedPrompt, PromptModule, SoftPrompt
+from prompttransfer.prompts import JoinedPrompt, SoftPrompt
 from prompttransfer.settings.base import Settings
 from prompttransfer.settings.run import RunConfig
 from prompttransfer.training.history import Related
@@ -45,7 +45,8 @@ class RelatedConfig(Settings):
     sqrt(L)."""
     join_weights: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field((0.5, 1.0), min_length=1)
     """Weights w to try for the prompt P_init + (1 - w) T_t + w * mean T_s. The largest w whose loss on the next two
-    batches is not above that of w = 0 is used. The search costs one update for every three batches it reads."""
+    batches is not above that of w = 0 is used. If something joins, the search costs one update for every three batches
+    it reads. If nothing does, it costs none, since the result is prompt tuning."""
     trained: Literal["scales", "both"] = "scales"
     """What trains after related sources have joined. scales: their scales. both: the target's own prompt as well, at
     the method's target_learning_rate."""
@@ -108,7 +109,7 @@ def first_updates(ctx: Context, target: EncodedTask) -> FirstUpdates:
 
 
 def without_transfer(ctx: Context, target: EncodedTask, first: FirstUpdates) -> MethodResult:
-    """Prompt tuning, for a target without related sources."""
+    """Prompt tuning, for a target that no source is related to or joins."""
     result = PT().run(ctx.of(target, PT.name), target)
     result.source_updates = source_cost(ctx)
     result.notes = first.note
@@ -139,7 +140,9 @@ def joined(
     tuning, related = ctx.of(target, "PT"), ctx.config.of(RelatedConfig)
     weight, spent = join_weight(ctx, target, first, prompts)
     if not weight:
-        return _none_joined(ctx, target, first, spent, title), weight
+        result = without_transfer(ctx, target, first)
+        result.notes += "; joined at 0"
+        return result, weight
     rate = ctx.config.target_rate if related.trained == "both" else 0.0
     if scale_rate is None:
         scale_rate = related.scale_learning_rate or ctx.config.target_rate
@@ -155,41 +158,25 @@ def joined(
         horizon=done + len(first.batches),
         offset=done,
     )
-    result = _result(ctx, first, prompt, (first.stage, stage), spent, weight)
-    result.other_prompts = {"own": prompt.prompt.detach().clone()}
-    return result, weight
-
-
-def _none_joined(ctx: Context, target: EncodedTask, first: FirstUpdates, spent: int, title: str) -> MethodResult:
-    """Prompt tuning without the batches that the search used. One stage, so that the optimizer keeps its state."""
-    tuning = ctx.of(target, "PT")
-    batches, done, prompt = tuning.target_batches(target), first.stage.facts["updates"], SoftPrompt(ctx.start)
-    read = [*batches[:done], *batches[done + spent :]]
-    stage = tuning.tune(title, prompt, target, read, horizon=len(batches))
-    return _result(ctx, first, prompt, (stage,), spent, 0.0)
-
-
-def _result(
-    ctx: Context, first: FirstUpdates, prompt: PromptModule, stages: Sequence[StageResult], spent: int, weight: float
-) -> MethodResult:
-    """Build the result; `spent` is the number of updates that the weight search used."""
     result = MethodResult.of(
         prompt.composed(),
-        *stages,
+        first.stage,
+        stage,
         source_updates=source_cost(ctx),  # updates of the prompts that the sign test compares with
         history={"related": first.test},
         notes=f"{first.note}; joined at {weight:g}",
+        other_prompts={"own": prompt.prompt.detach().clone()},
     )
     result.target_updates += spent
     result.target_examples = first.stage.facts["examples"] + sum(map(len, first.batches))
-    return result
+    return result, weight
 
 
 def join_weight(ctx: Context, target: EncodedTask, first: FirstUpdates, prompts: Tensor) -> tuple[float, int]:
     """Largest weight of the prompts (K, L, H) that does not raise the loss on the next two batches, and its cost.
 
     The weight with the lowest loss would favour the target's own prompt, which may have trained on these rows. The cost
-    is in updates; an update takes as long as three forward passes.
+    is in updates, for a weight above 0; an update takes as long as three forward passes.
     """
     weights, rows = ctx.config.of(RelatedConfig).join_weights, [row for batch in first.batches[:2] for row in batch]
     spent = math.ceil((1 + len(weights)) * 2 / 3)

@@ -1,4 +1,4 @@
-"""Related sources: the sign-flip test, and that a method without any is prompt tuning bit for bit."""
+"""Related sources: the sign-flip test, and that a method that nothing joins is prompt tuning bit for bit."""
 
 from __future__ import annotations
 
@@ -173,21 +173,28 @@ def test_the_loss_does_not_jump_where_sources_join(llama: Backbone, tasks: dict[
 
 
 @pytest.mark.parametrize("method", RELATED)
-def test_what_must_not_join_costs_the_search_and_nothing_else(
+def test_if_nothing_may_join_a_method_is_prompt_tuning_bit_for_bit(
     llama: Backbone, tasks: dict[str, Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
-    ctx, target = context(llama, tasks, tmp_path, methods=("PT", method), **level(ALL), **RELATED[method])
-    monkeypatch.setattr("prompttransfer.methods.related.join_weight", lambda *rest: (0.0, 2))
-    got = METHODS[method].run(ctx, target)
+    ctx, target = context(
+        llama, tasks, tmp_path, methods=("PT", method), target_updates=12, **level(ALL), **RELATED[method]
+    )
+    tried: list[int] = []
+
+    def raised(ctx: object, prompts: torch.Tensor, target: object, title: str) -> list[float]:
+        tried.append(len(prompts))
+        return [1.0] + [1.1] * (len(prompts) - 1)
+
+    monkeypatch.setattr("prompttransfer.methods.related.training_losses", raised)
+    got = METHODS[method].run(ctx.of(target, method), target)
     tuning = ctx.of(target, "PT")
-    batches = tuning.target_batches(target)
-    prompt = SoftPrompt(ctx.start)
-    left = [*batches[:2], *batches[4:]]
-    plan = tuning.plan(prompt, task_loss, target.train, left, tuning.config.target_rate, horizon=len(batches))
+    batches, prompt = tuning.target_batches(target), SoftPrompt(ctx.start)
+    plan = tuning.plan(prompt, task_loss, target.train, batches, tuning.config.target_rate)
     train(llama, plan, tmp_path / "work")
-    assert torch.equal(got.prompt, prompt.prompt.detach()) and "own" not in got.other_prompts
-    assert (got.target_updates, got.target_examples) == (6, sum(map(len, batches)))
-    assert got.trainable_parameters == prompt.prompt.numel() and len(got.history["loss"]) == 4
+    assert tried == [3] and torch.equal(got.prompt, prompt.prompt.detach()) and "own" not in got.other_prompts
+    assert (got.target_updates, got.target_examples) == (12, sum(map(len, batches)))
+    assert got.trainable_parameters == prompt.prompt.numel() and len(got.history["loss"]) == 12
+    assert got.notes.startswith("related: red (z ") and got.notes.endswith("; joined at 0") and got.source_updates > 0
     assert all(not merged for _, merged in got.history.get("groups", []))
 
 

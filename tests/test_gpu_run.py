@@ -204,3 +204,18 @@ def test_rehearsal(tmp_path):
         assert f"results/{name}" in names
     unknown = subprocess.run([*run, "--parts", "tset"], env=environment, capture_output=True, text=True)
     assert unknown.returncode == 2 and "unknown part 'tset'; parts: device check" in unknown.stderr
+
+
+def test_a_copy_without_history_reports_the_packed_commit(tmp_path, monkeypatch):
+    from bench.gpu import __main__ as script
+    from promptkernels.bench.machine import commit
+
+    monkeypatch.setenv("GPU_PACK", str(tmp_path))
+    monkeypatch.setattr(script, "ROOT", tmp_path)  # no .git here
+    assert "BENCH_COMMIT" not in script._environment(tmp_path / "site")
+    (tmp_path / prepare.COMMIT).write_text("0123abc")
+    assert script._environment(tmp_path / "site")["BENCH_COMMIT"] == "0123abc"
+    (tmp_path / ".git").mkdir()  # a checkout knows better
+    assert "BENCH_COMMIT" not in script._environment(tmp_path / "site")
+    monkeypatch.setenv("BENCH_COMMIT", "0123abc")
+    assert commit() == "0123abc"

@@ -26,6 +26,7 @@ from pathlib import Path
 
 from bench.gpu import rehearsal
 from bench.gpu.parts import Target, parts
+from bench.gpu.prepare import COMMIT, pack
 from bench.gpu.running import ROOT, Part, Session
 
 _BUILD = 150  # seconds for a build here; using a packed module takes a few
@@ -87,7 +88,9 @@ def _environment(site: Path) -> dict[str, str]:
     paths = [site, ROOT / "python", ROOT / "bench", ROOT]
     inherited = os.environ.get("PYTHONPATH")
     path = os.pathsep.join([*map(str, paths), *([inherited] if inherited else [])])
-    return {**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
+    commit = pack() / COMMIT
+    named = {"BENCH_COMMIT": commit.read_text()} if commit.exists() and not (ROOT / ".git").exists() else {}
+    return {**os.environ, **named, "PYTHONPATH": path, "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
 
 
 def _architecture() -> str | None:

@@ -25,6 +25,7 @@ WHEELS = (
     "pydantic", "pydantic-core", "annotated-types", "typing-inspection", "typing-extensions", "datasets", "dill",
     "multiprocess", "xxhash",
 )  # fmt: skip
+COMMIT = "commit.txt"  # a copy of the working tree has no history
 _PLATFORMS = ("manylinux_2_28", "manylinux_2_27", "manylinux_2_24", "manylinux_2_17", "manylinux2014")
 
 
@@ -105,6 +106,8 @@ def prepare(site: Path, architectures: str) -> None:
 
 def collect(python: str, architectures: str) -> None:
     """Build the module for another interpreter, and download the wheels for it in the versions installed here."""
+    from promptkernels.bench.machine import commit  # needs torch
+
     build(python, architectures, pack())
     version = suffix(python).split("-")[1]  # 312
     download = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
@@ -114,6 +117,7 @@ def collect(python: str, architectures: str) -> None:
     shutil.rmtree(pack() / "wheels", ignore_errors=True)
     wanted = [f"{name}=={installed(name)}" for name in WHEELS]
     subprocess.run([*download, "--dest", str(pack() / "wheels"), *wanted], check=True)
+    (pack() / COMMIT).write_text(commit())
     size = sum(path.stat().st_size for path in pack().rglob("*") if path.is_file())
     print(f"{pack()}: {size / 2**20:.1f} MiB, for {version} and {architectures}")
 

@@ -23,7 +23,7 @@ def facts(device: torch.device) -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "load_average": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "date": date.today().isoformat(),
-        "commit": _commit(),
+        "commit": commit(),
         "promptkernels": pk.__version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -54,8 +54,13 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
 
 
-def _commit() -> str:
-    """Commit of the running checkout, marked if its package has uncommitted changes; else the version."""
+def commit() -> str:
+    """Commit of the running checkout, marked if its package has uncommitted changes; else the version.
+
+    BENCH_COMMIT names it where the package is a copy without history.
+    """
+    if named := os.environ.get("BENCH_COMMIT"):
+        return named
     root = Path(pk.__file__).resolve().parents[1]
     if not (root / ".git").exists():
         return f"version {pk.__version__}"

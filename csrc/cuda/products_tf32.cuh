@@ -9,6 +9,8 @@
 // 64 rows have no registers for it.
 #pragma once
 
+#include <algorithm>
+
 #include "architecture.cuh"
 #include "stack.cuh"
 
@@ -35,15 +37,14 @@ struct Tf32Products {
         const char* data[8 * G];  // of a row; null for one that is not there
         union {
             Stage ring[warps * most_stages];
-            struct {
-                float sums[warps][batch][128], others[warps][crosses * 128];
-            } added;
+            float sums[warps][batch][128];
+            float others[warps][crosses * 128];
         };
     };
     static constexpr std::size_t shared_bytes(int stages) {
-        constexpr std::size_t fixed = sizeof(Shared) - sizeof(Shared::ring), added = sizeof(Shared::added);
-        const std::size_t ring = sizeof(Stage) * static_cast<std::size_t>(warps * stages);
-        return fixed + (ring > added ? ring : added);
+        constexpr std::size_t fixed = sizeof(Shared) - sizeof(Shared::ring);
+        constexpr std::size_t added = std::max(sizeof(Shared::sums), sizeof(Shared::others));
+        return fixed + std::max(sizeof(Stage) * static_cast<std::size_t>(warps * stages), added);
     }
 
     Product sum[tiles] = {}, cross[crosses] = {};
@@ -68,37 +69,45 @@ struct Tf32Products {
     // Calls take(entry, value) for the sums of the block, each in one thread.
     template <class F>
     __device__ void each_sum(Shared& shared, F&& take) {
+        constexpr int numbers = batch * 128, mine = (numbers + kThreads - 1) / kThreads;
         const int me = static_cast<int>(threadIdx.x), warp = me / 32, lane = me % 32;
-        auto& [sums, others] = shared.added;
 #pragma unroll
         for (int first = 0; first < tiles; first += batch) {
+            double total[mine] = {};
+            auto each_of_mine = [&](auto&& act) {
+#pragma unroll
+                for (int i = 0; i < mine; ++i)
+                    if (const int e = me + i * kThreads; e < numbers) act(e, total[i]);
+            };
             __syncthreads();
 #pragma unroll
             for (int b = 0; b < batch; ++b)
 #pragma unroll
-                for (int r = 0; r < 4; ++r) sums[warp][b][r * 32 + lane] = sum[first + b].v[r];
-            if constexpr (crossed)
+                for (int r = 0; r < 4; ++r) shared.sums[warp][b][r * 32 + lane] = sum[first + b].v[r];
+            __syncthreads();
+            each_of_mine([&](int e, double& to) {
+#pragma unroll
+                for (int w = 0; w < warps; ++w) to += static_cast<double>(shared.sums[w][e / 128][e % 128]);
+            });
+            if constexpr (crossed) {
+                __syncthreads();
 #pragma unroll
                 for (int c = 0; c < crosses; ++c)
 #pragma unroll
-                    for (int r = 0; r < 4; ++r) others[warp][c * 128 + r * 32 + lane] = cross[c].v[r];
-            __syncthreads();
-#pragma unroll 1
-            for (int e = me; e < batch * 128; e += kThreads) {
-                double total = 0;
-#pragma unroll
-                for (int w = 0; w < warps; ++w) total += static_cast<double>(sums[w][e / 128][e % 128]);
-                if constexpr (crossed) {
+                    for (int r = 0; r < 4; ++r) shared.others[warp][c * 128 + r * 32 + lane] = cross[c].v[r];
+                __syncthreads();
+                each_of_mine([&](int e, double& to) {
                     const auto [row, column, repeated] = pair(e);
                     const int one = cross_entry(row, column), other = cross_entry(column, row);
                     double low = 0;
 #pragma unroll
                     for (int w = 0; w < warps; ++w)
-                        low += static_cast<double>(others[w][one]) + static_cast<double>(others[w][other]);
-                    total += low;
-                }
-                take(first * 128 + e, total);
+                        low +=
+                            static_cast<double>(shared.others[w][one]) + static_cast<double>(shared.others[w][other]);
+                    to += low;
+                });
             }
+            each_of_mine([&](int e, double& value) { take(first * 128 + e, value); });
         }
     }
 

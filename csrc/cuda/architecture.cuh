@@ -21,6 +21,13 @@
 
 namespace promptkernels::cuda {
 
+// Whether this architecture's code of the Gram matrix of 32 rows has registers for four columns at a time (sm_90, 100).
+#ifdef __CUDA_ARCH__
+constexpr bool kSparesRegisters = __CUDA_ARCH__ >= 900 && __CUDA_ARCH__ < 1200;
+#else
+constexpr bool kSparesRegisters = true;
+#endif
+
 // The same number, unknown to the compiler: what follows from it is computed where it is used, not kept in registers.
 __device__ inline long long recomputed(long long x) {
 #ifdef __CUDACC__

@@ -130,7 +130,7 @@ private:
     __device__ void add_as(const Stack& z, bool raw, unsigned begin, unsigned end, int stages, Shared& shared) {
         using S = typename Storage<type>::type;
         constexpr int V = pack / static_cast<int>(sizeof(S)), columns = lines * packs * V;  // of a stage
-        constexpr int taken = G < 8 ? 4 : 2;  // elements at a time, as many as registers allow
+        constexpr int taken = G < (kSparesRegisters ? 8 : 4) ? 4 : 2;                       // elements at a time
         const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
         const int g = lane / 4, t = lane % 4;
         Stage* const ring = shared.ring + warp * stages;

@@ -98,6 +98,7 @@ struct Tf32Products {
                 __syncthreads();
                 each_of_mine([&](int e, double& to) {
                     const auto [row, column, repeated] = pair(e);
+                    if (row >= 8 * G) return;  // below the rows of a single group
                     const int one = cross_entry(row, column), other = cross_entry(column, row);
                     double low = 0;
 #pragma unroll

@@ -1,9 +1,9 @@
 // Stands for CUDA's own <cuda_runtime.h> where the .cu files are compiled for the host: every construct that they use,
 // and no more. Blocks run one after another, the threads of a block as fibers that switch at barriers (scheduler.cpp).
 //
-// What a GPU would refuse or leave undefined is an exception here: grids and blocks beyond the limits, shared memory that
-// nobody asked for, a barrier that not every thread of the block (or warp) reaches, or that they reach at different
-// places in the source.
+// What a GPU would refuse or leave undefined is an exception here: grids and blocks beyond the limits, shared memory
+// that nobody asked for, a barrier that not every thread of the block (or warp) reaches, or that they reach at
+// different places in the source.
 #pragma once
 
 #include <cmath>

@@ -57,22 +57,22 @@ def parts(target: Target, python: str, work: Path) -> list[Part]:
 
     return [
         Part("device", 15, device),
-        Part("check", 60, check, needs="device"),
-        Part("tests", 75, _tests(python, target.cuda_runner), needs="device"),
+        Part("check", 50, check, needs="device"),
+        Part("tests", 65, _tests(python, target.cuda_runner), needs="device"),
         Part("models", 45, [python, "-m", "bench.gpu.models", *where], needs="device"),
-        Part("bench", 90, _bench(python, target, work / "bench", "--no-compile"), needs="device"),
-        sanitize("memcheck", 25),
-        sanitize("racecheck", 25),
+        Part("bench", 75, _bench(python, target, work / "bench", "--no-compile"), needs="device"),
+        sanitize("memcheck", 15),
+        sanitize("racecheck", 40),
         sanitize("synccheck", 15),
-        Part("profile", 30, profile if ncu else None, {}, "device", "no ncu"),
-        large("step", 30, "step"),
-        Part("training", 45, _training(python, target, work / "training", "training,scoring,memory")),
-        Part("training-1b", 45, _training(python, target, work / "training-1b", "training,memory", model="llama-1b")),
-        Part("triton", 50, _tests(python, target.triton_runner)),
-        Part("triton-bench", 35, _bench(python, target, work / "triton-bench", "--no-compile", backend="triton")),
-        Part("compiled", 70, _bench(python, target, work / "compiled"), needs="device"),
-        large("studies", 15, "sweep spread"),
-        Part("attention", 50, _training(python, target, work / "attention", "attention")),  # compiles FlexAttention
+        Part("profile", 35, profile if ncu else None, {}, "device", "no ncu"),
+        large("step", 35, "step"),
+        Part("training", 80, _training(python, target, work / "training", "training,scoring,memory")),
+        Part("training-1b", 90, _training(python, target, work / "training-1b", "training,memory", model="llama-1b")),
+        Part("triton", 40, _tests(python, target.triton_runner)),
+        Part("triton-bench", 30, _bench(python, target, work / "triton-bench", "--no-compile", backend="triton")),
+        Part("compiled", 55, _bench(python, target, work / "compiled"), needs="device"),
+        large("studies", 10, "sweep spread"),
+        Part("attention", 25, _training(python, target, work / "attention", "attention")),  # compiles FlexAttention
     ]
 
 

@@ -29,7 +29,7 @@ from transformers import (
 )
 
 from prompttransfer.methods.objectives import task_loss
-from prompttransfer.models import Backbone, quiet_transformers
+from prompttransfer.models import Backbone, Batch, quiet_transformers
 from prompttransfer.models.loading import narrow_products
 from prompttransfer.models.padding import padded
 from prompttransfer.models.rows import EncodedRow
@@ -146,14 +146,19 @@ def make_rows(sizes: Sizes, count: int, tasks: int = 1) -> list[EncodedRow]:
     ]
 
 
+def make_batch(backbone: Backbone, rows: Sequence[EncodedRow]) -> Batch:
+    """The rows as the Trainer's batch, on the model's device."""
+    batch = backbone.collate([row.ids for row in rows], [row.answer for row in rows])
+    batch["task_ids"] = torch.tensor([row.task for row in rows])
+    return {name: tensor.to(backbone.device) for name, tensor in batch.items()}
+
+
 def update(
     backbone: Backbone, prompt: PromptModule, objective: Callable, rows: list[EncodedRow], after: Callable | None = None
 ) -> Callable[[], None]:
     """One update as in the Trainer: forward, backward, clipping, AdamW."""
     prompt.to(backbone.device)
-    batch = backbone.collate([row.ids for row in rows], [row.answer for row in rows])
-    batch["task_ids"] = torch.tensor([row.task for row in rows])
-    batch = {name: tensor.to(backbone.device) for name, tensor in batch.items()}
+    batch = make_batch(backbone, rows)
     optimizer = torch.optim.AdamW(prompt.parameter_groups(0.01), weight_decay=1e-5)
 
     def run() -> None:

@@ -12,13 +12,6 @@
 #include <cuda_pipeline.h>
 #endif
 
-// A kernel's parameter whose parts are found by an index, without a copy in local memory.
-#ifdef __CUDACC__
-#define PK_GRID_CONSTANT __grid_constant__
-#else
-#define PK_GRID_CONSTANT
-#endif
-
 namespace promptkernels::cuda {
 
 // Whether this architecture's code of the Gram matrix of 32 rows has registers for four columns at a time (sm_90, 100).
@@ -27,14 +20,6 @@ constexpr bool kSparesRegisters = __CUDA_ARCH__ >= 900 && __CUDA_ARCH__ < 1200;
 #else
 constexpr bool kSparesRegisters = true;
 #endif
-
-// The same number, unknown to the compiler: what follows from it is computed where it is used, not kept in registers.
-__device__ inline long long recomputed(long long x) {
-#ifdef __CUDACC__
-    asm volatile("" : "+l"(x));
-#endif
-    return x;
-}
 
 // Starts a copy of 8 or 16 bytes, aligned at both ends, or puts zeros there; then nothing is read.
 template <int bytes>

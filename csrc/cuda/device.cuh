@@ -10,6 +10,13 @@
 #include "pack.cuh"
 #include "promptkernels/cuda.h"
 
+// A kernel's parameter whose parts are found by an index, without a copy in local memory.
+#ifdef __CUDACC__
+#define PK_GRID_CONSTANT __grid_constant__
+#else
+#define PK_GRID_CONSTANT
+#endif
+
 namespace promptkernels::cuda {
 
 constexpr int kThreads = 256;  // of every block, where nothing else is said
@@ -63,6 +70,14 @@ inline bool in_packs(const void* data, std::size_t element, index_t hidden, int 
 }
 inline bool in_packs(const Rows& x, int v) {
     return in_packs(x.data, size_of(x.type), x.hidden, v) && in_packs(x.reference, size_of(x.type), x.hidden, v);
+}
+
+// The same number, unknown to the compiler: what follows from it is computed where it is used, not kept in registers.
+__device__ inline long long recomputed(long long x) {
+#ifdef __CUDACC__
+    asm volatile("" : "+l"(x));
+#endif
+    return x;
 }
 
 // Sum over a warp, in a fixed order; every lane must call it and gets it.

@@ -4,6 +4,7 @@
 // order, so every entry is summed alike: equal rows are exactly 0 apart.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 
 #include "products_fma.cuh"
@@ -25,7 +26,7 @@ template <class Products>
 std::size_t shared_bytes(int stages, int k) {
     const std::size_t products = Products::shared_bytes(stages);
     const std::size_t finish = (kFinishShared + static_cast<std::size_t>(k * k)) * sizeof(double);
-    return products > finish ? products : finish;
+    return std::max(products, finish);
 }
 
 template <class Products>
@@ -71,8 +72,8 @@ __device__ inline double sum_of_parts(const double* parts, index_t count, index_
     return sum;
 }
 
-// The finish is called once per group, by a whole block, with the Gram matrix (k, k) and kFinishShared doubles. The
-// matrix lies in shared memory if the block adds up parts and nobody else wants it.
+// The finish is called once per group, by a whole block, with the Gram matrix (k, k) and kFinishShared doubles. Without
+// `grams`, the matrix lies in shared memory.
 template <class Products, class Finish>
 __global__ void __launch_bounds__(kThreads, Products::blocks)
     gram_kernel(const PK_GRID_CONSTANT Stack z, GramPlan plan, double* partials, double* grams, unsigned* tickets,
@@ -83,8 +84,8 @@ __global__ void __launch_bounds__(kThreads, Products::blocks)
     const index_t begin = group * plan.columns + part * plan.part_columns, group_end = (group + 1) * plan.columns;
     const index_t end = begin + plan.part_columns < group_end ? begin + plan.part_columns : group_end;
 
-    double* const scratch = reinterpret_cast<double*>(dynamic_shared());
-    double* gram = plan.parts > 1 && !Finish::keeps_gram ? scratch + kFinishShared : grams + group * k * k;
+    double* const room = reinterpret_cast<double*>(dynamic_shared());
+    double* gram = grams ? grams + group * k * k : room + kFinishShared;
     auto put = [&](int entry, double value) {
         const auto [row, column, repeated] = Products::pair(entry);
         if (repeated || row >= k || column >= k) return;
@@ -114,21 +115,24 @@ __global__ void __launch_bounds__(kThreads, Products::blocks)
         for (int e = me; e < entries; e += kThreads) put(e, sum_of_parts(partials + e, bundles, plan.bundle * entries));
     }
     __syncthreads();
-    finish(gram, scratch, group);
+    finish(gram, room, group);
 }
 
 template <class Products, class Finish>
 double* launch_gram(const char* what, const Stack& z, index_t groups, const Finish& finish, const Where& where) {
     const GramPlan plan = plan_gram<Products>(z, groups);
     double* partials = scratch<double>(plan.parts > 1 ? plan.parts * Products::entries : 0, where);
-    double* grams = scratch<double>(groups * z.count() * z.count(), where);
+    // A single part is still being read from shared memory when its matrix is written.
+    const bool shared = plan.parts > 1 && !Finish::keeps_gram;
+    double* grams = scratch<double>(shared ? 0 : groups * z.count() * z.count(), where);
     launch(what, gram_kernel<Products, Finish>, static_cast<unsigned>(groups * plan.parts),
            Block(kThreads, shared_bytes<Products>(plan.stages, z.count())), where, z, plan, partials, grams,
            where.tickets, finish);
     return grams;
 }
 
-// Enqueues the Gram matrices of a stack and their finish; returns where the matrices (groups, k, k) will lie.
+// Enqueues the Gram matrices of a stack and their finish; returns where the matrices (groups, k, k) will lie
+// if the finish keeps them.
 template <class A, class Finish>
 double* gram(const char* what, const Stack& z, index_t groups, const Finish& finish, const Where& where) {
     const int k = z.count();

@@ -149,9 +149,8 @@ def test_cuda_kernels_spill_no_registers():
         any(name in kernel for kernel, _, _ in kernels) for name in ("gram_kernel", "mix_tf32", "compose_kernel")
     )
     assert all(0 < int(registers) <= 255 for _, registers, _ in kernels)
-    # Products by tensor cores keep a copy of `Stack`, to whose rows they point. All else on a stack is spilled.
-    copies = {kernel: 176 if "Tf32Products" in kernel or "mix_tf32_kernel" in kernel else 0 for kernel, _, _ in kernels}
-    assert {kernel: int(stack) for kernel, _, stack in kernels} == copies
+    on_stack = {kernel: int(stack) for kernel, _, stack in kernels if int(stack)}
+    assert not on_stack, "registers spilled, or a parameter copied that should be PK_GRID_CONSTANT"
 
 
 def test_report_of_registers():

@@ -33,6 +33,7 @@ from training_setup import (
     ONCE,
     PACKED,
     PLAIN,
+    REPLAYED,
     SKIP,
     SMALL,
     PeftTrainer,
@@ -41,6 +42,7 @@ from training_setup import (
     as_loaded,
     attentions,
     configured,
+    graphs_of,
     make_backbone,
     make_model,
     make_peft,
@@ -63,6 +65,7 @@ from prompttransfer.prompts import FrozenPrompts, GroupedPrompt, MultitaskPrompt
 
 TASKS, PARTICLES, SOURCES = 4, 4, 6
 NARROWED = "ours: and weights kept in bfloat16"
+GRAPHED = "ours: and passes replayed as CUDA graphs"
 
 
 def timed(run: Callable[[], object]) -> float:
@@ -177,6 +180,8 @@ def training(
         }
     if loaded is not backbone:
         cases[NARROWED] = our_case(loaded, sorted_, PLAIN if loaded.seq2seq else PACKED)
+    if replays(loaded):
+        cases[GRAPHED] = recorded(our_case(loaded, sorted_, REPLAYED))
     seconds = in_turns(cases, rounds)
     tokens = sum(lengths) + sizes.length * len(rows)  # nominal tokens of the method, whatever is actually computed
     first = seconds["PEFT + Trainer"]
@@ -184,6 +189,17 @@ def training(
         {"training": name, "tokens_per_second": tokens / median(durations), "speedup": ratio(first, durations)}
         for name, durations in seconds.items()
     ]
+
+
+def replays(backbone: Backbone) -> bool:
+    """Whether passes can be replayed as CUDA graphs."""
+    return backbone.device.type == "cuda" and not backbone.seq2seq
+
+
+def recorded(case: Callable[[], float]) -> Callable[[], float]:
+    """A case whose graphs exist: a shape is recorded when it occurs for the second time."""
+    case(), case()
+    return case
 
 
 def attention(backbone: Backbone, sizes: Sizes, start: Tensor, rounds: int, updates: int) -> list[dict[str, Any]]:
@@ -220,7 +236,7 @@ def scoring(
             if backbone.seq2seq:
                 batch["decoder_input_ids"] = torch.zeros(len(batch["input_ids"]), 1, dtype=torch.int64)
             batch = {name: tensor.to(backbone.device) for name, tensor in batch.items()}
-            with backbone.computing():
+            with torch.autocast(backbone.device.type, torch.bfloat16, enabled=backbone.precision == "bfloat16"):
                 logits = wrapped(**batch).logits[:, -1]
             predicted += logits[:, list(ANSWERS)].argmax(dim=1).tolist()
         return predicted
@@ -238,13 +254,18 @@ def scoring(
         plans["ours: prompt read once"] = (own, backbone, ONCE, ours_here)
     if loaded is not backbone:
         plans[NARROWED] = (own, loaded, PLAIN if loaded.seq2seq else ONCE, ours_loaded)
+    if replays(loaded):
+        plans[GRAPHED] = (own, loaded, REPLAYED, ours_loaded)
     answers: dict[str, list[int]] = {}
 
     def case(name: str) -> float:
         attention, which, layout, run = plans[name]
         return configured(attention, which, layout, lambda: timed(lambda: answers.update({name: run()})))
 
-    seconds = in_turns({name: partial(case, name) for name in plans}, rounds)
+    cases = {name: partial(case, name) for name in plans}
+    if GRAPHED in cases:
+        recorded(cases[GRAPHED])
+    seconds = in_turns(cases, rounds)
     every = answers["ours: prompt in every row"]
     return [
         {
@@ -282,6 +303,9 @@ def memory(backbone: Backbone, sizes: Sizes, start: Tensor) -> list[dict[str, An
     if not backbone.seq2seq:
         runs["ours: prompt read once"] = partial(configured, own, backbone, ONCE, trained)
         runs["ours: rows packed"] = partial(configured, own, backbone, PACKED, trained)
+    if replays(backbone):  # every shape is recorded within the three runs
+        graphs_of.cache_clear()
+        runs[GRAPHED] = partial(configured, own, backbone, REPLAYED, lambda: [trained() for _ in range(3)])
     for name, run_once in method_updates(backbone, sizes, start).items():
         run = partial(repeated, run_once)
         runs[f"update of {name}"] = partial(configured, own, backbone, PLAIN if backbone.seq2seq else PACKED, run)

@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,6 +30,7 @@ from transformers import (
 
 from prompttransfer.methods.objectives import task_loss
 from prompttransfer.models import Backbone, Batch, quiet_transformers
+from prompttransfer.models.cuda_graphs import CudaGraphs
 from prompttransfer.models.loading import narrow_products
 from prompttransfer.models.padding import padded
 from prompttransfer.models.rows import EncodedRow
@@ -272,13 +273,20 @@ def ours(
 
 
 PLAIN, ONCE, PACKED = "prompt in every row", "prompt read once", "rows packed where that saves work"
+REPLAYED = "prompt in every row, passes replayed as CUDA graphs"
 
 
 def configured(attention: str, backbone: Backbone, layout: str, run: Callable[[], T]) -> T:
-    """Run with an attention implementation, and a layout of prompts and rows: PLAIN, ONCE or PACKED."""
+    """Run with an attention implementation, and a layout of prompts and rows: PLAIN, ONCE, PACKED or REPLAYED."""
     backbone.model.set_attn_implementation(attention)
-    backbone.__dict__ |= {"reads_prompts_once": layout != PLAIN, "packs_rows": layout == PACKED}
+    backbone.__dict__ |= {"reads_prompts_once": layout in (ONCE, PACKED), "packs_rows": layout == PACKED}
+    backbone.graphs = graphs_of(backbone, attention) if layout == REPLAYED else None
     return run()
+
+
+@cache
+def graphs_of(backbone: Backbone, attention: str) -> CudaGraphs:
+    return CudaGraphs()
 
 
 def attentions(backbone: Backbone) -> tuple[str, str]:

@@ -16,6 +16,7 @@ from training_setup import (
     ONCE,
     PACKED,
     PLAIN,
+    REPLAYED,
     SMALL,
     configured,
     make_backbone,
@@ -67,6 +68,8 @@ def main() -> int:
     ]
     if options.device == "cuda":  # one of each precision: it compiles for every length
         cases += [(precision, "flex_attention", PACKED, TEXTS[-1]) for precision in backbones]
+        # The first step of a shape is not replayed, the second one is recorded.
+        cases += [(precision, "sdpa", REPLAYED, longest) for precision in backbones for longest in TEXTS * 3]
     wrong = 0
     for precision, attention, layout, longest in cases:
         backbone = backbones[precision]

@@ -58,7 +58,9 @@ def parts(target: Target, python: str, work: Path) -> list[Part]:
     return [
         Part("device", 15, device),
         Part("check", 50, check, needs="device"),
-        Part("tests", 65, _tests(python, target.cuda_runner), needs="device"),
+        Part(
+            "tests", 65, _tests(python, target.cuda_runner, "tests/transfer/models/test_cuda_graphs.py"), needs="device"
+        ),
         Part("models", 45, [python, "-m", "bench.gpu.models", *where], needs="device"),
         Part("bench", 75, _bench(python, target, work / "bench", "--no-compile"), needs="device"),
         sanitize("memcheck", 15),
@@ -80,14 +82,14 @@ def _tool(name: str) -> str | None:
     return shutil.which(name) or shutil.which(f"/usr/local/cuda/bin/{name}")
 
 
-def _tests(python: str, runner: str) -> list[str]:
-    """The tests of one backend on one device. pytest fails if there are none."""
+def _tests(python: str, runner: str, *others: str) -> list[str]:
+    """The tests of one backend on one device, and other tests. pytest fails if there are none."""
     parallel = ["-n", str(min(12, os.cpu_count() or 1))] if find_spec("xdist") and (os.cpu_count() or 1) > 2 else []
     # The source tree must not be on the path: it has no compiled module, or one from another build.
     options = ["-q", "-p", "no:cacheprovider", "-o", "pythonpath=tests", *parallel, "--runner", runner]
     if "emulated" in runner:  # a rehearsal: one file is enough
         return [python, "-m", "pytest", *options, "-m", "not large", "tests/ops/test_degenerate.py"]
-    return [python, "-m", "pytest", *options, "-m", "not slow and not nightly", "tests/ops"]
+    return [python, "-m", "pytest", *options, "-m", "not slow and not nightly", "tests/ops", *others]
 
 
 def _bench(

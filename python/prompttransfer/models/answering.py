@@ -83,7 +83,8 @@ class Reader:
         return ["".join(parts) for parts in zip(*self.backbone.collected(texts), strict=True)]
 
     def _prefix(self) -> Prefix | None:
-        return None if self.module is None else self.backbone.read(self.module)
+        # One reading serves all batches, so each batch saves the prompt of all its rows.
+        return None if self.module is None else self.backbone.read(self.module, rows=self.batch_size + 1)
 
     def _batches(self, rows: Tokens) -> Iterator[tuple[list[int], Batch]]:
         order = sorted(range(len(rows)), key=lambda index: len(rows[index]))

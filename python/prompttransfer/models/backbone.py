@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from prompttransfer.models.cuda_graphs import MULTIPLE
 from prompttransfer.models.frozen import FrozenModel, PlacedInput
 from prompttransfer.models.packing import PackedRows, Packing, layer_products
 from prompttransfer.models.padding import extended, padded, without_gap
@@ -106,10 +107,12 @@ class Backbone(FrozenModel):
         if not self.seq2seq and written.shape[1]:
             text = torch.cat([text, self.embedding(written)], dim=1)
             mask = torch.cat([mask, written_mask], dim=1)
-        if prompt is not None and prefix is None and hidden == "none":
-            packed = self._packed(prompt, text, mask, labels, task_ids)
-            if packed is not None:
-                return Output(packed)
+        if prefix is None and hidden == "none":
+            fast = self._replayed(prompt, text, mask, labels, task_ids)
+            if fast is None and prompt is not None:
+                fast = self._packed(prompt, text, mask, labels, task_ids)
+            if fast is not None:
+                return Output(fast)
         whole = hidden != "none" and hidden_positions == "all"
         if prompt is not None and (whole or not self.sees(prompt.length + text.shape[1])):
             prefix = None  # a prefix has no hidden states, and rows after it are padded between prompt and text
@@ -122,10 +125,8 @@ class Backbone(FrozenModel):
             options |= self._decoder_inputs(placed, torch.cat([lead, written], dim=1))
         with self.computing():
             result = self.run(placed, keep=labels.shape[1], **options)
-        logits = result.logits[:, -labels.shape[1] :]
-        # With one token per row there is no need to read the labels, which would wait for the GPU.
-        logits = logits[:, 0] if labels.shape[1] == 1 else logits[labels != IGNORED]
-        return Output(logits.float(), self._hidden_states(result, placed, written_mask, hidden, whole))
+        logits = _wanted(result.logits[:, -labels.shape[1] :], labels)
+        return Output(logits, self._hidden_states(result, placed, written_mask, hidden, whole))
 
     def place(
         self,
@@ -187,6 +188,26 @@ class Backbone(FrozenModel):
         with self.computing():
             # None: repeated without a copy of its own
             return self._prefix(self._alone(prompt, tasks), index if prompts > 1 else None)
+
+    def _replayed(
+        self, prompt: Prompt | None, text: Tensor, mask: Tensor, labels: Tensor, task_ids: Tensor | None
+    ) -> Tensor | None:
+        """Wanted logits (N, V) float32 from a CUDA graph; None if a pass takes longer to compute than to launch."""
+        if self.graphs is None or self.seq2seq or self.model.training or self.checkpointing or self.sharded:
+            return None
+        positions = text.shape[1] + (0 if prompt is None else prompt.length)
+        products = len(text) * positions * self._layer_weights
+        if products > _PRODUCTS_PER_LAYER_PASS or not self.sees(positions + MULTIPLE):
+            return None
+        keep = labels.shape[1]
+
+        def logits(embeds: Tensor, mask: Tensor) -> Tensor:
+            result: Tensor = self.run(PlacedInput(embeds, mask, mask), keep=keep).logits
+            return result[:, -keep:]
+
+        placed = self.place(prompt, text, mask, task_ids, seen=text.shape[1] - keep + 1)
+        with self.computing():
+            return _wanted(self.graphs.run(logits, placed.embeds, placed.mask, keep), labels)
 
     def _packed(
         self, prompt: Prompt, text: Tensor, mask: Tensor, labels: Tensor, task_ids: Tensor | None
@@ -324,6 +345,13 @@ class Backbone(FrozenModel):
         if whole and placed.decoder is not None:
             mask = extended(mask, placed.decoder.shape[1])
         return read + tuple((state[:, -mask.shape[1] :], mask) for state in result.decoder_hidden_states[chosen])
+
+
+def _wanted(logits: Tensor, labels: Tensor) -> Tensor:
+    """Logits (N, V) float32 of the answer tokens, from those of the last positions (B, A, V)."""
+    if labels.shape[1] == 1:  # no need to read the labels, which would wait for the GPU
+        return logits[:, 0].float()
+    return logits[labels != IGNORED].float()
 
 
 def _distinct(prompt: Prompt, task_ids: Tensor | None) -> tuple[Tensor | None, Tensor | None]:

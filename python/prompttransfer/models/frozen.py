@@ -25,6 +25,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from prompttransfer.distributed import processes
 from prompttransfer.models.abilities import decoder_start, learned_positions, window
 from prompttransfer.models.attention import without_cudnn_attention
+from prompttransfer.models.cuda_graphs import CudaGraphs
 from prompttransfer.models.dropout import dropping, has_dropout
 from prompttransfer.models.head import keep_float32
 from prompttransfer.models.packing import Packing
@@ -68,6 +69,7 @@ class FrozenModel(nn.Module):
         max_length: text tokens to keep per row; the last ones, because templates end with the question.
         placement: "encoder", or "encoder-decoder" (for models that have both) to put half of the prompt before each.
         checkpointing: recompute activations in the backward pass: less memory, more time.
+        cuda_graphs: replay small passes of a causal model on a GPU, see `prompttransfer.models.cuda_graphs`.
 
     Attributes:
         sharded: whether every forward needs all processes, see `prompttransfer.models.loading`.
@@ -82,6 +84,7 @@ class FrozenModel(nn.Module):
         max_length: int = 256,
         placement: str = "encoder",
         checkpointing: bool = False,
+        cuda_graphs: bool = False,
     ) -> None:
         super().__init__()
         if precision not in ("auto", "float32", "bfloat16"):
@@ -97,6 +100,7 @@ class FrozenModel(nn.Module):
         self.placement = placement
         self.checkpointing = checkpointing
         self.sharded = False
+        self.graphs = CudaGraphs() if cuda_graphs and self.device.type == "cuda" else None
         if checkpointing:
             recompute_layers(model)
         self.fingerprint = fingerprint(model, tokenizer)
@@ -272,7 +276,8 @@ class FrozenModel(nn.Module):
     def computing(self) -> Iterator[None]:
         """Context for forward passes of the model: its precision, and kernels with the right gradients."""
         narrow = self.precision == "bfloat16"
-        precision = torch.autocast(self.device.type, torch.bfloat16) if narrow else nullcontext()
+        # Its cache is for weights that are trained. CUDA graphs are recorded without it.
+        precision = torch.autocast(self.device.type, torch.bfloat16, cache_enabled=False) if narrow else nullcontext()
         with without_cudnn_attention(), precision:
             yield
 

@@ -43,6 +43,7 @@ def load_model(
     max_length: int = 256,
     placement: str = "encoder",
     checkpointing: bool = False,
+    cuda_graphs: bool = False,
     quantization: str = "none",
     sharded: bool = False,
 ) -> Backbone:
@@ -51,7 +52,7 @@ def load_model(
     Weights are converted to float32. With precision bfloat16, the weights of matrix products are stored in bfloat16.
 
     Args:
-        precision, max_length, placement, checkpointing: as in `Backbone`.
+        precision, max_length, placement, checkpointing, cuda_graphs: as in `Backbone`.
         quantization: "8bit" or "4bit" (NF4) weights by bitsandbytes, on a GPU.
         sharded: spread the layers over the processes of the launcher, see `shard_layers`. The processes of a machine
             load the model in turn, so its memory needs to hold it only once.
@@ -90,6 +91,7 @@ def load_model(
             max_length=max_length,
             placement=placement,
             checkpointing=checkpointing,
+            cuda_graphs=cuda_graphs,
         )
         if backbone.precision == "bfloat16" and quantization == "none":
             narrow_products(model)

@@ -130,7 +130,7 @@ def task_options(config: RunConfig) -> dict[str, Any]:
 
 def model_options(config: RunConfig) -> dict[str, Any]:
     """Options of `load_model` from a run's settings."""
-    names = ("precision", "max_length", "placement", "checkpointing", "quantization")
+    names = ("precision", "max_length", "placement", "checkpointing", "cuda_graphs", "quantization")
     return {name: getattr(config, name) for name in names} | {"sharded": config.shard_model}
 
 

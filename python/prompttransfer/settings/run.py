@@ -158,6 +158,9 @@ class RunConfig(Settings):
     it before each input."""
     checkpointing: bool = False
     """Recompute activations in the backward pass (gradient checkpointing) to save memory."""
+    cuda_graphs: bool = False
+    """On a GPU, replay the passes of a small causal model as CUDA graphs, once a shape has occurred before. For models
+    whose passes take longer to launch than to compute. No effect on a CPU."""
     quantization: Literal["none", "8bit", "4bit"] = "none"
     """Quantization of the frozen model's weights with bitsandbytes, on a GPU."""
     shard_model: bool = False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,6 +13,7 @@ from torch import Tensor, nn
 
 from prompttransfer.methods.objectives import task_loss
 from prompttransfer.models import Backbone
+from prompttransfer.models.answering import Reader
 from prompttransfer.prompts import FrozenPrompts, MultitaskPrompt, ParticlePrompts, PromptModule, SoftPrompt
 
 ROWS = [[10, 11, 12, 13, 14, 9, 8, 20], [15, 16], [17], [18, 19, 20]]
@@ -86,6 +89,18 @@ def test_prompts_as_many_as_rows_are_not_read_apart(llama: Backbone, monkeypatch
     batch = llama.collate(ROWS[:3])
     read = positions_read(llama, lambda: llama(prompt, batch, task_ids=torch.arange(3)))
     assert read == 3 * (LENGTH + max(map(len, ROWS[:3])))
+
+
+@pytest.mark.parametrize(("batch_size", "read"), [(1, False), (2, False), (3, True), (4, True)])
+def test_on_a_gpu_scoring_reads_the_prompt_once_where_a_batch_saves_enough(
+    llama: Backbone, monkeypatch: pytest.MonkeyPatch, batch_size: int, read: bool
+) -> None:
+    reader = Reader(llama, torch.zeros(LENGTH, llama.hidden_size), batch_size)
+    assert reader._prefix() is not None  # on a CPU always
+    monkeypatch.setattr(Backbone, "device", torch.device("cuda"))
+    monkeypatch.setattr(Backbone, "computing", nullcontext)
+    monkeypatch.setattr("prompttransfer.models.backbone._PRODUCTS_PER_LAYER_PASS", 2.5 * LENGTH * llama._layer_weights)
+    assert (reader._prefix() is not None) == read
 
 
 def test_a_prompt_that_depends_on_the_row_is_read_with_it(llama: Backbone) -> None:

@@ -3,8 +3,11 @@
 The first updates of the target's prompt tuning, taken from its budget, show which sources are related (`sign_test`).
 The method then makes one or more prompts from these sources, and they join with the largest weight that does not raise
 the loss. The schedule and the order of the batches continue. From then on, one scale per token trains. The target's own
-prompt trains only on request: on a few rows it soon undoes what the sources learned from thousands. If no source is
-related, or nothing may join, this is prompt tuning, bit for bit.
+prompt trains only on request: on a few rows it soon undoes what the sources learned from thousands.
+
+Every weight raises the loss where a related source has other answers. If a source is very similar, training then goes
+on from the transferred prompts, all of whose values train. Otherwise, and if no source is related, this is prompt
+tuning, bit for bit.
 """
 
 from __future__ import annotations
@@ -21,12 +24,14 @@ from torch import Tensor
 import promptkernels as pk
 from prompttransfer.files.store import StageResult
 from prompttransfer.methods.base import Scope, SizedTask, Stage
+from prompttransfer.methods.budget import TargetBudget, target_budget, updates_of_epochs
 from prompttransfer.methods.choosing import training_losses
 from prompttransfer.methods.context import Context, EncodedTask, MethodResult
 from prompttransfer.methods.pt import PT
-from prompttransfer.methods.shared import own_share, source_cost, source_prompts
+from prompttransfer.methods.sampler import split_updates
+from prompttransfer.methods.shared import source_cost, source_prompts
 from prompttransfer.models.rows import EncodedRows
-from prompttransfer.prompts import JoinedPrompt, SoftPrompt
+from prompttransfer.prompts import JoinedPrompt, PromptModule, SoftPrompt
 from prompttransfer.settings.base import Settings
 from prompttransfer.settings.run import RunConfig
 from prompttransfer.training.history import Related
@@ -40,13 +45,19 @@ class RelatedConfig(Settings):
     own_fraction: float = Field(0.25, gt=0, lt=1)
     """Fraction of the target's budget for the first updates, by plain prompt tuning. They show which sources are
     related."""
+    own_epochs: float = Field(3.0, gt=0)
+    """Largest number of epochs of the first updates over the target's rows. The loss on rows that the target's own
+    prompt has learned by heart would let nothing join."""
     level: float = Field(0.75, ge=-1, le=1)
     """Threshold of the sign-flip test: a source is related if its z is at least this fraction of the maximum,
     sqrt(L)."""
     join_weights: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field((0.5, 1.0), min_length=1)
     """Weights w to try for the prompt P_init + (1 - w) T_t + w * mean T_s. The largest w whose loss on the next two
-    batches is not above that of w = 0 is used. If something joins, the search costs one update for every three batches
-    it reads. If nothing does, it costs none, since the result is prompt tuning."""
+    batches is not above that of w = 0 is used. The search costs one update for every three batches it reads, or none if
+    the result is prompt tuning."""
+    close: float = Field(0.875, ge=-1)
+    """Fraction of the maximum z from which a source is close. If every weight raises the loss and a source is close,
+    training goes on from P_init + mean T_s, at PT's learning rate. Above 1: no source is."""
     trained: Literal["scales", "both"] = "scales"
     """What trains after related sources have joined. scales: their scales. both: the target's own prompt as well, at
     the method's target_learning_rate."""
@@ -74,6 +85,10 @@ class FirstUpdates:
         """Indices of the sources that pass the test."""
         return [place for place, z in enumerate(self.test["z"]) if z >= self.test["level"]]
 
+    def close(self, level: float) -> bool:
+        """Whether a source's z is at least this fraction of the maximum."""
+        return max(self.test["z"]) >= level * math.sqrt(len(self.prompt))
+
     @property
     def note(self) -> str:
         """A note such as "related: amazon (z 3.9), tweets (z 3.9)"."""
@@ -100,7 +115,8 @@ def sign_test(own: Tensor, sources: Tensor, start: Tensor, level: float, names: 
 def first_updates(ctx: Context, target: EncodedTask) -> FirstUpdates:
     """Run the first updates of the target's prompt and test all sources against it."""
     tuning, settings = ctx.of(target, "PT"), ctx.config.of(RelatedConfig)
-    updates = own_share(tuning, target, settings.own_fraction)
+    budget = target_budget(tuning.config, len(target.train))
+    updates, _ = _split(tuning.config, budget, len(target.train))
     batches, prompt = ctx.target_batches(target), SoftPrompt(ctx.start)
     stage = tuning.tune("first updates", prompt, target, batches[:updates], horizon=len(batches))
     own, names = prompt.composed().cpu(), [source.name for source in ctx.sources]
@@ -109,7 +125,7 @@ def first_updates(ctx: Context, target: EncodedTask) -> FirstUpdates:
 
 
 def without_transfer(ctx: Context, target: EncodedTask, first: FirstUpdates) -> MethodResult:
-    """Prompt tuning, for a target that no source is related to or joins."""
+    """Prompt tuning, for a target to which nothing is transferred."""
     result = PT().run(ctx.of(target, PT.name), target)
     result.source_updates = source_cost(ctx)
     result.notes = first.note
@@ -139,14 +155,20 @@ def joined(
     """
     tuning, related = ctx.of(target, "PT"), ctx.config.of(RelatedConfig)
     weight, spent = join_weight(ctx, target, first, prompts)
-    if not weight:
+    prompt: PromptModule
+    if weight:
+        prompt = JoinedPrompt(ctx.start, first.prompt, prompts, weight, scaling=scaling)
+        rate = ctx.config.target_rate if related.trained == "both" else 0.0
+        if scale_rate is None:
+            scale_rate = related.scale_learning_rate or ctx.config.target_rate
+        groups, how = prompt.parameter_groups(rate, scale_rate), f"joined at {weight:g}"
+    elif spent and first.close(related.close):
+        prompt, rate = SoftPrompt(prompts.mean(dim=0)), tuning.config.target_rate
+        groups, how = prompt.parameter_groups(rate), "trained on"
+    else:
         result = without_transfer(ctx, target, first)
         result.notes += "; joined at 0"
         return result, weight
-    rate = ctx.config.target_rate if related.trained == "both" else 0.0
-    if scale_rate is None:
-        scale_rate = related.scale_learning_rate or ctx.config.target_rate
-    prompt = JoinedPrompt(ctx.start, first.prompt, prompts, weight, scaling=scaling)
     done = first.stage.facts["updates"]
     stage = tuning.tune(
         title,
@@ -154,7 +176,7 @@ def joined(
         target,
         first.batches[spent:],
         rate=rate,
-        groups=prompt.parameter_groups(rate, scale_rate),
+        groups=groups,
         horizon=done + len(first.batches),
         offset=done,
     )
@@ -164,8 +186,8 @@ def joined(
         stage,
         source_updates=source_cost(ctx),  # updates of the prompts that the sign test compares with
         history={"related": first.test},
-        notes=f"{first.note}; joined at {weight:g}",
-        other_prompts={"own": prompt.prompt.detach().clone()},
+        notes=f"{first.note}; {how}",
+        other_prompts={"own": prompt.prompt.detach().clone()} if isinstance(prompt, JoinedPrompt) else {},
     )
     result.target_updates += spent
     result.target_examples = first.stage.facts["examples"] + sum(map(len, first.batches))
@@ -176,7 +198,7 @@ def join_weight(ctx: Context, target: EncodedTask, first: FirstUpdates, prompts:
     """Largest weight of the prompts (K, L, H) that does not raise the loss on the next two batches, and its cost.
 
     The weight with the lowest loss would favour the target's own prompt, which may have trained on these rows. The cost
-    is in updates, for a weight above 0; an update takes as long as three forward passes.
+    is in updates, 0 if too few batches are left for a search; an update takes as long as three forward passes.
     """
     weights, rows = ctx.config.of(RelatedConfig).join_weights, [row for batch in first.batches[:2] for row in batch]
     spent = math.ceil((1 + len(weights)) * 2 / 3)
@@ -201,7 +223,15 @@ def check_unused(config: RunConfig, settings: Settings, names: Iterable[str]) ->
 
 def stages(scope: Scope, target: SizedTask, title: str, scales: int) -> Iterator[Stage]:
     """The first updates, and the stage that related source prompts join. `scales` is the largest number of scales."""
-    config = scope.config.for_task(target.name)
-    first, rest = scope.parts(target, config.of(RelatedConfig).own_fraction)
+    config, budget = scope.config.for_task(target.name), scope.budget(target)
+    first, rest = (None, None) if budget is None else _split(config, budget, target.train or 0)
     yield scope.tuning(target, "first updates", scope.prompt, updates=first, batch=config.batch_size)
     yield scope.tuning(target, title, scope.prompt + scales, updates=rest)
+
+
+def _split(config: RunConfig, budget: TargetBudget, rows: int) -> tuple[int, int]:
+    """Split a target's updates into the first ones and the rest."""
+    related = config.of(RelatedConfig)
+    first, _ = split_updates(budget.total, related.own_fraction)
+    first = min(first, updates_of_epochs(related.own_epochs, rows, config.batch_size) or first)
+    return first, budget.total - first

@@ -30,8 +30,8 @@ RELATED = {
 }
 
 
-def level(value: float) -> dict[str, object]:
-    return {"related": {"level": value, "own_fraction": 0.34}}
+def level(value: float, close: float = 2.0) -> dict[str, dict[str, float]]:
+    return {"related": {"level": value, "own_fraction": 0.34, "close": close}}
 
 
 # the test
@@ -172,20 +172,26 @@ def test_the_loss_does_not_jump_where_sources_join(llama: Backbone, tasks: dict[
     assert join_weight(ctx, target, replace(first, batches=first.batches[:4]), sources) == (0.0, 0)
 
 
+@pytest.fixture
+def tried(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Numbers of prompts whose loss was computed. Every weight above 0 raises it."""
+    seen: list[int] = []
+
+    def raised(ctx: object, prompts: torch.Tensor, target: object, title: str) -> list[float]:
+        seen.append(len(prompts))
+        return [1.0] + [1.1] * (len(prompts) - 1)
+
+    monkeypatch.setattr("prompttransfer.methods.related.training_losses", raised)
+    return seen
+
+
 @pytest.mark.parametrize("method", RELATED)
 def test_if_nothing_may_join_a_method_is_prompt_tuning_bit_for_bit(
-    llama: Backbone, tasks: dict[str, Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+    llama: Backbone, tasks: dict[str, Task], tmp_path: Path, tried: list[int], method: str
 ) -> None:
     ctx, target = context(
         llama, tasks, tmp_path, methods=("PT", method), target_updates=12, **level(ALL), **RELATED[method]
     )
-    tried: list[int] = []
-
-    def raised(ctx: object, prompts: torch.Tensor, target: object, title: str) -> list[float]:
-        tried.append(len(prompts))
-        return [1.0] + [1.1] * (len(prompts) - 1)
-
-    monkeypatch.setattr("prompttransfer.methods.related.training_losses", raised)
     got = METHODS[method].run(ctx.of(target, method), target)
     tuning = ctx.of(target, "PT")
     batches, prompt = tuning.target_batches(target), SoftPrompt(ctx.start)
@@ -196,6 +202,57 @@ def test_if_nothing_may_join_a_method_is_prompt_tuning_bit_for_bit(
     assert got.trainable_parameters == prompt.prompt.numel() and len(got.history["loss"]) == 12
     assert got.notes.startswith("related: red (z ") and got.notes.endswith("; joined at 0") and got.source_updates > 0
     assert all(not merged for _, merged in got.history.get("groups", []))
+
+
+@pytest.mark.parametrize("method", RELATED)
+def test_training_goes_on_from_a_close_source_that_raises_the_loss(
+    llama: Backbone,
+    tasks: dict[str, Task],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tried: list[int],
+    method: str,
+) -> None:
+    """By plain prompt tuning at PT's rate; the search is paid."""
+    settings = {
+        "target_updates": 12,
+        "per_method": {"PT": {"target_learning_rate": 0.05}, method: {"target_learning_rate": 0.001}},
+        **RELATED[method],
+    }
+    ctx, target = context(llama, tasks, tmp_path, methods=("PT", method), **level(ALL), **settings)
+    highest = max(first_updates(ctx, target).test["z"]) / math.sqrt(3)
+    ctx, target = context(llama, tasks, tmp_path, methods=("PT", method), **level(ALL, highest - 1e-4), **settings)
+    seen = joins(monkeypatch)
+    got = METHODS[method].run(ctx.of(target, method), target)
+    tuning = ctx.of(target, "PT")
+    batches, prompt = tuning.target_batches(target), SoftPrompt(seen[0].mean(dim=0))
+    plan = tuning.plan(prompt, task_loss, target.train, batches[6:], 0.05, horizon=12, offset=4)
+    train(llama, plan, tmp_path / "work")
+    torch.testing.assert_close(got.prompt, prompt.prompt.detach(), rtol=0, atol=0)
+    assert (got.target_updates, got.target_examples) == (12, sum(map(len, batches)))
+    assert got.trainable_parameters == prompt.prompt.numel() and got.notes.endswith("; trained on")
+    ctx, target = context(llama, tasks, tmp_path, methods=("PT", method), **level(ALL, highest + 1e-4), **settings)
+    assert METHODS[method].run(ctx.of(target, method), target).notes.endswith("; joined at 0")
+
+
+def test_no_training_goes_on_from_a_source_without_a_search(
+    llama: Backbone, tasks: dict[str, Task], tmp_path: Path
+) -> None:
+    """Four batches are left, as many as the search would cost with four weights."""
+    related = {"related": level(ALL, ALL)["related"] | {"join_weights": (0.25, 0.5, 0.75, 1.0)}}
+    ctx, target = context(llama, tasks, tmp_path, methods=("DTVG",), target_updates=6, **related, **RELATED["DTVG"])
+    assert METHODS["DTVG"].run(ctx, target).notes.endswith("; joined at 0")
+
+
+@pytest.mark.parametrize(("epochs", "updates"), [(0.1, 1), (0.2, 2), (0.4, 3), (2, 4)])
+def test_first_updates_are_a_share_of_the_budget_and_few_epochs(
+    llama: Backbone, tasks: dict[str, Task], tmp_path: Path, epochs: float, updates: int
+) -> None:
+    related = {"related": level(ALL)["related"] | {"own_epochs": epochs}}
+    ctx, target = context(llama, tasks, tmp_path, methods=("DTVG",), target_updates=12, **related, **RELATED["DTVG"])
+    assert len(target.train) == 30 and ctx.config.batch_size == 4
+    first = first_updates(ctx, target)
+    assert (first.stage.facts["updates"], len(first.batches)) == (updates, 12 - updates)
 
 
 @pytest.mark.parametrize(("trained", "moves"), [("scales", False), ("both", True)])

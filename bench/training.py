@@ -42,7 +42,6 @@ from training_setup import (
     as_loaded,
     attentions,
     configured,
-    graphs_of,
     make_backbone,
     make_model,
     make_peft,
@@ -65,7 +64,8 @@ from prompttransfer.prompts import FrozenPrompts, GroupedPrompt, MultitaskPrompt
 
 TASKS, PARTICLES, SOURCES = 4, 4, 6
 NARROWED = "ours: and weights kept in bfloat16"
-GRAPHED = "ours: and passes replayed as CUDA graphs"
+EVERY = "ours: prompt in every row"
+GRAPHED = "ours: prompt in every row, passes replayed as CUDA graphs"
 
 
 def timed(run: Callable[[], object]) -> float:
@@ -142,9 +142,20 @@ def steps(backbone: Backbone, sizes: Sizes, start: Tensor, rounds: int) -> list[
 
 
 def training(
-    backbone: Backbone, loaded: Backbone, everything: Backbone, sizes: Sizes, start: Tensor, rounds: int, updates: int
+    backbone: Backbone,
+    loaded: Backbone,
+    everything: Backbone,
+    sizes: Sizes,
+    start: Tensor,
+    rounds: int,
+    updates: int,
+    graphs: bool = False,
 ) -> list[dict[str, Any]]:
-    """Tokens per second: PEFT + Trainer, then the differences of this trainer, added one by one."""
+    """Tokens per second: PEFT + Trainer, then the differences of this trainer, added one by one.
+
+    Args:
+        graphs: compare passes that CUDA graphs replay, and the same passes without, in place of the differences.
+    """
     rows = make_rows(sizes, sizes.batch * updates)
     lengths = [len(row.ids) for row in rows]
     shuffled = row_batches(len(rows), sizes.batch, updates, 0)
@@ -180,8 +191,10 @@ def training(
         }
     if loaded is not backbone:
         cases[NARROWED] = our_case(loaded, sorted_, PLAIN if loaded.seq2seq else PACKED)
-    if replays(loaded):
-        cases[GRAPHED] = recorded(our_case(loaded, sorted_, REPLAYED))
+    if graphs:
+        plain, replayed = our_case(loaded, sorted_, PLAIN), our_case(loaded, sorted_, REPLAYED)
+        recorded(replayed)
+        cases = {"PEFT + Trainer": cases["PEFT + Trainer"], EVERY: plain, GRAPHED: replayed}
     seconds = in_turns(cases, rounds)
     tokens = sum(lengths) + sizes.length * len(rows)  # nominal tokens of the method, whatever is actually computed
     first = seconds["PEFT + Trainer"]
@@ -191,15 +204,10 @@ def training(
     ]
 
 
-def replays(backbone: Backbone) -> bool:
-    """Whether passes can be replayed as CUDA graphs."""
-    return backbone.device.type == "cuda" and not backbone.seq2seq
-
-
-def recorded(case: Callable[[], float]) -> Callable[[], float]:
-    """A case whose graphs exist: a shape is recorded when it occurs for the second time."""
-    case(), case()
-    return case
+def recorded(case: Callable[[], object]) -> None:
+    """Run a case until its graphs exist: a shape is recorded when it occurs for the second time."""
+    case()
+    case()
 
 
 def attention(backbone: Backbone, sizes: Sizes, start: Tensor, rounds: int, updates: int) -> list[dict[str, Any]]:
@@ -221,9 +229,15 @@ def attention(backbone: Backbone, sizes: Sizes, start: Tensor, rounds: int, upda
 
 
 def scoring(
-    backbone: Backbone, loaded: Backbone, sizes: Sizes, start: Tensor, rounds: int, count: int
+    backbone: Backbone,
+    loaded: Backbone,
+    sizes: Sizes,
+    start: Tensor,
+    rounds: int,
+    count: int,
+    graphs: bool = False,
 ) -> list[dict[str, Any]]:
-    """Rows per second of scoring a finished prompt."""
+    """Rows per second of scoring a finished prompt. graphs: as in `training`."""
     rows = sorted((row.ids for row in make_rows(sizes, count)), key=len)
     (usual, own), size = attentions(backbone), 2 * sizes.batch
     wrapped = make_peft(backbone.model, start).eval()
@@ -248,25 +262,28 @@ def scoring(
     ours_here, ours_loaded = partial(our_predict, backbone), partial(our_predict, loaded)
     plans: dict[str, tuple[str, Backbone, str, Callable[[], list[int]]]] = {
         "PEFT": (usual, backbone, PLAIN, peft_predict),
-        "ours: prompt in every row": (own, backbone, PLAIN, ours_here),
+        EVERY: (own, backbone, PLAIN, ours_here),
     }
     if not backbone.seq2seq:
         plans["ours: prompt read once"] = (own, backbone, ONCE, ours_here)
     if loaded is not backbone:
         plans[NARROWED] = (own, loaded, PLAIN if loaded.seq2seq else ONCE, ours_loaded)
-    if replays(loaded):
-        plans[GRAPHED] = (own, loaded, REPLAYED, ours_loaded)
+    if graphs:
+        plans = {
+            "PEFT": plans["PEFT"],
+            EVERY: (own, loaded, PLAIN, ours_loaded),
+            GRAPHED: (own, loaded, REPLAYED, ours_loaded),
+        }
     answers: dict[str, list[int]] = {}
 
     def case(name: str) -> float:
         attention, which, layout, run = plans[name]
         return configured(attention, which, layout, lambda: timed(lambda: answers.update({name: run()})))
 
-    cases = {name: partial(case, name) for name in plans}
-    if GRAPHED in cases:
-        recorded(cases[GRAPHED])
-    seconds = in_turns(cases, rounds)
-    every = answers["ours: prompt in every row"]
+    if graphs:
+        recorded(partial(case, GRAPHED))
+    seconds = in_turns({name: partial(case, name) for name in plans}, rounds)
+    every = answers[EVERY]
     return [
         {
             "scoring": name,
@@ -298,14 +315,11 @@ def memory(backbone: Backbone, sizes: Sizes, start: Tensor) -> list[dict[str, An
 
     runs: dict[str, Callable[[], object]] = {
         "PEFT + Trainer": partial(configured, theirs, backbone, PLAIN, peft_trained),
-        "ours: prompt in every row": partial(configured, own, backbone, PLAIN, trained),
+        EVERY: partial(configured, own, backbone, PLAIN, trained),
     }
     if not backbone.seq2seq:
         runs["ours: prompt read once"] = partial(configured, own, backbone, ONCE, trained)
         runs["ours: rows packed"] = partial(configured, own, backbone, PACKED, trained)
-    if replays(backbone):  # every shape is recorded within the three runs
-        graphs_of.cache_clear()
-        runs[GRAPHED] = partial(configured, own, backbone, REPLAYED, lambda: [trained() for _ in range(3)])
     for name, run_once in method_updates(backbone, sizes, start).items():
         run = partial(repeated, run_once)
         runs[f"update of {name}"] = partial(configured, own, backbone, PLAIN if backbone.seq2seq else PACKED, run)
@@ -351,6 +365,10 @@ def main() -> None:
         "attention": lambda: attention(backbone, sizes, start, args.rounds, args.updates),
         "scoring": lambda: scoring(backbone, loaded, sizes, start, args.rounds, args.rows),
         "memory": lambda: memory(backbone, sizes, start),
+        "training-graphs": lambda: training(
+            backbone, loaded, everything, sizes, start, args.rounds, args.updates, graphs=True
+        ),
+        "scoring-graphs": lambda: scoring(backbone, loaded, sizes, start, args.rounds, args.rows, graphs=True),
     }
     report: dict[str, Any] = {
         "model": args.model,

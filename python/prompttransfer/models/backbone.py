@@ -196,18 +196,20 @@ class Backbone(FrozenModel):
         if self.graphs is None or self.seq2seq or self.model.training or self.checkpointing or self.sharded:
             return None
         positions = text.shape[1] + (0 if prompt is None else prompt.length)
-        products = len(text) * positions * self._layer_weights
-        if products > _PRODUCTS_PER_LAYER_PASS or not self.sees(positions + MULTIPLE):
+        if len(text) * positions * self._layer_weights > _PRODUCTS_PER_LAYER_PASS:
+            return None
+        padded = positions + MULTIPLE
+        if not self.sees(padded) or (self.positions is not None and padded > self.positions):
             return None
         keep = labels.shape[1]
 
         def logits(embeds: Tensor, mask: Tensor) -> Tensor:
-            result: Tensor = self.run(PlacedInput(embeds, mask, mask), keep=keep).logits
+            with self.computing():
+                result: Tensor = self.run(PlacedInput(embeds, mask, mask), keep=keep).logits
             return result[:, -keep:]
 
         placed = self.place(prompt, text, mask, task_ids, seen=text.shape[1] - keep + 1)
-        with self.computing():
-            return _wanted(self.graphs.run(logits, placed.embeds, placed.mask, keep), labels)
+        return _wanted(self.graphs.run(logits, placed.embeds, placed.mask, keep), labels)
 
     def _packed(
         self, prompt: Prompt, text: Tensor, mask: Tensor, labels: Tensor, task_ids: Tensor | None

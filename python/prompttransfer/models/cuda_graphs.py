@@ -6,9 +6,9 @@ them. A graph repeats the launches of a pass that was recorded before, for input
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+import gc
+from collections import Counter
 from collections.abc import Callable
-from functools import partial
 from threading import Lock
 from typing import Any
 from weakref import ref
@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 MULTIPLE = 16  # positions are padded to a multiple of this, so that few shapes occur
-MOST = 16  # graphs to keep; for one more, the least recently used one is dropped
+MOST = 16  # graphs to keep; passes of other shapes run without one
 
 Pass = Callable[[Tensor, Tensor], Tensor]
 Record = Callable[[Pass, tuple[Tensor, Tensor]], Pass]
@@ -36,7 +36,7 @@ class CudaGraphs:
     def __init__(self, record: Record | None = None) -> None:
         self._record = record or _recorder()
         self._seen: Counter[tuple[Any, ...]] = Counter()
-        self._graphs: OrderedDict[tuple[Any, ...], Pass] = OrderedDict()
+        self._graphs: dict[tuple[Any, ...], Pass] = {}
         self._last: ref[_Replay] | None = None
         self._lock = Lock()  # a replay reads and writes fixed places of memory
 
@@ -45,7 +45,7 @@ class CudaGraphs:
 
         Args:
             function: function of rows (B, N, H) and their mask (B, N). Padding on the left must not change the result,
-                and nothing in it may wait for the GPU.
+                and nothing in it may wait for the GPU. It is called outside of autocast.
             kind: what else the function depends on; hashable.
 
         Raises:
@@ -56,9 +56,9 @@ class CudaGraphs:
         shape = (len(embeds), embeds.shape[1] + more, embeds.dtype, trains, kind)
         with self._lock:
             self._seen[shape] += 1
-            if self._seen[shape] == 1 or self._waiting():
+            full = len(self._graphs) == MOST and shape not in self._graphs
+            if self._seen[shape] == 1 or full or self._waiting():
                 return function(embeds, mask)
-            # Padding copies, the gradient too, which the next replay would overwrite.
             embeds, mask = F.pad(embeds, (0, 0, more, 0)), F.pad(mask, (more, 0))
             graph = self._graph(shape, function, embeds, mask)
             if trains:
@@ -74,28 +74,42 @@ class CudaGraphs:
 
     def _graph(self, shape: tuple[Any, ...], function: Pass, embeds: Tensor, mask: Tensor) -> Pass:
         if shape not in self._graphs:
-            if len(self._graphs) == MOST:
-                self._graphs.popitem(last=False)
             sample = embeds.detach().clone().requires_grad_(embeds.requires_grad), mask.clone()
             try:
                 self._graphs[shape] = self._record(function, sample)
             except torch.OutOfMemoryError:
                 raise
-            except RuntimeError as error:
+            except RuntimeError as error:  # of the end of the recording, which follows that of the cause
                 raise RuntimeError(
-                    f"the passes of this model cannot be recorded as CUDA graphs; set cuda_graphs: false ({error})"
+                    "the passes of this model cannot be recorded as CUDA graphs; set cuda_graphs: false "
+                    f"({error.__context__ or error})"
                 ) from error
-        self._graphs.move_to_end(shape)
         return self._graphs[shape]
 
 
 def _recorder() -> Record:
-    return partial(
-        torch.cuda.make_graphed_callables,
-        num_warmup_iters=1,  # the shape has occurred before
-        allow_unused_input=True,
-        pool=torch.cuda.graph_pool_handle(),
-    )
+    pool = torch.cuda.graph_pool_handle()
+
+    def record(function: Pass, samples: tuple[Tensor, Tensor]) -> Pass:
+        # A graph is a reference cycle. Freeing one of another model here would spoil the recording.
+        collects = gc.isenabled()
+        gc.disable()
+        try:
+            # The function sets its own precision. Backward passes are computed outside of it, and recorded so.
+            with torch.autocast("cuda", enabled=False, cache_enabled=False):
+                graph: Pass = torch.cuda.make_graphed_callables(
+                    function,
+                    samples,
+                    num_warmup_iters=1,  # the shape has occurred before
+                    allow_unused_input=True,
+                    pool=pool,
+                )
+        finally:
+            if collects:
+                gc.enable()
+        return graph
+
+    return record
 
 
 class _Replay:
@@ -116,5 +130,6 @@ class _Replayed(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         if ctx.replay.done:
             raise RuntimeError("a pass replayed by a CUDA graph has one backward pass; set cuda_graphs: false")
+        gradient = gradient.clone()  # the next replay overwrites it
         ctx.replay.done = True
         return gradient, None

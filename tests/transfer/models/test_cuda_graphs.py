@@ -33,6 +33,7 @@ class Imitation:
         self._memory: list[Tensor] = []
 
     def __call__(self, function: Callable[..., Tensor], samples: tuple[Tensor, Tensor]) -> Callable[..., Tensor]:
+        assert not torch.is_autocast_enabled("cpu")  # the backward pass would be recorded under it
         imitation, (fixed, fixed_mask) = self, samples
         self.recorded.append(tuple(fixed.shape))
 
@@ -186,26 +187,29 @@ def test_a_second_backward_pass_is_an_error(backbones) -> None:
         loss.backward()
 
 
-def test_least_recently_used_graph_is_dropped() -> None:
+def test_shapes_beyond_the_most_run_without_a_graph() -> None:
     imitation = Imitation()
     graphs = CudaGraphs(imitation)
 
-    def run(rows: int) -> int:
-        before = len(imitation.recorded)
+    def run(rows: int) -> tuple[int, int]:
+        before = len(imitation.recorded), imitation.replays
         embeds = torch.zeros(rows, MULTIPLE, 2)
-        graphs.run(lambda embeds, mask: embeds + 1, embeds, torch.ones(rows, MULTIPLE))
-        return len(imitation.recorded) - before
+        got = graphs.run(lambda embeds, mask: embeds + 1, embeds, torch.ones(rows, MULTIPLE))
+        assert torch.equal(got, embeds + 1)
+        return len(imitation.recorded) - before[0], imitation.replays - before[1]
 
     for rows in range(1, MOST + 1):
-        assert [run(rows), run(rows), run(rows)] == [0, 1, 0]
-    assert run(1) == 0
-    assert [run(MOST + 1), run(MOST + 1)] == [0, 1]  # drops 2, not 1
-    assert [run(1), run(2)] == [0, 1]
+        assert [run(rows), run(rows), run(rows)] == [(0, 0), (1, 1), (0, 1)]
+    assert [run(MOST + 1), run(MOST + 1), run(MOST + 1)] == 3 * [(0, 0)]
+    assert run(1) == (0, 1)
 
 
 def test_a_model_that_cannot_be_recorded() -> None:
     def refuse(*_: object) -> Any:
-        raise RuntimeError("operation not permitted when stream is capturing")
+        try:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        finally:  # as where a recording ends
+            raise RuntimeError("capture failed due to a previous error")
 
     graphs, embeds = CudaGraphs(refuse), torch.zeros(1, MULTIPLE, 2)
 
@@ -240,15 +244,35 @@ def test_prompts_of_several_tasks(backbones) -> None:
     for index in range(3):
         prompts = torch.stack([start, start + 0.1 * index])
         got, want = (
-            each(ParticlePrompts(prompts, start).to(plain.device), batch, task_ids=batch["task_ids"]).logits
+            each(ParticlePrompts(prompts, start).to(plain.device), batch, task_ids=batch["task_ids"]).logits.detach()
             for each in (graphed, plain)
         )
         torch.testing.assert_close(got, want)
+    if graphed.device.type == "cpu":
+        assert graphed.graphs._record.replays == 2
+
+
+def test_the_backward_pass_of_bfloat16_is_recorded_outside_of_autocast() -> None:
+    """Inside, the output layer's gradient would be rounded to bfloat16."""
+    model = tiny_llama()
+    plain, graphed = (Backbone(model, tiny_tokenizer(), precision="bfloat16") for _ in range(2))
+    plain.__dict__ |= {"reads_prompts_once": False, "packs_rows": False}
+    graphed.graphs, start, batch = CudaGraphs(Imitation()), initial_prompt(plain, 4), batch_of(plain, ROWS)
+    for _ in range(3):
+        torch.testing.assert_close(step(graphed, start, batch), step(plain, start, batch), rtol=1e-2, atol=1e-2)
+    assert graphed.graphs._record.replays == 2
 
 
 @pytest.mark.parametrize(
     ("changes", "used"),
-    [({}, True), ({"checkpointing": True}, False), ({"sharded": True}, False), ({"_layer_weights": 10**12}, False)],
+    [
+        ({}, True),
+        ({"checkpointing": True}, False),
+        ({"sharded": True}, False),
+        ({"_layer_weights": 10**12}, False),
+        ({"positions": 11 + MULTIPLE}, True),  # 4 of the prompt, 7 of the text
+        ({"positions": 10 + MULTIPLE}, False),
+    ],
 )
 def test_where_graphs_are_used(changes: dict[str, Any], used: bool) -> None:
     backbone = Backbone(tiny_llama(), tiny_tokenizer(), precision="float32")

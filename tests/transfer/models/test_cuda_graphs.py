@@ -141,7 +141,7 @@ def test_results_last(backbones) -> None:
 
 
 def test_passes_between_a_pass_and_its_backward(backbones) -> None:
-    """A second student and a teacher do not touch what the first one's backward pass reads."""
+    """A second student and a teacher do not touch what the backward pass of the first student reads."""
     plain, graphed = backbones
     results = []
     for backbone in (graphed, plain):

@@ -5,9 +5,9 @@ The method then makes one or more prompts from these sources, and they join with
 the loss. The schedule and the order of the batches continue. From then on, one scale per token trains. The target's own
 prompt trains only on request: on a few rows it soon undoes what the sources learned from thousands.
 
-Every weight raises the loss where a related source has other answers. If a source is very similar, training then goes
-on from the transferred prompts, all of whose values train. Otherwise, and if no source is related, this is prompt
-tuning, bit for bit.
+A related source with different answers raises the loss at every weight. If a source is very similar, the method then
+starts from the mean of the transferred prompts and trains all of its values. Otherwise, and if no source is related,
+this is prompt tuning, bit for bit.
 """
 
 from __future__ import annotations
@@ -56,8 +56,9 @@ class RelatedConfig(Settings):
     batches is not above that of w = 0 is used. The search costs one update for every three batches it reads, or none if
     the result is prompt tuning."""
     close: float = Field(0.875, ge=-1)
-    """Fraction of the maximum z from which a source is close. If every weight raises the loss and a source is close,
-    training goes on from P_init + mean T_s, at PT's learning rate. Above 1: no source is."""
+    """A source is close if its z is at least this fraction of the maximum. If every weight raises the loss and a source
+    is close, the rest of the budget trains the prompt P_init + mean T_s at PT's learning rate. Values above 1 turn this
+    off."""
     trained: Literal["scales", "both"] = "scales"
     """What trains after related sources have joined. scales: their scales. both: the target's own prompt as well, at
     the method's target_learning_rate."""

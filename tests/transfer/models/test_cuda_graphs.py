@@ -108,10 +108,9 @@ def test_loss_and_gradient(backbones) -> None:
         torch.testing.assert_close(step(graphed, prompt, batch), step(plain, prompt, batch))
 
 
+@pytest.mark.parametrize("backbones", ["cpu"], indirect=True)  # counts the imitation's recordings
 def test_what_is_recorded(backbones) -> None:
     _, graphed = backbones
-    if graphed.device.type != "cpu":
-        pytest.skip("counts the imitation's recordings")
     imitation, start = graphed.graphs._record, starts(graphed)
     for length in (1, 2, 3, 12):  # after 4 prompt tokens: one shape
         step(graphed, next(start), batch_of(graphed, [[10] * length]))
@@ -160,10 +159,9 @@ def test_passes_between_a_pass_and_its_backward(backbones) -> None:
         assert graphed.graphs._record.replays >= 3
 
 
+@pytest.mark.parametrize("backbones", ["cpu"], indirect=True)  # counts the imitation's replays
 def test_a_pass_that_is_never_followed_by_a_backward_pass(backbones) -> None:
     plain, graphed = backbones
-    if graphed.device.type != "cpu":
-        pytest.skip("counts the imitation's replays")
     start, batch = starts(plain), batch_of(plain, ROWS)
     for _ in range(3):
         loss = task_loss(graphed, SoftPrompt(next(start)), batch)
